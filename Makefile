@@ -1,0 +1,120 @@
+# theaterref: every command a person needs. `make help` lists them.
+#
+#   make            build into build/
+#   make demo       install what is missing, build, plan a spawn three ways
+#   make test       install what is missing, build, run every spec
+#   make bench      the benchmarks, as tables of ratios
+#   make lint       luacheck, and the C with every warning by gcc and clang
+#   make env        shell lines that make the build tree usable: eval "$(make -s env)"
+#   make install    PREFIX=/usr/local DESTDIR=
+#
+# SAN=address,undefined or SAN=thread builds and tests with sanitizers, in a
+# tree of its own.
+
+LUA      ?= lua5.4
+CC       ?= cc
+PREFIX   ?= /usr/local
+BUILD    := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+comma    := ,
+LUA_VERSION := 5.4
+LUA_PKG  := lua5.4
+
+WARNINGS := -Wall -Wextra -Wpedantic
+OPTIMIZE ?= $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
+CPPFLAGS += -D_GNU_SOURCE -Icsrc
+CFLAGS   += -std=c11 -g $(OPTIMIZE) -fPIC -fvisibility=hidden -pthread $(WARNINGS)
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN))
+PKG_CFLAGS = $(shell pkg-config --cflags $(LUA_PKG) libcurl)
+# -z nodelete: closing the last Lua state must not unmap code that the I/O
+# thread runs.
+LDFLAGS  += -Wl,-z,nodelete -Wl,-z,now -Wl,--as-needed
+LDLIBS    = $(shell pkg-config --libs libcurl) -lmbedcrypto -lm -pthread
+
+CORE     := $(wildcard csrc/core/*.c)
+BINDING  := $(wildcard csrc/binding/*.c)
+OBJECTS  := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(CORE) $(BINDING))
+MODULE   := $(BUILD)/lib/theaterref/core.so
+THREADS  := $(BUILD)/spec/threads.so
+
+.PHONY: all demo test bench lint env install clean help deps-build deps-demo deps-test deps-lint
+all: $(MODULE)
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -14
+
+$(BUILD)/obj/%.o: csrc/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) -MMD -MP -c $< -o $@
+
+$(MODULE): $(OBJECTS)
+	@mkdir -p $(@D)
+	$(CC) -shared $(CFLAGS) $(SANFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+# A Lua module of the specs' own: runs Lua chunks on threads of the system.
+$(THREADS): spec/support/threads.c
+	@mkdir -p $(@D)
+	$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) $< -o $@ -l$(LUA_PKG) -pthread
+
+-include $(OBJECTS:.o=.d)
+
+# ------------------------------------------------------------ what is needed
+
+DEPS_BUILD := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev \
+              libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates
+DEPS_DEMO  := $(DEPS_BUILD) nginx-light openssl wabt
+DEPS_TEST  := $(DEPS_DEMO) lua-busted strace
+DEPS_LINT  := $(DEPS_BUILD) lua-check clang
+
+# Installs the packages of a list that are missing, and says so.
+define install_missing
+	@missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  echo "Installing with apt-get:" $$missing; \
+	  $$sudo apt-get update -qq && \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+endef
+
+deps-build:
+	$(call install_missing,$(DEPS_BUILD))
+deps-demo:
+	$(call install_missing,$(DEPS_DEMO))
+deps-test:
+	$(call install_missing,$(DEPS_TEST))
+deps-lint:
+	$(call install_missing,$(DEPS_LINT))
+
+# --------------------------------------------------------------- for a person
+
+# The paths that make the build tree usable; ';;' keeps Lua's own.
+LUA_ENV = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
+          LUA_CPATH="$(CURDIR)/$(BUILD)/lib/?.so;$(CURDIR)/$(BUILD)/spec/?.so;;" \
+          PATH="$(CURDIR)/lua/bin:$$PATH"
+env:
+	@echo 'export $(LUA_ENV)'
+
+demo: deps-demo
+	@$(MAKE) --no-print-directory all
+	@$(LUA_ENV) sh examples/demo.sh
+
+# The sanitizer's run-time library has to be the first in the process.
+SAN_PRELOAD := $(if $(findstring thread,$(SAN)),$(shell $(CC) -print-file-name=libtsan.so),$(if \
+                 $(findstring address,$(SAN)),$(shell $(CC) -print-file-name=libasan.so)))
+BUSTED = $(LUA_ENV) BUILD=$(BUILD) $(if $(SAN),SAN_PRELOAD="$(SAN_PRELOAD)" LD_PRELOAD="$(SAN_PRELOAD)" \
+           TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/spec/support/tsan.supp" \
+           LSAN_OPTIONS="suppressions=$(CURDIR)/spec/support/lsan.supp:print_suppressions=0") $(LUA) /usr/bin/busted
+SPECS ?= spec
+
+test: deps-test
+	@$(MAKE) --no-print-directory all $(THREADS)
+	@$(BUSTED) $(SPECS)
+
+lint: deps-lint
+	luacheck --quiet lua spec examples
+	@for cc in gcc clang; do for f in $(CORE) $(BINDING) $(wildcard spec/support/*.c examples/*.c); do \
+	  $$cc $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -Werror -fsyntax-only $$f || exit 1; done; \
+	  echo "$$cc: no warnings"; done
+
+clean:
+	rm -rf build build-*

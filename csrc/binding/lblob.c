@@ -1,0 +1,226 @@
+/* Blobs in Lua: userdata that shares its bytes with whoever else has them. */
+#include <limits.h>
+#include <string.h>
+
+#include "core/blob.h"
+#include "lutil.h"
+
+/* Bytes of blobs made since the collector was last told of any. A userdata
+** of a few bytes that keeps megabytes alive would otherwise never be worth
+** a collection to it. */
+enum { TELL_COLLECTOR_AT = 4 * 1024 * 1024 };
+
+static const char account_key;
+
+void tr_accountblob(lua_State *L, size_t size) {
+  size_t *untold;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &account_key);
+  untold = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  if (untold == NULL)
+    return;
+  *untold += size;
+  if (*untold >= TELL_COLLECTOR_AT) {
+    size_t kib = *untold / 1024;
+    *untold = 0;
+    lua_gc(L, LUA_GCSTEP, kib > INT_MAX ? INT_MAX : (int)kib);
+  }
+}
+
+lblob *tr_newblob(lua_State *L) {
+  lblob *b = lua_newuserdatauv(L, sizeof *b, 0);
+  b->blob = NULL;
+  b->entry = NULL;
+  luaL_setmetatable(L, TR_BLOB);
+  return b;
+}
+
+void tr_pushblob(lua_State *L, tr_blob *blob) {
+  lblob *b = tr_newblob(L);
+  b->blob = tr_blob_retain(blob);
+  tr_accountblob(L, tr_blob_size(blob));
+}
+
+tr_blob *tr_toblob(lua_State *L, int index) {
+  lblob *b = luaL_testudata(L, index, TR_BLOB);
+  return b == NULL ? NULL : b->blob;
+}
+
+static tr_blob *checkblob(lua_State *L, int index) {
+  lblob *b = luaL_checkudata(L, index, TR_BLOB);
+  luaL_argcheck(L, b->blob != NULL, index, "blob is closed");
+  return b->blob;
+}
+
+static int blob_gc(lua_State *L) {
+  lblob *b = luaL_checkudata(L, 1, TR_BLOB);
+  tr_blob_release(b->blob);
+  tr_entry_release(b->entry);
+  b->blob = NULL;
+  b->entry = NULL;
+  return 0;
+}
+
+static int blob_len(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)tr_blob_size(checkblob(L, 1)));
+  return 1;
+}
+
+static int blob_tostring(lua_State *L) {
+  tr_blob *blob = checkblob(L, 1);
+  lua_pushlstring(L, tr_blob_data(blob), tr_blob_size(blob));
+  return 1;
+}
+
+/* Turns a position as in string.sub into an offset from 0 to 'size'. */
+static size_t position(lua_Integer i, size_t size) {
+  if (i < 0)
+    i = (lua_Unsigned)-i > size ? 0 : (lua_Integer)size + i + 1;
+  return (lua_Unsigned)i > size + 1 ? size + 1 : (size_t)i;
+}
+
+/* The bytes from 'i' to 'j' (arguments 2 and 3), as string.sub counts. */
+static size_t range(lua_State *L, tr_blob *blob, lua_Integer j_default,
+                    size_t *start) {
+  size_t size = tr_blob_size(blob);
+  lua_Integer first = luaL_optinteger(L, 2, 1);
+  size_t i = position(first, size);
+  size_t j = position(luaL_optinteger(
+                          L, 3, j_default != 0 ? j_default : first), size);
+  if (i < 1)
+    i = 1;
+  if (j > size)
+    j = size;
+  *start = i - 1;
+  return j < i ? 0 : j - i + 1;
+}
+
+static int blob_sub(lua_State *L) {
+  tr_blob *blob = checkblob(L, 1);
+  size_t start, len = range(L, blob, -1, &start);
+  const char *bytes = tr_blob_data(blob);
+  lua_pushlstring(L, len > 0 ? bytes + start : "", len);
+  return 1;
+}
+
+static int blob_byte(lua_State *L) {
+  tr_blob *blob = checkblob(L, 1);
+  size_t i, start, len = range(L, blob, 0, &start);
+  const unsigned char *bytes = tr_blob_data(blob);
+  luaL_argcheck(L, len < INT_MAX, 3, "too many bytes");
+  luaL_checkstack(L, (int)len, "too many bytes");
+  for (i = 0; i < len; i++)
+    lua_pushinteger(L, bytes[start + i]);
+  return (int)len;
+}
+
+static tr_algorithm checkalgorithm(lua_State *L, int index) {
+  static const char *const names[] = {"sha1", "sha256", NULL};
+  return luaL_checkoption(L, index, "sha256", names) == 0 ? TR_SHA1
+                                                          : TR_SHA256;
+}
+
+/* digest(bytes [, algorithm]) -> hex; both a method and a function. */
+static int blob_digest(lua_State *L) {
+  char hex[TR_HEX_MAX];
+  size_t len;
+  const char *bytes = tr_checkbytes(L, 1, &len);
+  tr_digest(checkalgorithm(L, 2), bytes, len, hex);
+  lua_pushstring(L, hex);
+  return 1;
+}
+
+/* write(bytes, path) -> true | nil, error; both a method and a function. */
+static int blob_write(lua_State *L) {
+  tr_error error;
+  size_t len;
+  const char *bytes = tr_checkbytes(L, 1, &len);
+  const char *path = tr_checkcstring(L, 2);
+  if (!tr_file_write(path, bytes, len, true, &error))
+    return tr_fail_with(L, &error);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int blob_eq(lua_State *L) {
+  tr_blob *a = tr_toblob(L, 1), *b = tr_toblob(L, 2);
+  lua_pushboolean(L, a != NULL && b != NULL &&
+                         tr_blob_size(a) == tr_blob_size(b) &&
+                         (a == b || memcmp(tr_blob_data(a), tr_blob_data(b),
+                                           tr_blob_size(a)) == 0));
+  return 1;
+}
+
+static int blob_same(lua_State *L) {
+  lua_pushboolean(L, checkblob(L, 1) == checkblob(L, 2));
+  return 1;
+}
+
+static int blob_pointer(lua_State *L) {
+  tr_blob *blob = checkblob(L, 1);
+  lua_pushlightuserdata(L, (void *)tr_blob_data(blob));
+  lua_pushinteger(L, (lua_Integer)tr_blob_size(blob));
+  return 2;
+}
+
+/* blob(bytes) -> blob: copies a string, returns a blob as it is. */
+static int new_blob(lua_State *L) {
+  size_t len;
+  const char *bytes = tr_checkbytes(L, 1, &len);
+  lblob *b;
+  if (tr_toblob(L, 1) != NULL) {
+    lua_settop(L, 1);
+    return 1;
+  }
+  b = tr_newblob(L);
+  b->blob = tr_blob_new(bytes, len);
+  if (b->blob == NULL)
+    return luaL_error(L, "out of memory");
+  tr_accountblob(L, len);
+  return 1;
+}
+
+static int is_blob(lua_State *L) {
+  lua_pushboolean(L, tr_toblob(L, 1) != NULL);
+  return 1;
+}
+
+/* live_blobs() -> how many blobs the whole process holds. */
+static int live_blobs(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)tr_blob_count());
+  return 1;
+}
+
+/* read_file(path [, max_bytes]) -> blob | nil, error */
+static int read_file(lua_State *L) {
+  tr_error error;
+  const char *path = tr_checkcstring(L, 1);
+  lua_Integer max = luaL_optinteger(L, 2, LUA_MAXINTEGER);
+  lblob *b = tr_newblob(L);
+  b->blob = tr_file_read(path, max < 0 ? 0 : (size_t)max, &error);
+  if (b->blob == NULL)
+    return tr_fail_with(L, &error);
+  tr_accountblob(L, tr_blob_size(b->blob));
+  return 1;
+}
+
+void tr_open_blob(lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"__gc", blob_gc},         {"__close", blob_gc},
+      {"__len", blob_len},       {"__tostring", blob_tostring},
+      {"__eq", blob_eq},         {"sub", blob_sub},
+      {"byte", blob_byte},       {"digest", blob_digest},
+      {"write", blob_write},     {"same", blob_same},
+      {"pointer", blob_pointer}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"blob", new_blob},           {"is_blob", is_blob},
+      {"live_blobs", live_blobs},   {"read_file", read_file},
+      {"write_file", blob_write},   {"digest", blob_digest},
+      {NULL, NULL}};
+  size_t *untold = lua_newuserdatauv(L, sizeof *untold, 0);
+  *untold = 0;
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &account_key);
+  tr_newtype(L, TR_BLOB, methods);
+  lua_pop(L, 1);
+  luaL_setfuncs(L, functions, 0);
+}

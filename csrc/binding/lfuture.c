@@ -1,0 +1,226 @@
+/* Futures and fetching in Lua. */
+#include <errno.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "lutil.h"
+
+lfuture *tr_newfuture(lua_State *L) {
+  lfuture *f = lua_newuserdatauv(L, sizeof *f, 0);
+  f->future = NULL;
+  f->leads = false;
+  luaL_setmetatable(L, TR_FUTURE);
+  return f;
+}
+
+static lfuture *checkfuture(lua_State *L) {
+  return luaL_checkudata(L, 1, TR_FUTURE);
+}
+
+/* Gives the handle up: a leader lets somebody else lead, and the last one
+** with an interest stops the work. */
+static int future_cancel(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  tr_future *future = f->future;
+  f->future = NULL;
+  if (future == NULL)
+    return 0;
+  if (f->leads)
+    tr_give_up(future);
+  tr_future_release(future);
+  return 0;
+}
+
+static int cancelled(lua_State *L) {
+  tr_error error;
+  tr_error_set(&error, TR_CANCELLED, "the future was cancelled");
+  return tr_fail_with(L, &error);
+}
+
+static int future_done(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  lua_pushboolean(L, f->future == NULL ||
+                         tr_future_state(f->future) != TR_PENDING);
+  return 1;
+}
+
+/*
+** wait([seconds]) -> blob | nil, error [, abandoned]
+** 'abandoned' is true when whoever was loading gave up: ask again.
+*/
+static int future_wait(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  double seconds = luaL_optnumber(L, 2, -1);
+  tr_error error;
+  tr_state state;
+  lblob *b;
+  if (f->future == NULL)
+    return cancelled(L);
+  b = tr_newblob(L);
+  state = tr_future_wait(f->future, seconds, &b->blob, &error);
+  if (state == TR_READY) {
+    tr_accountblob(L, tr_blob_size(b->blob));
+    return 1;
+  }
+  if (state == TR_PENDING)
+    tr_error_set(&error, TR_TIMEOUT, "no result within %g seconds", seconds);
+  tr_fail_with(L, &error);
+  lua_pushboolean(L, state == TR_ABANDONED);
+  return 3;
+}
+
+/* complete(bytes) -> boolean: gives the future its result. */
+static int future_complete(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  lblob *b = luaL_checkudata(L, 2, TR_BLOB);
+  luaL_argcheck(L, b->blob != NULL, 2, "blob is closed");
+  lua_pushboolean(L, f->future != NULL && tr_complete(f->future, b->blob));
+  return 1;
+}
+
+/* fail(kind, message [, status]) -> boolean: gives it an error. */
+static int future_fail(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  const char *kind = luaL_checkstring(L, 2);
+  tr_error error;
+  int i = TR_INVALID_REFERENCE;
+  while (i < TR_CANCELLED && strcmp(tr_kind_name((tr_kind)i), kind) != 0)
+    i++;
+  tr_error_set(&error, (tr_kind)i, "%s", luaL_checkstring(L, 3));
+  error.status = (int)luaL_optinteger(L, 4, 0);
+  lua_pushboolean(L, f->future != NULL && tr_fail(f->future, &error));
+  return 1;
+}
+
+/* pollfd() -> descriptor that turns readable with the result */
+static int future_pollfd(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  int fd = f->future == NULL ? -1 : tr_future_fd(f->future);
+  if (fd < 0)
+    return luaL_error(L, "no descriptor for this future: %s",
+                      f->future == NULL ? "it was cancelled"
+                                        : strerror(errno));
+  lua_pushinteger(L, fd);
+  return 1;
+}
+
+static int future_events(lua_State *L) {
+  lua_pushliteral(L, "r");
+  return 1;
+}
+
+static int future_timeout(lua_State *L) {
+  lua_pushnil(L); /* the fetch keeps its own deadline */
+  return 1;
+}
+
+static int future_progress(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  size_t received = 0, total = 0;
+  if (f->future != NULL)
+    tr_future_progress(f->future, &received, &total);
+  lua_pushinteger(L, (lua_Integer)received);
+  if (total > 0)
+    lua_pushinteger(L, (lua_Integer)total);
+  else
+    lua_pushnil(L);
+  return 2;
+}
+
+/*
+** Turns the table 'headers' (name -> value) of the options into "Name:
+** value" lines. Leaves on the stack what keeps them alive.
+*/
+static const char *const *optheaders(lua_State *L, int index) {
+  const char **lines;
+  lua_Unsigned count = 0;
+  int headers, keep;
+  if (lua_getfield(L, index, "headers") == LUA_TNIL)
+    return NULL;
+  if (lua_type(L, -1) != LUA_TTABLE)
+    luaL_error(L, "'headers' must be a table of names and values");
+  headers = lua_gettop(L);
+  lua_newtable(L);
+  keep = lua_gettop(L);
+  for (lua_pushnil(L); lua_next(L, headers) != 0; lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING ||
+        strpbrk(lua_tostring(L, -2), "\r\n:") != NULL ||
+        strpbrk(lua_tostring(L, -1), "\r\n") != NULL)
+      luaL_error(L, "'headers' must hold names and values without line "
+                    "breaks");
+    /* curl sends a header without value only when it ends in ';' */
+    lua_pushfstring(L, *lua_tostring(L, -1) == '\0' ? "%s;%s" : "%s: %s",
+                    lua_tostring(L, -2), lua_tostring(L, -1));
+    lua_rawseti(L, keep, (lua_Integer)++count);
+  }
+  lines = lua_newuserdatauv(L, (size_t)(count + 1) * sizeof *lines, 0);
+  lines[count] = NULL;
+  while (count > 0) {
+    lua_rawgeti(L, keep, (lua_Integer)count);
+    lines[--count] = lua_tostring(L, -1);
+    lua_pop(L, 1);
+  }
+  return lines;
+}
+
+/* fetch(url [, options [, future]]) -> future | nil, error */
+static int fetch(lua_State *L) {
+  const char *url = tr_checkcstring(L, 1);
+  tr_fetch_options options;
+  tr_error error;
+  lfuture *f;
+  tr_fetch_defaults(&options);
+  options.timeout = tr_optseconds(L, 2, "timeout", options.timeout);
+  options.connect_timeout =
+      tr_optseconds(L, 2, "connect_timeout", options.connect_timeout);
+  options.stall_timeout =
+      tr_optseconds(L, 2, "stall_timeout", options.stall_timeout);
+  options.max_bytes = tr_optsize(L, 2, "max_bytes", options.max_bytes);
+  options.max_redirects = (int)tr_optsize(L, 2, "max_redirects",
+                                          (size_t)options.max_redirects);
+  options.will_wait = tr_optbool(L, 2, "will_wait", false);
+  if (lua_istable(L, 2)) {
+    options.ca_file = tr_optstring(L, 2, "ca_file");
+    options.digest = tr_optstring(L, 2, "digest");
+    options.user_agent = tr_optstring(L, 2, "user_agent");
+    options.headers = optheaders(L, 2);
+  }
+  if (lua_isnoneornil(L, 3)) {
+    f = tr_newfuture(L);
+    f->future = tr_future_create();
+  } else {
+    f = luaL_checkudata(L, 3, TR_FUTURE);
+    lua_pushvalue(L, 3);
+  }
+  if (f->future == NULL)
+    return luaL_error(L, "out of memory, or a cancelled future");
+  if (!tr_fetch(f->future, url, &options, &error)) {
+    tr_fail(f->future, &error);
+    return tr_fail_with(L, &error);
+  }
+  return 1;
+}
+
+/* future() -> a pending future, for whoever made it to complete */
+static int new_future(lua_State *L) {
+  lfuture *f = tr_newfuture(L);
+  f->future = tr_future_create();
+  f->leads = true;
+  return f->future != NULL ? 1 : luaL_error(L, "out of memory");
+}
+
+void tr_open_future(lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"__gc", future_cancel},       {"__close", future_cancel},
+      {"done", future_done},         {"wait", future_wait},
+      {"cancel", future_cancel},     {"complete", future_complete},
+      {"fail", future_fail},         {"pollfd", future_pollfd},
+      {"events", future_events},     {"timeout", future_timeout},
+      {"progress", future_progress}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"fetch", fetch},
+                                       {"future", new_future},
+                                       {NULL, NULL}};
+  tr_newtype(L, TR_FUTURE, methods);
+  lua_pop(L, 1);
+  luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,213 @@
+/* JSON in Lua: a strict decoder that loses nothing, and the merge. */
+#include <string.h>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "lutil.h"
+
+#define TR_ARRAY "theaterref.array"
+#define TR_NUMBER "theaterref.number"
+
+typedef struct reader {
+  lua_State *L;
+  tr_json json;
+  lblob *scratch_owner; /* owns the decoded string while Lua may raise */
+  bool exact; /* numbers that Lua cannot write back the same become text */
+} reader;
+
+static int bad(reader *r, tr_error *error) {
+  const char *at = r->json.text, *p;
+  size_t line = 1, column;
+  for (p = at; p < r->json.at; p++)
+    if (*p == '\n') {
+      line++;
+      at = p + 1;
+    }
+  column = (size_t)(r->json.at - at) + 1;
+  tr_error_set(error, TR_SYNTAX, "invalid JSON at line %zu, column %zu: %s",
+               line, column, r->json.complaint);
+  return -1;
+}
+
+/* Pushes what a string or key token means. */
+static void push_string(reader *r, tr_json_token token) {
+  tr_buffer decoded = {0};
+  bool ok;
+  if (!token.escaped) {
+    lua_pushlstring(r->L, token.text + 1, token.len - 2);
+    return;
+  }
+  ok = tr_json_decode(token, &decoded);
+  tr_blob_release(r->scratch_owner->blob);
+  r->scratch_owner->blob = tr_buffer_to_blob(&decoded);
+  if (!ok || r->scratch_owner->blob == NULL)
+    luaL_error(r->L, "out of memory");
+  lua_pushlstring(r->L, tr_blob_data(r->scratch_owner->blob),
+                  tr_blob_size(r->scratch_owner->blob));
+}
+
+/*
+** Pushes a number: an integer where it is one that fits, else a float. In
+** exact mode whatever would not print the same is a table { text = … } of the
+** type theaterref.number instead.
+*/
+static void push_number(reader *r, tr_json_token token) {
+  lua_State *L = r->L;
+  size_t len;
+  const char *printed;
+  lua_pushlstring(L, token.text, token.len);
+  if (lua_stringtonumber(L, lua_tostring(L, -1)) == 0)
+    luaL_error(L, "unreadable number"); /* JSON's are all readable to Lua */
+  if (!r->exact) {
+    lua_remove(L, -2);
+    return;
+  }
+  lua_pushvalue(L, -1);
+  printed = lua_tolstring(L, -1, &len);
+  if (len == token.len && memcmp(printed, token.text, len) == 0) {
+    lua_pop(L, 1);
+    lua_remove(L, -2);
+    return;
+  }
+  lua_pop(L, 2);
+  lua_createtable(L, 0, 1);
+  lua_insert(L, -2);
+  lua_setfield(L, -2, "text");
+  luaL_setmetatable(L, TR_NUMBER);
+}
+
+static int push_value(reader *r, tr_json_token token, tr_error *error);
+
+/* Pushes an array. Recursion is bounded: the reader refuses level 128. */
+static int push_array(reader *r, tr_error *error) {
+  lua_Integer count = 0;
+  lua_newtable(r->L);
+  luaL_setmetatable(r->L, TR_ARRAY);
+  for (;;) {
+    tr_json_token token = tr_json_next(&r->json);
+    if (token.type == TR_JSON_CLOSE_ARRAY)
+      return 0;
+    if (push_value(r, token, error) != 0)
+      return -1;
+    lua_rawseti(r->L, -2, ++count);
+  }
+}
+
+static int push_object(reader *r, tr_error *error) {
+  lua_newtable(r->L);
+  for (;;) {
+    tr_json_token token = tr_json_next(&r->json);
+    if (token.type == TR_JSON_CLOSE_OBJECT)
+      return 0;
+    if (token.type == TR_JSON_ERROR)
+      return bad(r, error);
+    push_string(r, token);
+    if (push_value(r, tr_json_next(&r->json), error) != 0)
+      return -1;
+    lua_rawset(r->L, -3);
+  }
+}
+
+static int push_value(reader *r, tr_json_token token, tr_error *error) {
+  luaL_checkstack(r->L, 8, "JSON");
+  switch (token.type) {
+  case TR_JSON_OPEN_OBJECT:
+    return push_object(r, error);
+  case TR_JSON_OPEN_ARRAY:
+    return push_array(r, error);
+  case TR_JSON_STRING:
+    push_string(r, token);
+    return 0;
+  case TR_JSON_NUMBER:
+    push_number(r, token);
+    return 0;
+  case TR_JSON_TRUE:
+  case TR_JSON_FALSE:
+    lua_pushboolean(r->L, token.type == TR_JSON_TRUE);
+    return 0;
+  case TR_JSON_NULL:
+    lua_pushlightuserdata(r->L, NULL); /* as lua-cjson has it */
+    return 0;
+  default:
+    return bad(r, error);
+  }
+}
+
+/*
+** json_decode(text [, exact]) -> value | nil, error
+** null is json_null; arrays carry the metatable json_array.
+*/
+static int json_decode(lua_State *L) {
+  size_t len;
+  const char *text = tr_checkbytes(L, 1, &len);
+  reader r = {.L = L, .exact = lua_toboolean(L, 2)};
+  tr_error error;
+  r.scratch_owner = tr_newblob(L);
+  tr_json_start(&r.json, text, len);
+  if (push_value(&r, tr_json_next(&r.json), &error) != 0)
+    return tr_fail_with(L, &error);
+  if (tr_json_next(&r.json).type != TR_JSON_END) {
+    bad(&r, &error);
+    return tr_fail_with(L, &error);
+  }
+  return 1;
+}
+
+/* A state as a blob that the userdata pushed for it owns; nil is none. */
+static tr_blob *checkstate(lua_State *L, int index) {
+  size_t len;
+  const char *bytes;
+  lblob *b;
+  if (lua_isnoneornil(L, index))
+    return NULL;
+  bytes = tr_checkbytes(L, index, &len);
+  if (tr_toblob(L, index) != NULL)
+    return tr_toblob(L, index);
+  b = tr_newblob(L);
+  b->blob = tr_blob_new(bytes, len);
+  if (b->blob == NULL)
+    luaL_error(L, "out of memory");
+  return b->blob;
+}
+
+/* merge_initial_states(config, override) -> string | nil [, error] */
+static int merge_initial_states(lua_State *L) {
+  tr_error error;
+  tr_blob *config, *override;
+  lblob *merged;
+  lua_settop(L, 2);
+  config = checkstate(L, 1);
+  override = checkstate(L, 2);
+  merged = tr_newblob(L);
+  merged->blob = tr_merge_states(config, override, &error);
+  if (merged->blob == NULL && error.kind != TR_OK)
+    return tr_fail_with(L, &error);
+  if (merged->blob == NULL)
+    lua_pushnil(L);
+  else
+    lua_pushlstring(L, tr_blob_data(merged->blob),
+                    tr_blob_size(merged->blob));
+  return 1;
+}
+
+static int number_tostring(lua_State *L) {
+  lua_getfield(L, 1, "text");
+  return 1;
+}
+
+void tr_open_json(lua_State *L) {
+  static const luaL_Reg number[] = {{"__tostring", number_tostring},
+                                    {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"json_decode", json_decode},
+      {"merge_initial_states", merge_initial_states},
+      {NULL, NULL}};
+  luaL_newmetatable(L, TR_ARRAY);
+  lua_setfield(L, -2, "json_array");
+  luaL_newmetatable(L, TR_NUMBER);
+  luaL_setfuncs(L, number, 0);
+  lua_setfield(L, -2, "json_number");
+  lua_pushlightuserdata(L, NULL);
+  lua_setfield(L, -2, "json_null");
+  luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,44 @@
+/* What the sandbox's two files share. */
+#ifndef TR_LSANDBOX_H
+#define TR_LSANDBOX_H
+
+#include "core/blob.h"
+#include "lutil.h"
+
+/* A Lua state of its own for a script that is not trusted. */
+typedef struct sandbox {
+  lua_State *S;   /* NULL once closed */
+  lua_State *L;   /* the host's, while it calls into S */
+  size_t memory, memory_max;         /* bytes */
+  int64_t steps, steps_max;          /* VM instructions left, and allowed */
+  double seconds_max, deadline;      /* for one call from the host */
+  int depth;      /* calls from the host under way, one within the other */
+  bool exhausted; /* no pcall of the script's may stop the error now */
+  char name[128]; /* of the script, for messages */
+} sandbox;
+
+/* The sandbox a state belongs to. */
+sandbox *tr_sandbox_of(lua_State *S);
+
+/* Sets up, inside S, all that a script may use. Raises in S. */
+void tr_sandbox_lend_library(lua_State *S);
+
+/*
+** Values between states, by way of a buffer: plain data is copied; a function
+** is a number that the other side makes a proxy of. Encoding never raises;
+** it returns NULL, or what could not be taken along.
+*/
+typedef struct codec {
+  int functions; /* index of a table in the encoding state that functions are
+                    kept in, or 0: functions cannot be taken along */
+} codec;
+
+const char *tr_encode(lua_State *from, int index, const codec *how,
+                      tr_buffer *out);
+
+/* Pushes the next value. 'proxy' pushes what stands for function 'id'. */
+void tr_decode(lua_State *to, const char **at,
+               void (*proxy)(lua_State *to, lua_Integer id, void *context),
+               void *context);
+
+#endif

@@ -1,0 +1,360 @@
+/* Content stores in Lua. verify and gc, made of these, are in store.lua. */
+#include <string.h>
+
+#include "core/blob.h"
+#include "core/error.h"
+#include "lutil.h"
+
+typedef struct lstore {
+  tr_store *store;
+} lstore;
+
+static tr_store *checkstore(lua_State *L) {
+  lstore *s = luaL_checkudata(L, 1, TR_STORE);
+  luaL_argcheck(L, s->store != NULL, 1, "store is closed");
+  return s->store;
+}
+
+/*
+** A name as the C API takes it. A zero byte in it cannot be passed on, and is
+** a fault of the name, not of the program: false with the error.
+*/
+static bool checkname(lua_State *L, int index, const char **name,
+                      tr_error *error) {
+  size_t len;
+  luaL_checktype(L, index, LUA_TSTRING);
+  *name = lua_tolstring(L, index, &len);
+  if (strlen(*name) == len)
+    return true;
+  tr_error_set(error, TR_INVALID_REFERENCE,
+               "Invalid name '%s': it has a zero byte in it", *name);
+  return false;
+}
+
+static int push_flag(lua_State *L, int flag, const tr_error *error) {
+  if (flag < 0)
+    return tr_fail_with(L, error);
+  lua_pushboolean(L, flag);
+  return 1;
+}
+
+/* put(bytes) -> hash */
+static int store_put(lua_State *L) {
+  tr_store *store = checkstore(L);
+  char hash[TR_HEX_MAX];
+  tr_error error;
+  size_t len;
+  const char *bytes = tr_checkbytes(L, 2, &len);
+  if (!tr_store_put(store, bytes, len, hash, &error))
+    return tr_fail_with(L, &error);
+  lua_pushstring(L, hash);
+  return 1;
+}
+
+/* Pushes the content of a hash, or nil and the error. */
+static int push_content(lua_State *L, tr_store *store, const char *hash) {
+  tr_error error;
+  lblob *b = tr_newblob(L);
+  b->blob = tr_store_get(store, hash, &error);
+  if (b->blob == NULL)
+    return tr_fail_with(L, &error);
+  tr_accountblob(L, tr_blob_size(b->blob));
+  return 1;
+}
+
+/* get(hash) -> blob */
+static int store_get(lua_State *L) {
+  tr_store *store = checkstore(L);
+  const char *hash;
+  tr_error error;
+  if (!checkname(L, 2, &hash, &error))
+    return tr_fail_with(L, &error);
+  return push_content(L, store, hash);
+}
+
+/* exists(hash) -> boolean */
+static int store_exists(lua_State *L) {
+  tr_store *store = checkstore(L);
+  const char *hash;
+  tr_error error;
+  if (!checkname(L, 2, &hash, &error))
+    return tr_fail_with(L, &error);
+  return push_flag(L, tr_store_exists(store, hash, &error), &error);
+}
+
+/* label(name, hash) -> true */
+static int store_label(lua_State *L) {
+  tr_store *store = checkstore(L);
+  const char *label, *hash;
+  tr_error error;
+  if (!checkname(L, 2, &label, &error) || !checkname(L, 3, &hash, &error) ||
+      !tr_store_label(store, label, hash, &error))
+    return tr_fail_with(L, &error);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* The hash of the label in argument 2: 1, 0, or -1 with the error. */
+static int get_label(lua_State *L, tr_store *store, char hash[TR_HEX_MAX],
+                     tr_error *error) {
+  const char *label;
+  if (!checkname(L, 2, &label, error))
+    return -1;
+  return tr_store_get_label(store, label, hash, error);
+}
+
+/* get_by_label(name) -> hash; nil alone when there is no such label */
+static int store_get_by_label(lua_State *L) {
+  char hash[TR_HEX_MAX];
+  tr_error error;
+  int found = get_label(L, checkstore(L), hash, &error);
+  if (found < 0)
+    return tr_fail_with(L, &error);
+  if (found == 0)
+    lua_pushnil(L);
+  else
+    lua_pushstring(L, hash);
+  return 1;
+}
+
+/* get_content_by_label(name) -> blob; nil alone without such a label */
+static int store_get_content_by_label(lua_State *L) {
+  tr_store *store = checkstore(L);
+  char hash[TR_HEX_MAX];
+  tr_error error;
+  int found = get_label(L, store, hash, &error);
+  if (found < 0)
+    return tr_fail_with(L, &error);
+  if (found > 0)
+    return push_content(L, store, hash);
+  lua_pushnil(L);
+  return 1;
+}
+
+/* label_exists(name) -> boolean */
+static int store_label_exists(lua_State *L) {
+  char hash[TR_HEX_MAX];
+  tr_error error;
+  return push_flag(L, get_label(L, checkstore(L), hash, &error), &error);
+}
+
+/* store_at_label(name, bytes) -> hash */
+static int store_store_at_label(lua_State *L) {
+  tr_store *store = checkstore(L);
+  char hash[TR_HEX_MAX];
+  const char *label, *bytes;
+  tr_error error;
+  size_t len;
+  bytes = tr_checkbytes(L, 3, &len);
+  if (!checkname(L, 2, &label, &error) ||
+      !tr_store_put(store, bytes, len, hash, &error) ||
+      !tr_store_label(store, label, hash, &error))
+    return tr_fail_with(L, &error);
+  lua_pushstring(L, hash);
+  return 1;
+}
+
+/* remove_label(name) -> boolean; remove_from_label(name, hash) -> boolean */
+static int store_remove_label(lua_State *L) {
+  tr_store *store = checkstore(L);
+  const char *label, *only_if = NULL;
+  tr_error error;
+  if (!checkname(L, 2, &label, &error) ||
+      (lua_toboolean(L, lua_upvalueindex(1)) &&
+       !checkname(L, 3, &only_if, &error)))
+    return tr_fail_with(L, &error);
+  return push_flag(L, tr_store_remove_label(store, label, only_if, &error),
+                   &error);
+}
+
+/* ------------------------------------------------------------- listings */
+
+/* What a listing gathers; Lua may not be called while a folder is open. */
+typedef struct gathered {
+  tr_buffer names; /* each with its final zero */
+  uint64_t bytes;
+  bool no_memory;
+} gathered;
+
+static bool gather(void *context, const char *name, size_t size) {
+  gathered *g = context;
+  g->bytes += size;
+  g->no_memory = !tr_buffer_append(&g->names, name, strlen(name) + 1);
+  return !g->no_memory;
+}
+
+typedef bool (*lister)(tr_store *, tr_store_visit, void *, tr_error *);
+
+/* Pushes what a listing gives as a sorted array. */
+static int list(lua_State *L, lister each) {
+  tr_store *store = checkstore(L);
+  gathered g = {0};
+  tr_error error;
+  lblob *names = tr_newblob(L); /* owns the names while Lua may raise */
+  const char *name, *end;
+  lua_Integer count = 0;
+  bool ok = each(store, gather, &g, &error);
+  names->blob = tr_buffer_to_blob(&g.names);
+  if (names->blob == NULL || g.no_memory)
+    return luaL_error(L, "out of memory");
+  if (!ok)
+    return tr_fail_with(L, &error);
+  name = tr_blob_data(names->blob);
+  end = name + tr_blob_size(names->blob);
+  lua_getglobal(L, "table");
+  lua_getfield(L, -1, "sort");
+  lua_newtable(L);
+  for (; name < end; name += strlen(name) + 1) {
+    lua_pushstring(L, name);
+    lua_rawseti(L, -2, ++count);
+  }
+  lua_pushvalue(L, -1);
+  lua_insert(L, -3);
+  lua_call(L, 1, 0);
+  return 1;
+}
+
+static int store_list_labels(lua_State *L) {
+  return list(L, tr_store_each_label);
+}
+
+static int store_list_all_content(lua_State *L) {
+  return list(L, tr_store_each_content);
+}
+
+static int store_list_leftovers(lua_State *L) {
+  return list(L, tr_store_each_leftover);
+}
+
+static bool add_size(void *context, const char *name, size_t size) {
+  (void)name;
+  *(uint64_t *)context += size;
+  return true;
+}
+
+/* calculate_total_size() -> bytes */
+static int store_calculate_total_size(lua_State *L) {
+  uint64_t bytes = 0;
+  tr_error error;
+  if (!tr_store_each_content(checkstore(L), add_size, &bytes, &error))
+    return tr_fail_with(L, &error);
+  lua_pushinteger(L, (lua_Integer)bytes);
+  return 1;
+}
+
+/* ---------------------------------------------------------- housekeeping */
+
+/* check(hash) -> true | nil, error */
+static int store_check(lua_State *L) {
+  tr_store *store = checkstore(L);
+  const char *hash = tr_checkcstring(L, 2);
+  tr_error error;
+  if (!tr_store_check(store, hash, &error))
+    return tr_fail_with(L, &error);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* discard(hash, grace, dry_run) -> boolean, and the same for a leftover */
+static int store_discard(lua_State *L) {
+  tr_store *store = checkstore(L);
+  const char *name = tr_checkcstring(L, 2);
+  double grace = luaL_checknumber(L, 3);
+  bool dry_run = lua_toboolean(L, 4);
+  tr_error error;
+  int done = lua_toboolean(L, lua_upvalueindex(1))
+                 ? tr_store_discard_leftover(store, name, grace, dry_run,
+                                             &error)
+                 : tr_store_discard(store, name, grace, dry_run, &error);
+  return push_flag(L, done, &error);
+}
+
+static int store_gc(lua_State *L) {
+  lstore *s = luaL_checkudata(L, 1, TR_STORE);
+  tr_store_close(s->store);
+  s->store = NULL;
+  return 0;
+}
+
+/* One of the strings in 'names' from an options field; its place. */
+static int choice(lua_State *L, const char *field, const char *const names[]) {
+  const char *given = tr_optstring(L, 2, field);
+  int i;
+  for (i = 0; given != NULL && names[i] != NULL; i++)
+    if (strcmp(given, names[i]) == 0)
+      return i;
+  if (given != NULL)
+    luaL_error(L, "'%s' cannot be '%s'", field, given);
+  return 0;
+}
+
+/* content_store(base_path, options) -> store */
+static int content_store(lua_State *L) {
+  static const char *const algorithms[] = {"sha1", "sha256", NULL};
+  static const char *const verify[] = {"once", "always", "never", NULL};
+  static const char *const durability[] = {"full", "none", NULL};
+  const char *base = tr_checkcstring(L, 1);
+  tr_store_options options;
+  lstore *s;
+  lua_settop(L, 2);
+  options.algorithm = (tr_algorithm)choice(L, "algorithm", algorithms);
+  options.verify = (tr_verify)choice(L, "verify", verify);
+  options.durable = choice(L, "durability", durability) == 0;
+  s = lua_newuserdatauv(L, sizeof *s, 0);
+  s->store = NULL;
+  luaL_setmetatable(L, TR_STORE);
+  s->store = tr_store_open(base, &options);
+  if (s->store == NULL)
+    return luaL_error(L, "out of memory");
+  return 1;
+}
+
+/* label_fault(name) -> why it cannot be a label | nil */
+static int label_fault(lua_State *L) {
+  size_t len;
+  const char *name = luaL_checklstring(L, 1, &len);
+  lua_pushstring(L, strlen(name) == len ? tr_label_fault(name)
+                                        : "it has a zero byte in it");
+  return 1;
+}
+
+/* Registers one function under two names, told apart by a boolean upvalue. */
+static void add_twins(lua_State *L, lua_CFunction function,
+                      const char *plain, const char *other) {
+  lua_pushboolean(L, 0);
+  lua_pushcclosure(L, function, 1);
+  lua_setfield(L, -2, plain);
+  lua_pushboolean(L, 1);
+  lua_pushcclosure(L, function, 1);
+  lua_setfield(L, -2, other);
+}
+
+void tr_open_store(lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"__gc", store_gc},
+      {"__close", store_gc},
+      {"put", store_put},
+      {"get", store_get},
+      {"exists", store_exists},
+      {"label", store_label},
+      {"replace_at_label", store_label},
+      {"get_by_label", store_get_by_label},
+      {"get_content_by_label", store_get_content_by_label},
+      {"label_exists", store_label_exists},
+      {"store_at_label", store_store_at_label},
+      {"replace_content_at_label", store_store_at_label},
+      {"list_labels", store_list_labels},
+      {"list_all_content", store_list_all_content},
+      {"list_leftovers", store_list_leftovers},
+      {"calculate_total_size", store_calculate_total_size},
+      {"check", store_check},
+      {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"content_store", content_store},
+                                       {"label_fault", label_fault},
+                                       {NULL, NULL}};
+  tr_newtype(L, TR_STORE, methods);
+  add_twins(L, store_remove_label, "remove_label", "remove_from_label");
+  add_twins(L, store_discard, "discard", "discard_leftover");
+  lua_setfield(L, -2, "store_methods"); /* store.lua adds to them */
+  luaL_setfuncs(L, functions, 0);
+}

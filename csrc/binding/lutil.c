@@ -1,0 +1,114 @@
+/* Arguments, options and errors, the same way in every binding. */
+#include "lutil.h"
+
+#include <math.h>
+#include <string.h>
+
+const char *tr_checkbytes(lua_State *L, int index, size_t *len) {
+  lblob *blob = luaL_testudata(L, index, TR_BLOB);
+  if (blob != NULL && blob->blob != NULL) {
+    *len = tr_blob_size(blob->blob);
+    return tr_blob_data(blob->blob);
+  }
+  if (lua_type(L, index) != LUA_TSTRING)
+    luaL_typeerror(L, index, "string or blob");
+  return lua_tolstring(L, index, len);
+}
+
+const char *tr_checkcstring(lua_State *L, int index) {
+  size_t len;
+  const char *s;
+  luaL_checktype(L, index, LUA_TSTRING);
+  s = lua_tolstring(L, index, &len);
+  luaL_argcheck(L, strlen(s) == len, index, "holds a zero byte");
+  return s;
+}
+
+int tr_fail_with(lua_State *L, const tr_error *error) {
+  lua_pushnil(L);
+  lua_createtable(L, 0, 6);
+  lua_pushstring(L, tr_kind_name(error->kind));
+  lua_setfield(L, -2, "kind");
+  lua_pushstring(L, error->message);
+  lua_setfield(L, -2, "message");
+  if (error->status != 0) {
+    lua_pushinteger(L, error->status);
+    lua_setfield(L, -2, "status");
+  }
+  if (error->errnum != 0) {
+    lua_pushinteger(L, error->errnum);
+    lua_setfield(L, -2, "errno");
+  }
+  luaL_setmetatable(L, TR_ERROR);
+  return 2;
+}
+
+void tr_newtype(lua_State *L, const char *name, const luaL_Reg *methods) {
+  luaL_newmetatable(L, name);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -2, "__index");
+  lua_pushliteral(L, "theaterref");
+  lua_setfield(L, -2, "__metatable"); /* nobody outside reaches __gc */
+  luaL_setfuncs(L, methods, 0);
+}
+
+/* Pushes a field of an options table; its type, or LUA_TNIL. */
+static int option(lua_State *L, int index, const char *name) {
+  if (lua_isnoneornil(L, index)) {
+    lua_pushnil(L);
+    return LUA_TNIL;
+  }
+  luaL_checktype(L, index, LUA_TTABLE);
+  return lua_getfield(L, index, name);
+}
+
+double tr_optseconds(lua_State *L, int index, const char *name,
+                     double otherwise) {
+  double value = otherwise;
+  if (option(L, index, name) != LUA_TNIL) {
+    value = lua_tonumber(L, -1);
+    if (lua_type(L, -1) != LUA_TNUMBER || isnan(value))
+      luaL_error(L, "'%s' must be a number of seconds", name);
+  }
+  lua_pop(L, 1);
+  return value;
+}
+
+size_t tr_optsize(lua_State *L, int index, const char *name,
+                  size_t otherwise) {
+  size_t value = otherwise;
+  if (option(L, index, name) != LUA_TNIL) {
+    int exact;
+    lua_Integer given = lua_tointegerx(L, -1, &exact);
+    if (lua_type(L, -1) != LUA_TNUMBER || !exact || given < 0)
+      luaL_error(L, "'%s' must be a whole number, 0 or more", name);
+    value = (size_t)given;
+  }
+  lua_pop(L, 1);
+  return value;
+}
+
+bool tr_optbool(lua_State *L, int index, const char *name, bool otherwise) {
+  bool value = otherwise;
+  if (option(L, index, name) != LUA_TNIL) {
+    if (lua_type(L, -1) != LUA_TBOOLEAN)
+      luaL_error(L, "'%s' must be true or false", name);
+    value = lua_toboolean(L, -1);
+  }
+  lua_pop(L, 1);
+  return value;
+}
+
+const char *tr_optstring(lua_State *L, int index, const char *name) {
+  const char *s = NULL;
+  size_t len;
+  if (option(L, index, name) != LUA_TNIL) {
+    if (lua_type(L, -1) != LUA_TSTRING)
+      luaL_error(L, "'%s' must be a string", name);
+    s = lua_tolstring(L, -1, &len);
+    if (strlen(s) != len)
+      luaL_error(L, "'%s' holds a zero byte", name);
+  }
+  lua_pop(L, 1);
+  return s;
+}

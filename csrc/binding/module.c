@@ -1,0 +1,39 @@
+/* What require "theaterref.core" gives: every type and function, flat. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lutil.h"
+
+/* now() -> seconds of a clock that only runs forward */
+static int now(lua_State *L) {
+  lua_pushnumber(L, tr_now());
+  return 1;
+}
+
+/* working_folder() -> absolute path of the process's own */
+static int working_folder(lua_State *L) {
+  char path[4096];
+  if (getcwd(path, sizeof path) == NULL)
+    return luaL_error(L, "no working folder: %s", strerror(errno));
+  lua_pushstring(L, path);
+  return 1;
+}
+
+int luaopen_theaterref_core(lua_State *L) {
+  static const luaL_Reg functions[] = {{"now", now},
+                                       {"working_folder", working_folder},
+                                       {NULL, NULL}};
+  luaL_newlib(L, functions);
+  lua_pushliteral(L, TR_VERSION);
+  lua_setfield(L, -2, "version");
+  luaL_newmetatable(L, TR_ERROR);
+  lua_setfield(L, -2, "error_metatable"); /* error.lua gives it methods */
+  tr_open_blob(L);
+  tr_open_future(L);
+  tr_open_cache(L);
+  tr_open_store(L);
+  tr_open_json(L);
+  tr_open_sandbox(L);
+  return 1;
+}

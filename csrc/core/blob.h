@@ -1,0 +1,32 @@
+/* Immutable reference-counted bytes, and the buffer they are gathered in. */
+#ifndef TR_BLOB_H
+#define TR_BLOB_H
+
+#include "theaterref.h"
+
+/* Takes over 'data', which came from malloc (NULL for size 0 is fine). On
+** failure 'data' is freed. */
+tr_blob *tr_blob_adopt(void *data, size_t size);
+
+/* Maps 'size' > 0 bytes of a file, read-only and shared. NULL, errno set. */
+tr_blob *tr_blob_map(int fd, size_t size);
+
+/* How many blobs live in this process; specs use it to find leaks. */
+size_t tr_blob_count(void);
+
+/* Bytes that grow. All zero is an empty buffer. */
+typedef struct tr_buffer {
+  char *data;
+  size_t len;
+  size_t cap;
+} tr_buffer;
+
+/* Makes room for 'more' bytes after 'len'. False: no memory, or overflow. */
+bool tr_buffer_reserve(tr_buffer *buffer, size_t more);
+bool tr_buffer_append(tr_buffer *buffer, const void *data, size_t size);
+void tr_buffer_free(tr_buffer *buffer);
+
+/* Turns the buffer into a blob and empties it, on failure too. */
+tr_blob *tr_buffer_to_blob(tr_buffer *buffer);
+
+#endif

@@ -1,0 +1,54 @@
+/* The error value: kinds, and messages that always fit. */
+#include "error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *tr_kind_name(tr_kind kind) {
+  static const char *const names[] = {
+      "ok",       "invalid_reference", "not_found",       "denied",
+      "http_status", "network",        "tls",             "timeout",
+      "too_large",   "digest_mismatch", "corrupt",        "io",
+      "syntax",      "policy",          "cancelled"};
+  return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "unknown";
+}
+
+void tr_error_set(tr_error *error, tr_kind kind, const char *format, ...) {
+  va_list args;
+  int len;
+  error->kind = kind;
+  error->status = 0;
+  error->errnum = 0;
+  va_start(args, format);
+  len = vsnprintf(error->message, sizeof error->message, format, args);
+  va_end(args);
+  if (len < 0)
+    error->message[0] = '\0';
+  else if ((size_t)len >= sizeof error->message)
+    memcpy(error->message + sizeof error->message - 4, "...", 4);
+}
+
+/* strerror_r comes in two shapes; this takes whichever the C library has. */
+static const char *reason(int errnum, char *room, size_t size) {
+#ifdef __GLIBC__
+  return strerror_r(errnum, room, size);
+#else
+  return strerror_r(errnum, room, size) == 0 ? room : "unknown error";
+#endif
+}
+
+void tr_error_errno(tr_error *error, int errnum, const char *what,
+                    const char *path) {
+  char room[128];
+  bool absent = errnum == ENOENT || errnum == ENOTDIR;
+  tr_error_set(error, absent ? TR_NOT_FOUND : TR_IO, "%s %s: %s", what, path,
+               reason(errnum, room, sizeof room));
+  error->errnum = errnum;
+}
+
+void tr_error_nomem(tr_error *error) {
+  tr_error_set(error, TR_IO, "out of memory");
+  error->errnum = ENOMEM;
+}

@@ -1,0 +1,20 @@
+/* Making of tr_error values. */
+#ifndef TR_ERROR_H
+#define TR_ERROR_H
+
+#include "theaterref.h"
+
+/*
+** Fills 'error' from a printf format. Text that does not fit ends in "...",
+** so that a hostile 10 kB label cannot crowd out what went wrong elsewhere.
+*/
+void tr_error_set(tr_error *error, tr_kind kind, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* TR_IO from errno (TR_NOT_FOUND for ENOENT/ENOTDIR): "what path: reason". */
+void tr_error_errno(tr_error *error, int errnum, const char *what,
+                    const char *path);
+
+void tr_error_nomem(tr_error *error);
+
+#endif

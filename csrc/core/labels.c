@@ -1,0 +1,304 @@
+/*
+** The store's labels: names for content, each a small file that holds a
+** hash. The '/' in a label makes folders, as Theater does it.
+*/
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "file.h"
+#include "store.h"
+
+enum {
+  MAX_LABEL = 4000, /* leaves room for the folders above, within PATH_MAX */
+  MAX_PART = 255,   /* what file systems take for one name */
+  MAX_DEPTH = 128   /* of label folders */
+};
+
+const char *tr_label_fault(const char *label) {
+  const char *part = label, *p;
+  if (*label == '\0')
+    return "it is empty";
+  if (*label == '/')
+    return "it starts with '/'";
+  if (strlen(label) > MAX_LABEL)
+    return "it is longer than 4000 bytes";
+  for (p = label;; p++) {
+    size_t len = (size_t)(p - part);
+    if (*p != '\0' && ((unsigned char)*p < 0x20 || *p == 0x7F))
+      return "it has a control character in it";
+    if (*p != '\0' && *p != '/')
+      continue;
+    if (len == 0)
+      return "a part of it between '/' is empty";
+    if (part[0] == '.' && (len == 1 || (len == 2 && part[1] == '.')))
+      return "a part of it is '.' or '..'";
+    if (len > MAX_PART)
+      return "a part of it is longer than 255 bytes";
+    if (*p == '\0')
+      return NULL;
+    part = p + 1;
+  }
+}
+
+static bool check_label(const char *label, tr_error *error) {
+  const char *fault = tr_label_fault(label);
+  if (fault != NULL)
+    tr_error_set(error, TR_INVALID_REFERENCE, "Invalid label '%s': %s", label,
+                 fault);
+  return fault == NULL;
+}
+
+/*
+** Opens the folder a label's file lies in and points '*name' at the file's
+** name, the last part of the label. -1 with errno on failure.
+*/
+static int open_label_folder(const tr_store *store, const char *label,
+                             bool make, const char **name) {
+  int fd = tr_store_step(store, tr_store_open_base(store), "labels", make);
+  const char *slash;
+  while (fd >= 0 && (slash = strchr(label, '/')) != NULL) {
+    char part[MAX_PART + 1];
+    size_t len = (size_t)(slash - label);
+    memcpy(part, label, len);
+    part[len] = '\0';
+    fd = tr_store_step(store, fd, part, make);
+    label = slash + 1;
+  }
+  *name = label;
+  return fd;
+}
+
+/* An error about a label, from errno. */
+static void label_errno(tr_error *error, int errnum, const char *what,
+                        const char *label) {
+  if (errnum == ENOTDIR || errnum == EISDIR || errnum == ENOTEMPTY)
+    tr_error_set(error, TR_INVALID_REFERENCE,
+                 "%s '%s': it and another label would need one name to be "
+                 "both a label and a folder of labels; rename one of them",
+                 what, label);
+  else
+    tr_error_errno(error, errnum, what, label);
+}
+
+/* The hash in an open label file: 1, 0 when it is blank, or -1. */
+static int parse_label(int fd, const char *label, char hash[TR_HEX_MAX],
+                       tr_error *error) {
+  char text[256];
+  size_t len = 0, start = 0;
+  ssize_t n;
+  while (len < sizeof text && (n = read(fd, text + len, sizeof text - len)) != 0) {
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0 && errno == EISDIR)
+      return 0; /* a folder of labels is no label */
+    if (n < 0) {
+      tr_error_errno(error, errno, "Failed to read label", label);
+      return -1;
+    }
+    len += (size_t)n;
+  }
+  while (len > 0 && strchr(" \t\r\n", text[len - 1]) != NULL)
+    len--; /* Theater trims as well */
+  while (start < len && strchr(" \t\r\n", text[start]) != NULL)
+    start++;
+  len -= start;
+  if (len == 0)
+    return 0;
+  if (len < TR_HEX_MAX) {
+    char found[TR_HEX_MAX];
+    memcpy(found, text + start, len);
+    found[len] = '\0';
+    if (strlen(found) == len && tr_hex_valid(found))
+      return tr_normal_hash(found, hash, error) ? 1 : -1;
+  }
+  tr_error_set(error, TR_CORRUPT,
+               "Label '%s' does not hold a hash; label the content again",
+               label);
+  return -1;
+}
+
+int tr_store_get_label(tr_store *store, const char *label,
+                       char hash[TR_HEX_MAX], tr_error *error) {
+  const char *name;
+  int folder, fd = -1, found = -1;
+  if (!check_label(label, error))
+    return -1;
+  folder = open_label_folder(store, label, false, &name);
+  if (folder >= 0)
+    fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd >= 0)
+    found = parse_label(fd, label, hash, error);
+  else if (errno == ENOENT || errno == ENOTDIR)
+    found = 0;
+  else
+    tr_error_errno(error, errno, "Failed to read label", label);
+  if (fd >= 0)
+    close(fd);
+  if (folder >= 0)
+    close(folder);
+  return found;
+}
+
+/* Writes a label's file once; errno tells why not. */
+static bool write_label(tr_store *store, const char *label, const char *hash,
+                        tr_error *error) {
+  const char *name;
+  int folder = open_label_folder(store, label, true, &name), base;
+  bool ok;
+  if (folder < 0) {
+    label_errno(error, errno, "Failed to write label", label);
+    return false;
+  }
+  base = tr_store_open_base(store);
+  ok = base >= 0 && tr_file_write_at(base, folder, name, label, hash,
+                                     strlen(hash), store->options.durable,
+                                     error);
+  if (base < 0)
+    tr_error_errno(error, errno, "Failed to open the store", store->base);
+  else if (!ok)
+    label_errno(error, error->errnum, "Failed to write label", label);
+  if (base >= 0)
+    close(base);
+  close(folder);
+  return ok;
+}
+
+/* Whether there is content to label; keeps gc off it meanwhile. */
+static bool content_is_there(tr_store *store, const char *hash,
+                             tr_error *error) {
+  int found = tr_store_exists(store, hash, error);
+  int data = found == 1 ? tr_store_open_listing(store, "data", error) : -1;
+  if (data >= 0) {
+    tr_store_touch(store, data, hash);
+    close(data);
+    return true;
+  }
+  if (found >= 0)
+    tr_error_set(error, TR_NOT_FOUND,
+                 "Content does not exist: %s (put it before you label it)",
+                 hash);
+  return false;
+}
+
+bool tr_store_label(tr_store *store, const char *label, const char *hash,
+                    tr_error *error) {
+  char normal[TR_HEX_MAX];
+  int tries = 8;
+  if (!check_label(label, error) || !tr_normal_hash(hash, normal, error))
+    return false;
+  if (!content_is_there(store, normal, error))
+    return false;
+  /* A removal may take an emptied folder away just as we write into it. */
+  while (!write_label(store, label, normal, error))
+    if (error->kind != TR_NOT_FOUND || --tries == 0)
+      return false;
+  return true;
+}
+
+/* Removes the folders above a removed label that are empty now. */
+static void prune(tr_store *store, const char *label) {
+  char *path = strdup(label), *slash;
+  while (path != NULL && (slash = strrchr(path, '/')) != NULL) {
+    const char *name;
+    int folder;
+    *slash = '\0';
+    folder = open_label_folder(store, path, false, &name);
+    if (folder < 0 || unlinkat(folder, name, AT_REMOVEDIR) != 0)
+      *path = '\0'; /* not empty: done */
+    if (folder >= 0)
+      close(folder);
+  }
+  free(path);
+}
+
+int tr_store_remove_label(tr_store *store, const char *label,
+                          const char *only_if, tr_error *error) {
+  char normal[TR_HEX_MAX], hash[TR_HEX_MAX];
+  const char *name;
+  int folder, removed = -1;
+  int found = tr_store_get_label(store, label, hash, error);
+  if (found < 0 && error->kind == TR_INVALID_REFERENCE)
+    return -1;
+  if (only_if != NULL) {
+    if (!tr_normal_hash(only_if, normal, error))
+      return -1;
+    if (found <= 0 || strcmp(normal, hash) != 0)
+      return found < 0 ? -1 : 0;
+  }
+  folder = open_label_folder(store, label, false, &name);
+  if (folder >= 0 && unlinkat(folder, name, 0) == 0 &&
+      (!store->options.durable || fsync(folder) == 0))
+    removed = 1;
+  else if (errno == ENOENT || errno == ENOTDIR || errno == EISDIR)
+    removed = 0;
+  else
+    tr_error_errno(error, errno, "Failed to remove label", label);
+  if (folder >= 0)
+    close(folder);
+  if (removed == 1)
+    prune(store, label);
+  return removed;
+}
+
+/* A walk over label folders. */
+typedef struct walk {
+  tr_store *store;
+  tr_store_visit visit;
+  void *context;
+  tr_error *error;
+  char path[MAX_LABEL + MAX_PART + 2];
+} walk;
+
+static bool is_dots(const char *name) {
+  return name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
+}
+
+/* Visits what lies in an open folder, which it closes. 'len' is that of the
+** folder's path with its '/'. False: stopped, with the error or by 'visit'. */
+static bool walk_labels(walk *w, int fd, size_t len, int depth) {
+  DIR *folder = fdopendir(fd);
+  struct dirent *item;
+  bool ok = folder != NULL;
+  if (folder == NULL) {
+    tr_error_errno(w->error, errno, "Failed to list labels in",
+                   w->store->base);
+    close(fd);
+    return false;
+  }
+  while (ok && (item = readdir(folder)) != NULL) {
+    size_t name_len = strlen(item->d_name);
+    struct stat st;
+    if (is_dots(item->d_name) || len + name_len > MAX_LABEL ||
+        fstatat(fd, item->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+      continue;
+    memcpy(w->path + len, item->d_name, name_len + 1);
+    if (S_ISREG(st.st_mode)) {
+      ok = w->visit(w->context, w->path, 0);
+    } else if (S_ISDIR(st.st_mode) && depth < MAX_DEPTH) {
+      int inner = openat(fd, item->d_name,
+                         O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+      w->path[len + name_len] = '/';
+      if (inner >= 0)
+        ok = walk_labels(w, inner, len + name_len + 1, depth + 1);
+    }
+  }
+  closedir(folder);
+  return ok;
+}
+
+bool tr_store_each_label(tr_store *store, tr_store_visit visit,
+                         void *context, tr_error *error) {
+  walk w = {.store = store, .visit = visit, .context = context,
+            .error = error};
+  int fd = tr_store_open_listing(store, "labels", error);
+  if (fd < 0)
+    return error->kind == TR_OK;
+  return walk_labels(&w, fd, 0, 0) || error->kind == TR_OK;
+}
+

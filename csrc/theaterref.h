@@ -1,0 +1,354 @@
+/*
+** theaterref: turns references into bytes, once, fast and safely.
+** This is the public C API, and the only header a host includes.
+**
+** Conventions
+**   Ownership  A function named *_new, *_get, *_retain or *_read hands the
+**              caller one reference, given back with the matching *_release.
+**              Strings and buffers passed in are only read during the call.
+**   Errors     A function that can fail takes a 'tr_error *' (never NULL)
+**              and fills it when it returns NULL or false. Nothing is left
+**              behind by a call that failed.
+**   Threads    Every function may be called from any thread at any time,
+**              unless its comment says otherwise.
+**   Units      Seconds as double, bytes as size_t. A timeout below zero
+**              means "no limit".
+*/
+#ifndef THEATERREF_H
+#define THEATERREF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TR_API __attribute__((visibility("default")))
+
+/* The version of the library; the only place where it is written down. */
+#define TR_VERSION "0.1.0"
+
+/* ------------------------------------------------------------- errors */
+
+/* What went wrong; Lua sees the lower-case name in 'err.kind'. */
+typedef enum tr_kind {
+  TR_OK = 0,
+  TR_INVALID_REFERENCE,
+  TR_NOT_FOUND,
+  TR_DENIED,
+  TR_HTTP_STATUS,
+  TR_NETWORK,
+  TR_TLS,
+  TR_TIMEOUT,
+  TR_TOO_LARGE,
+  TR_DIGEST_MISMATCH,
+  TR_CORRUPT,
+  TR_IO,
+  TR_SYNTAX,
+  TR_POLICY,
+  TR_CANCELLED
+} tr_kind;
+
+/* One failure, by value: no part of it needs freeing. */
+typedef struct tr_error {
+  tr_kind kind;
+  int status;         /* HTTP status, or 0 */
+  int errnum;         /* errno, or 0 */
+  char message[1024]; /* for people; cut with "..." where it is too long */
+} tr_error;
+
+/* The kind's name, such as "not_found". Static storage. */
+TR_API const char *tr_kind_name(tr_kind kind);
+
+/* -------------------------------------------------------------- blobs */
+
+/* Immutable bytes with a reference count; they never change and never move. */
+typedef struct tr_blob tr_blob;
+
+/* A blob holding a copy of 'size' bytes, or NULL when memory is short. */
+TR_API tr_blob *tr_blob_new(const void *data, size_t size);
+TR_API tr_blob *tr_blob_retain(tr_blob *blob);
+/* Gives one reference back; NULL is fine. */
+TR_API void tr_blob_release(tr_blob *blob);
+/* Never NULL, even when the size is 0. Valid while a reference is held. */
+TR_API const void *tr_blob_data(const tr_blob *blob);
+TR_API size_t tr_blob_size(const tr_blob *blob);
+
+/* ------------------------------------------------------------- digests */
+
+typedef enum tr_algorithm { TR_SHA1, TR_SHA256 } tr_algorithm;
+
+/* Room for the longest digest in hex and its final zero. */
+#define TR_HEX_MAX 65
+
+/* Writes the digest of 'data' in lower-case hex to 'hex', zero-terminated. */
+TR_API void tr_digest(tr_algorithm algorithm, const void *data, size_t size,
+                      char hex[TR_HEX_MAX]);
+
+/* ------------------------------------------------------------- futures */
+
+/* One result that arrives once: a blob, or an error. */
+typedef struct tr_future tr_future;
+
+typedef enum tr_state {
+  TR_PENDING,
+  TR_READY,
+  TR_FAILED,
+  TR_ABANDONED /* whoever was loading gave up; nobody will complete it */
+} tr_state;
+
+/* A pending future to complete, or NULL when memory is short. */
+TR_API tr_future *tr_future_create(void);
+/*
+** A second handle on the same future, with an interest of its own: the work
+** behind a future goes on while anybody has an interest in it.
+*/
+TR_API tr_future *tr_future_retain(tr_future *future);
+/* Gives a handle back; the last one cancels work still under way. */
+TR_API void tr_future_release(tr_future *future);
+TR_API tr_state tr_future_state(tr_future *future);
+/*
+** Waits until the future has a result or 'timeout' seconds have passed.
+** Returns TR_READY with a retained blob, TR_FAILED with the error,
+** TR_ABANDONED or, past the deadline, TR_PENDING.
+*/
+TR_API tr_state tr_future_wait(tr_future *future, double timeout,
+                               tr_blob **blob, tr_error *error);
+/*
+** A file descriptor that becomes readable once the future has a result, for
+** poll and event loops. Owned by the future: do not read or close it.
+** Returns -1 with errno set when no descriptor could be made.
+*/
+TR_API int tr_future_fd(tr_future *future);
+/* Bytes received so far and, when known (else 0), expected in all. */
+TR_API void tr_future_progress(tr_future *future, size_t *received,
+                               size_t *total);
+
+/*
+** Gives a future its result; a cache whose claim made it takes the blob in
+** before anybody who waits is told. The blob is retained as needed, the
+** error copied. False: it had a result already.
+*/
+TR_API bool tr_complete(tr_future *future, tr_blob *blob);
+TR_API bool tr_fail(tr_future *future, const tr_error *error);
+
+/*
+** Says that whoever was to complete a future (the leader of a claim) will
+** not: those who wait see TR_ABANDONED, and one of them leads anew. Nothing
+** happens when tr_fetch has taken the future over, or it has a result.
+*/
+TR_API void tr_give_up(tr_future *future);
+
+/* ------------------------------------------------------------- fetching */
+
+/*
+** How to fetch one URL. Start from tr_fetch_defaults. Strings may be NULL
+** and are copied.
+*/
+typedef struct tr_fetch_options {
+  double timeout;         /* seconds for the whole fetch; 30 */
+  double connect_timeout; /* seconds to connect; 10 */
+  double stall_timeout;   /* seconds without a byte; 15 */
+  size_t max_bytes;       /* of the decoded body; 1 GiB */
+  int max_redirects;      /* 10, as reqwest and browsers allow or more */
+  const char *ca_file;    /* PEM bundle; NULL: the system's */
+  const char *user_agent; /* NULL: "theaterref/<version>" */
+  const char *const *headers; /* "Name: value", NULL-terminated; or NULL */
+  const char *digest;     /* hex of the SHA-1 or SHA-256 the body must have;
+                             anything else is TR_DIGEST_MISMATCH. Or NULL */
+  bool will_wait; /* the caller waits at once: it drives the transfer itself,
+                     which saves two thread switches */
+} tr_fetch_options;
+
+TR_API void tr_fetch_defaults(tr_fetch_options *options);
+
+/*
+** Starts to fetch an http or https URL into a pending future: a new one, or
+** one that a cache's claim gave (TR_LEAD). False, with the future untouched
+** and the error set, when not even a start was possible.
+*/
+TR_API bool tr_fetch(tr_future *future, const char *url,
+                     const tr_fetch_options *options, tr_error *error);
+
+/* --------------------------------------------------------------- cache */
+
+/* References to blobs, shared by every Lua state and thread of the process. */
+typedef struct tr_cache tr_cache;
+
+typedef struct tr_cache_options {
+  size_t max_bytes;   /* 0: no bound */
+  size_t max_entries; /* 0: no bound */
+  double ttl;         /* seconds an entry is fresh; below 0: for ever */
+  bool no_coalesce;   /* concurrent misses each load; the last one wins */
+} tr_cache_options;
+
+/*
+** Opens the process's cache of that name, making it on the first call; a
+** NULL name makes a private one. Options that differ from those it was made
+** with are an error (TR_INVALID_REFERENCE is never used here: TR_IO, with
+** both values in the message).
+*/
+TR_API tr_cache *tr_cache_open(const char *name,
+                               const tr_cache_options *options,
+                               tr_error *error);
+TR_API tr_cache *tr_cache_retain(tr_cache *cache);
+TR_API void tr_cache_release(tr_cache *cache);
+
+/* The blob cached under the key, retained, or NULL. */
+TR_API tr_blob *tr_cache_get(tr_cache *cache, const char *key, size_t len);
+
+typedef enum tr_claim {
+  TR_HIT,  /* 'blob' is set, retained */
+  TR_WAIT, /* 'future' is of whoever loads it; wait, and claim again if it
+              turns out TR_ABANDONED */
+  TR_LEAD, /* 'future' is yours to complete: tr_complete, tr_fail, tr_fetch,
+              or else tr_give_up; then release it */
+  TR_NOMEM
+} tr_claim;
+
+typedef struct tr_claimed {
+  tr_blob *blob;
+  tr_future *future;
+} tr_claimed;
+
+/* Claims 'key' for loading; see tr_claim. Never blocks on a load. */
+TR_API tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
+                               tr_claimed *out);
+/*
+** Forgets one key, or all of them. A load in flight still answers those who
+** wait for it, but its result is not kept. Returns whether it was there.
+*/
+TR_API bool tr_cache_remove(tr_cache *cache, const char *key, size_t len);
+TR_API void tr_cache_clear(tr_cache *cache);
+TR_API size_t tr_cache_len(tr_cache *cache);
+
+/* Misses are claims that found nothing to serve or to wait for; coalesced
+** ones waited for somebody else's load. */
+typedef struct tr_cache_stats {
+  uint64_t hits, misses, coalesced, loads, errors, evictions;
+  size_t entries, bytes;
+} tr_cache_stats;
+
+TR_API void tr_cache_get_stats(tr_cache *cache, tr_cache_stats *stats);
+
+/* ---------------------------------------------------------------- files */
+
+/*
+** Reads a regular file whole, or up to a pipe's end. More than 'max_bytes'
+** is TR_TOO_LARGE. NULL with the error on failure.
+*/
+TR_API tr_blob *tr_file_read(const char *path, size_t max_bytes,
+                             tr_error *error);
+/*
+** Writes a file so that its name shows the old content or the new, never a
+** part of it; 'durable' syncs the file and its folder before it returns.
+*/
+TR_API bool tr_file_write(const char *path, const void *data, size_t size,
+                          bool durable, tr_error *error);
+
+/* ---------------------------------------------------------------- store */
+
+/*
+** Why a name cannot be a label, or NULL when it can: it is empty, absolute,
+** too long, or a part of it is empty, '.', '..' or holds a control
+** character. Static storage. A store's id is held to the same rule.
+*/
+TR_API const char *tr_label_fault(const char *label);
+
+/* A content-addressed store on disk, in Theater's layout. */
+typedef struct tr_store tr_store;
+
+typedef enum tr_verify { TR_VERIFY_ONCE, TR_VERIFY_ALWAYS, TR_VERIFY_NEVER }
+  tr_verify;
+
+typedef struct tr_store_options {
+  tr_algorithm algorithm; /* names of new content; TR_SHA1 is Theater's */
+  tr_verify verify;       /* when a read is checked against its name */
+  bool durable;           /* sync what is written before it returns */
+} tr_store_options;
+
+/*
+** A store in the folder 'base_path', which holds data/ and labels/. Neither
+** needs to exist yet: the first write makes them. NULL when memory is short.
+*/
+TR_API tr_store *tr_store_open(const char *base_path,
+                               const tr_store_options *options);
+TR_API void tr_store_close(tr_store *store);
+
+/* Stores bytes and writes their hash to 'hash'. */
+TR_API bool tr_store_put(tr_store *store, const void *data, size_t size,
+                         char hash[TR_HEX_MAX], tr_error *error);
+/* The content of that hash (40 or 64 hex digits). */
+TR_API tr_blob *tr_store_get(tr_store *store, const char *hash,
+                             tr_error *error);
+/* 1, 0, or -1 with the error. */
+TR_API int tr_store_exists(tr_store *store, const char *hash,
+                           tr_error *error);
+/* Points a label at content that is there. */
+TR_API bool tr_store_label(tr_store *store, const char *label,
+                           const char *hash, tr_error *error);
+/* The hash a label points at: 1, 0 when there is no such label, or -1. */
+TR_API int tr_store_get_label(tr_store *store, const char *label,
+                              char hash[TR_HEX_MAX], tr_error *error);
+/*
+** Removes a label; with 'only_if', only when it points at that hash.
+** 1 when it was removed, 0 when there was nothing to remove, or -1.
+*/
+TR_API int tr_store_remove_label(tr_store *store, const char *label,
+                                 const char *only_if, tr_error *error);
+
+/* Called for each item of a listing; false stops it. */
+typedef bool (*tr_store_visit)(void *context, const char *name, size_t size);
+/* Every label, in no order; 'size' is 0. Nested labels come as "a/b". */
+TR_API bool tr_store_each_label(tr_store *store, tr_store_visit visit,
+                                void *context, tr_error *error);
+/* Every content hash with its size in bytes, in no order. */
+TR_API bool tr_store_each_content(tr_store *store, tr_store_visit visit,
+                                  void *context, tr_error *error);
+
+/* Checks content against its name, whatever was checked before. */
+TR_API bool tr_store_check(tr_store *store, const char *hash,
+                           tr_error *error);
+/*
+** Deletes content that was last put or labelled more than 'grace' seconds
+** ago. 1 when it was deleted (or, with 'dry_run', would be), 0, or -1.
+*/
+TR_API int tr_store_discard(tr_store *store, const char *hash, double grace,
+                            bool dry_run, tr_error *error);
+/* Temporaries that crashed writers left, with their size in bytes. */
+TR_API bool tr_store_each_leftover(tr_store *store, tr_store_visit visit,
+                                   void *context, tr_error *error);
+/* Deletes a leftover older than 'grace' seconds; as tr_store_discard. */
+TR_API int tr_store_discard_leftover(tr_store *store, const char *name,
+                                     double grace, bool dry_run,
+                                     tr_error *error);
+
+/* --------------------------------------------------------- initial state */
+
+/*
+** Merges two initial states, either of which may be NULL, as the README's
+** "Initial state" says. NULL with no error kind set: both were NULL.
+*/
+TR_API tr_blob *tr_merge_states(tr_blob *config_state, tr_blob *override_state,
+                                tr_error *error);
+
+/* ------------------------------------------------------------------ Lua */
+
+struct lua_State;
+
+/* Opens the C half of the module: what require "theaterref.core" returns. */
+TR_API int luaopen_theaterref_core(struct lua_State *L);
+
+/* The blob at a stack index, not retained, or NULL when it is none. */
+TR_API tr_blob *tr_toblob(struct lua_State *L, int index);
+
+/* Pushes a blob; the Lua value takes a reference of its own. May raise. */
+TR_API void tr_pushblob(struct lua_State *L, tr_blob *blob);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

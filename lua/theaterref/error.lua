@@ -1,0 +1,62 @@
+--- The error object: what every function returns after nil.
+--
+-- A table with these fields, of which only `kind` and `message` are always
+-- there:
+--
+-- * `kind`: one of `invalid_reference`, `not_found`, `denied`, `http_status`,
+--   `network`, `tls`, `timeout`, `too_large`, `digest_mismatch`, `corrupt`,
+--   `io`, `syntax`, `policy`, `cancelled`
+-- * `message`: what failed, and why
+-- * `reference`: what was being resolved, without user and password
+-- * `status`: the HTTP status
+-- * `errno`: the system's error number
+--
+-- `tostring(err)` is one line for people.
+-- @module theaterref.error
+local core = require "theaterref.core"
+
+local M = {}
+
+local metatable = core.error_metatable -- errors made in C carry it already
+
+function metatable:__tostring()
+  if not self.reference then return self.message end
+  local text = "Failed to resolve reference: " .. self.message
+  if not text:find(self.reference, 1, true) then
+    text = text .. " (" .. self.reference .. ")"
+  end
+  return text
+end
+
+--- A new error.
+-- @tparam string kind
+-- @tparam string message
+-- @tparam[opt] string reference
+-- @treturn table
+function M.new(kind, message, reference)
+  return setmetatable({ kind = kind, message = message,
+                        reference = reference and M.redact(reference) }, metatable)
+end
+
+--- Whether a value is an error of ours.
+function M.is(value)
+  return getmetatable(value) == metatable
+end
+
+--- A reference without what its URL holds of user and password.
+-- @tparam string reference
+-- @treturn string
+function M.redact(reference)
+  return (reference:gsub("^(%a[%w+.-]*://)[^/?#]*@", "%1"))
+end
+
+--- Puts the reference on an error that does not have one yet.
+-- @tparam table err
+-- @tparam string reference
+-- @treturn table the same error
+function M.about(err, reference)
+  err.reference = err.reference or M.redact(reference)
+  return err
+end
+
+return M

@@ -1,0 +1,48 @@
+--- Where Theater keeps its things.
+-- @module theaterref.home
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+
+local M = {}
+
+--- Theater home: `$THEATER_HOME`, else `$HOME/.theater`.
+-- @treturn string
+-- @return[2] nil
+-- @treturn[2] table an error, when neither variable is set
+function M.get_theater_home()
+  local home = os.getenv("THEATER_HOME")
+  if home and home ~= "" then return home end
+  home = os.getenv("HOME")
+  if home and home ~= "" then return home .. "/.theater" end
+  return nil, errors.new("not_found", "no Theater home: set THEATER_HOME or HOME")
+end
+
+--- A store by its id.
+-- @tparam string id one path part
+-- @tparam[opt] table options `base_path`: the store's own folder, instead of
+-- `<home>/store/<id>`; `home`; `algorithm`: `"sha1"` (Theater's, default) or
+-- `"sha256"` for what is put; `durability`: `"full"` (default) or `"none"`;
+-- `verify`: `"once"` (default), `"always"` or `"never"`
+-- @treturn theaterref.store
+-- @return[2] nil
+-- @treturn[2] table an error of kind `invalid_reference`
+function M.content_store(id, options)
+  options = options or {}
+  local fault = core.label_fault(id) or id:find("/", 1, true) and "it has a '/' in it"
+  if fault then
+    return nil, errors.new("invalid_reference", ("Invalid store id '%s': %s"):format(id, fault))
+  end
+  local base, err = options.base_path, nil
+  if not base then
+    local home = options.home
+    if not home then
+      home, err = M.get_theater_home()
+      if not home then return nil, err end
+    end
+    base = home .. "/store/" .. id
+  end
+  return core.content_store(base, { algorithm = options.algorithm, durability = options.durability,
+    verify = options.verify })
+end
+
+return M

@@ -1,0 +1,167 @@
+--- Actor manifests: TOML, JSON or Lua, in every spelling that is about.
+--
+-- A Lua manifest is a script that returns a table. It runs in a sandbox, with
+-- the initial state as the global `state`, instead of having variables.
+-- @module theaterref.manifest
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local template = require "theaterref.template"
+local toml = require "theaterref.toml"
+
+local M = {}
+
+--- Which language a manifest is written in: by the reference's ending, else by
+-- its first character.
+-- @tparam string text
+-- @tparam ?string reference
+-- @treturn string `"toml"`, `"json"` or `"lua"`
+function M.format_of(text, reference)
+  local ending = reference and reference:gsub("[?#].*$", ""):match("%.(%a+)$")
+  ending = ending and ending:lower()
+  if ending == "lua" or ending == "json" or ending == "toml" then return ending end
+  if text:find("^%s*{") and not text:find("^%s*{{") then return "json" end
+  if text:find("^%s*return%f[%A]") then return "lua" end
+  return "toml"
+end
+
+local function parse_lua(text, state)
+  local box = core.sandbox()
+  local variables = state and core.json_decode(state) or {}
+  local manifest, err = box:run(text, "=manifest", { state = variables })
+  if err then
+    err.kind = "syntax"
+    return nil, err
+  end
+  return manifest
+end
+
+local parsers = {
+  toml = function(text) return toml.parse(text) end,
+  json = function(text) return core.json_decode(text) end,
+  lua = parse_lua,
+}
+
+--- Reads a manifest that has no variables left.
+-- @tparam string text
+-- @tparam string format as from `format_of`
+-- @tparam ?string state JSON text: what a Lua manifest sees as `state`
+-- @treturn table exactly what the document says
+-- @return[2] nil
+-- @treturn[2] table an error of kind `syntax`
+function M.parse(text, format, state)
+  local manifest, err = parsers[format](text, state)
+  if not manifest and not err or manifest and type(manifest) ~= "table" then
+    err = errors.new("syntax", "a manifest must be a table of fields")
+  end
+  if err then return nil, err end
+  return manifest
+end
+
+local function wrong(field, what)
+  return nil, errors.new("syntax", ("the manifest's '%s' must be %s"):format(field, what))
+end
+
+-- A field at the top or, in older manifests, in [actor].
+local function lookup(manifest, field)
+  local value = manifest[field]
+  if value == nil and type(manifest.actor) == "table" then value = manifest.actor[field] end
+  if value == core.json_null then return nil end
+  return value
+end
+
+local package_fields = { "package", "component", "component_path" }
+
+--- What theaterref needs of a manifest, whichever way it is spelled.
+-- @tparam table manifest
+-- @treturn table `{ name, package, initial_state, init_state, static_package }`;
+-- only `name` is always there
+-- @return[2] nil
+-- @treturn[2] table an error of kind `syntax`
+function M.fields(manifest)
+  local found = { static_package = lookup(manifest, "static_package") }
+  found.name = lookup(manifest, "name")
+  if type(found.name) ~= "string" or found.name == "" then return wrong("name", "a string, and not empty") end
+  for _, field in ipairs(package_fields) do
+    local value = lookup(manifest, field)
+    if value ~= nil then
+      if type(value) ~= "string" or value == "" then return wrong(field, "a reference, as a string") end
+      if found.package and found.package ~= value then
+        return nil, errors.new("syntax", "the manifest names two packages: '" .. found.package .. "' and '"
+          .. value .. "'; keep 'package' alone")
+      end
+      found.package = value
+    end
+  end
+  for _, field in ipairs { "initial_state", "init_state" } do
+    found[field] = lookup(manifest, field)
+    if found[field] ~= nil and type(found[field]) ~= "string" then
+      return wrong(field, field == "initial_state" and "JSON text, as a string" or "a reference, as a string")
+    end
+  end
+  if found.initial_state and found.init_state then
+    return nil, errors.new("syntax", "the manifest has both 'initial_state' (JSON text) and 'init_state' "
+      .. "(a reference to it); keep one")
+  end
+  if found.static_package ~= nil and type(found.static_package) ~= "boolean" then
+    return wrong("static_package", "true or false")
+  end
+  return found
+end
+
+-- JSON with placeholders: outside strings, "{{" can only be one. Values
+-- become null, blocks go, and what is left is read as well as it can be.
+local function scan_json(text)
+  local out, at, quoted = {}, 1, false
+  while at <= #text do
+    local char = text:sub(at, at)
+    local tag = not quoted and text:match("^{{.-}}+", at)
+    if tag then
+      out[#out + 1] = tag:match("^{{+%s*[#/!^]") and "" or tag:match("^{{%s*else") and "" or "null"
+      at = at + #tag
+    else
+      local step = quoted and char == "\\" and 2 or 1
+      if char == '"' then quoted = not quoted end
+      out[#out + 1] = text:sub(at, at + step - 1)
+      at = at + step
+    end
+  end
+  return core.json_decode(table.concat(out)) or {}
+end
+
+--- The initial state a manifest brings, found before its variables are filled
+-- in, when it may not be a valid document yet.
+-- @tparam string text
+-- @tparam string format
+-- @tparam ?string override_state what a Lua manifest sees as `state`
+-- @treturn ?string `initial_state`: JSON text
+-- @treturn ?string `init_state`: a reference to it
+function M.initial_state(text, format, override_state)
+  local manifest
+  if format == "toml" then
+    manifest = toml.scan(text, { initial_state = true, init_state = true })
+  elseif format == "json" then
+    manifest = scan_json(text)
+  else
+    manifest = parse_lua(text, override_state) or {}
+  end
+  local function text_of(field)
+    local value = type(manifest) == "table" and lookup(manifest, field)
+    return type(value) == "string" and value or nil
+  end
+  return text_of("initial_state"), text_of("init_state")
+end
+
+--- Fills in a manifest's variables. Lua manifests have none.
+-- @tparam string text
+-- @tparam string format
+-- @tparam ?string state JSON text
+-- @tparam[opt] table helpers functions by name, for templates
+-- @treturn string
+-- @return[2] nil
+-- @treturn[2] table an error of kind `syntax` or `too_large`
+function M.render(text, format, state, helpers)
+  if format == "lua" or not text:find("{{", 1, true) then return text end
+  return template.substitute_variables(text, state, { helpers = helpers })
+end
+
+return M

@@ -1,0 +1,125 @@
+--- The spawn plan: a manifest's reference in, everything a spawn needs out.
+--
+-- A plan is a table with
+--
+-- * `manifest`: the document, exactly as it says, its variables filled in
+-- * `name`: the actor's
+-- * `package`: its bytes, a blob
+-- * `package_reference`: where they came from
+-- * `initial_state`: JSON text, or nil
+-- * `used_cache`: whether the policy let the package be cached
+-- * `cache_hit`: whether it was there already
+-- * `phases`: an array of `{ name, seconds, bytes }`, one for each step
+-- @module theaterref.plan
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local manifests = require "theaterref.manifest"
+
+local M = {}
+
+-- Runs one step and writes down how long it took. What 'step' returns first
+-- tells the bytes: a blob or a string has a length.
+local function phase(plan, policy, name, step)
+  local started = core.now()
+  local result, err, more = step()
+  local measured = { name = name, seconds = core.now() - started, bytes = 0 }
+  if type(result) == "string" or core.is_blob(result) then measured.bytes = #result end
+  plan.phases[#plan.phases + 1] = measured
+  policy:tell { type = err and "failure" or "phase", name = name, seconds = measured.seconds,
+    bytes = measured.bytes, reference = plan.manifest_reference, message = err and tostring(err) }
+  return result, err, more
+end
+
+local function fetch(resolver, ref, ctx, cached)
+  local future, err = resolver:start(ref, { ctx = ctx, cached = cached, will_wait = true })
+  if not future then return nil, err end
+  local blob
+  blob, err = future:wait()
+  return blob, err, future
+end
+
+-- The state that the manifest brings along, before its variables are filled in.
+local function configured_state(plan, resolver, text, format, ctx, override)
+  local state, ref = manifests.initial_state(text, format, override)
+  if state or not ref then return state end
+  local blob, err = phase(plan, resolver.policy, "initial_state", function()
+    return fetch(resolver, ref, { purpose = "initial_state", manifest_reference = ctx.manifest_reference })
+  end)
+  return blob and tostring(blob), err
+end
+
+-- The manifest with its variables filled in, parsed, and what we need of it.
+local function read_manifest(plan, resolver, text, format, state)
+  local policy = resolver.policy
+  local rendered, err = phase(plan, policy, "render", function()
+    return manifests.render(text, format, state, resolver.helpers)
+  end)
+  if not rendered then return nil, err end
+  local manifest
+  manifest, err = phase(plan, policy, "parse", function() return manifests.parse(rendered, format, state) end)
+  if not manifest then return nil, err end
+  local fields
+  fields, err = manifests.fields(manifest)
+  return manifest, err, fields
+end
+
+local function read_package(plan, resolver, fields, ctx)
+  if not fields.package then
+    return nil, errors.new("syntax", "the manifest names no package: give it a 'package' (or, as older manifests do, "
+      .. "a 'component' or 'component_path')")
+  end
+  local cacheable, _, err = resolver.policy:ask("cacheable", ctx.manifest, ctx)
+  if err then return nil, err end
+  plan.used_cache = cacheable == true and resolver.cache ~= nil
+  local blob, why, future = phase(plan, resolver.policy, "package", function()
+    return fetch(resolver, fields.package, ctx, plan.used_cache)
+  end)
+  if not blob then return nil, why end
+  plan.package, plan.package_reference, plan.cache_hit = blob, future.target, future.hit
+  return plan
+end
+
+local function make(plan, resolver, ref, override)
+  local policy = resolver.policy
+  local blob, err, future = phase(plan, policy, "manifest", function()
+    return fetch(resolver, ref, { purpose = "manifest" })
+  end)
+  if not blob then return nil, err end
+  local text = tostring(blob)
+  local format = manifests.format_of(text, future.target)
+  local ctx = { purpose = "package", manifest_reference = future.target }
+  local configured
+  configured, err = configured_state(plan, resolver, text, format, ctx, override)
+  if err then return nil, err end
+  plan.initial_state, err = phase(plan, policy, "merge", function()
+    local state, _, failure = policy:ask("merge", configured, override, ctx)
+    return state, failure
+  end)
+  if err then return nil, err end
+  local fields
+  plan.manifest, err, fields = read_manifest(plan, resolver, text, format, plan.initial_state)
+  if err then return nil, err end
+  plan.name, ctx.manifest = fields.name, plan.manifest
+  return read_package(plan, resolver, fields, ctx)
+end
+
+--- Makes a plan; what `resolver:plan` calls.
+-- @tparam theaterref.resolver resolver
+-- @tparam string ref the manifest's reference
+-- @tparam table options `initial_state`: JSON text, string or blob, that
+-- overrides the manifest's own
+-- @treturn table
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.make(resolver, ref, options)
+  local override = options.initial_state
+  if override ~= nil and type(override) ~= "string" and not core.is_blob(override) then
+    error("'initial_state' must be JSON text: a string or a blob", 3)
+  end
+  local plan = { manifest_reference = ref, phases = {}, used_cache = false, cache_hit = false }
+  local made, err = make(plan, resolver, ref, override and tostring(override))
+  if not made then return nil, errors.about(err, ref) end
+  return made
+end
+
+return M

@@ -1,0 +1,17 @@
+--- The default rule for where a reference points.
+-- @module theaterref.policy.rewrite
+local reference = require "theaterref.reference"
+
+local M = {}
+
+--- A manifest's references are read relative to the manifest's own place: its
+-- folder, URL or store. Those a caller gives stay as they are.
+-- @tparam string ref as written
+-- @tparam table ctx `ctx.manifest_reference`: where the manifest came from
+-- @treturn string absolute path, URL or store reference
+function M.relative_to_manifest(ref, ctx)
+  if ctx.purpose == "direct" or ctx.purpose == "manifest" then return ref end
+  return reference.join(ctx.manifest_reference, ref)
+end
+
+return M

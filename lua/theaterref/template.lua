@@ -1,0 +1,348 @@
+--- `{{variables}}` in manifests: the part of Handlebars that manifests need.
+--
+--     {{a.b}}  {{a.[0].b}}  {{default path "text"}}  {{{raw}}}  {{! comment }}
+--     {{#if x}}…{{else}}…{{/if}}   {{#unless x}}…{{/unless}}
+--     {{#each list}}{{this}} {{@index}}{{else}}none{{/each}}   {{#with x}}…{{/with}}
+--
+-- Where Handlebars escapes for HTML, this escapes for a TOML (or JSON) string:
+-- a value cannot end the quotes it stands in. Numbers come out as they were
+-- written. What is missing renders as nothing.
+-- @module theaterref.template
+local lpeg = require "lpeg"
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+
+local P, R, S, C, Cc, Cg, Ct, Cp = lpeg.P, lpeg.R, lpeg.S, lpeg.C, lpeg.Cc, lpeg.Cg, lpeg.Ct, lpeg.Cp
+
+local M = {}
+
+-- What a template may cost, so that nested {{#each}} over a large state
+-- cannot keep a host busy.
+local MAX_BLOCKS = 64             -- in one another
+local MAX_OUTPUT = 16 * 1024 * 1024 -- bytes
+local MAX_STEPS = 1000 * 1000     -- tags rendered
+
+-- ----------------------------------------------------------------- grammar
+
+local space = S " \t\r\n" ^ 0
+local letter = 1 - S " \t\r\n!\"#%&'()*+,./;<=>@[\\]^`{|}~"
+local name = C(letter ^ 1)
+local segment = P "[" * C((1 - P "]") ^ 0) * P "]" + name
+local separator = S "./"
+local up = P "../" * Cc ".."
+local here = P ".." * Cc ".." + P "this" * -letter + P "."
+local path = Cg(C(P "@"), "data") ^ -1 * up ^ 0 * (here + segment) * (separator * segment) ^ 0
+local literal = P '"' * C((1 - P '"') ^ 0) * P '"' + P "'" * C((1 - P "'") ^ 0) * P "'"
+local number = C(P "-" ^ -1 * R "09" ^ 1 * (P "." * R "09" ^ 1) ^ -1) * -letter
+local argument = Ct(Cg(literal, "text"))
+  + Ct(Cg(number, "text"))
+  + P "true" * -letter * Ct(Cg(Cc(true), "value"))
+  + P "false" * -letter * Ct(Cg(Cc(false), "value"))
+  + Ct(Cg(Cp(), "from") * Cg(Ct(path), "path") * Cg(Cp(), "to"))
+local call = Ct(argument * (S " \t\r\n" ^ 1 * argument) ^ 0)
+
+local function tag(kind, pattern) return Ct(Cg(Cc(kind), "kind") * pattern) end
+
+local close = space * P "}}"
+local tags = tag("comment", P "{{!--" * (1 - P "--}}") ^ 0 * P "--}}" + P "{{!" * (1 - P "}}") ^ 0 * P "}}")
+  + tag("open", P "{{#" * space * Cg(name, "block") * (S " \t\r\n" ^ 1 * Cg(call, "call")) ^ -1 * close)
+  + tag("close", P "{{/" * space * Cg(name, "block") * close)
+  + tag("else", P "{{" * space * P "else" * (S " \t\r\n" ^ 1 * Cg(name, "block") * S " \t\r\n" ^ 1 * Cg(call, "call")) ^ -1 * close)
+  + tag("else", P "{{^" * close)
+  + tag("raw", P "{{{" * space * Cg(call, "call") * space * P "}}}")
+  + tag("raw", P "{{&" * space * Cg(call, "call") * close)
+  + tag("value", P "{{" * space * Cg(call, "call") * close)
+local item = tags * Cp()
+
+-- ----------------------------------------------------------------- parsing
+
+local function fail(text, at, why)
+  local before = text:sub(1, at - 1)
+  local _, lines = before:gsub("\n", "")
+  error({ kind = "syntax", message = ("invalid template at line %d, column %d: %s"):format(
+    lines + 1, #before:match("[^\n]*$") + 1, why) }, 0)
+end
+
+-- The text as a flat list: strings and tags, in order.
+local function split(text)
+  local items, at = {}, 1
+  while true do
+    local start = text:find("{{", at, true)
+    if not start then break end
+    if start > at then items[#items + 1] = text:sub(at, start - 1) end
+    local found, after = lpeg.match(item, text, start)
+    if not found then fail(text, start, "this {{…}} cannot be read") end
+    found.at = start
+    items[#items + 1] = found
+    at = after
+  end
+  if at <= #text then items[#items + 1] = text:sub(at) end
+  return items
+end
+
+local standalone = { comment = true, open = true, close = true, ["else"] = true }
+
+-- Takes a line away that holds nothing but a block tag or a comment, as
+-- Handlebars does.
+local function strip_lines(items)
+  for i, it in ipairs(items) do
+    if type(it) == "table" and standalone[it.kind] then
+      local before, after = items[i - 1], items[i + 1]
+      local starts = before == nil or type(before) == "string"
+        and (before:find("\n[ \t]*$") or i == 2 and before:find("^[ \t]*$"))
+      local ends = after == nil or type(after) == "string"
+        and (after:find("^[ \t]*\r?\n") or i == #items - 1 and after:find("^[ \t]*$"))
+      it.alone = starts and ends
+    end
+  end
+  for i, it in ipairs(items) do
+    if type(it) == "table" and it.alone then
+      if type(items[i - 1]) == "string" then items[i - 1] = items[i - 1]:gsub("[ \t]*$", "") end
+      if type(items[i + 1]) == "string" then items[i + 1] = items[i + 1]:gsub("^[ \t]*\r?\n?", "") end
+    end
+  end
+end
+
+local blocks = { ["if"] = true, unless = true, each = true, with = true }
+
+local function check_block(text, it)
+  if not blocks[it.block] then fail(text, it.at, "there is no block helper '" .. it.block .. "'") end
+  if not it.call or #it.call ~= 1 then fail(text, it.at, "{{#" .. it.block .. "}} takes one argument") end
+end
+
+-- Turns the flat list into a tree. Blocks carry 'body' and 'other'.
+local function parse(text)
+  local items = split(text)
+  strip_lines(items)
+  local root = { body = {} }
+  local stack, into = { root }, root.body
+  for _, it in ipairs(items) do
+    local top = stack[#stack]
+    if type(it) == "string" then
+      into[#into + 1] = it
+    elseif it.kind == "open" then
+      check_block(text, it)
+      if #stack > MAX_BLOCKS then fail(text, it.at, "more than " .. MAX_BLOCKS .. " blocks in one another") end
+      it.body = {}
+      into[#into + 1] = it
+      stack[#stack + 1], into = it, it.body
+    elseif it.kind == "else" then
+      if #stack == 1 or top.other then fail(text, it.at, "{{else}} without its block") end
+      top.other = {}
+      into = top.other
+      if it.block then -- {{else if x}}: a block in the other branch
+        check_block(text, it)
+        it.body, it.chained = {}, true
+        into[1] = it
+        stack[#stack + 1], into = it, it.body
+      end
+    elseif it.kind == "close" then
+      while stack[#stack].chained do stack[#stack] = nil end
+      top = stack[#stack]
+      if top.block ~= it.block then
+        fail(text, it.at, "{{/" .. it.block .. "}} closes what is not open")
+      end
+      stack[#stack] = nil
+      local outer = stack[#stack]
+      into = outer.other or outer.body
+    elseif it.kind ~= "comment" then
+      into[#into + 1] = it
+    end
+  end
+  if #stack > 1 then
+    fail(text, stack[#stack].at, "{{#" .. stack[#stack].block .. "}} is never closed")
+  end
+  return root.body
+end
+
+-- --------------------------------------------------------------- rendering
+
+local array_metatable, number_metatable, null = core.json_array, core.json_number, core.json_null
+
+local function is_array(value)
+  return getmetatable(value) == array_metatable or type(value) == "table" and value[1] ~= nil
+end
+
+local function is_number(value) return getmetatable(value) == number_metatable end
+
+-- False to Handlebars: false, null, nothing, "", 0 and an empty array.
+local function truthy(value)
+  if is_number(value) then return tonumber(value.text) ~= 0 end
+  if value == nil or value == false or value == null or value == "" or value == 0 then return false end
+  return not (is_array(value) and #value == 0)
+end
+
+-- The shortest text that reads back as the same float.
+local function show_float(value)
+  for digits = 15, 17 do
+    local text = ("%." .. digits .. "g"):format(value)
+    if tonumber(text) == value then return text end
+  end
+  return tostring(value)
+end
+
+local escapes = { ['"'] = '\\"', ["\\"] = "\\\\", ["\b"] = "\\b", ["\t"] = "\\t", ["\n"] = "\\n",
+  ["\f"] = "\\f", ["\r"] = "\\r" }
+
+-- "'" too: the tag may stand in a literal string, which it must not end.
+local function escape(text)
+  return (text:gsub("[%c\"\\'\127]", function(char)
+    return escapes[char] or ("\\u%04X"):format(char:byte())
+  end))
+end
+
+-- An argument as it is written in the template.
+local function source(r, argument_node)
+  return argument_node.from and r.text:sub(argument_node.from, argument_node.to - 1) or tostring(argument_node.text)
+end
+
+local function to_text(r, value, node)
+  if value == nil or value == null then return "" end
+  if math.type(value) == "float" then return show_float(value) end
+  if type(value) ~= "table" or is_number(value) then return tostring(value) end
+  fail(r.text, node.at, ("'%s' is %s: name one of its parts"):format(source(r, node.call[1]),
+    is_array(value) and "an array" or "an object"))
+end
+
+local function field(value, key)
+  if type(value) ~= "table" or is_number(value) then return nil end
+  if is_array(value) then
+    local index = math.tointeger(tonumber(key))
+    return index and value[index + 1]
+  end
+  local found = value[key]
+  if found == nil and math.tointeger(tonumber(key)) then found = value[math.tointeger(tonumber(key))] end
+  return found
+end
+
+-- What an argument means in a scope; a scope is { this, data, parent }.
+local function evaluate(r, argument_node, scope)
+  if argument_node.text then return argument_node.text end
+  if argument_node.value ~= nil then return argument_node.value end
+  local keys, value, first = argument_node.path, nil, 1
+  while keys[first] == ".." do
+    scope, first = scope.parent or { }, first + 1
+  end
+  if keys.data then
+    if keys[first] == "root" then value = r.root else value = scope.data and scope.data[keys[first]] end
+    first = first + 1
+  else
+    value = scope.this
+  end
+  for i = first, #keys do value = field(value, keys[i]) end
+  return value
+end
+
+local function add(r, text)
+  r.size = r.size + #text
+  if r.size > MAX_OUTPUT then
+    error({ kind = "too_large", message = "the template renders to more than 16 MiB" }, 0)
+  end
+  r.out[#r.out + 1] = text
+end
+
+local render
+
+local function sorted_keys(object)
+  local keys = {}
+  for key in pairs(object) do keys[#keys + 1] = tostring(key) end
+  table.sort(keys)
+  return keys
+end
+
+local function render_each(r, node, value, scope)
+  local count = 0
+  local function item_of(key, this, last)
+    count = count + 1
+    render(r, node.body, { this = this, parent = scope,
+      data = { key = key, index = count - 1, first = count == 1, last = last } })
+  end
+  if is_array(value) then
+    for i = 1, #value do item_of(i - 1, value[i], i == #value) end
+  elseif type(value) == "table" and not is_number(value) then
+    local keys = sorted_keys(value)
+    for i, key in ipairs(keys) do item_of(key, field(value, key), i == #keys) end
+  end
+  if count == 0 and node.other then render(r, node.other, scope) end
+end
+
+local function render_block(r, node, scope)
+  local value = evaluate(r, node.call[1], scope)
+  if node.block == "each" then return render_each(r, node, value, scope) end
+  local yes = truthy(value)
+  if node.block == "unless" then yes = not yes end
+  if not yes then
+    if node.other then render(r, node.other, scope) end
+  elseif node.block == "with" then
+    render(r, node.body, { this = value, parent = scope, data = scope.data })
+  else
+    render(r, node.body, scope)
+  end
+end
+
+local helpers = {
+  -- {{default path "text"}}: the text where the path leads nowhere.
+  default = function(value, otherwise)
+    if value == nil or value == null then return otherwise end
+    return value
+  end,
+}
+
+-- A tag's value: a path, or a helper called with arguments.
+local function call_or_path(r, node, scope)
+  local first = node.call[1]
+  local helper = first.path and #first.path == 1 and not first.path.data
+    and (r.helpers[first.path[1]] or helpers[first.path[1]])
+  if not helper or #node.call == 1 and field(scope.this, first.path[1]) ~= nil then
+    if #node.call > 1 then
+      fail(r.text, node.at, "there is no helper '" .. source(r, first) .. "'")
+    end
+    return evaluate(r, first, scope)
+  end
+  local arguments = {}
+  for i = 2, #node.call do arguments[i - 1] = evaluate(r, node.call[i], scope) end
+  local ok, value = pcall(helper, table.unpack(arguments, 1, #node.call - 1))
+  if not ok then fail(r.text, node.at, "the helper '" .. first.path[1] .. "' failed: " .. tostring(value)) end
+  return value
+end
+
+function render(r, nodes, scope)
+  for _, node in ipairs(nodes) do
+    r.steps = r.steps + 1
+    if r.steps > MAX_STEPS then
+      error({ kind = "too_large", message = "the template has more than a million parts to render" }, 0)
+    end
+    if type(node) == "string" then
+      add(r, node)
+    elseif node.block then
+      render_block(r, node, scope)
+    else
+      local text = to_text(r, call_or_path(r, node, scope), node)
+      add(r, node.kind == "raw" and text or escape(text))
+    end
+  end
+end
+
+--- Renders a template.
+-- @tparam string text
+-- @tparam ?string|table state JSON text or a Lua table; anything else has no
+-- variables. JSON's numbers render as they are written in it.
+-- @tparam[opt] table options `helpers`: functions by name, called with the
+-- values of a tag's arguments
+-- @treturn string
+-- @return[2] nil
+-- @treturn[2] table an error of kind `syntax` with line and column, or
+-- `too_large`
+function M.substitute_variables(text, state, options)
+  if type(state) ~= "table" then
+    state = state and core.json_decode(state, true)
+  end
+  local r = { text = text, out = {}, size = 0, steps = 0, root = state,
+    helpers = options and options.helpers or {} }
+  local ok, why = pcall(function() render(r, parse(text), { this = state }) end)
+  if ok then return table.concat(r.out) end
+  if type(why) ~= "table" then why = { kind = "syntax", message = "invalid template: " .. tostring(why) } end
+  return nil, errors.new(why.kind, why.message)
+end
+
+return M
