@@ -14,10 +14,13 @@
 LUA      ?= lua5.4
 CC       ?= cc
 PREFIX   ?= /usr/local
-BUILD    := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
 comma    := ,
+BUILD    := build$(if $(SAN),/$(subst $(comma),-,$(SAN)))
 LUA_VERSION := 5.4
 LUA_PKG  := lua5.4
+
+# V=1 shows the commands.
+Q := $(if $(V),,@)
 
 WARNINGS := -Wall -Wextra -Wpedantic
 OPTIMIZE ?= $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
@@ -44,16 +47,24 @@ help:
 
 $(BUILD)/obj/%.o: csrc/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) -MMD -MP -c $< -o $@
+	@echo "  cc  $<"
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) -MMD -MP -c $< -o $@
 
 $(MODULE): $(OBJECTS)
 	@mkdir -p $(@D)
-	$(CC) -shared $(CFLAGS) $(SANFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	@echo "  ld  $@"
+	$(Q)$(CC) -shared $(CFLAGS) $(SANFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 # A Lua module of the specs' own: runs Lua chunks on threads of the system.
 $(THREADS): spec/support/threads.c
 	@mkdir -p $(@D)
-	$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) $< -o $@ -l$(LUA_PKG) -pthread
+	@echo "  ld  $@"
+	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) $< -o $@ -l$(LUA_PKG) -pthread
+
+$(BUILD)/spec/lua: spec/support/lua.c
+	@mkdir -p $(@D)
+	@echo "  ld  $@"
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) $< -o $@ -l$(LUA_PKG)
 
 -include $(OBJECTS:.o=.d)
 
@@ -95,19 +106,19 @@ env:
 	@echo 'export $(LUA_ENV)'
 
 demo: deps-demo
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) -s --no-print-directory all
 	@$(LUA_ENV) sh examples/demo.sh
 
-# The sanitizer's run-time library has to be the first in the process.
-SAN_PRELOAD := $(if $(findstring thread,$(SAN)),$(shell $(CC) -print-file-name=libtsan.so),$(if \
-                 $(findstring address,$(SAN)),$(shell $(CC) -print-file-name=libasan.so)))
-BUSTED = $(LUA_ENV) BUILD=$(BUILD) $(if $(SAN),SAN_PRELOAD="$(SAN_PRELOAD)" LD_PRELOAD="$(SAN_PRELOAD)" \
-           TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/spec/support/tsan.supp" \
-           LSAN_OPTIONS="suppressions=$(CURDIR)/spec/support/lsan.supp:print_suppressions=0") $(LUA) /usr/bin/busted
+# With sanitizers the interpreter is one that they are linked into.
+SPEC_LUA := $(if $(SAN),$(CURDIR)/$(BUILD)/spec/lua,$(LUA))
+BUSTED = $(LUA_ENV) BUILD=$(BUILD) SPEC_LUA=$(SPEC_LUA) \
+  TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/spec/support/tsan.supp" \
+  LSAN_OPTIONS="suppressions=$(CURDIR)/spec/support/lsan.supp:print_suppressions=0" \
+  $(SPEC_LUA) /usr/bin/busted
 SPECS ?= spec
 
 test: deps-test
-	@$(MAKE) --no-print-directory all $(THREADS)
+	@$(MAKE) -s --no-print-directory all $(THREADS) $(if $(SAN),$(BUILD)/spec/lua)
 	@$(BUSTED) $(SPECS)
 
 lint: deps-lint
@@ -117,4 +128,4 @@ lint: deps-lint
 	  echo "$$cc: no warnings"; done
 
 clean:
-	rm -rf build build-*
+	rm -rf build

@@ -75,7 +75,7 @@ static int blob_tostring(lua_State *L) {
 /* Turns a position as in string.sub into an offset from 0 to 'size'. */
 static size_t position(lua_Integer i, size_t size) {
   if (i < 0)
-    i = (lua_Unsigned)-i > size ? 0 : (lua_Integer)size + i + 1;
+    i = 0 - (lua_Unsigned)i > size ? 0 : (lua_Integer)size + i + 1;
   return (lua_Unsigned)i > size + 1 ? size + 1 : (size_t)i;
 }
 

@@ -104,7 +104,7 @@ static int threads_run(lua_State *L) {
   return 2;
 }
 
-int luaopen_threads(lua_State *L) {
+__attribute__((visibility("default"))) int luaopen_threads(lua_State *L) {
   static const luaL_Reg functions[] = {{"run", threads_run}, {NULL, NULL}};
   luaL_newlib(L, functions);
   return 1;
