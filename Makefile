@@ -107,7 +107,7 @@ env:
 
 demo: deps-demo
 	@$(MAKE) -s --no-print-directory all
-	@$(LUA_ENV) sh examples/demo.sh
+	@$(LUA_ENV) $(LUA) examples/demo.lua
 
 # With sanitizers the interpreter is one that they are linked into.
 SPEC_LUA := $(if $(SAN),$(CURDIR)/$(BUILD)/spec/lua,$(LUA))

@@ -17,16 +17,16 @@ local manifests = require "theaterref.manifest"
 
 local M = {}
 
--- Runs one step and writes down how long it took. What 'step' returns first
--- tells the bytes: a blob or a string has a length.
-local function phase(plan, policy, name, step)
+-- Runs one step and writes down how long it took. 'bytes' is what it worked
+-- on; without it, what it brought: a blob or a string has a length.
+local function phase(plan, policy, name, step, bytes)
   local started = core.now()
   local result, err, more = step()
-  local measured = { name = name, seconds = core.now() - started, bytes = 0 }
-  if type(result) == "string" or core.is_blob(result) then measured.bytes = #result end
-  plan.phases[#plan.phases + 1] = measured
-  policy:tell { type = err and "failure" or "phase", name = name, seconds = measured.seconds,
-    bytes = measured.bytes, reference = plan.manifest_reference, message = err and tostring(err) }
+  local seconds = core.now() - started
+  if not bytes and (type(result) == "string" or core.is_blob(result)) then bytes = #result end
+  plan.phases[#plan.phases + 1] = { name = name, seconds = seconds, bytes = bytes or 0 }
+  policy:tell { type = err and "failure" or "phase", name = name, seconds = seconds, bytes = bytes or 0,
+    reference = plan.manifest_reference, message = err and tostring(err) }
   return result, err, more
 end
 
@@ -38,14 +38,15 @@ local function fetch(resolver, ref, ctx, cached)
   return blob, err, future
 end
 
--- The state that the manifest brings along, before its variables are filled in.
+-- The state that the manifest brings along, found before its variables are
+-- filled in.
 local function configured_state(plan, resolver, text, format, ctx, override)
-  local state, ref = manifests.initial_state(text, format, override)
-  if state or not ref then return state end
-  local blob, err = phase(plan, resolver.policy, "initial_state", function()
-    return fetch(resolver, ref, { purpose = "initial_state", manifest_reference = ctx.manifest_reference })
+  return phase(plan, resolver.policy, "initial_state", function()
+    local state, ref = manifests.initial_state(text, format, override)
+    if state or not ref then return state end
+    local blob, err = fetch(resolver, ref, { purpose = "initial_state", manifest_reference = ctx.manifest_reference })
+    return blob and tostring(blob), err
   end)
-  return blob and tostring(blob), err
 end
 
 -- The manifest with its variables filled in, parsed, and what we need of it.
@@ -56,7 +57,9 @@ local function read_manifest(plan, resolver, text, format, state)
   end)
   if not rendered then return nil, err end
   local manifest
-  manifest, err = phase(plan, policy, "parse", function() return manifests.parse(rendered, format, state) end)
+  manifest, err = phase(plan, policy, "parse", function()
+    return manifests.parse(rendered, format, state)
+  end, #rendered)
   if not manifest then return nil, err end
   local fields
   fields, err = manifests.fields(manifest)

@@ -42,6 +42,9 @@ end
 -- fragment means nothing to a server.
 local function parse_url(reference, scheme)
   local url, fragment = reference:match("^([^#]*)#?(.*)$")
+  if not url:match("^%a+://[^/?#]") then
+    return invalid(reference, "Invalid URL: it names no host")
+  end
   if url:find("[%c ]") then
     return invalid(reference, "Invalid URL: it has a space or a control character in it; write it as %XX")
   end

@@ -141,6 +141,14 @@ local scalar = (long_basic + basic + long_literal + literal
 
 -- ------------------------------------------------------------------ reading
 
+-- Where each token ends; made once, since LPeg compiles a pattern as it is made.
+local after_space = space * Cp()
+local after_gap = gap * Cp()
+local after_key = key * space * Cp()
+local after_line = line_end * Cp()
+local after_header = P "[[" * space * key * space * P "]]" * Cc(true) * Cp()
+  + P "[" * space * key * space * P "]" * Cc(false) * Cp()
+
 local function fail(reader, at, why)
   local before = reader.text:sub(1, at - 1)
   local _, lines = before:gsub("\n", "")
@@ -195,10 +203,10 @@ end
 
 -- key = value; returns the position behind the value.
 local function read_pair(reader, into, at, depth)
-  local path, after = match(key * space * Cp(), reader.text, at)
+  local path, after = match(after_key, reader.text, at)
   if not path then fail(reader, at, "a key was expected") end
   if reader.text:sub(after, after) ~= "=" then fail(reader, after, "'=' was expected after the key") end
-  local start = match(space * Cp(), reader.text, after + 1)
+  local start = match(after_space, reader.text, after + 1)
   local value, behind = read_value(reader, start, depth)
   assign(reader, into, path, value, at)
   return behind
@@ -206,13 +214,13 @@ end
 
 local function read_array(reader, at, depth)
   local array = setmetatable({}, core.json_array)
-  at = match(gap * Cp(), reader.text, at)
+  at = match(after_gap, reader.text, at)
   while reader.text:sub(at, at) ~= "]" do
     array[#array + 1], at = read_value(reader, at, depth)
-    at = match(gap * Cp(), reader.text, at)
+    at = match(after_gap, reader.text, at)
     local sign_here = reader.text:sub(at, at)
     if sign_here == "," then
-      at = match(gap * Cp(), reader.text, at + 1)
+      at = match(after_gap, reader.text, at + 1)
     elseif sign_here ~= "]" then
       fail(reader, at, "',' or ']' was expected")
     end
@@ -222,13 +230,13 @@ end
 
 local function read_inline(reader, at, depth)
   local made = new_table(reader, "dotted")
-  at = match(space * Cp(), reader.text, at)
+  at = match(after_space, reader.text, at)
   while reader.text:sub(at, at) ~= "}" do
     at = read_pair(reader, made, at, depth)
-    at = match(space * Cp(), reader.text, at)
+    at = match(after_space, reader.text, at)
     local sign_here = reader.text:sub(at, at)
     if sign_here == "," then
-      at = match(space * Cp(), reader.text, at + 1)
+      at = match(after_space, reader.text, at + 1)
       if reader.text:sub(at, at) == "}" then fail(reader, at, "a key was expected after ','") end
     elseif sign_here ~= "}" then
       fail(reader, at, "',' or '}' was expected")
@@ -293,22 +301,19 @@ local function open_header(reader, path, element, at)
   return there
 end
 
-local header = P "[" * space * key * space * P "]" * Cc(false) * Cp()
-local element = P "[[" * space * key * space * P "]]" * Cc(true) * Cp()
-
 -- One statement; returns the position of the next line.
 local function read_statement(reader, at)
-  local start = match(space * Cp(), reader.text, at)
+  local start = match(after_space, reader.text, at)
   local behind = start
   if reader.text:sub(start, start) == "[" then
-    local path, is_element, after = match(element + header, reader.text, start)
+    local path, is_element, after = match(after_header, reader.text, start)
     if not path then fail(reader, start, "a table header was expected: [name] or [[name]]") end
     reader.current, behind = open_header(reader, path, is_element, start), after
   elseif not match(line_end, reader.text, start) then
     behind = read_pair(reader, reader.current, start, 1)
   end
-  local next_line = match(line_end * Cp(), reader.text, behind)
-  if not next_line then fail(reader, match(space * Cp(), reader.text, behind), "a new line was expected") end
+  local next_line = match(after_line, reader.text, behind)
+  if not next_line then fail(reader, match(after_space, reader.text, behind), "a new line was expected") end
   return next_line
 end
 

@@ -29,6 +29,12 @@ function M.run_ok(command)
   return out
 end
 
+--- Asks until the answer is yes, for ten seconds at most.
+function M.eventually(condition)
+  local patience = os.time() + 10
+  while not condition() do assert(os.time() < patience, "it did not come true within 10 seconds") end
+end
+
 -- -------------------------------------------------------------------- files
 
 function M.write(path, text)

@@ -8,7 +8,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef struct runner {
   pthread_t thread;
@@ -104,8 +106,28 @@ static int threads_run(lua_State *L) {
   return 2;
 }
 
+/* fork() -> true in the child */
+static int threads_fork(lua_State *L) {
+  pid_t pid = fork();
+  if (pid < 0)
+    return luaL_error(L, "fork failed");
+  lua_pushboolean(L, pid == 0);
+  return 1;
+}
+
+/* wait(): for a child to end, and to have ended well */
+static int threads_wait(lua_State *L) {
+  int status;
+  if (wait(&status) < 0 || status != 0)
+    return luaL_error(L, "the child failed with status %d", status);
+  return 0;
+}
+
 __attribute__((visibility("default"))) int luaopen_threads(lua_State *L) {
-  static const luaL_Reg functions[] = {{"run", threads_run}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"run", threads_run},
+                                       {"fork", threads_fork},
+                                       {"wait", threads_wait},
+                                       {NULL, NULL}};
   luaL_newlib(L, functions);
   return 1;
 }

@@ -1,0 +1,255 @@
+local helper = require "helper"
+local theaterref = require "theaterref"
+local threads = require "threads"
+
+describe("a content store", function()
+  local home, store
+  local sha1 = "514bdd98016b6ce68aec404a10231de8dd30e85c" -- of "hello store"
+
+  before_each(function()
+    home = helper.temporary_folder()
+    store = assert(theaterref.content_store("demo", { home = home, durability = "none" }))
+  end)
+
+  after_each(function() helper.remove(home) end)
+
+  it("puts and gets content by hash", function()
+    assert.is_false(store:exists(sha1))
+    assert.equal(sha1, store:put "hello store")
+    assert.is_true(store:exists(sha1))
+    assert.equal("hello store", tostring(store:get(sha1)))
+    assert.equal("hello store", tostring(store:get(sha1:upper())))
+    assert.equal("hello store", helper.read(home .. "/store/demo/data/" .. sha1))
+    assert.equal(sha1, store:put(store:get(sha1)))
+    assert.same({ sha1 }, store:list_all_content())
+    assert.equal(11, store:calculate_total_size())
+  end)
+
+  it("keeps empty content, and content too large to read at once", function()
+    local large = ("0123456789abcdef"):rep(1 << 16)
+    for _, bytes in ipairs { "", large } do
+      assert.equal(bytes, tostring(store:get(store:put(bytes))))
+    end
+  end)
+
+  it("names new content by SHA-256 when asked, and reads both", function()
+    local modern = theaterref.content_store("demo", { home = home, algorithm = "sha256" })
+    local hash = modern:put "hello store"
+    assert.equal(64, #hash)
+    assert.equal("hello store", tostring(store:get(hash)))
+    assert.equal("hello store", tostring(theaterref.resolve_reference("store://demo/hash/" .. hash, { home = home })))
+  end)
+
+  it("points labels at content, and moves and removes them", function()
+    local one, two = store:put "one", store:put "two"
+    assert.is_false(store:label_exists "a/b")
+    assert.is_nil(store:get_by_label "a/b")
+    assert.is_nil((select(2, store:get_by_label "a/b")))
+    assert.is_true(store:label("a/b", one))
+    assert.equal(one, store:get_by_label "a/b")
+    assert.equal("one", tostring(store:get_content_by_label "a/b"))
+    assert.equal(one, helper.read(home .. "/store/demo/labels/a/b"))
+    assert.is_true(store:replace_at_label("a/b", two))
+    assert.equal(two, store:get_by_label "a/b")
+    assert.equal(one, store:replace_content_at_label("a/b", "one"))
+    assert.equal(two, store:store_at_label("spaced name", "two"))
+    assert.same({ "a/b", "spaced name" }, store:list_labels())
+    assert.is_false(store:remove_from_label("a/b", two))
+    assert.is_true(store:remove_from_label("a/b", one))
+    assert.is_false(store:remove_label "a/b")
+    assert.is_true(store:remove_label "spaced name")
+    assert.same({}, store:list_labels())
+    assert.is_true(store:label("a", one)) -- the folder 'a' is gone with its last label
+  end)
+
+  it("refuses to label content that is not there", function()
+    local ok, err = store:label("x", ("0"):rep(40))
+    assert.is_nil(ok)
+    assert.equal("not_found", err.kind)
+    assert.matches("Content does not exist: 0000", err.message)
+  end)
+
+  it("tells a label from a folder of labels", function()
+    local hash = store:put "x"
+    assert(store:label("a", hash))
+    local ok, err = store:label("a/b", hash)
+    assert.is_nil(ok)
+    assert.equal("invalid_reference", err.kind)
+    assert.matches("both a label and a folder", err.message)
+    assert(store:label("c/d", hash))
+    ok, err = store:label("c", hash)
+    assert.is_nil(ok)
+    assert.matches("both a label and a folder", err.message)
+    assert.is_nil(store:get_by_label "c")
+    assert.is_false(store:label_exists "a/b")
+  end)
+
+  it("refuses invalid labels, hashes and ids before it opens any file", function()
+    local hash = store:put "x"
+    for _, label in ipairs { "", ".", "..", "../x", "a/../b", "a/./b", "/x", "a//b", "a/", "a\0b", "a\nb", "\127",
+      ("x"):rep(10000), ("x"):rep(256) } do
+      for _, try in ipairs {
+        function() return store:label(label, hash) end,
+        function() return store:get_by_label(label) end,
+        function() return store:get_content_by_label(label) end,
+        function() return store:store_at_label(label, "x") end,
+        function() return store:remove_label(label) end,
+        function() return store:remove_from_label(label, hash) end,
+        function() return store:label_exists(label) end,
+      } do
+        local result, err = try()
+        assert.is_nil(result)
+        assert.equal("invalid_reference", err.kind, label)
+      end
+    end
+    for _, bad in ipairs { "", "..", "x", ("0"):rep(39), ("g"):rep(40), ("0"):rep(40) .. "\0", "../" .. ("0"):rep(40),
+      ("0"):rep(10000) } do
+      for _, try in ipairs {
+        function() return store:get(bad) end,
+        function() return store:exists(bad) end,
+        function() return store:label("l", bad) end,
+      } do
+        local result, err = try()
+        assert.is_nil(result)
+        assert.equal("invalid_reference", err.kind, bad)
+      end
+    end
+    for _, id in ipairs { "", ".", "..", "a/b", "/a", "a\0", "a\n", ("x"):rep(10000) } do
+      local refused, err = theaterref.content_store(id, { home = home })
+      assert.is_nil(refused)
+      assert.equal("invalid_reference", err.kind, id)
+    end
+  end)
+
+  it("opens no file outside itself for a hostile reference", function()
+    helper.write(home .. "/canary", sha1)
+    local script = helper.write(home .. "/try.lua", ([[
+      local theaterref = require "theaterref"
+      for _, ref in ipairs { "store://demo/../../canary", "store://../canary", "store://demo/../canary",
+        "store://./canary", "store://demo/a/../../canary", "store://demo//canary", "store://demo/hash/../../canary",
+        "store://demo/hash/../../../canary", "store://demo/\0/canary", "store://demo/..\0/canary" } do
+        local blob, err = theaterref.resolve_reference(ref, { home = %q })
+        assert(not blob and err.kind == "invalid_reference", ref)
+      end]]):format(home))
+    helper.run_ok("strace -f -e trace=openat,open,openat2,stat,newfstatat -o " .. home .. "/trace lua5.4 " .. script)
+    for line in io.lines(home .. "/trace") do
+      assert.is_nil(line:find("canary", 1, true), line)
+      assert.is_nil(line:find(home .. "/store", 1, true), line)
+    end
+  end)
+
+  it("follows no symbolic link out of itself", function()
+    local hash = store:put "x"
+    helper.write(home .. "/outside", hash)
+    helper.run_ok(("mkdir -p %s/store/demo/labels %s/elsewhere && ln -s %s/outside %s/store/demo/labels/link && ln -s %s/elsewhere %s/store/demo/labels/dir")
+      :format(home, home, home, home, home, home))
+    local found, err = store:get_by_label "link"
+    assert.is_nil(found)
+    assert.equal("io", err.kind)
+    assert.is_nil((store:label("dir/x", hash)))
+    assert.equal("", helper.run_ok("ls -A " .. home .. "/elsewhere"))
+    assert(store:label("link", hash)) -- replaces the link itself
+    assert.equal(hash, helper.read(home .. "/outside"))
+  end)
+
+  it("finds corrupt content, says so, and is healed by the right bytes", function()
+    local hash = store:put "good bytes"
+    for _, bad in ipairs { "evil bytes", "" } do
+      local path = home .. "/store/demo/data/" .. hash
+      helper.write(path, bad)
+      local fresh = theaterref.content_store("demo", { home = home, verify = "always" })
+      local blob, err = fresh:get(hash)
+      assert.is_nil(blob)
+      assert.equal("corrupt", err.kind)
+      assert.matches(hash, err.message)
+      assert.same({ hash }, fresh:verify().corrupt)
+      assert.equal(hash, fresh:put "good bytes")
+      assert.equal("good bytes", tostring(fresh:get(hash)))
+    end
+  end)
+
+  it("reports and collects what nobody needs", function()
+    local kept, loose = store:store_at_label("kept", "kept"), store:put "loose"
+    helper.write(home .. "/store/demo/.tmp-0123", "left by a crash")
+    helper.write(home .. "/store/demo/labels/dangling", ("0"):rep(40))
+    local report = store:verify()
+    assert.equal(2, report.checked)
+    assert.same({}, report.corrupt)
+    assert.same({ "dangling" }, report.dangling)
+    assert.same({ ".tmp-0123" }, report.leftovers)
+    assert.same({ deleted = {}, leftovers = {} }, store:gc()) -- all are younger than the grace
+    assert.same({ deleted = { loose }, leftovers = { ".tmp-0123" } }, store:gc { grace = 0, dry_run = true })
+    assert.is_true(store:exists(loose))
+    assert.same({ deleted = { loose }, leftovers = { ".tmp-0123" } }, store:gc { grace = 0 })
+    assert.same({ kept }, store:list_all_content())
+  end)
+
+  it("is empty, and no error, before the first put", function()
+    assert.same({}, store:list_labels())
+    assert.same({}, store:list_all_content())
+    assert.equal(0, store:calculate_total_size())
+    assert.same({ checked = 0, corrupt = {}, dangling = {}, leftovers = {} }, store:verify())
+    local _, err = store:get(("0"):rep(40))
+    assert.equal("not_found", err.kind)
+    assert.matches("^Content not found: 0000", err.message)
+  end)
+
+  it("leaves only what Theater leaves: data/<hash> and labels/<label>", function()
+    local path = helper.data "theater-home"
+    if not path then return pending "no test data in this checkout" end
+    local theirs = path .. "/store/demo"
+    for hash in helper.run_ok("ls " .. theirs .. "/data"):gmatch("%x+") do
+      assert.equal(hash, store:put(helper.read(theirs .. "/data/" .. hash)))
+    end
+    for label in helper.run_ok("cd " .. theirs .. "/labels && find . -type f"):gmatch("%./([^\n]+)") do
+      assert(store:label(label, helper.read(theirs .. "/labels/" .. label)))
+    end
+    helper.run_ok(("diff -r '%s' '%s'"):format(theirs, home .. "/store/demo"))
+  end)
+
+  it("resolves every reference of a home that Theater wrote", function()
+    local path = helper.data "theater-home"
+    if not path then return pending "no test data in this checkout" end
+    local count = 0
+    for line in io.lines(path .. "/REFERENCES") do
+      local ref, hash = line:match("^(.*)\t(%x+)$")
+      assert.equal(hash, assert(theaterref.resolve_reference(ref, { home = path })):digest "sha1")
+      count = count + 1
+    end
+    assert.equal(7, count)
+  end)
+
+  it("serves readers while writers on other threads put and label", function()
+    threads.run(4, ([[
+      local number = ...
+      local theaterref = require "theaterref"
+      local store = theaterref.content_store("demo", { home = %q, durability = "none" })
+      return function()
+        for i = 1, 100 do
+          local bytes = ("content %%d"):format(i %% 10)
+          local hash = assert(store:put(bytes))
+          assert(store:label("shared/" .. i %% 3, hash))
+          assert(tostring(assert(store:get(hash))) == bytes)
+          assert(#assert(store:get_content_by_label("shared/" .. i %% 3)) == 9)
+          if i %% 7 == 0 then assert(store:remove_label("own/" .. number) ~= nil) end
+          assert(store:label("own/" .. number, hash))
+        end
+      end]]):format(home))
+    local report = store:verify()
+    assert.equal(10, report.checked)
+    assert.same({}, report.leftovers)
+  end)
+end)
+
+describe("Theater home", function()
+  it("is $THEATER_HOME, else $HOME/.theater, else an error", function()
+    local function home(environment)
+      return helper.run_ok("env -u THEATER_HOME -u HOME " .. environment
+        .. [[ lua5.4 -e 'print(require("theaterref").get_theater_home())']]):match("^[^\n]*")
+    end
+    assert.equal("/opt/t", home "THEATER_HOME=/opt/t HOME=/home/me")
+    assert.equal("/home/me/.theater", home "HOME=/home/me")
+    assert.equal("/home/me/.theater", home "THEATER_HOME= HOME=/home/me")
+    assert.matches("^nil\tno Theater home", home "")
+  end)
+end)
