@@ -182,7 +182,7 @@ describe("fetching over http and https", function()
 
   it("goes on in a child after fork()", function()
     -- io.popen and os.execute fork too; here the child itself fetches.
-    local out = helper.run_ok((os.getenv("SPEC_LUA") or "lua5.4") .. " " .. helper.write(server.folder .. "/fork.lua", ([[
+    local out = helper.run_ok(helper.lua .. " " .. helper.write(server.folder .. "/fork.lua", ([[
       local theaterref = require "theaterref"
       local threads = require "threads"
       local resolver = theaterref.resolver { cache = theaterref.resource_cache { name = "fork" } }
@@ -208,7 +208,7 @@ describe("fetching over http and https", function()
 
   it("ends in good order with transfers under way", function()
     for _, ending in ipairs { "os.exit(0, true)", "os.exit(0, false)", "" } do
-      helper.run_ok(("timeout 10 %s -e %s"):format(os.getenv("SPEC_LUA") or "lua5.4", helper.quote(([[
+      helper.run_ok(("timeout 10 %s -e %s"):format(helper.lua, helper.quote(([[
         local resolver = require("theaterref").resolver()
         held = {}
         for i = 1, 20 do held[i] = resolver:start(%q) end
@@ -217,11 +217,11 @@ describe("fetching over http and https", function()
   end)
 
   it("starts no thread until there is something to fetch", function()
-    local out = helper.run_ok((os.getenv("SPEC_LUA") or "lua5.4") .. [[ -e '
+    local out = helper.run_ok(helper.lua .. [[ -e '
       local theaterref = require "theaterref"
       theaterref.resource_cache()
       theaterref.resolve_reference("Makefile")
       for line in io.lines("/proc/self/status") do if line:find("^Threads") then print(line) end end']])
-    if not os.getenv("BUILD"):find("thread") then assert.matches("Threads:%s+1\n", out) end
+    if not helper.build:find("thread") then assert.matches("Threads:%s+1\n", out) end
   end)
 end)

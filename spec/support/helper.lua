@@ -4,6 +4,8 @@ local M = {}
 local root = io.popen("pwd"):read("l")
 M.root = root
 M.build = os.getenv("BUILD") or "build"
+--- The interpreter to run scripts with: under sanitizers, one with them.
+M.lua = os.getenv("SPEC_LUA") or "lua5.4"
 
 -- ---------------------------------------------------------------- processes
 
