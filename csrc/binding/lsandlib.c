@@ -43,22 +43,34 @@ static void check_cost(lua_State *S) {
                (int)subject_len);
 }
 
-/* string.find with plain = true searches without a pattern; it costs the
-** product of both lengths. */
-static int is_plain(lua_State *S) {
-  return lua_toboolean(S, 4) &&
-         (double)lua_rawlen(S, 1) * (double)lua_rawlen(S, 2) <
-             MAX_PATTERN_COST * 10;
+/* A plain search, and the plain stretches of a pattern, cost at the worst the
+** product of both lengths, many bytes at a time. */
+static void check_lengths(lua_State *S) {
+  double product = (double)lua_rawlen(S, 1) * (double)lua_rawlen(S, 2);
+  if (product > MAX_PATTERN_COST * 10)
+    luaL_error(S, "this search could take too long: both texts are large");
 }
 
-/* Upvalue 1 is the function of the string library. */
-static int matching(lua_State *S) {
-  if (!is_plain(S))
-    check_cost(S);
+/* Calls the function in upvalue 1 with all arguments. */
+static int pass_on(lua_State *S) {
   lua_pushvalue(S, lua_upvalueindex(1));
   lua_insert(S, 1);
   lua_call(S, lua_gettop(S) - 1, LUA_MULTRET);
   return lua_gettop(S);
+}
+
+static int matching(lua_State *S) {
+  check_lengths(S);
+  check_cost(S);
+  return pass_on(S);
+}
+
+/* string.find, whose fourth argument says that there is no pattern. */
+static int finding(lua_State *S) {
+  check_lengths(S);
+  if (!lua_toboolean(S, 4))
+    check_cost(S);
+  return pass_on(S);
 }
 
 /* A function of the table library, for tables without a metatable: '__len'
@@ -67,10 +79,7 @@ static int plain_table(lua_State *S) {
   luaL_checktype(S, 1, LUA_TTABLE);
   luaL_argcheck(S, !lua_getmetatable(S, 1), 1,
                 "a table without a metatable is needed");
-  lua_pushvalue(S, lua_upvalueindex(1));
-  lua_insert(S, 1);
-  lua_call(S, lua_gettop(S) - 1, LUA_MULTRET);
-  return lua_gettop(S);
+  return pass_on(S);
 }
 
 /* Finalizers run without the hook. */
@@ -107,21 +116,16 @@ static int protected_call(lua_State *S) {
   return 2;
 }
 
-/* Copies the named fields of the table at -1 into a new table, wrapping
-** those in 'guarded' with 'guard', and leaves it in place of the old. */
-static void select_fields(lua_State *S, const char *const names[],
-                          lua_CFunction guard, const char *const guarded[]) {
-  lua_newtable(S);
+/* Copies the named fields of the table at -2 into the one at -1, each as
+** the upvalue of 'guard' when there is one. */
+static void copy_fields(lua_State *S, const char *const names[],
+                        lua_CFunction guard) {
   for (; *names != NULL; names++) {
     lua_getfield(S, -2, *names);
+    if (guard != NULL)
+      lua_pushcclosure(S, guard, 1);
     lua_setfield(S, -2, *names);
   }
-  for (; guarded != NULL && *guarded != NULL; guarded++) {
-    lua_getfield(S, -2, *guarded);
-    lua_pushcclosure(S, guard, 1);
-    lua_setfield(S, -2, *guarded);
-  }
-  lua_remove(S, -2);
 }
 
 void tr_sandbox_lend_library(lua_State *S) {
@@ -132,35 +136,48 @@ void tr_sandbox_lend_library(lua_State *S) {
   static const char *const strings[] = {
       "byte", "char", "format", "len", "lower", "pack", "packsize",
       "rep",  "reverse", "sub", "unpack", "upper", NULL};
-  static const char *const matchers[] = {"find", "match", "gmatch", "gsub",
-                                         NULL};
+  static const char *const matchers[] = {"match", "gmatch", "gsub", NULL};
+  static const char *const finders[] = {"find", NULL};
   static const char *const tables[] = {"pack", "unpack", NULL};
   static const char *const guarded_tables[] = {"concat", "insert", "remove",
                                                "sort", NULL};
-  luaL_requiref(S, "_G", luaopen_base, 1);
-  select_fields(S, base, NULL, NULL);
+  lua_newtable(S); /* the script's globals */
+  luaL_requiref(S, "_G", luaopen_base, 0);
+  lua_insert(S, -2);
+  copy_fields(S, base, NULL);
   lua_pushcfunction(S, set_metatable);
   lua_setfield(S, -2, "setmetatable");
   lua_pushcfunction(S, protected_call);
   lua_setfield(S, -2, "pcall");
+  lua_pushvalue(S, -1);
+  lua_setfield(S, -2, "_G");
+
   luaL_requiref(S, "string", luaopen_string, 0);
-  select_fields(S, strings, matching, matchers);
+  lua_newtable(S);
+  copy_fields(S, strings, NULL);
+  copy_fields(S, matchers, matching);
+  copy_fields(S, finders, finding);
   lua_pushliteral(S, ""); /* ("x"):rep(2) must find the guarded ones too */
   lua_getmetatable(S, -1);
   lua_pushvalue(S, -3);
   lua_setfield(S, -2, "__index");
   lua_pop(S, 2);
-  lua_setfield(S, -2, "string");
+  lua_setfield(S, -3, "string");
+  lua_pop(S, 1);
+
   luaL_requiref(S, "table", luaopen_table, 0);
-  select_fields(S, tables, plain_table, guarded_tables);
-  lua_setfield(S, -2, "table");
+  lua_newtable(S);
+  copy_fields(S, tables, NULL);
+  copy_fields(S, guarded_tables, plain_table);
+  lua_setfield(S, -3, "table");
+  lua_pop(S, 1);
+
   luaL_requiref(S, "math", luaopen_math, 0);
   lua_setfield(S, -2, "math");
   luaL_requiref(S, "utf8", luaopen_utf8, 0);
   lua_setfield(S, -2, "utf8");
-  lua_pushvalue(S, -1);
-  lua_setfield(S, -2, "_G");
   lua_rawseti(S, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
   lua_pushnil(S); /* and the whole libraries out of reach */
   lua_setfield(S, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_settop(S, 0);
 }

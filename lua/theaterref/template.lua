@@ -174,6 +174,7 @@ end
 
 -- The shortest text that reads back as the same float.
 local function show_float(value)
+  if tonumber(tostring(value)) == value then return tostring(value) end
   for digits = 15, 17 do
     local text = ("%." .. digits .. "g"):format(value)
     if tonumber(text) == value then return text end

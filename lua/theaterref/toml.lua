@@ -252,9 +252,9 @@ function read_value(reader, at, depth)
   if first == "[" then return read_array(reader, at + 1, depth + 1) end
   if first == "{" then return read_inline(reader, at + 1, depth + 1) end
   local value, after = match(scalar, reader.text, at)
-  if after then return value, after end
-  if value then fail(reader, at, "an integer that does not fit in 64 bits") end
-  fail(reader, at, "not a value (a string needs quotes)")
+  if not after then fail(reader, at, "not a value (a string needs quotes)") end
+  if value == nil then fail(reader, at, "an integer that does not fit in 64 bits") end
+  return value, after
 end
 
 -- The table that [path] or, with 'element', [[path]] opens.
