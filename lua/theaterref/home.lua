@@ -32,13 +32,11 @@ function M.content_store(id, options)
   if fault then
     return nil, errors.new("invalid_reference", ("Invalid store id '%s': %s"):format(id, fault))
   end
-  local base, err = options.base_path, nil
+  local base = options.base_path
   if not base then
-    local home = options.home
-    if not home then
-      home, err = M.get_theater_home()
-      if not home then return nil, err end
-    end
+    local home, err = options.home, nil
+    if not home then home, err = M.get_theater_home() end
+    if not home then return nil, err end
     base = home .. "/store/" .. id
   end
   return core.content_store(base, { algorithm = options.algorithm, durability = options.durability,

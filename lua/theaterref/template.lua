@@ -24,14 +24,15 @@ local MAX_STEPS = 1000 * 1000     -- tags rendered
 
 -- ----------------------------------------------------------------- grammar
 
-local space = S " \t\r\n" ^ 0
+local space, gap = S " \t\r\n" ^ 0, S " \t\r\n" ^ 1
 local letter = 1 - S " \t\r\n!\"#%&'()*+,./;<=>@[\\]^`{|}~"
 local name = C(letter ^ 1)
 local segment = P "[" * C((1 - P "]") ^ 0) * P "]" + name
 local separator = S "./"
 local up = P "../" * Cc ".."
 local here = P ".." * Cc ".." + P "this" * -letter + P "."
-local path = Cg(C(P "@"), "data") ^ -1 * up ^ 0 * (here + segment) * (separator * segment) ^ 0
+local data = Cg(C(P "@"), "data")
+local path = data ^ -1 * up ^ 0 * (here + segment) * (separator * segment) ^ 0
 local literal = P '"' * C((1 - P '"') ^ 0) * P '"' + P "'" * C((1 - P "'") ^ 0) * P "'"
 local number = C(P "-" ^ -1 * R "09" ^ 1 * (P "." * R "09" ^ 1) ^ -1) * -letter
 local argument = Ct(Cg(literal, "text"))
@@ -39,15 +40,15 @@ local argument = Ct(Cg(literal, "text"))
   + P "true" * -letter * Ct(Cg(Cc(true), "value"))
   + P "false" * -letter * Ct(Cg(Cc(false), "value"))
   + Ct(Cg(Cp(), "from") * Cg(Ct(path), "path") * Cg(Cp(), "to"))
-local call = Ct(argument * (S " \t\r\n" ^ 1 * argument) ^ 0)
+local call = Ct(argument * (gap * argument) ^ 0)
 
 local function tag(kind, pattern) return Ct(Cg(Cc(kind), "kind") * pattern) end
 
 local close = space * P "}}"
 local tags = tag("comment", P "{{!--" * (1 - P "--}}") ^ 0 * P "--}}" + P "{{!" * (1 - P "}}") ^ 0 * P "}}")
-  + tag("open", P "{{#" * space * Cg(name, "block") * (S " \t\r\n" ^ 1 * Cg(call, "call")) ^ -1 * close)
+  + tag("open", P "{{#" * space * Cg(name, "block") * (gap * Cg(call, "call")) ^ -1 * close)
   + tag("close", P "{{/" * space * Cg(name, "block") * close)
-  + tag("else", P "{{" * space * P "else" * (S " \t\r\n" ^ 1 * Cg(name, "block") * S " \t\r\n" ^ 1 * Cg(call, "call")) ^ -1 * close)
+  + tag("else", P "{{" * space * P "else" * (gap * Cg(name, "block") * gap * Cg(call, "call")) ^ -1 * close)
   + tag("else", P "{{^" * close)
   + tag("raw", P "{{{" * space * Cg(call, "call") * space * P "}}}")
   + tag("raw", P "{{&" * space * Cg(call, "call") * close)
@@ -220,15 +221,13 @@ end
 local function evaluate(r, argument_node, scope)
   if argument_node.text then return argument_node.text end
   if argument_node.value ~= nil then return argument_node.value end
-  local keys, value, first = argument_node.path, nil, 1
+  local keys, first = argument_node.path, 1
   while keys[first] == ".." do
-    scope, first = scope.parent or { }, first + 1
+    scope, first = scope.parent or {}, first + 1
   end
+  local value = scope.this
   if keys.data then
-    if keys[first] == "root" then value = r.root else value = scope.data and scope.data[keys[first]] end
-    first = first + 1
-  else
-    value = scope.this
+    value, first = scope.data and scope.data[keys[first]], first + 1
   end
   for i = first, #keys do value = field(value, keys[i]) end
   return value
@@ -256,7 +255,7 @@ local function render_each(r, node, value, scope)
   local function item_of(key, this, last)
     count = count + 1
     render(r, node.body, { this = this, parent = scope,
-      data = { key = key, index = count - 1, first = count == 1, last = last } })
+      data = { root = r.root, key = key, index = count - 1, first = count == 1, last = last } })
   end
   if is_array(value) then
     for i = 1, #value do item_of(i - 1, value[i], i == #value) end
@@ -340,7 +339,7 @@ function M.substitute_variables(text, state, options)
   end
   local r = { text = text, out = {}, size = 0, steps = 0, root = state,
     helpers = options and options.helpers or {} }
-  local ok, why = pcall(function() render(r, parse(text), { this = state }) end)
+  local ok, why = pcall(function() render(r, parse(text), { this = state, data = { root = state } }) end)
   if ok then return table.concat(r.out) end
   if type(why) ~= "table" then why = { kind = "syntax", message = "invalid template: " .. tostring(why) } end
   return nil, errors.new(why.kind, why.message)

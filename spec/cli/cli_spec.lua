@@ -1,0 +1,109 @@
+local cjson = require "cjson"
+local helper = require "helper"
+
+describe("the command", function()
+  local folder
+
+  setup(function()
+    folder = helper.temporary_folder()
+    helper.write(folder .. "/actor.wasm", "\0asm")
+    helper.write(folder .. "/m.toml", 'name = "{{default n "x"}}"\npackage = "actor.wasm"\nbig = 9223372036854775807\n')
+    helper.write(folder .. "/policy.lua", "return { allow = function() return false, 'closed today' end }")
+  end)
+
+  teardown(function() helper.remove(folder) end)
+
+  local function theaterref(arguments)
+    return helper.run(("cd %s && THEATER_HOME=%s/home %s %s/lua/bin/theaterref %s"):format(folder, folder, helper.lua,
+      helper.root, arguments))
+  end
+
+  it("resolves to stdout or into a file", function()
+    assert.equal("\0asm", (theaterref "resolve actor.wasm"))
+    local out, err, status = theaterref "resolve actor.wasm -o copy"
+    assert.same({ "", "", 0 }, { out, err, status })
+    assert.equal("\0asm", helper.read(folder .. "/copy"))
+  end)
+
+  it("says on stderr what failed, with status 1", function()
+    local out, err, status = theaterref "resolve nowhere"
+    assert.equal("", out)
+    assert.equal("theaterref: Failed to resolve reference: Failed to read nowhere: No such file or directory\n", err)
+    assert.equal(1, status)
+    out, err, status = theaterref "plan m.toml --policy policy.lua"
+    assert.equal("", out)
+    assert.matches("closed today", err)
+    assert.equal(1, status)
+  end)
+
+  it("says how to use it, with status 2", function()
+    for _, arguments in ipairs { "", "resolve", "nonsense", "plan m.toml --nonsense", "store", "store put demo" } do
+      local out, err, status = theaterref(arguments)
+      assert.equal("", out)
+      assert.matches("Usage: theaterref", err)
+      assert.equal(2, status)
+    end
+    local out, err, status = theaterref "--help"
+    assert.matches("Turns references into bytes", out)
+    assert.same({ "", 0 }, { err, status })
+    assert.matches("^theaterref %d", (theaterref "--version"))
+  end)
+
+  it("plans, for people and as JSON", function()
+    local out = theaterref [[plan m.toml --state '{"n":"worker"}']]
+    assert.matches("name%s+worker", out)
+    assert.matches("package%s+/.*actor.wasm", out)
+    assert.matches("sha256 %x+", out)
+    assert.matches("initial state%s+{\"n\":\"worker\"}", out)
+    assert.matches("parse%s+[%d.]+ ms", out)
+    helper.write(folder .. "/state.json", '{"n":"from a file"}')
+    out = theaterref "plan m.toml --json --state @state.json"
+    assert.matches('"big":9223372036854775807', out)
+    local plan = cjson.decode(out)
+    assert.equal("from a file", plan.name)
+    assert.equal(4, plan.package_bytes)
+    assert.equal(6, #plan.phases)
+    local _, err, status = theaterref "plan m.toml --state @none.json"
+    assert.matches("none.json", err)
+    assert.equal(1, status)
+  end)
+
+  it("renders", function()
+    assert.equal(helper.read(folder .. "/m.toml"):gsub("{{.-}}", "y"), (theaterref [[render m.toml --state '{"n":"y"}']]))
+  end)
+
+  it("works on stores", function()
+    local hash = theaterref("store put demo actor.wasm --label actors/a"):match("^(%x+)\n$")
+    assert.equal(40, #hash)
+    assert.equal(hash .. "\n", (helper.run(("printf '\\0asm' | THEATER_HOME=%s/home %s %s/lua/bin/theaterref store put demo -")
+      :format(folder, helper.lua, helper.root))))
+    assert.equal("\0asm", (theaterref "store get demo actors/a"))
+    assert.equal("\0asm", (theaterref("store get demo " .. hash)))
+    assert.equal("\0asm", (theaterref "resolve store://demo/actors/a"))
+    assert.equal("", (theaterref("store label demo b " .. hash)))
+    assert.equal(hash .. "  actors/a\n" .. hash .. "  b\n", (theaterref "store labels demo"))
+    assert.equal(hash .. "\n", (theaterref "store ls demo"))
+    assert.same({ ["actors/a"] = hash, b = hash }, cjson.decode((theaterref "store labels demo --json")))
+    local out, _, status = theaterref "store verify demo"
+    assert.equal("1 sound\n", out)
+    assert.equal(0, status)
+    helper.write(folder .. "/home/store/demo/data/" .. hash, "bad!")
+    out, _, status = theaterref "store verify demo"
+    assert.matches("corrupt%s+" .. hash, out)
+    assert.equal(1, status)
+    local _, err
+    _, err, status = theaterref "store get demo nothing"
+    assert.equal("theaterref: Label not found: nothing\n", err)
+    assert.equal(1, status)
+    _, _, status = theaterref "store ls ../x"
+    assert.equal(1, status)
+  end)
+end)
+
+describe("the build tree", function()
+  it("can be used with the lines that 'make env' prints", function()
+    local out = helper.run_ok("make -s env > " .. helper.build .. "/env && cd / && . " .. helper.root .. "/" .. helper.build
+      .. "/env && " .. helper.lua .. [[ -e 'print(require("theaterref")._VERSION)' && command -v theaterref && ]] .. helper.lua .. " " .. helper.root .. "/lua/bin/theaterref --version")
+    assert.matches("^(%d%S*)\n/%S*/theaterref\ntheaterref %1\n$", out)
+  end)
+end)

@@ -1,0 +1,118 @@
+local helper = require "helper"
+local theaterref = require "theaterref"
+local policy = require "theaterref.policy"
+
+describe("a policy", function()
+  it("keeps the default for every rule it leaves out", function()
+    local made = policy.load { merge = function() return "mine" end }
+    for name, rule in pairs(policy.default) do
+      if name ~= "merge" then assert.equal(rule, made.rules[name]) end
+    end
+    assert.equal("mine", (made:ask("merge", "a", "b", {})))
+  end)
+
+  it("with an unknown rule, or one that is no function, is refused", function()
+    local made, err = policy.load { rewrit = function() end }
+    assert.is_nil(made)
+    assert.equal("policy", err.kind)
+    assert.matches("no rule 'rewrit' %(did you mean 'rewrite'%?%)", err.message)
+    made, err = policy.load { allow = true }
+    assert.is_nil(made)
+    assert.matches("'allow' is a boolean, not a function", err.message)
+    made, err = theaterref.resolver { policy = { x = print } }
+    assert.is_nil(made)
+    assert.equal("policy", err.kind)
+    assert.has_error(function() theaterref.resolver { polcy = {} } end)
+  end)
+
+  it("whose rule fails or answers nonsense is an error of kind policy", function()
+    for expected, rules in pairs {
+      ["the rule 'rewrite' failed: .*boom"] = { rewrite = function() error "boom" end },
+      ["the rule 'rewrite' returned a table, but string was expected"] = { rewrite = function() return {} end },
+      ["the rule 'allow' returned a string"] = { allow = function() return "yes" end },
+      ["the rule 'request' returned a number"] = { request = function() return 1 end },
+      ["the options of the request are wrong: .*'timeout' must be a number"] = { request = function() return { timeout = "x" } end },
+    } do
+      local _, err = theaterref.resolve_reference("http://127.0.0.1:1/", { policy = rules })
+      assert.equal("policy", err.kind)
+      assert.matches(expected, err.message)
+    end
+  end)
+
+  it("can be a script, in a sandbox, that calls on the defaults", function()
+    helper.with_folder(function(folder)
+      local script = helper.write(folder .. "/policy.lua", [[
+        local default = theaterref.policy.default
+        return {
+          rewrite = function(reference, ctx)
+            assert(ctx.purpose == "direct")
+            return default.rewrite(reference:gsub("^alias$", "store://demo/real"), ctx)
+          end,
+          allow = function(reference)
+            if theaterref.reference.scheme(reference) == "http" then return false, "no plain http here" end
+            return true
+          end,
+          merge = function(config, override) return theaterref.merge_initial_states(override, config) end,
+        }]])
+      local resolver = assert(theaterref.resolver { policy = script, home = folder })
+      local store = theaterref.content_store("demo", { home = folder, durability = "none" })
+      store:store_at_label("real", "bytes")
+      assert.equal("bytes", tostring(resolver:resolve "alias"))
+      local _, err = resolver:resolve "http://127.0.0.1:1/"
+      assert.equal("denied", err.kind)
+      assert.matches("no plain http here", err.message)
+      assert.equal('{"a":1}', (resolver.policy:ask("merge", '{"a":1}', '{"a":2}', {})))
+    end)
+  end)
+
+  it("script that is broken says where", function()
+    helper.with_folder(function(folder)
+      for source, expected in pairs {
+        ["return {"] = "broken.lua:1:",
+        ["\nerror 'boom'"] = "broken.lua:2: boom",
+        ["return 42"] = "must return a table of rules, not a number",
+        ["return { x = function() end }"] = "no rule 'x'",
+        ["while true do end"] = "instructions",
+        ["return { rewrite = function() while true do end end }"] = "instructions",
+        ["return { rewrite = function(r)\n return r.x.y end }"] = "broken.lua:2:",
+      } do
+        local script = helper.write(folder .. "/broken.lua", source)
+        local resolver, err = theaterref.resolver { policy = script }
+        if resolver then
+          local blob
+          blob, err = resolver:resolve "x"
+          assert.is_nil(blob)
+        end
+        assert.equal("policy", err.kind)
+        assert.is_truthy(err.message:find(expected, 1, true), err.message)
+      end
+      local _, err = theaterref.resolver { policy = folder .. "/none.lua" }
+      assert.equal("not_found", err.kind)
+    end)
+  end)
+
+  it("is told of what happens, and cannot break it", function()
+    local events = {}
+    local resolver = theaterref.resolver { policy = {
+      allow = function() return false, "never" end,
+      event = function(event) events[#events + 1] = event error "ignored" end,
+    } }
+    assert.is_nil((resolver:resolve "x"))
+    assert.equal("refusal", events[1].type)
+    assert.equal("never", events[1].reason)
+  end)
+
+  it("by default lets no network manifest name local files, stores or plain http", function()
+    local function allowed(manifest, ref)
+      return (policy.default.allow(ref, { purpose = "package", manifest_reference = manifest }))
+    end
+    for _, ref in ipairs { "/etc/passwd", "x.wasm", "store://s/l", "http://h/x", "ftp://h/x" } do
+      assert.is_false(allowed("https://h/m.toml", ref), ref)
+      assert.is_true(allowed("/m.toml", ref), ref)
+      assert.is_true(allowed("store://s/m", ref), ref)
+    end
+    assert.is_true(allowed("https://h/m.toml", "https://other/x"))
+    assert.is_true(allowed("http://h/m.toml", "http://other/x"))
+    assert.is_false(allowed("http://h/m.toml", "/etc/passwd"))
+  end)
+end)
