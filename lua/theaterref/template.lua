@@ -218,7 +218,7 @@ local function field(value, key)
 end
 
 -- What an argument means in a scope; a scope is { this, data, parent }.
-local function evaluate(r, argument_node, scope)
+local function evaluate(argument_node, scope)
   if argument_node.text then return argument_node.text end
   if argument_node.value ~= nil then return argument_node.value end
   local keys, first = argument_node.path, 1
@@ -267,7 +267,7 @@ local function render_each(r, node, value, scope)
 end
 
 local function render_block(r, node, scope)
-  local value = evaluate(r, node.call[1], scope)
+  local value = evaluate(node.call[1], scope)
   if node.block == "each" then return render_each(r, node, value, scope) end
   local yes = truthy(value)
   if node.block == "unless" then yes = not yes end
@@ -297,10 +297,10 @@ local function call_or_path(r, node, scope)
     if #node.call > 1 then
       fail(r.text, node.at, "there is no helper '" .. source(r, first) .. "'")
     end
-    return evaluate(r, first, scope)
+    return evaluate(first, scope)
   end
   local arguments = {}
-  for i = 2, #node.call do arguments[i - 1] = evaluate(r, node.call[i], scope) end
+  for i = 2, #node.call do arguments[i - 1] = evaluate(node.call[i], scope) end
   local ok, value = pcall(helper, table.unpack(arguments, 1, #node.call - 1))
   if not ok then fail(r.text, node.at, "the helper '" .. first.path[1] .. "' failed: " .. tostring(value)) end
   return value
