@@ -141,6 +141,12 @@ TR_API bool tr_fail(tr_future *future, const tr_error *error);
 */
 TR_API void tr_give_up(tr_future *future);
 
+/* Lets the work go on, whether or not anybody waits for it. */
+TR_API void tr_future_detach(tr_future *future);
+
+/* How often its load was tried so far; 1 for most. */
+TR_API int tr_future_attempts(tr_future *future);
+
 /* ------------------------------------------------------------- fetching */
 
 /*
@@ -153,7 +159,14 @@ typedef struct tr_fetch_options {
   double stall_timeout;   /* seconds without a byte; 15 */
   size_t max_bytes;       /* of the decoded body; 1 GiB */
   int max_redirects;      /* 10, as reqwest and browsers allow or more */
+  int retries;            /* after a failure that may pass; 2 */
+  long max_host_connections; /* of the process, from now on; 32. 0: as is */
+  long max_connections;      /* the same for all hosts together; 128 */
   const char *ca_file;    /* PEM bundle; NULL: the system's */
+  const char *client_cert; /* PEM file; NULL: none */
+  const char *client_key;  /* PEM file; NULL: in client_cert */
+  const char *unix_socket; /* path of a server's socket; NULL: TCP */
+  bool netrc;             /* user and password from ~/.netrc */
   const char *user_agent; /* NULL: "theaterref/<version>" */
   const char *const *headers; /* "Name: value", NULL-terminated; or NULL */
   const char *digest;     /* hex of the SHA-1 or SHA-256 the body must have;
@@ -178,11 +191,23 @@ TR_API bool tr_fetch(tr_future *future, const char *url,
 typedef struct tr_cache tr_cache;
 
 typedef struct tr_cache_options {
-  size_t max_bytes;   /* 0: no bound */
-  size_t max_entries; /* 0: no bound */
-  double ttl;         /* seconds an entry is fresh; below 0: for ever */
-  bool no_coalesce;   /* concurrent misses each load; the last one wins */
+  size_t max_bytes;     /* 256 MiB; 0: no bound */
+  size_t max_entries;   /* 0: no bound */
+  double ttl;           /* seconds an entry is fresh; below 0: for ever */
+  double negative_ttl;  /* seconds that "there is none" (404, 410, no such
+                           file) is remembered; 0 */
+  double stale_while_revalidate; /* seconds past its ttl that an entry is still
+                                    served while it is loaded anew; 0 */
+  double stale_if_error; /* seconds past its ttl that an entry is served when
+                            loading it anew fails for lack of a server; 0 */
+  bool no_coalesce;      /* concurrent misses each load; the last one wins */
+  const char *tier;      /* folder of a second level on disk, or NULL. Copied,
+                            and kept for those who load: the cache itself
+                            reads no file */
+  size_t tier_max_bytes; /* the tier's bound; 0: none */
 } tr_cache_options;
+
+TR_API void tr_cache_defaults(tr_cache_options *options);
 
 /*
 ** Opens the process's cache of that name, making it on the first call; a
@@ -196,15 +221,17 @@ TR_API tr_cache *tr_cache_open(const char *name,
 TR_API tr_cache *tr_cache_retain(tr_cache *cache);
 TR_API void tr_cache_release(tr_cache *cache);
 
-/* The blob cached under the key, retained, or NULL. */
+/* The fresh blob cached under the key, retained, or NULL. */
 TR_API tr_blob *tr_cache_get(tr_cache *cache, const char *key, size_t len);
 
 typedef enum tr_claim {
-  TR_HIT,  /* 'blob' is set, retained */
-  TR_WAIT, /* 'future' is of whoever loads it; wait, and claim again if it
-              turns out TR_ABANDONED */
-  TR_LEAD, /* 'future' is yours to complete: tr_complete, tr_fail, tr_fetch,
-              or else tr_give_up; then release it */
+  TR_HIT,   /* 'blob' is set, retained */
+  TR_WAIT,  /* 'future' is of whoever loads it; wait, and claim again if it
+               turns out TR_ABANDONED */
+  TR_LEAD,  /* 'future' is yours to complete: tr_complete, tr_fail, tr_fetch,
+               or else tr_give_up; then release it */
+  TR_STALE, /* both: serve 'blob', and load it anew in the background, as with
+               TR_LEAD (tr_future_detach lets nobody wait for it) */
   TR_NOMEM
 } tr_claim;
 
@@ -213,21 +240,45 @@ typedef struct tr_claimed {
   tr_future *future;
 } tr_claimed;
 
-/* Claims 'key' for loading; see tr_claim. Never blocks on a load. */
+/* What one claim asks for beside the cache's options. */
+typedef struct tr_terms {
+  double ttl;      /* of what this claim loads; NAN: the cache's */
+  bool revalidate; /* never a hit: the server is asked whether what is cached
+                      is still good */
+} tr_terms;
+
+/*
+** Claims 'key' for loading; see tr_claim. Never blocks on a load. 'terms' may
+** be NULL. A load that finds its blob unchanged (HTTP's 304) gives everybody
+** the same memory again.
+*/
 TR_API tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
-                               tr_claimed *out);
+                               const tr_terms *terms, tr_claimed *out);
 /*
 ** Forgets one key, or all of them. A load in flight still answers those who
 ** wait for it, but its result is not kept. Returns whether it was there.
 */
 TR_API bool tr_cache_remove(tr_cache *cache, const char *key, size_t len);
 TR_API void tr_cache_clear(tr_cache *cache);
+/*
+** Makes an entry stale: the next claim leads, and asks the server whether it
+** has changed. False when there was none.
+*/
+TR_API bool tr_cache_refresh(tr_cache *cache, const char *key, size_t len);
+/*
+** Keeps an entry (and what replaces it) from eviction, or no longer does. It
+** still counts against 'max_bytes'. False when there is no such entry.
+*/
+TR_API bool tr_cache_pin(tr_cache *cache, const char *key, size_t len,
+                         bool pinned);
+/* How many blobs it holds, stale ones as well. */
 TR_API size_t tr_cache_len(tr_cache *cache);
 
 /* Misses are claims that found nothing to serve or to wait for; coalesced
-** ones waited for somebody else's load. */
+** ones waited for somebody else's load; stale ones were served past their
+** ttl. 'errors' are loads that failed. */
 typedef struct tr_cache_stats {
-  uint64_t hits, misses, coalesced, loads, errors, evictions;
+  uint64_t hits, misses, coalesced, stale, loads, errors, evictions;
   size_t entries, bytes;
 } tr_cache_stats;
 

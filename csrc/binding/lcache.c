@@ -3,13 +3,14 @@
 ** own (L1): a hit there takes no lock and allocates nothing, and asks the
 ** shared entry only whether it is still live.
 */
+#include <math.h>
 #include <string.h>
 
 #include "lutil.h"
 
 typedef struct lcache {
   tr_cache *cache;
-  tr_hit_counter counter;
+  tr_user user;
 } lcache;
 
 enum { L1 = 1 }; /* the user value that holds reference -> blob */
@@ -53,7 +54,7 @@ static bool push_own(lua_State *L, lcache *c) {
   b = lua_touserdata(L, -1);
   if (b == NULL || b->entry == NULL || !tr_entry_fresh(b->entry))
     return false;
-  tr_count_hit(&c->counter);
+  tr_count_hit(&c->user);
   return true;
 }
 
@@ -70,7 +71,7 @@ static int cache_get(lua_State *L) {
   lua_settop(L, 2);
   key = lua_tolstring(L, 2, &len);
   tr_newblob(L);
-  entry = tr_cache_find(c->cache, key, len);
+  entry = tr_cache_find(c->cache, &c->user, key, len);
   if (entry == NULL) {
     lua_pushnil(L);
     return 1;
@@ -79,40 +80,59 @@ static int cache_get(lua_State *L) {
   return 1;
 }
 
-/* claim(reference) -> "hit", blob | "wait", future | "lead", future */
+/* The terms of a claim, from an options table at 'index' or nothing. */
+static tr_terms checkterms(lua_State *L, int index) {
+  tr_terms terms = {.ttl = NAN};
+  if (lua_isnoneornil(L, index)) /* spares a hit two look-ups */
+    return terms;
+  terms.ttl = tr_optseconds(L, index, "ttl", NAN);
+  terms.revalidate = tr_optbool(L, index, "revalidate", false);
+  return terms;
+}
+
+/*
+** claim(reference [, terms]) -> "hit", blob | "wait", future | "lead", future
+** | "stale", blob, future
+*/
 static int cache_claim(lua_State *L) {
   lcache *c = checkcache_fast(L);
+  tr_terms terms = checkterms(L, 3);
   size_t len;
   const char *key;
   tr_entry *entry = NULL;
   tr_future *future = NULL;
+  tr_claim how;
   lfuture *f;
   luaL_checktype(L, 2, LUA_TSTRING);
   lua_settop(L, 2);
-  if (push_own(L, c)) {
+  if (!terms.revalidate && push_own(L, c)) {
     lua_pushliteral(L, "hit");
     lua_insert(L, -2);
     return 2;
   }
   lua_settop(L, 2);
   key = lua_tolstring(L, 2, &len);
-  f = tr_newfuture(L);
-  tr_newblob(L);
-  switch (tr_cache_claim_entry(c->cache, key, len, &entry, &future)) {
-  case TR_HIT:
+  f = tr_newfuture(L); /* 3 */
+  tr_newblob(L);       /* 4 */
+  how = tr_cache_claim_entry(c->cache, &c->user, key, len, &terms, &entry,
+                             &future);
+  f->future = future;
+  f->leads = how == TR_LEAD || how == TR_STALE;
+  if (entry != NULL)
     push_entry(L, entry);
+  switch (how) {
+  case TR_HIT:
     lua_pushliteral(L, "hit");
     lua_insert(L, -2);
     return 2;
-  case TR_WAIT:
-    f->future = future;
-    lua_pushliteral(L, "wait");
+  case TR_STALE:
+    lua_pushliteral(L, "stale");
+    lua_insert(L, -2);
     lua_pushvalue(L, 3);
-    return 2;
+    return 3;
+  case TR_WAIT:
   case TR_LEAD:
-    f->future = future;
-    f->leads = true;
-    lua_pushliteral(L, "lead");
+    lua_pushstring(L, how == TR_WAIT ? "wait" : "lead");
     lua_pushvalue(L, 3);
     return 2;
   default:
@@ -127,6 +147,47 @@ static int cache_remove(lua_State *L) {
   luaL_checktype(L, 2, LUA_TSTRING);
   key = lua_tolstring(L, 2, &len);
   lua_pushboolean(L, tr_cache_remove(c->cache, key, len));
+  return 1;
+}
+
+/* refresh(reference) -> whether it was there */
+static int cache_refresh(lua_State *L) {
+  lcache *c = checkcache(L);
+  size_t len;
+  const char *key;
+  luaL_checktype(L, 2, LUA_TSTRING);
+  key = lua_tolstring(L, 2, &len);
+  lua_pushboolean(L, tr_cache_refresh(c->cache, key, len));
+  return 1;
+}
+
+/* pin(reference [, pinned]) -> whether it was there */
+static int cache_pin(lua_State *L) {
+  lcache *c = checkcache(L);
+  bool pinned = lua_isnone(L, 3) || lua_toboolean(L, 3);
+  size_t len;
+  const char *key;
+  luaL_checktype(L, 2, LUA_TSTRING);
+  key = lua_tolstring(L, 2, &len);
+  lua_pushboolean(L, tr_cache_pin(c->cache, key, len, pinned));
+  return 1;
+}
+
+/* tier() -> folder of the disk tier, its bound in bytes | nil */
+static int cache_tier(lua_State *L) {
+  const tr_cache_options *options = tr_cache_settings(checkcache(L)->cache);
+  lua_pushstring(L, options->tier); /* or nil */
+  lua_pushinteger(L, (lua_Integer)options->tier_max_bytes);
+  return 2;
+}
+
+/* ttl() -> seconds | nil */
+static int cache_ttl(lua_State *L) {
+  double ttl = tr_cache_settings(checkcache(L)->cache)->ttl;
+  if (ttl < 0)
+    lua_pushnil(L);
+  else
+    lua_pushnumber(L, ttl);
   return 1;
 }
 
@@ -145,31 +206,56 @@ static int cache_is_empty(lua_State *L) {
   return 1;
 }
 
-static int cache_stats(lua_State *L) {
-  tr_cache_stats s;
+typedef struct figure {
+  const char *name;
+  uint64_t value;
+} figure;
+
+static void push_figures(lua_State *L, const figure *figures, size_t count) {
   size_t i;
-  tr_cache_get_stats(checkcache(L)->cache, &s);
-  {
-    const struct {
-      const char *name;
-      uint64_t value;
-    } figures[] = {{"hits", s.hits},           {"misses", s.misses},
-                   {"coalesced", s.coalesced}, {"loads", s.loads},
-                   {"errors", s.errors},       {"evictions", s.evictions},
-                   {"entries", s.entries},     {"bytes", s.bytes}};
-    lua_createtable(L, 0, 8);
-    for (i = 0; i < sizeof figures / sizeof *figures; i++) {
-      lua_pushinteger(L, (lua_Integer)figures[i].value);
-      lua_setfield(L, -2, figures[i].name);
-    }
+  lua_createtable(L, 0, (int)count + 1);
+  for (i = 0; i < count; i++) {
+    lua_pushinteger(L, (lua_Integer)figures[i].value);
+    lua_setfield(L, -2, figures[i].name);
   }
+}
+
+/* Pushes { name = { hits, misses, coalesced } } for all who gave a name. */
+static void push_by(lua_State *L, tr_cache *cache) {
+  const tr_who *who = NULL;
+  tr_who w;
+  lua_newtable(L);
+  while ((who = tr_cache_who(cache, who, &w)) != NULL) {
+    const figure figures[] = {
+        {"hits", w.hits}, {"misses", w.misses}, {"coalesced", w.coalesced}};
+    push_figures(L, figures, sizeof figures / sizeof *figures);
+    lua_setfield(L, -2, who->name);
+  }
+}
+
+/* stats() -> table of figures, with 'by': those of each 'who' */
+static int cache_stats(lua_State *L) {
+  tr_cache *cache = checkcache(L)->cache;
+  tr_cache_stats s;
+  tr_cache_get_stats(cache, &s);
+  {
+    const figure figures[] = {
+        {"hits", s.hits},           {"misses", s.misses},
+        {"coalesced", s.coalesced}, {"stale", s.stale},
+        {"loads", s.loads},         {"errors", s.errors},
+        {"evictions", s.evictions}, {"entries", s.entries},
+        {"bytes", s.bytes}};
+    push_figures(L, figures, sizeof figures / sizeof *figures);
+  }
+  push_by(L, cache);
+  lua_setfield(L, -2, "by");
   return 1;
 }
 
 static int cache_gc(lua_State *L) {
   lcache *c = luaL_checkudata(L, 1, TR_CACHE);
   if (c->cache != NULL) {
-    tr_cache_detach(c->cache, &c->counter);
+    tr_cache_detach(c->cache, &c->user);
     tr_cache_release(c->cache);
     c->cache = NULL;
   }
@@ -178,18 +264,27 @@ static int cache_gc(lua_State *L) {
 
 /* resource_cache(options) -> cache | nil, error */
 static int resource_cache(lua_State *L) {
-  tr_cache_options options = {0};
+  tr_cache_options options;
   tr_error error;
-  const char *name = NULL;
+  const char *name = NULL, *who = NULL;
   tr_cache *cache;
   lcache *c;
   lua_settop(L, 1);
-  options.max_bytes = tr_optsize(L, 1, "max_bytes", 0);
-  options.max_entries = tr_optsize(L, 1, "max_entries", 0);
-  options.ttl = tr_optseconds(L, 1, "ttl", -1);
+  tr_cache_defaults(&options);
+  options.max_bytes = tr_optsize(L, 1, "max_bytes", options.max_bytes);
+  options.max_entries = tr_optsize(L, 1, "max_entries", options.max_entries);
+  options.ttl = tr_optseconds(L, 1, "ttl", options.ttl);
+  options.negative_ttl = tr_optseconds(L, 1, "negative_ttl", 0);
+  options.stale_while_revalidate =
+      tr_optseconds(L, 1, "stale_while_revalidate", 0);
+  options.stale_if_error = tr_optseconds(L, 1, "stale_if_error", 0);
   options.no_coalesce = !tr_optbool(L, 1, "coalesce", true);
-  if (!lua_isnil(L, 1))
+  options.tier_max_bytes = tr_optsize(L, 1, "tier_max_bytes", 0);
+  if (!lua_isnil(L, 1)) {
     name = tr_optstring(L, 1, "name");
+    who = tr_optstring(L, 1, "who");
+    options.tier = tr_optstring(L, 1, "tier");
+  }
   c = lua_newuserdatauv(L, sizeof *c, 1);
   c->cache = NULL;
   luaL_setmetatable(L, TR_CACHE);
@@ -203,7 +298,8 @@ static int resource_cache(lua_State *L) {
   if (cache == NULL)
     return tr_fail_with(L, &error);
   c->cache = cache;
-  tr_cache_attach(cache, &c->counter);
+  if (!tr_cache_attach(cache, &c->user, who))
+    return luaL_error(L, "out of memory"); /* attached, in no name */
   return 1;
 }
 
@@ -213,6 +309,8 @@ void tr_open_cache(lua_State *L) {
       {"__len", cache_len},         {"len", cache_len},
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"clear", cache_clear},       {"stats", cache_stats},
+      {"refresh", cache_refresh},   {"pin", cache_pin},
+      {"tier", cache_tier},         {"ttl", cache_ttl},
       {NULL, NULL}};
   static const luaL_Reg hot[] = {
       {"get", cache_get}, {"claim", cache_claim}, {NULL, NULL}};
@@ -221,6 +319,6 @@ void tr_open_cache(lua_State *L) {
   tr_newtype(L, TR_CACHE, methods);
   lua_pushvalue(L, -1);
   luaL_setfuncs(L, hot, 1);
-  lua_pop(L, 1);
+  lua_setfield(L, -2, "cache_methods"); /* cache.lua adds to them */
   luaL_setfuncs(L, functions, 0);
 }

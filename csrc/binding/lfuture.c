@@ -1,5 +1,6 @@
 /* Futures and fetching in Lua. */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -25,7 +26,7 @@ static int future_cancel(lua_State *L) {
   f->future = NULL;
   if (future == NULL)
     return 0;
-  if (f->leads)
+  if (f->leads) /* what tr_fetch has taken over goes on while it is wanted */
     tr_give_up(future);
   tr_future_release(future);
   return 0;
@@ -69,13 +70,66 @@ static int future_wait(lua_State *L) {
   return 3;
 }
 
-/* complete(bytes) -> boolean: gives the future its result. */
+/* Reads { age =, etag =, last_modified = }; what is too long is left out. */
+static tr_freshness optfreshness(lua_State *L, int index) {
+  tr_freshness freshness = {.age = 0};
+  const char *etag, *modified;
+  freshness.age = tr_optseconds(L, index, "age", 0);
+  if (lua_isnoneornil(L, index))
+    return freshness;
+  etag = tr_optstring(L, index, "etag");
+  modified = tr_optstring(L, index, "last_modified");
+  if (etag != NULL && strlen(etag) < TR_VALIDATOR_MAX)
+    strcpy(freshness.etag, etag);
+  if (modified != NULL && strlen(modified) < TR_VALIDATOR_MAX)
+    strcpy(freshness.last_modified, modified);
+  return freshness;
+}
+
+/* complete(blob [, freshness]) -> boolean: gives the future its result. */
 static int future_complete(lua_State *L) {
   lfuture *f = checkfuture(L);
   lblob *b = luaL_checkudata(L, 2, TR_BLOB);
+  tr_freshness freshness = optfreshness(L, 3);
   luaL_argcheck(L, b->blob != NULL, 2, "blob is closed");
+  if (f->future != NULL)
+    tr_future_set_freshness(f->future, &freshness);
   lua_pushboolean(L, f->future != NULL && tr_complete(f->future, b->blob));
   return 1;
+}
+
+/* know(blob, freshness): what a fetch may find unchanged. */
+static int future_know(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  lblob *b = luaL_checkudata(L, 2, TR_BLOB);
+  tr_freshness freshness = optfreshness(L, 3);
+  luaL_argcheck(L, b->blob != NULL, 2, "blob is closed");
+  if (f->future != NULL)
+    tr_future_set_known(f->future, b->blob, &freshness);
+  return 0;
+}
+
+/* freshness() -> etag | nil, last_modified | nil: what came with the result */
+static int future_freshness(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  const tr_freshness *freshness = NULL;
+  if (f->future != NULL && tr_future_state(f->future) == TR_READY)
+    freshness = tr_future_freshness(f->future);
+  lua_pushstring(L, freshness != NULL && freshness->etag[0] != '\0'
+                        ? freshness->etag
+                        : NULL);
+  lua_pushstring(L, freshness != NULL && freshness->last_modified[0] != '\0'
+                        ? freshness->last_modified
+                        : NULL);
+  return 2;
+}
+
+/* detach(): lets the work go on though nobody waits. */
+static int future_detach(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  if (f->future != NULL)
+    tr_future_detach(f->future);
+  return 0;
 }
 
 /* fail(kind, message [, status]) -> boolean: gives it an error. */
@@ -127,6 +181,13 @@ static int future_progress(lua_State *L) {
   return 2;
 }
 
+/* attempts() -> how often it was tried */
+static int future_attempts(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  lua_pushinteger(L, f->future != NULL ? tr_future_attempts(f->future) : 1);
+  return 1;
+}
+
 /*
 ** Turns the table 'headers' (name -> value) of the options into "Name:
 ** value" lines. Leaves on the stack what keeps them alive.
@@ -163,6 +224,15 @@ static const char *const *optheaders(lua_State *L, int index) {
   return lines;
 }
 
+/* A whole number that fits an int. */
+static int optcount(lua_State *L, int index, const char *name,
+                    int otherwise) {
+  size_t value = tr_optsize(L, index, name, (size_t)otherwise);
+  if (value > INT_MAX)
+    luaL_error(L, "'%s' is too large", name);
+  return (int)value;
+}
+
 /* fetch(url [, options [, future]]) -> future | nil, error */
 static int fetch(lua_State *L) {
   const char *url = tr_checkcstring(L, 1);
@@ -176,11 +246,18 @@ static int fetch(lua_State *L) {
   options.stall_timeout =
       tr_optseconds(L, 2, "stall_timeout", options.stall_timeout);
   options.max_bytes = tr_optsize(L, 2, "max_bytes", options.max_bytes);
-  options.max_redirects = (int)tr_optsize(L, 2, "max_redirects",
-                                          (size_t)options.max_redirects);
+  options.max_redirects =
+      optcount(L, 2, "max_redirects", options.max_redirects);
+  options.retries = optcount(L, 2, "retries", options.retries);
+  options.max_host_connections = optcount(L, 2, "max_host_connections", 0);
+  options.max_connections = optcount(L, 2, "max_connections", 0);
+  options.netrc = tr_optbool(L, 2, "netrc", false);
   options.will_wait = tr_optbool(L, 2, "will_wait", false);
   if (lua_istable(L, 2)) {
     options.ca_file = tr_optstring(L, 2, "ca_file");
+    options.client_cert = tr_optstring(L, 2, "client_cert");
+    options.client_key = tr_optstring(L, 2, "client_key");
+    options.unix_socket = tr_optstring(L, 2, "unix_socket");
     options.digest = tr_optstring(L, 2, "digest");
     options.user_agent = tr_optstring(L, 2, "user_agent");
     options.headers = optheaders(L, 2);
@@ -216,7 +293,9 @@ void tr_open_future(lua_State *L) {
       {"cancel", future_cancel},     {"complete", future_complete},
       {"fail", future_fail},         {"pollfd", future_pollfd},
       {"events", future_events},     {"timeout", future_timeout},
-      {"progress", future_progress}, {NULL, NULL}};
+      {"progress", future_progress}, {"attempts", future_attempts},
+      {"know", future_know},         {"freshness", future_freshness},
+      {"detach", future_detach},     {NULL, NULL}};
   static const luaL_Reg functions[] = {{"fetch", fetch},
                                        {"future", new_future},
                                        {NULL, NULL}};

@@ -20,9 +20,16 @@ static int working_folder(lua_State *L) {
   return 1;
 }
 
+/* is_terminal(descriptor) -> boolean */
+static int is_terminal(lua_State *L) {
+  lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
+  return 1;
+}
+
 int luaopen_theaterref_core(lua_State *L) {
   static const luaL_Reg functions[] = {{"now", now},
                                        {"working_folder", working_folder},
+                                       {"is_terminal", is_terminal},
                                        {NULL, NULL}};
   luaL_newlib(L, functions);
   lua_pushliteral(L, TR_VERSION);

@@ -4,340 +4,109 @@
 ** 'entries' holds what is cached, 'flights' what is being loaded. One lock
 ** guards both; nothing blocks under it. What threads share without the lock
 ** is an entry's 'live' flag, which is how a Lua state's own handle learns
-** that the cache has moved on. Eviction is SIEVE: a ring in order of
-** arrival, a hand that walks it, and a visited bit that spares an entry once.
+** that the cache has moved on.
+**
+** A stale entry stays as long as it is good for something: to be served
+** while a newer one is loaded, or when that fails, or to ask the server
+** whether it has changed.
 */
-#include "cache.h"
-
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "error.h"
-#include "table.h"
+#include "flights.h"
 
-/* An entry as the cache sees it. */
-typedef struct slot {
-  tr_entry entry; /* first: an entry's address is its slot's */
-  atomic_size_t refs;
-  tr_node node;
-  struct slot *older, *newer;
-  char key[];
-} slot;
+/* Seconds between two attempts to load a stale entry anew in the background
+** when the first failed. */
+static const double REFRESH_PAUSE = 1;
 
-/* A load under way, from its claim to its result. */
-typedef struct flight {
-  tr_node node;
-  tr_cache *cache;
-  tr_future *future; /* held */
-  bool listed;       /* in 'flights', so that others may wait for it */
-  bool wanted;       /* its result is to be kept; not after a removal */
-  struct flight *prev, *next;
-  char key[];
-} flight;
-
-struct tr_cache {
-  pthread_mutex_t lock;
-  atomic_size_t refs;
-  tr_cache_options options;
-  tr_table entries, flights;
-  flight *loading; /* every flight, listed or not */
-  slot *oldest, *newest, *hand;
-  size_t bytes;
-  tr_cache_stats stats;
-  tr_hit_counter *counters;
-  tr_cache *prev, *next; /* all caches of the process */
-  char *name;            /* or NULL */
-};
-
-/* Every cache of the process: named ones are found here, and fork() locks
-** them all. Taken before any cache's own lock. */
-static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
-static tr_cache *registry;
-
-static void on_result(void *context, tr_state state, tr_blob *blob);
-
-/* ------------------------------------------------------------- entries */
-
-tr_entry *tr_entry_retain(tr_entry *entry) {
-  slot *s = (slot *)entry;
-  atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
-  return entry;
-}
-
-void tr_entry_release(tr_entry *entry) {
-  slot *s = (slot *)entry;
-  if (s == NULL ||
-      atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
-    return;
-  tr_blob_release(entry->blob);
-  free(s);
-}
-
-static slot *slot_new(const char *key, size_t len, uint64_t hash,
-                      tr_blob *blob, double ttl) {
-  slot *s = malloc(sizeof *s + len);
-  if (s == NULL)
-    return NULL;
-  atomic_init(&s->entry.live, true);
-  atomic_init(&s->entry.visited, false);
-  s->entry.expires = tr_deadline(ttl);
-  s->entry.blob = tr_blob_retain(blob);
-  atomic_init(&s->refs, 1);
-  memcpy(s->key, key, len);
-  s->node = (tr_node){.hash = hash, .key = s->key, .len = len};
-  return s;
-}
-
-static slot *slot_of(tr_node *node) {
+static tr_flight *flight_of(tr_node *node) {
   return node == NULL ? NULL
-                      : (slot *)((char *)node - offsetof(slot, node));
+                      : (tr_flight *)((char *)node - offsetof(tr_flight, node));
 }
 
-static flight *flight_of(tr_node *node) {
-  return node == NULL ? NULL
-                      : (flight *)((char *)node - offsetof(flight, node));
-}
-
-/* What a slot counts for against 'max_bytes'. */
-static size_t weight(const slot *s) {
-  return tr_blob_size(s->entry.blob) + sizeof *s + s->node.len;
-}
-
-/* Takes a slot out of the cache. The caller then releases it, unlocked:
-** freeing 8 MiB under the lock would make everybody wait for it. */
-static void unlink_slot(tr_cache *cache, slot *s) {
-  atomic_store_explicit(&s->entry.live, false, memory_order_release);
-  tr_table_remove(&cache->entries, &s->node);
-  if (cache->hand == s)
-    cache->hand = s->newer;
-  *(s->older != NULL ? &s->older->newer : &cache->oldest) = s->newer;
-  *(s->newer != NULL ? &s->newer->older : &cache->newest) = s->older;
-  cache->bytes -= weight(s);
-}
-
-/* Moves an unlinked slot onto a list of those to release. */
-static void push_dead(slot **dead, slot *s) {
-  s->older = *dead;
-  *dead = s;
-}
-
-static void release_dead(slot *dead) {
-  while (dead != NULL) {
-    slot *next = dead->older;
-    tr_entry_release(&dead->entry);
-    dead = next;
-  }
-}
-
-/* One step of SIEVE: unlinks the first slot from the hand on that nobody
-** asked for since the hand last passed. */
-static slot *evict_one(tr_cache *cache) {
-  slot *s = cache->hand != NULL ? cache->hand : cache->oldest;
-  while (atomic_exchange_explicit(&s->entry.visited, false,
-                                  memory_order_relaxed))
-    s = s->newer != NULL ? s->newer : cache->oldest;
-  cache->hand = s->newer;
-  unlink_slot(cache, s);
-  cache->stats.evictions++;
-  return s;
-}
-
-static bool too_full(const tr_cache *cache, size_t more) {
-  const tr_cache_options *o = &cache->options;
-  return (o->max_bytes > 0 && cache->bytes + more > o->max_bytes) ||
-         (o->max_entries > 0 && cache->entries.count + 1 > o->max_entries);
-}
-
-/* Puts a slot in, under the lock; what gives way goes to 'dead'. */
-static void insert(tr_cache *cache, slot *s, slot **dead) {
-  slot *old = slot_of(tr_table_find(&cache->entries, s->node.hash,
-                                    s->node.key, s->node.len));
-  if (old != NULL) {
-    unlink_slot(cache, old);
-    push_dead(dead, old);
-  }
-  if (cache->options.max_bytes > 0 && weight(s) > cache->options.max_bytes) {
-    push_dead(dead, s); /* larger than the whole cache: passes through */
-    return;
-  }
-  while (cache->entries.count > 0 && too_full(cache, weight(s)))
-    push_dead(dead, evict_one(cache));
-  tr_table_add(&cache->entries, &s->node);
-  s->older = cache->newest;
-  s->newer = NULL;
-  *(cache->newest != NULL ? &cache->newest->newer : &cache->oldest) = s;
-  cache->newest = s;
-  cache->bytes += weight(s);
-}
-
-/* ------------------------------------------------------- opening, closing */
-
-static void lock_all(void) {
-  tr_cache *cache;
-  pthread_mutex_lock(&registry_lock);
-  for (cache = registry; cache != NULL; cache = cache->next)
-    pthread_mutex_lock(&cache->lock);
-}
-
-static void unlock_all(void) {
-  tr_cache *cache;
-  for (cache = registry; cache != NULL; cache = cache->next)
-    pthread_mutex_unlock(&cache->lock);
-  pthread_mutex_unlock(&registry_lock);
-}
-
-/* Makes a flight's result not kept, and its key free to be loaded anew. */
-static void disown(tr_cache *cache, flight *f) {
+void tr_flight_disown(tr_cache *cache, tr_flight *f) {
   if (f->listed)
     tr_table_remove(&cache->flights, &f->node);
   f->listed = false;
   f->wanted = false;
 }
 
-/* In a child the threads that were loading are gone, and their futures are
-** abandoned already: the next to ask leads. The flights stay unfreed, since
-** a thread that is gone may have been at work on them. */
-static void in_child(void) {
-  tr_cache *cache;
-  flight *f;
-  for (cache = registry; cache != NULL; cache = cache->next) {
-    for (f = cache->loading; f != NULL; f = f->next)
-      disown(cache, f);
-    cache->loading = NULL;
-  }
-  unlock_all();
-}
-
-static void at_fork(void) {
-  tr_future_prepare_fork();
-  pthread_atfork(lock_all, unlock_all, in_child);
-}
-
-static tr_cache *cache_new(const char *name,
-                           const tr_cache_options *options) {
-  tr_cache *cache = calloc(1, sizeof *cache);
-  if (cache == NULL)
-    return NULL;
-  cache->options = *options;
-  atomic_init(&cache->refs, 1);
-  if (!tr_table_init(&cache->entries) || !tr_table_init(&cache->flights) ||
-      (name != NULL && (cache->name = strdup(name)) == NULL)) {
-    tr_table_free(&cache->entries);
-    tr_table_free(&cache->flights);
-    free(cache);
-    return NULL;
-  }
-  pthread_mutex_init(&cache->lock, NULL);
-  cache->next = registry;
-  if (registry != NULL)
-    registry->prev = cache;
-  registry = cache;
-  return cache;
-}
-
-static bool same_options(const tr_cache *cache, const tr_cache_options *want,
-                         tr_error *error) {
-  const tr_cache_options *have = &cache->options;
-  if (have->max_bytes == want->max_bytes &&
-      have->max_entries == want->max_entries &&
-      have->no_coalesce == want->no_coalesce &&
-      (have->ttl == want->ttl || (have->ttl < 0 && want->ttl < 0)))
-    return true;
-  tr_error_set(error, TR_IO,
-               "the cache '%s' is open with max_bytes = %zu, max_entries = "
-               "%zu, ttl = %g, coalesce = %s; asked for max_bytes = %zu, "
-               "max_entries = %zu, ttl = %g, coalesce = %s (below 0: for "
-               "ever; open it with the same options everywhere)",
-               cache->name, have->max_bytes, have->max_entries, have->ttl,
-               have->no_coalesce ? "false" : "true", want->max_bytes,
-               want->max_entries, want->ttl,
-               want->no_coalesce ? "false" : "true");
-  return false;
-}
-
-tr_cache *tr_cache_open(const char *name, const tr_cache_options *options,
-                        tr_error *error) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  tr_cache *cache = NULL;
-  pthread_once(&once, at_fork);
-  pthread_mutex_lock(&registry_lock);
-  if (name != NULL)
-    for (cache = registry; cache != NULL; cache = cache->next)
-      if (cache->name != NULL && strcmp(cache->name, name) == 0)
-        break;
-  if (cache == NULL) {
-    cache = cache_new(name, options);
-    if (cache == NULL)
-      tr_error_nomem(error);
-    else if (name != NULL) /* the registry's own: a named cache stays */
-      tr_cache_retain(cache);
-  } else if (same_options(cache, options, error)) {
-    tr_cache_retain(cache);
-  } else {
-    cache = NULL;
-  }
-  pthread_mutex_unlock(&registry_lock);
-  return cache;
-}
-
-tr_cache *tr_cache_retain(tr_cache *cache) {
-  atomic_fetch_add_explicit(&cache->refs, 1, memory_order_relaxed);
-  return cache;
-}
-
-void tr_cache_release(tr_cache *cache) {
-  slot *s, *next;
-  if (cache == NULL ||
-      atomic_fetch_sub_explicit(&cache->refs, 1, memory_order_acq_rel) != 1)
-    return;
-  pthread_mutex_lock(&registry_lock);
-  *(cache->prev != NULL ? &cache->prev->next : &registry) = cache->next;
-  if (cache->next != NULL)
-    cache->next->prev = cache->prev;
-  pthread_mutex_unlock(&registry_lock);
-  for (s = cache->oldest; s != NULL; s = next) {
-    next = s->newer;
-    atomic_store_explicit(&s->entry.live, false, memory_order_release);
-    tr_entry_release(&s->entry);
-  }
-  tr_table_free(&cache->entries);
-  tr_table_free(&cache->flights);
-  pthread_mutex_destroy(&cache->lock);
-  free(cache->name);
-  free(cache);
-}
-
 /* ------------------------------------------------------------- claiming */
 
-/* The fresh slot under a key, or NULL; a stale one goes to 'dead'. */
-static slot *find_fresh(tr_cache *cache, uint64_t hash, const char *key,
-                        size_t len, slot **dead) {
-  slot *s = slot_of(tr_table_find(&cache->entries, hash, key, len));
-  if (s == NULL || tr_entry_fresh(&s->entry))
+/* A claim at work: the lock is held. */
+typedef struct claim {
+  tr_cache *cache;
+  tr_user *user; /* or NULL */
+  const char *key;
+  size_t len;
+  uint64_t hash;
+  double ttl;
+  double now;
+  tr_dead dead;
+} claim;
+
+static void begin(claim *c, tr_cache *cache, tr_user *user, const char *key,
+                  size_t len) {
+  *c = (claim){.cache = cache, .user = user, .key = key, .len = len,
+               .hash = tr_table_hash(key, len), .now = tr_now(),
+               .ttl = cache->options.ttl};
+  pthread_mutex_lock(&cache->lock);
+}
+
+static void end(claim *c) {
+  pthread_mutex_unlock(&c->cache->lock);
+  tr_dead_release(&c->dead);
+}
+
+static bool validated(const tr_slot *s) {
+  return s->etag[0] != '\0' || s->last_modified[0] != '\0';
+}
+
+/* Whether an entry is still of use; one that is not goes. */
+static bool useful(const claim *c, tr_slot *s) {
+  const tr_cache_options *o = &c->cache->options;
+  if (s->failure != NULL) /* of a load that a fork() ended: nobody's answer */
+    return c->now < s->entry.expires &&
+           tr_future_state(s->failure) != TR_ABANDONED;
+  return s->pinned || validated(s) ||
+         c->now < s->entry.expires + fmax(o->stale_while_revalidate,
+                                          o->stale_if_error);
+}
+
+/* The slot of a claim's key, or NULL. */
+static tr_slot *look_up(claim *c) {
+  tr_entries *entries = &c->cache->entries;
+  tr_slot *s = tr_entries_find(entries, c->hash, c->key, c->len);
+  if (s == NULL || useful(c, s))
     return s;
-  unlink_slot(cache, s);
-  push_dead(dead, s);
+  tr_entries_remove(entries, s, &c->dead);
   return NULL;
 }
 
-tr_entry *tr_cache_find(tr_cache *cache, const char *key, size_t len) {
-  uint64_t hash = tr_table_hash(key, len);
-  slot *s, *dead = NULL;
-  pthread_mutex_lock(&cache->lock);
-  s = find_fresh(cache, hash, key, len, &dead);
-  if (s != NULL) {
-    tr_entry_retain(&s->entry);
-    cache->stats.hits++;
+static void count_hit(claim *c) {
+  if (c->user != NULL && c->user->who != NULL)
+    c->user->who->hits++;
+  c->cache->stats.hits++;
+}
+
+tr_entry *tr_cache_find(tr_cache *cache, tr_user *user, const char *key,
+                        size_t len) {
+  claim c;
+  tr_slot *s;
+  tr_entry *entry = NULL;
+  begin(&c, cache, user, key, len);
+  s = look_up(&c);
+  if (s != NULL && s->failure == NULL && tr_entry_fresh(&s->entry)) {
+    entry = tr_entry_retain(&s->entry);
+    count_hit(&c);
   }
-  pthread_mutex_unlock(&cache->lock);
-  release_dead(dead);
-  return s == NULL ? NULL : &s->entry;
+  end(&c);
+  return entry;
 }
 
 tr_blob *tr_cache_get(tr_cache *cache, const char *key, size_t len) {
-  tr_entry *entry = tr_cache_find(cache, key, len);
+  tr_entry *entry = tr_cache_find(cache, NULL, key, len);
   tr_blob *blob;
   if (entry == NULL)
     return NULL;
@@ -346,17 +115,17 @@ tr_blob *tr_cache_get(tr_cache *cache, const char *key, size_t len) {
   return blob;
 }
 
-static flight *flight_new(tr_cache *cache, const char *key, size_t len,
-                          uint64_t hash) {
-  flight *f = malloc(sizeof *f + len);
+static tr_blob *on_result(void *context, const tr_result *result);
+
+static tr_flight *flight_new(const claim *c) {
+  tr_flight *f = calloc(1, sizeof *f + c->len);
   if (f == NULL)
     return NULL;
-  memcpy(f->key, key, len);
-  f->node = (tr_node){.hash = hash, .key = f->key, .len = len};
-  f->cache = cache;
-  f->listed = false;
+  memcpy(f->key, c->key, c->len);
+  f->node = (tr_node){.hash = c->hash, .key = f->key, .len = c->len};
+  f->cache = c->cache;
+  f->ttl = c->ttl;
   f->wanted = true;
-  f->prev = NULL;
   f->future = tr_future_new(on_result, f);
   if (f->future == NULL) {
     free(f);
@@ -365,8 +134,26 @@ static flight *flight_new(tr_cache *cache, const char *key, size_t len,
   return f;
 }
 
-/* Registers a new flight, under the lock. */
-static void take_off(tr_cache *cache, flight *f) {
+/* Tells the load what there is to compare with. */
+static void set_known(tr_flight *f, tr_slot *stale) {
+  tr_freshness known = {.age = 0};
+  if (stale == NULL || stale->entry.blob == NULL)
+    return;
+  f->stale = tr_entry_retain(&stale->entry);
+  if (!validated(stale))
+    return;
+  strcpy(known.etag, stale->etag); /* as long as they were when stored */
+  strcpy(known.last_modified, stale->last_modified);
+  tr_future_set_known(f->future, stale->entry.blob, &known);
+}
+
+/* Registers a new flight. Its future's first handle is the caller's. NULL
+** when memory is short. */
+static tr_future *take_off(const claim *c, tr_slot *stale) {
+  tr_cache *cache = c->cache;
+  tr_flight *f = flight_new(c);
+  if (f == NULL)
+    return NULL;
   f->next = cache->loading;
   if (f->next != NULL)
     f->next->prev = f;
@@ -376,10 +163,136 @@ static void take_off(tr_cache *cache, flight *f) {
     tr_table_add(&cache->flights, &f->node);
   tr_future_hold(f->future);
   tr_cache_retain(cache);
+  set_known(f, stale);
+  return f->future;
+}
+
+/* Serves a stale entry where the options allow it; the first to be served is
+** to load it anew. */
+static tr_claim serve_stale(claim *c, tr_slot *s, bool loading,
+                            tr_entry **entry, tr_future **future) {
+  *entry = tr_entry_retain(&s->entry);
+  c->cache->stats.stale++;
+  if (loading || c->now < s->retry_at)
+    return TR_HIT;
+  s->retry_at = c->now + REFRESH_PAUSE;
+  *future = take_off(c, s);
+  return *future != NULL ? TR_STALE : TR_HIT;
+}
+
+static bool may_serve_stale(const claim *c, const tr_slot *s) {
+  return s->failure == NULL &&
+         atomic_load_explicit(&s->entry.live, memory_order_relaxed) &&
+         c->now <
+             s->entry.expires + c->cache->options.stale_while_revalidate;
+}
+
+/* Answers a claim that finds nothing to serve. */
+static tr_claim wait_or_lead(claim *c, tr_flight *f, tr_slot *stale,
+                             tr_future **future) {
+  tr_who *who = c->user != NULL ? c->user->who : NULL;
+  if (f != NULL || (stale != NULL && stale->failure != NULL)) {
+    *future = tr_future_retain(f != NULL ? f->future : stale->failure);
+    c->cache->stats.coalesced++;
+    if (who != NULL)
+      who->coalesced++;
+    return TR_WAIT;
+  }
+  *future = take_off(c, stale);
+  if (*future == NULL)
+    return TR_NOMEM;
+  c->cache->stats.misses++;
+  if (who != NULL)
+    who->misses++;
+  return TR_LEAD;
+}
+
+tr_claim tr_cache_claim_entry(tr_cache *cache, tr_user *user, const char *key,
+                              size_t len, const tr_terms *terms,
+                              tr_entry **entry, tr_future **future) {
+  bool revalidate = terms != NULL && terms->revalidate;
+  tr_claim answer;
+  claim c;
+  tr_slot *s;
+  tr_flight *f;
+  begin(&c, cache, user, key, len);
+  if (terms != NULL && !isnan(terms->ttl))
+    c.ttl = terms->ttl;
+  s = look_up(&c);
+  f = flight_of(tr_table_find(&cache->flights, c.hash, key, len));
+  if (s != NULL && s->failure != NULL && revalidate)
+    s = NULL;
+  if (s != NULL && s->failure == NULL && !revalidate &&
+      tr_entry_fresh(&s->entry)) {
+    *entry = tr_entry_retain(&s->entry);
+    count_hit(&c);
+    answer = TR_HIT;
+  } else if (s != NULL && !revalidate && may_serve_stale(&c, s)) {
+    answer = serve_stale(&c, s, f != NULL, entry, future);
+  } else {
+    answer = wait_or_lead(&c, f, s, future);
+  }
+  end(&c);
+  return answer;
+}
+
+tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
+                        const tr_terms *terms, tr_claimed *out) {
+  tr_entry *entry = NULL;
+  tr_claim answer;
+  *out = (tr_claimed){0};
+  answer = tr_cache_claim_entry(cache, NULL, key, len, terms, &entry,
+                                &out->future);
+  if (entry != NULL) {
+    out->blob = tr_blob_retain(entry->blob);
+    tr_entry_release(entry);
+  }
+  return answer;
+}
+
+/* ------------------------------------------------------------- results */
+
+/* Whether the reference itself is what is missing. */
+static bool is_absence(const tr_error *error) {
+  return error->kind == TR_NOT_FOUND || error->status == 404 ||
+         error->status == 410;
+}
+
+/* Whether it is the way there, or the server, that failed. */
+static bool is_outage(const tr_error *error) {
+  return error->kind == TR_NETWORK || error->kind == TR_TIMEOUT ||
+         error->kind == TR_IO || error->status >= 500 ||
+         error->status == 429 || error->status == 408;
+}
+
+/* What a result leaves in the cache, or NULL. */
+static tr_slot *slot_for(const tr_flight *f, const tr_result *result) {
+  static const tr_freshness none;
+  const tr_cache_options *o = &f->cache->options;
+  if (result->state == TR_READY)
+    return tr_slot_new(&f->node, result->blob, NULL, result->freshness,
+                       f->ttl < 0 ? HUGE_VAL
+                                  : tr_deadline(f->ttl) -
+                                        result->freshness->age);
+  if (result->state == TR_FAILED && o->negative_ttl > 0 &&
+      is_absence(result->error))
+    return tr_slot_new(&f->node, NULL, f->future, &none,
+                       tr_deadline(o->negative_ttl));
+  return NULL;
+}
+
+/* The stale blob, retained, where it may stand in for a failed load. */
+static tr_blob *stand_in(const tr_flight *f, const tr_result *result) {
+  if (f->stale == NULL || result->state != TR_FAILED ||
+      !is_outage(result->error) ||
+      tr_now() >= f->stale->expires + f->cache->options.stale_if_error)
+    return NULL;
+  return tr_blob_retain(f->stale->blob);
 }
 
 /* Takes a flight off the books, under the lock. */
-static void land(tr_cache *cache, flight *f) {
+static void land(tr_flight *f) {
+  tr_cache *cache = f->cache;
   if (f->listed)
     tr_table_remove(&cache->flights, &f->node);
   *(f->prev != NULL ? &f->prev->next : &cache->loading) = f->next;
@@ -387,150 +300,129 @@ static void land(tr_cache *cache, flight *f) {
     f->next->prev = f->prev;
 }
 
-tr_claim tr_cache_claim_entry(tr_cache *cache, const char *key, size_t len,
-                              tr_entry **entry, tr_future **future) {
-  uint64_t hash = tr_table_hash(key, len);
-  slot *s, *dead = NULL;
-  flight *f;
-  tr_claim claim = TR_NOMEM;
-  pthread_mutex_lock(&cache->lock);
-  s = find_fresh(cache, hash, key, len, &dead);
-  f = s != NULL ? NULL
-                : flight_of(tr_table_find(&cache->flights, hash, key, len));
-  if (s != NULL) {
-    *entry = tr_entry_retain(&s->entry);
-    cache->stats.hits++;
-    claim = TR_HIT;
-  } else if (f != NULL) {
-    *future = tr_future_retain(f->future);
-    cache->stats.coalesced++;
-    claim = TR_WAIT;
-  } else if ((f = flight_new(cache, key, len, hash)) != NULL) {
-    *future = f->future;
-    take_off(cache, f);
-    cache->stats.misses++;
-    claim = TR_LEAD;
-  }
-  pthread_mutex_unlock(&cache->lock);
-  release_dead(dead);
-  return claim;
-}
-
-tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
-                        tr_claimed *out) {
-  tr_entry *entry = NULL;
-  tr_claim claim;
-  *out = (tr_claimed){0};
-  claim = tr_cache_claim_entry(cache, key, len, &entry, &out->future);
-  if (entry != NULL) {
-    out->blob = tr_blob_retain(entry->blob);
-    tr_entry_release(entry);
-  }
-  return claim;
+/* Puts a result in the cache, under the lock. */
+static void take_in(tr_flight *f, const tr_result *result, tr_slot *s,
+                    tr_dead *dead) {
+  tr_entries *entries = &f->cache->entries;
+  tr_slot *old = tr_entries_find(entries, f->node.hash, f->node.key,
+                                 f->node.len);
+  if (s != NULL)
+    tr_entries_insert(entries, s, dead);
+  else if (old != NULL && result->state == TR_FAILED &&
+           is_absence(result->error))
+    tr_entries_remove(entries, old, dead); /* it is gone at its source */
 }
 
 /* A flight's result: the blob goes in before anybody who waits is told. */
-static void on_result(void *context, tr_state state, tr_blob *blob) {
-  flight *f = context;
+static tr_blob *on_result(void *context, const tr_result *result) {
+  tr_flight *f = context;
   tr_cache *cache = f->cache;
-  slot *dead = NULL;
-  slot *s = blob == NULL ? NULL
-                         : slot_new(f->key, f->node.len, f->node.hash, blob,
-                                    cache->options.ttl);
+  tr_dead dead = {NULL};
+  tr_slot *s = slot_for(f, result);
+  tr_blob *instead = stand_in(f, result);
   pthread_mutex_lock(&cache->lock);
-  land(cache, f);
-  if (s != NULL && f->wanted)
-    insert(cache, s, &dead);
-  else if (s != NULL)
-    push_dead(&dead, s);
-  if (state == TR_READY)
-    cache->stats.loads++;
-  else if (state == TR_FAILED)
-    cache->stats.errors++;
+  land(f);
+  if (f->wanted) {
+    take_in(f, result, s, &dead);
+    s = NULL;
+  }
+  cache->stats.loads += result->state == TR_READY;
+  cache->stats.errors += result->state == TR_FAILED;
+  cache->stats.stale += instead != NULL;
   pthread_mutex_unlock(&cache->lock);
-  release_dead(dead);
+  tr_dead_release(&dead);
+  if (s != NULL)
+    tr_entry_release(&s->entry);
+  tr_entry_release(f->stale);
   tr_future_drop(f->future);
   free(f);
   tr_cache_release(cache);
+  return instead;
 }
 
 /* --------------------------------------------------------- housekeeping */
 
-static bool same_key(const flight *f, uint64_t hash, const char *key,
-                     size_t len) {
-  return f->node.hash == hash && f->node.len == len &&
-         memcmp(f->key, key, len) == 0;
+static bool same_key(const tr_flight *f, const claim *c) {
+  return f->node.hash == c->hash && f->node.len == c->len &&
+         memcmp(f->key, c->key, c->len) == 0;
 }
 
 bool tr_cache_remove(tr_cache *cache, const char *key, size_t len) {
-  uint64_t hash = tr_table_hash(key, len);
-  slot *s;
-  flight *f;
-  pthread_mutex_lock(&cache->lock);
-  s = slot_of(tr_table_find(&cache->entries, hash, key, len));
+  claim c;
+  tr_slot *s;
+  tr_flight *f;
+  begin(&c, cache, NULL, key, len);
+  s = tr_entries_find(&cache->entries, c.hash, key, len);
   if (s != NULL)
-    unlink_slot(cache, s);
+    tr_entries_remove(&cache->entries, s, &c.dead);
   for (f = cache->loading; f != NULL; f = f->next)
-    if (same_key(f, hash, key, len))
-      disown(cache, f);
-  pthread_mutex_unlock(&cache->lock);
+    if (same_key(f, &c))
+      tr_flight_disown(cache, f);
+  end(&c);
+  return s != NULL;
+}
+
+/* A copy of an entry that is stale from now on: the old one is marked as no
+** longer live, which every state that holds it sees. NULL: no memory. */
+static tr_slot *twin_of(const tr_slot *s, double now) {
+  tr_freshness freshness = {.age = 0};
+  tr_slot *twin;
+  strcpy(freshness.etag, s->etag);
+  strcpy(freshness.last_modified, s->last_modified);
+  twin = tr_slot_new(&s->node, s->entry.blob, NULL, &freshness, now);
+  if (twin != NULL)
+    atomic_store_explicit(&twin->entry.live, false, memory_order_relaxed);
+  return twin;
+}
+
+bool tr_cache_refresh(tr_cache *cache, const char *key, size_t len) {
+  claim c;
+  tr_slot *s, *twin = NULL;
+  tr_flight *f;
+  bool there;
+  begin(&c, cache, NULL, key, len);
+  s = tr_entries_find(&cache->entries, c.hash, key, len);
+  there = s != NULL && s->entry.blob != NULL;
+  if (there)
+    twin = twin_of(s, c.now);
+  if (twin != NULL)
+    tr_entries_insert(&cache->entries, twin, &c.dead);
+  else if (s != NULL)
+    tr_entries_remove(&cache->entries, s, &c.dead);
+  for (f = cache->loading; f != NULL; f = f->next)
+    if (same_key(f, &c))
+      tr_flight_disown(cache, f); /* it may have begun before the change */
+  end(&c);
+  return there;
+}
+
+bool tr_cache_pin(tr_cache *cache, const char *key, size_t len,
+                  bool pinned) {
+  claim c;
+  tr_slot *s;
+  begin(&c, cache, NULL, key, len);
+  s = tr_entries_find(&cache->entries, c.hash, key, len);
   if (s != NULL)
-    tr_entry_release(&s->entry);
+    tr_entries_pin(&cache->entries, s, pinned);
+  end(&c);
   return s != NULL;
 }
 
 void tr_cache_clear(tr_cache *cache) {
-  slot *dead = NULL;
-  flight *f;
+  tr_dead dead = {NULL};
+  tr_flight *f;
   pthread_mutex_lock(&cache->lock);
-  while (cache->oldest != NULL) {
-    slot *s = cache->oldest;
-    unlink_slot(cache, s);
-    push_dead(&dead, s);
-  }
+  tr_entries_clear(&cache->entries, &dead);
   for (f = cache->loading; f != NULL; f = f->next)
-    disown(cache, f);
+    tr_flight_disown(cache, f);
   pthread_mutex_unlock(&cache->lock);
-  release_dead(dead);
+  tr_dead_release(&dead);
 }
 
 size_t tr_cache_len(tr_cache *cache) {
   size_t count;
   pthread_mutex_lock(&cache->lock);
-  count = cache->entries.count;
+  count = cache->entries.blobs;
   pthread_mutex_unlock(&cache->lock);
   return count;
-}
-
-void tr_cache_get_stats(tr_cache *cache, tr_cache_stats *stats) {
-  tr_hit_counter *counter;
-  pthread_mutex_lock(&cache->lock);
-  *stats = cache->stats;
-  for (counter = cache->counters; counter != NULL; counter = counter->next)
-    stats->hits += atomic_load_explicit(&counter->hits, memory_order_relaxed);
-  stats->entries = cache->entries.count;
-  stats->bytes = cache->bytes;
-  pthread_mutex_unlock(&cache->lock);
-}
-
-void tr_cache_attach(tr_cache *cache, tr_hit_counter *counter) {
-  atomic_init(&counter->hits, 0);
-  counter->prev = NULL;
-  pthread_mutex_lock(&cache->lock);
-  counter->next = cache->counters;
-  if (counter->next != NULL)
-    counter->next->prev = counter;
-  cache->counters = counter;
-  pthread_mutex_unlock(&cache->lock);
-}
-
-void tr_cache_detach(tr_cache *cache, tr_hit_counter *counter) {
-  pthread_mutex_lock(&cache->lock);
-  cache->stats.hits +=
-      atomic_load_explicit(&counter->hits, memory_order_relaxed);
-  *(counter->prev != NULL ? &counter->prev->next : &cache->counters) =
-      counter->next;
-  if (counter->next != NULL)
-    counter->next->prev = counter->prev;
-  pthread_mutex_unlock(&cache->lock);
 }

@@ -1,60 +1,53 @@
 /*
 ** What the binding needs of the cache beyond the public API: entries, so
 ** that a Lua state can keep a handle and ask "is this still it?" without
-** taking a lock or writing to memory that other threads read.
+** taking a lock or writing to memory that other threads read; and users, so
+** that the statistics say who asked.
 */
 #ifndef TR_CACHE_H
 #define TR_CACHE_H
 
-#include <math.h>
-#include <stdatomic.h>
-
-#include "future.h"
-
-/* One cached blob under one key. A replacement is a new entry. */
-typedef struct tr_entry {
-  atomic_bool live;    /* false once evicted, removed, expired or replaced */
-  atomic_bool visited; /* asked for since the eviction hand last passed */
-  double expires;      /* a tr_now() moment; infinity: never */
-  tr_blob *blob;
-} tr_entry;
-
-/* Whether the entry may still be served. Marks it as used. Lock-free. */
-static inline bool tr_entry_fresh(tr_entry *entry) {
-  if (!atomic_load_explicit(&entry->live, memory_order_acquire))
-    return false;
-  if (entry->expires < HUGE_VAL && tr_now() >= entry->expires)
-    return false;
-  if (!atomic_load_explicit(&entry->visited, memory_order_relaxed))
-    atomic_store_explicit(&entry->visited, true, memory_order_relaxed);
-  return true;
-}
-
-tr_entry *tr_entry_retain(tr_entry *entry);
-void tr_entry_release(tr_entry *entry);
-
-/* Like tr_cache_get and tr_cache_claim, but a hit is a retained entry. */
-tr_entry *tr_cache_find(tr_cache *cache, const char *key, size_t len);
-tr_claim tr_cache_claim_entry(tr_cache *cache, const char *key, size_t len,
-                              tr_entry **entry, tr_future **future);
+#include "entries.h"
 
 /*
-** A counter of hits that its owner alone writes; the cache adds all of them
-** up for its statistics. This is how a hit costs no shared cache line.
+** Somebody who uses a cache: one for each handle. It counts its own hits,
+** which it alone writes, so that a hit costs no shared cache line.
 */
-typedef struct tr_hit_counter {
+typedef struct tr_user {
   _Atomic uint64_t hits;
-  struct tr_hit_counter *prev, *next;
-} tr_hit_counter;
+  struct tr_who *who; /* in whose name its figures go; or NULL */
+  struct tr_user *prev, *next;
+} tr_user;
 
-void tr_cache_attach(tr_cache *cache, tr_hit_counter *counter);
-/* Folds the count into the cache's own. */
-void tr_cache_detach(tr_cache *cache, tr_hit_counter *counter);
+/* What was asked for in one name. */
+typedef struct tr_who {
+  struct tr_who *next;
+  uint64_t hits, misses, coalesced;
+  char name[];
+} tr_who;
 
-static inline void tr_count_hit(tr_hit_counter *counter) {
-  uint64_t hits =
-      atomic_load_explicit(&counter->hits, memory_order_relaxed);
-  atomic_store_explicit(&counter->hits, hits + 1, memory_order_relaxed);
+/* The options it was opened with; they live as long as it does. */
+const tr_cache_options *tr_cache_settings(const tr_cache *cache);
+
+/* 'who' may be NULL: in no name. False when memory is short. */
+bool tr_cache_attach(tr_cache *cache, tr_user *user, const char *who);
+void tr_cache_detach(tr_cache *cache, tr_user *user);
+
+static inline void tr_count_hit(tr_user *user) {
+  uint64_t hits = atomic_load_explicit(&user->hits, memory_order_relaxed);
+  atomic_store_explicit(&user->hits, hits + 1, memory_order_relaxed);
 }
+
+/* The figures of one name after another: NULL begins, and NULL ends. Names
+** are never taken back while the cache is open. */
+const tr_who *tr_cache_who(tr_cache *cache, const tr_who *after,
+                           tr_who *figures);
+
+/* Like tr_cache_get and tr_cache_claim, but a hit is a retained entry. */
+tr_entry *tr_cache_find(tr_cache *cache, tr_user *user, const char *key,
+                        size_t len);
+tr_claim tr_cache_claim_entry(tr_cache *cache, tr_user *user, const char *key,
+                              size_t len, const tr_terms *terms,
+                              tr_entry **entry, tr_future **future);
 
 #endif

@@ -34,6 +34,10 @@ struct tr_future {
   pthread_cond_t arrived;
   int fd;
   atomic_size_t received, total;
+  atomic_int attempts;
+  tr_freshness freshness; /* of the result */
+  tr_blob *known;
+  tr_freshness known_freshness;
   tr_future *prev, *next; /* all futures of the process */
 };
 
@@ -86,6 +90,7 @@ tr_future *tr_future_new(tr_on_result on_result, void *context) {
   pthread_condattr_destroy(&attr);
   future->refs = 1;
   future->interest = 1;
+  atomic_init(&future->attempts, 1);
   future->on_result = on_result;
   future->context = context;
   future->fd = -1;
@@ -155,6 +160,12 @@ void tr_future_release(tr_future *future) {
   tr_future_drop(future);
 }
 
+void tr_future_detach(tr_future *future) {
+  pthread_mutex_lock(&lock);
+  future->interest++;
+  pthread_mutex_unlock(&lock);
+}
+
 bool tr_future_wanted(tr_future *future) {
   bool wanted;
   pthread_mutex_lock(&lock);
@@ -177,6 +188,8 @@ bool tr_future_assign(tr_future *future, const tr_worker *worker) {
 ** holds a handle, so the future outlives the call. */
 static bool settle(tr_future *future, tr_state state, tr_blob *blob,
                    const tr_error *error) {
+  const tr_result result = {state, blob, error, &future->freshness};
+  tr_blob *instead = NULL, *known;
   uint64_t one = 1;
   int fd;
   pthread_mutex_lock(&lock);
@@ -187,15 +200,18 @@ static bool settle(tr_future *future, tr_state state, tr_blob *blob,
   future->settling = true;
   pthread_mutex_unlock(&lock);
   if (future->on_result != NULL)
-    future->on_result(future->context, state, blob);
+    instead = future->on_result(future->context, &result);
   pthread_mutex_lock(&lock);
-  future->blob = blob != NULL ? tr_blob_retain(blob) : NULL;
+  known = future->known;
+  future->known = NULL;
+  future->blob = blob != NULL ? tr_blob_retain(blob) : instead;
   if (error != NULL)
     future->error = *error;
-  future->state = state;
+  future->state = instead != NULL ? TR_READY : state;
   pthread_cond_broadcast(&future->arrived);
   fd = future->fd; /* one made after this is born readable */
   pthread_mutex_unlock(&lock);
+  tr_blob_release(known);
   if (fd >= 0 && write(fd, &one, sizeof one) < 0) {
     /* Only a full counter can refuse, and then the descriptor is readable. */
   }
@@ -284,6 +300,49 @@ void tr_future_set_progress(tr_future *future, size_t received,
                             size_t total) {
   atomic_store_explicit(&future->received, received, memory_order_relaxed);
   atomic_store_explicit(&future->total, total, memory_order_relaxed);
+}
+
+void tr_future_set_received(tr_future *future, size_t received) {
+  atomic_store_explicit(&future->received, received, memory_order_relaxed);
+}
+
+void tr_future_set_attempts(tr_future *future, int attempts) {
+  atomic_store_explicit(&future->attempts, attempts, memory_order_relaxed);
+}
+
+int tr_future_attempts(tr_future *future) {
+  return atomic_load_explicit(&future->attempts, memory_order_relaxed);
+}
+
+void tr_future_set_freshness(tr_future *future, const tr_freshness *f) {
+  pthread_mutex_lock(&lock);
+  if (future->state == TR_PENDING && !future->settling)
+    future->freshness = *f;
+  pthread_mutex_unlock(&lock);
+}
+
+const tr_freshness *tr_future_freshness(const tr_future *future) {
+  return &future->freshness;
+}
+
+void tr_future_set_known(tr_future *future, tr_blob *blob,
+                         const tr_freshness *freshness) {
+  tr_blob *before;
+  pthread_mutex_lock(&lock);
+  before = future->known;
+  future->known = tr_blob_retain(blob);
+  future->known_freshness = *freshness;
+  pthread_mutex_unlock(&lock);
+  tr_blob_release(before);
+}
+
+tr_blob *tr_future_known(tr_future *future, tr_freshness *freshness) {
+  tr_blob *known;
+  pthread_mutex_lock(&lock);
+  known = future->known != NULL ? tr_blob_retain(future->known) : NULL;
+  *freshness = future->known_freshness;
+  pthread_mutex_unlock(&lock);
+  return known;
 }
 
 void tr_future_progress(tr_future *future, size_t *received, size_t *total) {

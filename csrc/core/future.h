@@ -4,12 +4,30 @@
 
 #include "theaterref.h"
 
+/* How old a body is, and what its server said to recognise it by: empty
+** strings where it said nothing. */
+enum { TR_VALIDATOR_MAX = 256 };
+typedef struct tr_freshness {
+  double age; /* seconds */
+  char etag[TR_VALIDATOR_MAX];
+  char last_modified[TR_VALIDATOR_MAX];
+} tr_freshness;
+
+/* A future's result, as its maker is told of it. */
+typedef struct tr_result {
+  tr_state state;
+  tr_blob *blob;                 /* TR_READY only */
+  const tr_error *error;         /* any other state */
+  const tr_freshness *freshness; /* TR_READY only */
+} tr_result;
+
 /*
-** Told once, before anybody waiting is, when a future gets its result: 'blob'
-** when it is ready, else NULL. Runs on the completing thread, with no lock
-** held, and owns 'context'. This is how a cache takes in what was loaded.
+** Told once, before anybody waiting is, when a future gets its result. Runs
+** on the completing thread, with no lock held, and owns 'context'. May return
+** a retained blob to complete a failed future with instead. This is how a
+** cache takes in what was loaded.
 */
-typedef void (*tr_on_result)(void *context, tr_state state, tr_blob *blob);
+typedef tr_blob *(*tr_on_result)(void *context, const tr_result *result);
 
 /* Whoever does the work behind a future. */
 typedef struct tr_worker {
@@ -36,7 +54,24 @@ void tr_future_abandon(tr_future *future);
 /* Whether anybody still has an interest. */
 bool tr_future_wanted(tr_future *future);
 
+/* What the worker tells of its progress; any thread may look. */
 void tr_future_set_progress(tr_future *future, size_t received, size_t total);
+void tr_future_set_received(tr_future *future, size_t received);
+void tr_future_set_attempts(tr_future *future, int attempts);
+/* How old the blob is that the worker will complete it with, and its
+** validators. Only before the result, by the worker. */
+void tr_future_set_freshness(tr_future *future, const tr_freshness *f);
+/* What came with the result; only once it is TR_READY. */
+const tr_freshness *tr_future_freshness(const tr_future *future);
+
+/*
+** What is known of the result from before: bytes that may have changed, to be
+** asked for with "has it changed since?". Set before the work begins.
+*/
+void tr_future_set_known(tr_future *future, tr_blob *blob,
+                         const tr_freshness *freshness);
+/* The known blob, retained, or NULL. */
+tr_blob *tr_future_known(tr_future *future, tr_freshness *freshness);
 
 /*
 ** Makes futures survive a fork(): in the child, those still pending are

@@ -1,6 +1,6 @@
 --- One result that arrives once: what `resolver:start` gives.
 --
--- Wait for it, or give it to an event loop: `cqueues.poll(future)` works, and
+-- `future.hit` says whether a cache had it. Wait for it, or give it to an event loop: `cqueues.poll(future)` works, and
 -- any loop can watch `future:pollfd()` for reading.
 -- @classmod theaterref.future
 local core = require "theaterref.core"
@@ -24,6 +24,7 @@ function Future:wait(seconds)
   local deadline = seconds and core.now() + seconds
   while self.core do
     local blob, err, abandoned = self.core:wait(deadline and math.max(0, deadline - core.now()) or -1)
+    local loaded = self.core
     if blob then
       self.result, self.core = blob, nil
     elseif abandoned and self.again then -- whoever loaded it gave up: ask anew
@@ -33,6 +34,10 @@ function Future:wait(seconds)
       errors.about(err, self.reference)
       if err.kind == "timeout" and not self.core:done() then return nil, err end
       self.err, self.core = err, nil
+    end
+    if not self.core and self.on_result then
+      self.on_result(loaded, blob)
+      self.on_result = nil
     end
   end
   return self.result, self.err

@@ -17,6 +17,23 @@ function M.get_theater_home()
   return nil, errors.new("not_found", "no Theater home: set THEATER_HOME or HOME")
 end
 
+--- The folder of a store.
+-- @tparam string id one path part
+-- @tparam[opt] string theater_home instead of `get_theater_home()`
+-- @treturn string
+-- @return[2] nil
+-- @treturn[2] table an error, of kind `invalid_reference` when the id is at fault
+function M.store_folder(id, theater_home)
+  local fault = core.label_fault(id) or id:find("/", 1, true) and "it has a '/' in it"
+  if fault then
+    return nil, errors.new("invalid_reference", ("Invalid store id '%s': %s"):format(id, fault))
+  end
+  local err
+  if not theater_home then theater_home, err = M.get_theater_home() end
+  if not theater_home then return nil, err end
+  return theater_home .. "/store/" .. id
+end
+
 --- A store by its id.
 -- @tparam string id one path part
 -- @tparam[opt] table options `base_path`: the store's own folder, instead of
@@ -28,17 +45,9 @@ end
 -- @treturn[2] table an error of kind `invalid_reference`
 function M.content_store(id, options)
   options = options or {}
-  local fault = core.label_fault(id) or id:find("/", 1, true) and "it has a '/' in it"
-  if fault then
-    return nil, errors.new("invalid_reference", ("Invalid store id '%s': %s"):format(id, fault))
-  end
-  local base = options.base_path
-  if not base then
-    local home, err = options.home, nil
-    if not home then home, err = M.get_theater_home() end
-    if not home then return nil, err end
-    base = home .. "/store/" .. id
-  end
+  local base, err = M.store_folder(id, options.base_path and "" or options.home)
+  if not base then return nil, err end
+  base = options.base_path or base
   return core.content_store(base, { algorithm = options.algorithm, durability = options.durability,
     verify = options.verify })
 end

@@ -29,17 +29,15 @@ M.get_theater_home = home.get_theater_home
 -- @treturn theaterref.store
 M.content_store = home.content_store
 
---- A cache of blobs by reference; see `theaterref.cache` for its methods.
+--- A cache of blobs by reference; see `theaterref.cache` for its options and
+-- methods.
 -- @function resource_cache
--- @tparam[opt] table options `name`: one cache for the whole process, else it
--- is private; `max_bytes`, `max_entries`: 0 or nil is no bound; `ttl`: seconds
--- an entry is fresh, nil is for ever; `coalesce = false`: concurrent misses
--- each load, the last one wins
+-- @tparam[opt] table options
 -- @treturn theaterref.cache
 -- @return[2] nil
 -- @treturn[2] table an error, when a cache of that name is open with other
 -- options
-M.resource_cache = core.resource_cache
+M.resource_cache = require("theaterref.cache").open
 
 --- A resolver; see `theaterref.resolver`.
 -- @function resolver

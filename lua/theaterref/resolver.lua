@@ -7,20 +7,21 @@ local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local Future = require "theaterref.future"
 local home = require "theaterref.home"
+local names = require "theaterref.names"
 local plans = require "theaterref.plan"
 local policies = require "theaterref.policy"
 local reference = require "theaterref.reference"
+local tiers = require "theaterref.tier"
 
 local Resolver = {}
 Resolver.__index = Resolver
 
 -- What fetch requests take from the resolver, below what the policy answers.
-local request_options = { "timeout", "connect_timeout", "stall_timeout", "max_bytes", "max_redirects", "headers",
-  "ca_file", "user_agent" }
-local other_options = { policy = true, cache = true, home = true, helpers = true }
-local known = {}
-for name in pairs(other_options) do known[name] = true end
-for _, name in ipairs(request_options) do known[name] = true end
+local request_options = names.set { "timeout", "connect_timeout", "stall_timeout", "max_bytes", "max_redirects",
+  "retries", "headers", "host_headers", "ca_file", "client_cert", "client_key", "user_agent", "netrc", "unix_socket",
+  "max_host_connections", "max_connections", "revalidate" }
+local known = names.set { "policy", "cache", "home", "helpers" }
+for name in pairs(request_options) do known[name] = true end
 
 --- Makes a resolver. It is cheap; make one for each policy.
 -- @tparam[opt] table options
@@ -28,23 +29,20 @@ for _, name in ipairs(request_options) do known[name] = true end
 -- @param options.cache from `theaterref.resource_cache`, for `resolve_cached`
 -- @param options.home Theater home, where stores lie
 -- @param options.helpers template helpers by name
--- @param options.timeout seconds for a whole fetch (30), as well as
--- `connect_timeout` (10), `stall_timeout` (15), `max_bytes` (1 GiB),
--- `max_redirects` (10), `headers`, `ca_file`, `user_agent`
+-- @param options.timeout seconds for a whole fetch (30), as well as every
+-- other option of a request: see `theaterref.policy.request`
 -- @treturn theaterref.resolver
 -- @return[2] nil
 -- @treturn[2] table an error, when the policy cannot be loaded
 function Resolver.new(options)
   options = options or {}
-  for name in pairs(options) do
-    if not known[name] then error("there is no resolver option '" .. tostring(name) .. "'", 3) end
-  end
+  names.check(options, known, "resolver option", 3)
   local policy, err = policies.load(options.policy)
   if not policy then return nil, err end
   local request = {}
-  for _, name in ipairs(request_options) do request[name] = options[name] end
+  for name in pairs(request_options) do request[name] = options[name] end
   return setmetatable({ policy = policy, cache = options.cache, home = options.home, helpers = options.helpers,
-    request = request, stores = {} }, Resolver)
+    request = request, stores = {}, background = {} }, Resolver)
 end
 
 -- ------------------------------------------------------------------- rules
@@ -69,12 +67,32 @@ local function admit(self, ref, ctx)
   return target, parsed
 end
 
+-- The headers for a URL: those for its host, on top of those for all.
+local function headers_for(url, headers, host_headers)
+  local authority = url:match("^%a+://([^/?#]*)"):gsub("^.*@", "")
+  local own = host_headers[authority] or host_headers[authority:gsub(":%d+$", "")]
+  if not own then return headers end
+  local all = {}
+  for name, value in pairs(headers or {}) do all[name] = value end
+  for name, value in pairs(own) do all[name] = value end
+  return all
+end
+
+-- How a URL is to be fetched: what the resolver was made with, and on top of
+-- that what the policy answers.
 local function request_for(self, target, parsed, ctx)
   local answer, _, err = self.policy:ask("request", target, ctx)
   if err then return nil, err end
   local request = {}
   for name, value in pairs(self.request) do request[name] = value end
-  for name, value in pairs(answer or {}) do request[name] = value end
+  for name, value in pairs(answer or {}) do
+    if not request_options[name] then
+      return nil, errors.new("policy", ("the rule 'request' answered with an option '%s', which there is not%s")
+        :format(tostring(name), names.suggestion(name, request_options)))
+    end
+    request[name] = value
+  end
+  if request.host_headers then request.headers = headers_for(parsed.url, request.headers, request.host_headers) end
   request.digest = parsed.digest
   return request
 end
@@ -106,32 +124,100 @@ function loaders.store(self, parsed)
   return nil, errors.new("not_found", "Label not found: " .. parsed.label)
 end
 
--- Begins to load what a reference means, into a core future of its own or, as
--- the leader of a claim, into that. Local references are loaded by the time it
--- returns.
-local function begin(self, target, parsed, ctx, future, will_wait)
-  local loader = loaders[parsed.scheme]
-  if not loader then
-    local request, err = request_for(self, target, parsed, ctx)
-    if not request then
-      if future then future:fail(err.kind, err.message) end
-      return nil, err
-    end
-    request.will_wait = will_wait
-    local ok, result, why = pcall(core.fetch, parsed.url, request, future)
-    if ok then return result, why end
-    err = errors.new("policy", "the options of the request are wrong: " .. tostring(result))
-    if future then future:fail(err.kind, err.message) end
-    return nil, err
+local function is_remote(parsed) return parsed.scheme == "http" or parsed.scheme == "https" end
+
+-- A job is one reference on its way: { target, parsed, ctx, will_wait, request
+-- (once asked for), cache, tier }. What begins to load it completes 'future'
+-- sooner or later, unless it returns nil and an error.
+
+local function begin_fetch(self, job, future)
+  local err
+  if not job.request then job.request, err = request_for(self, job.target, job.parsed, job.ctx) end
+  if err then return nil, err end
+  job.request.will_wait = job.will_wait
+  local ok, result, why = pcall(core.fetch, job.parsed.url, job.request, future)
+  if ok then return result, why end
+  return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(result))
+end
+
+-- Takes what the cache's tier has. Returns whether that was the answer.
+local function from_tier(job, future)
+  local blob, about = job.tier:read(job.target)
+  if not blob then return false end
+  local age, ttl = os.time() - about.stored, job.terms and job.terms.ttl or job.cache:ttl()
+  local revalidate = job.terms and job.terms.revalidate
+  if about.stored > 0 and not revalidate and (not ttl or age < ttl) then
+    job.tier = nil -- which has it already
+    return future:complete(blob, { age = math.max(0, age), etag = about.etag, last_modified = about.last_modified })
   end
-  local blob, err = loader(self, parsed)
+  future:know(blob, { etag = about.etag, last_modified = about.last_modified })
+  return false
+end
+
+-- Begins to load a job, as the leader of a claim into that claim's future.
+-- Local references are loaded by the time it returns.
+local function begin(self, job, future)
+  local result, err
+  if is_remote(job.parsed) then
+    job.tier = job.cache and tiers.of(job.cache)
+    if job.tier and from_tier(job, future) then return future end
+    result, err = begin_fetch(self, job, future)
+    if not result and future then future:fail(err.kind, err.message, err.status) end
+    return result, err
+  end
+  result, err = loaders[job.parsed.scheme](self, job.parsed)
   future = future or core.future()
-  if blob then
-    future:complete(blob)
-  else
-    future:fail(err.kind, err.message)
-  end
+  if result then future:complete(result) else future:fail(err.kind, err.message, err.status) end
   return future
+end
+
+-- A load that this state began has its result.
+local function on_loaded(self, job, loaded, blob)
+  local attempts = loaded:attempts()
+  if attempts > 1 then
+    self.policy:tell { type = "retry", reference = errors.redact(job.target), attempts = attempts }
+  end
+  if not (blob and job.tier) then return end
+  local kept = job.cache:get(job.target)
+  if kept and kept:same(blob) then job.tier:write(job.target, blob, loaded:freshness()) end
+end
+
+-- Sees to background loads that have arrived.
+local function reap(self)
+  for i = #self.background, 1, -1 do
+    local load = self.background[i]
+    if load.core:done() then
+      table.remove(self.background, i)
+      on_loaded(self, load.job, load.core, (load.core:wait(0)))
+    end
+  end
+end
+
+local function begin_in_background(self, job, future)
+  job.will_wait = false
+  if begin(self, job, future) then
+    future:detach()
+    self.background[#self.background + 1] = { core = future, job = job }
+  end
+end
+
+-- Claims a job's target in its cache; sets the future's blob or its core.
+local function claim(self, job, future)
+  local how, what, refresh = job.cache:claim(job.target, job.terms)
+  if self.policy.listens then
+    self.policy:tell { type = "cache", outcome = how == "lead" and "miss" or how, reference = errors.redact(job.target),
+      purpose = job.ctx.purpose }
+  end
+  future.hit = how == "hit" or how == "stale"
+  if how == "stale" then begin_in_background(self, job, refresh) end
+  if future.hit then
+    future.result = what
+    return nil
+  end
+  if how == "wait" then return what end
+  local loading, err = begin(self, job, what)
+  if loading then future.on_result = function(loaded, blob) on_loaded(self, job, loaded, blob) end end
+  return loading, err
 end
 
 -- ------------------------------------------------------------------ public
@@ -139,32 +225,33 @@ end
 --- Starts to resolve a reference, and returns at once.
 -- @tparam string ref
 -- @tparam[opt] table options `cached = true`: through the resolver's cache;
--- `cache`: through that one
+-- `cache`: through that one; `ttl` and `revalidate`: on terms of its own
 -- @treturn theaterref.future
 -- @return[2] nil
 -- @treturn[2] table an error, when it is refused or no reference at all
 function Resolver:start(ref, options)
   if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 2) end
-  local ctx = options and options.ctx or direct
-  local will_wait = options and options.will_wait
-  local target, parsed, err = admit(self, ref, ctx)
-  if not target then return nil, errors.about(err, ref) end
-  local cache = options and (options.cache or options.cached and self.cache)
-  local future = setmetatable({ reference = errors.redact(ref), target = target, hit = false }, Future)
-  local function claim()
-    local how, what = cache:claim(target)
-    if how == "hit" then
-      future.result, future.hit = what, true
-      return nil
+  options = options or {}
+  reap(self)
+  local job, err = { ctx = options.ctx or direct, will_wait = options.will_wait }, nil
+  job.target, job.parsed, err = admit(self, ref, job.ctx)
+  if not job.target then return nil, errors.about(err, ref) end
+  job.cache = options.cache or options.cached and self.cache
+  job.terms = (options.ttl or options.revalidate) and { ttl = options.ttl, revalidate = options.revalidate }
+  if is_remote(job.parsed) then
+    if not job.cache then job.request, err = request_for(self, job.target, job.parsed, job.ctx) end
+    if err then return nil, errors.about(err, ref) end
+    if (job.request or self.request).revalidate and (job.cache or self.cache) then
+      job.cache, job.terms = job.cache or self.cache, { ttl = options.ttl, revalidate = true }
     end
-    if how == "wait" then return what end
-    return begin(self, target, parsed, ctx, what, will_wait)
   end
-  if cache then
-    future.again = claim
-    future.core, err = claim()
+  local future = setmetatable({ reference = errors.redact(ref), target = job.target, hit = false }, Future)
+  if job.cache then
+    future.again = function() return claim(self, job, future) end
+    future.core, err = future.again()
   else
-    future.core, err = begin(self, target, parsed, ctx, nil, will_wait)
+    future.core, err = begin(self, job, nil)
+    future.on_result = function(loaded, blob) on_loaded(self, job, loaded, blob) end
   end
   if err then return nil, errors.about(err, ref) end
   return future

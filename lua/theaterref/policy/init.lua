@@ -5,6 +5,7 @@
 -- @module theaterref.policy
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local names = require "theaterref.names"
 local reference = require "theaterref.reference"
 
 local M = {}
@@ -16,7 +17,9 @@ local M = {}
 -- @field cacheable `cacheable(manifest, ctx) -> boolean`
 -- @field merge `merge(config_state, override_state, ctx) -> state`
 -- @field request `request(reference, ctx) -> options`
--- @field event `event(event)`: told of every phase and refusal
+-- @field event `event(event)`: told of what happened: a table whose `type` is
+-- `phase` (of a plan), `failure`, `refusal`, `cache` (with `outcome`: `hit`,
+-- `stale`, `wait` or `miss`) or `retry` (with `attempts`)
 M.default = {
   rewrite = require("theaterref.policy.rewrite").relative_to_manifest,
   allow = require("theaterref.policy.access").no_local_from_network,
@@ -64,27 +67,19 @@ function Policy:tell(event)
   pcall(self.rules.event, event)
 end
 
--- The nearest rule by name, for a typing mistake.
-local function suggestion(name)
-  for rule in pairs(M.default) do
-    if rule:sub(1, 3) == tostring(name):sub(1, 3) then return " (did you mean '" .. rule .. "'?)" end
-  end
-  return ""
-end
-
 local function overlay(rules, where)
   local merged = {}
   for name, rule in pairs(M.default) do merged[name] = rule end
   for name, rule in pairs(rules) do
     if not M.default[name] then
-      return broken(("%s: there is no rule '%s'%s"):format(where, tostring(name), suggestion(name)))
+      return broken(("%s: there is no rule '%s'%s"):format(where, tostring(name), names.suggestion(name, M.default)))
     end
     if type(rule) ~= "function" then
       return broken(("%s: the rule '%s' is a %s, not a function"):format(where, name, type(rule)))
     end
     merged[name] = rule
   end
-  return setmetatable({ rules = merged, path = where }, Policy)
+  return setmetatable({ rules = merged, path = where, listens = rules.event ~= nil }, Policy)
 end
 
 -- What a script finds as globals, beside the sandbox's own library.

@@ -1,0 +1,43 @@
+/*
+** What a cache is made of, for the files that work on it: cache.c answers
+** claims and takes results in, caches.c opens, closes and counts.
+*/
+#ifndef TR_FLIGHTS_H
+#define TR_FLIGHTS_H
+
+#include <pthread.h>
+
+#include "cache.h"
+
+/* A load under way, from its claim to its result. */
+typedef struct tr_flight {
+  tr_node node;
+  tr_cache *cache;
+  tr_future *future; /* held */
+  tr_entry *stale;   /* what it is to replace, retained; or NULL */
+  double ttl;
+  bool listed; /* in 'flights', so that others may wait for it */
+  bool wanted; /* its result is to be kept; not after a removal */
+  struct tr_flight *prev, *next;
+  char key[];
+} tr_flight;
+
+struct tr_cache {
+  pthread_mutex_t lock;
+  atomic_size_t refs;
+  tr_cache_options options;
+  tr_entries entries;
+  tr_table flights;
+  tr_flight *loading; /* every flight, listed or not */
+  tr_cache_stats stats;
+  tr_user *users;
+  tr_who *names;
+  tr_cache *prev, *next; /* all caches of the process */
+  char *name, *tier;     /* or NULL */
+};
+
+/* Makes a flight's result not kept, and its key free to be loaded anew. The
+** cache's lock is held. */
+void tr_flight_disown(tr_cache *cache, tr_flight *f);
+
+#endif

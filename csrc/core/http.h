@@ -1,0 +1,21 @@
+/* What URLs, statuses and libcurl's codes mean, for those who read errors. */
+#ifndef TR_HTTP_H
+#define TR_HTTP_H
+
+#include <curl/curl.h>
+
+#include "theaterref.h"
+
+/* A copy of the URL without "user:password@", for messages; or NULL. */
+char *tr_url_without_credentials(const char *url);
+
+/* Whether two URLs have the same scheme, host and port. */
+bool tr_url_same_origin(const char *a, const char *b);
+
+/* The kind of error that a failed transfer is. */
+tr_kind tr_kind_of_curl(CURLcode code);
+
+/* The phrase RFC 9110 gives a status; HTTP/2 sends none. Static storage. */
+const char *tr_reason_phrase(long status);
+
+#endif

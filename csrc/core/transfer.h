@@ -1,0 +1,54 @@
+/*
+** One fetch, from its options to its result: attempts, redirects, resuming.
+** The engine (fetch.c) runs the attempts and knows nothing of HTTP.
+*/
+#ifndef TR_TRANSFER_H
+#define TR_TRANSFER_H
+
+#include <curl/curl.h>
+
+#include "blob.h"
+#include "future.h"
+
+typedef struct tr_transfer {
+  struct tr_transfer *prev, *next; /* the engine's */
+  tr_future *future;               /* held */
+  CURL *easy;
+  double not_before; /* a tr_now() moment; the next attempt waits for it */
+  bool resting;      /* between attempts: not in the multi handle */
+
+  char *url;   /* where we are now, after redirects */
+  char *shown; /* the URL asked for, without user and password */
+  struct curl_slist *headers;  /* of this attempt */
+  struct curl_slist *callers;  /* the caller's; not sent to another origin */
+  tr_buffer body;
+  tr_freshness freshness;  /* of the response so far, to resume by */
+  tr_blob *known;          /* what a 304 means; retained, or NULL */
+  tr_freshness known_freshness;
+  char digest[TR_HEX_MAX]; /* what the body must have, or empty */
+  size_t max_bytes, discarded;
+  double deadline;
+  int redirects_left, retries_left, attempts;
+  bool answered;  /* the attempt's response has begun its body */
+  bool resuming;  /* the attempt asks for what comes after 'body' */
+  bool too_large, no_memory;
+  char why[CURL_ERROR_SIZE];
+} tr_transfer;
+
+/* A transfer for 'future' with its handle configured. Takes the handle, on
+** failure too. NULL with the error. */
+tr_transfer *tr_transfer_new(tr_future *future, const char *url,
+                             const tr_fetch_options *options, CURL *easy,
+                             tr_error *error);
+
+/* Frees all but the handle. */
+void tr_transfer_free(tr_transfer *t);
+
+/*
+** An attempt has ended with 'code'. False: there is to be another, from
+** 'not_before' on. True: it is over, with a blob (the caller's) or an error.
+*/
+bool tr_transfer_over(tr_transfer *t, CURLcode code, tr_blob **blob,
+                      tr_error *error);
+
+#endif

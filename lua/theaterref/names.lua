@@ -1,0 +1,55 @@
+--- Names of options and rules, and the nearest one to a typing mistake.
+-- @module theaterref.names
+local M = {}
+
+-- How many characters must change to make one name the other (Levenshtein).
+local function distance(a, b)
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and 0 or 1
+      diagonal, row[j] = row[j], math.min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
+    end
+  end
+  return row[#b]
+end
+
+--- A set of names.
+-- @tparam table list
+-- @treturn table
+function M.set(list)
+  local set = {}
+  for _, name in ipairs(list) do set[name] = true end
+  return set
+end
+
+--- `" (did you mean 'timeout'?)"`, or nothing where no known name is near.
+-- @param name what was written
+-- @tparam table known a table with the known names as its keys
+-- @treturn string
+function M.suggestion(name, known)
+  local best, nearest = 1 + #tostring(name) // 3, nil
+  for candidate in pairs(known) do
+    local d = distance(tostring(name):sub(1, 64), candidate)
+    if d < best or d == best and (not nearest or candidate < nearest) then best, nearest = d, candidate end
+  end
+  return nearest and " (did you mean '" .. nearest .. "'?)" or ""
+end
+
+--- Raises when a table has a name that is not known.
+-- @tparam table options
+-- @tparam table known a table with the known names as its keys
+-- @tparam string what such as `"cache option"`
+-- @tparam integer level whom to blame, as for `error`
+function M.check(options, known, what, level)
+  for name in pairs(options) do
+    if not known[name] then
+      error(("there is no %s '%s'%s"):format(what, tostring(name), M.suggestion(name, known)), level + 1)
+    end
+  end
+end
+
+return M
