@@ -3,17 +3,14 @@
 #   make            build into build/
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
-#   make bench      the benchmarks, as tables of ratios
 #   make lint       luacheck, and the C with every warning by gcc and clang
 #   make env        shell lines that make the build tree usable: eval "$(make -s env)"
-#   make install    PREFIX=/usr/local DESTDIR=
 #
 # SAN=address,undefined or SAN=thread builds and tests with sanitizers, in a
 # tree of its own.
 
 LUA      ?= lua5.4
 CC       ?= cc
-PREFIX   ?= /usr/local
 comma    := ,
 BUILD    := build$(if $(SAN),/$(subst $(comma),-,$(SAN)))
 LUA_VERSION := 5.4
@@ -39,11 +36,11 @@ OBJECTS  := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(CORE) $(BINDING))
 MODULE   := $(BUILD)/lib/theaterref/core.so
 THREADS  := $(BUILD)/spec/threads.so
 
-.PHONY: all demo test bench lint env install clean help deps-build deps-demo deps-test deps-lint
+.PHONY: all demo test lint env clean help deps-build deps-demo deps-test deps-lint
 all: $(MODULE)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -14
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 
 $(BUILD)/obj/%.o: csrc/%.c
 	@mkdir -p $(@D)
@@ -73,7 +70,7 @@ $(BUILD)/spec/lua: spec/support/lua.c
 DEPS_BUILD := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev \
               libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates
 DEPS_DEMO  := $(DEPS_BUILD) nginx-light openssl wabt
-DEPS_TEST  := $(DEPS_DEMO) lua-busted strace
+DEPS_TEST  := $(DEPS_DEMO) lua-busted lua-luv lua-cqueues strace
 DEPS_LINT  := $(DEPS_BUILD) lua-check clang
 
 # Installs the packages of a list that are missing, and says so.

@@ -160,8 +160,9 @@ typedef struct tr_fetch_options {
   size_t max_bytes;       /* of the decoded body; 1 GiB */
   int max_redirects;      /* 10, as reqwest and browsers allow or more */
   int retries;            /* after a failure that may pass; 2 */
-  long max_host_connections; /* of the process, from now on; 32. 0: as is */
-  long max_connections;      /* the same for all hosts together; 128 */
+  int max_host_connections; /* transfers under way to one host at a time, for
+                               the process from now on; 32. 0: as it is */
+  int max_connections;      /* the same for all hosts together; 128 */
   const char *ca_file;    /* PEM bundle; NULL: the system's */
   const char *client_cert; /* PEM file; NULL: none */
   const char *client_key;  /* PEM file; NULL: in client_cert */

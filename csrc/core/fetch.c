@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "error.h"
 #include "transfer.h"
@@ -25,17 +26,27 @@ enum {
   MAX_SLEEP_MS = 1000
 };
 
+/* A host and port that transfers are under way to. */
+typedef struct tr_origin {
+  struct tr_origin *next;
+  size_t transfers; /* of it, running or not */
+  size_t running;
+  char name[];
+} tr_origin;
+
 static struct engine {
-  pthread_mutex_t lock; /* guards all but 'active', which is the driver's */
+  pthread_mutex_t lock; /* guards all but from 'active' to 'resting',
+                           which are the driver's */
   pthread_cond_t work;  /* tells the thread that it is its turn */
   CURLM *multi;
   bool driven, stopping, has_thread;
   pthread_t thread;
-  long max_host_connections, max_connections;
+  size_t max_host_connections, max_connections;
   size_t pending; /* transfers not finished yet */
   tr_transfer *incoming, **incoming_end;
-  tr_transfer *active;
-  size_t resting; /* of the active ones; the driver's as well */
+  tr_transfer *active, *active_last;
+  tr_origin *origins;
+  size_t running, resting; /* of the active ones */
   CURL *spare[SPARE_HANDLES];
   int spares;
   atomic_bool some_unwanted;
@@ -55,12 +66,62 @@ static bool spare_handle(CURL *easy) {
   return room;
 }
 
+/*
+** The bounds on connections are kept by not starting more transfers at once:
+** libcurl's own bounds park transfers in a queue that it can forget to look
+** at when connections close (seen in 7.88). With HTTP/2 they share
+** connections, so there are fewer of those. A transfer counts for the origin
+** it was asked of, wherever redirects lead it.
+*/
+static bool join_origin(tr_transfer *t) {
+  const char *host = strstr(t->shown, "://") + 3;
+  size_t len = strcspn(host, "/?#");
+  tr_origin *origin = engine.origins;
+  while (origin != NULL && (strncasecmp(origin->name, host, len) != 0 ||
+                            origin->name[len] != '\0'))
+    origin = origin->next;
+  if (origin == NULL) {
+    origin = calloc(1, sizeof *origin + len + 1);
+    if (origin == NULL)
+      return false;
+    memcpy(origin->name, host, len);
+    origin->next = engine.origins;
+    engine.origins = origin;
+  }
+  origin->transfers++;
+  t->origin = origin;
+  return true;
+}
+
+static void leave_origin(tr_transfer *t) {
+  tr_origin **link = &engine.origins;
+  if (t->origin == NULL || --t->origin->transfers > 0)
+    return;
+  while (*link != t->origin)
+    link = &(*link)->next;
+  *link = t->origin->next;
+  free(t->origin);
+}
+
+static bool has_room(const tr_transfer *t, size_t per_origin, size_t all) {
+  return t->origin->running < per_origin && engine.running < all;
+}
+
+static void stop_running(tr_transfer *t) {
+  engine.running--;
+  t->origin->running--;
+}
+
 /* Gives the future its result and forgets the transfer. Driver only. */
 static void finish(tr_transfer *t, tr_blob *blob, const tr_error *error) {
   bool spared;
   *(t->prev != NULL ? &t->prev->next : &engine.active) = t->next;
-  if (t->next != NULL)
-    t->next->prev = t->prev;
+  *(t->next != NULL ? &t->next->prev : &engine.active_last) = t->prev;
+  if (t->resting)
+    engine.resting--;
+  else
+    stop_running(t);
+  leave_origin(t);
   curl_easy_reset(t->easy);
   pthread_mutex_lock(&engine.lock);
   /* A handle that failed may hold on to what it had: it is not used again. */
@@ -84,7 +145,6 @@ static void finish(tr_transfer *t, tr_blob *blob, const tr_error *error) {
 /* Hands a transfer's next attempt to libcurl. Driver only. */
 static void begin_attempt(tr_transfer *t) {
   tr_error error;
-  t->resting = false;
   if (curl_multi_add_handle(engine.multi, t->easy) == CURLM_OK)
     return;
   tr_error_nomem(&error);
@@ -101,57 +161,83 @@ static void on_done(tr_transfer *t, CURLcode code) {
   } else if (t->not_before <= tr_now()) {
     begin_attempt(t);
   } else {
+    stop_running(t);
     t->resting = true;
     engine.resting++;
   }
 }
 
-/* Begins the attempts whose time has come. Returns seconds to the next. */
+/* Its time is up before its turn came. */
+static void give_up_waiting(tr_transfer *t) {
+  tr_error error;
+  tr_error_set(&error, TR_TIMEOUT,
+               "Failed to fetch from %s: no turn in time; %zu other transfers "
+               "are under way (max_host_connections, max_connections)",
+               t->shown, engine.running);
+  finish(t, NULL, &error);
+}
+
+/* Begins the attempts whose time has come, the longest waiting first, as far
+** as there is room. Returns seconds to the next. */
 static double wake_resting(void) {
   double now, soonest = MAX_SLEEP_MS / 1000.0;
+  size_t per_origin, all;
   tr_transfer *t, *next;
   if (engine.resting == 0)
     return soonest;
+  pthread_mutex_lock(&engine.lock);
+  per_origin = engine.max_host_connections;
+  all = engine.max_connections;
+  pthread_mutex_unlock(&engine.lock);
   now = tr_now();
   for (t = engine.active; t != NULL; t = next) {
     next = t->next;
-    if (t->resting && t->not_before <= now) {
+    if (!t->resting)
+      continue;
+    if (t->not_before > now) {
+      soonest = fmin(soonest, t->not_before - now);
+    } else if (now >= t->deadline) {
+      give_up_waiting(t);
+    } else if (has_room(t, per_origin, all)) {
       engine.resting--;
+      t->resting = false;
+      engine.running++;
+      t->origin->running++;
       begin_attempt(t);
-    } else if (t->resting && t->not_before - now < soonest) {
-      soonest = t->not_before - now;
+    } else {
+      soonest = fmin(soonest, t->deadline - now);
     }
   }
-  return soonest;
+  return fmax(soonest, 0);
 }
 
+/* Takes in what was submitted; it begins when there is room. */
 static void adopt_incoming(void) {
+  tr_error error;
   tr_transfer *t, *next;
   pthread_mutex_lock(&engine.lock);
-  curl_multi_setopt(engine.multi, CURLMOPT_MAX_HOST_CONNECTIONS,
-                    engine.max_host_connections);
-  curl_multi_setopt(engine.multi, CURLMOPT_MAX_TOTAL_CONNECTIONS,
-                    engine.max_connections);
   t = engine.incoming;
   engine.incoming = NULL;
   engine.incoming_end = &engine.incoming;
   pthread_mutex_unlock(&engine.lock);
   for (; t != NULL; t = next) {
     next = t->next;
-    t->prev = NULL;
-    t->next = engine.active;
-    if (t->next != NULL)
-      t->next->prev = t;
-    engine.active = t;
-    begin_attempt(t);
+    t->next = NULL;
+    t->prev = engine.active_last;
+    *(t->prev != NULL ? &t->prev->next : &engine.active) = t;
+    engine.active_last = t;
+    t->resting = true;
+    engine.resting++;
+    if (!join_origin(t)) {
+      tr_error_nomem(&error);
+      finish(t, NULL, &error);
+    }
   }
 }
 
 /* Ends a transfer without a result. */
 static void drop(tr_transfer *t) {
-  if (t->resting)
-    engine.resting--;
-  else
+  if (!t->resting)
     curl_multi_remove_handle(engine.multi, t->easy);
   finish(t, NULL, NULL);
 }
@@ -174,6 +260,7 @@ static double pump(void) {
   int running, left;
   adopt_incoming();
   drop_unwanted();
+  wake_resting();
   curl_multi_perform(engine.multi, &running);
   while ((message = curl_multi_info_read(engine.multi, &left)) != NULL) {
     tr_transfer *t = NULL;
@@ -314,8 +401,9 @@ static void in_child(void) {
   inherited = engine;
   engine.multi = NULL;
   engine.driven = engine.stopping = engine.has_thread = false;
-  engine.pending = engine.resting = 0;
-  engine.incoming = engine.active = NULL;
+  engine.pending = engine.running = engine.resting = 0;
+  engine.incoming = engine.active = engine.active_last = NULL;
+  engine.origins = NULL;
   engine.incoming_end = &engine.incoming;
   engine.spares = 0;
   pthread_cond_init(&engine.work, NULL);
@@ -358,9 +446,9 @@ static bool submit(tr_transfer *t, const tr_fetch_options *o) {
   open = !engine.stopping && engine.multi != NULL;
   if (open) {
     if (o->max_host_connections > 0)
-      engine.max_host_connections = o->max_host_connections;
+      engine.max_host_connections = (size_t)o->max_host_connections;
     if (o->max_connections > 0)
-      engine.max_connections = o->max_connections;
+      engine.max_connections = (size_t)o->max_connections;
     *engine.incoming_end = t;
     engine.incoming_end = &t->next;
     engine.pending++;
@@ -376,6 +464,12 @@ bool tr_fetch(tr_future *future, const char *url,
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   tr_transfer *t;
   pthread_once(&once, init_once);
+  if (!curl_strnequal(url, "http://", 7) &&
+      !curl_strnequal(url, "https://", 8)) {
+    tr_error_set(error, TR_INVALID_REFERENCE,
+                 "Failed to fetch from %s: neither http nor https", url);
+    return false;
+  }
   t = tr_transfer_new(future, url, options, curl_ready ? take_handle() : NULL,
                       error);
   if (t == NULL)

@@ -45,7 +45,6 @@ tr_kind tr_kind_of_curl(CURLcode code) {
   case CURLE_FILESIZE_EXCEEDED:
     return TR_TOO_LARGE;
   case CURLE_URL_MALFORMAT:
-  case CURLE_UNSUPPORTED_PROTOCOL:
     return TR_INVALID_REFERENCE;
   case CURLE_OUT_OF_MEMORY:
     return TR_IO;

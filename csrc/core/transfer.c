@@ -21,7 +21,9 @@ enum {
   /* How much of an error's body is read, to keep its connection alive. */
   ERROR_BODY = 64 * 1024,
   /* libcurl's reads; its default of 16 KiB costs a third of the bandwidth. */
-  READ_BUFFER = 128 * 1024
+  READ_BUFFER = 128 * 1024,
+  /* Of one response. libcurl bounds a line, and older ones not their sum. */
+  MAX_HEADERS = 256 * 1024
 };
 
 /* The first retry comes after about this; each further one after twice as
@@ -96,7 +98,8 @@ static bool make_headers(tr_transfer *t) {
 /* Points the handle at 't->url', with what is left of the time. */
 static bool aim(tr_transfer *t) {
   t->answered = false;
-  t->discarded = 0;
+  t->discarded = t->header_bytes = 0;
+  t->misfit = t->headed = false;
   t->why[0] = '\0';
   if (!t->resuming) {
     t->body.len = 0;
@@ -115,6 +118,7 @@ static bool aim(tr_transfer *t) {
 }
 
 static size_t on_body(char *data, size_t size, size_t count, void *context);
+static size_t on_header(char *data, size_t size, size_t count, void *context);
 
 /* Sets what is the same for every attempt, and returns the first failure. */
 static CURLcode configure(tr_transfer *t, const tr_fetch_options *o) {
@@ -134,9 +138,12 @@ static CURLcode configure(tr_transfer *t, const tr_fetch_options *o) {
   SET(CURLOPT_PROTOCOLS_STR, "http,https");
   SET(CURLOPT_WRITEFUNCTION, on_body);
   SET(CURLOPT_WRITEDATA, t);
+  SET(CURLOPT_HEADERFUNCTION, on_header);
+  SET(CURLOPT_HEADERDATA, t);
   SET(CURLOPT_ERRORBUFFER, t->why);
   SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
-  SET(CURLOPT_PIPEWAIT, 1L); /* rather a stream than a new connection */
+  /* Rather a stream than a new connection, where there may be streams. */
+  SET(CURLOPT_PIPEWAIT, curl_strnequal(t->url, "https", 5) ? 1L : 0L);
   SET(CURLOPT_MAXFILESIZE_LARGE, limit);
   SET(CURLOPT_USERAGENT,
       o->user_agent != NULL ? o->user_agent : "theaterref/" TR_VERSION);
@@ -260,33 +267,49 @@ static long status_of(const tr_transfer *t) {
 
 static bool is_success(long status) { return status >= 200 && status <= 299; }
 
-/* The first bytes of a response's body: what do they belong to? */
-static void on_answer(tr_transfer *t, size_t *announced) {
+/* The first bytes of a response's body: what do they belong to? False: to
+** nothing we have. */
+static bool on_answer(tr_transfer *t) {
   curl_off_t length = -1;
+  size_t announced;
+  if (t->resuming && status_of(t) == 206 && !continues(t))
+    return false;
   t->answered = true;
-  if (!t->resuming || status_of(t) != 206 || !continues(t))
+  if (!t->resuming || status_of(t) != 206)
     t->body.len = 0;
   curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
-  *announced = length > 0 ? (size_t)length : 0;
+  announced = length > 0 ? (size_t)length : 0;
   copy_header(t, "ETag", t->freshness.etag);
   copy_header(t, "Last-Modified", t->freshness.last_modified);
-  if (*announced > 0) /* exact, so that a body takes no more than its size */
-    tr_buffer_reserve(&t->body, *announced < TRUSTED_LENGTH
-                                    ? *announced
+  if (announced > 0) /* exact, so that a body takes no more than its size */
+    tr_buffer_reserve(&t->body, announced < TRUSTED_LENGTH
+                                    ? announced
                                     : (size_t)TRUSTED_LENGTH);
   tr_future_set_progress(t->future, t->body.len,
-                         *announced > 0 ? t->body.len + *announced : 0);
+                         announced > 0 ? t->body.len + announced : 0);
+  return true;
+}
+
+static size_t on_header(char *data, size_t size, size_t count,
+                        void *context) {
+  tr_transfer *t = context;
+  if (data[0] == '\r' || data[0] == '\n') /* an interim answer has one too */
+    t->headed = status_of(t) >= 200;
+  t->header_bytes += size * count;
+  return t->header_bytes <= MAX_HEADERS ? size * count : 0;
 }
 
 static size_t on_body(char *data, size_t size, size_t count, void *context) {
   tr_transfer *t = context;
-  size_t n = size * count, announced; /* curl gives size 1 */
+  size_t n = size * count; /* curl gives size 1 */
   if (!is_success(status_of(t))) {
     t->discarded += n;
     return t->discarded <= ERROR_BODY ? n : 0;
   }
-  if (!t->answered)
-    on_answer(t, &announced);
+  if (!t->answered && !on_answer(t)) {
+    t->misfit = true;
+    return 0;
+  }
   if (n > t->max_bytes || t->body.len > t->max_bytes - n) {
     t->too_large = true;
     return 0;
@@ -310,6 +333,11 @@ static void explain(const tr_transfer *t, CURLcode code, tr_error *error) {
     snprintf(tries, sizeof tries, " (after %d attempts)", t->attempts);
   if (t->no_memory)
     tr_error_nomem(error);
+  else if (t->header_bytes > MAX_HEADERS || /* a line that libcurl refuses: */
+           (code == CURLE_OUT_OF_MEMORY && !t->headed))
+    tr_error_set(error, TR_TOO_LARGE,
+                 "Failed to fetch from %s: more than 100 KiB in a header, or "
+                 "%d KiB in all", t->shown, MAX_HEADERS / 1024);
   else if (t->too_large || kind == TR_TOO_LARGE)
     tr_error_set(error, TR_TOO_LARGE,
                  "Failed to read response body from %s: larger than the limit "
@@ -481,6 +509,8 @@ bool tr_transfer_over(tr_transfer *t, CURLcode code, tr_blob **blob,
   char *location = NULL;
   long status = status_of(t);
   *blob = NULL;
+  if (code == CURLE_OK && !t->headed)
+    code = CURLE_PARTIAL_FILE; /* libcurl takes half a header for a whole */
   if (code == CURLE_WRITE_ERROR && t->discarded > ERROR_BODY)
     code = CURLE_OK; /* its status is all we wanted */
   curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &location);
@@ -491,8 +521,8 @@ bool tr_transfer_over(tr_transfer *t, CURLcode code, tr_blob **blob,
     *blob = tr_blob_retain(t->known);
     return true;
   }
-  if (code == CURLE_OK && status == 416 && t->resuming) {
-    t->resuming = false; /* there is nothing after what we have: start over */
+  if (t->resuming && (t->misfit || (code == CURLE_OK && status == 416))) {
+    t->resuming = false; /* there is no rest to what we have: start over */
     t->not_before = 0;
     if (aim(t))
       return false;

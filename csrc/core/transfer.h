@@ -15,7 +15,8 @@ typedef struct tr_transfer {
   tr_future *future;               /* held */
   CURL *easy;
   double not_before; /* a tr_now() moment; the next attempt waits for it */
-  bool resting;      /* between attempts: not in the multi handle */
+  bool resting;      /* waits for its turn: not in the multi handle */
+  struct tr_origin *origin; /* the engine's: whom it counts for */
 
   char *url;   /* where we are now, after redirects */
   char *shown; /* the URL asked for, without user and password */
@@ -26,11 +27,13 @@ typedef struct tr_transfer {
   tr_blob *known;          /* what a 304 means; retained, or NULL */
   tr_freshness known_freshness;
   char digest[TR_HEX_MAX]; /* what the body must have, or empty */
-  size_t max_bytes, discarded;
+  size_t max_bytes, discarded, header_bytes;
   double deadline;
   int redirects_left, retries_left, attempts;
   bool answered;  /* the attempt's response has begun its body */
   bool resuming;  /* the attempt asks for what comes after 'body' */
+  bool headed; /* the blank line after the headers has come */
+  bool misfit; /* the part that came is not the one asked for */
   bool too_large, no_memory;
   char why[CURL_ERROR_SIZE];
 } tr_transfer;

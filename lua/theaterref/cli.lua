@@ -6,8 +6,11 @@
 local argparse = require "argparse"
 local cjson = require "cjson"
 local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local home = require "theaterref.home"
 local manifests = require "theaterref.manifest"
 local theaterref = require "theaterref"
+local tiers = require "theaterref.tier"
 
 local M = {}
 
@@ -65,10 +68,29 @@ end
 
 local commands = {}
 
+-- Waits for a future; on a terminal, with a bar that goes when it is done.
+local function wait_with_bar(future)
+  if not core.is_terminal(2) then return future:wait() end
+  local shown = false
+  while true do
+    local blob, err = future:wait(0.2)
+    local received, total = future:progress()
+    if future:done() and (blob or err.kind ~= "timeout") then
+      if shown then io.stderr:write("\r\27[K") end
+      return blob, err
+    end
+    local bar = total and ("%s %3d%%"):format(("#"):rep(30 * received // total) .. ("."):rep(30 - 30 * received // total),
+      100 * received // total) or ""
+    io.stderr:write(("\r\27[K%9.1f MiB  %s"):format(received / (1 << 20), bar))
+    shown = true
+  end
+end
+
 function commands.resolve(args)
   local r, err = resolver(args)
-  local blob
-  if r then blob, err = r:resolve(args.reference) end
+  local future, blob
+  if r then future, err = r:start(args.reference) end
+  if future then blob, err = wait_with_bar(future) end
   if not blob then return fail(err) end
   if args.output then
     local ok, why = blob:write(args.output)
@@ -198,6 +220,50 @@ function commands.store(args)
   return err and fail(err) or 0
 end
 
+-- ------------------------------------------------------------------- cache
+
+local cache_commands = {}
+
+local function age(seconds)
+  for _, unit in ipairs { { 86400, "d" }, { 3600, "h" }, { 60, "min" } } do
+    if seconds >= unit[1] then return seconds // unit[1] .. " " .. unit[2] end
+  end
+  return seconds .. " s"
+end
+
+function cache_commands.ls(tier, args)
+  local list = tier:list()
+  if args.json then return to_json(setmetatable(list, core.json_array)) end
+  local lines, bytes = {}, 0
+  for i = #list, 1, -1 do -- what was used last comes first
+    local about = list[i]
+    bytes = bytes + about.bytes
+    lines[#lines + 1] = ("%12d bytes  %8s old  %s"):format(about.bytes, age(os.time() - about.stored),
+      errors.redact(about.reference))
+  end
+  lines[#lines + 1] = ("%12d bytes  in %d entries"):format(bytes, #list)
+  return table.concat(lines, "\n")
+end
+
+function cache_commands.rm(tier, args)
+  if not tier:remove(args.reference) then return nil, "not in this cache: " .. args.reference end
+  return ""
+end
+
+function cache_commands.clear(tier)
+  tier:clear()
+  return ""
+end
+
+function commands.cache(args)
+  local folder, err = home.store_folder(args.id, args.home)
+  if not folder then return fail(err) end
+  local out
+  out, err = cache_commands[args.cache_command](tiers.open(folder, 0), args)
+  if out and out ~= "" then print_line(out) end
+  return err and fail(err) or 0
+end
+
 -- ------------------------------------------------------------- command line
 
 local function make_parser()
@@ -256,6 +322,17 @@ local function make_parser()
   for name, description in pairs { labels = "List labels with their hashes.", ls = "List the hashes of all content.",
     verify = "Check all content and labels." } do
     sub(name, description):flag("--json", "Print JSON.")
+  end
+
+  local cache = parser:command("cache", "Look into a cache's tier on disk, or empty it.",
+    "Example: theaterref cache ls packages-cache")
+  cache:require_command(true)
+  cache:command_target("cache_command")
+  for name, description in pairs { ls = "List what it has.", rm = "Forget one reference.", clear = "Forget everything." } do
+    local command = common(cache:command(name, description))
+    command:argument("id"):description("The id of the store that is the tier.")
+    if name == "ls" then command:flag("--json", "Print JSON.") end
+    if name == "rm" then command:argument("reference") end
   end
   return parser
 end

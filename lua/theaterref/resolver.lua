@@ -233,9 +233,10 @@ function Resolver:start(ref, options)
   if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 2) end
   options = options or {}
   reap(self)
-  local job, err = { ctx = options.ctx or direct, will_wait = options.will_wait }, nil
-  job.target, job.parsed, err = admit(self, ref, job.ctx)
-  if not job.target then return nil, errors.about(err, ref) end
+  local job = { ctx = options.ctx or direct, will_wait = options.will_wait }
+  local target, parsed, err = admit(self, ref, job.ctx)
+  job.target, job.parsed = target, parsed
+  if not target then return nil, errors.about(err, ref) end
   job.cache = options.cache or options.cached and self.cache
   job.terms = (options.ttl or options.revalidate) and { ttl = options.ttl, revalidate = options.revalidate }
   if is_remote(job.parsed) then

@@ -98,6 +98,28 @@ describe("the command", function()
     _, _, status = theaterref "store ls ../x"
     assert.equal(1, status)
   end)
+
+  it("shows and empties a cache's tier on disk", function()
+    local server = helper.misbehaving()
+    local url = server.http .. "/fine"
+    helper.run_ok(("%s -e %s"):format(helper.lua, helper.quote(([[
+      local theaterref = require "theaterref"
+      local cache = theaterref.resource_cache { tier = { store = "packages-cache", home = %q } }
+      assert(theaterref.resolve_reference_cached(%q, cache))
+      assert(theaterref.resolve_reference_cached(%q, cache))]]):format(folder .. "/home", url, url .. "?2"))))
+    server:stop()
+    local out = theaterref "cache ls packages-cache"
+    assert.is_truthy(out:find(url, 1, true))
+    assert.matches("8 bytes  in 2 entries", out)
+    local list = cjson.decode((theaterref "cache ls packages-cache --json"))
+    assert.same({ 2, 4 }, { #list, list[1].bytes })
+    assert.same({ "", "", 0 }, { theaterref("cache rm packages-cache " .. url) })
+    local _, err, status = theaterref("cache rm packages-cache " .. url)
+    assert.matches("not in this cache", err)
+    assert.equal(1, status)
+    assert.same({ "", "", 0 }, { theaterref "cache clear packages-cache" })
+    assert.matches("0 bytes  in 0 entries", (theaterref "cache ls packages-cache"))
+  end)
 end)
 
 describe("the build tree", function()

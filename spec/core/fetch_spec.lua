@@ -197,6 +197,7 @@ describe("fetching over http and https", function()
         local _, err = pending:wait(5)
         assert(err.kind == "cancelled", tostring(err))
         print("child fetched")
+        threads.leave()
       else
         pending:cancel()
         threads.wait()

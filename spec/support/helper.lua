@@ -15,7 +15,7 @@ M.quote = quote
 --- Runs a shell command; returns its output, its errors and its exit status.
 function M.run(command)
   local errors = os.tmpname()
-  local pipe = io.popen("( " .. command .. " ) 2>" .. errors)
+  local pipe = io.popen("timeout 120 sh -c " .. quote(command) .. " 2>" .. errors)
   local out = pipe:read("a")
   local _, how, status = pipe:close()
   local file = io.open(errors)
@@ -132,17 +132,35 @@ http {
     location /packed { gzip on; gzip_types *; gzip_min_length 1; }
     location /empty { return 204; }
   }
+  server { listen unix:%{folder}/socket; }
+  server { listen 127.0.0.1:%{expired} ssl; ssl_certificate %{folder}/expired.pem; ssl_certificate_key %{folder}/server.key; }
+  server { listen 127.0.0.1:%{elsewhere} ssl; ssl_certificate %{folder}/elsewhere.pem; ssl_certificate_key %{folder}/elsewhere.key; }
+  server { listen 127.0.0.1:%{selfsigned} ssl; ssl_certificate %{folder}/self.pem; ssl_certificate_key %{folder}/self.key; }
+  server { listen 127.0.0.1:%{wants} ssl; ssl_certificate %{folder}/server.pem; ssl_certificate_key %{folder}/server.key;
+    ssl_client_certificate %{folder}/ca.pem; ssl_verify_client on;
+    location /who { return 200 "$ssl_client_s_dn"; } }
 }
 ]]
 
---- A certificate authority, and a certificate of its for localhost.
+local key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+
+--- A certificate authority, and certificates of its: a good one for localhost,
+-- one that is past its time, one for another host, one of a client; and one
+-- that nobody signed.
 function M.certificates(folder)
-  M.run_ok(([[cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=spec-ca \
-      -keyout ca.key -out ca.pem 2>/dev/null &&
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout server.key -out server.csr 2>/dev/null &&
-    printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\n' > ext &&
-    openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out server.pem 2>/dev/null]])
-    :format(quote(folder)))
+  local function certificate(name, subject, days, san)
+    return ([[openssl req %s -subj /CN=%s -keyout %s.key -out %s.csr &&
+      printf 'subjectAltName=%s\n' > ext &&
+      openssl x509 -req -in %s.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days %d -extfile ext -out %s.pem]])
+      :format(key, subject, name, name, san, name, days, name)
+  end
+  M.run_ok("{ " .. table.concat({ "cd " .. quote(folder),
+    "openssl req -x509 " .. key .. " -days 2 -subj /CN=spec-ca -keyout ca.key -out ca.pem",
+    "openssl req -x509 " .. key .. " -days 2 -subj /CN=localhost -keyout self.key -out self.pem",
+    certificate("server", "localhost", 2, "DNS:localhost,IP:127.0.0.1"),
+    "openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -days -1 -extfile ext -out expired.pem",
+    certificate("elsewhere", "elsewhere.example", 2, "DNS:elsewhere.example"),
+    certificate("client", "client", 2, "DNS:client") }, " && ") .. "; } 2>/dev/null")
 end
 
 --- nginx on ports of its own, http and https (HTTP/1.1 and HTTP/2), serving
@@ -153,9 +171,12 @@ function M.nginx()
   M.certificates(self.folder)
   self.ca = self.folder .. "/ca.pem"
   for _ = 1, 50 do
-    self.http_port, self.https_port = math.random(20000, 39999), math.random(40000, 59999)
-    M.write(self.folder .. "/nginx.conf", (config:gsub("%%{(%w+)}", {
-      folder = self.folder, http = self.http_port, https = self.https_port })))
+    local port = math.random(10000, 59000)
+    self.http_port, self.https_port = port, port + 1
+    self.bad_ports = { expired = port + 2, elsewhere = port + 3, selfsigned = port + 4, wants = port + 5 }
+    local values = { folder = self.folder, http = port, https = port + 1 }
+    for name, number in pairs(self.bad_ports) do values[name] = number end
+    M.write(self.folder .. "/nginx.conf", (config:gsub("%%{(%w+)}", values)))
     local _, err, status = M.run("nginx -c " .. quote(self.folder .. "/nginx.conf") .. " -e "
       .. quote(self.folder .. "/error.log"))
     if status == 0 then break end -- it has bound its ports when it returns
@@ -165,6 +186,33 @@ function M.nginx()
   self.http = "http://127.0.0.1:" .. self.http_port
   self.https = "https://localhost:" .. self.https_port
   return self
+end
+
+--- The server of spec/support/misbehave.lua; see there for its paths.
+function M.misbehaving()
+  local self = setmetatable({ folder = M.temporary_folder() }, Server)
+  local out = self.folder .. "/out"
+  self.pid = M.run_ok(("lua5.4 %s/spec/support/misbehave.lua >%s 2>&1 & echo $!"):format(M.root, out)):match("%d+")
+  M.eventually(function() return M.exists(out) and M.read(out):find("\n") end)
+  self.port = assert(M.read(out):match("^(%d+)\n"), M.read(out))
+  self.http = "http://127.0.0.1:" .. self.port
+  return self
+end
+
+--- The process id of this process.
+function M.pid()
+  local file = io.open("/proc/self/stat")
+  local pid = file:read("n")
+  file:close()
+  return pid
+end
+
+--- How many files, threads and blobs this process has.
+function M.holdings()
+  local _, files = M.run_ok("ls /proc/" .. M.pid() .. "/fd"):gsub("\n", "\n")
+  local threads = 0
+  for line in io.lines("/proc/self/status") do threads = tonumber(line:match("^Threads:%s*(%d+)")) or threads end
+  return { files = files, threads = threads, blobs = require("theaterref.core").live_blobs() }
 end
 
 function Server:put(name, text)

@@ -21,8 +21,9 @@ local M = {}
 -- * `netrc` (false): take user and password from `~/.netrc`
 -- * `unix_socket`: path of the server's socket, whatever host the URL names
 -- * `user_agent`
--- * `max_host_connections` (32), `max_connections` (128): of the whole process,
---   from now on
+-- * `max_host_connections` (32), `max_connections` (128): transfers at one time
+--   to one host, and in all; of the whole process, from now on. Others wait their
+--   turn
 -- * `revalidate` (false): keep the body in the resolver's cache, but ask the
 --   server each time whether it has changed
 --

@@ -1,0 +1,221 @@
+local helper = require "helper"
+local theaterref = require "theaterref"
+local core = require "theaterref.core"
+
+describe("a cache entry past its ttl", function()
+  local server
+  setup(function() server = helper.misbehaving() end)
+  teardown(function() server:stop() end)
+
+  local function resolver(options)
+    return theaterref.resolver { cache = theaterref.resource_cache(options), retries = 0 }
+  end
+
+  local function count(path) return tonumber(tostring(theaterref.resolve_reference(server.http .. "/count" .. path))) end
+
+  it("is loaded anew", function()
+    local r = resolver { ttl = 0 }
+    assert.equal("version 1", tostring(r:resolve_cached(server.http .. "/new-each-time?a")))
+    assert.equal("version 2", tostring(r:resolve_cached(server.http .. "/new-each-time?a")))
+    assert.equal(1, #r.cache)
+  end)
+
+  it("is the same memory again when its server says that nothing changed", function()
+    local r = resolver { ttl = 0 }
+    local first = r:resolve_cached(server.http .. "/versioned?b")
+    local second, hit = r:resolve_cached(server.http .. "/versioned?b")
+    assert.is_false(hit)
+    assert.is_true(first:same(second))
+    assert.equal(2, count "/versioned?b")
+  end)
+
+  it("is served at once while it is loaded anew in the background", function()
+    local r = resolver { ttl = 0, stale_while_revalidate = 60 }
+    local url = server.http .. "/new-each-time?c"
+    assert.equal("version 1", tostring(r:resolve_cached(url)))
+    local blob, hit = r:resolve_cached(url)
+    assert.equal("version 1", tostring(blob))
+    assert.is_true(hit)
+    helper.eventually(function() return r.cache:stats().loads == 2 end)
+    assert.equal("version 2", tostring(r:resolve_cached(url)))
+    assert.is_true(r.cache:stats().stale >= 2)
+  end)
+
+  it("stands in for a server that fails, for as long as it may", function()
+    local r = resolver { ttl = 0, stale_if_error = 60 }
+    local url = server.http .. "/then-broken?d"
+    assert.equal("good", tostring(r:resolve_cached(url)))
+    assert.equal("good", tostring(r:resolve_cached(url)))
+    assert.equal(2, count "/then-broken?d")
+    assert.same({ 1, 1 }, { r.cache:stats().errors, r.cache:stats().stale })
+    r = resolver { ttl = 0 }
+    url = server.http .. "/then-broken?e"
+    r:resolve_cached(url)
+    assert.equal(503, select(2, r:resolve_cached(url)).status)
+  end)
+
+  it("does not stand in for what its server says is gone", function()
+    local r = resolver { ttl = 0, stale_if_error = 60, stale_while_revalidate = 0 }
+    local url = server.http .. "/then-gone?f"
+    r:resolve_cached(url)
+    assert.equal(410, select(2, r:resolve_cached(url)).status)
+    assert.equal(0, #r.cache)
+  end)
+
+  it("remembers for negative_ttl that there is none", function()
+    local r = resolver { negative_ttl = 60 }
+    for _ = 1, 3 do
+      local _, err = r:resolve_cached(server.http .. "/missing?g")
+      assert.equal(404, err.status)
+    end
+    assert.equal(1, count "/missing?g")
+    assert.equal(0, #r.cache)
+    r.cache:remove(server.http .. "/missing?g")
+    r:resolve_cached(server.http .. "/missing?g")
+    assert.equal(2, count "/missing?g")
+  end)
+
+  it("goes by a claim's own ttl where it names one", function()
+    local r = resolver()
+    local url = server.http .. "/new-each-time?h"
+    r:start(url, { cached = true, ttl = 0 }):wait()
+    assert.equal("version 2", tostring(r:resolve_cached(url)))
+    assert.equal("version 2", tostring(r:resolve_cached(url)))
+  end)
+end)
+
+describe("a cache", function()
+  local function filled(options, names)
+    local cache = theaterref.resource_cache(options)
+    for _, name in ipairs(names) do
+      local _, lead = cache:claim(name)
+      lead:complete(core.blob(name))
+    end
+    return cache
+  end
+
+  it("refreshes an entry for every handle, and keeps its bytes for comparison", function()
+    local name = "refresh-" .. math.random(1 << 40)
+    local one = filled({ name = name }, { "x" })
+    local other = theaterref.resource_cache { name = name }
+    assert.is_truthy(other:get "x")
+    assert.is_true(one:refresh "x")
+    assert.is_nil(other:get "x")
+    assert.equal("lead", (other:claim "x"))
+    assert.is_false(one:refresh "y")
+  end)
+
+  it("never evicts what is pinned", function()
+    local cache = filled({ max_entries = 3 }, { "pinned" })
+    assert.is_true(cache:pin "pinned")
+    assert.is_false(cache:pin "nobody")
+    for i = 1, 50 do
+      local _, lead = cache:claim("k" .. i)
+      lead:complete(core.blob "x")
+    end
+    assert.equal(3, #cache)
+    assert.equal("pinned", tostring(cache:get "pinned"))
+    cache:pin("pinned", false)
+    for i = 51, 60 do -- SIEVE lets go of what is no longer asked for when others are
+      local _, lead = cache:claim("k" .. i)
+      lead:complete(core.blob "x")
+      cache:get("k" .. i)
+    end
+    assert.is_nil(cache:get "pinned")
+  end)
+
+  it("says who asked", function()
+    local name = "who-" .. math.random(1 << 40)
+    local cache = filled({ name = name, who = "spawner" }, { "x" })
+    assert.is_truthy(cache:get "x")
+    theaterref.resource_cache({ name = name, who = "supervisor" }):claim "x"
+    assert.same({ spawner = { hits = 1, misses = 1, coalesced = 0 }, supervisor = { hits = 1, misses = 0, coalesced = 0 } },
+      cache:stats().by)
+  end)
+
+  it("refuses an option that there is not", function()
+    assert.has_error(function() theaterref.resource_cache { maxbytes = 1 } end,
+      "there is no cache option 'maxbytes' (did you mean 'max_bytes'?)")
+  end)
+
+  it("holds 256 MiB at most unless told otherwise", function()
+    local cache = theaterref.resource_cache()
+    local big = core.blob(("x"):rep(100 << 20))
+    for i = 1, 3 do
+      local _, lead = cache:claim("k" .. i)
+      lead:complete(big)
+    end
+    assert.equal(2, #cache)
+    cache = theaterref.resource_cache { max_bytes = 0 }
+    for i = 1, 3 do
+      local _, lead = cache:claim("k" .. i)
+      lead:complete(big)
+    end
+    assert.equal(3, #cache)
+  end)
+end)
+
+describe("a cache's tier on disk", function()
+  local server, folder
+  setup(function() server = helper.misbehaving() end)
+  teardown(function() server:stop() end)
+  before_each(function() folder = helper.temporary_folder() end)
+  after_each(function() helper.remove(folder) end)
+
+  -- A cache without a name is gone with its handle: as good as a restart.
+  local function restarted(options)
+    options = options or {}
+    options.tier = { store = "tier", home = folder, max_bytes = options.tier_bytes }
+    options.tier_bytes = nil
+    return theaterref.resolver { cache = theaterref.resource_cache(options), retries = 0 }
+  end
+
+  local function version(r, query) return tostring((r:resolve_cached(server.http .. "/new-each-time?" .. query))) end
+
+  it("survives a restart", function()
+    assert.equal("version 1", version(restarted(), "t1"))
+    local r = restarted()
+    assert.equal("version 1", version(r, "t1"))
+    assert.equal("version 1", version(r, "t1"))
+  end)
+
+  it("believes nothing that is damaged", function()
+    assert.equal("version 1", version(restarted(), "t2"))
+    helper.run_ok("cd " .. folder .. "/store/tier/data && for f in *; do chmod u+w $f; echo rot > $f; done")
+    assert.equal("version 2", version(restarted(), "t2"))
+  end)
+
+  it("is asked about what is past its ttl, and only then", function()
+    local r = restarted { ttl = 1000 }
+    r:resolve_cached(server.http .. "/versioned?t3")
+    r.cache:refresh(server.http .. "/versioned?t3")
+    r = restarted { ttl = 1000 }
+    local blob = r:resolve_cached(server.http .. "/versioned?t3")
+    assert.equal(64 << 10, #blob)
+    assert.equal("2", tostring(theaterref.resolve_reference(server.http .. "/count/versioned?t3")))
+  end)
+
+  it("forgets what its cache is told to forget", function()
+    local r = restarted()
+    assert.equal("version 1", version(r, "t4"))
+    assert.is_true(r.cache:remove(server.http .. "/new-each-time?t4"))
+    assert.equal("version 2", version(r, "t4"))
+    r.cache:clear()
+    assert.equal("version 3", version(r, "t4"))
+  end)
+
+  it("stays within its bound", function()
+    local r = restarted { tier_bytes = 200 << 10 }
+    for i = 1, 6 do r:resolve_cached(server.http .. "/versioned?t5-" .. i) end
+    local tier = require("theaterref.tier").of(r.cache)
+    assert.is_true(tier:size() <= 200 << 10)
+    assert.is_true(#tier:list() >= 2)
+  end)
+
+  it("is agreed on by all who open the cache by name", function()
+    local name = "tier-" .. math.random(1 << 40)
+    assert(theaterref.resource_cache { name = name, tier = { base_path = folder } })
+    local _, err = theaterref.resource_cache { name = name }
+    assert.matches("tier", err.message)
+  end)
+end)

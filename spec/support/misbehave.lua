@@ -1,0 +1,200 @@
+-- An HTTP server that does what servers do at their worst, by the path asked
+-- for. Run as a process of its own; prints its port, and serves until killed.
+-- GET /count/<path> tells how often a path was asked for; a query makes a path
+-- of its own: /flaky?a and /flaky?b fail on their own.
+local uv = require "luv"
+
+local counts = {}
+local late, most_late = 0, 0
+local body = ("0123456789abcdef"):rep(4096) -- 64 KiB
+
+-- ------------------------------------------------------------------ answers
+
+local function head(status, fields)
+  return "HTTP/1.1 " .. status .. "\r\nConnection: close\r\n" .. (fields or "") .. "\r\n"
+end
+
+local function plain(text, fields, status)
+  return head(status or "200 OK", "Content-Length: " .. #text .. "\r\n" .. (fields or "")) .. text
+end
+
+-- Gzip of zeros, byte for byte as it goes on the wire: one block of the fixed
+-- Huffman code, a zero and then copies of it, 258 at a time, 13 bits for each.
+-- Those come round to a byte's edge after 13 bytes.
+local function bomb()
+  local bits = { 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0 } -- last block, fixed code, literal 0
+  for _ = 1, 16 do
+    for bit in ("1100010100000"):gmatch "." do bits[#bits + 1] = tonumber(bit) end
+  end
+  local bytes = {}
+  for i = 1, #bits - 7, 8 do
+    local byte = 0
+    for j = 0, 7 do byte = byte | bits[i + j] << j end
+    bytes[#bytes + 1] = string.char(byte)
+  end
+  local stream = table.concat(bytes)
+  return "\31\139\8\0\0\0\0\0\0\3" .. stream:sub(1, 2), stream:sub(3, 15):rep(5000)
+end
+
+-- Sends a chunk for as long as there is somebody to send it to, or 'times'.
+local function pour(client, chunk, times, pause)
+  local function on(err)
+    if err or client:is_closing() or times <= 0 then
+      if not client:is_closing() then client:close() end
+      return
+    end
+    times = times - 1
+    if pause then
+      local timer = uv.new_timer()
+      timer:start(pause, 0, function()
+        timer:close()
+        if not client:is_closing() then client:write(chunk, on) end
+      end)
+    else
+      client:write(chunk, on)
+    end
+  end
+  on()
+end
+
+local function finish(client, text)
+  client:write(text, function() if not client:is_closing() then client:close() end end)
+end
+
+-- The first time sends half a body and breaks off.
+local function broken_first(answer)
+  return function(client, request, count)
+    if count == 1 then
+      return finish(client, head("200 OK", "Content-Length: " .. #body .. '\r\nETag: "v1"\r\n') .. body:sub(1, 30000))
+    end
+    return finish(client, answer(tonumber(request:match "[Rr]ange: bytes=(%d+)%-")))
+  end
+end
+
+local function part(from, claimed)
+  local rest = body:sub(from + 1)
+  return plain(rest, ('Content-Range: bytes %d-%d/%d\r\nETag: "v1"\r\n'):format(claimed, #body - 1, #body),
+    "206 Partial Content")
+end
+
+local paths = {
+  ["/fine"] = function(client) finish(client, plain "fine") end,
+  ["/close-at-once"] = function(client) client:close() end,
+  ["/close-amid-headers"] = function(client) finish(client, "HTTP/1.1 200 OK\r\nContent-Le") end,
+  ["/close-amid-body"] = function(client) finish(client, head("200 OK", "Content-Length: 1000\r\n") .. ("x"):rep(100)) end,
+  ["/close-amid-chunk"] = function(client)
+    finish(client, head("200 OK", "Transfer-Encoding: chunked\r\n") .. "64\r\nxxxx")
+  end,
+  ["/more-than-said"] = function(client) finish(client, head("200 OK", "Content-Length: 4\r\n") .. "fine and then some") end,
+  ["/less-than-said"] = function(client) client:write(head("200 OK", "Content-Length: 1000\r\n") .. ("x"):rep(100)) end,
+  ["/endless"] = function(client)
+    client:write(head "200 OK")
+    pour(client, body, math.huge)
+  end,
+  ["/endless-headers"] = function(client)
+    client:write "HTTP/1.1 200 OK\r\n"
+    pour(client, ("X-More: " .. ("y"):rep(1000) .. "\r\n"):rep(100), math.huge)
+  end,
+  ["/drip"] = function(client)
+    client:write(head("200 OK", "Content-Length: 1000\r\n"))
+    pour(client, "x", 1000, 1000)
+  end,
+  ["/never"] = function() end,
+  ["/loop"] = function(client) finish(client, head("302 Found", "Content-Length: 0\r\nLocation: /loop\r\n")) end,
+  ["/to-file"] = function(client) finish(client, head("302 Found", "Content-Length: 0\r\nLocation: file:///etc/passwd\r\n")) end,
+  ["/to-gopher"] = function(client) finish(client, head("302 Found", "Content-Length: 0\r\nLocation: gopher://x/\r\n")) end,
+  ["/flaky"] = function(client, _, count)
+    finish(client, count <= 2 and plain("oh no", "", "500 Internal Server Error") or plain "fine")
+  end,
+  ["/broken"] = function(client) finish(client, plain("oh no", "", "503 Service Unavailable")) end,
+  ["/busy"] = function(client, _, count)
+    finish(client, count == 1 and plain("wait", "Retry-After: 1\r\n", "429 Too Many Requests") or plain "fine")
+  end,
+  ["/busy-for-an-hour"] = function(client) finish(client, plain("", "Retry-After: 3600\r\n", "429 Too Many Requests")) end,
+  ["/wordy-error"] = function(client)
+    client:write(head "404 Not Found")
+    pour(client, body, math.huge)
+  end,
+  ["/bomb"] = function(client)
+    local first, more = bomb()
+    client:write(head("200 OK", "Content-Encoding: gzip\r\n") .. first)
+    pour(client, more, (10 << 30) // (8 * 258 * 5000) + 1)
+  end,
+  ["/bad-gzip"] = function(client) finish(client, plain(("not gzip"):rep(10), "Content-Encoding: gzip\r\n")) end,
+  ["/bad-chunks"] = function(client) finish(client, head("200 OK", "Transfer-Encoding: chunked\r\n") .. "zz\r\nfine\r\n0\r\n\r\n") end,
+  ["/huge-chunk"] = function(client)
+    finish(client, head("200 OK", "Transfer-Encoding: chunked\r\n") .. "FFFFFFFFFFFFFFFFF\r\nfine\r\n")
+  end,
+  ["/huge-header"] = function(client) finish(client, plain("fine", "X-Huge: " .. ("y"):rep(1 << 20) .. "\r\n")) end,
+  ["/nul-in-header"] = function(client) finish(client, plain("fine", "X-Nul: a\0b\r\n")) end,
+  ["/no-http"] = function(client) finish(client, "SSH-2.0-OpenSSH_9.2\r\n") end,
+  ["/huge-length"] = function(client) client:write(head("200 OK", "Content-Length: 99999999999999\r\n") .. "x") end,
+  ["/odd-length"] = function(client) finish(client, head("200 OK", "Content-Length: -5\r\n") .. "fine") end,
+  ["/resumes"] = broken_first(function(from) return part(from, from) end),
+  ["/ignores-range"] = broken_first(function() return plain(body, 'ETag: "v1"\r\n') end),
+  ["/changes"] = broken_first(function() return plain("changed meanwhile", 'ETag: "v2"\r\n') end),
+  ["/wrong-part"] = broken_first(function(from) return from and part(from + 7, from + 7) or plain(body) end),
+  ["/no-rest"] = broken_first(function(from)
+    return from and plain("", "", "416 Range Not Satisfiable") or plain(body)
+  end),
+  ["/unasked-part"] = function(client) finish(client, part(10, 10)) end,
+  ["/versioned"] = function(client, request)
+    local same = request:find('[Ii]f%-[Nn]one%-[Mm]atch: "v1"')
+    finish(client, same and head("304 Not Modified", 'ETag: "v1"\r\n') or plain(body, 'ETag: "v1"\r\n'))
+  end,
+  ["/new-each-time"] = function(client, _, count) finish(client, plain("version " .. count, 'ETag: "' .. count .. '"\r\n')) end,
+  ["/then-broken"] = function(client, _, count)
+    finish(client, count == 1 and plain("good") or plain("", "", "503 Service Unavailable"))
+  end,
+  ["/then-gone"] = function(client, _, count) finish(client, count == 1 and plain("good") or plain("", "", "410 Gone")) end,
+  ["/late"] = function(client, _, count)
+    late, most_late = late + 1, math.max(most_late, late + 1)
+    local timer = uv.new_timer()
+    timer:start(50, 0, function()
+      timer:close()
+      late = late - 1
+      finish(client, plain("late " .. count))
+    end)
+  end,
+  -- How many late ones there were at one time.
+  ["/most-late"] = function(client) finish(client, plain(tostring(most_late))) end,
+  ["/echo"] = function(client, request) finish(client, plain(request)) end,
+  ["/missing"] = function(client) finish(client, plain("", "", "404 Not Found")) end,
+}
+
+-- ------------------------------------------------------------------- server
+
+local function answer(client, request)
+  local path = request:match "^%u+ (%S+)" or ""
+  path = path:gsub("^http://[^/]*", "") -- as a proxy is asked
+  local counted = path:match "^/count(/.*)$"
+  if counted then return finish(client, plain(tostring(counts[counted] or 0))) end
+  counts[path] = (counts[path] or 0) + 1
+  local handler = paths[path:match "^[^?]*"] or paths["/missing"]
+  handler(client, request, counts[path])
+end
+
+local function on_connection(listener)
+  local client = uv.new_tcp()
+  listener:accept(client)
+  local request, answered = "", false
+  client:read_start(function(err, data)
+    if err or not data then
+      if not client:is_closing() then client:close() end
+      return
+    end
+    request = request .. data
+    if not answered and request:find("\r\n\r\n", 1, true) then
+      answered = true
+      answer(client, request)
+    end
+  end)
+end
+
+uv.new_signal():start "sigpipe" -- clients hang up on us all the time
+local listener = uv.new_tcp()
+assert(listener:bind("127.0.0.1", 0))
+assert(listener:listen(512, function() on_connection(listener) end))
+io.stdout:write(listener:getsockname().port, "\n")
+io.stdout:flush()
+uv.run()
