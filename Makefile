@@ -3,6 +3,7 @@
 #   make            build into build/
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
+#   make bench      the benchmarks, as tables of ratios; ONLY=fetch or cache
 #   make lint       luacheck, and the C with every warning by gcc and clang
 #   make env        shell lines that make the build tree usable: eval "$(make -s env)"
 #
@@ -36,11 +37,11 @@ OBJECTS  := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(CORE) $(BINDING))
 MODULE   := $(BUILD)/lib/theaterref/core.so
 THREADS  := $(BUILD)/spec/threads.so
 
-.PHONY: all demo test lint env clean help deps-build deps-demo deps-test deps-lint
+.PHONY: all demo test bench lint env clean help deps-build deps-demo deps-test deps-bench deps-lint
 all: $(MODULE)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
 
 $(BUILD)/obj/%.o: csrc/%.c
 	@mkdir -p $(@D)
@@ -71,6 +72,7 @@ DEPS_BUILD := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev
               libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates
 DEPS_DEMO  := $(DEPS_BUILD) nginx-light openssl wabt
 DEPS_TEST  := $(DEPS_DEMO) lua-busted lua-luv lua-cqueues strace
+DEPS_BENCH := $(DEPS_DEMO) nghttp2-client
 DEPS_LINT  := $(DEPS_BUILD) lua-check clang
 
 # Installs the packages of a list that are missing, and says so.
@@ -90,6 +92,8 @@ deps-demo:
 	$(call install_missing,$(DEPS_DEMO))
 deps-test:
 	$(call install_missing,$(DEPS_TEST))
+deps-bench:
+	$(call install_missing,$(DEPS_BENCH))
 deps-lint:
 	$(call install_missing,$(DEPS_LINT))
 
@@ -118,9 +122,20 @@ test: deps-test
 	@$(MAKE) -s --no-print-directory all $(THREADS) $(if $(SAN),$(BUILD)/spec/lua)
 	@$(BUSTED) $(SPECS)
 
+BARE := $(BUILD)/spec/bare.so
+$(BARE): spec/bench/bare.c
+	@mkdir -p $(@D)
+	@echo "  ld  $@"
+	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $< -o $@ $(LDLIBS)
+
+bench: deps-bench
+	@$(MAKE) -s --no-print-directory all $(THREADS) $(BARE)
+	@$(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(CURDIR)/spec/support/?.lua;;" \
+	  $(LUA) spec/bench/bench.lua $(ONLY)
+
 lint: deps-lint
 	luacheck --quiet lua spec examples
-	@for cc in gcc clang; do for f in $(CORE) $(BINDING) $(wildcard spec/support/*.c examples/*.c); do \
+	@for cc in gcc clang; do for f in $(CORE) $(BINDING) $(wildcard spec/support/*.c spec/bench/*.c examples/*.c); do \
 	  $$cc $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -Werror -fsyntax-only $$f || exit 1; done; \
 	  echo "$$cc: no warnings"; done
 

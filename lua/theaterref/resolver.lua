@@ -294,9 +294,11 @@ end
 function Resolver:resolve_all(refs)
   local futures, blobs, failures = {}, {}, {}
   for i, ref in ipairs(refs) do
-    futures[i], failures[i] = self:start(ref, { cached = self.cache ~= nil })
+    futures[i], failures[i] = self:start(ref, { cached = self.cache ~= nil, will_wait = true })
   end
-  for i in ipairs(refs) do
+  -- The last first: whoever waits drives the engine, and while he drives for the
+  -- one that began last most others arrive.
+  for i = #refs, 1, -1 do
     local blob, err = nil, failures[i]
     if futures[i] then blob, err = futures[i]:wait() end
     blobs[i], failures[i] = blob or false, err or false

@@ -1,0 +1,136 @@
+/*
+** What the benchmarks compare with: the same work by the shortest C there is
+** over the same libraries. A Lua module.
+*/
+#include <curl/curl.h>
+#include <lauxlib.h>
+#include <lua.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static size_t keep(char *data, size_t size, size_t n, void *context) {
+  struct {
+    char *data;
+    size_t len, cap;
+  } *body = context;
+  n *= size;
+  if (body->len + n > body->cap) {
+    body->cap = (body->len + n) * 2;
+    body->data = realloc(body->data, body->cap);
+    if (body->data == NULL)
+      abort();
+  }
+  memcpy(body->data + body->len, data, n);
+  body->len += n;
+  return n;
+}
+
+/* fetch(url, ca_file, n) -> seconds of n fetches over one easy handle */
+static int fetch(lua_State *L) {
+  struct {
+    char *data;
+    size_t len, cap;
+  } body = {0};
+  lua_Integer i, n = luaL_checkinteger(L, 3);
+  CURL *easy = curl_easy_init();
+  CURLcode code = CURLE_OK;
+  double started;
+  curl_easy_setopt(easy, CURLOPT_URL, luaL_checkstring(L, 1));
+  curl_easy_setopt(easy, CURLOPT_CAINFO, luaL_checkstring(L, 2));
+  curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, keep);
+  curl_easy_setopt(easy, CURLOPT_WRITEDATA, &body);
+  curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 128L * 1024);
+  curl_easy_perform(easy); /* the connection is not what is measured */
+  started = now();
+  for (i = 0; i < n && code == CURLE_OK; i++) {
+    body.len = 0;
+    code = curl_easy_perform(easy);
+  }
+  lua_pushnumber(L, now() - started);
+  curl_easy_cleanup(easy);
+  free(body.data);
+  return code == CURLE_OK ? 1 : luaL_error(L, "%s", curl_easy_strerror(code));
+}
+
+static int nothing(lua_State *L) {
+  (void)L;
+  return 0;
+}
+
+/* object() -> a userdata whose method 'nothing' does nothing */
+static int object(lua_State *L) {
+  lua_newuserdatauv(L, 8, 0);
+  if (luaL_newmetatable(L, "bare.object")) {
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    lua_pushcfunction(L, nothing);
+    lua_setfield(L, -2, "nothing");
+  }
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+/* A hash table of one bucket's depth behind a read-write lock. */
+static struct {
+  pthread_rwlock_t lock;
+  const char *keys[64];
+  atomic_long uses[64];
+} table = {.lock = PTHREAD_RWLOCK_INITIALIZER};
+
+static const char *const KEY =
+    "https://packages.example.org/actors/worker/1.2.3/component-abc.wasm";
+
+static unsigned hash(const char *s) {
+  unsigned h = 5381;
+  while (*s != '\0')
+    h = h * 33 ^ (unsigned char)*s++;
+  return h % 64;
+}
+
+static void *look_up(void *count) {
+  long i, n = *(long *)count;
+  for (i = 0; i < n; i++) {
+    unsigned slot = hash(KEY);
+    pthread_rwlock_rdlock(&table.lock);
+    if (table.keys[slot] != NULL && strcmp(table.keys[slot], KEY) == 0)
+      atomic_fetch_add(&table.uses[slot], 1);
+    pthread_rwlock_unlock(&table.lock);
+  }
+  return NULL;
+}
+
+/* rwlock(threads, n) -> seconds in which each thread did n look-ups */
+static int rwlock(lua_State *L) {
+  pthread_t threads[8];
+  int i, count = (int)luaL_checkinteger(L, 1);
+  long n = (long)luaL_checkinteger(L, 2);
+  double started;
+  luaL_argcheck(L, count > 0 && count <= 8, 1, "1 to 8");
+  table.keys[hash(KEY)] = KEY;
+  started = now();
+  for (i = 0; i < count; i++)
+    if (pthread_create(&threads[i], NULL, look_up, &n) != 0)
+      abort();
+  for (i = 0; i < count; i++)
+    pthread_join(threads[i], NULL);
+  lua_pushnumber(L, now() - started);
+  return 1;
+}
+
+__attribute__((visibility("default"))) int luaopen_bare(lua_State *L) {
+  static const luaL_Reg functions[] = {{"fetch", fetch},
+                                       {"object", object},
+                                       {"rwlock", rwlock},
+                                       {NULL, NULL}};
+  luaL_newlib(L, functions);
+  return 1;
+}

@@ -1,0 +1,182 @@
+-- The benchmarks: each line is the median of several runs, as a ratio to a
+-- baseline that ran between them. Usage: make bench [ONLY=fetch|cache]
+local bare = require "bare"
+local core = require "theaterref.core"
+local helper = require "helper"
+local theaterref = require "theaterref"
+local threads = require "threads"
+
+local RUNS = 5
+
+local function median(list)
+  table.sort(list)
+  return list[(#list + 1) // 2]
+end
+
+-- Runs both by turns, so that a slow moment of the machine hits both.
+local function compare(ours, theirs)
+  local a, b, c = {}, {}, {}
+  for i = 1, RUNS do
+    collectgarbage()
+    a[i], b[i] = ours(), theirs()
+    c[i] = a[i] / b[i]
+  end
+  return median(a), median(b), median(c)
+end
+
+local function line(work, ours, theirs, ratio, target)
+  print(("| %-44s | %12s | %12s | %8.2f | %10s |"):format(work, ours, theirs, ratio, target))
+end
+
+local function title(text)
+  print(("\n%s\n\n| %-44s | %12s | %12s | %8s | %10s |"):format(text, "work", "ours", "baseline", "ratio", "target"))
+  print("|" .. ("-"):rep(46) .. "|" .. (("-"):rep(14) .. "|"):rep(2) .. ("-"):rep(10) .. "|" .. ("-"):rep(12) .. "|")
+end
+
+local function timed(work)
+  local started = core.now()
+  work()
+  return core.now() - started
+end
+
+local function resident()
+  for text in io.lines("/proc/self/status") do
+    local kib = text:match("^VmRSS:%s*(%d+)")
+    if kib then return tonumber(kib) * 1024 end
+  end
+end
+
+-- ------------------------------------------------------------------- fetch
+
+-- Requests per second of h2load, or nil where it is not installed.
+local function h2load(url, streams)
+  local out = helper.run(("h2load -n 20000 -c 1 -m %d %s 2>/dev/null"):format(streams, url))
+  return tonumber(out:match("([%d.]+) req/s"))
+end
+
+local function bench_fetch()
+  local server = helper.nginx()
+  server:put("small", ("x"):rep(1024))
+  server:put("mib", ("x"):rep(1 << 20))
+  server:put("large", ("x"):rep(8 << 20))
+  local resolver = theaterref.resolver { ca_file = server.ca, max_host_connections = 64 }
+
+  title "Fetching; requests or MB per second, the baseline a bare loop over one reused libcurl handle"
+  local function against_bare(work, url, n, size, target)
+    assert(resolver:resolve(url))
+    local ours, theirs, ratio = compare(function()
+      return timed(function() for _ = 1, n do assert(resolver:resolve(url)) end end)
+    end, function() return bare.fetch(url, server.ca, n) end)
+    local unit = size and "%.0f MB/s" or "%.0f /s"
+    line(work, unit:format((size or 1) * n / ours), unit:format((size or 1) * n / theirs), 1 / ratio, target)
+  end
+  against_bare("HTTPS 1 KiB, one after another", server.https .. "/small", 2000, nil, ">= 0.65")
+  against_bare("HTTP 8 MiB", server.http .. "/large", 40, 8.388608, ">= 0.9")
+  against_bare("HTTPS 8 MiB", server.https .. "/large", 20, 8.388608, ">= 0.9")
+
+  for _, at_once in ipairs { 16, 64 } do
+    local refs = {}
+    for i = 1, at_once do refs[i] = server.https .. "/small" end
+    local rate = h2load(server.https .. "/small", at_once)
+    if rate then
+      local rounds = 4096 // at_once
+      local runs = {}
+      for i = 1, RUNS do
+        runs[i] = rounds * at_once / timed(function()
+          for _ = 1, rounds do
+            local blobs = resolver:resolve_all(refs)
+            for j = 1, at_once do assert(blobs[j]) end
+          end
+        end)
+      end
+      local ours = median(runs)
+      line(("HTTPS 1 KiB, %d at once, against h2load"):format(at_once), ("%.0f /s"):format(ours),
+        ("%.0f /s"):format(rate), ours / rate, ">= 0.4")
+    end
+  end
+
+  local before, refs = resident(), {}
+  for i = 1, 64 do refs[i] = server.http .. "/large?" .. i end
+  local blobs = resolver:resolve_all(refs)
+  line("memory of 64 bodies of 8 MiB", ("%d MiB"):format((resident() - before) >> 20), "512 MiB",
+    (resident() - before) / (512 << 20), "<= 1.2")
+  for i = 1, 64 do assert(#blobs[i] == 8 << 20) end
+  blobs = nil -- luacheck: ignore
+  collectgarbage()
+  collectgarbage()
+  before = resident()
+  for _ = 1, 10000 do assert(resolver:resolve(server.http .. "/mib")) end
+  line("growth over 10,000 fetches of 1 MiB", ("%d MiB"):format((resident() - before) >> 20), "64 MiB",
+    math.max(0, resident() - before) / (64 << 20), "< 1")
+  server:stop()
+end
+
+-- ------------------------------------------------------------------- cache
+
+local KEY = "https://packages.example.org/actors/worker/1.2.3/component-a.wasm"
+
+local function filled(options, count)
+  local cache, blob = theaterref.resource_cache(options), core.blob "bytes"
+  local function put(key)
+    local how, lead = cache:claim(key)
+    if how == "lead" then lead:complete(blob) end
+  end
+  put(KEY)
+  for i = 2, count do put(KEY .. i) end
+  return cache
+end
+
+local HITS = 2000000
+
+local function time_hits(cache)
+  return timed(function() for _ = 1, HITS do cache:get(KEY) end end)
+end
+
+-- Seconds in which so many threads do HITS hits each on one key.
+local function on_threads(count, name)
+  local _, seconds = threads.run(count, ([[
+    local cache = require("theaterref").resource_cache { name = %q }
+    cache:get(%q)
+    return function() for _ = 1, %d do cache:get(%q) end end]]):format(name, KEY, HITS, KEY))
+  return seconds
+end
+
+local function ns(seconds, count) return ("%.1f ns"):format(seconds / (count or HITS) * 1e9) end
+
+local function bench_cache()
+  title "A cached hit, from Lua"
+  local object, cache = bare.object(), filled({}, 1)
+  local ours, theirs, ratio = compare(function() return time_hits(cache) end,
+    function() return timed(function() for _ = 1, HITS do object:nothing() end end) end)
+  line("against a method that does nothing", ns(ours), ns(theirs), ratio, "<= 2.5")
+
+  local name = "bench"
+  local held = filled({ name = name }, 1)
+  ours, theirs, ratio = compare(function() return on_threads(2, name) / (2 * HITS) end,
+    function() return on_threads(1, name) / HITS end)
+  line("throughput of 2 threads against 1", ns(ours, 1), ns(theirs, 1), 1 / ratio, ">= 1.8")
+  ours, theirs, ratio = compare(function() return on_threads(2, name) end, function() return bare.rwlock(2, HITS) end)
+  line("2 threads, against C: rwlock, hash, counter", ns(ours, 2 * HITS), ns(theirs, 2 * HITS), ratio, "< 1")
+  assert(#held == 1)
+
+  local small, large = filled({ max_bytes = 0 }, 100), filled({ max_bytes = 0 }, 1000000)
+  ours, theirs, ratio = compare(function() return time_hits(large) end, function() return time_hits(small) end)
+  line("1,000,000 entries against 100", ns(ours), ns(theirs), ratio, "<= 2")
+  large, small = nil, nil -- luacheck: ignore
+  collectgarbage()
+
+  local server = helper.nginx()
+  server:put("mib", ("x"):rep(1 << 20))
+  threads.run(64, ([[
+    local theaterref = require "theaterref"
+    local cache = theaterref.resource_cache { name = "storm" }
+    return function() assert(#theaterref.resolve_reference_cached(%q, cache) == 1 << 20) end]])
+    :format(server.http .. "/mib"))
+  helper.eventually(function() return server:requests "/mib" > 0 end)
+  line("requests when 64 states miss at once", server:requests "/mib", 1, server:requests "/mib", "1")
+  server:stop()
+end
+
+local only = arg[1]
+if only ~= "cache" then bench_fetch() end
+if only ~= "fetch" then bench_cache() end
