@@ -144,12 +144,16 @@ static int cache_claim(lua_State *L) {
   }
 }
 
+/* The reference, argument 2: a string, not a number that could be one. */
+static const char *checkkey(lua_State *L, size_t *len) {
+  luaL_checktype(L, 2, LUA_TSTRING);
+  return lua_tolstring(L, 2, len);
+}
+
 static int cache_remove(lua_State *L) {
   lcache *c = checkcache(L);
   size_t len;
-  const char *key;
-  luaL_checktype(L, 2, LUA_TSTRING);
-  key = lua_tolstring(L, 2, &len);
+  const char *key = checkkey(L, &len);
   lua_pushboolean(L, tr_cache_remove(c->cache, key, len));
   return 1;
 }
@@ -158,9 +162,7 @@ static int cache_remove(lua_State *L) {
 static int cache_refresh(lua_State *L) {
   lcache *c = checkcache(L);
   size_t len;
-  const char *key;
-  luaL_checktype(L, 2, LUA_TSTRING);
-  key = lua_tolstring(L, 2, &len);
+  const char *key = checkkey(L, &len);
   lua_pushboolean(L, tr_cache_refresh(c->cache, key, len));
   return 1;
 }
@@ -170,9 +172,7 @@ static int cache_pin(lua_State *L) {
   lcache *c = checkcache(L);
   bool pinned = lua_isnone(L, 3) || lua_toboolean(L, 3);
   size_t len;
-  const char *key;
-  luaL_checktype(L, 2, LUA_TSTRING);
-  key = lua_tolstring(L, 2, &len);
+  const char *key = checkkey(L, &len);
   lua_pushboolean(L, tr_cache_pin(c->cache, key, len, pinned));
   return 1;
 }
