@@ -22,15 +22,22 @@ static lcache *checkcache(lua_State *L) {
 }
 
 /*
-** The handle at index 1 if it is one for sure, by the metatable in the
-** function's upvalue: looking it up by name would cost a third of a hit. Else
-** NULL. Leaves the metatable on the stack.
+** The upvalues of 'get': the handle it was used on last, and that one's L1.
+** Comparing an address is all the type check that a handle costs which is
+** used again, and its L1 is at hand.
 */
-static lcache *handle_fast(lua_State *L) {
-  lcache *c = lua_touserdata(L, 1);
-  if (c == NULL || !lua_getmetatable(L, 1) ||
-      !lua_rawequal(L, -1, lua_upvalueindex(1)) || c->cache == NULL)
-    return NULL;
+enum { LAST = lua_upvalueindex(1), LAST_L1 = lua_upvalueindex(2) };
+
+typedef struct last {
+  const lcache *handle; /* NULL once that is closed or collected */
+} last;
+
+/* The handle at index 1, which is the last one from now on. */
+static lcache *use_handle(lua_State *L) {
+  lcache *c = checkcache(L);
+  lua_getiuservalue(L, 1, L1);
+  lua_replace(L, LAST_L1);
+  ((last *)lua_touserdata(L, LAST))->handle = c;
   return c;
 }
 
@@ -46,12 +53,12 @@ static void push_entry(lua_State *L, tr_entry *entry) {
   lua_pop(L, 1);
 }
 
-/* Pushes L1's blob for argument 2 and counts the hit, if it is still good. */
-static bool push_own(lua_State *L, lcache *c) {
+/* Pushes what the L1 at 'index' has for argument 2 and counts the hit, if it
+** is still good. Else false, with something on the stack. */
+static bool push_own(lua_State *L, lcache *c, int index) {
   lblob *b;
-  lua_getiuservalue(L, 1, L1);
   lua_pushvalue(L, 2);
-  lua_rawget(L, -2);
+  lua_rawget(L, index);
   b = lua_touserdata(L, -1);
   if (b == NULL || b->entry == NULL || !tr_entry_fresh(b->entry))
     return false;
@@ -61,17 +68,19 @@ static bool push_own(lua_State *L, lcache *c) {
 
 /* get(reference) -> blob | nil */
 static int cache_get(lua_State *L) {
-  lcache *c = handle_fast(L);
+  lcache *c = lua_touserdata(L, 1);
+  const last *l = lua_touserdata(L, LAST);
   size_t len;
   const char *key;
   tr_entry *entry;
   /* Arguments are checked only past here: each call into Lua is a tenth of a
-  ** hit, and what L1 finds was a good argument. (Without a second argument it
-  ** is the metatable that is not found.) */
-  if (c != NULL && push_own(L, c))
+  ** hit, and what L1 finds was a good argument. */
+  if (c != NULL && c == l->handle && push_own(L, c, LAST_L1))
     return 1;
-  c = checkcache(L);
+  c = use_handle(L);
   luaL_checktype(L, 2, LUA_TSTRING);
+  if (push_own(L, c, LAST_L1))
+    return 1;
   lua_settop(L, 2);
   key = lua_tolstring(L, 2, &len);
   tr_newblob(L);
@@ -109,7 +118,8 @@ static int cache_claim(lua_State *L) {
   lfuture *f;
   luaL_checktype(L, 2, LUA_TSTRING);
   lua_settop(L, 2);
-  if (!terms.revalidate && push_own(L, c)) {
+  lua_getiuservalue(L, 1, L1);
+  if (!terms.revalidate && push_own(L, c, 3)) {
     lua_pushliteral(L, "hit");
     lua_insert(L, -2);
     return 2;
@@ -258,6 +268,9 @@ static int cache_stats(lua_State *L) {
 
 static int cache_gc(lua_State *L) {
   lcache *c = luaL_checkudata(L, 1, TR_CACHE);
+  last *l = lua_touserdata(L, LAST);
+  if (l->handle == c)
+    l->handle = NULL;
   if (c->cache != NULL) {
     tr_cache_detach(c->cache, &c->user);
     tr_cache_release(c->cache);
@@ -309,20 +322,22 @@ static int resource_cache(lua_State *L) {
 
 void tr_open_cache(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"__gc", cache_gc},           {"__close", cache_gc},
       {"__len", cache_len},         {"len", cache_len},
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"pin", cache_pin},
-      {"tier", cache_tier},         {"ttl", cache_ttl},
-      {NULL, NULL}};
-  static const luaL_Reg hot[] = {
-      {"get", cache_get}, {"claim", cache_claim}, {NULL, NULL}};
+      {"claim", cache_claim},       {"tier", cache_tier},
+      {"ttl", cache_ttl},           {NULL, NULL}};
+  static const luaL_Reg with_last[] = {{"get", cache_get},
+                                       {"__gc", cache_gc},
+                                       {"__close", cache_gc},
+                                       {NULL, NULL}};
   static const luaL_Reg functions[] = {{"resource_cache", resource_cache},
                                        {NULL, NULL}};
   tr_newtype(L, TR_CACHE, methods);
-  lua_pushvalue(L, -1);
-  luaL_setfuncs(L, hot, 1);
+  ((last *)lua_newuserdatauv(L, sizeof(last), 0))->handle = NULL;
+  lua_pushnil(L);
+  luaL_setfuncs(L, with_last, 2);
   lua_setfield(L, -2, "cache_methods"); /* cache.lua adds to them */
   luaL_setfuncs(L, functions, 0);
 }
