@@ -130,7 +130,7 @@ $(BARE): spec/bench/bare.c
 
 bench: deps-bench
 	@$(MAKE) -s --no-print-directory all $(THREADS) $(BARE)
-	@$(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(CURDIR)/spec/support/?.lua;;" \
+	@$(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(CURDIR)/spec/support/?.lua;$(CURDIR)/spec/bench/?.lua;;" \
 	  $(LUA) spec/bench/bench.lua $(ONLY)
 
 lint: deps-lint

@@ -169,7 +169,26 @@ local function bench_cache()
     :format(server.http .. "/mib"))
   helper.eventually(function() return server:requests "/mib" > 0 end)
   line("requests when 64 states miss at once", server:requests "/mib", 1, server:requests "/mib", "1")
+
+  server:put("package", ("x"):rep(8 << 20))
+  for _, name in ipairs { "package", "mib" } do
+    server:put(name .. ".toml", ('name = "worker"\npackage = "%s/%s"\nstatic_package = true\n'):format(server.http, name))
+  end
+  -- In a process of its own: this one has memory left over to reuse.
+  local grown = tonumber(helper.run_ok(helper.lua .. " -e " .. helper.quote(([[
+    local function resident() return io.open("/proc/self/statm"):read("n", "n") end
+    local theaterref = require "theaterref"
+    local resolver = theaterref.resolver { cache = theaterref.resource_cache() }
+    assert(resolver:plan(%q)) -- what comes with the first plan is not the holders'
+    local _, before = resident()
+    local plans = {}
+    for i = 1, 100 do plans[i] = assert(resolver:plan(%q)) end
+    local _, after = resident()
+    print((after - before) * 4096)]]):format(server.http .. "/mib.toml", server.http .. "/package.toml"))))
+  line("memory of 100 holders of one 8 MiB package", ("%.1f MiB"):format(grown / (1 << 20)), "9 MiB", grown / (9 << 20),
+    "<= 1")
   server:stop()
+  require("eviction").run()
 end
 
 local only = arg[1]

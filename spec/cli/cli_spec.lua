@@ -25,6 +25,24 @@ describe("the command", function()
     assert.equal("\0asm", helper.read(folder .. "/copy"))
   end)
 
+  it("shows a bar on a terminal while it fetches, and clears it when done", function()
+    local server = helper.nginx()
+    server:put("drip", ("x"):rep(300))
+    local function command(path)
+      return ("THEATER_HOME=%s/home %s %s/lua/bin/theaterref resolve %s%s -o %s/dripped"):format(folder, helper.lua,
+        helper.root, server.http, path, folder)
+    end
+    -- script(1) gives the command a terminal and writes down what it shows
+    local out, _, status = helper.run("script -qec " .. helper.quote(command "/dripping/drip") .. " "
+      .. folder .. "/typescript </dev/null")
+    assert.equal(0, status)
+    assert.matches("0.0 MiB  #[#.]+%s+%d+%%", out)
+    assert.matches("\r\27%[K$", out)
+    assert.equal(300, #helper.read(folder .. "/dripped"))
+    assert.equal("", (helper.run(command "/drip" .. " 2>&1")))
+    server:stop()
+  end)
+
   it("says on stderr what failed, with status 1", function()
     local out, err, status = theaterref "resolve nowhere"
     assert.equal("", out)
