@@ -171,8 +171,8 @@ local function bench_cache()
   line("requests when 64 states miss at once", server:requests "/mib", 1, server:requests "/mib", "1")
 
   server:put("package", ("x"):rep(8 << 20))
-  for _, name in ipairs { "package", "mib" } do
-    server:put(name .. ".toml", ('name = "worker"\npackage = "%s/%s"\nstatic_package = true\n'):format(server.http, name))
+  for _, body in ipairs { "package", "mib" } do
+    server:put(body .. ".toml", ('name = "worker"\npackage = "%s/%s"\nstatic_package = true\n'):format(server.http, body))
   end
   -- In a process of its own: this one has memory left over to reuse.
   local grown = tonumber(helper.run_ok(helper.lua .. " -e " .. helper.quote(([[
