@@ -319,6 +319,7 @@ typedef struct tr_store_options {
   tr_algorithm algorithm; /* names of new content; TR_SHA1 is Theater's */
   tr_verify verify;       /* when a read is checked against its name */
   bool durable;           /* sync what is written before it returns */
+  bool unmapped;          /* read large content rather than map it */
 } tr_store_options;
 
 /*
@@ -338,9 +339,14 @@ TR_API tr_blob *tr_store_get(tr_store *store, const char *hash,
 /* 1, 0, or -1 with the error. */
 TR_API int tr_store_exists(tr_store *store, const char *hash,
                            tr_error *error);
-/* Points a label at content that is there. */
-TR_API bool tr_store_label(tr_store *store, const char *label,
-                           const char *hash, tr_error *error);
+/*
+** Points a label at content that is there; with 'expect', only if the label
+** points at that hash, or if that is "", only if there is no such label.
+** 1 when it was done, 0 when the label was not as expected, or -1.
+*/
+TR_API int tr_store_label(tr_store *store, const char *label,
+                          const char *hash, const char *expect,
+                          tr_error *error);
 /* The hash a label points at: 1, 0 when there is no such label, or -1. */
 TR_API int tr_store_get_label(tr_store *store, const char *label,
                               char hash[TR_HEX_MAX], tr_error *error);
@@ -350,6 +356,24 @@ TR_API int tr_store_get_label(tr_store *store, const char *label,
 */
 TR_API int tr_store_remove_label(tr_store *store, const char *label,
                                  const char *only_if, tr_error *error);
+
+/*
+** A batch: many puts and labels for the price of one sync. Nothing of it is
+** there to see before it is committed, and none of it after a failure of the
+** process. One thread at a time.
+*/
+typedef struct tr_batch tr_batch;
+TR_API tr_batch *tr_batch_begin(tr_store *store, tr_error *error);
+TR_API bool tr_batch_put(tr_batch *batch, const void *data, size_t size,
+                         char hash[TR_HEX_MAX], tr_error *error);
+/* The content may be in the store or in the batch: commit looks for it. */
+TR_API bool tr_batch_label(tr_batch *batch, const char *label,
+                           const char *hash, tr_error *error);
+/* Puts all in place, the labels last. After an error some of it may be in
+** place: what is there is whole. */
+TR_API bool tr_batch_commit(tr_batch *batch, tr_error *error);
+/* Frees a batch; what was not committed never was. */
+TR_API void tr_batch_free(tr_batch *batch);
 
 /* Called for each item of a listing; false stops it. */
 typedef bool (*tr_store_visit)(void *context, const char *name, size_t size);
@@ -369,6 +393,14 @@ TR_API bool tr_store_check(tr_store *store, const char *hash,
 */
 TR_API int tr_store_discard(tr_store *store, const char *hash, double grace,
                             bool dry_run, tr_error *error);
+/* Keeps garbage collectors and movers of labels in all processes waiting until
+** it is unlocked; readers and writers of content are not. -1 with the error,
+** of kind TR_NOT_FOUND where there is no store yet. */
+TR_API int tr_store_lock_all(tr_store *store, tr_error *error);
+TR_API void tr_store_unlock(int lock);
+/* Corrupt content that was set aside in corrupt/, with its size. */
+TR_API bool tr_store_each_set_aside(tr_store *store, tr_store_visit visit,
+                                    void *context, tr_error *error);
 /* Temporaries that crashed writers left, with their size in bytes. */
 TR_API bool tr_store_each_leftover(tr_store *store, tr_store_visit visit,
                                    void *context, tr_error *error);

@@ -9,18 +9,13 @@ typedef struct lstore {
   tr_store *store;
 } lstore;
 
-static tr_store *checkstore(lua_State *L) {
+tr_store *tr_checkstore(lua_State *L) {
   lstore *s = luaL_checkudata(L, 1, TR_STORE);
   luaL_argcheck(L, s->store != NULL, 1, "store is closed");
   return s->store;
 }
 
-/*
-** A name as the C API takes it. A zero byte in it cannot be passed on, and is
-** a fault of the name, not of the program: false with the error.
-*/
-static bool checkname(lua_State *L, int index, const char **name,
-                      tr_error *error) {
+bool tr_checkname(lua_State *L, int index, const char **name, tr_error *error) {
   size_t len;
   luaL_checktype(L, index, LUA_TSTRING);
   *name = lua_tolstring(L, index, &len);
@@ -40,7 +35,7 @@ static int push_flag(lua_State *L, int flag, const tr_error *error) {
 
 /* put(bytes) -> hash */
 static int store_put(lua_State *L) {
-  tr_store *store = checkstore(L);
+  tr_store *store = tr_checkstore(L);
   char hash[TR_HEX_MAX];
   tr_error error;
   size_t len;
@@ -64,41 +59,48 @@ static int push_content(lua_State *L, tr_store *store, const char *hash) {
 
 /* get(hash) -> blob */
 static int store_get(lua_State *L) {
-  tr_store *store = checkstore(L);
+  tr_store *store = tr_checkstore(L);
   const char *hash;
   tr_error error;
-  if (!checkname(L, 2, &hash, &error))
+  if (!tr_checkname(L, 2, &hash, &error))
     return tr_fail_with(L, &error);
   return push_content(L, store, hash);
 }
 
 /* exists(hash) -> boolean */
 static int store_exists(lua_State *L) {
-  tr_store *store = checkstore(L);
+  tr_store *store = tr_checkstore(L);
   const char *hash;
   tr_error error;
-  if (!checkname(L, 2, &hash, &error))
+  if (!tr_checkname(L, 2, &hash, &error))
     return tr_fail_with(L, &error);
   return push_flag(L, tr_store_exists(store, hash, &error), &error);
 }
 
-/* label(name, hash) -> true */
+/* label(name, hash [, { expect = hash | false }]) -> boolean */
 static int store_label(lua_State *L) {
-  tr_store *store = checkstore(L);
-  const char *label, *hash;
+  tr_store *store = tr_checkstore(L);
+  const char *label, *hash, *expect = NULL;
   tr_error error;
-  if (!checkname(L, 2, &label, &error) || !checkname(L, 3, &hash, &error) ||
-      !tr_store_label(store, label, hash, &error))
+  lua_settop(L, 4);
+  if (!lua_isnil(L, 4)) {
+    luaL_checktype(L, 4, LUA_TTABLE);
+    if (lua_getfield(L, 4, "expect") == LUA_TBOOLEAN && !lua_toboolean(L, -1))
+      expect = "";
+    else if (!lua_isnil(L, -1))
+      expect = tr_checkcstring(L, 5);
+  }
+  if (!tr_checkname(L, 2, &label, &error) || !tr_checkname(L, 3, &hash, &error))
     return tr_fail_with(L, &error);
-  lua_pushboolean(L, 1);
-  return 1;
+  return push_flag(L, tr_store_label(store, label, hash, expect, &error),
+                   &error);
 }
 
 /* The hash of the label in argument 2: 1, 0, or -1 with the error. */
 static int get_label(lua_State *L, tr_store *store, char hash[TR_HEX_MAX],
                      tr_error *error) {
   const char *label;
-  if (!checkname(L, 2, &label, error))
+  if (!tr_checkname(L, 2, &label, error))
     return -1;
   return tr_store_get_label(store, label, hash, error);
 }
@@ -107,7 +109,7 @@ static int get_label(lua_State *L, tr_store *store, char hash[TR_HEX_MAX],
 static int store_get_by_label(lua_State *L) {
   char hash[TR_HEX_MAX];
   tr_error error;
-  int found = get_label(L, checkstore(L), hash, &error);
+  int found = get_label(L, tr_checkstore(L), hash, &error);
   if (found < 0)
     return tr_fail_with(L, &error);
   if (found == 0)
@@ -119,7 +121,7 @@ static int store_get_by_label(lua_State *L) {
 
 /* get_content_by_label(name) -> blob; nil alone without such a label */
 static int store_get_content_by_label(lua_State *L) {
-  tr_store *store = checkstore(L);
+  tr_store *store = tr_checkstore(L);
   char hash[TR_HEX_MAX];
   tr_error error;
   int found = get_label(L, store, hash, &error);
@@ -135,20 +137,20 @@ static int store_get_content_by_label(lua_State *L) {
 static int store_label_exists(lua_State *L) {
   char hash[TR_HEX_MAX];
   tr_error error;
-  return push_flag(L, get_label(L, checkstore(L), hash, &error), &error);
+  return push_flag(L, get_label(L, tr_checkstore(L), hash, &error), &error);
 }
 
 /* store_at_label(name, bytes) -> hash */
 static int store_store_at_label(lua_State *L) {
-  tr_store *store = checkstore(L);
+  tr_store *store = tr_checkstore(L);
   char hash[TR_HEX_MAX];
   const char *label, *bytes;
   tr_error error;
   size_t len;
   bytes = tr_checkbytes(L, 3, &len);
-  if (!checkname(L, 2, &label, &error) ||
+  if (!tr_checkname(L, 2, &label, &error) ||
       !tr_store_put(store, bytes, len, hash, &error) ||
-      !tr_store_label(store, label, hash, &error))
+      tr_store_label(store, label, hash, NULL, &error) < 0)
     return tr_fail_with(L, &error);
   lua_pushstring(L, hash);
   return 1;
@@ -156,12 +158,12 @@ static int store_store_at_label(lua_State *L) {
 
 /* remove_label(name) -> boolean; remove_from_label(name, hash) -> boolean */
 static int store_remove_label(lua_State *L) {
-  tr_store *store = checkstore(L);
+  tr_store *store = tr_checkstore(L);
   const char *label, *only_if = NULL;
   tr_error error;
-  if (!checkname(L, 2, &label, &error) ||
+  if (!tr_checkname(L, 2, &label, &error) ||
       (lua_toboolean(L, lua_upvalueindex(1)) &&
-       !checkname(L, 3, &only_if, &error)))
+       !tr_checkname(L, 3, &only_if, &error)))
     return tr_fail_with(L, &error);
   return push_flag(L, tr_store_remove_label(store, label, only_if, &error),
                    &error);
@@ -171,47 +173,68 @@ static int store_remove_label(lua_State *L) {
 
 /* What a listing gathers; Lua may not be called while a folder is open. */
 typedef struct gathered {
-  tr_buffer names; /* each with its final zero */
-  uint64_t bytes;
+  tr_buffer items; /* each a size_t and a name with its final zero */
   bool no_memory;
 } gathered;
 
 static bool gather(void *context, const char *name, size_t size) {
   gathered *g = context;
-  g->bytes += size;
-  g->no_memory = !tr_buffer_append(&g->names, name, strlen(name) + 1);
+  g->no_memory = !tr_buffer_append(&g->items, (char *)&size, sizeof size) ||
+                 !tr_buffer_append(&g->items, name, strlen(name) + 1);
   return !g->no_memory;
 }
 
 typedef bool (*lister)(tr_store *, tr_store_visit, void *, tr_error *);
 
-/* Pushes what a listing gives as a sorted array. */
-static int list(lua_State *L, lister each) {
-  tr_store *store = checkstore(L);
+/* Pushes a table of what a listing gives: name -> size, or an array of names
+** in no order. False with nil and the error pushed. */
+static bool push_listing(lua_State *L, lister each, bool sizes) {
+  tr_store *store = tr_checkstore(L);
   gathered g = {0};
   tr_error error;
-  lblob *names = tr_newblob(L); /* owns the names while Lua may raise */
-  const char *name, *end;
+  lblob *items = tr_newblob(L); /* owns them while Lua may raise */
+  const char *item, *end;
   lua_Integer count = 0;
   bool ok = each(store, gather, &g, &error);
-  names->blob = tr_buffer_to_blob(&g.names);
-  if (names->blob == NULL || g.no_memory)
+  items->blob = tr_buffer_to_blob(&g.items);
+  if (items->blob == NULL || g.no_memory)
     return luaL_error(L, "out of memory");
   if (!ok)
-    return tr_fail_with(L, &error);
-  name = tr_blob_data(names->blob);
-  end = name + tr_blob_size(names->blob);
+    return tr_fail_with(L, &error), false;
+  item = tr_blob_data(items->blob);
+  end = item + tr_blob_size(items->blob);
+  lua_newtable(L);
+  while (item < end) {
+    size_t size;
+    memcpy(&size, item, sizeof size);
+    item += sizeof size;
+    if (sizes) {
+      lua_pushinteger(L, (lua_Integer)size);
+      lua_setfield(L, -2, item);
+    } else {
+      lua_pushstring(L, item);
+      lua_rawseti(L, -2, ++count);
+    }
+    item += strlen(item) + 1;
+  }
+  return true;
+}
+
+/* Pushes what a listing gives as a sorted array. */
+static int list(lua_State *L, lister each) {
+  if (!push_listing(L, each, false))
+    return 2;
   lua_getglobal(L, "table");
   lua_getfield(L, -1, "sort");
-  lua_newtable(L);
-  for (; name < end; name += strlen(name) + 1) {
-    lua_pushstring(L, name);
-    lua_rawseti(L, -2, ++count);
-  }
-  lua_pushvalue(L, -1);
-  lua_insert(L, -3);
+  lua_pushvalue(L, -3);
   lua_call(L, 1, 0);
+  lua_pop(L, 1);
   return 1;
+}
+
+/* content_sizes() -> { hash = bytes } */
+static int store_content_sizes(lua_State *L) {
+  return push_listing(L, tr_store_each_content, true) ? 1 : 2;
 }
 
 static int store_list_labels(lua_State *L) {
@@ -220,6 +243,10 @@ static int store_list_labels(lua_State *L) {
 
 static int store_list_all_content(lua_State *L) {
   return list(L, tr_store_each_content);
+}
+
+static int store_list_set_aside(lua_State *L) {
+  return list(L, tr_store_each_set_aside);
 }
 
 static int store_list_leftovers(lua_State *L) {
@@ -236,7 +263,7 @@ static bool add_size(void *context, const char *name, size_t size) {
 static int store_calculate_total_size(lua_State *L) {
   uint64_t bytes = 0;
   tr_error error;
-  if (!tr_store_each_content(checkstore(L), add_size, &bytes, &error))
+  if (!tr_store_each_content(tr_checkstore(L), add_size, &bytes, &error))
     return tr_fail_with(L, &error);
   lua_pushinteger(L, (lua_Integer)bytes);
   return 1;
@@ -246,7 +273,7 @@ static int store_calculate_total_size(lua_State *L) {
 
 /* check(hash) -> true | nil, error */
 static int store_check(lua_State *L) {
-  tr_store *store = checkstore(L);
+  tr_store *store = tr_checkstore(L);
   const char *hash = tr_checkcstring(L, 2);
   tr_error error;
   if (!tr_store_check(store, hash, &error))
@@ -257,16 +284,35 @@ static int store_check(lua_State *L) {
 
 /* discard(hash, grace, dry_run) -> boolean, and the same for a leftover */
 static int store_discard(lua_State *L) {
-  tr_store *store = checkstore(L);
+  tr_store *store = tr_checkstore(L);
   const char *name = tr_checkcstring(L, 2);
   double grace = luaL_checknumber(L, 3);
   bool dry_run = lua_toboolean(L, 4);
   tr_error error;
-  int done = lua_toboolean(L, lua_upvalueindex(1))
-                 ? tr_store_discard_leftover(store, name, grace, dry_run,
-                                             &error)
-                 : tr_store_discard(store, name, grace, dry_run, &error);
+  int done =
+      lua_toboolean(L, lua_upvalueindex(1))
+          ? tr_store_discard_leftover(store, name, grace, dry_run, &error)
+          : tr_store_discard(store, name, grace, dry_run, &error);
   return push_flag(L, done, &error);
+}
+
+/* lock() -> lock, to be closed; keeps gc and movers of labels waiting */
+static int store_lock(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  tr_error error;
+  int *lock = lua_newuserdatauv(L, sizeof *lock, 0);
+  *lock = -1;
+  luaL_setmetatable(L, TR_LOCK);
+  *lock = tr_store_lock_all(store, &error);
+  return *lock < 0 ? tr_fail_with(L, &error) : 1;
+}
+
+static int lock_close(lua_State *L) {
+  int *lock = luaL_checkudata(L, 1, TR_LOCK);
+  if (*lock >= 0)
+    tr_store_unlock(*lock);
+  *lock = -1;
+  return 0;
 }
 
 static int store_gc(lua_State *L) {
@@ -300,6 +346,7 @@ static int content_store(lua_State *L) {
   options.algorithm = (tr_algorithm)choice(L, "algorithm", algorithms);
   options.verify = (tr_verify)choice(L, "verify", verify);
   options.durable = choice(L, "durability", durability) == 0;
+  options.unmapped = !tr_optbool(L, 2, "map", true);
   s = lua_newuserdatauv(L, sizeof *s, 0);
   s->store = NULL;
   luaL_setmetatable(L, TR_STORE);
@@ -319,8 +366,8 @@ static int label_fault(lua_State *L) {
 }
 
 /* Registers one function under two names, told apart by a boolean upvalue. */
-static void add_twins(lua_State *L, lua_CFunction function,
-                      const char *plain, const char *other) {
+static void add_twins(lua_State *L, lua_CFunction function, const char *plain,
+                      const char *other) {
   lua_pushboolean(L, 0);
   lua_pushcclosure(L, function, 1);
   lua_setfield(L, -2, plain);
@@ -345,16 +392,24 @@ void tr_open_store(lua_State *L) {
       {"replace_content_at_label", store_store_at_label},
       {"list_labels", store_list_labels},
       {"list_all_content", store_list_all_content},
+      {"content_sizes", store_content_sizes},
       {"list_leftovers", store_list_leftovers},
+      {"list_set_aside", store_list_set_aside},
+      {"lock", store_lock},
       {"calculate_total_size", store_calculate_total_size},
       {"check", store_check},
       {NULL, NULL}};
+  static const luaL_Reg lock_methods[] = {
+      {"__gc", lock_close}, {"__close", lock_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"content_store", content_store},
                                        {"label_fault", label_fault},
                                        {NULL, NULL}};
   tr_newtype(L, TR_STORE, methods);
   add_twins(L, store_remove_label, "remove_label", "remove_from_label");
   add_twins(L, store_discard, "discard", "discard_leftover");
+  tr_open_batch(L);
   lua_setfield(L, -2, "store_methods"); /* store.lua adds to them */
+  tr_newtype(L, TR_LOCK, lock_methods);
+  lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);
 }

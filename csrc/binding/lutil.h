@@ -29,6 +29,15 @@ const char *tr_checkbytes(lua_State *L, int index, size_t *len);
 ** raises, a zero byte as "<what> holds a zero byte". */
 const char *tr_checkcstring(lua_State *L, int index);
 
+tr_store *tr_checkstore(lua_State *L); /* at index 1, open */
+
+/*
+** A name as the C API takes it. A zero byte in it cannot be passed on, and is
+** a fault of the name, not of the program: false with the error.
+*/
+bool tr_checkname(lua_State *L, int index, const char **name,
+                  tr_error *error);
+
 /* Pushes a new future userdata that takes over the handle; 'leads' when it
 ** is the one to complete it. NULL makes it empty, to be filled at once. */
 typedef struct lfuture {
@@ -57,6 +66,8 @@ const char *tr_optstring(lua_State *L, int index, const char *name);
 #define TR_FUTURE "theaterref.future"
 #define TR_CACHE "theaterref.cache"
 #define TR_STORE "theaterref.store"
+#define TR_BATCH "theaterref.batch"
+#define TR_LOCK "theaterref.lock"
 #define TR_ERROR "theaterref.error"
 
 /* Each adds its type and functions to the module table on the stack's top. */
@@ -64,6 +75,7 @@ void tr_open_blob(lua_State *L);
 void tr_open_future(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);
+void tr_open_batch(lua_State *L); /* to the store's methods */
 void tr_open_json(lua_State *L);
 void tr_open_sandbox(lua_State *L);
 

@@ -22,8 +22,7 @@ enum { CHUNK = 64 * 1024 };
 /* How long a pipe may keep silent: as long as a fetch may take by default. */
 enum { PIPE_PATIENCE_MS = 30 * 1000 };
 
-static tr_blob *too_large(const char *path, size_t max_bytes,
-                          tr_error *error) {
+static tr_blob *too_large(const char *path, size_t max_bytes, tr_error *error) {
   tr_error_set(error, TR_TOO_LARGE,
                "%s is larger than the limit of %zu bytes; raise max_bytes to "
                "allow it",
@@ -52,8 +51,8 @@ tr_blob *tr_file_read_fd(int fd, const char *path, size_t max_bytes,
   if (st.st_size > 0 && (uintmax_t)st.st_size > max_bytes)
     return too_large(path, max_bytes, error);
   /* One byte more than the size: the read that fills it proves the end. */
-  if (!tr_buffer_reserve(&buffer, st.st_size > 0 ? (size_t)st.st_size + 1
-                                                 : CHUNK))
+  if (!tr_buffer_reserve(&buffer,
+                         st.st_size > 0 ? (size_t)st.st_size + 1 : CHUNK))
     goto nomem;
   for (;;) {
     ssize_t n;
@@ -109,24 +108,36 @@ char *tr_path_join(const char *a, const char *b) {
   return path;
 }
 
-bool tr_file_make_parents(const char *path, tr_error *error) {
+/* Syncs the folder that 'path' lies in. */
+static bool sync_parent(const char *path) {
+  const char *slash = strrchr(path, '/');
+  char *parent = strndup(path, slash == path ? 1 : (size_t)(slash - path));
+  int fd =
+      parent == NULL ? -1 : open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  bool ok = fd >= 0 && fsync(fd) == 0;
+  if (fd >= 0)
+    close(fd);
+  free(parent);
+  return ok;
+}
+
+bool tr_file_make_parents(const char *path, bool durable, tr_error *error) {
   char *copy = strdup(path), *slash;
-  if (copy == NULL) {
+  bool ok = copy != NULL;
+  if (!ok)
     tr_error_nomem(error);
-    return false;
-  }
-  for (slash = strchr(copy + 1, '/'); slash != NULL;
+  for (slash = ok ? strchr(copy + 1, '/') : NULL; ok && slash != NULL;
        slash = strchr(slash + 1, '/')) {
     *slash = '\0';
-    if (mkdir(copy, 0777) != 0 && errno != EEXIST) {
+    ok = mkdir(copy, 0777) == 0
+             ? !durable || strchr(copy, '/') == NULL || sync_parent(copy)
+             : errno == EEXIST;
+    if (!ok)
       tr_error_errno(error, errno, "Failed to create folder", copy);
-      free(copy);
-      return false;
-    }
     *slash = '/';
   }
   free(copy);
-  return true;
+  return ok;
 }
 
 static bool write_all(int fd, const char *data, size_t size) {
@@ -143,7 +154,7 @@ static bool write_all(int fd, const char *data, size_t size) {
 }
 
 /* A name that nobody else takes: 128 random bits. */
-static bool temporary_name(char name[static 38]) {
+static bool temporary_name(char name[TR_TEMPORARY]) {
   unsigned char bits[16];
   size_t i;
   if (getrandom(bits, sizeof bits, 0) != (ssize_t)sizeof bits)
@@ -154,32 +165,43 @@ static bool temporary_name(char name[static 38]) {
   return true;
 }
 
-bool tr_file_write_at(int tmpdir, int dir, const char *name,
-                      const char *path, const void *data, size_t size,
-                      bool durable, tr_error *error) {
-  char temporary[38];
-  bool ok;
-  int fd, errnum;
-  if (!temporary_name(temporary) ||
-      (fd = openat(tmpdir, temporary,
-                   O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-                   0666)) < 0) {
-    tr_error_errno(error, errno, "Failed to write", path);
+/* Fills an open file and closes it. False with errno. */
+static bool fill(int fd, const void *data, size_t size, bool durable) {
+  bool ok = write_all(fd, data, size) && (!durable || fsync(fd) == 0);
+  int errnum = errno;
+  if (close(fd) != 0 && ok) /* where NFS and quotas report a lost write */
     return false;
-  }
-  ok = write_all(fd, data, size) && (!durable || fsync(fd) == 0);
+  errno = errnum;
+  return ok;
+}
+
+bool tr_file_write_temporary(int tmpdir, char temporary[TR_TEMPORARY],
+                             const void *data, size_t size, bool durable) {
+  int fd, errnum;
+  if (!temporary_name(temporary))
+    return false;
+  fd = openat(tmpdir, temporary,
+              O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+  if (fd < 0 || fill(fd, data, size, durable))
+    return fd >= 0;
   errnum = errno;
-  if (close(fd) != 0 && ok) { /* where NFS and quotas report a lost write */
-    ok = false;
-    errnum = errno;
-  }
+  unlinkat(tmpdir, temporary, 0);
+  errno = errnum;
+  return false;
+}
+
+bool tr_file_write_at(int tmpdir, int dir, const char *name, const char *path,
+                      const void *data, size_t size, bool durable,
+                      tr_error *error) {
+  char temporary[TR_TEMPORARY];
+  bool ok = tr_file_write_temporary(tmpdir, temporary, data, size, durable);
+  int errnum = errno;
   if (ok && renameat(tmpdir, temporary, dir, name) != 0) {
     ok = false;
     errnum = errno;
-  }
-  if (!ok) {
     unlinkat(tmpdir, temporary, 0);
-  } else if (durable && fsync(dir) != 0) { /* makes the name itself last */
+  }
+  if (ok && durable && fsync(dir) != 0) { /* makes the name itself last */
     ok = false;
     errnum = errno;
   }
@@ -188,11 +210,53 @@ bool tr_file_write_at(int tmpdir, int dir, const char *name,
   return ok;
 }
 
+/* Gives an open file without a name one: 1, 0 if the name is taken, or -1
+** with errno. */
+static int give_name(int fd, int dir, const char *name) {
+  char link[32];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  if (linkat(AT_FDCWD, link, dir, name, AT_SYMLINK_FOLLOW) == 0)
+    return 1;
+  return errno == EEXIST ? 0 : -1;
+}
+
+/* Fills an open file without a name, names and closes it: 1, 0 if the name is
+** taken, or -1 with errno; '*unnamable' if it could only not be named. */
+static int fill_and_name(int fd, int dir, const char *name, const void *data,
+                         size_t size, bool durable, bool *unnamable) {
+  bool ok = write_all(fd, data, size) && (!durable || fsync(fd) == 0);
+  int named = ok ? give_name(fd, dir, name) : -1, errnum = errno;
+  *unnamable = ok && named < 0; /* no /proc, or no links here */
+  if (close(fd) != 0 && named == 1)
+    return -1;
+  errno = errnum;
+  return named;
+}
+
+int tr_file_create_at(int tmpdir, int dir, const char *name, const char *path,
+                      const void *data, size_t size, bool durable,
+                      tr_error *error) {
+  bool unnamable = true;
+  int named = -1;
+  int fd = openat(dir, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666);
+  if (fd >= 0)
+    named = fill_and_name(fd, dir, name, data, size, durable, &unnamable);
+  if (unnamable) /* a file system, or a kernel, without such files */
+    return tr_file_write_at(tmpdir, dir, name, path, data, size, durable, error)
+               ? 1
+               : -1;
+  if (named == 1 && durable && fsync(dir) != 0)
+    named = -1;
+  if (named < 0)
+    tr_error_errno(error, errno, "Failed to write", path);
+  return named;
+}
+
 bool tr_file_write(const char *path, const void *data, size_t size,
                    bool durable, tr_error *error) {
   const char *slash = strrchr(path, '/');
-  char *folder = slash == NULL ? strdup(".")
-                               : strndup(path, (size_t)(slash - path) + 1);
+  char *folder =
+      slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
   bool ok = false;
   int dir;
   if (folder == NULL) {

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -22,6 +23,7 @@ enum {
 
 const char *tr_label_fault(const char *label) {
   const char *part = label, *p;
+  int depth = 0;
   if (*label == '\0')
     return "it is empty";
   if (*label == '/')
@@ -40,6 +42,8 @@ const char *tr_label_fault(const char *label) {
       return "a part of it is '.' or '..'";
     if (len > MAX_PART)
       return "a part of it is longer than 255 bytes";
+    if (++depth > MAX_DEPTH)
+      return "it has more than 128 parts";
     if (*p == '\0')
       return NULL;
     part = p + 1;
@@ -55,19 +59,25 @@ static bool check_label(const char *label, tr_error *error) {
 }
 
 /*
-** Opens the folder a label's file lies in and points '*name' at the file's
+** Opens the folder below the open base that a label's file lies in and points
+*'*name' at the file's
 ** name, the last part of the label. -1 with errno on failure.
 */
-static int open_label_folder(const tr_store *store, const char *label,
+static int open_label_folder(const tr_store *store, int base, const char *label,
                              bool make, const char **name) {
-  int fd = tr_store_step(store, tr_store_open_base(store), "labels", make);
+  int fd = tr_store_step(store, base, "labels", make);
   const char *slash;
   while (fd >= 0 && (slash = strchr(label, '/')) != NULL) {
     char part[MAX_PART + 1];
     size_t len = (size_t)(slash - label);
+    int inner, errnum;
     memcpy(part, label, len);
     part[len] = '\0';
-    fd = tr_store_step(store, fd, part, make);
+    inner = tr_store_step(store, fd, part, make);
+    errnum = errno;
+    close(fd);
+    errno = errnum;
+    fd = inner;
     label = slash + 1;
   }
   *name = label;
@@ -92,7 +102,8 @@ static int parse_label(int fd, const char *label, char hash[TR_HEX_MAX],
   char text[256];
   size_t len = 0, start = 0;
   ssize_t n;
-  while (len < sizeof text && (n = read(fd, text + len, sizeof text - len)) != 0) {
+  while (len < sizeof text &&
+         (n = read(fd, text + len, sizeof text - len)) != 0) {
     if (n < 0 && errno == EINTR)
       continue;
     if (n < 0 && errno == EISDIR)
@@ -123,13 +134,12 @@ static int parse_label(int fd, const char *label, char hash[TR_HEX_MAX],
   return -1;
 }
 
-int tr_store_get_label(tr_store *store, const char *label,
-                       char hash[TR_HEX_MAX], tr_error *error) {
+/* The hash of a sound label below the open base: as tr_store_get_label. */
+static int read_label(const tr_store *store, int base, const char *label,
+                      char hash[TR_HEX_MAX], tr_error *error) {
   const char *name;
   int folder, fd = -1, found = -1;
-  if (!check_label(label, error))
-    return -1;
-  folder = open_label_folder(store, label, false, &name);
+  folder = open_label_folder(store, base, label, false, &name);
   if (folder >= 0)
     fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd >= 0)
@@ -145,70 +155,108 @@ int tr_store_get_label(tr_store *store, const char *label,
   return found;
 }
 
-/* Writes a label's file once; errno tells why not. */
-static bool write_label(tr_store *store, const char *label, const char *hash,
-                        tr_error *error) {
-  const char *name;
-  int folder = open_label_folder(store, label, true, &name), base;
-  bool ok;
-  if (folder < 0) {
-    label_errno(error, errno, "Failed to write label", label);
-    return false;
-  }
-  base = tr_store_open_base(store);
-  ok = base >= 0 && tr_file_write_at(base, folder, name, label, hash,
-                                     strlen(hash), store->options.durable,
-                                     error);
+int tr_store_get_label(tr_store *store, const char *label,
+                       char hash[TR_HEX_MAX], tr_error *error) {
+  int base, found;
+  if (!check_label(label, error))
+    return -1;
+  base = tr_store_open_base(store, error);
   if (base < 0)
-    tr_error_errno(error, errno, "Failed to open the store", store->base);
-  else if (!ok)
-    label_errno(error, error->errnum, "Failed to write label", label);
-  if (base >= 0)
-    close(base);
-  close(folder);
+    return error->kind == TR_NOT_FOUND ? 0 : -1;
+  found = read_label(store, base, label, hash, error);
+  close(base);
+  return found;
+}
+
+/* ----------------------------------------------------------------- moving */
+
+bool tr_store_place_label(tr_store *store, int base, const char *label,
+                          const char *temporary, tr_error *error) {
+  const char *name;
+  int folder = open_label_folder(store, base, label, true, &name);
+  bool ok = folder >= 0 && renameat(base, temporary, folder, name) == 0 &&
+            (!store->options.durable || fsync(folder) == 0);
+  if (!ok)
+    label_errno(error, errno, "Failed to write label", label);
+  if (folder >= 0)
+    close(folder);
   return ok;
 }
 
-/* Whether there is content to label; keeps gc off it meanwhile. */
-static bool content_is_there(tr_store *store, const char *hash,
+/* Whether there is content to label, which is kept: 1 or -1. */
+static bool content_is_there(tr_store *store, int base, const char *hash,
                              tr_error *error) {
-  int found = tr_store_exists(store, hash, error);
-  int data = found == 1 ? tr_store_open_listing(store, "data", error) : -1;
+  int data = tr_store_step(store, base, "data", false), kept = 0;
   if (data >= 0) {
-    tr_store_touch(store, data, hash);
+    kept = tr_store_keep(store, data, hash, SIZE_MAX, error);
     close(data);
-    return true;
   }
-  if (found >= 0)
+  if (kept == 0)
     tr_error_set(error, TR_NOT_FOUND,
                  "Content does not exist: %s (put it before you label it)",
                  hash);
+  return kept == 1;
+}
+
+/* Whether a label is where a mover expects it: 1, 0 or -1. */
+static int as_expected(tr_store *store, int base, const char *label,
+                       const char *expect, tr_error *error) {
+  char hash[TR_HEX_MAX], normal[TR_HEX_MAX] = "";
+  int found;
+  if (expect == NULL)
+    return 1;
+  if (expect[0] != '\0' && !tr_normal_hash(expect, normal, error))
+    return -1;
+  found = read_label(store, base, label, hash, error);
+  if (found < 0)
+    return -1;
+  return strcmp(found ? hash : "", normal) == 0;
+}
+
+/* Writes a label's file, synced as the store is, and puts it in place. */
+static bool write_label(tr_store *store, int base, const char *label,
+                        const char *hash, tr_error *error) {
+  char temporary[TR_TEMPORARY];
+  if (!tr_file_write_temporary(base, temporary, hash, strlen(hash),
+                               store->options.durable)) {
+    tr_error_errno(error, errno, "Failed to write label", label);
+    return false;
+  }
+  if (tr_store_place_label(store, base, label, temporary, error))
+    return true;
+  unlinkat(base, temporary, 0);
   return false;
 }
 
-bool tr_store_label(tr_store *store, const char *label, const char *hash,
-                    tr_error *error) {
+int tr_store_label(tr_store *store, const char *label, const char *hash,
+                   const char *expect, tr_error *error) {
   char normal[TR_HEX_MAX];
-  int tries = 8;
+  int base, moved;
   if (!check_label(label, error) || !tr_normal_hash(hash, normal, error))
-    return false;
-  if (!content_is_there(store, normal, error))
-    return false;
-  /* A removal may take an emptied folder away just as we write into it. */
-  while (!write_label(store, label, normal, error))
-    if (error->kind != TR_NOT_FOUND || --tries == 0)
-      return false;
-  return true;
+    return -1;
+  base = tr_store_lock(store, false, error);
+  if (base < 0) {
+    if (error->kind == TR_NOT_FOUND)
+      content_is_there(store, -1, normal, error); /* says that it is not */
+    return -1;
+  }
+  moved = content_is_there(store, base, normal, error)
+              ? as_expected(store, base, label, expect, error)
+              : -1;
+  if (moved == 1 && !write_label(store, base, label, normal, error))
+    moved = -1;
+  close(base);
+  return moved;
 }
 
 /* Removes the folders above a removed label that are empty now. */
-static void prune(tr_store *store, const char *label) {
+static void prune(const tr_store *store, int base, const char *label) {
   char *path = strdup(label), *slash;
   while (path != NULL && (slash = strrchr(path, '/')) != NULL) {
     const char *name;
     int folder;
     *slash = '\0';
-    folder = open_label_folder(store, path, false, &name);
+    folder = open_label_folder(store, base, path, false, &name);
     if (folder < 0 || unlinkat(folder, name, AT_REMOVEDIR) != 0)
       *path = '\0'; /* not empty: done */
     if (folder >= 0)
@@ -217,21 +265,12 @@ static void prune(tr_store *store, const char *label) {
   free(path);
 }
 
-int tr_store_remove_label(tr_store *store, const char *label,
-                          const char *only_if, tr_error *error) {
-  char normal[TR_HEX_MAX], hash[TR_HEX_MAX];
+/* Removes a label's file: as tr_store_remove_label. */
+static int unlink_label(tr_store *store, int base, const char *label,
+                        tr_error *error) {
   const char *name;
-  int folder, removed = -1;
-  int found = tr_store_get_label(store, label, hash, error);
-  if (found < 0 && error->kind == TR_INVALID_REFERENCE)
-    return -1;
-  if (only_if != NULL) {
-    if (!tr_normal_hash(only_if, normal, error))
-      return -1;
-    if (found <= 0 || strcmp(normal, hash) != 0)
-      return found < 0 ? -1 : 0;
-  }
-  folder = open_label_folder(store, label, false, &name);
+  int folder = open_label_folder(store, base, label, false, &name);
+  int removed = -1;
   if (folder >= 0 && unlinkat(folder, name, 0) == 0 &&
       (!store->options.durable || fsync(folder) == 0))
     removed = 1;
@@ -242,7 +281,22 @@ int tr_store_remove_label(tr_store *store, const char *label,
   if (folder >= 0)
     close(folder);
   if (removed == 1)
-    prune(store, label);
+    prune(store, base, label);
+  return removed;
+}
+
+int tr_store_remove_label(tr_store *store, const char *label,
+                          const char *only_if, tr_error *error) {
+  int base, removed;
+  if (!check_label(label, error))
+    return -1;
+  base = tr_store_lock(store, false, error);
+  if (base < 0)
+    return error->kind == TR_NOT_FOUND ? 0 : -1;
+  removed = as_expected(store, base, label, only_if, error);
+  if (removed == 1)
+    removed = unlink_label(store, base, label, error);
+  close(base);
   return removed;
 }
 
@@ -256,7 +310,29 @@ typedef struct walk {
 } walk;
 
 static bool is_dots(const char *name) {
-  return name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
+  return name[0] == '.' &&
+         (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
+}
+
+static bool walk_labels(walk *w, int fd, size_t len, int depth);
+
+/* Visits what lies in a folder of the open one. One that cannot be looked into
+** is an error: what nobody sees, gc would take for unlabelled. */
+static bool walk_inner(walk *w, int fd, const char *name, size_t len,
+                       int depth) {
+  size_t name_len = strlen(name);
+  int inner = -1;
+  errno = ELOOP;
+  if (depth < MAX_DEPTH)
+    inner = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (inner < 0 && errno == ENOENT)
+    return true; /* its last label was just removed */
+  if (inner < 0) {
+    tr_error_errno(w->error, errno, "Failed to list labels in", w->path);
+    return false;
+  }
+  w->path[len + name_len] = '/';
+  return walk_labels(w, inner, len + name_len + 1, depth + 1);
 }
 
 /* Visits what lies in an open folder, which it closes. 'len' is that of the
@@ -266,8 +342,7 @@ static bool walk_labels(walk *w, int fd, size_t len, int depth) {
   struct dirent *item;
   bool ok = folder != NULL;
   if (folder == NULL) {
-    tr_error_errno(w->error, errno, "Failed to list labels in",
-                   w->store->base);
+    tr_error_errno(w->error, errno, "Failed to list labels in", w->store->base);
     close(fd);
     return false;
   }
@@ -280,25 +355,19 @@ static bool walk_labels(walk *w, int fd, size_t len, int depth) {
     memcpy(w->path + len, item->d_name, name_len + 1);
     if (S_ISREG(st.st_mode)) {
       ok = w->visit(w->context, w->path, 0);
-    } else if (S_ISDIR(st.st_mode) && depth < MAX_DEPTH) {
-      int inner = openat(fd, item->d_name,
-                         O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-      w->path[len + name_len] = '/';
-      if (inner >= 0)
-        ok = walk_labels(w, inner, len + name_len + 1, depth + 1);
+    } else if (S_ISDIR(st.st_mode)) {
+      ok = walk_inner(w, fd, item->d_name, len, depth);
     }
   }
   closedir(folder);
   return ok;
 }
 
-bool tr_store_each_label(tr_store *store, tr_store_visit visit,
-                         void *context, tr_error *error) {
-  walk w = {.store = store, .visit = visit, .context = context,
-            .error = error};
+bool tr_store_each_label(tr_store *store, tr_store_visit visit, void *context,
+                         tr_error *error) {
+  walk w = {.store = store, .visit = visit, .context = context, .error = error};
   int fd = tr_store_open_listing(store, "labels", error);
   if (fd < 0)
     return error->kind == TR_OK;
   return walk_labels(&w, fd, 0, 0) || error->kind == TR_OK;
 }
-

@@ -12,32 +12,61 @@ struct tr_store {
 };
 
 /* Checks a hash and writes it in lower case, as files are named. */
-bool tr_normal_hash(const char *hash, char normal[TR_HEX_MAX],
-                    tr_error *error);
+bool tr_normal_hash(const char *hash, char normal[TR_HEX_MAX], tr_error *error);
 
-/* Opens the base folder, or -1 with errno. */
-int tr_store_open_base(const tr_store *store);
+/* Opens the base folder. -1 with the error. */
+int tr_store_open_base(const tr_store *store, tr_error *error);
 
 /*
-** Opens the folder 'name' in 'parent', which it closes. With 'make', a
-** folder that is missing is made, and lasts if the store is durable.
-** -1 with errno on failure.
+** Opens the base folder and locks the store, which keeps garbage collectors
+** and movers of labels in all processes apart; readers need no lock. Closing
+** it unlocks. Waits for its turn. -1 with the error.
+*/
+int tr_store_lock(const tr_store *store, bool shared, tr_error *error);
+
+/*
+** Opens the folder 'name' in the open folder 'parent', not through a link.
+** With 'make', a folder that is missing is made, and lasts if the store is
+** durable. -1 with errno.
 */
 int tr_store_step(const tr_store *store, int parent, const char *name,
                   bool make);
 
-/* Opens <base>/<folder> to list it. -1 without an error kind: not there. */
-int tr_store_open_listing(tr_store *store, const char *folder,
+/* Opens <base>/<folder>. -1 with the error. */
+int tr_store_open_folder(const tr_store *store, const char *folder, bool make,
+                         tr_error *error);
+
+/* The same, to list it. -1 without an error kind: it is not there. */
+int tr_store_open_listing(const tr_store *store, const char *folder,
                           tr_error *error);
 
 /*
-** Makes content young in the eyes of gc, so that what is being put or
-** labelled now is not deleted as old.
+** Whether content is there already, sound if it has 'size' bytes, or any if
+** that is SIZE_MAX. If so it is young from now on in the eyes of gc, and
+** lasts if the store is durable. 1, 0, or -1 with the error. Under the lock,
+** shared at least.
 */
-void tr_store_touch(const tr_store *store, int data, const char *hash);
+int tr_store_keep(tr_store *store, int data, const char *hash, size_t size,
+                  tr_error *error);
 
-/* Whether this file was found to match this hash, and a note that it was. */
+/*
+** Checks bytes that were read from data/<hash> against that name, if the
+** options want it. If they do not match, their file is set aside, unless it
+** is so young that it may still be being written; when 'healing', whoever has
+** the right bytes, in any case. False with the error.
+*/
+bool tr_store_verify(const tr_store *store, int data, const struct stat *st,
+                     const char *hash, tr_blob *blob, bool healing,
+                     tr_error *error);
+
+/* The file has a new time, but its content is as before. */
+void tr_still_verified(const struct stat *before, const struct stat *after,
+                       const char *hash);
 bool tr_was_verified(const struct stat *st, const char *hash);
-void tr_remember_verified(const struct stat *st, const char *hash);
+
+/* As tr_store_label, to a normal hash, without the lock or a sync. 'base' is
+** the open base folder, 'temporary' a file in it that holds the hash. */
+bool tr_store_place_label(tr_store *store, int base, const char *label,
+                          const char *temporary, tr_error *error);
 
 #endif

@@ -1,16 +1,29 @@
 /*
-** Which content files this process has found to match their names. A file is
-** known by its inode, size and times, so one that was touched is checked
-** again.
+** Content is checked against its name, and set aside if it does not match.
+** What this process has found to match it remembers by the file's inode, size
+** and times, so a file that changed is checked again.
 */
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "blob.h"
+#include "error.h"
 #include "store.h"
 #include "table.h"
 
-enum { MAX_VERIFIED = 1 << 16 /* files remembered */ };
+enum {
+  MAX_VERIFIED = 1 << 16, /* files remembered */
+  /* Seconds. Theater writes content in place: what looks damaged may only be
+  ** unfinished yet, and is left to its writer. */
+  SETTLED = 10
+};
 
 /* What a file looked like when its bytes were found to match its name. */
 typedef struct verified {
@@ -45,9 +58,9 @@ bool tr_was_verified(const struct stat *st, const char *hash) {
   mark_of(&mark, st, hash);
   key = tr_table_hash((char *)&mark, sizeof mark);
   pthread_mutex_lock(&verified_lock);
-  found = verified_files.slots != NULL &&
-          tr_table_find(&verified_files, key, (char *)&mark, sizeof mark) !=
-              NULL;
+  found =
+      verified_files.slots != NULL &&
+      tr_table_find(&verified_files, key, (char *)&mark, sizeof mark) != NULL;
   pthread_mutex_unlock(&verified_lock);
   return found;
 }
@@ -67,7 +80,7 @@ static void forget_verified(void) {
   verified_files.count = 0;
 }
 
-void tr_remember_verified(const struct stat *st, const char *hash) {
+static void remember(const struct stat *st, const char *hash) {
   verified *v = malloc(sizeof *v);
   if (v == NULL)
     return; /* it will be checked again, that is all */
@@ -79,11 +92,75 @@ void tr_remember_verified(const struct stat *st, const char *hash) {
   if (verified_files.slots != NULL && verified_files.count >= MAX_VERIFIED)
     forget_verified();
   if ((verified_files.slots == NULL && !tr_table_init(&verified_files)) ||
-      tr_table_find(&verified_files, v->node.hash, v->node.key,
-                    v->node.len) != NULL)
+      tr_table_find(&verified_files, v->node.hash, v->node.key, v->node.len) !=
+          NULL)
     free(v);
   else
     tr_table_add(&verified_files, &v->node);
   pthread_mutex_unlock(&verified_lock);
 }
 
+void tr_still_verified(const struct stat *before, const struct stat *after,
+                       const char *hash) {
+  if (after->st_ino == before->st_ino && after->st_size == before->st_size &&
+      tr_was_verified(before, hash))
+    remember(after, hash);
+}
+
+/* Moves data/<hash> to corrupt/<hash>.<random>, if it is still the file that
+** was read. The name there, or an empty one. */
+static void set_aside(const tr_store *store, int data, const struct stat *st,
+                      const char *hash, char name[TR_HEX_MAX + 9]) {
+  tr_error ignored;
+  struct stat now;
+  unsigned random;
+  int base = tr_store_open_base(store, &ignored);
+  int aside = base < 0 ? -1 : tr_store_step(store, base, "corrupt", true);
+  name[0] = '\0';
+  if (aside >= 0 && getrandom(&random, sizeof random, 0) == sizeof random &&
+      fstatat(data, hash, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+      now.st_ino == st->st_ino && now.st_dev == st->st_dev) {
+    snprintf(name, TR_HEX_MAX + 9, "%s.%08x", hash, random);
+    if (renameat(data, hash, aside, name) != 0)
+      name[0] = '\0';
+  }
+  if (aside >= 0)
+    close(aside);
+  if (base >= 0)
+    close(base);
+}
+
+static void refuse(const tr_store *store, int data, const struct stat *st,
+                   const char *hash, const char *actual, bool healing,
+                   tr_error *error) {
+  char name[TR_HEX_MAX + 9] = "";
+  if (healing || difftime(time(NULL), st->st_mtim.tv_sec) >= SETTLED)
+    set_aside(store, data, st, hash, name);
+  tr_error_set(error, TR_CORRUPT,
+               "Content %s in %s is corrupt: its %lld bytes have the hash %s; "
+               "%s%s%sput the right bytes again to heal it",
+               hash, store->base, (long long)st->st_size, actual,
+               name[0] != '\0' ? "it was set aside as corrupt/" : "", name,
+               name[0] != '\0' ? "; " : "");
+}
+
+bool tr_store_verify(const tr_store *store, int data, const struct stat *st,
+                     const char *hash, tr_blob *blob, bool healing,
+                     tr_error *error) {
+  tr_verify when = store->options.verify;
+  char actual[TR_HEX_MAX];
+  /* An empty file is what a crash leaves that came before the bytes: this is
+  ** too cheap to check for not to. */
+  if (st->st_size > 0 &&
+      (when == TR_VERIFY_NEVER ||
+       (when == TR_VERIFY_ONCE && tr_was_verified(st, hash))))
+    return true;
+  tr_digest(tr_algorithm_of(hash), tr_blob_data(blob), tr_blob_size(blob),
+            actual);
+  if (strcmp(actual, hash) == 0) {
+    remember(st, hash);
+    return true;
+  }
+  refuse(store, data, st, hash, actual, healing, error);
+  return false;
+}

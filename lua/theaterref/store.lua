@@ -1,74 +1,155 @@
 --- Content stores: what Theater's `ContentStore` does, and housekeeping.
 --
 -- Made by `theaterref.content_store`. Every method returns nil and an error
--- when it fails; several processes and threads may use one store at a time.
+-- when it fails. Several processes and threads may use one store at a time:
+-- readers take no lock; who moves labels or collects garbage waits for others
+-- that do.
+--
+-- Large content is mapped (`map = false` reads it instead): processes that
+-- use it share its memory. Such a blob outlives the file's deletion and
+-- replacement, and nothing here ever writes into a file that has its name. As
+-- with every mapped file, a program that truncates the file makes those who
+-- then read the missing part crash (SIGBUS).
 -- @classmod theaterref.store
 local core = require "theaterref.core"
 
 local methods = core.store_methods
 
---- Checks everything: content against its name, labels against content.
--- @treturn table `{ checked = number, corrupt = { hash… }, dangling =
--- { label… }, leftovers = { name… } }`
-function methods:verify()
+local function nothing() end
+
+--- Stores much for the price of one sync: nothing of it is there before the
+-- end, and then all of it.
+-- @tparam function work called with a batch, whose `put(bytes)`,
+-- `label(name, hash)` and `store_at_label(name, bytes)` are like the
+-- store's. If it raises, or returns nil and an error, nothing is stored.
+-- @return what `work` returns, once all is stored and synced
+function methods:batch(work)
+  local batch <close>, err = self:begin_batch()
+  if not batch then return nil, err end
+  local results = table.pack(work(batch))
+  if results[1] == nil and results[2] ~= nil then return table.unpack(results, 1, results.n) end
+  local ok
+  ok, err = batch:commit()
+  if not ok then return nil, err end
+  return table.unpack(results, 1, results.n)
+end
+
+-- The hash that each label names, and the labels that hold none; or nil and an
+-- error: no garbage is collected on a guess.
+local function read_labels(self)
+  local labels, err = self:list_labels()
+  if not labels then return nil, err end
+  local hashes, unreadable = {}, {}
+  for _, label in ipairs(labels) do
+    local hash, why = self:get_by_label(label)
+    if why and why.kind ~= "corrupt" then return nil, why end
+    if why then unreadable[#unreadable + 1] = label end
+    hashes[label] = hash
+  end
+  return hashes, unreadable
+end
+
+--- Checks everything: content against its name, labels against content. Safe
+-- while others work on the store. Corrupt content is set aside.
+-- @tparam[opt] table options `progress`: called with how many of how many
+-- contents were checked
+-- @treturn table `{ checked = number, corrupt = { hash… }, missing = { hash… },
+-- dangling = { label… }, set_aside = { name… }, leftovers = { name… } }`:
+-- `missing` is what the `dangling` labels name
+function methods:verify(options)
+  local progress = options and options.progress or nothing
   local hashes, err = self:list_all_content()
   if not hashes then return nil, err end
-  local report = { checked = 0, corrupt = {}, dangling = {} }
-  for _, hash in ipairs(hashes) do
+  local report = { checked = 0, corrupt = {}, missing = {} }
+  for i, hash in ipairs(hashes) do
     local sound, why = self:check(hash)
     if sound then
       report.checked = report.checked + 1
     elseif why.kind ~= "not_found" then -- deleted meanwhile is not corrupt
       report.corrupt[#report.corrupt + 1] = hash
     end
+    progress(i, #hashes)
   end
   local labels
-  labels, err = self:list_labels()
-  if not labels then return nil, err end
-  for _, label in ipairs(labels) do
-    local hash, why = self:get_by_label(label)
-    if why or hash and not self:exists(hash) then
+  labels, report.dangling = read_labels(self)
+  if not labels then return nil, report.dangling end
+  for label, hash in pairs(labels) do
+    if not self:exists(hash) then
       report.dangling[#report.dangling + 1] = label
+      report.missing[hash] = true
     end
   end
+  table.sort(report.dangling)
+  for hash in pairs(report.missing) do
+    report.missing[hash] = nil
+    report.missing[#report.missing + 1] = hash
+  end
+  table.sort(report.missing)
+  report.set_aside, err = self:list_set_aside()
+  if not report.set_aside then return nil, err end
   report.leftovers, err = self:list_leftovers()
   if not report.leftovers then return nil, err end
   return report
 end
 
 --- Deletes content that no label names and that nobody put or labelled
--- lately, and what crashed writers left behind.
+-- lately, and what crashed writers left behind. What was set aside stays.
+-- Movers of labels, in all processes, wait until it is done.
 -- @tparam[opt] table options `grace`: seconds since content was last put or
--- labelled (default 3600); `dry_run`: only report
+-- labelled (default 3600; shorter than a put and its label take, it deletes
+-- what is about to be labelled); `dry_run`: only report; `progress`: called
+-- with how many of how many contents were looked at
 -- @treturn table `{ deleted = { hash… }, leftovers = { name… } }`
 function methods:gc(options)
-  local grace, dry_run = options and options.grace or 3600, options and options.dry_run
-  local labels, err = self:list_labels()
-  if not labels then return nil, err end
+  options = options or {}
+  local grace, progress = options.grace or 3600, options.progress or nothing
+  local hashes, err = self:list_all_content()
+  if not hashes then return nil, err end
+  local lock <close>, why = self:lock()
+  if not lock and why.kind ~= "not_found" then return nil, why end
+  local labels, unreadable = read_labels(self)
+  if not labels then return nil, unreadable end
   local kept = {}
-  for _, label in ipairs(labels) do
-    local hash = self:get_by_label(label)
-    if hash then kept[hash] = true end
-  end
+  for _, hash in pairs(labels) do kept[hash] = true end
   local function sweep(names, discard)
     local gone = {}
-    for _, name in ipairs(names) do
-      local deleted, why
-      if not kept[name] then deleted, why = discard(self, name, grace, dry_run) end
-      if why then return nil, why end
+    for i, name in ipairs(names) do
+      local deleted, failure
+      if not kept[name] then deleted, failure = discard(self, name, grace, options.dry_run) end
+      if failure then return nil, failure end
       if deleted then gone[#gone + 1] = name end
+      progress(i, #names)
     end
     return gone
   end
-  local hashes
-  hashes, err = self:list_all_content()
-  if not hashes then return nil, err end
   local report = {}
   report.deleted, err = sweep(hashes, self.discard)
   if err then return nil, err end
   report.leftovers, err = sweep(self:list_leftovers() or {}, self.discard_leftover)
   if err then return nil, err end
   return report
+end
+
+--- What the labels hold.
+-- @treturn table `{ bytes = of all content, unlabelled = bytes that no label
+-- names, labels = { { label =, hash =, bytes = or nil }… } }`
+function methods:usage()
+  local sizes, err = self:content_sizes()
+  if not sizes then return nil, err end
+  local labels, unreadable = read_labels(self)
+  if not labels then return nil, unreadable end
+  local usage = { bytes = 0, unlabelled = 0, labels = {} }
+  local named = {}
+  for label, hash in pairs(labels) do
+    usage.labels[#usage.labels + 1] = { label = label, hash = hash, bytes = sizes[hash] }
+    named[hash] = true
+  end
+  table.sort(usage.labels, function(a, b) return a.label < b.label end)
+  for hash, bytes in pairs(sizes) do
+    usage.bytes = usage.bytes + bytes
+    if not named[hash] then usage.unlabelled = usage.unlabelled + bytes end
+  end
+  return usage
 end
 
 return methods
