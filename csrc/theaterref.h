@@ -330,6 +330,9 @@ TR_API tr_store *tr_store_open(const char *base_path,
                                const tr_store_options *options);
 TR_API void tr_store_close(tr_store *store);
 
+/* What new content is named by. */
+TR_API tr_algorithm tr_store_algorithm(const tr_store *store);
+
 /* Stores bytes and writes their hash to 'hash'. */
 TR_API bool tr_store_put(tr_store *store, const void *data, size_t size,
                          char hash[TR_HEX_MAX], tr_error *error);
@@ -364,7 +367,8 @@ TR_API int tr_store_remove_label(tr_store *store, const char *label,
 */
 typedef struct tr_batch tr_batch;
 TR_API tr_batch *tr_batch_begin(tr_store *store, tr_error *error);
-TR_API bool tr_batch_put(tr_batch *batch, const void *data, size_t size,
+TR_API bool tr_batch_put(tr_batch *batch, tr_algorithm algorithm,
+                         const void *data, size_t size,
                          char hash[TR_HEX_MAX], tr_error *error);
 /* The content may be in the store or in the batch: commit looks for it. */
 TR_API bool tr_batch_label(tr_batch *batch, const char *label,

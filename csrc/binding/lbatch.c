@@ -2,7 +2,8 @@
 #include "lutil.h"
 
 typedef struct lbatch {
-  tr_batch *batch; /* NULL once it is over */
+  tr_batch *batch;        /* NULL once it is over */
+  tr_algorithm algorithm; /* the store's */
 } lbatch;
 
 static tr_batch *checkbatch(lua_State *L) {
@@ -18,18 +19,25 @@ static int begin_batch(lua_State *L) {
   lbatch *b = lua_newuserdatauv(L, sizeof *b, 0);
   b->batch = NULL;
   luaL_setmetatable(L, TR_BATCH);
+  b->algorithm = tr_store_algorithm(store);
   b->batch = tr_batch_begin(store, &error);
   return b->batch == NULL ? tr_fail_with(L, &error) : 1;
 }
 
-/* put(bytes) -> hash */
+/* put(bytes [, algorithm]) -> hash */
 static int batch_put(lua_State *L) {
+  static const char *const algorithms[] = {"sha1", "sha256", NULL};
+  lbatch *b = lua_touserdata(L, 1);
   tr_batch *batch = checkbatch(L);
+  tr_algorithm algorithm =
+      lua_isnoneornil(L, 3)
+          ? b->algorithm
+          : (tr_algorithm)luaL_checkoption(L, 3, NULL, algorithms);
   char hash[TR_HEX_MAX];
   tr_error error;
   size_t len;
   const char *bytes = tr_checkbytes(L, 2, &len);
-  if (!tr_batch_put(batch, bytes, len, hash, &error))
+  if (!tr_batch_put(batch, algorithm, bytes, len, hash, &error))
     return tr_fail_with(L, &error);
   lua_pushstring(L, hash);
   return 1;

@@ -96,10 +96,10 @@ static bool add(tr_batch *b, const char *label, const char *hash,
   return true;
 }
 
-bool tr_batch_put(tr_batch *b, const void *bytes, size_t size,
-                  char hash[TR_HEX_MAX], tr_error *error) {
+bool tr_batch_put(tr_batch *b, tr_algorithm algorithm, const void *bytes,
+                  size_t size, char hash[TR_HEX_MAX], tr_error *error) {
   int lock, kept = 0;
-  tr_digest(b->store->options.algorithm, bytes, size, hash);
+  tr_digest(algorithm, bytes, size, hash);
   if (faccessat(b->data, hash, F_OK, 0) == 0) {
     lock = tr_store_lock(b->store, true, error);
     if (lock < 0)

@@ -346,7 +346,7 @@ static bool walk_labels(walk *w, int fd, size_t len, int depth) {
     close(fd);
     return false;
   }
-  while (ok && (item = readdir(folder)) != NULL) {
+  while (ok && (errno = 0, item = readdir(folder)) != NULL) {
     size_t name_len = strlen(item->d_name);
     struct stat st;
     if (is_dots(item->d_name) || len + name_len > MAX_LABEL ||
@@ -358,6 +358,10 @@ static bool walk_labels(walk *w, int fd, size_t len, int depth) {
     } else if (S_ISDIR(st.st_mode)) {
       ok = walk_inner(w, fd, item->d_name, len, depth);
     }
+  }
+  if (ok && errno != 0) {
+    tr_error_errno(w->error, errno, "Failed to list labels in", w->store->base);
+    ok = false;
   }
   closedir(folder);
   return ok;

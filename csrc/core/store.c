@@ -46,6 +46,10 @@ void tr_store_close(tr_store *store) {
   free(store);
 }
 
+tr_algorithm tr_store_algorithm(const tr_store *store) {
+  return store->options.algorithm;
+}
+
 /* ---------------------------------------------------------------- names */
 
 /* Checks a hash and writes it in lower case, as files are named. */

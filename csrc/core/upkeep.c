@@ -30,15 +30,21 @@ static bool each_file(tr_store *store, const char *where,
     close(fd);
     return false;
   }
-  while (going && (item = readdir(folder)) != NULL) {
+  while (going && (errno = 0, item = readdir(folder)) != NULL) {
     struct stat st;
     if (right(item->d_name) &&
         fstatat(fd, item->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
         S_ISREG(st.st_mode))
       going = visit(context, item->d_name, (size_t)st.st_size);
   }
+  if (going && errno != 0) {
+    tr_error_errno(error, errno, "Failed to list", store->base);
+    going = false;
+  } else {
+    going = true; /* 'visit' had enough */
+  }
   closedir(folder);
-  return true;
+  return going;
 }
 
 bool tr_store_each_content(tr_store *store, tr_store_visit visit, void *context,

@@ -39,7 +39,8 @@ end
 -- @tparam[opt] table options `base_path`: the store's own folder, instead of
 -- `<home>/store/<id>`; `home`; `algorithm`: `"sha1"` (Theater's, default) or
 -- `"sha256"` for what is put; `durability`: `"full"` (default) or `"none"`;
--- `verify`: `"once"` (default), `"always"` or `"never"`
+-- `verify`: `"once"` (default), `"always"` or `"never"`; `map`: false to read
+-- large content rather than map it
 -- @treturn theaterref.store
 -- @return[2] nil
 -- @treturn[2] table an error of kind `invalid_reference`
@@ -49,7 +50,7 @@ function M.content_store(id, options)
   if not base then return nil, err end
   base = options.base_path or base
   return core.content_store(base, { algorithm = options.algorithm, durability = options.durability,
-    verify = options.verify })
+    verify = options.verify, map = options.map })
 end
 
 return M

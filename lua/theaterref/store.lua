@@ -11,6 +11,7 @@
 -- with every mapped file, a program that truncates the file makes those who
 -- then read the missing part crash (SIGBUS).
 -- @classmod theaterref.store
+local archive = require "theaterref.archive"
 local core = require "theaterref.core"
 
 local methods = core.store_methods
@@ -19,9 +20,8 @@ local function nothing() end
 
 --- Stores much for the price of one sync: nothing of it is there before the
 -- end, and then all of it.
--- @tparam function work called with a batch, whose `put(bytes)`,
--- `label(name, hash)` and `store_at_label(name, bytes)` are like the
--- store's. If it raises, or returns nil and an error, nothing is stored.
+-- @tparam function work called with a batch, whose `put(bytes)` and
+-- `label(name, hash)` are like the store's. If it raises, or returns nil and an error, nothing is stored.
 -- @return what `work` returns, once all is stored and synced
 function methods:batch(work)
   local batch <close>, err = self:begin_batch()
@@ -70,20 +70,17 @@ function methods:verify(options)
     end
     progress(i, #hashes)
   end
-  local labels
+  local labels, missing = nil, {}
   labels, report.dangling = read_labels(self)
   if not labels then return nil, report.dangling end
   for label, hash in pairs(labels) do
     if not self:exists(hash) then
       report.dangling[#report.dangling + 1] = label
-      report.missing[hash] = true
+      missing[hash] = true
     end
   end
+  for hash in pairs(missing) do report.missing[#report.missing + 1] = hash end
   table.sort(report.dangling)
-  for hash in pairs(report.missing) do
-    report.missing[hash] = nil
-    report.missing[#report.missing + 1] = hash
-  end
   table.sort(report.missing)
   report.set_aside, err = self:list_set_aside()
   if not report.set_aside then return nil, err end
@@ -151,5 +148,17 @@ function methods:usage()
   end
   return usage
 end
+
+--- Writes all content and labels to a tar file; see `theaterref.archive`.
+-- @function export
+-- @tparam string|file path
+-- @tparam[opt] table options `progress`
+methods.export = archive.export
+
+--- Adds what a tar file holds; see `theaterref.archive`.
+-- @function import
+-- @tparam string|file path
+-- @tparam[opt] table options `progress`
+methods.import = archive.import
 
 return methods

@@ -154,20 +154,83 @@ describe("a content store", function()
     assert.equal(hash, helper.read(home .. "/outside"))
   end)
 
-  it("finds corrupt content, says so, and is healed by the right bytes", function()
+  it("sets corrupt content aside, says so, and is healed by the right bytes", function()
     local hash = store:put "good bytes"
-    for _, bad in ipairs { "evil bytes", "" } do
-      local path = home .. "/store/demo/data/" .. hash
+    local path = home .. "/store/demo/data/" .. hash
+    for i, bad in ipairs { "evil bytes", "" } do
       helper.write(path, bad)
-      local fresh = theaterref.content_store("demo", { home = home, verify = "always" })
-      local blob, err = fresh:get(hash)
+      helper.run_ok("touch -d '1 hour ago' " .. path)
+      local blob, err = store:get(hash)
       assert.is_nil(blob)
       assert.equal("corrupt", err.kind)
-      assert.matches(hash, err.message)
-      assert.same({ hash }, fresh:verify().corrupt)
-      assert.equal(hash, fresh:put "good bytes")
-      assert.equal("good bytes", tostring(fresh:get(hash)))
+      assert.matches(hash .. " in " .. home .. "/store/demo is corrupt: its %d+ bytes have the hash %x+; it was set aside as"
+        .. " corrupt/%x+%.%x+; put the right bytes again", err.message)
+      assert.is_false(store:exists(hash))
+      assert.equal(i, #store:verify().set_aside)
+      assert.equal(hash, store:put "good bytes")
+      assert.equal("good bytes", tostring(store:get(hash)))
     end
+    local kept = helper.run_ok("cat " .. home .. "/store/demo/corrupt/*")
+    assert.equal("evil bytes", kept)
+  end)
+
+  it("leaves corrupt content to a writer that may not be done with it, unless it has the right bytes", function()
+    local hash = store:put "good bytes"
+    local path = home .. "/store/demo/data/" .. hash
+    helper.write(path, "good b") -- as Theater writes, in place
+    local _, err = store:get(hash)
+    assert.equal("corrupt", err.kind)
+    assert.is_true(helper.exists(path))
+    assert.equal(hash, store:put "good bytes")
+    assert.equal("good bytes", tostring(store:get(hash)))
+    assert.equal(1, #store:list_set_aside())
+  end)
+
+  it("checks an empty file whatever it was told", function()
+    local hash = store:put "good bytes"
+    helper.write(home .. "/store/demo/data/" .. hash, "")
+    local trusting = theaterref.content_store("demo", { home = home, verify = "never" })
+    assert.equal("corrupt", select(2, trusting:get(hash)).kind)
+    assert.equal("", tostring(trusting:get(trusting:put "")))
+  end)
+
+  it("keeps what a blob shows when its file is deleted or replaced", function()
+    local bytes = ("large "):rep(1 << 17)
+    local hash = store:put(bytes)
+    for _, map in ipairs { true, false } do
+      local blob = theaterref.content_store("demo", { home = home, map = map }):get(hash)
+      os.remove(home .. "/store/demo/data/" .. hash)
+      store:put(bytes)
+      assert.is_true(tostring(blob) == bytes)
+    end
+  end)
+
+  it("moves a label only if it is where the mover expects it", function()
+    local one, two = store:put "one", store:put "two"
+    assert.is_true(store:label("x", one, { expect = false }))
+    assert.is_false(store:label("x", two, { expect = false }))
+    assert.is_false(store:label("x", two, { expect = two }))
+    assert.is_true(store:label("x", two, { expect = one:upper() }))
+    assert.equal(two, store:get_by_label "x")
+    assert.equal("invalid_reference", select(2, store:label("x", one, { expect = "nonsense" })).kind)
+    assert.has_error(function() store:label("x", one, { expect = 7 }) end)
+  end)
+
+  it("counts right when processes move one label at once", function()
+    local zero = store:put "0"
+    assert(store:label("count", zero))
+    local script = ([[
+      local store = require("theaterref").content_store("demo", { home = %q, durability = "none" })
+      for _ = 1, 50 do
+        repeat
+          local old = store:get_by_label "count"
+          local new = store:put(tostring(tonumber(tostring(store:get(old))) + 1))
+        until store:label("count", new, { expect = old })
+      end]]):format(home)
+    local file = helper.write(home .. "/count.lua", script)
+    helper.run_ok(("for i in 1 2 3 4; do %s %s & pids=\"$pids $!\"; done; for p in $pids; do wait $p || exit 1; done")
+      :format(helper.lua, file))
+    assert.equal("200", tostring(store:get_content_by_label "count"))
   end)
 
   it("reports and collects what nobody needs", function()
@@ -184,13 +247,33 @@ describe("a content store", function()
     assert.is_true(store:exists(loose))
     assert.same({ deleted = { loose }, leftovers = { ".tmp-0123" } }, store:gc { grace = 0 })
     assert.same({ kept }, store:list_all_content())
+    local usage = store:usage()
+    assert.same({ bytes = 4, unlabelled = 0, labels = { { label = "dangling", hash = ("0"):rep(40) },
+      { label = "kept", hash = kept, bytes = 4 } } }, usage)
+    assert.same({ ("0"):rep(40) }, store:verify().missing)
+  end)
+
+  it("collects nothing while it cannot see every label", function()
+    local hash = store:store_at_label("folder/label", "kept")
+    helper.run_ok("chmod 000 " .. home .. "/store/demo/labels/folder")
+    local as_user = helper.run("id -u") == "0\n" and "setpriv --reuid=65534 --clear-groups " or ""
+    helper.run_ok("chmod -R a+rwX " .. home .. " && chmod 000 " .. home .. "/store/demo/labels/folder")
+    local _, err, status = helper.run(as_user .. helper.lua .. " -e " .. helper.quote(([[
+      local store = require("theaterref").content_store("demo", { home = %q })
+      local report, err = store:gc { grace = 0 }
+      io.stderr:write(tostring(err))
+      os.exit(report and 0 or 3)]]):format(home)))
+    helper.run_ok("chmod 755 " .. home .. "/store/demo/labels/folder")
+    assert.equal(3, status)
+    assert.matches("Failed to list labels in folder: Permission denied", err)
+    assert.is_true(store:exists(hash))
   end)
 
   it("is empty, and no error, before the first put", function()
     assert.same({}, store:list_labels())
     assert.same({}, store:list_all_content())
     assert.equal(0, store:calculate_total_size())
-    assert.same({ checked = 0, corrupt = {}, dangling = {}, leftovers = {} }, store:verify())
+    assert.same({ checked = 0, corrupt = {}, missing = {}, dangling = {}, set_aside = {}, leftovers = {} }, store:verify())
     local _, err = store:get(("0"):rep(40))
     assert.equal("not_found", err.kind)
     assert.matches("^Content not found: 0000", err.message)
