@@ -35,7 +35,7 @@ CORE     := $(wildcard csrc/core/*.c)
 BINDING  := $(wildcard csrc/binding/*.c)
 OBJECTS  := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(CORE) $(BINDING))
 MODULE   := $(BUILD)/lib/theaterref/core.so
-THREADS  := $(BUILD)/spec/threads.so
+SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so
 
 .PHONY: all demo test bench lint env clean help deps-build deps-demo deps-test deps-bench deps-lint
 all: $(MODULE)
@@ -53,8 +53,8 @@ $(MODULE): $(OBJECTS)
 	@echo "  ld  $@"
 	$(Q)$(CC) -shared $(CFLAGS) $(SANFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
-# A Lua module of the specs' own: runs Lua chunks on threads of the system.
-$(THREADS): spec/support/threads.c
+# Lua modules of the specs' own.
+$(BUILD)/spec/%.so: spec/support/%.c
 	@mkdir -p $(@D)
 	@echo "  ld  $@"
 	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) $< -o $@ -l$(LUA_PKG) -pthread
@@ -119,7 +119,7 @@ BUSTED = $(LUA_ENV) BUILD=$(BUILD) SPEC_LUA=$(SPEC_LUA) \
 SPECS ?= spec
 
 test: deps-test
-	@$(MAKE) -s --no-print-directory all $(THREADS) $(if $(SAN),$(BUILD)/spec/lua)
+	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(if $(SAN),$(BUILD)/spec/lua)
 	@$(BUSTED) $(SPECS)
 
 BARE := $(BUILD)/spec/bare.so
@@ -129,7 +129,7 @@ $(BARE): spec/bench/bare.c
 	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $< -o $@ $(LDLIBS)
 
 bench: deps-bench
-	@$(MAKE) -s --no-print-directory all $(THREADS) $(BARE)
+	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BARE)
 	@$(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(CURDIR)/spec/support/?.lua;$(CURDIR)/spec/bench/?.lua;;" \
 	  $(LUA) spec/bench/bench.lua $(ONLY)
 

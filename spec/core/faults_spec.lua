@@ -1,0 +1,134 @@
+local helper = require "helper"
+
+-- What runs in an interpreter with the faults preloaded: each work, with each
+-- fault at each of its calls in turn. It prints what went wrong.
+local script = [[
+local faults = require "faults"
+local theaterref = require "theaterref"
+local home, durability = ...
+local function open() return theaterref.content_store("demo", { home = home, durability = durability }) end
+local old = assert(open():store_at_label("label", "old"))
+local large = assert(open():store_at_label("large", ("large"):rep(1 << 17)))
+
+local count = 0
+local works = {
+  put = function(store) return store:put("new " .. count) end,
+  ["put again"] = function(store) return store:put "old" end,
+  label = function(store)
+    local done, err = store:label("a/b" .. count, old)
+    return done, err
+  end,
+  ["move a label"] = function(store) return store:label("label", old, { expect = old }) end,
+  get = function(store) return store:get(old) end,
+  ["get what is large"] = function(store) return store:get(large) end,
+  ["get a label"] = function(store) return store:get_content_by_label "label" end,
+  batch = function(store)
+    return store:batch(function(batch)
+      local hash, err = batch:put("in a batch " .. count)
+      if not hash then return nil, err end
+      return batch:label("batch/" .. count, hash)
+    end)
+  end,
+  gc = function(store) return store:gc { grace = 100000 } end,
+  verify = function(store) return store:verify() end,
+}
+local calls = { write = { "ENOSPC", "EDQUOT", "EIO", "SHORT" }, read = { "EIO" }, openat = { "EMFILE", "EROFS", "EACCES" },
+  open = { "EMFILE", "EIO" }, fsync = { "EIO", "ENOSPC" }, syncfs = { "EIO" }, mkdirat = { "EROFS", "ENOSPC" },
+  renameat = { "EROFS", "EIO" }, linkat = { "ENOSPC", "ENOENT" }, flock = { "ENOLCK" }, tmpfile = { "EOPNOTSUPP", "EMFILE" },
+  unlinkat = { "EIO" }, mmap = { "EIO" } }
+
+local failures = 0
+local function try(name, work, call, errno, nth)
+  count = count + 1
+  local store, what = open(), ("%s with %s failing by %s at call %d"):format(name, call, errno, nth)
+  faults.fail(call, errno, nth)
+  local answer, err = work(store)
+  local fired = faults.stop()
+  if fired == 0 then return false end
+  if answer == nil then
+    failures = failures + 1
+    assert(err, what .. ": neither an answer nor an error")
+    assert(err.kind ~= "corrupt", what .. ": " .. tostring(err))
+    assert(#err.message > 20 and err.message:find ": ", what .. " says only: " .. err.message)
+  end
+  local report = assert(open():verify())
+  assert(#report.corrupt + #report.dangling + #report.set_aside == 0, what .. ": the store is damaged")
+  if call ~= "unlinkat" then
+    assert(#report.leftovers == 0, what .. ": left " .. tostring(report.leftovers[1]))
+  end
+  assert(tostring(open():get_content_by_label "label") == "old", what .. ": lost the label")
+  if name == "put" and answer then assert(tostring(open():get(answer)) == "new " .. count, what) end
+  if answer and (name == "label" or name == "batch") then
+    local label = (name == "label" and "a/b" or "batch/") .. count
+    assert(open():get_by_label(label), what .. ": said it was done, and was not")
+  end
+  open():remove_label("a/b" .. count)
+  open():remove_label("batch/" .. count)
+  assert(open():gc { grace = 0 })
+  return true
+end
+
+local tried = 0
+for name, work in pairs(works) do
+  for call, errors in pairs(calls) do
+    for _, errno in ipairs(errors) do
+      local nth = 1
+      while try(name, work, call, errno, nth) do nth, tried = nth + 1, tried + 1 end
+    end
+  end
+end
+print(tried, failures)
+]]
+
+describe("a content store on a file system that fails", function()
+  for _, durability in ipairs { "full", "none" } do
+    it("says so and stays whole, with durability " .. durability, function()
+      helper.with_folder(function(home)
+        local file = helper.write(home .. "/script.lua", script)
+        local out = helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s %s"):format(
+          helper.root, helper.build, helper.lua, file, home, durability))
+        local tried, failures = out:match "(%d+)%s+(%d+)"
+        assert.is_true(tonumber(tried) > 100 and tonumber(failures) > 50, out)
+      end)
+    end)
+  end
+
+  it("that is full keeps what it has, and takes more when there is room again", function()
+    local mounted = select(3, helper.run "unshare -m true") == 0
+    if not mounted then return pending "this user may not mount a small file system" end
+    helper.with_folder(function(home)
+      local file = helper.write(home .. "/script.lua", [[
+        local store = require("theaterref").content_store("demo", { base_path = ... .. "/small" })
+        local kept = {}
+        while true do
+          local hash, err = store:store_at_label("l" .. #kept + 1, (("%08d"):format(#kept)):rep(4096))
+          if not hash then
+            assert(err.message:find "No space left on device", err.message)
+            break
+          end
+          kept[#kept + 1] = hash
+        end
+        assert(#kept > 5 and #kept < 40)
+        local report = store:verify()
+        assert(report.checked >= #kept and #report.corrupt + #report.dangling + #report.leftovers == 0)
+        assert(store:remove_label "l1")
+        assert(#store:gc({ grace = 0 }).deleted > 0)
+        assert(store:store_at_label("again", "there is room"))]])
+      helper.run_ok(("unshare -m sh -c %s"):format(helper.quote(("mkdir %s/small && mount -t tmpfs -o size=1m none %s/small && %s %s %s")
+        :format(home, home, helper.lua, file, home))))
+    end)
+  end)
+
+  it("and whose folder vanishes is a store without content, and writes make it anew", function()
+    helper.with_folder(function(home)
+      local store = require("theaterref").content_store("demo", { home = home })
+      local hash = store:put "x"
+      helper.run_ok("rm -r " .. home .. "/store")
+      assert.equal("not_found", select(2, store:get(hash)).kind)
+      assert.equal("not_found", select(2, store:label("x", hash)).kind)
+      assert.same({}, store:gc().deleted)
+      assert.equal(hash, store:store_at_label("x", "x"))
+      assert.equal("x", tostring(store:get_content_by_label "x"))
+    end)
+  end)
+end)

@@ -1,0 +1,119 @@
+/*
+** Makes system calls fail on order: preloaded into a Lua interpreter, and a
+** Lua module of it. For what file systems do on their bad days.
+*/
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#define EXPORTED __attribute__((visibility("default")))
+
+static struct plan {
+  char call[16];  /* which one; empty: none */
+  int errnum;     /* what it fails with; 0: a short write */
+  int countdown;  /* calls until it does; then it goes on failing */
+  int fired;
+} plan;
+
+/* Whether this call is to fail, with errno set. */
+static int fails(const char *call) {
+  if (strcmp(plan.call, call) != 0 || --plan.countdown > 0)
+    return 0;
+  plan.fired++;
+  errno = plan.errnum;
+  return 1;
+}
+
+#define NEXT(name) (__extension__(__typeof__(&name)) dlsym(RTLD_NEXT, #name))
+#define WRAP(result, name, parameters, arguments)                              \
+  EXPORTED result name parameters {                                            \
+    return fails(#name) ? (result)-1 : NEXT(name) arguments;                   \
+  }
+
+WRAP(ssize_t, read, (int fd, void *data, size_t size), (fd, data, size))
+WRAP(int, fsync, (int fd), (fd))
+WRAP(int, syncfs, (int fd), (fd))
+WRAP(int, flock, (int fd, int how), (fd, how))
+WRAP(int, mkdir, (const char *path, mode_t mode), (path, mode))
+WRAP(int, mkdirat, (int fd, const char *path, mode_t mode), (fd, path, mode))
+WRAP(int, unlinkat, (int fd, const char *path, int flags), (fd, path, flags))
+WRAP(int, renameat, (int a, const char *from, int b, const char *to),
+     (a, from, b, to))
+WRAP(int, linkat, (int a, const char *from, int b, const char *to, int flags),
+     (a, from, b, to, flags))
+WRAP(void *, mmap,
+     (void *at, size_t size, int protection, int flags, int fd, off_t offset),
+     (at, size, protection, flags, fd, offset))
+
+EXPORTED ssize_t write(int fd, const void *data, size_t size) {
+  if (fails("write")) {
+    if (plan.errnum != 0)
+      return -1;
+    size = size > 3 ? 3 : size;
+  }
+  return NEXT(write)(fd, data, size);
+}
+
+EXPORTED int open(const char *path, int flags, ...) {
+  va_list rest;
+  mode_t mode;
+  va_start(rest, flags);
+  mode = va_arg(rest, mode_t);
+  va_end(rest);
+  return fails("open") ? -1 : NEXT(open)(path, flags, mode);
+}
+
+EXPORTED int openat(int fd, const char *path, int flags, ...) {
+  va_list rest;
+  mode_t mode;
+  va_start(rest, flags);
+  mode = va_arg(rest, mode_t);
+  va_end(rest);
+  if (fails((flags & O_TMPFILE) == O_TMPFILE ? "tmpfile" : "openat"))
+    return -1;
+  return NEXT(openat)(fd, path, flags, mode);
+}
+
+/* fail(call, errno name | "SHORT", nth): from the nth call on */
+static int faults_fail(lua_State *L) {
+  static const struct {
+    const char *name;
+    int errnum;
+  } errors[] = {{"SHORT", 0},         {"EIO", EIO},       {"ENOSPC", ENOSPC},
+                {"EDQUOT", EDQUOT},   {"EMFILE", EMFILE}, {"EROFS", EROFS},
+                {"EOPNOTSUPP", EOPNOTSUPP}, {"ENOENT", ENOENT},
+                {"ENOLCK", ENOLCK},   {"EACCES", EACCES}, {NULL, 0}};
+  const char *call = luaL_checkstring(L, 1), *name = luaL_checkstring(L, 2);
+  int nth = (int)luaL_checkinteger(L, 3), i = 0;
+  while (errors[i].name != NULL && strcmp(errors[i].name, name) != 0)
+    i++;
+  luaL_argcheck(L, errors[i].name != NULL, 2, "no such error");
+  luaL_argcheck(L, strlen(call) < sizeof plan.call, 1, "no such call");
+  plan.errnum = errors[i].errnum;
+  plan.countdown = nth;
+  plan.fired = 0;
+  strcpy(plan.call, call);
+  return 0;
+}
+
+/* stop() -> how many calls failed */
+static int faults_stop(lua_State *L) {
+  plan.call[0] = '\0';
+  lua_pushinteger(L, plan.fired);
+  return 1;
+}
+
+EXPORTED int luaopen_faults(lua_State *L) {
+  static const luaL_Reg functions[] = {
+      {"fail", faults_fail}, {"stop", faults_stop}, {NULL, NULL}};
+  luaL_newlib(L, functions);
+  return 1;
+}
