@@ -3,13 +3,19 @@
 ** over the same libraries. A Lua module.
 */
 #include <curl/curl.h>
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <lua.h>
+#include <mbedtls/sha1.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 static double now(void) {
   struct timespec t;
@@ -126,10 +132,94 @@ static int rwlock(lua_State *L) {
   return 1;
 }
 
+/* ------------------------------------------------------------------- store */
+
+static void check(lua_State *L, int ok, const char *what) {
+  if (!ok)
+    luaL_error(L, "%s failed", what);
+}
+
+/* put(folder, bytes, count, sync) -> seconds: hash, write, rename */
+static int put(lua_State *L) {
+  const char *folder = luaL_checkstring(L, 1), *bytes;
+  size_t size, i;
+  lua_Integer n, count = luaL_checkinteger(L, 3);
+  int sync = lua_toboolean(L, 4), dir = open(folder, O_RDONLY | O_DIRECTORY);
+  char *copy, name[41];
+  double started;
+  bytes = luaL_checklstring(L, 2, &size);
+  check(L, dir >= 0, "open");
+  copy = malloc(size);
+  memcpy(copy, bytes, size);
+  started = now();
+  for (n = 0; n < count; n++) {
+    unsigned char digest[20];
+    int fd;
+    memcpy(copy, &n, sizeof n);
+    mbedtls_sha1_ret((unsigned char *)copy, size, digest);
+    for (i = 0; i < 20; i++)
+      snprintf(name + 2 * i, 3, "%02x", digest[i]);
+    fd = openat(dir, "temporary", O_WRONLY | O_CREAT | O_EXCL, 0666);
+    check(L, fd >= 0 && write(fd, copy, size) == (ssize_t)size, "write");
+    check(L, !sync || fsync(fd) == 0, "fsync");
+    close(fd);
+    check(L, renameat(dir, "temporary", dir, name) == 0, "rename");
+    check(L, !sync || fsync(dir) == 0, "fsync");
+  }
+  lua_pushnumber(L, now() - started);
+  close(dir);
+  free(copy);
+  return 1;
+}
+
+/* get(path, count, map) -> seconds: open, read or map, close */
+static int get(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  lua_Integer n, count = luaL_checkinteger(L, 2);
+  int map = lua_toboolean(L, 3);
+  double started = now();
+  for (n = 0; n < count; n++) {
+    int fd = open(path, O_RDONLY);
+    struct stat st;
+    void *bytes;
+    check(L, fd >= 0 && fstat(fd, &st) == 0, "open");
+    if (map) {
+      bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+      check(L, bytes != MAP_FAILED, "mmap");
+      munmap(bytes, (size_t)st.st_size);
+    } else {
+      bytes = malloc((size_t)st.st_size);
+      check(L, read(fd, bytes, (size_t)st.st_size) == st.st_size, "read");
+      free(bytes);
+    }
+    close(fd);
+  }
+  lua_pushnumber(L, now() - started);
+  return 1;
+}
+
+/* crowd(folder, count): empty files with names that look like hashes */
+static int crowd(lua_State *L) {
+  int dir = open(luaL_checkstring(L, 1), O_RDONLY | O_DIRECTORY);
+  lua_Integer n, count = luaL_checkinteger(L, 2);
+  char name[41];
+  check(L, dir >= 0, "open");
+  for (n = 0; n < count; n++) {
+    unsigned mixed = (unsigned)n * 2654435761u;
+    snprintf(name, sizeof name, "%08x%032llx", mixed, (long long)n);
+    close(openat(dir, name, O_WRONLY | O_CREAT, 0666));
+  }
+  close(dir);
+  return 0;
+}
+
 __attribute__((visibility("default"))) int luaopen_bare(lua_State *L) {
   static const luaL_Reg functions[] = {{"fetch", fetch},
                                        {"object", object},
                                        {"rwlock", rwlock},
+                                       {"put", put},
+                                       {"get", get},
+                                       {"crowd", crowd},
                                        {NULL, NULL}};
   luaL_newlib(L, functions);
   return 1;

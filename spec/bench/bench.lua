@@ -1,50 +1,14 @@
 -- The benchmarks: each line is the median of several runs, as a ratio to a
--- baseline that ran between them. Usage: make bench [ONLY=fetch|cache]
+-- baseline that ran between them. Usage: make bench [ONLY=fetch|cache|store]
 local bare = require "bare"
 local core = require "theaterref.core"
 local helper = require "helper"
+local measure = require "measure"
 local theaterref = require "theaterref"
 local threads = require "threads"
 
-local RUNS = 5
-
-local function median(list)
-  table.sort(list)
-  return list[(#list + 1) // 2]
-end
-
--- Runs both by turns, so that a slow moment of the machine hits both.
-local function compare(ours, theirs)
-  local a, b, c = {}, {}, {}
-  for i = 1, RUNS do
-    collectgarbage()
-    a[i], b[i] = ours(), theirs()
-    c[i] = a[i] / b[i]
-  end
-  return median(a), median(b), median(c)
-end
-
-local function line(work, ours, theirs, ratio, target)
-  print(("| %-44s | %12s | %12s | %8.2f | %10s |"):format(work, ours, theirs, ratio, target))
-end
-
-local function title(text)
-  print(("\n%s\n\n| %-44s | %12s | %12s | %8s | %10s |"):format(text, "work", "ours", "baseline", "ratio", "target"))
-  print("|" .. ("-"):rep(46) .. "|" .. (("-"):rep(14) .. "|"):rep(2) .. ("-"):rep(10) .. "|" .. ("-"):rep(12) .. "|")
-end
-
-local function timed(work)
-  local started = core.now()
-  work()
-  return core.now() - started
-end
-
-local function resident()
-  for text in io.lines("/proc/self/status") do
-    local kib = text:match("^VmRSS:%s*(%d+)")
-    if kib then return tonumber(kib) * 1024 end
-  end
-end
+local compare, line, resident = measure.compare, measure.line, measure.resident
+local timed, title = measure.timed, measure.title
 
 -- ------------------------------------------------------------------- fetch
 
@@ -191,6 +155,7 @@ local function bench_cache()
   require("eviction").run()
 end
 
-local only = arg[1]
-if only ~= "cache" then bench_fetch() end
-if only ~= "fetch" then bench_cache() end
+local parts = { fetch = bench_fetch, cache = bench_cache, store = require("store").run }
+for _, name in ipairs { "fetch", "cache", "store" } do
+  if not arg[1] or arg[1] == name then parts[name]() end
+end

@@ -145,7 +145,7 @@ describe("a content store whose users are killed", function()
           return helper.exists(path) and select(2, helper.read(path):gsub("\n", "")) >= lines
         end)
         table.insert(pids, 1, table.remove(pids, victim))
-        helper.run_ok(("for p in %s; do kill -9 $p; done; for p in %s; do while kill -0 $p 2>/dev/null; do :; done; done")
+        helper.run_ok(("for p in %s; do kill -9 $p; done; for p in %s; do while readlink /proc/$p/exe >/dev/null; do :; done; done")
           :format(table.concat(pids, " "), table.concat(pids, " ")))
         local contents, labels = {}, {}
         for name = 1, 3 do
