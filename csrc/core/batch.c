@@ -42,7 +42,8 @@ tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
   if (b->store == NULL) {
     tr_error_nomem(error);
   } else {
-    b->unsynced = *b->store;
+    b->unsynced = (tr_store){
+        .base = b->store->base, .options = b->store->options, .data = -1};
     b->unsynced.options.durable = false;
     b->data = tr_store_open_folder(b->store, "data", true, error);
   }

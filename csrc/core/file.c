@@ -39,26 +39,23 @@ static bool readable(int fd) {
   return false;
 }
 
-tr_blob *tr_file_read_fd(int fd, const char *path, size_t max_bytes,
-                         tr_error *error) {
+tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
+                         size_t max_bytes, tr_error *error) {
   tr_buffer buffer = {0};
-  struct stat st;
   tr_blob *blob;
-  if (fstat(fd, &st) != 0) {
-    tr_error_errno(error, errno, "Failed to read", path);
-    return NULL;
-  }
-  if (st.st_size > 0 && (uintmax_t)st.st_size > max_bytes)
+  if (st->st_size > 0 && (uintmax_t)st->st_size > max_bytes)
     return too_large(path, max_bytes, error);
   /* One byte more than the size: the read that fills it proves the end. */
   if (!tr_buffer_reserve(&buffer,
-                         st.st_size > 0 ? (size_t)st.st_size + 1 : CHUNK))
+                         st->st_size > 0 ? (size_t)st->st_size + 1 : CHUNK))
     goto nomem;
   for (;;) {
     ssize_t n;
+    size_t asked;
     if (buffer.len == buffer.cap && !tr_buffer_reserve(&buffer, CHUNK))
       goto nomem;
-    n = read(fd, buffer.data + buffer.len, buffer.cap - buffer.len);
+    asked = buffer.cap - buffer.len;
+    n = read(fd, buffer.data + buffer.len, asked);
     if (n < 0 && (errno == EINTR || (errno == EAGAIN && readable(fd))))
       continue;
     if (n < 0) {
@@ -71,7 +68,8 @@ tr_blob *tr_file_read_fd(int fd, const char *path, size_t max_bytes,
       tr_buffer_free(&buffer);
       return too_large(path, max_bytes, error);
     }
-    if (n == 0)
+    if (n == 0 || ((size_t)n < asked && S_ISREG(st->st_mode) &&
+                   (uintmax_t)st->st_size == buffer.len))
       break;
   }
   blob = tr_buffer_to_blob(&buffer);
@@ -87,13 +85,14 @@ nomem:
 tr_blob *tr_file_read(const char *path, size_t max_bytes, tr_error *error) {
   /* O_NONBLOCK: opening a FIFO nobody writes to must not hang. */
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-  tr_blob *blob;
-  if (fd < 0) {
+  struct stat st;
+  tr_blob *blob = NULL;
+  if (fd < 0 || fstat(fd, &st) != 0)
     tr_error_errno(error, errno, "Failed to read", path);
-    return NULL;
-  }
-  blob = tr_file_read_fd(fd, path, max_bytes, error);
-  close(fd);
+  else
+    blob = tr_file_read_fd(fd, &st, path, max_bytes, error);
+  if (fd >= 0)
+    close(fd);
   return blob;
 }
 

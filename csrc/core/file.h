@@ -2,11 +2,14 @@
 #ifndef TR_FILE_H
 #define TR_FILE_H
 
+#include <sys/stat.h>
+
 #include "theaterref.h"
 
-/* Reads what an open descriptor still gives. 'path' is for the message. */
-tr_blob *tr_file_read_fd(int fd, const char *path, size_t max_bytes,
-                         tr_error *error);
+/* Reads what an open descriptor still gives, of which 'st' is the state.
+** 'path' is for the message. */
+tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
+                         size_t max_bytes, tr_error *error);
 
 /*
 ** Writes 'name' in the open folder 'dir' by way of a temporary in the open

@@ -31,6 +31,7 @@ tr_store *tr_store_open(const char *base_path,
   if (store == NULL)
     return NULL;
   store->options = *options;
+  atomic_init(&store->data, -1);
   store->base = strdup(base_path);
   if (store->base == NULL) {
     free(store);
@@ -42,6 +43,8 @@ tr_store *tr_store_open(const char *base_path,
 void tr_store_close(tr_store *store) {
   if (store == NULL)
     return;
+  if (atomic_load(&store->data) >= 0)
+    close(atomic_load(&store->data));
   free(store->base);
   free(store);
 }
@@ -150,11 +153,10 @@ static tr_blob *load(const tr_store *store, int fd, const struct stat *st,
       tr_error_errno(error, errno, "Failed to map content", hash);
     return blob;
   }
-  return tr_file_read_fd(fd, hash, SIZE_MAX, error);
+  return tr_file_read_fd(fd, st, hash, SIZE_MAX, error);
 }
 
-/* The verified content of a normal hash in the open folder data/. */
-static tr_blob *get_at(const tr_store *store, int data, const char *hash,
+tr_blob *tr_store_load(const tr_store *store, int data, const char *hash,
                        bool healing, tr_error *error) {
   struct stat st;
   tr_blob *blob = NULL;
@@ -184,19 +186,42 @@ static void content_not_found(const tr_store *store, const char *hash,
                  store->base);
 }
 
+/* data/, which stays open. -1 with the error. */
+static int kept_folder(tr_store *store, tr_error *error) {
+  int data = atomic_load(&store->data), none = -1;
+  if (data >= 0)
+    return data;
+  data = tr_store_open_folder(store, "data", false, error);
+  if (data < 0 || atomic_compare_exchange_strong(&store->data, &none, data))
+    return data;
+  close(data); /* another thread was faster */
+  return none;
+}
+
+/* What is not found through the folder kept open, where that was replaced. */
+static tr_blob *get_anew(tr_store *store, const char *hash, tr_error *error) {
+  int data = tr_store_open_folder(store, "data", false, error);
+  tr_blob *blob = NULL;
+  if (data >= 0) {
+    blob = tr_store_load(store, data, hash, false, error);
+    close(data);
+  }
+  if (blob == NULL)
+    content_not_found(store, hash, error);
+  return blob;
+}
+
 tr_blob *tr_store_get(tr_store *store, const char *hash, tr_error *error) {
   char normal[TR_HEX_MAX];
   tr_blob *blob = NULL;
   int data;
   if (!tr_normal_hash(hash, normal, error))
     return NULL;
-  data = tr_store_open_folder(store, "data", false, error);
-  if (data >= 0) {
-    blob = get_at(store, data, normal, false, error);
-    close(data);
-  }
-  if (blob == NULL)
-    content_not_found(store, normal, error);
+  data = kept_folder(store, error);
+  if (data >= 0)
+    blob = tr_store_load(store, data, normal, false, error);
+  if (blob == NULL && error->kind == TR_NOT_FOUND)
+    return get_anew(store, normal, error);
   return blob;
 }
 
@@ -250,7 +275,8 @@ int tr_store_keep(tr_store *store, int data, const char *hash, size_t size,
       !S_ISREG(st.st_mode))
     return 0;
   if (size != SIZE_MAX && !tr_was_verified(&st, hash)) {
-    tr_blob *blob = get_at(store, data, hash, true, error); /* else set aside */
+    tr_blob *blob =
+        tr_store_load(store, data, hash, true, error); /* else set aside */
     tr_blob_release(blob);
     if (blob == NULL)
       return 0;

@@ -2,6 +2,7 @@
 #ifndef TR_STORE_H
 #define TR_STORE_H
 
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 #include "digest.h"
@@ -9,6 +10,9 @@
 struct tr_store {
   char *base;
   tr_store_options options;
+  /* data/, kept open by the first get, or -1. Content that is found through
+  ** it is right, even if the folder has moved. */
+  atomic_int data;
 };
 
 /* Checks a hash and writes it in lower case, as files are named. */
@@ -39,6 +43,10 @@ int tr_store_open_folder(const tr_store *store, const char *folder, bool make,
 /* The same, to list it. -1 without an error kind: it is not there. */
 int tr_store_open_listing(const tr_store *store, const char *folder,
                           tr_error *error);
+
+/* The content of a normal hash in an open data/; see tr_store_verify. */
+tr_blob *tr_store_load(const tr_store *store, int data, const char *hash,
+                       bool healing, tr_error *error);
 
 /*
 ** Whether content is there already, sound if it has 'size' bytes, or any if

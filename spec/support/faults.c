@@ -17,9 +17,9 @@
 #define EXPORTED __attribute__((visibility("default")))
 
 static struct plan {
-  char call[16];  /* which one; empty: none */
-  int errnum;     /* what it fails with; 0: a short write */
-  int countdown;  /* calls until it does; then it goes on failing */
+  char call[16]; /* which one; empty: none */
+  int errnum;    /* what it fails with; 0: a short write */
+  int countdown; /* calls until it does; then it goes on failing */
   int fired;
 } plan;
 
@@ -39,8 +39,6 @@ static int fails(const char *call) {
   }
 
 WRAP(ssize_t, read, (int fd, void *data, size_t size), (fd, data, size))
-WRAP(int, fsync, (int fd), (fd))
-WRAP(int, syncfs, (int fd), (fd))
 WRAP(int, flock, (int fd, int how), (fd, how))
 WRAP(int, mkdir, (const char *path, mode_t mode), (path, mode))
 WRAP(int, mkdirat, (int fd, const char *path, mode_t mode), (fd, path, mode))
@@ -52,6 +50,18 @@ WRAP(int, linkat, (int a, const char *from, int b, const char *to, int flags),
 WRAP(void *, mmap,
      (void *at, size_t size, int protection, int flags, int fd, off_t offset),
      (at, size, protection, flags, fd, offset))
+
+static useconds_t slowness;
+
+EXPORTED int fsync(int fd) {
+  usleep(slowness);
+  return fails("fsync") ? -1 : NEXT(fsync)(fd);
+}
+
+EXPORTED int syncfs(int fd) {
+  usleep(slowness);
+  return fails("syncfs") ? -1 : NEXT(syncfs)(fd);
+}
 
 EXPORTED ssize_t write(int fd, const void *data, size_t size) {
   if (fails("write")) {
@@ -87,10 +97,17 @@ static int faults_fail(lua_State *L) {
   static const struct {
     const char *name;
     int errnum;
-  } errors[] = {{"SHORT", 0},         {"EIO", EIO},       {"ENOSPC", ENOSPC},
-                {"EDQUOT", EDQUOT},   {"EMFILE", EMFILE}, {"EROFS", EROFS},
-                {"EOPNOTSUPP", EOPNOTSUPP}, {"ENOENT", ENOENT},
-                {"ENOLCK", ENOLCK},   {"EACCES", EACCES}, {NULL, 0}};
+  } errors[] = {{"SHORT", 0},
+                {"EIO", EIO},
+                {"ENOSPC", ENOSPC},
+                {"EDQUOT", EDQUOT},
+                {"EMFILE", EMFILE},
+                {"EROFS", EROFS},
+                {"EOPNOTSUPP", EOPNOTSUPP},
+                {"ENOENT", ENOENT},
+                {"ENOLCK", ENOLCK},
+                {"EACCES", EACCES},
+                {NULL, 0}};
   const char *call = luaL_checkstring(L, 1), *name = luaL_checkstring(L, 2);
   int nth = (int)luaL_checkinteger(L, 3), i = 0;
   while (errors[i].name != NULL && strcmp(errors[i].name, name) != 0)
@@ -104,6 +121,12 @@ static int faults_fail(lua_State *L) {
   return 0;
 }
 
+/* slow(milliseconds): what each sync takes from now on, and more */
+static int faults_slow(lua_State *L) {
+  slowness = (useconds_t)(luaL_checknumber(L, 1) * 1000);
+  return 0;
+}
+
 /* stop() -> how many calls failed */
 static int faults_stop(lua_State *L) {
   plan.call[0] = '\0';
@@ -112,8 +135,10 @@ static int faults_stop(lua_State *L) {
 }
 
 EXPORTED int luaopen_faults(lua_State *L) {
-  static const luaL_Reg functions[] = {
-      {"fail", faults_fail}, {"stop", faults_stop}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"fail", faults_fail},
+                                       {"slow", faults_slow},
+                                       {"stop", faults_stop},
+                                       {NULL, NULL}};
   luaL_newlib(L, functions);
   return 1;
 }
