@@ -212,8 +212,9 @@ function M.import(store, path, options)
     size = file:seek "end"
     file:seek "set"
   end
-  local count, read, more, err = 0, 0, true, nil
+  local count, read, more = 0, 0, true
   while more do
+    local err
     more, err = store:batch(function(batch)
       return import_some(batch, file, function(bytes)
         count, read = count + 1, read + bytes

@@ -70,9 +70,10 @@ function methods:verify(options)
     end
     progress(i, #hashes)
   end
-  local labels, missing = nil, {}
-  labels, report.dangling = read_labels(self)
-  if not labels then return nil, report.dangling end
+  local labels, unreadable = read_labels(self)
+  if not labels then return nil, unreadable end
+  local missing = {}
+  report.dangling = unreadable
   for label, hash in pairs(labels) do
     if not self:exists(hash) then
       report.dangling[#report.dangling + 1] = label

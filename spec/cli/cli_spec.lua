@@ -117,6 +117,29 @@ describe("the command", function()
     assert.equal(1, status)
   end)
 
+  it("moves labels, collects garbage and copies a store", function()
+    local one = theaterref("store put yard actor.wasm"):match "%x+"
+    local two = theaterref("store put yard m.toml --label two"):match "%x+"
+    assert.equal("", (theaterref("store label yard two --expect " .. two .. " " .. one)))
+    local _, err, status = theaterref("store label yard two --expect none " .. two)
+    assert.equal("theaterref: label two is not at none but at " .. one .. "\n", err)
+    assert.equal(1, status)
+    assert.equal("deleted    " .. two .. "\n", (theaterref "store gc yard --grace 0 -n"))
+    assert.same({ deleted = { two }, leftovers = {} }, cjson.decode((theaterref "store gc yard --grace 0 --json")))
+    assert.equal("           4 bytes  two\n           0 bytes  without a label\n           4 bytes  in all\n",
+      (theaterref "store usage yard"))
+    assert.equal("", (theaterref "store export yard yard.tar"))
+    assert.equal("2 imported\n", (theaterref "store import copy - < yard.tar"))
+    assert.equal("\0asm", (theaterref "store get copy two"))
+    assert.equal("", (theaterref "store unlabel copy two"))
+    _, err, status = theaterref "store unlabel copy two"
+    assert.equal("theaterref: Label not found: two\n", err)
+    assert.equal(1, status)
+    _, err, status = theaterref "store import copy actor.wasm"
+    assert.matches("this is no store's export: it ends too early", err)
+    assert.equal(1, status)
+  end)
+
   it("shows and empties a cache's tier on disk", function()
     local server = helper.misbehaving()
     local url = server.http .. "/fine"
