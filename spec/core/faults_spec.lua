@@ -83,6 +83,8 @@ print(tried, failures)
 describe("a content store on a file system that fails", function()
   for _, durability in ipairs { "full", "none" } do
     it("says so and stays whole, with durability " .. durability, function()
+      -- ThreadSanitizer's runtime calls what is preloaded before it is ready.
+      if helper.build:find "thread" then return pending "there is one thread here" end
       helper.with_folder(function(home)
         local file = helper.write(home .. "/script.lua", script)
         local out = helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s %s"):format(
