@@ -167,6 +167,8 @@ typedef struct tr_fetch_options {
   const char *client_cert; /* PEM file; NULL: none */
   const char *client_key;  /* PEM file; NULL: in client_cert */
   const char *unix_socket; /* path of a server's socket; NULL: TCP */
+  bool refuse_private; /* not from a private, loopback or link-local address:
+                          that of the connected peer, at every redirect */
   bool netrc;             /* user and password from ~/.netrc */
   const char *user_agent; /* NULL: "theaterref/<version>" */
   const char *const *headers; /* "Name: value", NULL-terminated; or NULL */

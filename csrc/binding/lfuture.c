@@ -252,6 +252,7 @@ static int fetch(lua_State *L) {
   options.max_host_connections = optcount(L, 2, "max_host_connections", 0);
   options.max_connections = optcount(L, 2, "max_connections", 0);
   options.netrc = tr_optbool(L, 2, "netrc", false);
+  options.refuse_private = tr_optbool(L, 2, "refuse_private", false);
   options.will_wait = tr_optbool(L, 2, "will_wait", false);
   if (lua_istable(L, 2)) {
     options.ca_file = tr_optstring(L, 2, "ca_file");

@@ -190,6 +190,71 @@ static int merge_initial_states(lua_State *L) {
   return 1;
 }
 
+/* Pushes a value's raw text, from its first token to its last. */
+static void push_raw(lua_State *L, const char *from, tr_json_token last) {
+  lua_pushlstring(L, from, (size_t)(last.text + last.len - from));
+}
+
+/*
+** json_split(text) -> "object", { key, value, … } | "array", { value, … } |
+** "other" | nil, error. Values are raw JSON text, so nothing is lost; the
+** second result of an object holds decoded keys and values by turns.
+*/
+static int json_split(lua_State *L) {
+  size_t len;
+  const char *text = tr_checkbytes(L, 1, &len), *value = NULL;
+  reader r = {.L = L};
+  tr_error error;
+  tr_json_token token;
+  tr_json_type type;
+  lua_Integer count = 0;
+  r.scratch_owner = tr_newblob(L);
+  lua_newtable(L);
+  tr_json_start(&r.json, text, len);
+  token = tr_json_next(&r.json);
+  type = token.type;
+  while (token.type != TR_JSON_END && token.type != TR_JSON_ERROR) {
+    token = tr_json_next(&r.json);
+    if (r.json.depth == 0 || token.type == TR_JSON_END ||
+        token.type == TR_JSON_ERROR)
+      continue;
+    if (r.json.depth == 1 && token.type == TR_JSON_KEY) {
+      push_string(&r, token);
+      lua_rawseti(L, -2, ++count);
+      continue;
+    }
+    if (value == NULL)
+      value = token.text;
+    if (r.json.depth == 1) {
+      push_raw(L, value, token);
+      lua_rawseti(L, -2, ++count);
+      value = NULL;
+    }
+  }
+  if (token.type == TR_JSON_ERROR) {
+    bad(&r, &error);
+    return tr_fail_with(L, &error);
+  }
+  lua_pushstring(L, type == TR_JSON_OPEN_OBJECT  ? "object"
+                    : type == TR_JSON_OPEN_ARRAY ? "array"
+                                                 : "other");
+  lua_insert(L, -2);
+  return 2;
+}
+
+/* json_quote(bytes) -> JSON string | nil, error when it is no UTF-8 */
+static int json_quote(lua_State *L) {
+  size_t len;
+  const char *text = tr_checkbytes(L, 1, &len);
+  tr_error error;
+  lblob *quoted = tr_newblob(L);
+  quoted->blob = tr_json_quote(text, len, &error);
+  if (quoted->blob == NULL)
+    return tr_fail_with(L, &error);
+  lua_pushlstring(L, tr_blob_data(quoted->blob), tr_blob_size(quoted->blob));
+  return 1;
+}
+
 static int number_tostring(lua_State *L) {
   lua_getfield(L, 1, "text");
   return 1;
@@ -200,6 +265,8 @@ void tr_open_json(lua_State *L) {
                                     {NULL, NULL}};
   static const luaL_Reg functions[] = {
       {"json_decode", json_decode},
+      {"json_quote", json_quote},
+      {"json_split", json_split},
       {"merge_initial_states", merge_initial_states},
       {NULL, NULL}};
   luaL_newmetatable(L, TR_ARRAY);

@@ -1,6 +1,7 @@
 /* What require "theaterref.core" gives: every type and function, flat. */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lutil.h"
@@ -20,6 +21,18 @@ static int working_folder(lua_State *L) {
   return 1;
 }
 
+/* file_stamp(path) -> what changes when the file does | nil */
+static int file_stamp(lua_State *L) {
+  struct stat st;
+  if (stat(tr_checkcstring(L, 1), &st) != 0)
+    return 0;
+  lua_pushfstring(L, "%I:%I:%I:%I.%I", (lua_Integer)st.st_dev,
+                  (lua_Integer)st.st_ino, (lua_Integer)st.st_size,
+                  (lua_Integer)st.st_mtim.tv_sec,
+                  (lua_Integer)st.st_mtim.tv_nsec);
+  return 1;
+}
+
 /* is_terminal(descriptor) -> boolean */
 static int is_terminal(lua_State *L) {
   lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
@@ -30,6 +43,7 @@ int luaopen_theaterref_core(lua_State *L) {
   static const luaL_Reg functions[] = {{"now", now},
                                        {"working_folder", working_folder},
                                        {"is_terminal", is_terminal},
+                                       {"file_stamp", file_stamp},
                                        {NULL, NULL}};
   luaL_newlib(L, functions);
   lua_pushliteral(L, TR_VERSION);

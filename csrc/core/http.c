@@ -1,6 +1,8 @@
 /* URLs, statuses and libcurl's codes, in the words of our errors. */
 #include "http.h"
 
+#include <arpa/inet.h>
+
 #include <string.h>
 
 char *tr_url_without_credentials(const char *url) {
@@ -59,6 +61,33 @@ tr_kind tr_kind_of_curl(CURLcode code) {
   default:
     return TR_NETWORK;
   }
+}
+
+static bool is_private_v4(const unsigned char a[4]) {
+  return a[0] == 0 || a[0] == 10 || a[0] == 127 || a[0] >= 224 ||
+         (a[0] == 100 && (a[1] & 0xC0) == 64) || (a[0] == 169 && a[1] == 254) ||
+         (a[0] == 172 && (a[1] & 0xF0) == 16) || (a[0] == 192 && a[1] == 168) ||
+         (a[0] == 192 && a[1] == 0 && (a[2] == 0 || a[2] == 2)) ||
+         (a[0] == 198 &&
+          ((a[1] & 0xFE) == 18 || (a[1] == 51 && a[2] == 100))) ||
+         (a[0] == 203 && a[1] == 0 && a[2] == 113);
+}
+
+bool tr_address_is_private(const char *address) {
+  static const unsigned char mapped[12] = {0, 0, 0, 0, 0,    0,
+                                           0, 0, 0, 0, 0xFF, 0xFF};
+  static const unsigned char nat64[12] = {0, 0x64, 0xFF, 0x9B};
+  unsigned char a[16];
+  if (inet_pton(AF_INET, address, a) == 1)
+    return is_private_v4(a);
+  if (inet_pton(AF_INET6, address, a) != 1)
+    return true;
+  if (memcmp(a, mapped, 12) == 0 || memcmp(a, nat64, 12) == 0)
+    return is_private_v4(a + 12);
+  /* of all the rest, 2000::/3 is what is given out */
+  return (a[0] & 0xE0) != 0x20 ||
+         (a[0] == 0x20 && a[1] == 0x01 && a[2] == 0x0D && a[3] == 0xB8) ||
+         (a[0] == 0x20 && a[1] == 0x02 && is_private_v4(a + 2)); /* 6to4 */
 }
 
 const char *tr_reason_phrase(long status) {

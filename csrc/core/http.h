@@ -15,6 +15,11 @@ bool tr_url_same_origin(const char *a, const char *b);
 /* The kind of error that a failed transfer is. */
 tr_kind tr_kind_of_curl(CURLcode code);
 
+/* Whether a numeric address is not one of the public internet: private,
+** loopback, link-local, shared, multicast or reserved (RFC 6890). What is no
+** address is taken for one that is not. */
+bool tr_address_is_private(const char *address);
+
 /* The phrase RFC 9110 gives a status; HTTP/2 sends none. Static storage. */
 const char *tr_reason_phrase(long status);
 

@@ -45,4 +45,8 @@ tr_json_token tr_json_next(tr_json *json);
 /* Appends what a string or key token means. False: no memory. */
 bool tr_json_decode(tr_json_token token, tr_buffer *out);
 
+/* Text as a JSON string with the fewest escapes (merge.c); NULL with the error
+** when it is no UTF-8. */
+tr_blob *tr_json_quote(const char *text, size_t len, tr_error *error);
+
 #endif

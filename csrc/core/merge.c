@@ -120,6 +120,23 @@ static bool write_string(tr_buffer *out, const char *s, size_t len) {
          tr_buffer_append(out, "\"", 1);
 }
 
+tr_blob *tr_json_quote(const char *text, size_t len, tr_error *error) {
+  tr_buffer out = {0};
+  tr_json json;
+  tr_blob *quoted = NULL;
+  if (!write_string(&out, text, len)) {
+    tr_error_nomem(error);
+  } else {
+    tr_json_start(&json, out.data, out.len);
+    if (tr_json_next(&json).type != TR_JSON_STRING)
+      tr_error_set(error, TR_SYNTAX, "not text: it is no valid UTF-8");
+    else if ((quoted = tr_buffer_to_blob(&out)) == NULL)
+      tr_error_nomem(error);
+  }
+  tr_buffer_free(&out);
+  return quoted;
+}
+
 /* A raw value without its insignificant white space. Room is reserved. */
 static void write_compact(tr_buffer *out, const char *s, size_t len) {
   const char *end = s + len;

@@ -34,6 +34,11 @@ static void explain(const tr_transfer *t, CURLcode code, tr_error *error) {
     snprintf(tries, sizeof tries, " (after %d attempts)", t->attempts);
   if (t->no_memory)
     tr_error_nomem(error);
+  else if (t->refused[0] != '\0')
+    tr_error_set(error, TR_DENIED,
+                 "Failed to fetch from %s: its server is at the private "
+                 "address %s; to allow it, ask without refuse_private",
+                 t->shown, t->refused);
   else if (t->header_bytes >
                TR_MAX_HEADERS || /* a line that libcurl refuses: */
            (code == CURLE_OUT_OF_MEMORY && !t->headed))

@@ -110,6 +110,19 @@ bool tr_transfer_aim(tr_transfer *t) {
 static size_t on_body(char *data, size_t size, size_t count, void *context);
 static size_t on_header(char *data, size_t size, size_t count, void *context);
 
+/* Called when there is a connection, before anything is asked for on it. */
+static int on_connected(void *context, char *peer, char *own, int peer_port,
+                        int own_port) {
+  tr_transfer *t = context;
+  (void)own;
+  (void)peer_port;
+  (void)own_port;
+  if (!tr_address_is_private(peer))
+    return CURL_PREREQFUNC_OK;
+  snprintf(t->refused, sizeof t->refused, "%s", peer);
+  return CURL_PREREQFUNC_ABORT;
+}
+
 /* Sets what is the same for every attempt, and returns the first failure. */
 static CURLcode configure(tr_transfer *t, const tr_fetch_options *o) {
   CURLcode code = CURLE_OK;
@@ -150,6 +163,10 @@ static CURLcode configure(tr_transfer *t, const tr_fetch_options *o) {
     SET(CURLOPT_SSLKEY, o->client_key);
   if (o->unix_socket != NULL)
     SET(CURLOPT_UNIX_SOCKET_PATH, o->unix_socket);
+  if (o->refuse_private && o->unix_socket == NULL) {
+    SET(CURLOPT_PREREQFUNCTION, on_connected);
+    SET(CURLOPT_PREREQDATA, t);
+  }
   if (o->netrc)
     SET(CURLOPT_NETRC, (long)CURL_NETRC_OPTIONAL);
 #undef SET

@@ -43,6 +43,7 @@ typedef struct tr_transfer {
   bool headed;   /* the blank line after the headers has come */
   bool misfit;   /* the part that came is not the one asked for */
   bool too_large, no_memory;
+  char refused[64]; /* the private address that was not asked, or empty */
   char why[CURL_ERROR_SIZE];
 } tr_transfer;
 
