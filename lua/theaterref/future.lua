@@ -11,7 +11,10 @@ Future.__index = Future
 
 --- Whether the result is there.
 -- @treturn boolean
-function Future:done() return self.result ~= nil or self.err ~= nil or self.core:done() end
+function Future:done()
+  if self.core and self.fallback and self.core:done() then self:wait(0) end -- it may go on elsewhere
+  return self.result ~= nil or self.err ~= nil or self.core:done()
+end
 
 --- Waits for the result.
 -- @tparam[opt] number seconds at most; without it, as long as the request may
@@ -33,11 +36,13 @@ function Future:wait(seconds)
     else
       errors.about(err, self.reference)
       if err.kind == "timeout" and not self.core:done() then return nil, err end
-      self.err, self.core = err, nil
+      self.core = nil
+      if not (self.fallback and self.fallback(err)) then self.err = err end
     end
     if not self.core and self.on_result then
-      self.on_result(loaded, blob)
+      local on_result = self.on_result
       self.on_result = nil
+      on_result(loaded, blob)
     end
   end
   return self.result, self.err

@@ -7,6 +7,8 @@
 -- * `package`: its bytes, a blob
 -- * `package_reference`: where they came from
 -- * `initial_state`: JSON text, or nil
+-- * `state_without_secrets`: the same with its `$ref` objects as they were, which
+--   may be shown and logged
 -- * `used_cache`: whether the policy let the package be cached
 -- * `cache_hit`: whether it was there already
 -- * `phases`: an array of `{ name, seconds, bytes }`, one for each step
@@ -14,6 +16,7 @@
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local manifests = require "theaterref.manifest"
+local secrets = require "theaterref.secrets"
 
 local M = {}
 
@@ -30,8 +33,10 @@ local function phase(plan, policy, name, step, bytes)
   return result, err, more
 end
 
-local function fetch(resolver, ref, ctx, cached)
-  local future, err = resolver:start(ref, { ctx = ctx, cached = cached, will_wait = true })
+local function fetch(resolver, ref, ctx, terms)
+  local options = { ctx = ctx, cached = terms ~= nil, will_wait = true }
+  for name, value in pairs(terms or {}) do options[name] = value end
+  local future, err = resolver:start(ref, options)
   if not future then return nil, err end
   local blob
   blob, err = future:wait()
@@ -71,15 +76,47 @@ local function read_package(plan, resolver, fields, ctx)
     return nil, errors.new("syntax", "the manifest names no package: give it a 'package' (or, as older manifests do, "
       .. "a 'component' or 'component_path')")
   end
-  local cacheable, _, err = resolver.policy:ask("cacheable", ctx.manifest, ctx)
+  ctx.package = fields.package
+  local answer, _, err = resolver.policy:ask("cacheable", ctx.manifest, ctx)
   if err then return nil, err end
-  plan.used_cache = cacheable == true and resolver.cache ~= nil
+  plan.used_cache = (answer == true or type(answer) == "table") and resolver.cache ~= nil
+  local terms = plan.used_cache and (type(answer) == "table" and answer or {}) or nil
   local blob, why, future = phase(plan, resolver.policy, "package", function()
-    return fetch(resolver, fields.package, ctx, plan.used_cache)
+    return fetch(resolver, fields.package, ctx, terms)
   end)
   if not blob then return nil, why end
   plan.package, plan.package_reference, plan.cache_hit = blob, future.target, future.hit
   return plan
+end
+
+-- What the policy makes of the manifest: it may veto it, or give a narrower one.
+local function permit(plan, resolver, fields, ctx)
+  local policy = resolver.policy
+  if not policy:overrides "permit" then return plan.manifest, nil, fields end
+  local answer, why, err = policy:ask("permit", plan.manifest, ctx)
+  if err then return nil, err end
+  if answer == true then return plan.manifest, nil, fields end
+  if not answer then
+    policy:tell { type = "refusal", reference = plan.manifest_reference, purpose = "spawn", reason = why }
+    return nil, errors.new("denied", "Not allowed to spawn " .. fields.name .. ": " .. (why or "the policy gives no reason"))
+  end
+  fields, err = manifests.fields(answer)
+  return fields and answer, err, fields
+end
+
+-- The state with its secrets, where the policy wants them.
+local function fill_in_secrets(plan, resolver, state, ctx)
+  local policy = resolver.policy
+  if not state or not policy:overrides "secrets" then return state end
+  return phase(plan, policy, "secrets", function()
+    return secrets.fill_in(state, function(ref)
+      local wanted, _, err = policy:ask("secrets", ref, ctx)
+      if err or not wanted then return nil, err end
+      local blob
+      blob, err = fetch(resolver, ref, ctx)
+      return blob and (tostring(blob):gsub("\r?\n$", "")), err and errors.about(err, ref)
+    end)
+  end, 0)
 end
 
 local function make(plan, resolver, ref, override)
@@ -94,15 +131,24 @@ local function make(plan, resolver, ref, override)
   local configured
   configured, err = configured_state(plan, resolver, text, format, ctx, override)
   if err then return nil, err end
-  plan.initial_state, err = phase(plan, policy, "merge", function()
-    local state, _, failure = policy:ask("merge", configured, override, ctx)
-    return state, failure
+  local state
+  state, err = phase(plan, policy, "merge", function()
+    local merged, _, failure = policy:ask("merge", configured, override, ctx)
+    return merged, failure
   end)
   if err then return nil, err end
   local fields
-  plan.manifest, err, fields = read_manifest(plan, resolver, text, format, plan.initial_state)
+  plan.manifest, err, fields = read_manifest(plan, resolver, text, format, state)
+  if err then return nil, err end
+  ctx.name, ctx.manifest = fields.name, plan.manifest
+  plan.manifest, err, fields = permit(plan, resolver, fields, ctx)
   if err then return nil, err end
   plan.name, ctx.manifest = fields.name, plan.manifest
+  -- A manifest's variables are filled in before: no secret gets into it.
+  plan.state_without_secrets = state
+  plan.initial_state, err = fill_in_secrets(plan, resolver, state,
+    { purpose = "secret", manifest_reference = ctx.manifest_reference, name = fields.name })
+  if err then return nil, err end
   return read_package(plan, resolver, fields, ctx)
 end
 
@@ -119,6 +165,7 @@ function M.make(resolver, ref, options)
   if override ~= nil and type(override) ~= "string" and not core.is_blob(override) then
     error("'initial_state' must be JSON text: a string or a blob", 3)
   end
+  resolver.policy = resolver.policy:current()
   local plan = { manifest_reference = ref, phases = {}, used_cache = false, cache_hit = false }
   local made, err = make(plan, resolver, ref, override and tostring(override))
   if not made then return nil, errors.about(err, ref) end

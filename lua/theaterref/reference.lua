@@ -18,6 +18,24 @@ function M.scheme(reference)
   return scheme and scheme:lower()
 end
 
+--- Whether a scheme is one that theaterref itself reads.
+-- @tparam string scheme
+-- @treturn boolean
+function M.is_own_scheme(scheme)
+  return scheme == "file" or scheme == "store" or scheme == "http" or scheme == "https"
+end
+
+-- file:///path or file://localhost/path, with %XX (RFC 8089).
+local function parse_file(reference)
+  local host, path = reference:match "^%a+://([^/]*)(/[^?#]*)$"
+  if not path or host ~= "" and host:lower() ~= "localhost" then
+    return invalid(reference, "Invalid file URL: " .. reference .. " (it has the form file:///path)")
+  end
+  path = path:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
+  if path:find("\0", 1, true) then return invalid(reference, "Invalid path: it has a zero byte in it") end
+  return { scheme = "file", path = path }
+end
+
 local function parse_store(reference)
   local id, rest = reference:match("^%a+://([^/]*)/(.+)$")
   local function bad(why)
@@ -69,6 +87,7 @@ function M.parse(reference, schemes)
   local scheme = M.scheme(reference)
   if scheme == "store" then return parse_store(reference) end
   if scheme == "http" or scheme == "https" then return parse_url(reference, scheme) end
+  if scheme == "file" then return parse_file(reference) end
   if scheme and schemes and schemes[scheme] then return { scheme = scheme } end
   if reference:find("\0", 1, true) then
     return invalid(reference:gsub("%z", "\\0"), "Invalid path: it has a zero byte in it")

@@ -28,7 +28,7 @@ describe("a policy", function()
   it("whose rule fails or answers nonsense is an error of kind policy", function()
     for expected, rules in pairs {
       ["the rule 'rewrite' failed: .*boom"] = { rewrite = function() error "boom" end },
-      ["the rule 'rewrite' returned a table, but string was expected"] = { rewrite = function() return {} end },
+      ["the rule 'rewrite' returned an empty list"] = { rewrite = function() return {} end },
       ["the rule 'allow' returned a string"] = { allow = function() return "yes" end },
       ["the rule 'request' returned a number"] = { request = function() return 1 end },
       ["the options of the request are wrong: .*'timeout' must be a number"] = { request = function() return { timeout = "x" } end },

@@ -50,7 +50,7 @@ local function print_plan(plan)
   print_line("package        ", plan.package_reference)
   print_line("               ", #plan.package, " bytes, sha256 ", plan.package:digest())
   print_line("cache          ", plan.used_cache and (plan.cache_hit and "hit" or "used") or "not used")
-  print_line("initial state  ", plan.initial_state or "none")
+  print_line("initial state  ", plan.state_without_secrets or "none")
   print_line("phases")
   for _, phase in ipairs(plan.phases) do
     print_line(("  %-13s %s  %9d bytes"):format(phase.name, milliseconds(phase.seconds), phase.bytes))
@@ -65,6 +65,7 @@ function commands.plan(args)
   if r then plan, err = r:plan(args.manifest, { initial_state = state }) end
   if not plan then return fail(err) end
   if args.json then
+    plan.initial_state, plan.state_without_secrets = plan.state_without_secrets, nil
     plan.package_bytes, plan.package_sha256, plan.package = #plan.package, plan.package:digest(), nil
     print_line(output.to_json(plan))
   else

@@ -18,7 +18,7 @@ function M.no_local_from_network(ref, ctx)
   end
   local to = reference.scheme(ref)
   if to == "https" or to == "http" and from == "http" then return true end
-  local what = to == "http" and "plain http" or to == "store" and "a local store" or to and "the scheme " .. to
+  local what = to == "http" and "plain http" or to == "store" and "a local store" or to and to ~= "file" and "the scheme " .. to
     or "a local file"
   return false, ("a manifest that came by %s may not name %s; to allow it, give a policy with a rule 'allow'")
     :format(from, what)

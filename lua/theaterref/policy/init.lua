@@ -5,36 +5,58 @@
 -- @module theaterref.policy
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local locks = require "theaterref.lock"
 local names = require "theaterref.names"
 local reference = require "theaterref.reference"
 
 local M = {}
 
---- The default rules, for a rule of yours to call on.
+local function nothing() end
+
+--- The default rules, for a rule of yours to call on. `ctx` says what a
+-- reference is for: `purpose` (`direct`, `manifest`, `initial_state`, `package` or
+-- `secret`), `manifest_reference`, `name` (the actor's, once known) and
+-- `manifest` (its document, for a package).
 -- @table default
--- @field rewrite `rewrite(reference, ctx) -> reference`
+-- @field rewrite `rewrite(reference, ctx) -> reference`, or a list of them to
+-- try in order: the next one when the last could not be had
 -- @field allow `allow(reference, ctx) -> true`, or false and a reason
--- @field cacheable `cacheable(manifest, ctx) -> boolean`
+-- @field pin `pin(reference, ctx) -> nil`, the hex SHA-256 or SHA-1 that the bytes
+-- must have, or `{ sha256 =, store =, offline = }`: look in that store first,
+-- and with `offline` nowhere else
+-- @field cacheable `cacheable(manifest, ctx) -> boolean`, or terms: `{ ttl =
+-- seconds, revalidate = boolean, tier = false }` (`tier = false`: not on disk)
 -- @field merge `merge(config_state, override_state, ctx) -> state`
+-- @field secrets `secrets(reference, ctx) -> boolean`: whether an object `{
+-- "$ref": reference }` in the initial state is replaced by what that means
+-- @field permit `permit(manifest, ctx) -> true`; or false and a reason; or a
+-- narrowed manifest in its place
 -- @field request `request(reference, ctx) -> options`
 -- @field event `event(event)`: told of what happened: a table whose `type` is
 -- `phase` (of a plan), `failure`, `refusal`, `cache` (with `outcome`: `hit`,
--- `stale`, `wait` or `miss`) or `retry` (with `attempts`)
+-- `stale`, `wait` or `miss`), `retry` (with `attempts`), `fallback` (with
+-- `message`) or `policy` (a changed script was `taken` up, or has an `error`)
 M.default = {
   rewrite = require("theaterref.policy.rewrite").relative_to_manifest,
   allow = require("theaterref.policy.access").no_local_from_network,
-  cacheable = require("theaterref.policy.caching").static_package,
+  pin = nothing,
+  cacheable = require("theaterref.policy.caching").static_or_pinned,
   merge = require("theaterref.policy.merge").shallow,
+  secrets = function() return false end,
+  permit = function() return true end,
   request = require("theaterref.policy.request").defaults,
-  event = function() end,
+  event = nothing,
 }
 
 -- What a rule may answer; anything else is an error of the policy's.
 local answers = {
-  rewrite = { string = true },
+  rewrite = { string = true, table = true },
   allow = { boolean = true, ["nil"] = true },
-  cacheable = { boolean = true, ["nil"] = true },
+  pin = { string = true, table = true, ["nil"] = true },
+  cacheable = { boolean = true, table = true, ["nil"] = true },
   merge = { string = true, ["nil"] = true },
+  secrets = { boolean = true, ["nil"] = true },
+  permit = { boolean = true, table = true },
   request = { table = true, ["nil"] = true },
 }
 
@@ -42,6 +64,13 @@ local Policy = {}
 Policy.__index = Policy
 
 local function broken(message) return nil, errors.new("policy", message) end
+
+-- What a rule did, without what could be secret or long.
+local function trace(self, rule, arguments, answer, second)
+  self.tracer { rule = rule, by = self.own[rule] and self.path or "default",
+    reference = type(arguments[1]) == "string" and rule ~= "merge" and errors.redact(arguments[1]) or nil,
+    answer = rule == "merge" and "a state" or answer, reason = second }
+end
 
 --- Asks a rule. A rule that fails, or answers nonsense, is an error of kind
 -- `policy`, never a Lua error.
@@ -52,9 +81,13 @@ local function broken(message) return nil, errors.new("policy", message) end
 function Policy:ask(rule, ...)
   local ok, answer, second = pcall(self.rules[rule], ...)
   if not ok then
-    if errors.is(answer) then return nil, nil, answer end
-    return nil, nil, errors.new("policy", ("the rule '%s' failed: %s"):format(rule, tostring(answer)))
+    if not errors.is(answer) then
+      answer = errors.new("policy", ("the rule '%s' failed: %s"):format(rule, tostring(answer)))
+    end
+    if self.tracer then trace(self, rule, { ... }, nil, tostring(answer)) end
+    return nil, nil, answer
   end
+  if self.tracer then trace(self, rule, { ... }, answer, second) end
   if answers[rule][type(answer)] then return answer, second end
   if errors.is(second) then return nil, nil, second end
   return nil, nil, errors.new("policy", ("the rule '%s' returned a %s, but %s was expected"):format(rule,
@@ -67,55 +100,146 @@ function Policy:tell(event)
   pcall(self.rules.event, event)
 end
 
-local function overlay(rules, where)
-  local merged = {}
-  for name, rule in pairs(M.default) do merged[name] = rule end
-  for name, rule in pairs(rules) do
-    if not M.default[name] then
-      return broken(("%s: there is no rule '%s'%s"):format(where, tostring(name), names.suggestion(name, M.default)))
+--- Whether this policy, and not the default, has a rule.
+-- @tparam string rule
+-- @treturn boolean
+function Policy:overrides(rule) return self.own[rule] == true end
+
+local function check_schemes(schemes, where)
+  if type(schemes) ~= "table" then return broken(where .. ": 'schemes' must be a table of functions by scheme") end
+  for scheme, load in pairs(schemes) do
+    if type(scheme) ~= "string" or not scheme:match "^%l[%l%d+.-]*$" or reference.is_own_scheme(scheme) then
+      return broken(("%s: '%s' cannot be a scheme of a policy's"):format(where, tostring(scheme)))
     end
-    if type(rule) ~= "function" then
-      return broken(("%s: the rule '%s' is a %s, not a function"):format(where, name, type(rule)))
-    end
-    merged[name] = rule
+    if type(load) ~= "function" then return broken(("%s: the scheme '%s' must be a function"):format(where, scheme)) end
   end
-  return setmetatable({ rules = merged, path = where, listens = rules.event ~= nil }, Policy)
+  return schemes
 end
 
--- What a script finds as globals, beside the sandbox's own library.
-local lent = {
-  theaterref = {
-    policy = { default = M.default },
-    reference = { parse = reference.parse, join = reference.join, scheme = reference.scheme },
-    merge_initial_states = core.merge_initial_states,
-  },
-}
+local function overlay(rules, where)
+  local merged, own, schemes = {}, {}, {}
+  for name, rule in pairs(M.default) do merged[name] = rule end
+  for name, rule in pairs(rules) do
+    if name == "schemes" then
+      local checked, err = check_schemes(rule, where)
+      if err then return nil, err end
+      schemes = checked
+    elseif not M.default[name] then
+      return broken(("%s: there is no rule '%s'%s"):format(where, tostring(name), names.suggestion(name, M.default)))
+    elseif type(rule) ~= "function" then
+      return broken(("%s: the rule '%s' is a %s, not a function"):format(where, name, type(rule)))
+    else
+      merged[name], own[name] = rule, true
+    end
+  end
+  return setmetatable({ rules = merged, own = own, schemes = schemes, path = where, listens = rules.event ~= nil }, Policy)
+end
 
-local function load_script(path)
+-- ------------------------------------------------------------------ scripts
+
+-- What a script finds as globals, beside the sandbox's own library.
+local function lent_to(path)
+  return {
+    theaterref = {
+      policy = { default = M.default },
+      reference = { parse = reference.parse, join = reference.join, scheme = reference.scheme },
+      merge_initial_states = core.merge_initial_states,
+      json_split = core.json_split,
+      json_quote = core.json_quote,
+      sha256 = function(text) return core.blob(text):digest "sha256" end,
+      getenv = function(name) return (name == "HOME" or name:find "^THEATERREF_") and os.getenv(name) or nil end,
+      read_lock = function(name) return locks.read_or_raise(reference.join(path, name)) end,
+    },
+  }
+end
+
+local blocks_path = package.searchpath("theaterref.policy.blocks", package.path)
+
+-- The building blocks, in a sandbox of their own making.
+local function add_blocks(box)
+  local source = tostring(assert(core.read_file(blocks_path)))
+  local _, err = box:run("((function(...) " .. source .. "\nend)())(theaterref)", "@" .. blocks_path)
+  assert(not err, err)
+end
+
+local function run_script(path, source)
+  local box = core.sandbox()
+  box:lend(lent_to(path))
+  add_blocks(box)
+  return box:run(source, "@" .. path, nil, true)
+end
+
+local function run_trusted(path, source)
+  local chunk, why = load(source, "@" .. path, "t", setmetatable({ theaterref = M.host }, { __index = _G }))
+  if not chunk then return nil, errors.new("policy", why) end
+  local ok, rules = pcall(chunk)
+  if ok then return rules end
+  return nil, errors.new("policy", tostring(rules))
+end
+
+local function load_script(path, trusted)
+  local stamp = core.file_stamp(path)
   local source, err = core.read_file(path)
   if not source then return nil, errors.about(err, path) end
-  local box = core.sandbox()
-  box:lend(lent)
   local rules
-  rules, err = box:run(source, "@" .. path, nil, true)
+  rules, err = (trusted and run_trusted or run_script)(path, tostring(source))
   if err then return nil, errors.about(err, path) end
   if type(rules) ~= "table" then
     return broken(path .. ": a policy script must return a table of rules, not a " .. type(rules))
   end
-  return overlay(rules, path)
+  local policy
+  policy, err = overlay(rules, path)
+  if policy then policy.script, policy.stamp, policy.trusted = path, stamp, trusted end
+  return policy, err
+end
+
+--- The policy as its script is now. A script that changed and is broken leaves
+-- the old rules in force, and is told of as an event.
+-- @treturn table this policy, or a new one
+function Policy:current()
+  if not self.script then return self end
+  local stamp = core.file_stamp(self.script)
+  if stamp == self.stamp then return self end
+  local fresh, err = load_script(self.script, self.trusted)
+  if not fresh then
+    self.stamp = stamp -- say it once
+    self:tell { type = "policy", reference = self.script, error = tostring(err) }
+    return self
+  end
+  fresh.tracer = self.tracer
+  fresh:tell { type = "policy", reference = self.script, taken = true }
+  return fresh
 end
 
 --- Makes a policy.
 -- @tparam ?string|table policy the path of a script, which runs in a sandbox
 -- (32 MiB, ten million instructions and two seconds a call); a table of the
 -- host's own functions; or nil for the defaults
+-- @tparam ?boolean trusted run the script without a sandbox: the host's own code
 -- @treturn table
 -- @return[2] nil
 -- @treturn[2] table an error, of kind `policy` when the script is at fault
-function M.load(policy)
-  if type(policy) == "string" then return load_script(policy) end
+function M.load(policy, trusted)
+  if type(policy) == "string" then return load_script(policy, trusted) end
   if getmetatable(policy) == Policy then return policy end
   return overlay(policy or {}, "the policy")
 end
+
+--- A policy with rules on top of it that come first.
+-- @tparam table policy from `load`
+-- @tparam table rules
+-- @treturn table
+function M.on_top(policy, rules)
+  local own = {}
+  for name in pairs(policy.own) do own[name] = policy.rules[name] end
+  for name, rule in pairs(rules) do own[name] = rule end
+  own.schemes = policy.schemes
+  return assert(overlay(own, policy.path))
+end
+
+-- The blocks for the host itself: `theaterref.policy.mirror` and the others.
+M.host = lent_to(".").theaterref
+M.host.policy, M.host.getenv = M, os.getenv
+require("theaterref.policy.blocks")(M.host)
 
 return M

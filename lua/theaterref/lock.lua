@@ -1,0 +1,49 @@
+--- Lockfiles: which bytes each reference is to have.
+--
+-- A line is a hex SHA-256, two spaces and a reference, as sha256sum writes
+-- them; a `#` begins a comment.
+-- @module theaterref.lock
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+
+local M = {}
+
+--- Reads a lockfile.
+-- @tparam string path
+-- @treturn table hex digests by reference
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.read(path)
+  local text, err = core.read_file(path)
+  if not text then return nil, err end
+  local pins, number = {}, 0
+  for line in (tostring(text) .. "\n"):gmatch "(.-)\r?\n" do
+    number = number + 1
+    local digest, reference = line:match "^(%x+)  (.+)$"
+    if digest and #digest == 64 then
+      pins[reference] = digest:lower()
+    elseif not line:match "^%s*#" and not line:match "^%s*$" then
+      return nil, errors.new("syntax", ("%s:%d: not a line of a lockfile: a SHA-256, two spaces and a reference were expected")
+        :format(path, number))
+    end
+  end
+  return pins
+end
+
+--- The same, for rules: raises the error.
+function M.read_or_raise(path)
+  local pins, err = M.read(path)
+  return pins or error(tostring(err), 0)
+end
+
+--- What a lockfile says.
+-- @tparam table pins hex digests by reference
+-- @treturn string its text, sorted by reference
+function M.text(pins)
+  local lines = {}
+  for reference, digest in pairs(pins) do lines[#lines + 1] = digest .. "  " .. reference end
+  table.sort(lines, function(a, b) return a:sub(67) < b:sub(67) end)
+  return "# Written by 'theaterref lock': which bytes each reference is to have.\n" .. table.concat(lines, "\n") .. "\n"
+end
+
+return M

@@ -1,0 +1,219 @@
+-- Building blocks for policies: functions that make rules. This file runs twice
+-- over: in the host, and inside the sandbox of each policy script, where it sees
+-- nothing but what it is given: the table that scripts know as `theaterref`.
+--
+-- Made ready by `theaterref.policy`, whose reference lists them.
+return function(theaterref)
+  local policy, reference = theaterref.policy, theaterref.reference
+  local default = policy.default
+
+  -- ---------------------------------------------------------------- rewriting
+
+  local function starts_with(text, prefix) return text:sub(1, #prefix) == prefix end
+
+  local function each(answer, apply)
+    if type(answer) ~= "table" then return apply(answer) end
+    local all = {}
+    for _, item in ipairs(answer) do
+      local more = apply(item)
+      if type(more) ~= "table" then more = { more } end
+      for _, one in ipairs(more) do all[#all + 1] = one end
+    end
+    return all
+  end
+
+  --- One rewriting after another: each gets what the one before answered.
+  function policy.chain(...)
+    local rules = { ... }
+    return function(ref, ctx)
+      local answer = ref
+      for _, rule in ipairs(rules) do
+        answer = each(answer, function(one) return rule(one, ctx) end)
+      end
+      return answer
+    end
+  end
+
+  --- Prefixes and what to put in their place: a text, or a list to try in
+  -- order. The longest prefix that fits counts.
+  function policy.mirror(prefixes)
+    return function(ref)
+      local best
+      for prefix in pairs(prefixes) do
+        if starts_with(ref, prefix) and (not best or #prefix > #best) then best = prefix end
+      end
+      if not best then return ref end
+      return each(prefixes[best], function(place) return place .. ref:sub(#best + 1) end)
+    end
+  end
+
+  --- Short names for references.
+  function policy.alias(names)
+    return function(ref) return names[ref] or ref end
+  end
+
+  --- `~/` and `${NAME}`, for the environment variables in a list.
+  function policy.expand(names)
+    local allowed = { HOME = true }
+    for _, name in ipairs(names or {}) do allowed[name] = true end
+    local function value(name)
+      if not allowed[name] then error("the environment variable '" .. name .. "' is not in the list that may be used", 0) end
+      return theaterref.getenv(name) or error("the environment variable '" .. name .. "' is not set", 0)
+    end
+    return function(ref)
+      if starts_with(ref, "~/") then ref = value "HOME" .. ref:sub(2) end
+      return (ref:gsub("%${([%w_]+)}", value))
+    end
+  end
+
+  -- ------------------------------------------------------------------- access
+
+  local function set_of(list)
+    if not list then return nil end
+    local set = {}
+    for _, item in ipairs(list) do set[item] = true end
+    return set
+  end
+
+  local function host_allowed(host, hosts)
+    for _, pattern in ipairs(hosts) do
+      if pattern == host or starts_with(pattern, "*.") and host:sub(-#pattern + 1) == pattern:sub(2) then return true end
+    end
+    return false
+  end
+
+  --- Only what is listed, on top of the default rule: `schemes`, `hosts` (also
+  -- `*.example.org`), `stores`, and `prefixes` of whole references.
+  function policy.only(lists)
+    local schemes, stores = set_of(lists.schemes), set_of(lists.stores)
+    local function refuse(what, list)
+      return false, ("%s is not in the policy's list of %s; to allow it, add it there"):format(what, list)
+    end
+    return function(ref, ctx)
+      local scheme = reference.scheme(ref) or "file"
+      if schemes and not schemes[scheme] then return refuse("the scheme " .. scheme, "schemes") end
+      local authority = ref:match "^%a[%w+.-]*://([^/?#]*)"
+      local host = authority and authority:gsub("^.*@", ""):gsub(":%d+$", ""):lower()
+      if lists.hosts and (scheme == "https" or scheme == "http") and not host_allowed(host, lists.hosts) then
+        return refuse("the host " .. host, "hosts")
+      end
+      if stores and scheme == "store" and not stores[authority] then return refuse("the store " .. authority, "stores") end
+      if lists.prefixes then
+        local found = false
+        for _, prefix in ipairs(lists.prefixes) do found = found or starts_with(ref, prefix) end
+        -- a path that climbs out of its prefix only looks as if it were below it
+        if not found or ref:find("/../", 1, true) or ref:find "/%.%.$" then return refuse("this reference", "prefixes") end
+      end
+      return default.allow(ref, ctx)
+    end
+  end
+
+  -- ------------------------------------------------------------------ merging
+
+  -- A JSON object's members: raw values by key, and whether it is one.
+  local function members(text)
+    local kind, list = theaterref.json_split(text)
+    if kind ~= "object" then return nil end
+    local found = {}
+    for i = 1, #list, 2 do found[list[i]] = list[i + 1] end
+    return found
+  end
+
+  local function write(object)
+    local keys, parts = {}, {}
+    for key in pairs(object) do keys[#keys + 1] = key end
+    table.sort(keys)
+    for i, key in ipairs(keys) do parts[i] = theaterref.json_quote(key) .. ":" .. object[key] end
+    return "{" .. table.concat(parts, ",") .. "}"
+  end
+
+  -- RFC 7396: objects member by member, null takes a member away, anything else
+  -- replaces. 'arrays' says what to do with two arrays.
+  local function patch(target, change, arrays)
+    local kind, items = theaterref.json_split(change)
+    if kind == "array" and arrays and target then
+      local old_kind, old = theaterref.json_split(target)
+      if old_kind == "array" then
+        for _, item in ipairs(items) do old[#old + 1] = item end
+        return "[" .. table.concat(old, ",") .. "]"
+      end
+    end
+    if kind ~= "object" then return change end
+    local result = target and members(target) or {}
+    for i = 1, #items, 2 do
+      local key, value = items[i], items[i + 1]
+      if value == "null" then result[key] = nil else result[key] = patch(result[key], value, arrays) end
+    end
+    return write(result)
+  end
+
+  local function merge_with(arrays)
+    return function(config, override)
+      if not config or not override or not members(config) or not members(override) then return override or config end
+      return patch(config, override, arrays)
+    end
+  end
+
+  policy.merge = {
+    --- Theater's: top-level members, the override's first.
+    shallow = default.merge,
+    --- RFC 7396, JSON merge patch: objects within objects too; null removes.
+    deep = merge_with(false),
+    --- The same, and two arrays become one after the other.
+    append = merge_with(true),
+    --- By top-level key: `config` or `override` (whose value stays), or a function
+    -- of both raw values, each of which may be nil. Other keys as in `shallow`.
+    keys = function(rules)
+      return function(config, override)
+        local ours, theirs = config and members(config), override and members(override)
+        if not ours or not theirs then return override or config end
+        local result = {}
+        for key, value in pairs(ours) do result[key] = value end
+        for key, value in pairs(theirs) do result[key] = value end
+        for key, rule in pairs(rules) do
+          if rule == "config" then result[key] = ours[key]
+          elseif rule == "override" then result[key] = theirs[key]
+          else result[key] = rule(ours[key], theirs[key]) end
+        end
+        return write(result)
+      end
+    end,
+  }
+
+  -- -------------------------------------------------------------------- pins
+
+  --- Rules for what a lockfile pins: everything must be in it and have its
+  -- digest. `store`: look there first; `offline`: and nowhere else.
+  function policy.locked(file, options)
+    local pins = theaterref.read_lock(file)
+    local where = options or {}
+    return {
+      pin = function(ref)
+        local sha256 = pins[ref]
+        if not sha256 then
+          error(("%s is not in the lockfile %s; to allow it, lock it: theaterref lock"):format(ref, file), 0)
+        end
+        return { sha256 = sha256, store = where.store, offline = where.offline }
+      end,
+    }
+  end
+
+  -- ---------------------------------------------------------------- the rest
+
+  --- A number from 0 up to 100 that is always the same for a name: for rules that
+  -- mean a share of all actors.
+  function policy.percentile(name)
+    return tonumber(theaterref.sha256(name):sub(1, 8), 16) / 0x100000000 * 100
+  end
+
+  --- Several tables of rules as one; the later wins.
+  function policy.combine(...)
+    local all = {}
+    for _, rules in ipairs { ... } do
+      for name, rule in pairs(rules) do all[name] = rule end
+    end
+    return all
+  end
+
+  return policy
+end
