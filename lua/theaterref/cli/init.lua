@@ -25,8 +25,9 @@ local function state_argument(text)
 end
 
 local function resolver(args)
+  if args.offline and not args.locked then return nil, "--offline takes what is locked from a store: give --locked too" end
   return theaterref.resolver { policy = args.policy, home = args.home, ca_file = args.ca_file, timeout = args.timeout,
-    cache = theaterref.resource_cache() }
+    trusted = args.trusted, lock = args.locked, offline = args.offline, cache = theaterref.resource_cache() }
 end
 
 local commands = {}
@@ -101,6 +102,9 @@ end
 
 local function fetching(command)
   command:option("--policy", "A policy script."):argname("FILE")
+  command:flag("--trusted", "Run the policy script without a sandbox.")
+  command:option("--locked", "Refuse what is not in this lockfile, or not as it says."):argname("LOCKFILE")
+  command:option("--offline", "Take what is locked from this store; fetch nothing."):argname("STORE")
   command:option("--ca-file", "PEM file of the certificate authorities to trust."):argname("FILE")
   command:option("--timeout", "Seconds for each fetch; default 30."):argname("SECONDS"):convert(tonumber)
   return common(command)
@@ -132,6 +136,9 @@ local function make_parser()
   render:argument("manifest"):description("Its reference.")
   render:option("--state", "Initial state that overrides the manifest's."):argname("JSON|@FILE")
 
+  for name, run in pairs(require("theaterref.cli.policies").add(parser, fetching)) do
+    commands[name] = function(args) return run(args, resolver) end
+  end
   for _, part in ipairs { "store", "cache" } do
     commands[part] = require("theaterref.cli." .. part).add(parser, common)
   end

@@ -1,0 +1,245 @@
+local core = require "theaterref.core"
+local helper = require "helper"
+local theaterref = require "theaterref"
+
+local policy = require "theaterref.policy"
+
+describe("policy building blocks", function()
+  local folder
+
+  before_each(function()
+    folder = helper.temporary_folder()
+    helper.write(folder .. "/actor.wasm", "\0asm")
+    helper.write(folder .. "/m.toml", 'name = "worker"\npackage = "actor.wasm"\n')
+  end)
+
+  after_each(function() helper.remove(folder) end)
+
+  local function script(text)
+    return helper.write(folder .. "/policy.lua", text)
+  end
+
+  it("rewrite by prefix, name, home and environment, one after another", function()
+    local rule = policy.chain(policy.alias { worker = "~/w/actor.wasm" }, policy.expand(),
+      policy.mirror { ["/"] = "/root/", [os.getenv "HOME" .. "/w/"] = { "https://a/", "https://b/" } })
+    assert.same({ "https://a/actor.wasm", "https://b/actor.wasm" }, rule "worker")
+    assert.equal("/root/x", rule "/x")
+    local _, why = pcall(policy.expand { "THEATERREF_NOT_SET" }, "${THEATERREF_NOT_SET}/x")
+    assert.matches("'THEATERREF_NOT_SET' is not set", why)
+    _, why = pcall(policy.expand {}, "${PATH}")
+    assert.matches("'PATH' is not in the list", why)
+  end)
+
+  it("go on to the next place when one fails, and tell", function()
+    local events = {}
+    local resolver = theaterref.resolver { cache = theaterref.resource_cache(), policy = {
+      rewrite = function(ref) return { folder .. "/nowhere", "http://127.0.0.1:1/closed", ref } end,
+      request = function() return { retries = 0 } end,
+      event = function(event) events[#events + 1] = event.type == "fallback" and event.reference or nil end } }
+    for _ = 1, 2 do
+      assert.equal("\0asm", tostring(assert(resolver:resolve(folder .. "/actor.wasm"))))
+      assert.equal("\0asm", tostring(assert(resolver:resolve_cached(folder .. "/actor.wasm"))))
+    end
+    assert.equal(8, #events)
+    assert.equal(folder .. "/actor.wasm", events[2])
+    local future = resolver:start(folder .. "/actor.wasm")
+    helper.eventually(function() return future:done() end)
+    assert.equal("\0asm", tostring(future:wait(0)))
+    local _, err = resolver:resolve(folder .. "/also-nowhere")
+    assert.equal("not_found", err.kind)
+  end)
+
+  it("do not go on past a refusal", function()
+    local resolver = theaterref.resolver { policy = {
+      rewrite = function(ref) return { "http://h/secret", ref } end,
+      allow = function(ref) return not ref:find "secret", "no" end } }
+    assert.equal("denied", select(2, resolver:resolve(folder .. "/actor.wasm")).kind)
+  end)
+
+  it("allow what is listed, and say which list and how", function()
+    local rule = policy.only { schemes = { "https", "store" }, hosts = { "a.org", "*.b.org" }, stores = { "mine" } }
+    for ref, expected in pairs { ["https://a.org/x"] = true, ["https://user@A.org:8443/x"] = true, ["https://x.b.org/"] = true,
+      ["https://b.org/"] = "the host b.org is not in the policy's list of hosts; to allow it, add it there",
+      ["https://xb.org/"] = "host", ["https://a.org@evil.org/"] = "host", ["http://a.org/"] = "the scheme http",
+      ["/etc/passwd"] = "the scheme file", ["store://mine/x"] = true, ["store://other/x"] = "the store other" } do
+      local allowed, why = rule(ref, { purpose = "direct" })
+      if expected == true then assert.is_true(allowed, ref) else assert.matches(expected, why, 1, true) end
+    end
+    rule = policy.only { prefixes = { "/srv/" } }
+    assert.is_true(rule("/srv/a", { purpose = "direct" }))
+    assert.is_false((rule("/srv/../etc/passwd", { purpose = "direct" })))
+    assert.is_false((rule("/srv/..", { purpose = "direct" })))
+  end)
+
+  it("merge without a loss: shallow, deep, arrays, by key", function()
+    local config = '{"n":9007199254740993,"o":{"a":1.0,"b":[1,2],"gone":1},"list":[1e400]}'
+    local override = '{"o":{"b":[3],"gone":null,"c":"\\u0041"},"list":[ 2 ]}'
+    assert.equal('{"list":[2],"n":9007199254740993,"o":{"b":[3],"gone":null,"c":"\\u0041"}}',
+      policy.merge.shallow(config, override))
+    assert.equal('{"list":[ 2 ],"n":9007199254740993,"o":{"a":1.0,"b":[3],"c":"\\u0041"}}', policy.merge.deep(config, override))
+    assert.equal('{"list":[1e400,2],"n":9007199254740993,"o":{"a":1.0,"b":[1,2,3],"c":"\\u0041"}}',
+      policy.merge.append(config, override))
+    assert.equal('{"list":[ 2 ],"n":9007199254740994,"o":{"a":1.0,"b":[1,2],"gone":1}}', policy.merge.keys {
+      o = "config", n = function(ours) return ours:gsub("3$", "4") end }(config, override))
+    assert.equal("[1]", policy.merge.deep(config, "[1]"))
+    assert.equal(config, policy.merge.deep(config, nil))
+  end)
+
+  it("patch as RFC 7396 has it", function()
+    for _, case in ipairs { -- its appendix A, of objects
+      { '{"a":"b"}', '{"a":"c"}', '{"a":"c"}' }, { '{"a":"b"}', '{"b":"c"}', '{"a":"b","b":"c"}' },
+      { '{"a":"b"}', '{"a":null}', "{}" }, { '{"a":"b","b":"c"}', '{"a":null}', '{"b":"c"}' },
+      { '{"a":["b"]}', '{"a":"c"}', '{"a":"c"}' }, { '{"a":"c"}', '{"a":["b"]}', '{"a":["b"]}' },
+      { '{"a":{"b":"c"}}', '{"a":{"b":"d","c":null}}', '{"a":{"b":"d"}}' }, { '{"a":[{"b":"c"}]}', '{"a":[1]}', '{"a":[1]}' },
+      { '{"e":null}', '{"a":1}', '{"a":1,"e":null}' }, { "{}", '{"a":{"bb":{"ccc":null}}}', '{"a":{"bb":{}}}' } } do
+      assert.equal(case[3], policy.merge.deep(case[1], case[2]))
+    end
+  end)
+
+  it("work inside a script's sandbox as they do in the host", function()
+    helper.write(folder .. "/theaterref.lock", core.blob("\0asm"):digest "sha256" .. "  " .. folder .. "/actor.wasm\n")
+    local resolver = assert(theaterref.resolver { policy = script(([[
+      local policy = theaterref.policy
+      return policy.combine(policy.locked "theaterref.lock", {
+        rewrite = policy.chain(policy.default.rewrite, policy.alias { short = "%s/actor.wasm" }),
+        merge = policy.merge.deep,
+        allow = policy.only { schemes = { "file" } } })]]):format(folder)) })
+    assert.equal("\0asm", tostring(assert(resolver:resolve "short")))
+    local _, err = resolver:resolve(folder .. "/m.toml")
+    assert.matches("m.toml is not in the lockfile theaterref.lock; to allow it, lock it: theaterref lock", err.message)
+    assert.equal("denied", select(2, resolver:resolve "https://h/").kind)
+  end)
+
+  it("refuse bytes that are not the pinned ones, from wherever they come", function()
+    local cache = theaterref.resource_cache()
+    assert(theaterref.resolver { cache = cache }:resolve_cached(folder .. "/actor.wasm"))
+    local wrong = theaterref.resolver { cache = cache, home = folder, policy = { pin = function() return ("0"):rep(64) end } }
+    for _, resolve in ipairs { wrong.resolve, wrong.resolve_cached } do
+      local _, err = resolve(wrong, folder .. "/actor.wasm")
+      assert.equal("digest_mismatch", err.kind)
+    end
+    local digest = core.blob("\0asm"):digest "sha256"
+    local offline = theaterref.resolver { home = folder, policy = { pin = function()
+      return { sha256 = digest, store = "release", offline = true } end } }
+    local _, err = offline:resolve "https://nowhere.invalid/x"
+    assert.matches("offline, and not in the store 'release'", err.message)
+    theaterref.content_store("release", { home = folder, algorithm = "sha256" }):put "\0asm"
+    assert.equal("\0asm", tostring(assert(offline:resolve "https://nowhere.invalid/x")))
+    _, err = offline:resolve("https://nowhere.invalid/x#sha256=" .. ("1"):rep(64))
+    assert.equal("digest_mismatch", err.kind)
+  end)
+
+  it("give schemes of one's own: bytes, a reference, or a future", function()
+    local calls = 0
+    local resolver = assert(theaterref.resolver { cache = theaterref.resource_cache(), policy = { schemes = {
+      bytes = function(ref) calls = calls + 1 return "<" .. ref .. ">" end,
+      other = function() return { reference = "bytes://inner" } end,
+      later = function() return theaterref.resolver():start(folder .. "/actor.wasm") end,
+      loop = function(ref) return { reference = ref } end,
+      none = function() return nil, "not today" end,
+      bad = function() error "broken" end } } })
+    assert.equal("<bytes://x>", tostring(resolver:resolve "bytes://x"))
+    assert.equal("<bytes://inner>", tostring(resolver:resolve "other://x"))
+    assert.equal("\0asm", tostring(resolver:resolve "later://x"))
+    assert.equal("\0asm", tostring(resolver:resolve_cached "later://x"))
+    calls = 0
+    for _ = 1, 3 do assert.equal("<bytes://c>", tostring(resolver:resolve_cached "bytes://c")) end
+    assert.equal("<bytes://inner>", tostring(resolver:resolve_cached "other://x"))
+    assert.equal(2, calls)
+    assert.matches("more than eight times", select(2, resolver:resolve "loop://x").message)
+    assert.matches("not today", select(2, resolver:resolve "none://x").message)
+    assert.equal("policy", select(2, resolver:resolve "bad://x").kind)
+    local refused, err = theaterref.resolver { policy = { schemes = { https = print } } }
+    assert.is_nil(refused)
+    assert.matches("'https' cannot be a scheme of a policy's", err.message)
+  end)
+
+  it("fill in secrets where the policy wants them, and nowhere shows them", function()
+    helper.write(folder .. "/token", "s3cret\n")
+    helper.write(folder .. "/m.toml", ([[
+name = "worker"
+package = "actor.wasm"
+initial_state = '{"token":{"$ref":"file://%s/token"},"n":1e400,"list":[{"$ref":"token"},{"$ref":"x","y":1}]}'
+]]):format(folder))
+    local shown = {}
+    local rules = { secrets = function() return true end, event = function(event)
+      for _, value in pairs(event) do shown[#shown + 1] = tostring(value) end
+    end }
+    local plan = assert(theaterref.resolver { policy = rules }:plan(folder .. "/m.toml"))
+    assert.equal('{"list":["s3cret",{"$ref":"x","y":1}],"n":1e400,"token":"s3cret"}',
+      theaterref.merge_initial_states(plan.initial_state, "{}"))
+    assert.is_nil(plan.state_without_secrets:find "s3cret")
+    assert.is_nil(table.concat(shown, " "):find "s3cret")
+    assert.matches('"$ref"', theaterref.resolver():plan(folder .. "/m.toml").initial_state, 1, true)
+    os.remove(folder .. "/token")
+    local _, err = theaterref.resolver { policy = rules }:plan(folder .. "/m.toml")
+    assert.equal("not_found", err.kind)
+  end)
+
+  it("veto and narrow manifests", function()
+    local ref = folder .. "/m.toml"
+    local _, err = theaterref.resolver { policy = { permit = function(m) return m.name ~= "worker", "no workers" end } }:plan(ref)
+    assert.equal("denied", err.kind)
+    assert.matches("Not allowed to spawn worker: no workers", err.message)
+    local plan = assert(theaterref.resolver { policy = { permit = function(m)
+      m.permission_policy = { network = false }
+      return m
+    end } }:plan(ref))
+    assert.same({ network = false }, plan.manifest.permission_policy)
+  end)
+
+  it("cache on terms of the policy's", function()
+    local ref, cache = folder .. "/m.toml", theaterref.resource_cache()
+    local resolver = theaterref.resolver { cache = cache, policy = { cacheable = function() return { ttl = 0 } end } }
+    for _ = 1, 2 do
+      local plan = assert(resolver:plan(ref))
+      assert.same({ true, false }, { plan.used_cache, plan.cache_hit })
+    end
+    resolver = theaterref.resolver { cache = cache, policy = { cacheable = function() return { ttl = 60 } end } }
+    assert(resolver:plan(ref))
+    assert.is_true(resolver:plan(ref).cache_hit)
+  end)
+
+  it("take up a script that changed, and keep the old one when it is broken", function()
+    local path = script 'return { allow = function() return false, "first" end }'
+    local resolver = assert(theaterref.resolver { policy = path })
+    local function why() return select(2, resolver:resolve(folder .. "/actor.wasm")).message end
+    assert.matches("first", why())
+    script 'return { allow = function() return false, "second, and longer" end }'
+    assert.matches("second", why())
+    script "return {{{ this is no Lua at all, whatever one does"
+    assert.matches("second", why())
+    script "return {}"
+    assert.equal("\0asm", tostring(resolver:resolve(folder .. "/actor.wasm")))
+  end)
+
+  it("run without a sandbox when the host trusts the script", function()
+    local path = script 'local n = #assert(io.open("/etc/hostname"):read "a") return { allow = function() return n > 0 end }'
+    assert.is_nil((theaterref.resolver { policy = path }))
+    assert.equal("\0asm", tostring(assert(theaterref.resolver { policy = path, trusted = true }):resolve(folder .. "/actor.wasm")))
+  end)
+
+  it("read file URLs, and no others", function()
+    helper.write(folder .. "/a b", "spaced")
+    for _, ref in ipairs { "file://" .. folder .. "/a%20b", "file://localhost" .. folder .. "/a%20b" } do
+      assert.equal("spaced", tostring(assert(theaterref.resolve_reference(ref))))
+    end
+    for _, ref in ipairs { "file://host/x", "file://x", "file:///a%00b" } do
+      assert.equal("invalid_reference", select(2, theaterref.resolve_reference(ref)).kind)
+    end
+  end)
+
+  it("refuse servers at private addresses, by the peer and not by the name", function()
+    local server = helper.nginx()
+    server:put("x", "inside")
+    local resolver = theaterref.resolver { refuse_private = true, ca_file = server.ca }
+    for _, ref in ipairs { server.http .. "/x", server.https .. "/x" } do
+      local _, err = resolver:resolve(ref)
+      assert.equal("denied", err.kind)
+      assert.matches("its server is at the private address [%d.:]+; to allow it, ask without refuse_private", err.message)
+    end
+    assert.equal("inside", tostring(theaterref.resolver():resolve(server.http .. "/x")))
+    helper.eventually(function() return server:requests "/x" == 1 end) -- of all the ones above
+    server:stop()
+  end)
+end)

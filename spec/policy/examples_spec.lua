@@ -1,0 +1,181 @@
+local core = require "theaterref.core"
+local helper = require "helper"
+local theaterref = require "theaterref"
+
+-- The policies in examples/policies, with the world that they speak of brought
+-- here: their URLs are served by a server, their folders are temporary.
+describe("the example policy", function()
+  local folder, server
+
+  setup(function()
+    folder = helper.temporary_folder()
+    server = helper.nginx()
+  end)
+
+  teardown(function()
+    server:stop()
+    helper.remove(folder)
+  end)
+
+  -- The example's text with some of it replaced, as a policy.
+  local function policy(name, replacements)
+    local text = helper.read("examples/policies/" .. name .. ".lua")
+    for from, to in pairs(replacements or {}) do
+      local at, last = text:find(from, 1, true)
+      assert(at, name .. " does not say " .. from)
+      while at do
+        text = text:sub(1, at - 1) .. to .. text:sub(last + 1)
+        at, last = text:find(from, at + #to, true)
+      end
+    end
+    return helper.write(folder .. "/" .. name .. ".lua", text)
+  end
+
+  local function resolver(name, replacements, options)
+    options = options or {}
+    options.policy, options.ca_file, options.home = policy(name, replacements), server.ca, folder
+    return assert(theaterref.resolver(options))
+  end
+
+  it("mirror asks the mirror first, and the origin for what it has not", function()
+    helper.run_ok("mkdir -p " .. server.folder .. "/www/mirror " .. server.folder .. "/www/origin && chmod -R 755 " .. server.folder)
+    server:put("mirror/both", "from the mirror")
+    server:put("origin/both", "from the origin")
+    server:put("origin/one", "only there")
+    local r = resolver("mirror", { ["https://github.com/"] = server.https .. "/origin/",
+      ["https://mirror.internal/github/"] = server.https .. "/mirror/" })
+    assert.equal("from the mirror", tostring(assert(r:resolve(server.https .. "/origin/both"))))
+    assert.equal("only there", tostring(assert(r:resolve(server.https .. "/origin/one"))))
+    local down = resolver("mirror", { ["https://github.com/"] = server.https .. "/origin/",
+      ["https://mirror.internal/github/"] = "https://127.0.0.1:1/" })
+    assert.equal("from the origin", tostring(assert(down:resolve(server.https .. "/origin/both"))))
+  end)
+
+  it("development takes one package from the local build, and keeps it out of the cache", function()
+    helper.write(folder .. "/worker.wasm", "built here")
+    helper.write(folder .. "/m.toml",
+      'name = "worker"\npackage = "https://packages.example.org/worker/1.2.3/worker.wasm"\nstatic_package = true\n')
+    local script = helper.write(folder .. "/plan.lua", ([[
+      local theaterref = require "theaterref"
+      local plan = assert(theaterref.resolver({ policy = %q, cache = theaterref.resource_cache() }):plan(%q))
+      io.write(tostring(plan.package), " ", tostring(plan.used_cache))]]):format(policy "development", folder .. "/m.toml"))
+    assert.equal("built here false", helper.run_ok(("THEATERREF_BUILDS=%s %s %s"):format(folder, helper.lua, script)))
+    local _, err, status = helper.run(helper.lua .. " " .. script)
+    assert.equal(1, status)
+    assert.matches("'THEATERREF_BUILDS' is not set", err)
+  end)
+
+  it("secrets fills them in from their folder, and from nowhere else", function()
+    helper.run_ok("mkdir -p " .. folder .. "/secrets")
+    helper.write(folder .. "/secrets/token", "s3cret\n")
+    helper.write(folder .. "/actor.wasm", "\0asm")
+    local r = resolver("secrets", { ["/run/secrets"] = folder .. "/secrets" })
+    local function plan(ref, package)
+      helper.write(folder .. "/s.toml", ('name = "a"\npackage = "%s"\ninitial_state = \'{"t":{"$ref":"%s"}}\'\n'):format(
+        package or "actor.wasm", ref))
+      return r:plan(folder .. "/s.toml")
+    end
+    assert.equal('{"t":"s3cret"}', plan("secret://token").initial_state)
+    assert.equal('{"t":{"$ref":"/etc/passwd"}}', plan("/etc/passwd").initial_state)
+    assert.equal('{"t":{"$ref":"secret://../x"}}', plan("secret://../x").initial_state)
+    local _, err = plan("secret://token", folder .. "/secrets/token")
+    assert.matches("secrets are for initial states only", err.message)
+  end)
+
+  it("production spawns what was locked from the release's store, and fetches nothing", function()
+    server:put("locked.wasm", "locked")
+    server:put("locked.toml", 'name = "worker"\npackage = "locked.wasm"\n')
+    server:put("other.toml", 'name = "other"\npackage = "locked.wasm"\n')
+    local manifest = server.https .. "/locked.toml"
+    local command = ("%s/lua/bin/theaterref lock %s --ca-file %s --home %s -o %s/theaterref.lock --store release"):format(
+      helper.root, manifest, server.ca, folder, folder)
+    helper.run_ok(helper.lua .. " " .. command)
+    helper.eventually(function() return server:requests "/locked" == 2 end)
+    local r = resolver("production", nil, { cache = theaterref.resource_cache() })
+    for i = 1, 2 do
+      local plan = assert(r:plan(manifest))
+      assert.equal("locked", tostring(plan.package))
+      assert.equal(i == 2, plan.cache_hit)
+    end
+    local _, err = r:plan(server.https .. "/other.toml")
+    assert.matches("is not in the lockfile", err.message)
+    assert.equal(2, server:requests "/locked")
+  end)
+
+  it("tenants keeps each to its own packages and the public ones", function()
+    local r = resolver "tenants"
+    local function allowed(ref, manifest)
+      return r.policy:ask("allow", ref, { purpose = "package",
+        manifest_reference = manifest or "https://packages.example.org/tenants/blue/m.toml" })
+    end
+    assert.is_true((allowed "https://packages.example.org/tenants/blue/x.wasm"))
+    assert.is_true((allowed "https://packages.example.org/public/x.wasm"))
+    for ref, why in pairs { ["https://packages.example.org/tenants/red/x.wasm"] = "belongs to another tenant",
+      ["https://packages.example.org/tenants/blue/../red/x.wasm"] = "belongs to another tenant",
+      ["http://packages.example.org/public/x.wasm"] = "the scheme http", ["https://evil.org/x"] = "the host evil.org",
+      ["/etc/passwd"] = "the scheme file", ["store://x/y"] = "the scheme store" } do
+      local answer, reason = allowed(ref)
+      assert.is_false(answer, ref)
+      assert.matches(why, reason, 1, true)
+    end
+    assert.is_true(r.policy:ask("request", "https://x/", {}).refuse_private)
+    assert.is_false((r.policy:ask("permit", { permission_policy = { network = true } }, {})))
+    assert.is_true((r.policy:ask("permit", { permission_policy = { network = true, network_hosts = { "a" } } }, {})))
+  end)
+
+  it("canary moves five in a hundred actors, always the same", function()
+    local r = resolver "canary"
+    local function version(name)
+      return (r.policy:ask("rewrite", "https://packages.example.org/worker/1.2.3/w.wasm", { purpose = "package", name = name,
+        manifest_reference = "/m.toml" })):match "worker/([%d.]+)"
+    end
+    local moved = 0
+    for i = 1, 2000 do
+      local first = version("actor-" .. i)
+      assert.equal(first, version("actor-" .. i))
+      if first == "1.3.0" then moved = moved + 1 end
+    end
+    assert.is_true(moved > 60 and moved < 140, moved .. " of 2000")
+  end)
+end)
+
+describe("the command", function()
+  it("locks, explains and checks", function()
+    helper.with_folder(function(folder)
+      local function theaterref_command(arguments)
+        return helper.run(("cd %s && %s %s/lua/bin/theaterref %s"):format(folder, helper.lua, helper.root, arguments))
+      end
+      helper.write(folder .. "/actor.wasm", "\0asm")
+      helper.write(folder .. "/m.toml", 'name = "worker"\npackage = "actor.wasm"\n')
+      helper.write(folder .. "/policy.lua", [[
+        return { allow = function(ref) if ref:find "passwd" then return false, "not that" end return true end }]])
+      assert.same({ "", "", 0 }, { theaterref_command "lock m.toml" })
+      assert.equal(core.blob("\0asm"):digest "sha256" .. "  " .. folder .. "/actor.wasm",
+        helper.read(folder .. "/theaterref.lock"):match "\n(%x+  [^\n]*actor.wasm)")
+      assert.equal(0, select(3, theaterref_command "plan m.toml --locked theaterref.lock"))
+      helper.write(folder .. "/actor.wasm", "changed")
+      local _, err, status = theaterref_command "plan m.toml --locked theaterref.lock"
+      assert.equal(1, status)
+      assert.matches("actor.wasm has the digest %x+, but %x+ was pinned", err)
+      _, err, status = theaterref_command "plan m.toml --offline x"
+      assert.equal(1, status)
+      assert.matches("give %-%-locked too", err)
+
+      local out = theaterref_command "explain m.toml --policy policy.lua"
+      assert.matches("rewrite +m.toml %-> m.toml +%[default%]", out)
+      assert.matches("allow +/.*actor.wasm %-> true +%[policy.lua%]", out)
+      assert.matches("=> worker: package /.*/actor.wasm, 7 bytes\n$", out)
+      out, err, status = theaterref_command "explain /etc/passwd --policy policy.lua"
+      assert.equal(1, status)
+      assert.matches("allow +/etc/passwd %-> false %(not that%)", out)
+      assert.matches("Not allowed: /etc/passwd: not that", err)
+      assert.matches('"steps":%[{', (theaterref_command "explain m.toml --json"))
+
+      assert.equal("policy.lua: allow\n", (theaterref_command "policy check policy.lua"))
+      helper.write(folder .. "/policy.lua", "return { alow = function() end }")
+      _, err, status = theaterref_command "policy check policy.lua"
+      assert.equal(1, status)
+      assert.matches("there is no rule 'alow' %(did you mean 'allow'%?%)", err)
+    end)
+  end)
+end)
