@@ -3,7 +3,7 @@
 #   make            build into build/
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
-#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache or store
+#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store or plan
 #   make lint       luacheck, and the C with every warning by gcc and clang
 #   make env        shell lines that make the build tree usable: eval "$(make -s env)"
 #

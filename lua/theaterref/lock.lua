@@ -8,13 +8,15 @@ local errors = require "theaterref.error"
 
 local M = {}
 
+local MAX_BYTES = 16 << 20
+
 --- Reads a lockfile.
 -- @tparam string path
 -- @treturn table hex digests by reference
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.read(path)
-  local text, err = core.read_file(path)
+  local text, err = core.read_file(path, MAX_BYTES)
   if not text then return nil, err end
   local pins, number = {}, 0
   for line in (tostring(text) .. "\n"):gmatch "(.-)\r?\n" do

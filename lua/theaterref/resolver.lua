@@ -61,6 +61,8 @@ end
 
 local direct = { purpose = "direct" }
 
+local MAX_PLACES = 16
+
 -- Where a reference may be had: a list of at least one.
 local function rewrite(self, ref, ctx)
   local answer, _, err = self.policy:ask("rewrite", ref, ctx)
@@ -70,6 +72,7 @@ local function rewrite(self, ref, ctx)
     if type(target) ~= "string" then err = "a list with a " .. type(target) .. " in it" end
   end
   if #answer == 0 then err = "an empty list" end
+  if #answer > MAX_PLACES then err = ("a list of %d; %d are as many as are tried"):format(#answer, MAX_PLACES) end
   if err then return nil, errors.new("policy", "the rule 'rewrite' returned " .. err) end
   return answer
 end

@@ -1,5 +1,5 @@
 -- The benchmarks: each line is the median of several runs, as a ratio to a
--- baseline that ran between them. Usage: make bench [ONLY=fetch|cache|store]
+-- baseline that ran between them. Usage: make bench [ONLY=fetch|cache|store|plan]
 local bare = require "bare"
 local core = require "theaterref.core"
 local helper = require "helper"
@@ -155,7 +155,32 @@ local function bench_cache()
   require("eviction").run()
 end
 
-local parts = { fetch = bench_fetch, cache = bench_cache, store = require("store").run }
-for _, name in ipairs { "fetch", "cache", "store" } do
+-- -------------------------------------------------------------------- plan
+
+local PLANS = 20000
+
+local function bench_plan()
+  title "Planning a spawn from files, under the default policy"
+  helper.with_folder(function(folder)
+    local path, package = folder .. "/manifest.toml", helper.write(folder .. "/actor.wasm", "\0asm")
+    helper.write(path, 'name = "worker"\npackage = "actor.wasm"\n[[handler]]\ntype = "tcp"\n')
+    local resolver = theaterref.resolver()
+    local ours, theirs = compare(function()
+      return timed(function() for _ = 1, PLANS do assert(resolver:plan(path)) end end)
+    end, function()
+      return timed(function()
+        for _ = 1, PLANS do
+          assert(require("theaterref.toml").parse(tostring(assert(core.read_file(path)))))
+          assert(core.read_file(package))
+        end
+      end)
+    end)
+    line("a plan, on top of reading and parsing", ("%.1f us"):format((ours - theirs) / PLANS * 1e6),
+      ("%.1f us"):format(theirs / PLANS * 1e6), (ours - theirs) / PLANS / 15e-6, "<= 1")
+  end)
+end
+
+local parts = { fetch = bench_fetch, cache = bench_cache, store = require("store").run, plan = bench_plan }
+for _, name in ipairs { "fetch", "cache", "store", "plan" } do
   if not arg[1] or arg[1] == name then parts[name]() end
 end
