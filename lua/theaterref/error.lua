@@ -47,6 +47,7 @@ end
 -- @tparam string reference
 -- @treturn string
 function M.redact(reference)
+  if not reference:find("@", 1, true) then return reference end
   return (reference:gsub("^(%a[%w+.-]*://)[^/?#]*@", "%1"))
 end
 

@@ -37,7 +37,9 @@ function Future:wait(seconds)
       errors.about(err, self.reference)
       if err.kind == "timeout" and not self.core:done() then return nil, err end
       self.core = nil
-      if not (self.fallback and self.fallback(err)) then self.err = err end
+      local going_on = false
+      if self.fallback then going_on, err = self.fallback(err) end
+      if not going_on then self.err = errors.about(err, self.reference) end
     end
     if not self.core and self.on_result then
       local on_result = self.on_result

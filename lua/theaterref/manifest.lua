@@ -16,7 +16,7 @@ local M = {}
 -- @tparam ?string reference
 -- @treturn string `"toml"`, `"json"` or `"lua"`
 function M.format_of(text, reference)
-  local ending = reference and reference:gsub("[?#].*$", ""):match("%.(%a+)$")
+  local ending = reference and reference:match("^[^?#]*"):match("%.(%a+)$")
   ending = ending and ending:lower()
   if ending == "lua" or ending == "json" or ending == "toml" then return ending end
   if text:find("^%s*{") and not text:find("^%s*{{") then return "json" end
@@ -69,7 +69,7 @@ local function lookup(manifest, field)
   return value
 end
 
-local package_fields = { "package", "component", "component_path" }
+local package_fields, state_fields = { "package", "component", "component_path" }, { "initial_state", "init_state" }
 
 --- What theaterref needs of a manifest, whichever way it is spelled.
 -- @tparam table manifest
@@ -92,7 +92,7 @@ function M.fields(manifest)
       found.package = value
     end
   end
-  for _, field in ipairs { "initial_state", "init_state" } do
+  for _, field in ipairs(state_fields) do
     found[field] = lookup(manifest, field)
     if found[field] ~= nil and type(found[field]) ~= "string" then
       return wrong(field, field == "initial_state" and "JSON text, as a string" or "a reference, as a string")
@@ -136,6 +136,9 @@ end
 -- @treturn ?string `initial_state`: JSON text
 -- @treturn ?string `init_state`: a reference to it
 function M.initial_state(text, format, override_state)
+  -- Most manifests bring none, and need not be read twice. (A key may be written
+  -- with escapes.)
+  if format ~= "lua" and not text:find("init", 1, true) and not text:find("\\", 1, true) then return nil end
   local manifest
   if format == "toml" then
     manifest = toml.scan(text, { initial_state = true, init_state = true })

@@ -28,16 +28,21 @@ local function phase(plan, policy, name, step, bytes)
   local seconds = core.now() - started
   if not bytes and (type(result) == "string" or core.is_blob(result)) then bytes = #result end
   plan.phases[#plan.phases + 1] = { name = name, seconds = seconds, bytes = bytes or 0 }
-  policy:tell { type = err and "failure" or "phase", name = name, seconds = seconds, bytes = bytes or 0,
-    reference = plan.manifest_reference, message = err and tostring(err) }
+  if policy.listens then
+    policy:tell { type = err and "failure" or "phase", name = name, seconds = seconds, bytes = bytes or 0,
+      reference = plan.manifest_reference, message = err and tostring(err) }
+  end
   return result, err, more
 end
 
 local function fetch(resolver, ref, ctx, terms)
   local options = { ctx = ctx, cached = terms ~= nil, will_wait = true }
-  for name, value in pairs(terms or {}) do options[name] = value end
+  if terms then
+    for name, value in pairs(terms) do options[name] = value end
+  end
   local future, err = resolver:start(ref, options)
   if not future then return nil, err end
+  if future.result then return future.result, nil, future end
   local blob
   blob, err = future:wait()
   return blob, err, future

@@ -14,6 +14,7 @@ end
 -- @tparam string reference
 -- @treturn ?string
 function M.scheme(reference)
+  if not reference:find("://", 1, true) then return nil end -- as most do not, and this is quicker
   local scheme = reference:match("^(%a[%w+.-]*)://")
   return scheme and scheme:lower()
 end
@@ -139,7 +140,9 @@ local function join_path(base, reference)
   if reference:match("^/") then return reference end
   if not base:match("^/") then base = core.working_folder() .. "/" .. base end
   local folder = base:match("^(.*/)")
-  return (folder .. reference):gsub("/%./", "/"):gsub("/%./", "/")
+  local path = folder .. reference
+  if not path:find("/./", 1, true) then return path end
+  return path:gsub("/%./", "/"):gsub("/%./", "/")
 end
 
 --- What a reference means when it is read in the document at `base`: relative

@@ -340,6 +340,18 @@ end
 
 -- ------------------------------------------------------------------ public
 
+-- What is here is the result at once; else the future gets its core. Returns an
+-- error.
+local function load_uncached(self, job, future)
+  local result, err = load_now(self, job, nil)
+  if result == false then
+    result, err = begin_fetch(self, job, nil)
+    future.on_result = function(loaded, blob) on_loaded(self, job, loaded, blob) end
+  end
+  if core.is_blob(result) then future.result = result else future.core = result end
+  return err
+end
+
 -- Starts to load a target into a future: sets its core, or its result.
 local function start_target(self, future, options, target)
   local job = { ctx = options.ctx or direct, will_wait = options.will_wait, no_tier = options.tier == false }
@@ -360,8 +372,7 @@ local function start_target(self, future, options, target)
     future.again = function() return claim(self, job, future) end
     future.core, err = future.again()
   else
-    future.core, err = begin(self, job, nil)
-    future.on_result = function(loaded, blob) on_loaded(self, job, loaded, blob) end
+    err = load_uncached(self, job, future)
   end
   if err then return nil, err end
   return future
@@ -381,7 +392,7 @@ local function try_next(self, future, options, targets)
       if started then return true end
       err = why
     end
-    return false
+    return false, err
   end
 end
 
@@ -406,7 +417,11 @@ function Resolver:start(ref, options)
   local started
   started, err = start_target(self, future, options, targets[1])
   if started then return future end
-  if future.fallback and future.fallback(err) then return future end
+  if future.fallback then
+    local going_on
+    going_on, err = future.fallback(err)
+    if going_on then return future end
+  end
   return nil, errors.about(err, ref)
 end
 
