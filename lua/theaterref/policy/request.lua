@@ -20,6 +20,8 @@ local M = {}
 --   `client_key`: PEM files to identify with
 -- * `netrc` (false): take user and password from `~/.netrc`
 -- * `unix_socket`: path of the server's socket, whatever host the URL names
+-- * `refuse_private` (false): not from a server at a private, loopback or
+--   link-local address; that of the connected peer counts
 -- * `user_agent`
 -- * `max_host_connections` (32), `max_connections` (128): transfers at one time
 --   to one host, and in all; of the whole process, from now on. Others wait their
