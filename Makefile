@@ -5,6 +5,7 @@
 #   make test       install what is missing, build, run every spec
 #   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store or plan
 #   make lint       luacheck, and the C with every warning by gcc and clang
+#   make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away
 #   make env        shell lines that make the build tree usable: eval "$(make -s env)"
 #
 # SAN=address,undefined or SAN=thread builds and tests with sanitizers, in a
@@ -16,6 +17,11 @@ comma    := ,
 BUILD    := build$(if $(SAN),/$(subst $(comma),-,$(SAN)))
 LUA_VERSION := 5.4
 LUA_PKG  := lua5.4
+
+PREFIX   ?= /usr/local
+LUA_FOLDER := $(PREFIX)/share/lua/$(LUA_VERSION)
+LUA_CFOLDER := $(PREFIX)/lib/lua/$(LUA_VERSION)
+VERSION  := $(shell sed -n 's/^\#define TR_VERSION "\(.*\)"/\1/p' csrc/theaterref.h)
 
 # V=1 shows the commands.
 Q := $(if $(V),,@)
@@ -33,15 +39,19 @@ LDLIBS    = $(shell pkg-config --libs libcurl) -lmbedcrypto -lm -pthread
 
 CORE     := $(wildcard csrc/core/*.c)
 BINDING  := $(wildcard csrc/binding/*.c)
+HOST     := $(wildcard csrc/host/*.c)
 OBJECTS  := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(CORE) $(BINDING))
 MODULE   := $(BUILD)/lib/theaterref/core.so
+LIBRARY  := $(BUILD)/lib/libtheaterref.so
+ARCHIVE  := $(BUILD)/lib/libtheaterref.a
+HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
 SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so
 
-.PHONY: all demo test bench lint env clean help deps-build deps-demo deps-test deps-bench deps-lint
-all: $(MODULE)
+.PHONY: all demo test bench lint env install uninstall module install-rock FORCE clean help deps-build deps-demo deps-test deps-bench deps-lint
+all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 $(BUILD)/obj/%.o: csrc/%.c
 	@mkdir -p $(@D)
@@ -52,6 +62,24 @@ $(MODULE): $(OBJECTS)
 	@mkdir -p $(@D)
 	@echo "  ld  $@"
 	$(Q)$(CC) -shared $(CFLAGS) $(SANFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+# Where hosts look for our Lua files; changes with PREFIX.
+$(BUILD)/prefix: FORCE
+	@mkdir -p $(@D)
+	@echo '$(LUA_FOLDER)' | cmp -s - $@ || echo '$(LUA_FOLDER)' > $@
+FORCE:
+$(HOST_OBJECTS): CPPFLAGS += -DTR_LUA_FOLDER='"$(LUA_FOLDER)"'
+$(HOST_OBJECTS): $(BUILD)/prefix
+
+$(LIBRARY): $(OBJECTS) $(HOST_OBJECTS)
+	@mkdir -p $(@D)
+	@echo "  ld  $@"
+	$(Q)$(CC) -shared -Wl,-soname,libtheaterref.so.0 $(CFLAGS) $(SANFLAGS) $(LDFLAGS) $^ $(LDLIBS) -l$(LUA_PKG) -o $@
+
+$(ARCHIVE): $(OBJECTS) $(HOST_OBJECTS)
+	@mkdir -p $(@D)
+	@echo "  ar  $@"
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # Lua modules of the specs' own.
 $(BUILD)/spec/%.so: spec/support/%.c
@@ -64,7 +92,7 @@ $(BUILD)/spec/lua: spec/support/lua.c
 	@echo "  ld  $@"
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) $< -o $@ -l$(LUA_PKG)
 
--include $(OBJECTS:.o=.d)
+-include $(OBJECTS:.o=.d) $(HOST_OBJECTS:.o=.d)
 
 # ------------------------------------------------------------ what is needed
 
@@ -135,9 +163,43 @@ bench: deps-bench
 
 lint: deps-lint
 	luacheck --quiet lua spec examples
-	@for cc in gcc clang; do for f in $(CORE) $(BINDING) $(wildcard spec/support/*.c spec/bench/*.c examples/*.c); do \
+	@for cc in gcc clang; do for f in $(CORE) $(BINDING) $(HOST) $(wildcard spec/support/*.c spec/bench/*.c examples/hosts/*.c); do \
 	  $$cc $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -Werror -fsyntax-only $$f || exit 1; done; \
 	  echo "$$cc: no warnings"; done
+
+# ---------------------------------------------------------------- installing
+
+# With DESTDIR the files go below that folder, for packagers.
+INSTALL_TO = $(DESTDIR)$(PREFIX)
+LUA_FILES := $(shell cd lua && find theaterref -name '*.lua')
+
+install: all
+	@for f in $(LUA_FILES); do install -D -m 644 lua/$$f $(DESTDIR)$(LUA_FOLDER)/$$f || exit 1; done
+	@install -D -m 755 $(MODULE) $(DESTDIR)$(LUA_CFOLDER)/theaterref/core.so
+	@install -D -m 755 lua/bin/theaterref $(INSTALL_TO)/bin/theaterref
+	@install -D -m 644 csrc/theaterref.h $(INSTALL_TO)/include/theaterref.h
+	@install -D -m 755 $(LIBRARY) $(INSTALL_TO)/lib/libtheaterref.so.0
+	@ln -sf libtheaterref.so.0 $(INSTALL_TO)/lib/libtheaterref.so
+	@install -D -m 644 $(ARCHIVE) $(INSTALL_TO)/lib/libtheaterref.a
+	@mkdir -p $(INSTALL_TO)/lib/pkgconfig
+	@printf '%s\n' 'prefix=$(PREFIX)' '' 'Name: theaterref' \
+	  'Description: References to bytes, and manifests to spawn plans' 'Version: $(VERSION)' \
+	  'Requires.private: libcurl $(LUA_PKG)' 'Libs: -L$${prefix}/lib -ltheaterref' \
+	  'Libs.private: -lmbedcrypto -lm -pthread' 'Cflags: -I$${prefix}/include' \
+	  > $(INSTALL_TO)/lib/pkgconfig/theaterref.pc
+	@echo "Installed theaterref $(VERSION) in $(INSTALL_TO)"
+
+# What the rockspec builds and installs: the module and the command.
+module: $(MODULE)
+install-rock: module
+	@for f in $(LUA_FILES); do install -D -m 644 lua/$$f $(LUADIR)/$$f || exit 1; done
+	@install -D -m 755 $(MODULE) $(LIBDIR)/theaterref/core.so
+	@install -D -m 755 lua/bin/theaterref $(BINDIR)/theaterref
+
+uninstall:
+	rm -rf $(DESTDIR)$(LUA_FOLDER)/theaterref $(DESTDIR)$(LUA_CFOLDER)/theaterref
+	rm -f $(INSTALL_TO)/bin/theaterref $(INSTALL_TO)/include/theaterref.h $(INSTALL_TO)/lib/libtheaterref.* \
+	  $(INSTALL_TO)/lib/pkgconfig/theaterref.pc
 
 clean:
 	rm -rf build

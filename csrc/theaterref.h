@@ -424,12 +424,63 @@ TR_API int tr_store_discard_leftover(tr_store *store, const char *name,
 TR_API tr_blob *tr_merge_states(tr_blob *config_state, tr_blob *override_state,
                                 tr_error *error);
 
+/* ----------------------------------------------------------------- hosts */
+
+/*
+** A host: a policy and what it needs to plan spawns. It has a Lua state of its
+** own. Any number may be in one process, on any threads; those that name one
+** cache share it. Two threads that plan with one host take turns: give each
+** thread a host.
+*/
+typedef struct tr_host tr_host;
+
+/* Start from zero: { 0 }. Strings may be NULL and are copied. */
+typedef struct tr_host_options {
+  const char *policy;  /* path of a policy script; NULL: the default rules */
+  bool trusted;        /* run the script without a sandbox */
+  const char *home;    /* Theater home; NULL: $THEATER_HOME, or ~/.theater */
+  const char *cache;   /* name of the process's cache to use; NULL: none */
+  const char *lock;    /* path of a lockfile that all must be in; NULL: none */
+  const char *offline; /* id of the store that what is locked is taken from */
+  const char *ca_file; /* PEM file of authorities to trust; NULL: the system's */
+  const char *lua_folder; /* where theaterref/init.lua lies; NULL: where it was
+                             installed */
+} tr_host_options;
+
+/* NULL with the error, of kind TR_POLICY when the policy is at fault. */
+TR_API tr_host *tr_host_new(const tr_host_options *options, tr_error *error);
+/* No thread may be planning with it. Plans outlive it. */
+TR_API void tr_host_free(tr_host *host);
+
+/* Everything a spawn needs. It owns its strings and blobs; retain a blob to
+** keep it longer. */
+typedef struct tr_plan {
+  char *name;
+  char *package_reference; /* where the package came from */
+  tr_blob *package;
+  tr_blob *initial_state;  /* JSON text, secrets filled in; NULL: none */
+  bool used_cache, cache_hit;
+} tr_plan;
+
+/*
+** Plans the spawn of a manifest's actor: blocks until all is here. 'state' is
+** JSON text that overrides the manifest's initial state, or NULL.
+** NULL with the error.
+*/
+TR_API tr_plan *tr_host_plan(tr_host *host, const char *manifest,
+                             const char *state, tr_error *error);
+TR_API void tr_plan_free(tr_plan *plan);
+
 /* ------------------------------------------------------------------ Lua */
 
 struct lua_State;
 
 /* Opens the C half of the module: what require "theaterref.core" returns. */
 TR_API int luaopen_theaterref_core(struct lua_State *L);
+
+/* Opens the whole module, for a host with a Lua state of its own: what require
+** "theaterref" returns. Its Lua files must be on package.path. */
+TR_API int luaopen_theaterref(struct lua_State *L);
 
 /* The blob at a stack index, not retained, or NULL when it is none. */
 TR_API tr_blob *tr_toblob(struct lua_State *L, int index);

@@ -1,0 +1,241 @@
+/*
+** Hosts in C: a Lua state with a resolver in it. The state is made once, and
+** used by one thread at a time; caches, connections and TLS sessions are the
+** process's, so hosts on many threads share them.
+*/
+#include <lauxlib.h>
+#include <lualib.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "theaterref.h"
+
+struct tr_host {
+  pthread_mutex_t lock; /* who plans has the state for himself */
+  lua_State *L;         /* its stack holds the resolver, at 1 */
+};
+
+/* ---------------------------------------------------------------- the state */
+
+int luaopen_theaterref(lua_State *L) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_pushcfunction(L, luaopen_theaterref_core);
+  lua_setfield(L, -2, "theaterref.core");
+  lua_pop(L, 1);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "theaterref");
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+/* Puts the folder of our Lua files in front of package.path. */
+static void add_folder(lua_State *L, const char *folder) {
+  lua_getglobal(L, "package");
+  lua_pushfstring(L, "%s/?.lua;%s/?/init.lua;", folder, folder);
+  lua_getfield(L, -2, "path");
+  lua_concat(L, 2);
+  lua_setfield(L, -2, "path");
+  lua_pop(L, 1);
+}
+
+static void set_string(lua_State *L, const char *name, const char *value) {
+  if (value == NULL)
+    return;
+  lua_pushstring(L, value);
+  lua_setfield(L, -2, name);
+}
+
+/* Pushes the cache of that name. */
+static void push_cache(lua_State *L, const char *name) {
+  lua_getfield(L, 2, "resource_cache");
+  lua_newtable(L);
+  set_string(L, "name", name);
+  lua_call(L, 1, 2);
+  if (lua_isnil(L, -2))
+    lua_error(L); /* the cache's own error */
+  lua_pop(L, 1);
+}
+
+/* Protected: from the options, a light userdata, makes the resolver. */
+static int set_up(lua_State *L) {
+  const tr_host_options *o = lua_touserdata(L, 1);
+  luaL_openlibs(L);
+  add_folder(L, o->lua_folder != NULL ? o->lua_folder : TR_LUA_FOLDER);
+  luaopen_theaterref(L); /* 2 */
+  lua_getfield(L, 2, "resolver");
+  lua_newtable(L);
+  set_string(L, "policy", o->policy);
+  set_string(L, "home", o->home);
+  set_string(L, "lock", o->lock);
+  set_string(L, "offline", o->offline);
+  set_string(L, "ca_file", o->ca_file);
+  lua_pushboolean(L, o->trusted);
+  lua_setfield(L, -2, "trusted");
+  if (o->cache != NULL) {
+    push_cache(L, o->cache);
+    lua_setfield(L, -2, "cache");
+  }
+  lua_call(L, 1, 2);
+  if (lua_isnil(L, -2))
+    return lua_error(L); /* the policy's */
+  lua_pop(L, 1);
+  return 1;
+}
+
+/* The error on the stack's top, ours or Lua's, which it pops. */
+static void take_error(lua_State *L, tr_error *error) {
+  int kind = TR_POLICY;
+  const char *text;
+  if (lua_istable(L, -1) && lua_getfield(L, -1, "kind") == LUA_TSTRING) {
+    for (kind = TR_CANCELLED; kind > TR_OK; kind--)
+      if (strcmp(tr_kind_name((tr_kind)kind), lua_tostring(L, -1)) == 0)
+        break;
+    lua_pop(L, 1);
+    lua_getfield(L, -1, "status");
+    error->status = (int)lua_tointeger(L, -1);
+    lua_pop(L, 1);
+  } else if (lua_istable(L, -1)) {
+    lua_pop(L, 1);
+  }
+  text = luaL_tolstring(L, -1, NULL);
+  {
+    int status = kind == TR_HTTP_STATUS ? error->status : 0;
+    tr_error_set(error, kind == TR_OK ? TR_POLICY : (tr_kind)kind, "%s", text);
+    error->status = status;
+  }
+  lua_pop(L, 2);
+}
+
+tr_host *tr_host_new(const tr_host_options *options, tr_error *error) {
+  tr_host *host = calloc(1, sizeof *host);
+  tr_host_options copy = {0};
+  if (options != NULL)
+    copy = *options;
+  if (host != NULL)
+    host->L = luaL_newstate();
+  if (host == NULL || host->L == NULL) {
+    tr_error_nomem(error);
+    free(host);
+    return NULL;
+  }
+  pthread_mutex_init(&host->lock, NULL);
+  lua_pushcfunction(host->L, set_up);
+  lua_pushlightuserdata(host->L, &copy);
+  if (lua_pcall(host->L, 1, 1, 0) == LUA_OK)
+    return host;
+  error->status = 0;
+  take_error(host->L, error);
+  tr_host_free(host);
+  return NULL;
+}
+
+void tr_host_free(tr_host *host) {
+  if (host == NULL)
+    return;
+  lua_close(host->L);
+  pthread_mutex_destroy(&host->lock);
+  free(host);
+}
+
+/* ------------------------------------------------------------------ plans */
+
+/* What a plan is made of, and where it goes. */
+typedef struct job {
+  const char *manifest, *state;
+  tr_plan *plan;
+} job;
+
+/* A copy of the string field of the table on top; NULL if there is none. */
+static char *copy_field(lua_State *L, const char *name) {
+  char *copy = NULL;
+  if (lua_getfield(L, -1, name) == LUA_TSTRING) {
+    copy = strdup(lua_tostring(L, -1));
+    if (copy == NULL)
+      luaL_error(L, "out of memory");
+  }
+  lua_pop(L, 1);
+  return copy;
+}
+
+static tr_blob *take_blob(lua_State *L, const char *name) {
+  tr_blob *blob = NULL;
+  size_t len;
+  const char *text;
+  lua_getfield(L, -1, name);
+  if (tr_toblob(L, -1) != NULL) {
+    blob = tr_blob_retain(tr_toblob(L, -1));
+  } else if (lua_type(L, -1) == LUA_TSTRING) {
+    text = lua_tolstring(L, -1, &len);
+    blob = tr_blob_new(text, len);
+    if (blob == NULL)
+      luaL_error(L, "out of memory");
+  }
+  lua_pop(L, 1);
+  return blob;
+}
+
+static bool get_flag(lua_State *L, const char *name) {
+  bool flag;
+  lua_getfield(L, -1, name);
+  flag = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return flag;
+}
+
+/* Protected: (resolver, job). What it fills in belongs to the plan at once. */
+static int make_plan(lua_State *L) {
+  const job *j = lua_touserdata(L, 2);
+  lua_getfield(L, 1, "plan");
+  lua_pushvalue(L, 1);
+  lua_pushstring(L, j->manifest);
+  lua_newtable(L);
+  set_string(L, "initial_state", j->state);
+  lua_call(L, 3, 2);
+  if (lua_isnil(L, -2))
+    return lua_error(L);
+  lua_pop(L, 1);
+  j->plan->name = copy_field(L, "name");
+  j->plan->package_reference = copy_field(L, "package_reference");
+  j->plan->package = take_blob(L, "package");
+  j->plan->initial_state = take_blob(L, "initial_state");
+  j->plan->used_cache = get_flag(L, "used_cache");
+  j->plan->cache_hit = get_flag(L, "cache_hit");
+  return 0;
+}
+
+tr_plan *tr_host_plan(tr_host *host, const char *manifest, const char *state,
+                      tr_error *error) {
+  tr_plan *plan = calloc(1, sizeof *plan);
+  job j = {.manifest = manifest, .state = state, .plan = plan};
+  lua_State *L = host->L;
+  int status;
+  if (plan == NULL) {
+    tr_error_nomem(error);
+    return NULL;
+  }
+  pthread_mutex_lock(&host->lock);
+  lua_pushcfunction(L, make_plan);
+  lua_pushvalue(L, 1);
+  lua_pushlightuserdata(L, &j);
+  status = lua_pcall(L, 2, 0, 0);
+  error->status = 0;
+  if (status != LUA_OK)
+    take_error(L, error);
+  pthread_mutex_unlock(&host->lock);
+  if (status == LUA_OK)
+    return plan;
+  tr_plan_free(plan);
+  return NULL;
+}
+
+void tr_plan_free(tr_plan *plan) {
+  if (plan == NULL)
+    return;
+  free(plan->name);
+  free(plan->package_reference);
+  tr_blob_release(plan->package);
+  tr_blob_release(plan->initial_state);
+  free(plan);
+}

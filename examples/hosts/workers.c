@@ -1,0 +1,65 @@
+/*
+** Many workers in one process, a thread and a host each, over one cache: each
+** plans the same spawn again and again, and the package is loaded once.
+**
+**   cc workers.c $(pkg-config --cflags --libs theaterref) -pthread -o workers
+**   ./workers manifest.toml
+*/
+#include <pthread.h>
+#include <stdio.h>
+#include <theaterref.h>
+
+enum { WORKERS = 4, PLANS = 50 };
+
+static void *work(void *manifest) {
+  tr_host_options options = {0};
+  tr_error error;
+  tr_host *host;
+  size_t planned = 0;
+  options.cache = "packages";
+  host = tr_host_new(&options, &error);
+  while (host != NULL && planned < PLANS) {
+    tr_plan *plan = tr_host_plan(host, manifest, NULL, &error);
+    if (plan == NULL)
+      break;
+    tr_plan_free(plan);
+    planned++;
+  }
+  if (planned < PLANS)
+    fprintf(stderr, "workers: %s\n", error.message);
+  tr_host_free(host);
+  return planned == PLANS ? manifest : NULL;
+}
+
+int main(int argc, char **argv) {
+  tr_cache_options options;
+  tr_cache_stats stats;
+  tr_error error;
+  tr_cache *cache;
+  pthread_t threads[WORKERS];
+  int i, failed = 0;
+  void *result;
+  if (argc < 2) {
+    fprintf(stderr, "usage: workers MANIFEST\n");
+    return 2;
+  }
+  tr_cache_defaults(&options);
+  cache = tr_cache_open("packages", &options, &error); /* for the figures */
+  if (cache == NULL) {
+    fprintf(stderr, "workers: %s\n", error.message);
+    return 1;
+  }
+  for (i = 0; i < WORKERS; i++)
+    if (pthread_create(&threads[i], NULL, work, argv[1]) != 0)
+      return 1;
+  for (i = 0; i < WORKERS; i++) {
+    pthread_join(threads[i], &result);
+    failed += result == NULL;
+  }
+  tr_cache_get_stats(cache, &stats);
+  printf("%d plans by %d workers: %llu loads, %llu hits, %llu waits\n",
+         WORKERS * PLANS, WORKERS, (unsigned long long)stats.loads,
+         (unsigned long long)stats.hits, (unsigned long long)stats.coalesced);
+  tr_cache_release(cache);
+  return failed == 0 ? 0 : 1;
+}

@@ -1,0 +1,114 @@
+local helper = require "helper"
+
+-- From another folder, without the paths of the build tree.
+local function elsewhere(folder, command)
+  return helper.run_ok(("cd / && env -u LUA_PATH -u LUA_CPATH HOME=%s %s"):format(folder, command))
+end
+
+describe("make install", function()
+  local folder, prefix
+
+  setup(function()
+    if os.getenv "BUILD" ~= "build" then return end -- a package is not built with sanitizers
+    folder = helper.temporary_folder()
+    prefix = folder .. "/prefix"
+    -- A build of its own: the tree under test keeps its prefix.
+    helper.run_ok(("cp -r %s/Makefile %s/csrc %s/lua %s/examples %s && make -s -C %s install PREFIX=%s BUILD=build"):format(
+      helper.root, helper.root, helper.root, helper.root, folder, folder, prefix))
+  end)
+
+  teardown(function() if folder then helper.remove(folder) end end)
+
+  local function installed(what, check)
+    it(what, function()
+      if not folder then return pending "checked without sanitizers" end
+      check()
+    end)
+  end
+
+  local function compile(name, compiler, flags)
+    local program = folder .. "/" .. name:gsub("%.c$", "")
+    helper.run_ok(("%s %s %s/examples/hosts/%s -o %s $(PKG_CONFIG_PATH=%s/lib/pkgconfig pkg-config --cflags --libs theaterref) -Wl,-rpath,%s/lib -pthread")
+      :format(compiler, flags or "-Wall -Wextra -Werror", folder, name, program, prefix, prefix))
+    return program
+  end
+
+  installed("gives a command and a module that work from any folder", function()
+    local version = elsewhere(folder, ("LUA_PATH='%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua;;' LUA_CPATH='%s/lib/lua/5.4/?.so;;' %s/bin/theaterref --version")
+      :format(prefix, prefix, prefix, prefix))
+    assert.matches("^theaterref %d+%.%d+%.%d+\n$", version)
+    local header = helper.read "csrc/theaterref.h"
+    assert.equal(header:match 'TR_VERSION "([^"]+)"', version:match "theaterref (%S+)")
+    assert.matches("Version: " .. version:match "theaterref (%S+)", helper.read(prefix .. "/lib/pkgconfig/theaterref.pc"))
+  end)
+
+  installed("gives C hosts a library: one plans and runs an actor", function()
+    local program = compile("spawn.c", "cc")
+    local out = elsewhere(folder, ("%s %s/examples/actor/manifest.toml %s/examples/actor/spawn_policy.lua '{\"name\":\"c-host\"}'")
+      :format(program, folder, folder))
+    assert.matches("^c%-host from /.*greeter.wasm\n", out)
+    assert.matches("=>", out)
+    local _, err, status = helper.run(program .. " /nowhere.toml")
+    assert.equal(1, status)
+    assert.matches("^spawn: Failed to resolve reference: Failed to read /nowhere.toml", err)
+    helper.write(folder .. "/bad.lua", "return {{{")
+    _, err, status = helper.run(program .. " /x " .. folder .. "/bad.lua")
+    assert.equal(1, status)
+    assert.matches("bad.lua:1:", err)
+  end)
+
+  installed("gives threads one cache", function()
+    local out = elsewhere(folder, compile("workers.c", "cc") .. " " .. folder .. "/examples/actor/manifest.toml")
+    assert.matches("^200 plans by 4 workers: 1 loads, ", out)
+  end)
+
+  installed("has a header for C99 and for C++", function()
+    helper.write(folder .. "/examples/hosts/use.c", "#include <theaterref.h>\nint main(void) { return tr_kind_name(TR_OK) == 0; }\n")
+    helper.run_ok(compile("use.c", "cc", "-std=c99 -pedantic -Wall -Wextra -Werror"))
+    if helper.run "command -v g++" ~= "" then
+      helper.run_ok(compile("use.c", "g++ -x c++", "-std=c++11 -pedantic -Wall -Wextra -Werror"))
+    end
+  end)
+
+  installed("links statically too", function()
+    helper.run_ok(("cc %s/examples/hosts/spawn.c -I%s/include %s/lib/libtheaterref.a $(pkg-config --libs libcurl lua5.4) -lmbedcrypto -lm -pthread -o %s/static && %s/static %s/examples/actor/manifest.toml")
+      :format(folder, prefix, prefix, folder, folder, folder))
+  end)
+
+  installed("is taken away whole by make uninstall", function()
+    helper.run_ok(("make -s -C %s uninstall PREFIX=%s"):format(folder, prefix))
+    assert.equal("", (helper.run("find " .. prefix .. " -type f -o -type l")))
+  end)
+
+  installed("works by luarocks too", function()
+    if helper.run "command -v luarocks" == "" then return pending "luarocks is not here" end
+    helper.run_ok(("cp -r %s/rockspec %s && cd %s && luarocks --lua-version 5.4 --tree %s/rocks make --deps-mode none rockspec/theaterref-dev-1.rockspec")
+      :format(helper.root, folder, folder, folder))
+    assert.equal("bytes", elsewhere(folder, ("LUA_PATH='%s/rocks/share/lua/5.4/?.lua;%s/rocks/share/lua/5.4/?/init.lua;;' LUA_CPATH='%s/rocks/lib/lua/5.4/?.so;;' lua5.4 -e 'io.write(tostring(require(\"theaterref\").resolve_reference(\"%s\")))'")
+      :format(folder, folder, folder, helper.write(folder .. "/file", "bytes"))))
+  end)
+end)
+
+describe("a supervisor", function()
+  it("runs an actor, and another when its label moves", function()
+    helper.with_folder(function(folder)
+      local function run(command)
+        return helper.run_ok(("THEATER_HOME=%s %s"):format(folder, command))
+      end
+      local command = helper.lua .. " " .. helper.root .. "/lua/bin/theaterref store "
+      helper.write(folder .. "/one", "echo one is running; exec sleep 60")
+      helper.write(folder .. "/two", "echo two is running; exec sleep 60")
+      run(command .. "put actors " .. folder .. "/one --label worker")
+      local pid = run(("%s examples/hosts/supervisor.lua actors worker sh >%s/log 2>&1 & echo $!"):format(helper.lua, folder))
+      local function logged(text) return function() return helper.read(folder .. "/log"):find(text, 1, true) end end
+      helper.eventually(logged "one is running")
+      run(command .. "put actors " .. folder .. "/two --label worker")
+      helper.eventually(logged "two is running")
+      local second = helper.read(folder .. "/log"):match "started %x+ as (%d+)\n[^\n]*$"
+      helper.run("kill " .. (second or ""))
+      run(command .. "unlabel actors worker")
+      helper.eventually(logged "stopped")
+      helper.run("kill " .. pid .. " 2>/dev/null")
+    end)
+  end)
+end)
