@@ -4,6 +4,8 @@
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
 #   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store or plan
+#   make doc        the Lua API as HTML, in build/doc
+#   make coverage   how much of the C core the specs run
 #   make lint       luacheck, and the C with every warning by gcc and clang
 #   make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away
 #   make env        shell lines that make the build tree usable: eval "$(make -s env)"
@@ -14,7 +16,7 @@
 LUA      ?= lua5.4
 CC       ?= cc
 comma    := ,
-BUILD    := build$(if $(SAN),/$(subst $(comma),-,$(SAN)))
+BUILD    := build$(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(COVERAGE),/coverage)
 LUA_VERSION := 5.4
 LUA_PKG  := lua5.4
 
@@ -30,7 +32,7 @@ WARNINGS := -Wall -Wextra -Wpedantic
 OPTIMIZE ?= $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
 CPPFLAGS += -D_GNU_SOURCE -Icsrc
 CFLAGS   += -std=c11 -g $(OPTIMIZE) -fPIC -fvisibility=hidden -pthread $(WARNINGS)
-SANFLAGS := $(if $(SAN),-fsanitize=$(SAN))
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN)) $(if $(COVERAGE),--coverage -O0)
 PKG_CFLAGS = $(shell pkg-config --cflags $(LUA_PKG) libcurl)
 # -z nodelete: closing the last Lua state must not unmap code that the I/O
 # thread runs.
@@ -47,11 +49,11 @@ ARCHIVE  := $(BUILD)/lib/libtheaterref.a
 HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
 SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so
 
-.PHONY: all demo test bench lint env install uninstall module install-rock FORCE clean help deps-build deps-demo deps-test deps-bench deps-lint
+.PHONY: all demo test bench lint env install uninstall module install-rock FORCE clean help deps-build deps-demo deps-test deps-bench deps-lint deps-doc deps-coverage doc coverage
 all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -14
 
 $(BUILD)/obj/%.o: csrc/%.c
 	@mkdir -p $(@D)
@@ -101,6 +103,8 @@ DEPS_BUILD := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev
 DEPS_DEMO  := $(DEPS_BUILD) nginx-light openssl wabt
 DEPS_TEST  := $(DEPS_DEMO) lua-busted lua-luv lua-cqueues strace
 DEPS_BENCH := $(DEPS_DEMO) nghttp2-client
+DEPS_DOC   := lua-ldoc
+DEPS_COVERAGE := $(DEPS_TEST) lcov
 DEPS_LINT  := $(DEPS_BUILD) lua-check clang
 
 # Installs the packages of a list that are missing, and says so.
@@ -122,6 +126,10 @@ deps-test:
 	$(call install_missing,$(DEPS_TEST))
 deps-bench:
 	$(call install_missing,$(DEPS_BENCH))
+deps-doc:
+	$(call install_missing,$(DEPS_DOC))
+deps-coverage:
+	$(call install_missing,$(DEPS_COVERAGE))
 deps-lint:
 	$(call install_missing,$(DEPS_LINT))
 
@@ -166,6 +174,17 @@ lint: deps-lint
 	@for cc in gcc clang; do for f in $(CORE) $(BINDING) $(HOST) $(wildcard spec/support/*.c spec/bench/*.c examples/hosts/*.c); do \
 	  $$cc $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -Werror -fsyntax-only $$f || exit 1; done; \
 	  echo "$$cc: no warnings"; done
+
+doc: deps-doc
+	@ldoc -q -d build/doc -p theaterref -t "theaterref: the Lua API" lua/theaterref
+	@echo "build/doc/index.html; the C API is described in csrc/theaterref.h"
+
+# What the specs run of the C core, by file, and the lines they do not.
+coverage: deps-coverage
+	@$(MAKE) -s --no-print-directory test COVERAGE=1 || true
+	@lcov -q --capture --directory build/coverage/obj/core --output-file build/coverage/all.info
+	@lcov -q --extract build/coverage/all.info '*/csrc/core/*' --output-file build/coverage/core.info
+	@lcov --list build/coverage/core.info
 
 # ---------------------------------------------------------------- installing
 

@@ -70,6 +70,12 @@ describe("make install", function()
     end
   end)
 
+  installed("makes the README's host work", function()
+    helper.write(folder .. "/examples/hosts/readme.c", helper.read("README.md"):match "```c\n(.-)```")
+    helper.run_ok(("cp %s/examples/actor/* %s"):format(folder, folder))
+    assert.equal("greeter: 42 bytes\n", helper.run_ok("cd " .. folder .. " && " .. compile("readme.c", "cc")))
+  end)
+
   installed("links statically too", function()
     helper.run_ok(("cc %s/examples/hosts/spawn.c -I%s/include %s/lib/libtheaterref.a $(pkg-config --libs libcurl lua5.4) -lmbedcrypto -lm -pthread -o %s/static && %s/static %s/examples/actor/manifest.toml")
       :format(folder, prefix, prefix, folder, folder, folder))

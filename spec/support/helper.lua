@@ -183,7 +183,9 @@ function M.nginx()
     if status == 0 then break end -- it has bound its ports when it returns
     assert(err:find("Address already in use", 1, true) or M.read(self.folder .. "/error.log"):find("in use"), err)
   end
-  self.pid = M.read(self.folder .. "/nginx.pid"):match("%d+")
+  local pid_file = self.folder .. "/nginx.pid" -- which its child writes, after it returned
+  M.eventually(function() return M.exists(pid_file) and M.read(pid_file):find "%d\n" end)
+  self.pid = M.read(pid_file):match("%d+")
   self.http = "http://127.0.0.1:" .. self.http_port
   self.https = "https://localhost:" .. self.https_port
   return self
