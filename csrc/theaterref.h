@@ -178,6 +178,9 @@ typedef struct tr_fetch_options {
                      which saves two thread switches */
 } tr_fetch_options;
 
+/* The libcurl in use and what it is built on. Static storage. */
+TR_API const char *tr_curl_version(void);
+
 TR_API void tr_fetch_defaults(tr_fetch_options *options);
 
 /*

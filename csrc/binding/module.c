@@ -48,6 +48,8 @@ int luaopen_theaterref_core(lua_State *L) {
   luaL_newlib(L, functions);
   lua_pushliteral(L, TR_VERSION);
   lua_setfield(L, -2, "version");
+  lua_pushstring(L, tr_curl_version());
+  lua_setfield(L, -2, "curl_version");
   luaL_newmetatable(L, TR_ERROR);
   lua_setfield(L, -2, "error_metatable"); /* error.lua gives it methods */
   tr_open_blob(L);

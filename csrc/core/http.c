@@ -63,6 +63,8 @@ tr_kind tr_kind_of_curl(CURLcode code) {
   }
 }
 
+const char *tr_curl_version(void) { return curl_version(); }
+
 static bool is_private_v4(const unsigned char a[4]) {
   return a[0] == 0 || a[0] == 10 || a[0] == 127 || a[0] >= 224 ||
          (a[0] == 100 && (a[1] & 0xC0) == 64) || (a[0] == 169 && a[1] == 254) ||

@@ -90,6 +90,31 @@ describe("the command", function()
     assert.equal(helper.read(folder .. "/m.toml"):gsub("{{.-}}", "y"), (theaterref [[render m.toml --state '{"n":"y"}']]))
   end)
 
+  it("draws a plan's phases as a waterfall", function()
+    local out = theaterref "plan m.toml --timings"
+    assert.matches("  manifest +|=+ *|  +[%d.]+ ms", out)
+    assert.matches("  package +| +=+ *|  +[%d.]+ ms +4 bytes\n  in all +[%d.]+ ms\n$", out)
+  end)
+
+  it("is its own doctor", function()
+    local out, err, status = theaterref "doctor"
+    assert.matches("^ok    versions      theaterref [%d.]+, Lua 5.4, libcurl/", out)
+    assert.matches("ok    stores        can be written, synced and read back\n", out)
+    assert.same({ "", 0 }, { err, status })
+    out, err, status = theaterref "doctor --home /proc/nowhere --url https://127.0.0.1:1/ --policy m.toml"
+    assert.matches("FAIL  stores .*; give %-%-home, or set THEATER_HOME, to a folder that can be written\n", out)
+    assert.matches("FAIL  certificates  Failed to resolve reference: .*127.0.0.1", out)
+    assert.matches("FAIL  policy .*m.toml", out)
+    assert.same({ "", 1 }, { err, status })
+    assert.is_true(cjson.decode((theaterref "doctor --json"))[1].ok)
+  end)
+
+  it("writes completions for the usual shells", function()
+    assert.equal("", (helper.run(("%s %s/lua/bin/theaterref completion bash | bash -n"):format(helper.lua, helper.root))))
+    assert.matches("store", (theaterref "completion zsh"))
+    assert.matches("complete %-c theaterref", (theaterref "completion fish"))
+  end)
+
   it("works on stores", function()
     local hash = theaterref("store put demo actor.wasm --label actors/a"):match("^(%x+)\n$")
     assert.equal(40, #hash)

@@ -77,8 +77,9 @@ describe("make install", function()
   end)
 
   installed("links statically too", function()
-    helper.run_ok(("cc %s/examples/hosts/spawn.c -I%s/include %s/lib/libtheaterref.a $(pkg-config --libs libcurl lua5.4) -lmbedcrypto -lm -pthread -o %s/static && %s/static %s/examples/actor/manifest.toml")
-      :format(folder, prefix, prefix, folder, folder, folder))
+    helper.run_ok(("cc %s/examples/hosts/spawn.c -I%s/include %s/lib/libtheaterref.a -o %s/static "):format(folder, prefix,
+      prefix, folder) .. "$(pkg-config --libs libcurl lua5.4) -lmbedcrypto -lm -pthread")
+    helper.run_ok(("%s/static %s/examples/actor/manifest.toml"):format(folder, folder))
   end)
 
   installed("is taken away whole by make uninstall", function()
@@ -90,8 +91,13 @@ describe("make install", function()
     if helper.run "command -v luarocks" == "" then return pending "luarocks is not here" end
     helper.run_ok(("cp -r %s/rockspec %s && cd %s && luarocks --lua-version 5.4 --tree %s/rocks make --deps-mode none rockspec/theaterref-dev-1.rockspec")
       :format(helper.root, folder, folder, folder))
-    assert.equal("bytes", elsewhere(folder, ("LUA_PATH='%s/rocks/share/lua/5.4/?.lua;%s/rocks/share/lua/5.4/?/init.lua;;' LUA_CPATH='%s/rocks/lib/lua/5.4/?.so;;' lua5.4 -e 'io.write(tostring(require(\"theaterref\").resolve_reference(\"%s\")))'")
-      :format(folder, folder, folder, helper.write(folder .. "/file", "bytes"))))
+    local script = helper.write(folder .. "/script.lua", ([[
+      local rocks = %q
+      package.path = rocks .. "/share/lua/5.4/?.lua;" .. rocks .. "/share/lua/5.4/?/init.lua;" .. package.path
+      package.cpath = rocks .. "/lib/lua/5.4/?.so;" .. package.cpath
+      io.write(tostring(require("theaterref").resolve_reference(%q)))]]):format(folder .. "/rocks",
+      helper.write(folder .. "/file", "bytes")))
+    assert.equal("bytes", elsewhere(folder, "lua5.4 " .. script))
   end)
 end)
 

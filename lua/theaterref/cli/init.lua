@@ -46,13 +46,28 @@ function commands.resolve(args)
   return 0
 end
 
-local function print_plan(plan)
+-- Each phase's bar stands where it ran, as in a browser's network view.
+local function print_waterfall(plan)
+  local whole, before, width = 0, 0, 40
+  for _, phase in ipairs(plan.phases) do whole = whole + phase.seconds end
+  for _, phase in ipairs(plan.phases) do
+    local from = math.floor(width * before / whole)
+    local long = math.max(1, math.floor(width * phase.seconds / whole + 0.5))
+    print_line(("  %-13s |%-41s| %s  %9d bytes"):format(phase.name, (" "):rep(math.min(from, width)) .. ("="):rep(math.min(long,
+      width + 1 - math.min(from, width))), milliseconds(phase.seconds), phase.bytes))
+    before = before + phase.seconds
+  end
+  print_line(("  %-13s  %-41s  %s"):format("in all", "", milliseconds(whole)))
+end
+
+local function print_plan(plan, timings)
   print_line("name           ", plan.name)
   print_line("package        ", plan.package_reference)
   print_line("               ", #plan.package, " bytes, sha256 ", plan.package:digest())
   print_line("cache          ", plan.used_cache and (plan.cache_hit and "hit" or "used") or "not used")
   print_line("initial state  ", plan.state_without_secrets or "none")
   print_line("phases")
+  if timings then return print_waterfall(plan) end
   for _, phase in ipairs(plan.phases) do
     print_line(("  %-13s %s  %9d bytes"):format(phase.name, milliseconds(phase.seconds), phase.bytes))
   end
@@ -70,7 +85,7 @@ function commands.plan(args)
     plan.package_bytes, plan.package_sha256, plan.package = #plan.package, plan.package:digest(), nil
     print_line(output.to_json(plan))
   else
-    print_plan(plan)
+    print_plan(plan, args.timings)
   end
   return 0
 end
@@ -130,6 +145,7 @@ local function make_parser()
     "Example: theaterref plan manifest.toml --state '{\"port\":8081}'"))
   plan:argument("manifest"):description("Its reference.")
   plan:option("--state", "Initial state that overrides the manifest's."):argname("JSON|@FILE")
+  plan:flag("--timings", "Draw the phases as a waterfall.")
   plan:flag("--json", "Print JSON.")
 
   local render = fetching(parser:command("render", "Print a manifest with its variables filled in.",
@@ -140,6 +156,7 @@ local function make_parser()
   for name, run in pairs(require("theaterref.cli.policies").add(parser, fetching)) do
     commands[name] = function(args) return run(args, resolver) end
   end
+  commands.doctor = require("theaterref.cli.doctor").add(parser, fetching)
   for _, part in ipairs { "store", "cache" } do
     commands[part] = require("theaterref.cli." .. part).add(parser, common)
   end
