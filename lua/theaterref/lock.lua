@@ -1,10 +1,12 @@
 --- Lockfiles: which bytes each reference is to have.
 --
 -- A line is a hex SHA-256, two spaces and a reference, as sha256sum writes
--- them; a `#` begins a comment.
+-- them; a `#` begins a comment. Paths below the lockfile's folder are relative
+-- to it, so that a project may be moved.
 -- @module theaterref.lock
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local reference = require "theaterref.reference"
 
 local M = {}
 
@@ -21,9 +23,9 @@ function M.read(path)
   local pins, number = {}, 0
   for line in (tostring(text) .. "\n"):gmatch "(.-)\r?\n" do
     number = number + 1
-    local digest, reference = line:match "^(%x+)  (.+)$"
+    local digest, ref = line:match "^(%x+)  (.+)$"
     if digest and #digest == 64 then
-      pins[reference] = digest:lower()
+      pins[reference.join(reference.absolute(path), ref)] = digest:lower()
     elseif not line:match "^%s*#" and not line:match "^%s*$" then
       return nil, errors.new("syntax", ("%s:%d: not a line of a lockfile: a SHA-256, two spaces and a reference were expected")
         :format(path, number))
@@ -40,10 +42,15 @@ end
 
 --- What a lockfile says.
 -- @tparam table pins hex digests by reference
+-- @tparam string path where it will lie
 -- @treturn string its text, sorted by reference
-function M.text(pins)
-  local lines = {}
-  for reference, digest in pairs(pins) do lines[#lines + 1] = digest .. "  " .. reference end
+function M.text(pins, path)
+  local folder, lines = reference.absolute(path):match "^(.*/)", {}
+  for ref, digest in pairs(pins) do
+    ref = reference.absolute(ref)
+    if ref:sub(1, #folder) == folder then ref = ref:sub(#folder + 1) end
+    lines[#lines + 1] = digest .. "  " .. ref
+  end
   table.sort(lines, function(a, b) return a:sub(67) < b:sub(67) end)
   return "# Written by 'theaterref lock': which bytes each reference is to have.\n" .. table.concat(lines, "\n") .. "\n"
 end

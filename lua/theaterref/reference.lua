@@ -145,6 +145,14 @@ local function join_path(base, reference)
   return path:gsub("/%./", "/"):gsub("/%./", "/")
 end
 
+--- A path as an absolute one; other references stay as they are.
+-- @tparam string reference
+-- @treturn string
+function M.absolute(reference)
+  if M.scheme(reference) then return reference end
+  return join_path(core.working_folder() .. "/", reference)
+end
+
 --- What a reference means when it is read in the document at `base`: relative
 -- to its folder, URL or store. A reference with a scheme of its own, and an
 -- absolute path in a local document, stay as they are.

@@ -192,7 +192,7 @@ end
 
 -- Takes what the cache's tier has. Returns whether that was the answer.
 local function from_tier(job, future)
-  local blob, about = job.tier:read(job.target)
+  local blob, about = job.tier:read(job.key)
   if not blob then return false end
   local age, ttl = os.time() - about.stored, job.terms and job.terms.ttl or job.cache:ttl()
   local revalidate = job.terms and job.terms.revalidate
@@ -297,7 +297,7 @@ local function on_loaded(self, job, loaded, blob)
   end
   if not (blob and job.tier) then return end
   local kept = job.cache:get(job.key)
-  if kept and kept:same(blob) then job.tier:write(job.target, blob, loaded:freshness()) end
+  if kept and kept:same(blob) then job.tier:write(job.key, blob, loaded:freshness()) end
 end
 
 -- Sees to background loads that have arrived.

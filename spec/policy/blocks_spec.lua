@@ -69,6 +69,11 @@ describe("policy building blocks", function()
     assert.is_true(rule("/srv/a", { purpose = "direct" }))
     assert.is_false((rule("/srv/../etc/passwd", { purpose = "direct" })))
     assert.is_false((rule("/srv/..", { purpose = "direct" })))
+    rule = policy.only { prefixes = { "https://h/blue/" } }
+    assert.is_true((rule("https://h/blue/a..b?x=/", { purpose = "direct" })))
+    for _, tail in ipairs { "../red", "%2e%2E/red", "..%2fred", "x/..?y", "..#z", ".%2e" } do
+      assert.is_false((rule("https://h/blue/" .. tail, { purpose = "direct" })), tail)
+    end
   end)
 
   it("merge without a loss: shallow, deep, arrays, by key", function()
@@ -127,6 +132,32 @@ describe("policy building blocks", function()
     assert.equal("\0asm", tostring(assert(offline:resolve "https://nowhere.invalid/x")))
     _, err = offline:resolve("https://nowhere.invalid/x#sha256=" .. ("1"):rep(64))
     assert.equal("digest_mismatch", err.kind)
+  end)
+
+  it("take nothing from a tier on disk that is not the pinned bytes", function()
+    local server = helper.nginx()
+    server:put("x", "first")
+    local function resolver(digest)
+      return theaterref.resolver { cache = theaterref.resource_cache { tier = { store = "tier", home = folder } },
+        policy = { pin = function() return digest end } }
+    end
+    assert.equal("first", tostring(assert(resolver(nil):resolve_cached(server.http .. "/x"))))
+    server:put("x", "second")
+    assert.equal("second", tostring(assert(resolver(core.blob("second"):digest "sha256"):resolve_cached(server.http .. "/x"))))
+    local _, err = resolver(("0"):rep(64)):resolve_cached(server.http .. "/x")
+    assert.equal("digest_mismatch", err.kind)
+    server:stop()
+  end)
+
+  it("keep secrets out of lockfiles", function()
+    helper.write(folder .. "/token", "s3cret")
+    helper.write(folder .. "/m.toml", 'name = "w"\npackage = "actor.wasm"\ninitial_state = \'{"t":{"$ref":"token"}}\'\n')
+    script "return { secrets = function() return true end }"
+    helper.run_ok(("cd %s && %s %s/lua/bin/theaterref lock m.toml --policy policy.lua"):format(folder, helper.lua, helper.root))
+    assert.is_nil(helper.read(folder .. "/theaterref.lock"):find "token")
+    local plan = assert(theaterref.resolver { policy = folder .. "/policy.lua", lock = folder .. "/theaterref.lock" }
+      :plan(folder .. "/m.toml"))
+    assert.equal('{"t":"s3cret"}', plan.initial_state)
   end)
 
   it("give schemes of one's own: bytes, a reference, or a future", function()

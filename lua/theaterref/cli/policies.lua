@@ -17,9 +17,10 @@ local fail, print_line, to_json = output.fail, output.print_line, output.to_json
 local function lock_one(resolver, manifest, state, pins, store)
   local start = resolver.start
   local failure
-  function resolver.start(...)
-    local future, err = start(...)
+  function resolver.start(self, ref, options)
+    local future, err = start(self, ref, options)
     if not future then return nil, err end
+    if options.ctx and options.ctx.purpose == "secret" then return future end
     local blob = future:wait()
     for _, target in ipairs(blob and future.targets or {}) do pins[target] = blob:digest "sha256" end
     if blob and store then
@@ -47,7 +48,7 @@ function M.lock(args, make_resolver)
     ok, err = lock_one(resolver, manifest, args.state, pins, store)
     if not ok then return fail(err) end
   end
-  local text = locks.text(pins)
+  local text = locks.text(pins, args.output)
   if args.output == "-" then
     io.stdout:write(text)
     return 0

@@ -102,7 +102,8 @@ return function(theaterref)
         local found = false
         for _, prefix in ipairs(lists.prefixes) do found = found or starts_with(ref, prefix) end
         -- a path that climbs out of its prefix only looks as if it were below it
-        if not found or ref:find("/../", 1, true) or ref:find "/%.%.$" then return refuse("this reference", "prefixes") end
+        local path = ref:gsub("%%2[eE]", "."):gsub("%%2[fF]", "/") .. "/"
+        if not found or path:find "/%.%.[/?#]" then return refuse("this reference", "prefixes") end
       end
       return default.allow(ref, ctx)
     end
@@ -188,8 +189,9 @@ return function(theaterref)
     local pins = theaterref.read_lock(file)
     local where = options or {}
     return {
-      pin = function(ref)
-        local sha256 = pins[ref]
+      pin = function(ref, ctx)
+        if ctx.purpose == "secret" then return nil end -- which a lockfile has no business to know
+        local sha256 = pins[reference.absolute(ref)]
         if not sha256 then
           error(("%s is not in the lockfile %s; to allow it, lock it: theaterref lock"):format(ref, file), 0)
         end

@@ -142,7 +142,8 @@ local function lent_to(path)
   return {
     theaterref = {
       policy = { default = M.default },
-      reference = { parse = reference.parse, join = reference.join, scheme = reference.scheme },
+      reference = { parse = reference.parse, join = reference.join, scheme = reference.scheme,
+        absolute = reference.absolute },
       merge_initial_states = core.merge_initial_states,
       json_split = core.json_split,
       json_quote = core.json_quote,
