@@ -63,8 +63,8 @@ end
 
 -- A field at the top or, in older manifests, in [actor].
 local function lookup(manifest, field)
-  local value = manifest[field]
-  if value == nil and type(manifest.actor) == "table" then value = manifest.actor[field] end
+  local value, actor = manifest[field], manifest.actor
+  if value == nil and actor and type(actor) == "table" then value = actor[field] end
   if value == core.json_null then return nil end
   return value
 end

@@ -26,7 +26,7 @@ local function phase(plan, policy, name, step, bytes)
   local started = core.now()
   local result, err, more = step()
   local seconds = core.now() - started
-  if not bytes and (type(result) == "string" or core.is_blob(result)) then bytes = #result end
+  if not bytes and result and (type(result) == "string" or core.is_blob(result)) then bytes = #result end
   plan.phases[#plan.phases + 1] = { name = name, seconds = seconds, bytes = bytes or 0 }
   if policy.listens then
     policy:tell { type = err and "failure" or "phase", name = name, seconds = seconds, bytes = bytes or 0,

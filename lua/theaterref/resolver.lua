@@ -85,7 +85,6 @@ end
 
 -- The digest that a target must have, if any: { sha256 = hex, store, offline }.
 local function pin_of(self, target, parsed, ctx)
-  if not self.policy:overrides "pin" then return nil end
   local pin, _, err = self.policy:ask("pin", target, ctx)
   if err or not pin then return nil, err end
   if type(pin) == "string" then pin = { sha256 = pin } end
@@ -110,10 +109,12 @@ local function admit(self, job, target)
   if err then return nil, err end
   if not allowed then return refuse(self, target, job.ctx, why) end
   job.target, job.parsed, job.key = target, parsed, target
-  job.pin, err = pin_of(self, target, parsed, job.ctx)
-  if err then return nil, err end
-  -- What was cached without the pin was not checked against it.
-  if job.pin and not parsed.digest then job.key = target .. "#sha256=" .. job.pin.digest end
+  if self.policy:overrides "pin" then
+    job.pin, err = pin_of(self, target, parsed, job.ctx)
+    if err then return nil, err end
+    -- What was cached without the pin was not checked against it.
+    if job.pin and not parsed.digest then job.key = target .. "#sha256=" .. job.pin.digest end
+  end
   return job
 end
 
