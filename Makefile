@@ -6,6 +6,7 @@
 #   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store or plan
 #   make doc        the Lua API as HTML, in build/doc
 #   make coverage   how much of the C core the specs run
+#   make fuzz       libFuzzer on all that reads what comes from outside; T=60 seconds each
 #   make lint       luacheck, and the C with every warning by gcc and clang
 #   make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away
 #   make env        shell lines that make the build tree usable: eval "$(make -s env)"
@@ -49,11 +50,11 @@ ARCHIVE  := $(BUILD)/lib/libtheaterref.a
 HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
 SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so
 
-.PHONY: all demo test bench lint env install uninstall module install-rock FORCE clean help deps-build deps-demo deps-test deps-bench deps-lint deps-doc deps-coverage doc coverage
+.PHONY: all demo test bench lint env install uninstall module install-rock FORCE clean help deps-build deps-demo deps-test deps-bench deps-lint deps-doc deps-coverage deps-fuzz doc coverage fuzz
 all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -14
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -15
 
 $(BUILD)/obj/%.o: csrc/%.c
 	@mkdir -p $(@D)
@@ -105,6 +106,7 @@ DEPS_TEST  := $(DEPS_DEMO) lua-busted lua-luv lua-cqueues strace
 DEPS_BENCH := $(DEPS_DEMO) nghttp2-client
 DEPS_DOC   := lua-ldoc
 DEPS_COVERAGE := $(DEPS_TEST) lcov
+DEPS_FUZZ  := $(DEPS_BUILD) clang libclang-rt-14-dev
 DEPS_LINT  := $(DEPS_BUILD) lua-check clang
 
 # Installs the packages of a list that are missing, and says so.
@@ -130,6 +132,8 @@ deps-doc:
 	$(call install_missing,$(DEPS_DOC))
 deps-coverage:
 	$(call install_missing,$(DEPS_COVERAGE))
+deps-fuzz:
+	$(call install_missing,$(DEPS_FUZZ))
 deps-lint:
 	$(call install_missing,$(DEPS_LINT))
 
@@ -185,6 +189,23 @@ coverage: deps-coverage
 	@lcov -q --capture --directory build/coverage/obj/core --output-file build/coverage/all.info
 	@lcov -q --extract build/coverage/all.info '*/csrc/core/*' --output-file build/coverage/core.info
 	@lcov --list build/coverage/core.info
+
+# T seconds of libFuzzer for each target, from the seeds in spec/fuzz/<target>.
+FUZZ_TARGETS := merge label reference toml template plan
+T ?= 60
+fuzz: deps-fuzz $(addprefix build/fuzz/,$(FUZZ_TARGETS))
+	@for t in $(FUZZ_TARGETS); do mkdir -p build/fuzz/found/$$t; \
+	  echo "fuzzing $$t for $(T) s"; \
+	  $(LUA_ENV) ASAN_OPTIONS=detect_leaks=0 build/fuzz/$$t -max_total_time=$(T) -max_len=4096 -timeout=10 -verbosity=0 \
+	    -print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz/found/$$t spec/fuzz/$$t 2>&1 \
+	    | grep -E "ERROR|SUMMARY|executed_units" || true; \
+	  if ls build/fuzz/crash-* build/fuzz/timeout-* build/fuzz/oom-* >/dev/null 2>&1; then exit 1; fi; done
+
+build/fuzz/%: spec/fuzz/fuzz.c $(CORE) $(BINDING)
+	@mkdir -p $(@D)
+	@echo "  clang  $@"
+	$(Q)clang -fsanitize=fuzzer,address,undefined -DTARGET=$(shell echo $* | tr a-z A-Z) $(CPPFLAGS) $(PKG_CFLAGS) -std=c11 -g -O1 \
+	  $^ -o $@ $(shell pkg-config --libs libcurl $(LUA_PKG)) -lmbedcrypto -lm -pthread
 
 # ---------------------------------------------------------------- installing
 

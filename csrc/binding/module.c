@@ -33,6 +33,12 @@ static int file_stamp(lua_State *L) {
   return 1;
 }
 
+/* curl_version() -> the libcurl in use and what it is built on */
+static int curl_version_text(lua_State *L) {
+  lua_pushstring(L, tr_curl_version());
+  return 1;
+}
+
 /* is_terminal(descriptor) -> boolean */
 static int is_terminal(lua_State *L) {
   lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
@@ -44,12 +50,11 @@ int luaopen_theaterref_core(lua_State *L) {
                                        {"working_folder", working_folder},
                                        {"is_terminal", is_terminal},
                                        {"file_stamp", file_stamp},
+                                       {"curl_version", curl_version_text},
                                        {NULL, NULL}};
   luaL_newlib(L, functions);
   lua_pushliteral(L, TR_VERSION);
   lua_setfield(L, -2, "version");
-  lua_pushstring(L, tr_curl_version());
-  lua_setfield(L, -2, "curl_version");
   luaL_newmetatable(L, TR_ERROR);
   lua_setfield(L, -2, "error_metatable"); /* error.lua gives it methods */
   tr_open_blob(L);

@@ -2,6 +2,8 @@
 #include "http.h"
 
 #include <arpa/inet.h>
+#include <pthread.h>
+#include <stdio.h>
 
 #include <string.h>
 
@@ -63,7 +65,18 @@ tr_kind tr_kind_of_curl(CURLcode code) {
   }
 }
 
-const char *tr_curl_version(void) { return curl_version(); }
+static char version[256];
+
+/* libcurl writes into one buffer at each call, whichever thread calls. */
+static void keep_version(void) {
+  snprintf(version, sizeof version, "%s", curl_version());
+}
+
+const char *tr_curl_version(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, keep_version);
+  return version;
+}
 
 static bool is_private_v4(const unsigned char a[4]) {
   return a[0] == 0 || a[0] == 10 || a[0] == 127 || a[0] >= 224 ||

@@ -12,6 +12,10 @@
 #include "core/error.h"
 #include "theaterref.h"
 
+#ifndef TR_LUA_FOLDER /* the Makefile says where PREFIX has it */
+#define TR_LUA_FOLDER "/usr/local/share/lua/5.4"
+#endif
+
 struct tr_host {
   pthread_mutex_t lock; /* who plans has the state for himself */
   lua_State *L;         /* its stack holds the resolver, at 1 */
