@@ -186,7 +186,8 @@ function M.nginx()
   end
   assert(status == 0, err)
   local pid_file = self.folder .. "/nginx.pid" -- which its child writes, after it returned
-  M.eventually(function() return M.exists(pid_file) and M.read(pid_file):find "%d\n" end)
+  local up = pcall(M.eventually, function() return M.exists(pid_file) and M.read(pid_file):find "%d\n" end)
+  assert(up, "nginx did not come up: " .. M.run("cat " .. self.folder .. "/error.log; ls -la " .. self.folder))
   self.pid = M.read(pid_file):match("%d+")
   self.http = "http://127.0.0.1:" .. self.http_port
   self.https = "https://localhost:" .. self.https_port
