@@ -102,7 +102,7 @@ $(BUILD)/spec/lua: spec/support/lua.c
 DEPS_BUILD := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev \
               libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates
 DEPS_DEMO  := $(DEPS_BUILD) nginx-light openssl wabt
-DEPS_TEST  := $(DEPS_DEMO) lua-busted lua-luv lua-cqueues strace
+DEPS_TEST  := $(DEPS_DEMO) lua-busted lua-luv lua-cqueues strace luarocks
 DEPS_BENCH := $(DEPS_DEMO) nghttp2-client
 DEPS_DOC   := lua-ldoc
 DEPS_COVERAGE := $(DEPS_TEST) lcov
