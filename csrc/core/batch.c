@@ -99,28 +99,18 @@ static bool add(tr_batch *b, const char *label, const char *hash,
 
 bool tr_batch_put(tr_batch *b, tr_algorithm algorithm, const void *bytes,
                   size_t size, char hash[TR_HEX_MAX], tr_error *error) {
-  int lock, kept = 0;
+  int kept;
   tr_digest(algorithm, bytes, size, hash);
-  if (faccessat(b->data, hash, F_OK, 0) == 0) {
-    lock = tr_store_lock(b->store, true, error);
-    if (lock < 0)
-      return false;
-    kept = tr_store_keep(&b->unsynced, b->data, hash, size, error);
-    close(lock);
-  }
+  kept = tr_store_keep_locked(&b->unsynced, b->data, hash, size, error);
   return kept == 1 || (kept == 0 && add(b, "", hash, bytes, size, error));
 }
 
 bool tr_batch_label(tr_batch *b, const char *label, const char *hash,
                     tr_error *error) {
   char normal[TR_HEX_MAX];
-  const char *fault = tr_label_fault(label);
-  if (fault == NULL)
-    return tr_normal_hash(hash, normal, error) &&
-           add(b, label, normal, normal, strlen(normal), error);
-  tr_error_set(error, TR_INVALID_REFERENCE, "Invalid label '%s': %s", label,
-               fault);
-  return false;
+  return tr_store_check_label(label, error) &&
+         tr_normal_hash(hash, normal, error) &&
+         add(b, label, normal, normal, strlen(normal), error);
 }
 
 /* Gives content its name; what has it already is the same, or damaged. */
@@ -133,13 +123,8 @@ static bool place_content(tr_batch *b, item *i, tr_error *error) {
 
 /* Moves a label to content that is there by now. */
 static bool place_label(tr_batch *b, item *i, tr_error *error) {
-  if (tr_store_keep(&b->unsynced, b->data, i->hash, SIZE_MAX, error) != 1) {
-    tr_error_set(error, TR_NOT_FOUND,
-                 "Content does not exist: %s (put it before you label it)",
-                 i->hash);
-    return false;
-  }
-  i->placed = tr_store_place_label(&b->unsynced, b->base, i->label,
+  i->placed = tr_store_keep_labelled(&b->unsynced, b->data, i->hash, error) &&
+              tr_store_place_label(&b->unsynced, b->base, i->label,
                                    i->temporary, error);
   return i->placed;
 }

@@ -50,7 +50,7 @@ const char *tr_label_fault(const char *label) {
   }
 }
 
-static bool check_label(const char *label, tr_error *error) {
+bool tr_store_check_label(const char *label, tr_error *error) {
   const char *fault = tr_label_fault(label);
   if (fault != NULL)
     tr_error_set(error, TR_INVALID_REFERENCE, "Invalid label '%s': %s", label,
@@ -158,7 +158,7 @@ static int read_label(const tr_store *store, int base, const char *label,
 int tr_store_get_label(tr_store *store, const char *label,
                        char hash[TR_HEX_MAX], tr_error *error) {
   int base, found;
-  if (!check_label(label, error))
+  if (!tr_store_check_label(label, error))
     return -1;
   base = tr_store_open_base(store, error);
   if (base < 0)
@@ -183,19 +183,24 @@ bool tr_store_place_label(tr_store *store, int base, const char *label,
   return ok;
 }
 
-/* Whether there is content to label, which is kept: 1 or -1. */
-static bool content_is_there(tr_store *store, int base, const char *hash,
-                             tr_error *error) {
-  int data = tr_store_step(store, base, "data", false), kept = 0;
-  if (data >= 0) {
-    kept = tr_store_keep(store, data, hash, SIZE_MAX, error);
-    close(data);
-  }
+bool tr_store_keep_labelled(tr_store *store, int data, const char *hash,
+                            tr_error *error) {
+  int kept = data < 0 ? 0 : tr_store_keep(store, data, hash, SIZE_MAX, error);
   if (kept == 0)
     tr_error_set(error, TR_NOT_FOUND,
                  "Content does not exist: %s (put it before you label it)",
                  hash);
   return kept == 1;
+}
+
+/* The same, below the open base. */
+static bool content_is_there(tr_store *store, int base, const char *hash,
+                             tr_error *error) {
+  int data = tr_store_step(store, base, "data", false);
+  bool there = tr_store_keep_labelled(store, data, hash, error);
+  if (data >= 0)
+    close(data);
+  return there;
 }
 
 /* Whether a label is where a mover expects it: 1, 0 or -1. */
@@ -232,7 +237,8 @@ int tr_store_label(tr_store *store, const char *label, const char *hash,
                    const char *expect, tr_error *error) {
   char normal[TR_HEX_MAX];
   int base, moved;
-  if (!check_label(label, error) || !tr_normal_hash(hash, normal, error))
+  if (!tr_store_check_label(label, error) ||
+      !tr_normal_hash(hash, normal, error))
     return -1;
   base = tr_store_lock(store, false, error);
   if (base < 0) {
@@ -288,7 +294,7 @@ static int unlink_label(tr_store *store, int base, const char *label,
 int tr_store_remove_label(tr_store *store, const char *label,
                           const char *only_if, tr_error *error) {
   int base, removed;
-  if (!check_label(label, error))
+  if (!tr_store_check_label(label, error))
     return -1;
   base = tr_store_lock(store, false, error);
   if (base < 0)

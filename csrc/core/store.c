@@ -156,7 +156,7 @@ static tr_blob *load(const tr_store *store, int fd, const struct stat *st,
   return tr_file_read_fd(fd, st, hash, SIZE_MAX, error);
 }
 
-tr_blob *tr_store_load(const tr_store *store, int data, const char *hash,
+static tr_blob *get_at(const tr_store *store, int data, const char *hash,
                        bool healing, tr_error *error) {
   struct stat st;
   tr_blob *blob = NULL;
@@ -198,12 +198,12 @@ static int kept_folder(tr_store *store, tr_error *error) {
   return none;
 }
 
-/* What is not found through the folder kept open, where that was replaced. */
-static tr_blob *get_anew(tr_store *store, const char *hash, tr_error *error) {
+tr_blob *tr_store_get_anew(const tr_store *store, const char *hash,
+                           tr_error *error) {
   int data = tr_store_open_folder(store, "data", false, error);
   tr_blob *blob = NULL;
   if (data >= 0) {
-    blob = tr_store_load(store, data, hash, false, error);
+    blob = get_at(store, data, hash, false, error);
     close(data);
   }
   if (blob == NULL)
@@ -219,9 +219,9 @@ tr_blob *tr_store_get(tr_store *store, const char *hash, tr_error *error) {
     return NULL;
   data = kept_folder(store, error);
   if (data >= 0)
-    blob = tr_store_load(store, data, normal, false, error);
+    blob = get_at(store, data, normal, false, error);
   if (blob == NULL && error->kind == TR_NOT_FOUND)
-    return get_anew(store, normal, error);
+    return tr_store_get_anew(store, normal, error); /* was it replaced? */
   return blob;
 }
 
@@ -275,8 +275,7 @@ int tr_store_keep(tr_store *store, int data, const char *hash, size_t size,
       !S_ISREG(st.st_mode))
     return 0;
   if (size != SIZE_MAX && !tr_was_verified(&st, hash)) {
-    tr_blob *blob =
-        tr_store_load(store, data, hash, true, error); /* else set aside */
+    tr_blob *blob = get_at(store, data, hash, true, error); /* else set aside */
     tr_blob_release(blob);
     if (blob == NULL)
       return 0;
@@ -299,9 +298,8 @@ static int create(tr_store *store, int data, const char *hash,
   return created;
 }
 
-/* Whether a put has nothing to write; as tr_store_keep. */
-static int keep(tr_store *store, int data, const char *hash, size_t size,
-                tr_error *error) {
+int tr_store_keep_locked(tr_store *store, int data, const char *hash,
+                         size_t size, tr_error *error) {
   int lock, kept;
   if (faccessat(data, hash, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
     return 0;
@@ -322,7 +320,7 @@ bool tr_store_put(tr_store *store, const void *bytes, size_t size,
     return false;
   /* It may come and go under our hands, but not for ever. */
   while (done == 0 && tries-- > 0) {
-    done = keep(store, data, hash, size, error);
+    done = tr_store_keep_locked(store, data, hash, size, error);
     if (done == 0)
       done = create(store, data, hash, bytes, size, error);
   }

@@ -44,9 +44,9 @@ int tr_store_open_folder(const tr_store *store, const char *folder, bool make,
 int tr_store_open_listing(const tr_store *store, const char *folder,
                           tr_error *error);
 
-/* The content of a normal hash in an open data/; see tr_store_verify. */
-tr_blob *tr_store_load(const tr_store *store, int data, const char *hash,
-                       bool healing, tr_error *error);
+/* The content of a normal hash, past the folder that is kept open. */
+tr_blob *tr_store_get_anew(const tr_store *store, const char *hash,
+                           tr_error *error);
 
 /*
 ** Whether content is there already, sound if it has 'size' bytes, or any if
@@ -56,6 +56,17 @@ tr_blob *tr_store_load(const tr_store *store, int data, const char *hash,
 */
 int tr_store_keep(tr_store *store, int data, const char *hash, size_t size,
                   tr_error *error);
+
+/* The same for a put, which takes the lock only if something is there. */
+int tr_store_keep_locked(tr_store *store, int data, const char *hash,
+                         size_t size, tr_error *error);
+
+/* Whether there is content to label, in the open data/: kept, or an error. */
+bool tr_store_keep_labelled(tr_store *store, int data, const char *hash,
+                            tr_error *error);
+
+/* Whether a label is one; else false with the error. */
+bool tr_store_check_label(const char *label, tr_error *error);
 
 /*
 ** Checks bytes that were read from data/<hash> against that name, if the

@@ -58,16 +58,11 @@ bool tr_store_check(tr_store *store, const char *hash, tr_error *error) {
   tr_store always = {
       .base = store->base, .options = store->options, .data = -1};
   char normal[TR_HEX_MAX];
-  tr_blob *blob = NULL;
-  int data;
+  tr_blob *blob;
   always.options.verify = TR_VERIFY_ALWAYS;
   if (!tr_normal_hash(hash, normal, error))
     return false;
-  data = tr_store_open_folder(store, "data", false, error);
-  if (data >= 0) {
-    blob = tr_store_load(&always, data, normal, false, error);
-    close(data);
-  }
+  blob = tr_store_get_anew(&always, normal, error);
   tr_blob_release(blob);
   return blob != NULL;
 }

@@ -367,7 +367,7 @@ local function start_target(self, future, options, target)
       job.cache, job.terms = job.cache or self.cache, { ttl = options.ttl, revalidate = true }
     end
   end
-  future.target, future.pinned = job.target, job.pin ~= nil or nil
+  future.target = job.target
   future.again, future.hit = nil, false
   if job.cache then
     future.again = function() return claim(self, job, future) end

@@ -42,8 +42,7 @@ local function run(args)
   local folder, err = home.store_folder(args.id, args.home)
   local text
   if folder then text, err = M[args.cache_command](tiers.open(folder, 0), args) end
-  if text and text ~= "" then output.print_line(text) end
-  return err and output.fail(err) or 0
+  return output.finish(text, err)
 end
 
 --- Adds the commands to a parser; returns what runs them.

@@ -44,6 +44,13 @@ function M.fail(err)
   return 1
 end
 
+--- Ends a command: prints its text, if any, and what failed, if anything.
+-- @treturn integer exit status
+function M.finish(text, err)
+  if text and text ~= "" then M.print_line(text) end
+  return err and M.fail(err) or 0
+end
+
 -- -------------------------------------------------------------------- bars
 
 local quiet = false

@@ -134,8 +134,7 @@ local function run(args)
   local store, err = theaterref.content_store(args.id, { home = args.home })
   local text
   if store then text, err = M[args.store_command](store, args) end
-  if text and text ~= "" then output.print_line(text) end
-  return err and output.fail(err) or 0
+  return output.finish(text, err)
 end
 
 --- Adds the commands to a parser; returns what runs them.
