@@ -38,7 +38,7 @@ PKG_CFLAGS = $(shell pkg-config --cflags $(LUA_PKG) libcurl)
 # -z nodelete: closing the last Lua state must not unmap code that the I/O
 # thread runs.
 LDFLAGS  += -Wl,-z,nodelete -Wl,-z,now -Wl,--as-needed
-LDLIBS    = $(shell pkg-config --libs libcurl) -lmbedcrypto -lm -pthread
+LDLIBS    = -lmbedcrypto -ldl -lm -pthread # libcurl is opened when it is needed
 
 CORE     := $(wildcard csrc/core/*.c)
 BINDING  := $(wildcard csrc/binding/*.c)
@@ -152,7 +152,7 @@ demo: deps-demo
 
 # With sanitizers the interpreter is one that they are linked into.
 SPEC_LUA := $(if $(SAN),$(CURDIR)/$(BUILD)/spec/lua,$(LUA))
-BUSTED = $(LUA_ENV) BUILD=$(BUILD) SPEC_LUA=$(SPEC_LUA) \
+BUSTED = $(LUA_ENV) THEATERREF_LOG=off THEATERREF_CONFIG= BUILD=$(BUILD) SPEC_LUA=$(SPEC_LUA) \
   TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/spec/support/tsan.supp" \
   LSAN_OPTIONS="suppressions=$(CURDIR)/spec/support/lsan.supp:print_suppressions=0" \
   $(SPEC_LUA) /usr/bin/busted
@@ -166,7 +166,7 @@ BARE := $(BUILD)/spec/bare.so
 $(BARE): spec/bench/bare.c
 	@mkdir -p $(@D)
 	@echo "  ld  $@"
-	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $< -o $@ $(LDLIBS)
+	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $< -o $@ -lcurl $(LDLIBS)
 
 bench: deps-bench
 	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BARE)
@@ -176,7 +176,7 @@ bench: deps-bench
 lint: deps-lint
 	luacheck --quiet lua spec examples
 	@for cc in gcc clang; do for f in $(CORE) $(BINDING) $(HOST) $(wildcard spec/support/*.c spec/bench/*.c examples/hosts/*.c); do \
-	  $$cc $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -Werror -fsyntax-only $$f || exit 1; done; \
+	  $$cc $(CPPFLAGS) -DTR_CURL_LINKED $(PKG_CFLAGS) $(CFLAGS) -Werror -fsyntax-only $$f || exit 1; done; \
 	  echo "$$cc: no warnings"; done
 
 doc: deps-doc
@@ -205,7 +205,7 @@ build/fuzz/%: spec/fuzz/fuzz.c $(CORE) $(BINDING)
 	@mkdir -p $(@D)
 	@echo "  clang  $@"
 	$(Q)clang -fsanitize=fuzzer,address,undefined -DTARGET=$(shell echo $* | tr a-z A-Z) $(CPPFLAGS) $(PKG_CFLAGS) -std=c11 -g -O1 \
-	  $^ -o $@ $(shell pkg-config --libs libcurl $(LUA_PKG)) -lmbedcrypto -lm -pthread
+	  $^ -o $@ $(shell pkg-config --libs $(LUA_PKG)) $(LDLIBS)
 
 # ---------------------------------------------------------------- installing
 
@@ -224,8 +224,8 @@ install: all
 	@mkdir -p $(INSTALL_TO)/lib/pkgconfig
 	@printf '%s\n' 'prefix=$(PREFIX)' '' 'Name: theaterref' \
 	  'Description: References to bytes, and manifests to spawn plans' 'Version: $(VERSION)' \
-	  'Requires.private: libcurl $(LUA_PKG)' 'Libs: -L$${prefix}/lib -ltheaterref' \
-	  'Libs.private: -lmbedcrypto -lm -pthread' 'Cflags: -I$${prefix}/include' \
+	  'Requires.private: $(LUA_PKG)' 'Libs: -L$${prefix}/lib -ltheaterref' \
+	  'Libs.private: -lmbedcrypto -ldl -lm -pthread' 'Cflags: -I$${prefix}/include' \
 	  > $(INSTALL_TO)/lib/pkgconfig/theaterref.pc
 	@echo "Installed theaterref $(VERSION) in $(INSTALL_TO)"
 

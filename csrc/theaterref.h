@@ -178,8 +178,12 @@ typedef struct tr_fetch_options {
                      which saves two thread switches */
 } tr_fetch_options;
 
-/* The libcurl in use and what it is built on. Static storage. */
+/* libcurl is opened at the first fetch, or by one of these. Static storage.
+** The libcurl in use and what it is built on; NULL where there is none. */
 TR_API const char *tr_curl_version(void);
+/* The PEM file of the authorities that it trusts where a fetch names none, or
+** NULL. */
+TR_API const char *tr_curl_ca_file(void);
 
 TR_API void tr_fetch_defaults(tr_fetch_options *options);
 

@@ -33,10 +33,11 @@ static int file_stamp(lua_State *L) {
   return 1;
 }
 
-/* curl_version() -> the libcurl in use and what it is built on */
-static int curl_version_text(lua_State *L) {
+/* curl() -> the libcurl in use, and its file of authorities; nil, nil */
+static int curl(lua_State *L) {
   lua_pushstring(L, tr_curl_version());
-  return 1;
+  lua_pushstring(L, tr_curl_ca_file());
+  return 2;
 }
 
 /* is_terminal(descriptor) -> boolean */
@@ -50,7 +51,7 @@ int luaopen_theaterref_core(lua_State *L) {
                                        {"working_folder", working_folder},
                                        {"is_terminal", is_terminal},
                                        {"file_stamp", file_stamp},
-                                       {"curl_version", curl_version_text},
+                                       {"curl", curl},
                                        {NULL, NULL}};
   luaL_newlib(L, functions);
   lua_pushliteral(L, TR_VERSION);

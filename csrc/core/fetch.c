@@ -8,7 +8,6 @@
 ** waits for is driven by a thread of the engine's own, started when it is
 ** first needed and asleep when there is nothing to do.
 */
-#include <curl/curl.h>
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
@@ -410,10 +409,7 @@ static void in_child(void) {
   pthread_mutex_unlock(&engine.lock);
 }
 
-static bool curl_ready;
-
 static void init_once(void) {
-  curl_ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
   tr_future_prepare_fork();
   pthread_atfork(before_fork, in_parent, in_child);
   atexit(at_exit);
@@ -463,15 +459,16 @@ bool tr_fetch(tr_future *future, const char *url,
               const tr_fetch_options *options, tr_error *error) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   tr_transfer *t;
-  pthread_once(&once, init_once);
-  if (!curl_strnequal(url, "http://", 7) &&
-      !curl_strnequal(url, "https://", 8)) {
+  if (strncasecmp(url, "http://", 7) != 0 &&
+      strncasecmp(url, "https://", 8) != 0) {
     tr_error_set(error, TR_INVALID_REFERENCE,
                  "Failed to fetch from %s: neither http nor https", url);
     return false;
   }
-  t = tr_transfer_new(future, url, options, curl_ready ? take_handle() : NULL,
-                      error);
+  if (!tr_curl_open(error))
+    return false;
+  pthread_once(&once, init_once); /* after libcurl's: its exit handler, too */
+  t = tr_transfer_new(future, url, options, take_handle(), error);
   if (t == NULL)
     return false;
   if (tr_future_assign(future, &worker) && submit(t, options))

@@ -2,9 +2,6 @@
 #include "http.h"
 
 #include <arpa/inet.h>
-#include <pthread.h>
-#include <stdio.h>
-
 #include <string.h>
 
 char *tr_url_without_credentials(const char *url) {
@@ -63,19 +60,6 @@ tr_kind tr_kind_of_curl(CURLcode code) {
   default:
     return TR_NETWORK;
   }
-}
-
-static char version[256];
-
-/* libcurl writes into one buffer at each call, whichever thread calls. */
-static void keep_version(void) {
-  snprintf(version, sizeof version, "%s", curl_version());
-}
-
-const char *tr_curl_version(void) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, keep_version);
-  return version;
 }
 
 static bool is_private_v4(const unsigned char a[4]) {

@@ -2,9 +2,7 @@
 #ifndef TR_HTTP_H
 #define TR_HTTP_H
 
-#include <curl/curl.h>
-
-#include "theaterref.h"
+#include "libcurl.h"
 
 /* A copy of the URL without "user:password@", for messages; or NULL. */
 char *tr_url_without_credentials(const char *url);

@@ -6,10 +6,9 @@
 #ifndef TR_TRANSFER_H
 #define TR_TRANSFER_H
 
-#include <curl/curl.h>
-
 #include "blob.h"
 #include "future.h"
+#include "libcurl.h"
 
 enum {
   /* How much of an error's body is read, to keep its connection alive. */

@@ -21,20 +21,14 @@
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local home = require "theaterref.home"
-local names = require "theaterref.names"
-local tiers = require "theaterref.tier"
+local option_sets = require "theaterref.options"
 
 local M = {}
 
-local known = names.set { "name", "who", "max_bytes", "max_entries", "ttl", "negative_ttl", "stale_while_revalidate",
-  "stale_if_error", "coalesce", "tier" }
-local known_of_tier = names.set { "store", "home", "base_path", "max_bytes" }
-
 -- The folder of the store that is to be a cache's tier.
-local function tier_folder(tier)
+local function tier_folder(tier, blame)
   if type(tier) == "string" then tier = { store = tier } end
-  if type(tier) ~= "table" then error("'tier' must be a store's id or a table, not a " .. type(tier), 4) end
-  names.check(tier, known_of_tier, "tier option", 4)
+  option_sets.check(option_sets.tier, tier, blame + 1)
   local folder, err = tier.base_path, nil
   if not folder then folder, err = home.store_folder(tier.store or "cache", tier.home) end
   return folder, tier.max_bytes or 1 << 30, err
@@ -45,41 +39,27 @@ end
 for method, on_tier in pairs { remove = "remove", clear = "clear", refresh = "expire" } do
   local in_memory = core.cache_methods[method]
   core.cache_methods[method] = function(self, reference)
-    local tier = tiers.of(self)
+    local tier = self:tier() and require("theaterref.tier").of(self)
     local on_disk = tier and tier[on_tier](tier, reference)
     return in_memory(self, reference) or on_disk or false
   end
 end
 
 --- Opens a cache; what `theaterref.resource_cache` calls.
--- @tparam[opt] table options
--- @param options.name one cache for the whole process; without it, a private one
--- @param options.who a name under which `stats().by` counts this handle
--- @param options.max_bytes bound of what it holds (256 MiB); 0 is no bound
--- @param options.max_entries the same by number (0: no bound)
--- @param options.ttl seconds an entry is fresh (for ever)
--- @param options.stale_while_revalidate seconds past its ttl that an entry is
--- served at once while it is loaded anew in the background (0)
--- @param options.stale_if_error seconds past its ttl that an entry is served
--- when its server cannot be reached or fails (0)
--- @param options.negative_ttl seconds that a 404, 410 or missing file is
--- remembered (0)
--- @param options.coalesce false: concurrent misses each load, and the last one
--- wins; as in Theater
--- @param options.tier a second level on disk, for what came by http or https: a
--- store's id, or `{ store = id, home =, base_path =, max_bytes = 1 GiB }`
+-- @tparam[opt] table options see `theaterref.options.cache`
+-- @tparam[opt=2] integer blame whom to blame for wrong options, as for `error`
 -- @treturn theaterref.cache
 -- @return[2] nil
 -- @treturn[2] table an error, when a cache of that name is open with other
 -- options
-function M.open(options)
-  options = options or {}
-  names.check(options, known, "cache option", 3)
+function M.open(options, blame)
+  options, blame = options or {}, blame or 2
+  option_sets.check(option_sets.cache, options, blame)
   local given = {}
   for name, value in pairs(options) do given[name] = value end
   if options.tier then
     local err
-    given.tier, given.tier_max_bytes, err = tier_folder(options.tier)
+    given.tier, given.tier_max_bytes, err = tier_folder(options.tier, blame)
     if not given.tier then return nil, errors.about(err, tostring(options.tier)) end
   end
   return core.resource_cache(given)

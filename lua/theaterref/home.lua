@@ -2,6 +2,7 @@
 -- @module theaterref.home
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local option_sets = require "theaterref.options"
 
 local M = {}
 
@@ -36,19 +37,17 @@ end
 
 --- A store by its id.
 -- @tparam string id one path part
--- @tparam[opt] table options `base_path`: the store's own folder, instead of
--- `<home>/store/<id>`; `home`; `algorithm`: `"sha1"` (Theater's, default) or
--- `"sha256"` for what is put; `durability`: `"full"` (default) or `"none"`;
--- `verify`: `"once"` (default), `"always"` or `"never"`; `map`: false to read
--- large content rather than map it
+-- @tparam[opt] table options see `theaterref.options.store`
 -- @treturn theaterref.store
 -- @return[2] nil
 -- @treturn[2] table an error of kind `invalid_reference`
 function M.content_store(id, options)
   options = options or {}
+  option_sets.check(option_sets.store, options, 2)
   local base, err = M.store_folder(id, options.base_path and "" or options.home)
   if not base then return nil, err end
   base = options.base_path or base
+  require "theaterref.store" -- gives the core's stores the methods that are written in Lua
   return core.content_store(base, { algorithm = options.algorithm, durability = options.durability,
     verify = options.verify, map = options.map })
 end

@@ -2,48 +2,75 @@
 --
 -- A reference is a file path, `store://<id>/hash/<hash>`, `store://<id>/<label>`
 -- or an `http://` or `https://` URL. Functions that can fail return nil and an
--- error (see `theaterref.error`); wrong types of argument raise.
+-- error (see `theaterref.error`); wrong types of argument raise. What a function
+-- needs is loaded when it is first asked for; libcurl, and with it the I/O thread,
+-- at the first fetch.
 -- @module theaterref
 local core = require "theaterref.core"
-local home = require "theaterref.home"
-local Resolver = require "theaterref.resolver"
-require "theaterref.store" -- adds verify and gc to stores
+require "theaterref.error" -- gives the errors that are made in C their methods
 
-local M = {
-  _VERSION = core.version,
-  policy = require "theaterref.policy",
-  template = require "theaterref.template",
-}
+local M = { _VERSION = core.version }
+
+-- What is not here yet, by name: a function that gets it.
+local later = {}
 
 --- Where Theater keeps its things: `$THEATER_HOME`, else `$HOME/.theater`.
 -- @function get_theater_home
 -- @treturn string
 -- @return[2] nil
 -- @treturn[2] table an error, when neither variable is set
-M.get_theater_home = home.get_theater_home
+function later.get_theater_home() return require("theaterref.home").get_theater_home end
 
 --- A content store by its id; see `theaterref.store` for its methods.
 -- @function content_store
 -- @tparam string id
--- @tparam[opt] table options see `theaterref.home.content_store`
+-- @tparam[opt] table options see `theaterref.options.store`
 -- @treturn theaterref.store
-M.content_store = home.content_store
+function later.content_store() return require("theaterref.home").content_store end
 
---- A cache of blobs by reference; see `theaterref.cache` for its options and
--- methods.
+--- A cache of blobs by reference; see `theaterref.cache` for its methods.
 -- @function resource_cache
--- @tparam[opt] table options
+-- @tparam[opt] table options see `theaterref.options.cache`
 -- @treturn theaterref.cache
 -- @return[2] nil
 -- @treturn[2] table an error, when a cache of that name is open with other
 -- options
-M.resource_cache = require("theaterref.cache").open
+function later.resource_cache() return require("theaterref.cache").open end
 
---- A resolver; see `theaterref.resolver`.
+--- A resolver; see `theaterref.resolver` for its methods.
 -- @function resolver
--- @tparam[opt] table options
+-- @tparam[opt] table options see `theaterref.options.resolver`
 -- @treturn theaterref.resolver
-M.resolver = Resolver.new
+-- @return[2] nil
+-- @treturn[2] table an error, when the policy cannot be loaded
+function later.resolver() return require("theaterref.resolver").new end
+
+--- The options that a configuration file sets, for `resolver`; see `theaterref.config`.
+-- @function config
+-- @tparam[opt] string path instead of the usual places
+-- @treturn table
+-- @treturn ?string the file they came from
+-- @return[2] nil
+-- @treturn[2] table an error
+function later.config() return require("theaterref.config").load end
+
+--- The default rules, and building blocks for others; see `theaterref.policy`.
+-- @field policy
+function later.policy() return require "theaterref.policy" end
+
+--- How references are taken apart and joined; see `theaterref.reference`.
+-- @field reference
+function later.reference() return require "theaterref.reference" end
+
+--- Variables in manifests; see `theaterref.template`.
+-- @field template
+function later.template() return require "theaterref.template" end
+
+setmetatable(M, { __index = function(module, name)
+  local get = later[name]
+  if get then module[name] = get() end
+  return rawget(module, name)
+end })
 
 --- Merges two initial states. Nothing and nothing is nothing; one alone is
 -- itself, byte for byte; two JSON objects give their union, compact and with
@@ -58,8 +85,8 @@ M.merge_initial_states = core.merge_initial_states
 local default_resolver
 
 local function resolver_for(options)
-  if options then return Resolver.new(options) end
-  default_resolver = default_resolver or Resolver.new()
+  if options then return require("theaterref.resolver").new(options, 3) end
+  default_resolver = default_resolver or M.resolver()
   return default_resolver
 end
 

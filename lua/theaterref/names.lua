@@ -39,17 +39,4 @@ function M.suggestion(name, known)
   return nearest and " (did you mean '" .. nearest .. "'?)" or ""
 end
 
---- Raises when a table has a name that is not known.
--- @tparam table options
--- @tparam table known a table with the known names as its keys
--- @tparam string what such as `"cache option"`
--- @tparam integer level whom to blame, as for `error`
-function M.check(options, known, what, level)
-  for name in pairs(options) do
-    if not known[name] then
-      error(("there is no %s '%s'%s"):format(what, tostring(name), M.suggestion(name, known)), level + 1)
-    end
-  end
-end
-
 return M

@@ -22,15 +22,15 @@ local M = {}
 
 -- Runs one step and writes down how long it took. 'bytes' is what it worked
 -- on; without it, what it brought: a blob or a string has a length.
-local function phase(plan, policy, name, step, bytes)
+local function phase(plan, resolver, name, step, bytes)
   local started = core.now()
   local result, err, more = step()
   local seconds = core.now() - started
   if not bytes and result and (type(result) == "string" or core.is_blob(result)) then bytes = #result end
   plan.phases[#plan.phases + 1] = { name = name, seconds = seconds, bytes = bytes or 0 }
-  if policy.listens then
-    policy:tell { type = err and "failure" or "phase", name = name, seconds = seconds, bytes = bytes or 0,
-      reference = plan.manifest_reference, message = err and tostring(err) }
+  if err or resolver:is_heard() then
+    resolver:tell { type = err and "failure" or "phase", name = name, seconds = seconds, bytes = bytes or 0,
+      reference = errors.redact(plan.manifest_reference), message = err and tostring(err) }
   end
   return result, err, more
 end
@@ -51,7 +51,7 @@ end
 -- The state that the manifest brings along, found before its variables are
 -- filled in.
 local function configured_state(plan, resolver, text, format, ctx, override)
-  return phase(plan, resolver.policy, "initial_state", function()
+  return phase(plan, resolver, "initial_state", function()
     local state, ref = manifests.initial_state(text, format, override)
     if state or not ref then return state end
     local blob, err = fetch(resolver, ref, { purpose = "initial_state", manifest_reference = ctx.manifest_reference })
@@ -61,13 +61,12 @@ end
 
 -- The manifest with its variables filled in, parsed, and what we need of it.
 local function read_manifest(plan, resolver, text, format, state)
-  local policy = resolver.policy
-  local rendered, err = phase(plan, policy, "render", function()
+  local rendered, err = phase(plan, resolver, "render", function()
     return manifests.render(text, format, state, resolver.helpers)
   end)
   if not rendered then return nil, err end
   local manifest
-  manifest, err = phase(plan, policy, "parse", function()
+  manifest, err = phase(plan, resolver, "parse", function()
     return manifests.parse(rendered, format, state)
   end, #rendered)
   if not manifest then return nil, err end
@@ -86,7 +85,7 @@ local function read_package(plan, resolver, fields, ctx)
   if err then return nil, err end
   plan.used_cache = (answer == true or type(answer) == "table") and resolver.cache ~= nil
   local terms = plan.used_cache and (type(answer) == "table" and answer or {}) or nil
-  local blob, why, future = phase(plan, resolver.policy, "package", function()
+  local blob, why, future = phase(plan, resolver, "package", function()
     return fetch(resolver, fields.package, ctx, terms)
   end)
   if not blob then return nil, why end
@@ -102,7 +101,7 @@ local function permit(plan, resolver, fields, ctx)
   if err then return nil, err end
   if answer == true then return plan.manifest, nil, fields end
   if not answer then
-    policy:tell { type = "refusal", reference = plan.manifest_reference, purpose = "spawn", reason = why }
+    resolver:tell { type = "refusal", reference = errors.redact(plan.manifest_reference), purpose = "spawn", reason = why }
     return nil, errors.new("denied", "Not allowed to spawn " .. fields.name .. ": " .. (why or "the policy gives no reason"))
   end
   fields, err = manifests.fields(answer)
@@ -113,7 +112,7 @@ end
 local function fill_in_secrets(plan, resolver, state, ctx)
   local policy = resolver.policy
   if not state or not policy:overrides "secrets" then return state end
-  return phase(plan, policy, "secrets", function()
+  return phase(plan, resolver, "secrets", function()
     return secrets.fill_in(state, function(ref)
       local wanted, _, err = policy:ask("secrets", ref, ctx)
       if err or not wanted then return nil, err end
@@ -126,7 +125,7 @@ end
 
 local function make(plan, resolver, ref, override)
   local policy = resolver.policy
-  local blob, err, future = phase(plan, policy, "manifest", function()
+  local blob, err, future = phase(plan, resolver, "manifest", function()
     return fetch(resolver, ref, { purpose = "manifest" })
   end)
   if not blob then return nil, err end
@@ -137,7 +136,7 @@ local function make(plan, resolver, ref, override)
   configured, err = configured_state(plan, resolver, text, format, ctx, override)
   if err then return nil, err end
   local state
-  state, err = phase(plan, policy, "merge", function()
+  state, err = phase(plan, resolver, "merge", function()
     local merged, _, failure = policy:ask("merge", configured, override, ctx)
     return merged, failure
   end)
@@ -170,7 +169,7 @@ function M.make(resolver, ref, options)
   if override ~= nil and type(override) ~= "string" and not core.is_blob(override) then
     error("'initial_state' must be JSON text: a string or a blob", 3)
   end
-  resolver.policy = resolver.policy:current()
+  resolver:take_up_policy()
   local plan = { manifest_reference = ref, phases = {}, used_cache = false, cache_hit = false }
   local made, err = make(plan, resolver, ref, override and tostring(override))
   if not made then return nil, errors.about(err, ref) end

@@ -11,7 +11,6 @@
 -- with every mapped file, a program that truncates the file makes those who
 -- then read the missing part crash (SIGBUS).
 -- @classmod theaterref.store
-local archive = require "theaterref.archive"
 local core = require "theaterref.core"
 
 local methods = core.store_methods
@@ -151,15 +150,13 @@ function methods:usage()
 end
 
 --- Writes all content and labels to a tar file; see `theaterref.archive`.
--- @function export
 -- @tparam string|file path
 -- @tparam[opt] table options `progress`
-methods.export = archive.export
+function methods:export(path, options) return require("theaterref.archive").export(self, path, options) end
 
 --- Adds what a tar file holds; see `theaterref.archive`.
--- @function import
 -- @tparam string|file path
 -- @tparam[opt] table options `progress`
-methods.import = archive.import
+function methods:import(path, options) return require("theaterref.archive").import(self, path, options) end
 
 return methods

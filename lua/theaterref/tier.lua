@@ -7,6 +7,7 @@
 -- @module theaterref.tier
 local cjson = require "cjson"
 local core = require "theaterref.core"
+require "theaterref.store" -- its methods
 
 local M = {}
 

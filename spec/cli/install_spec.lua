@@ -78,7 +78,7 @@ describe("make install", function()
 
   installed("links statically too", function()
     helper.run_ok(("cc %s/examples/hosts/spawn.c -I%s/include %s/lib/libtheaterref.a -o %s/static "):format(folder, prefix,
-      prefix, folder) .. "$(pkg-config --libs libcurl lua5.4) -lmbedcrypto -lm -pthread")
+      prefix, folder) .. "$(pkg-config --libs lua5.4) -lmbedcrypto -ldl -lm -pthread")
     helper.run_ok(("%s/static %s/examples/actor/manifest.toml"):format(folder, folder))
   end)
 

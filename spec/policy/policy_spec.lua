@@ -31,7 +31,8 @@ describe("a policy", function()
       ["the rule 'rewrite' returned an empty list"] = { rewrite = function() return {} end },
       ["the rule 'allow' returned a string"] = { allow = function() return "yes" end },
       ["the rule 'request' returned a number"] = { request = function() return 1 end },
-      ["the options of the request are wrong: .*'timeout' must be a number"] = { request = function() return { timeout = "x" } end },
+      ["the rule 'request' is wrong: the request option 'timeout' must be a number of seconds, not a string"] = {
+        request = function() return { timeout = "x" } end },
     } do
       local _, err = theaterref.resolve_reference("http://127.0.0.1:1/", { policy = rules })
       assert.equal("policy", err.kind)

@@ -9,7 +9,7 @@ local theaterref = require "theaterref"
 local checks = {}
 
 checks[#checks + 1] = { "versions", function()
-  return true, ("theaterref %s, %s, %s"):format(theaterref._VERSION, _VERSION, core.curl_version())
+  return true, ("theaterref %s, %s, %s"):format(theaterref._VERSION, _VERSION, core.curl())
 end }
 
 checks[#checks + 1] = { "Theater home", function(args)

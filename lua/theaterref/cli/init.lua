@@ -24,10 +24,10 @@ local function state_argument(text)
   return blob and tostring(blob), err
 end
 
-local function resolver(args)
+local function resolver(args, event)
   if args.offline and not args.locked then return nil, "--offline takes what is locked from a store: give --locked too" end
   return theaterref.resolver { policy = args.policy, home = args.home, ca_file = args.ca_file, timeout = args.timeout,
-    trusted = args.trusted, lock = args.locked, offline = args.offline, cache = theaterref.resource_cache() }
+    trusted = args.trusted, lock = args.locked, offline = args.offline, event = event, cache = theaterref.resource_cache() }
 end
 
 local commands = {}

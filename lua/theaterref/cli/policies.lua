@@ -13,41 +13,32 @@ local fail, print_line, to_json = output.fail, output.print_line, output.to_json
 
 -- -------------------------------------------------------------------- lock
 
--- Resolves what a manifest needs, and pins all that was resolved on the way.
-local function lock_one(resolver, manifest, state, pins, store)
-  local start = resolver.start
-  local failure
-  function resolver.start(self, ref, options)
-    local future, err = start(self, ref, options)
-    if not future then return nil, err end
-    if options.ctx and options.ctx.purpose == "secret" then return future end
-    local blob = future:wait()
-    for _, target in ipairs(blob and future.targets or {}) do pins[target] = blob:digest "sha256" end
-    if blob and store then
-      local hash, why = store:put(blob)
-      failure = failure or not hash and why
-    end
-    return future
+-- Plans each manifest; pins all that is resolved on the way, and stores it too.
+local function collect_pins(args, make_resolver, store)
+  local pins, failure = {}, nil
+  local resolver, err = make_resolver(args, function(event)
+    if event.type ~= "resolved" or event.purpose == "secret" then return end
+    for _, target in ipairs(event.targets) do pins[target] = event.blob:digest "sha256" end
+    if not store then return end
+    local hash, why = store:put(event.blob)
+    failure = failure or not hash and why
+  end)
+  if not resolver then return nil, err end
+  for _, manifest in ipairs(args.manifests) do
+    local plan, why = resolver:plan(manifest, { initial_state = args.state })
+    if not plan or failure then return nil, why or failure end
   end
-  local plan, err = resolver:plan(manifest, { initial_state = state })
-  resolver.start = nil
-  return plan and not failure, err or failure
+  return pins
 end
 
 function M.lock(args, make_resolver)
-  local resolver, err = make_resolver(args)
-  if not resolver then return fail(err) end
-  local store
+  local store, pins, err
   if args.store then
     store, err = theaterref.content_store(args.store, { home = args.home, algorithm = "sha256" })
     if not store then return fail(err) end
   end
-  local pins = {}
-  for _, manifest in ipairs(args.manifests) do
-    local ok
-    ok, err = lock_one(resolver, manifest, args.state, pins, store)
-    if not ok then return fail(err) end
-  end
+  pins, err = collect_pins(args, make_resolver, store)
+  if not pins then return fail(err) end
   local text = locks.text(pins, args.output)
   if args.output == "-" then
     io.stdout:write(text)

@@ -33,9 +33,11 @@ local function nothing() end
 -- narrowed manifest in its place
 -- @field request `request(reference, ctx) -> options`
 -- @field event `event(event)`: told of what happened: a table whose `type` is
--- `phase` (of a plan), `failure`, `refusal`, `cache` (with `outcome`: `hit`,
--- `stale`, `wait` or `miss`), `retry` (with `attempts`), `fallback` (with
--- `message`) or `policy` (a changed script was `taken` up, or has an `error`)
+-- `resolved` (with `bytes`: how many it has), `cache` (with
+-- `outcome`: `hit`, `stale`, `wait` or `miss`), `retry` (with `attempts`, and
+-- whether it `failed`), `fallback` (with `message`), `phase` and `failure` (of a
+-- plan's step `name`), `refusal` (with a `reason`) or `policy` (a changed script
+-- was `taken` up, or has an `error`). Most have a `reference` and a `purpose`
 M.default = {
   rewrite = require("theaterref.policy.rewrite").relative_to_manifest,
   allow = require("theaterref.policy.access").no_local_from_network,
@@ -195,8 +197,9 @@ local function load_script(path, trusted)
 end
 
 --- The policy as its script is now. A script that changed and is broken leaves
--- the old rules in force, and is told of as an event.
+-- the old rules in force.
 -- @treturn table this policy, or a new one
+-- @treturn ?table an event to tell of, when the script has changed
 function Policy:current()
   if not self.script then return self end
   local stamp = core.file_stamp(self.script)
@@ -204,12 +207,10 @@ function Policy:current()
   local fresh, err = load_script(self.script, self.trusted)
   if not fresh then
     self.stamp = stamp -- say it once
-    self:tell { type = "policy", reference = self.script, error = tostring(err) }
-    return self
+    return self, { type = "policy", reference = self.script, error = tostring(err) }
   end
   fresh.tracer = self.tracer
-  fresh:tell { type = "policy", reference = self.script, taken = true }
-  return fresh
+  return fresh, { type = "policy", reference = self.script, taken = true }
 end
 
 --- Makes a policy.
@@ -238,9 +239,14 @@ function M.on_top(policy, rules)
   return assert(overlay(own, policy.path))
 end
 
--- The blocks for the host itself: `theaterref.policy.mirror` and the others.
-M.host = lent_to(".").theaterref
-M.host.policy, M.host.getenv = M, os.getenv
-require("theaterref.policy.blocks")(M.host)
+-- The blocks for the host itself, such as `theaterref.policy.mirror`, and what
+-- trusted scripts know as `theaterref`: made when first asked for.
+setmetatable(M, { __index = function(module, name)
+  setmetatable(module, nil)
+  module.host = lent_to(".").theaterref
+  module.host.policy, module.host.getenv = module, os.getenv
+  require("theaterref.policy.blocks")(module.host)
+  return module[name]
+end })
 
 return M

@@ -1,0 +1,69 @@
+/* Finds libcurl and its functions. */
+#include "libcurl.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "error.h"
+
+tr_curl_functions tr_curl;
+
+static char version[256], fault[256];
+
+/* libcurl's own names for what it is built on, such as "OpenSSL/3.0.15". */
+static void keep_version(void) {
+  const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+  snprintf(version, sizeof version, "libcurl/%s %s%s%s", info->version,
+           info->ssl_version != NULL ? info->ssl_version : "without TLS",
+           info->features & CURL_VERSION_HTTP2 ? " HTTP/2" : "",
+           info->features & CURL_VERSION_BROTLI ? " brotli" : "");
+}
+
+static void open_once(void) {
+  void *library = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
+  if (library == NULL) {
+    snprintf(fault, sizeof fault, "%s; install libcurl (on Debian: libcurl4)",
+             dlerror());
+    return;
+  }
+  /* POSIX lets an object pointer hold a function's address; ISO C does not. */
+#define FIND(name)                                                             \
+  {                                                                            \
+    void *address = dlsym(library, "curl_" #name);                             \
+    memcpy(&tr_curl.name, &address, sizeof address);                           \
+    if (address == NULL && fault[0] == '\0')                                   \
+      snprintf(fault, sizeof fault,                                            \
+               "this libcurl has no curl_" #name "; 7.83 or newer is needed"); \
+  }
+  TR_CURL_FUNCTIONS(FIND)
+#undef FIND
+  if (fault[0] == '\0' && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+    snprintf(fault, sizeof fault, "libcurl could not be initialized");
+  if (fault[0] == '\0')
+    keep_version();
+}
+
+bool tr_curl_open(tr_error *error) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, open_once);
+  if (fault[0] == '\0')
+    return true;
+  tr_error_set(error, TR_IO, "%s", fault);
+  return false;
+}
+
+const char *tr_curl_version(void) {
+  tr_error error;
+  return tr_curl_open(&error) ? version : NULL;
+}
+
+const char *tr_curl_ca_file(void) {
+  tr_error error;
+  const curl_version_info_data *info;
+  if (!tr_curl_open(&error))
+    return NULL;
+  info = curl_version_info(CURLVERSION_NOW);
+  return info->age >= CURLVERSION_SEVENTH ? info->cainfo : NULL;
+}

@@ -1,0 +1,96 @@
+--- The configuration file, `theaterref.conf.lua`: a script that returns a table of
+-- resolver options. It runs in a sandbox, with `theaterref.getenv(name)`.
+--
+-- Which one counts: the first there is of
+--
+-- 1. what `$THEATERREF_CONFIG` names; set, but empty, it means none at all
+-- 2. `$XDG_CONFIG_HOME/theaterref/theaterref.conf.lua`, where
+--    `$XDG_CONFIG_HOME` is `~/.config` unless set
+-- 3. `/etc/theaterref/theaterref.conf.lua`
+-- @module theaterref.config
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local options = require "theaterref.options"
+local reference = require "theaterref.reference"
+
+local M = {}
+
+local NAME = "/theaterref/theaterref.conf.lua"
+
+local function set(variable)
+  local value = os.getenv(variable)
+  return value ~= "" and value or nil
+end
+
+--- The file that counts.
+-- @treturn ?string its path; nil: there is none
+function M.find()
+  local named = os.getenv "THEATERREF_CONFIG"
+  if named then return named ~= "" and named or nil end
+  local home = set "HOME"
+  local personal = set "XDG_CONFIG_HOME" or home and home .. "/.config"
+  for _, folder in ipairs { personal or "/etc", "/etc" } do
+    if core.file_stamp(folder .. NAME) then return folder .. NAME end
+  end
+  return nil
+end
+
+-- Options that are paths, and functions, which data cannot be.
+local paths = { "policy", "lock", "home", "ca_file", "client_cert", "client_key", "unix_socket" }
+
+-- A path as it is meant in the file: relative to its folder, or to home.
+local function place(file, path)
+  if path:sub(1, 2) == "~/" then return (set "HOME" or "~") .. path:sub(2) end
+  return reference.join(reference.absolute(file), path)
+end
+
+local function place_all(file, given)
+  for _, name in ipairs(paths) do
+    if given[name] then given[name] = place(file, given[name]) end
+  end
+  local tier = given.cache and given.cache.tier
+  if type(tier) == "table" then
+    for _, name in ipairs { "home", "base_path" } do
+      if tier[name] then tier[name] = place(file, tier[name]) end
+    end
+  end
+  return given
+end
+
+-- What is wrong with what a file says, if anything.
+local function fault_of(given)
+  if type(given) ~= "table" then return "it must return a table of options, not a " .. type(given) end
+  local fault = options.fault(options.resolver, given)
+  if fault then return fault end
+  if type(given.policy) == "table" then return "'policy' must be the path of a script here" end
+  if type(given.log) == "table" then fault = options.fault(options.log, given.log) end
+  if type(given.cache) == "table" then fault = fault or options.fault(options.cache, given.cache) end
+  local tier = given.cache and given.cache.tier
+  if type(tier) == "table" then fault = fault or options.fault(options.tier, tier) end
+  return fault
+end
+
+--- Reads a configuration; what `theaterref.config` calls.
+-- @tparam[opt] string path instead of `find()`
+-- @treturn table options for `theaterref.resolver`; empty when there is no file.
+-- Paths in it are absolute: in the file they are relative to it, or begin with `~/`
+-- @treturn ?string the file they came from
+-- @return[2] nil
+-- @treturn[2] table an error, when the file cannot be read, or says something that
+-- no option is
+function M.load(path)
+  path = path or M.find()
+  if not path then return {} end
+  local source, err = core.read_file(path)
+  if not source then return nil, err end
+  local box = core.sandbox()
+  box:lend { theaterref = { getenv = os.getenv } }
+  local given
+  given, err = box:run(tostring(source), "@" .. path)
+  local fault = err and err.message or fault_of(given)
+  if not fault then return place_all(path, given), path end
+  if fault:sub(1, #path) ~= path then fault = path .. ": " .. fault end -- Lua says where
+  return nil, errors.new("syntax", fault)
+end
+
+return M

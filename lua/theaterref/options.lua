@@ -1,0 +1,150 @@
+--- Every option there is, in one place: its name, what it takes, what it is when
+-- nobody says, and what it does. What takes options checks them against this;
+-- the guide `examples/guides/options.md` lists it.
+-- @module theaterref.options
+local names = require "theaterref.names"
+
+local M = {}
+
+-- What a value must be; 'says' is for messages.
+local kinds = {
+  seconds = { says = "a number of seconds", fits = function(v) return type(v) == "number" and v == v end },
+  count = { says = "a whole number, 0 or more", fits = function(v) return math.type(v) == "integer" and v >= 0 end },
+  flag = { says = "true or false", fits = function(v) return type(v) == "boolean" end },
+  text = { says = "a string", fits = function(v) return type(v) == "string" end },
+  table = { says = "a table", fits = function(v) return type(v) == "table" end },
+  ["function"] = { says = "a function", fits = function(v) return type(v) == "function" end },
+  policy = { says = "the path of a script, or a table", fits = function(v)
+    return type(v) == "string" or type(v) == "table"
+  end },
+  cache = { says = "a cache, or a table of its options", fits = function(v)
+    return type(v) == "userdata" or type(v) == "table"
+  end },
+  tier = { says = "a store's id, or a table", fits = function(v) return type(v) == "string" or type(v) == "table" end },
+  log = { says = "a level, a table, or false", fits = function(v)
+    return v == false or type(v) == "string" or type(v) == "table"
+  end },
+}
+
+-- A set of options: a list, which also has each by its name.
+local function set(what, list)
+  list.what, list.by_name = what, {}
+  for _, option in ipairs(list) do
+    option.name, option.kind, option.default, option.does = table.unpack(option)
+    list.by_name[option.name] = option
+  end
+  return list
+end
+
+--- Of a request: what a resolver, the configuration and a policy's rule `request`
+-- may say about fetching.
+M.request = set("request option", {
+  { "timeout", "seconds", "30", "for a whole fetch, retries and all; below 0 is no limit, for these three" },
+  { "connect_timeout", "seconds", "10", "to connect" },
+  { "stall_timeout", "seconds", "15", "without a byte" },
+  { "max_bytes", "count", "1 GiB", "of the body, unpacked; of a file too" },
+  { "max_redirects", "count", "10", "followed; never to another scheme than http and https, nor from https to http" },
+  { "retries", "count", "2", "after a failure that may pass: no connection, one that broke, or status 408, 429, 500, 502, "
+    .. "503, 504. The first comes after about 0.2 s, each further one after twice as long, or when `Retry-After` says; a body "
+    .. "that broke off is resumed" },
+  { "headers", "table", "none", "values by name; not sent on to another host by a redirect" },
+  { "host_headers", "table", "none", "the same by host, or `host:port`" },
+  { "ca_file", "text", "the system's", "PEM file of the authorities to trust" },
+  { "client_cert", "text", "none", "PEM file to identify with" },
+  { "client_key", "text", "in `client_cert`", "PEM file of its key" },
+  { "netrc", "flag", "false", "take user and password from `~/.netrc`" },
+  { "unix_socket", "text", "none", "path of the server's socket, whatever host the URL names" },
+  { "user_agent", "text", "`theaterref/` and the version", "what servers are told" },
+  { "refuse_private", "flag", "false", "not from a server at a private, loopback or link-local address: that of the "
+    .. "connected peer, at every redirect. Behind a proxy, the peer is the proxy" },
+  { "max_host_connections", "count", "32", "transfers at one time to one host, of the process, from now on; others wait" },
+  { "max_connections", "count", "128", "the same for all hosts together" },
+  { "revalidate", "flag", "false", "keep the body in the resolver's cache, but ask each time whether it has changed" },
+})
+
+--- Of a cache.
+M.cache = set("cache option", {
+  { "name", "text", "none", "one cache for the whole process; without it, a private one" },
+  { "who", "text", "none", "a name under which `stats().by` counts this handle" },
+  { "max_bytes", "count", "256 MiB", "bound of what it holds; 0 is no bound" },
+  { "max_entries", "count", "0", "the same by number" },
+  { "ttl", "seconds", "for ever", "an entry is fresh" },
+  { "stale_while_revalidate", "seconds", "0", "past its `ttl` that an entry is served at once while it is loaded anew in "
+    .. "the background" },
+  { "stale_if_error", "seconds", "0", "past its `ttl` that an entry stands in for a server that fails" },
+  { "negative_ttl", "seconds", "0", "that a 404, 410 or missing file is remembered" },
+  { "coalesce", "flag", "true", "false: concurrent misses each load, and the last one wins; as in Theater" },
+  { "tier", "tier", "none", "a second level on disk for what came by http or https: a store's id, or a table, below" },
+})
+
+--- Of a cache's tier on disk.
+M.tier = set("tier option", {
+  { "store", "text", "`cache`", "the id of its store" },
+  { "home", "text", "Theater home", "where that lies" },
+  { "base_path", "text", "in `home`", "the store's own folder, instead" },
+  { "max_bytes", "count", "1 GiB", "bound of what it keeps; 0 is no bound" },
+})
+
+--- Of a log.
+M.log = set("log option", {
+  { "level", "text", "`$THEATERREF_LOG`, else `warn`", "`debug`, `info`, `warn`, `error` or `off`: what is written, and all "
+    .. "that is worse" },
+  { "sink", "function", "standard error", "`sink(level, line, event)` gets each line instead; not in a configuration" },
+})
+
+--- Of a resolver; and all of `request`.
+M.resolver = set("resolver option", {
+  { "policy", "policy", "the default rules", "the path of a policy script, or a table of rules" },
+  { "trusted", "flag", "false", "the script is the host's own: run it without a sandbox" },
+  { "lock", "text", "none", "path of a lockfile that every reference must be in" },
+  { "offline", "text", "none", "id of a store that what is locked is taken from; nothing is fetched" },
+  { "cache", "cache", "none", "for what the policy calls cacheable, and `resolve_cached`" },
+  { "home", "text", "`$THEATER_HOME`, else `~/.theater`", "where the stores lie" },
+  { "log", "log", "warnings, to standard error", "a level, a table, below, or false" },
+  { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },
+  { "event", "function", "none", "is told of each event, as a policy's rule `event` is; not in a configuration" },
+})
+for _, option in ipairs(M.request) do
+  M.resolver[#M.resolver + 1], M.resolver.by_name[option.name] = option, option
+end
+
+--- Of a content store.
+M.store = set("store option", {
+  { "home", "text", "Theater home", "the store is `<home>/store/<id>`" },
+  { "base_path", "text", "in `home`", "the store's own folder, instead" },
+  { "durability", "text", "`full`", "`full`: a put or label is on the disk when it returns; `none`: the system writes it "
+    .. "when it likes, as for Theater" },
+  { "verify", "text", "`once`", "when a read is checked against its hash: `once` in this process for a file as it is, "
+    .. "`always`, `never`" },
+  { "algorithm", "text", "`sha1`", "of the names of new content: `sha1`, Theater's, or `sha256`; both are read" },
+  { "map", "flag", "true", "false: large content is read, not mapped" },
+})
+
+--- What is wrong with options, if anything.
+-- @tparam table set one of the above
+-- @tparam table given
+-- @treturn ?string such as "there is no cache option 'tll' (did you mean 'ttl'?)"
+function M.fault(set_of, given)
+  for name, value in pairs(given) do
+    local option = set_of.by_name[name]
+    if not option then
+      return ("there is no %s '%s'%s"):format(set_of.what, tostring(name), names.suggestion(name, set_of.by_name))
+    end
+    local kind = kinds[option.kind]
+    if not kind.fits(value) then
+      return ("the %s '%s' must be %s, not %s"):format(set_of.what, name, kind.says,
+        type(value) == "number" and tostring(value) or "a " .. type(value))
+    end
+  end
+end
+
+--- Raises what is wrong with options, if anything.
+-- @tparam table set
+-- @tparam table given
+-- @tparam integer level whom to blame, as for `error` in who calls this
+function M.check(set_of, given, level)
+  local fault = M.fault(set_of, given)
+  if fault then error(fault, level + 1) end
+end
+
+return M
