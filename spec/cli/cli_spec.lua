@@ -96,17 +96,22 @@ describe("the command", function()
     assert.matches("  package +| +=+ *|  +[%d.]+ ms +4 bytes\n  in all +[%d.]+ ms\n$", out)
   end)
 
-  it("is its own doctor", function()
-    local out, err, status = theaterref "doctor"
+  it("is its own doctor, and leaves nothing behind", function()
+    local out, err, status = theaterref "doctor --home fresh"
     assert.matches("^ok    versions      theaterref [%d.]+, Lua 5.4, libcurl/", out)
+    assert.matches("ok    authorities   %d+ in /", out)
     assert.matches("ok    stores        can be written, synced and read back\n", out)
     assert.same({ "", 0 }, { err, status })
-    out, err, status = theaterref "doctor --home /proc/nowhere --url https://127.0.0.1:1/ --policy m.toml"
+    assert.equal("", (helper.run("ls " .. folder .. "/fresh/store")))
+    out, err, status = theaterref "doctor --home /proc/nowhere --url https://127.0.0.1:1/ --policy m.toml --ca-file policy.lua"
+    assert.matches("FAIL  authorities   policy.lua has no certificate in it", out)
     assert.matches("FAIL  stores .*; give %-%-home, or set THEATER_HOME, to a folder that can be written\n", out)
-    assert.matches("FAIL  certificates  Failed to resolve reference: .*127.0.0.1", out)
+    assert.matches("FAIL  network       Failed to resolve reference: .*127.0.0.1.*; is there a way to it", out)
     assert.matches("FAIL  policy .*m.toml", out)
-    assert.same({ "", 1 }, { err, status })
-    assert.is_true(cjson.decode((theaterref "doctor --json"))[1].ok)
+    assert.same({ "theaterref: 4 checks failed\n", 1 }, { err, status })
+    out = helper.run(("cd %s && https_proxy=http://me:hunter2@proxy:80 %s %s/lua/bin/theaterref doctor"):format(folder,
+      helper.lua, helper.root))
+    assert.matches("proxy         https_proxy=http://proxy:80\n", out)
   end)
 
   it("writes completions for the usual shells", function()
@@ -163,6 +168,20 @@ describe("the command", function()
     _, err, status = theaterref "store import copy actor.wasm"
     assert.matches("this is no store's export: it ends too early", err)
     assert.equal(1, status)
+  end)
+
+  it("locks what a scheme leads to as well", function()
+    helper.write(folder .. "/scheme.lua", ([[return { schemes = { pkg = function(ref)
+      return { reference = "%s/" .. ref:match "//(.*)" } end } }]]):format(folder))
+    helper.write(folder .. "/pkg.toml", 'name = "p"\npackage = "pkg://actor.wasm"\n')
+    assert.same({ "", "", 0 }, { theaterref "lock pkg.toml --policy scheme.lua -o pkg.lock" })
+    local lockfile = helper.read(folder .. "/pkg.lock")
+    for _, ref in ipairs { "pkg.toml", "pkg://actor.wasm", "actor.wasm" } do
+      assert.is_truthy(lockfile:find("  " .. ref .. "\n", 1, true), ref)
+    end
+    local out, err, status = theaterref "plan pkg.toml --policy scheme.lua --locked pkg.lock"
+    assert.matches("pkg://actor.wasm", out)
+    assert.same({ "", 0 }, { err, status })
   end)
 
   it("shows and empties a cache's tier on disk", function()

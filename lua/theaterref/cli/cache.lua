@@ -3,9 +3,26 @@
 local errors = require "theaterref.error"
 local home = require "theaterref.home"
 local output = require "theaterref.cli.output"
+local settings = require "theaterref.cli.settings"
 local tiers = require "theaterref.tier"
 
-local M = {}
+local function open(args)
+  local theater_home, err = settings.home(args)
+  if err then return nil, err end
+  local folder
+  folder, err = home.store_folder(args.id, theater_home)
+  if not folder then return nil, err end
+  return tiers.open(folder, 0)
+end
+
+-- A command on the tier that its first argument names.
+local function on_tier(run)
+  return function(args)
+    local tier, err = open(args)
+    if not tier then return nil, err end
+    return run(tier, args)
+  end
+end
 
 local function age(seconds)
   for _, unit in ipairs { { 86400, "d" }, { 3600, "h" }, { 60, "min" } } do
@@ -14,52 +31,46 @@ local function age(seconds)
   return seconds .. " s"
 end
 
-function M.ls(tier, args)
-  local list = tier:list()
-  if args.json then return output.to_json(output.array(list)) end
+local function ls(tier)
+  local list = output.array(tier:list())
+  for _, about in ipairs(list) do about.reference = errors.redact(about.reference) end
+  return list
+end
+
+local function show_list(list)
   local lines, bytes = {}, 0
   for i = #list, 1, -1 do -- what was used last comes first
     local about = list[i]
     bytes = bytes + about.bytes
-    lines[#lines + 1] = ("%12d bytes  %8s old  %s"):format(about.bytes, age(os.time() - about.stored),
-      errors.redact(about.reference))
+    lines[#lines + 1] = ("%12d bytes  %8s old  %s"):format(about.bytes, age(os.time() - about.stored), about.reference)
   end
   lines[#lines + 1] = ("%12d bytes  in %d entries"):format(bytes, #list)
   return table.concat(lines, "\n")
 end
 
-function M.rm(tier, args)
-  if not tier:remove(args.reference) then return nil, "not in this cache: " .. args.reference end
-  return ""
+local function rm(tier, args)
+  if not tier:remove(args.reference) then return nil, "not in this cache: " .. errors.redact(args.reference) end
+  return { removed = errors.redact(args.reference) }
 end
 
-function M.clear(tier)
+local function clear(tier)
+  local count = #tier:list()
   tier:clear()
-  return ""
+  return { removed = count }
 end
 
-local function run(args)
-  local folder, err = home.store_folder(args.id, args.home)
-  local text
-  if folder then text, err = M[args.cache_command](tiers.open(folder, 0), args) end
-  return output.finish(text, err)
-end
+local id = { "id", "The id of the store that is the tier." }
 
---- Adds the commands to a parser; returns what runs them.
-function M.add(parser, common)
-  local cache = parser:command("cache", "Look into a cache's tier on disk, or empty it.",
-    "Example: theaterref cache ls packages-cache")
-  cache:require_command(true)
-  cache:command_target("cache_command")
-  local function sub(name, description)
-    local command = common(cache:command(name, description))
-    command:argument("id"):description("The id of the store that is the tier.")
-    return command
-  end
-  sub("ls", "List what it has."):flag("--json", "Print JSON.")
-  sub("rm", "Forget one reference."):argument("reference")
-  sub("clear", "Forget everything.")
-  return run
-end
-
-return M
+return {
+  { name = "cache", does = "Look into a cache's tier on disk, or empty it.", commands = {
+    { name = "ls", does = "List what it has.", home = true,
+      examples = { "theaterref cache ls packages-cache" },
+      arguments = { id }, run = on_tier(ls), show = show_list },
+    { name = "rm", does = "Forget one reference.", home = true,
+      examples = { "theaterref cache rm packages-cache https://packages.example.org/worker.wasm" },
+      arguments = { id, { "reference", "As it was fetched." } }, run = on_tier(rm) },
+    { name = "clear", does = "Forget everything.", home = true,
+      examples = { "theaterref cache clear packages-cache" },
+      arguments = { id }, run = on_tier(clear) },
+  } },
+}

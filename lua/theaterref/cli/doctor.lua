@@ -1,71 +1,185 @@
---- `theaterref doctor`: is everything here that is needed, and does it work?
+--- `theaterref doctor` and `config`: is everything here that is needed, does it
+-- work, and what was said about it where.
 -- @module theaterref.cli.doctor
+local configs = require "theaterref.config"
 local core = require "theaterref.core"
-local home = require "theaterref.home"
+local errors = require "theaterref.error"
+local homes = require "theaterref.home"
+local option_sets = require "theaterref.options"
 local output = require "theaterref.cli.output"
+local settings = require "theaterref.cli.settings"
 local theaterref = require "theaterref"
+
+-- ------------------------------------------------------------------ checks
 
 -- Each check gives true and what it found, or false and what to do about it.
 local checks = {}
 
 checks[#checks + 1] = { "versions", function()
-  return true, ("theaterref %s, %s, %s"):format(theaterref._VERSION, _VERSION, core.curl())
+  local curl = core.curl()
+  if not curl then return false, "libcurl cannot be opened: install it (on Debian: libcurl4)" end
+  return true, ("theaterref %s, %s, %s"):format(theaterref._VERSION, _VERSION, curl)
+end }
+
+checks[#checks + 1] = { "authorities", function(args, config)
+  local _, file = core.curl()
+  file = args.ca_file or config.ca_file or file
+  if not file then return true, "libcurl's own, of which it tells no file" end
+  local text, err = core.read_file(file)
+  if not text then return false, tostring(err) .. "; install the package ca-certificates, or give --ca-file" end
+  local _, count = tostring(text):gsub("%-%-%-%-%-BEGIN [A-Z ]*CERTIFICATE%-%-%-%-%-", "")
+  if count == 0 then return false, file .. " has no certificate in it; give a PEM file of authorities with --ca-file" end
+  return true, ("%d in %s"):format(count, file)
+end }
+
+checks[#checks + 1] = { "proxy", function()
+  local found = {}
+  for _, name in ipairs { "https_proxy", "HTTPS_PROXY", "http_proxy", "no_proxy", "NO_PROXY" } do
+    local value = os.getenv(name)
+    if value and value ~= "" then found[#found + 1] = name .. "=" .. errors.redact(value) end
+  end
+  return true, found[1] and table.concat(found, " ") or "none"
+end }
+
+checks[#checks + 1] = { "configuration", function(args)
+  if args.config == "" then return true, "none, as was asked for" end
+  local path = args.config or configs.find()
+  return true, path or "none: see 'theaterref config --example'"
+end }
+
+checks[#checks + 1] = { "policy", function(args, config)
+  local path = args.policy or config.policy
+  if not path then return true, "the default rules" end
+  local resolver, err = settings.resolver(args)
+  return resolver ~= nil, resolver and path .. " loads" or tostring(err)
 end }
 
 checks[#checks + 1] = { "Theater home", function(args)
-  local folder, err = args.home, nil
-  if not folder then folder, err = home.get_theater_home() end
+  local folder, err = settings.home(args)
+  if not folder then folder, err = homes.get_theater_home() end
   if not folder then return false, tostring(err) end
   return true, folder .. (core.file_stamp(folder) and "" or " (it will be made by the first put)")
 end }
 
+-- Takes away the folders that a store which is empty again left.
+local function remove_folders(folder)
+  for _, name in ipairs { "/data", "/labels", "" } do os.remove(folder .. name) end
+end
+
 checks[#checks + 1] = { "stores", function(args)
-  local store, err = theaterref.content_store("doctor", { home = args.home })
+  local id = "doctor-" .. os.time() .. "-" .. math.random(1 << 30)
+  local store, err = settings.store(args, id)
   if not store then return false, tostring(err) end
   local hash, ok, why
   hash, why = store:put "theaterref doctor looks whether this can be stored"
   if hash then ok, why = store:get(hash) end
   if not ok then return false, tostring(why) .. "; give --home, or set THEATER_HOME, to a folder that can be written" end
-  local report = store:gc { grace = 0 }
-  return report ~= nil, "can be written, synced and read back"
+  ok, why = store:gc { grace = 0 }
+  if not ok then return false, tostring(why) end
+  remove_folders(assert(homes.store_folder(id, settings.home(args))))
+  return true, "can be written, synced and read back"
 end }
 
-checks[#checks + 1] = { "certificates", function(args)
-  local resolver = theaterref.resolver { ca_file = args.ca_file, retries = 0, connect_timeout = 5, timeout = 5 }
+checks[#checks + 1] = { "network", function(args, config)
   if not args.url then return true, "not tried: give a URL that should work, with --url https://…" end
+  local resolver = theaterref.resolver { ca_file = args.ca_file or config.ca_file, retries = 0, connect_timeout = 5, timeout = 5 }
   local blob, err = resolver:resolve(args.url)
-  if blob then return true, ("%s answers, %d bytes"):format(args.url, #blob) end
-  local advice = err.kind == "tls" and "; install the package ca-certificates, or give --ca-file" or ""
+  if blob then return true, ("%s answers, %d bytes"):format(errors.redact(args.url), #blob) end
+  local advice = err.kind == "tls" and "; is its authority among those above? If not, give --ca-file"
+    or err.kind == "network" and "; is there a way to it, or a proxy to be set in https_proxy?" or ""
   return false, tostring(err) .. advice
 end }
 
-checks[#checks + 1] = { "policy", function(args)
-  if not args.policy then return true, "the default rules" end
-  local policy, err = require("theaterref.policy").load(args.policy, args.trusted)
-  return policy ~= nil, policy and args.policy .. " loads" or tostring(err)
-end }
-
-local M = {}
-
-local function run(args)
-  local results, status = {}, 0
+local function doctor(args)
+  local config, err = settings.config(args)
+  if not config then return nil, err end
+  local results, failed = output.array {}, 0
   for i, check in ipairs(checks) do
-    local ok, text = check[2](args)
+    local ok, text = check[2](args, config)
     results[i] = { check = check[1], ok = ok, text = text }
-    if not ok then status = 1 end
-    if not args.json then output.print_line(("%-5s %-13s %s"):format(ok and "ok" or "FAIL", check[1], text)) end
+    if not ok then failed = failed + 1 end
   end
-  if args.json then output.print_line(output.to_json(output.array(results))) end
-  return status
+  return results, failed > 0 and (failed == 1 and "one check failed" or failed .. " checks failed") or nil
 end
 
---- Adds the command to a parser; returns what runs it.
-function M.add(parser, fetching)
-  local doctor = fetching(parser:command("doctor", "Check what theaterref needs, and say what to fix.",
-    "Example: theaterref doctor --url https://example.org/"))
-  doctor:option("--url", "A URL that should work."):argname("URL")
-  doctor:flag("--json", "Print JSON.")
-  return run
+local function show_checks(results)
+  local lines = {}
+  for i, result in ipairs(results) do
+    local mark = result.ok and output.coloured("green", "ok   ") or output.coloured("red", "FAIL ")
+    lines[i] = ("%s %-13s %s"):format(mark, result.check, result.text)
+  end
+  return table.concat(lines, "\n")
 end
 
-return M
+-- ----------------------------------------------------------- configuration
+
+local function config(args)
+  if args.example then return { example = true } end
+  local options, err = settings.config(args)
+  if not options then return nil, err end
+  return { file = args.config ~= "" and (args.config or configs.find()) or nil, options = options }
+end
+
+-- What stands for a value in the example.
+local values = { seconds = "<seconds>", count = "<number>", flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
+  cache = "{ … }", tier = "{ … }", table = "{ … }" }
+
+-- The lines of a text, none wider than 'width' unless a word is.
+local function wrapped(text, width)
+  local lines = {}
+  for word in text:gmatch "%S+" do
+    local last = lines[#lines]
+    if last and #last + 1 + #word <= width then lines[#lines] = last .. " " .. word else lines[#lines + 1] = word end
+  end
+  local i = 0
+  return function()
+    i = i + 1
+    return lines[i]
+  end
+end
+
+-- Every option that may stand in a configuration, and what it does.
+local function example()
+  local lines = { "-- theaterref.conf.lua: what theaterref's command, and programs that ask for it, go by.",
+    "-- Take the dashes from what you set. Paths are relative to this file, or begin with ~/.", "return {" }
+  local function list(options, indent)
+    for _, option in ipairs(options) do
+      if not option.does:find "not in a configuration" then
+        lines[#lines + 1] = ("%s-- %s = %s,"):format(indent, option.name, values[option.kind])
+        for line in wrapped(("%s. Default: %s"):format(option.does, option.default), 80) do
+          lines[#lines + 1] = indent .. "--     " .. line
+        end
+      end
+    end
+  end
+  list(option_sets.resolver, "  ")
+  lines[#lines + 1] = "\n  -- In cache = { … }:"
+  list(option_sets.cache, "  --   ")
+  lines[#lines + 1] = "\n  -- In cache = { tier = { … } }:"
+  list(option_sets.tier, "  --   ")
+  lines[#lines + 1] = "}"
+  return table.concat(lines, "\n")
+end
+
+local function show_config(data)
+  if data.example then return example() end
+  local lines, names = { data.file and "-- " .. data.file or "-- no configuration file: see theaterref config --example" }, {}
+  for name in pairs(data.options) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local value = data.options[name]
+    lines[#lines + 1] = ("%s = %s"):format(name, output.to_json(value))
+  end
+  return table.concat(lines, "\n")
+end
+
+return {
+  { name = "doctor", does = "Check what theaterref needs, and say what to fix.", fetches = true,
+    examples = { "theaterref doctor --url https://example.org/" },
+    options = { { "--url", "URL", "A URL that should work." } },
+    run = doctor, show = show_checks },
+  { name = "config", does = "Show the configuration, and where it comes from.",
+    examples = { "theaterref config", "theaterref config --example > theaterref.conf.lua" },
+    options = { { "--example", nil, "Print a configuration file with every option, to start from." } },
+    run = config, show = show_config },
+}

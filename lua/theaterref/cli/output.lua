@@ -1,27 +1,33 @@
---- What the command prints, and how: JSON, bars, failures.
+--- What the command prints, and how: JSON, colours, bars, log lines, failures.
 -- @module theaterref.cli.output
 local cjson = require "cjson"
 local core = require "theaterref.core"
+local errors = require "theaterref.error"
 
 local M = {}
 
+-- -------------------------------------------------------------------- JSON
+
 local function quote(text) return (cjson.encode(text):gsub("\\/", "/")) end
 
--- JSON with sorted keys and exact integers, which lua-cjson does not write.
+--- JSON with sorted keys and exact integers, which lua-cjson does not write.
+-- Blobs are left out.
 local function to_json(value)
   if math.type(value) == "integer" then return tostring(value) end
   if math.type(value) == "float" then
     if value ~= value or value == math.huge or value == -math.huge then return '"' .. tostring(value) .. '"' end
     return ("%.17g"):format(value)
   end
-  if type(value) == "table" and getmetatable(value) == core.json_array or type(value) == "table" and value[1] ~= nil then
+  if type(value) == "table" and (getmetatable(value) == core.json_array or value[1] ~= nil) then
     local parts = {}
     for i, item in ipairs(value) do parts[i] = to_json(item) end
     return "[" .. table.concat(parts, ",") .. "]"
   end
   if type(value) == "table" then
     local parts = {}
-    for key, item in pairs(value) do parts[#parts + 1] = quote(tostring(key)) .. ":" .. to_json(item) end
+    for key, item in pairs(value) do
+      if not core.is_blob(item) then parts[#parts + 1] = quote(tostring(key)) .. ":" .. to_json(item) end
+    end
     table.sort(parts)
     return "{" .. table.concat(parts, ",") .. "}"
   end
@@ -34,31 +40,80 @@ M.to_json = to_json
 --- A list that is JSON's [] when it is empty.
 function M.array(list) return setmetatable(list, core.json_array) end
 
-function M.print_line(...)
-  io.stdout:write(...)
-  io.stdout:write("\n")
+-- ----------------------------------------------------------------- terminals
+
+local quiet, drawn = false, false
+
+--- Neither bars nor warnings from now on.
+function M.be_quiet() quiet = true end
+
+function M.is_quiet() return quiet end
+
+local function is_terminal(descriptor)
+  return core.is_terminal(descriptor) and os.getenv "TERM" ~= "dumb"
 end
 
-function M.fail(err)
-  io.stderr:write("theaterref: ", tostring(err), "\n")
-  return 1
+local colours = { red = "31", green = "32", yellow = "33", cyan = "36", bold = "1" }
+
+--- Text in a colour, where standard output (or `descriptor`) is a terminal and
+-- NO_COLOR (no-color.org) is not set.
+function M.coloured(colour, text, descriptor)
+  if not colour or (os.getenv "NO_COLOR" or "") ~= "" or not is_terminal(descriptor or 1) then return text end
+  return "\27[" .. colours[colour] .. "m" .. text .. "\27[0m"
 end
 
---- Ends a command: prints its text, if any, and what failed, if anything.
+local function clear()
+  if drawn then io.stderr:write("\r\27[K") end
+  drawn = false
+end
+
+local function say(how, colour, text)
+  clear()
+  io.stderr:write(M.coloured(colour, "theaterref:", 2) .. " " .. how .. text .. "\n")
+end
+
+--- A line of the log, on standard error.
+function M.log(level, line)
+  say(level .. ": ", level == "error" and "red" or level == "warn" and "yellow" or "cyan", line)
+end
+
+-- ------------------------------------------------------------------- results
+
+-- Writes to standard output; nil and why when it cannot be written.
+local function write(text)
+  local piece = 1 << 20
+  for from = 1, #text, piece do
+    local ok, why = io.stdout:write(type(text) == "string" and #text <= piece and text or text:sub(from, from + piece - 1))
+    if not ok then return nil, why end
+  end
+  return io.stdout:flush()
+end
+
+--- Ends a command: prints what it has to show, and what failed.
+-- @param result nil, a string, which becomes a line, or a blob, written as it is
+-- @param err nil, or what failed
+-- @tparam ?boolean as_json the failure as JSON, too
 -- @treturn integer exit status
-function M.finish(text, err)
-  if text and text ~= "" then M.print_line(text) end
-  return err and M.fail(err) or 0
+function M.finish(result, err, as_json)
+  if type(result) == "string" and result ~= "" then result = result .. "\n" end
+  local ok, why = true, nil
+  if result then ok, why = write(result) end
+  if not ok then err = errors.new("io", "Failed to write to standard output: " .. why) end
+  if not err then return 0 end
+  if as_json then
+    local about = errors.is(err) and { kind = err.kind, reference = err.reference, status = err.status } or {}
+    about.message = tostring(err)
+    clear()
+    io.stderr:write(to_json { error = about }, "\n")
+  else
+    say("", "red", tostring(err))
+  end
+  return 1
 end
 
 -- -------------------------------------------------------------------- bars
 
-local quiet = false
-
---- No bars from now on.
-function M.be_quiet() quiet = true end
-
-local function with_bars() return not quiet and core.is_terminal(2) end
+local function with_bars() return not quiet and is_terminal(2) end
 
 local function show(text, part, whole)
   local bar = ""
@@ -67,23 +122,20 @@ local function show(text, part, whole)
     bar = ("%s%s %3d%%"):format(("#"):rep(filled), ("."):rep(30 - filled), 100 * part // whole)
   end
   io.stderr:write(("\r\27[K%s  %s"):format(text, bar))
+  drawn = true
 end
-
-local function clear() io.stderr:write("\r\27[K") end
 
 --- Waits for a future; on a terminal, with a bar that goes when it is done.
 function M.wait(future)
   if not with_bars() then return future:wait() end
-  local shown = false
   while true do
     local blob, err = future:wait(0.2)
     local received, total = future:progress()
     if future:done() and (blob or err.kind ~= "timeout") then
-      if shown then clear() end
+      clear()
       return blob, err
     end
     show(("%9.1f MiB"):format(received / (1 << 20)), received, total)
-    shown = true
   end
 end
 
@@ -91,15 +143,15 @@ end
 -- is a bar, drawn ten times a second.
 function M.with_bar(what, work)
   if not with_bars() then return work(function() end) end
-  local drawn = 0
+  local last = 0
   local function finish(...)
-    if drawn > 0 then clear() end
+    clear()
     return ...
   end
   return finish(work(function(part, whole)
     local now = core.now()
-    if now - drawn < 0.1 then return end
-    drawn = now
+    if now - last < 0.1 then return end
+    last = now
     show(what, part, whole)
   end))
 end

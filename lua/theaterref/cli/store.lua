@@ -1,93 +1,103 @@
 --- `theaterref store …`: work on a content store.
 -- @module theaterref.cli.store
 local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local fetching = require "theaterref.cli.fetching"
 local output = require "theaterref.cli.output"
-local theaterref = require "theaterref"
+local settings = require "theaterref.cli.settings"
 
-local array, to_json, with_bar = output.array, output.to_json, output.with_bar
+local array, with_bar = output.array, output.with_bar
 
--- Each gives the text to print, or nil and an error; or both.
-local M = {}
+-- Each gives what it did or found, or nil and an error; or both.
+local run, show = {}, {}
 
-function M.put(store, args)
+local function no_label(name) return errors.new("not_found", "Label not found: " .. name) end
+
+function run.put(store, args)
   local blob, err = core.read_file(args.file == "-" and "/dev/stdin" or args.file)
   if not blob then return nil, err end
-  local hash
+  local hash, ok
   hash, err = store:put(blob)
   if hash and args.label then
-    local ok
     ok, err = store:label(args.label, hash)
     if not ok then return nil, err end
   end
-  return hash, err
+  return hash and { hash = hash, bytes = #blob, label = args.label }, err
 end
 
-function M.get(store, args)
-  local blob, err
-  if args.name:match("^%x+$") and (#args.name == 40 or #args.name == 64) then
-    blob, err = store:get(args.name)
-  else
-    blob, err = store:get_content_by_label(args.name)
-    if not blob and not err then err = "Label not found: " .. args.name end
+function show.put(data) return data.hash end
+
+function run.get(store, args)
+  local hash, err, blob = args.name
+  if not (hash:match("^%x+$") and (#hash == 40 or #hash == 64)) then
+    hash, err = store:get_by_label(args.name)
+    if not hash then return nil, err or no_label(args.name) end
   end
+  blob, err = store:get(hash)
   if not blob then return nil, err end
-  if not args.output then
-    io.stdout:write(tostring(blob))
-    return ""
+  if args.output then
+    local ok, why = blob:write(args.output)
+    if not ok then return nil, why end
   end
-  local ok, why = blob:write(args.output)
-  return ok and "", why
+  return { hash = hash, bytes = #blob, output = args.output, blob = blob }
 end
 
-function M.label(store, args)
+show.get = fetching.show_content
+
+function run.label(store, args)
   local expect = args.expect
   if expect == "none" then expect = false end
   local ok, err = store:label(args.name, args.hash, { expect = expect })
   if ok == false then
-    return nil, ("label %s is not at %s but at %s"):format(args.name, args.expect, store:get_by_label(args.name) or "none")
+    err = ("label %s is not at %s but at %s"):format(args.name, args.expect, store:get_by_label(args.name) or "none")
   end
-  return ok and "", err
+  return ok and { label = args.name, hash = args.hash }, err
 end
 
-function M.unlabel(store, args)
+function run.unlabel(store, args)
   local removed, err = store:remove_label(args.name)
-  if removed == false then err = "Label not found: " .. args.name end
-  return removed and "", err
+  if removed == false then err = no_label(args.name) end
+  return removed and { removed = args.name }, err
 end
 
-function M.labels(store, args)
+function run.labels(store)
   local labels, err = store:list_labels()
   if not labels then return nil, err end
-  local lines, object = {}, {}
-  for i, label in ipairs(labels) do
-    local hash = store:get_by_label(label) or "-"
-    lines[i], object[label] = hash .. "  " .. label, hash
-  end
-  return args.json and to_json(object) or table.concat(lines, "\n")
+  local hashes = {}
+  for _, label in ipairs(labels) do hashes[label] = store:get_by_label(label) or core.json_null end
+  return hashes
 end
 
-function M.ls(store, args)
-  local hashes, err = store:list_all_content()
-  if not hashes then return nil, err end
-  return args.json and to_json(array(hashes)) or table.concat(hashes, "\n")
-end
-
-function M.usage(store, args)
-  local usage, err = store:usage()
-  if not usage then return nil, err end
-  if args.json then
-    array(usage.labels)
-    return to_json(usage)
-  end
+function show.labels(data)
   local lines = {}
-  for _, use in ipairs(usage.labels) do
-    lines[#lines + 1] = ("%12s bytes  %s"):format(use.bytes or "missing", use.label)
-  end
-  lines[#lines + 1] = ("%12d bytes  without a label"):format(usage.unlabelled)
-  lines[#lines + 1] = ("%12d bytes  in all"):format(usage.bytes)
+  for label, hash in pairs(data) do lines[#lines + 1] = { label, hash == core.json_null and "-" or hash } end
+  table.sort(lines, function(a, b) return a[1] < b[1] end)
+  for i, line in ipairs(lines) do lines[i] = line[2] .. "  " .. line[1] end
   return table.concat(lines, "\n")
 end
 
+function run.ls(store)
+  local hashes, err = store:list_all_content()
+  return hashes and array(hashes), err
+end
+
+function show.ls(data) return table.concat(data, "\n") end
+
+function run.usage(store)
+  local usage, err = store:usage()
+  if usage then array(usage.labels) end
+  return usage, err
+end
+
+function show.usage(data)
+  local lines = {}
+  for _, use in ipairs(data.labels) do lines[#lines + 1] = ("%12s bytes  %s"):format(use.bytes or "missing", use.label) end
+  lines[#lines + 1] = ("%12d bytes  without a label"):format(data.unlabelled)
+  lines[#lines + 1] = ("%12d bytes  in all"):format(data.bytes)
+  return table.concat(lines, "\n")
+end
+
+-- A report's lists, a line for each item.
 local function report_lines(report, names)
   local lines = {}
   for _, name in ipairs(names) do
@@ -96,85 +106,84 @@ local function report_lines(report, names)
   return lines
 end
 
-function M.verify(store, args)
+local found_by_verify = { "corrupt", "missing", "dangling", "set_aside", "leftovers" }
+
+function run.verify(store)
   local report, err = with_bar("checking", function(progress) return store:verify { progress = progress } end)
   if not report then return nil, err end
-  local trouble = #report.corrupt + #report.dangling > 0 and "the store is damaged" or nil
-  local names = { "corrupt", "missing", "dangling", "set_aside", "leftovers" }
-  for _, name in ipairs(names) do array(report[name]) end
-  if args.json then return to_json(report), trouble end
-  local lines = report_lines(report, names)
-  table.insert(lines, 1, report.checked .. " sound")
-  return table.concat(lines, "\n"), trouble
+  for _, name in ipairs(found_by_verify) do array(report[name]) end
+  return report, #report.corrupt + #report.dangling > 0 and errors.new("corrupt", "the store is damaged") or nil
 end
 
-function M.gc(store, args)
+function show.verify(data)
+  local lines = report_lines(data, found_by_verify)
+  table.insert(lines, 1, data.checked .. " sound")
+  return table.concat(lines, "\n")
+end
+
+local found_by_gc = { "deleted", "leftovers" }
+
+function run.gc(store, args)
   local report, err = with_bar("collecting", function(progress)
     return store:gc { grace = args.grace, dry_run = args.dry_run, progress = progress }
   end)
   if not report then return nil, err end
-  local names = { "deleted", "leftovers" }
-  for _, name in ipairs(names) do array(report[name]) end
-  return args.json and to_json(report) or table.concat(report_lines(report, names), "\n")
+  for _, name in ipairs(found_by_gc) do array(report[name]) end
+  return report
 end
 
-function M.export(store, args)
+function show.gc(data) return table.concat(report_lines(data, found_by_gc), "\n") end
+
+function run.export(store, args)
   local file = args.file == "-" and io.stdout or args.file
   local ok, err = with_bar("exporting", function(progress) return store:export(file, { progress = progress }) end)
-  return ok and "", err
+  -- What went to standard output is all that is to be there.
+  return ok and args.file ~= "-" and { file = args.file } or nil, err
 end
 
-M["import"] = function(store, args)
+run["import"] = function(store, args)
   local file = args.file == "-" and io.stdin or args.file
   local count, err = with_bar("importing", function(progress) return store:import(file, { progress = progress }) end)
-  return count and count .. " imported", err
+  return count and { imported = count }, err
 end
 
-local function run(args)
-  local store, err = theaterref.content_store(args.id, { home = args.home })
-  local text
-  if store then text, err = M[args.store_command](store, args) end
-  return output.finish(text, err)
+show["import"] = function(data) return data.imported .. " imported" end
+
+-- ------------------------------------------------------------- command line
+
+-- A command on the store that its first argument names.
+local function command(name, does, examples, arguments, options)
+  table.insert(arguments, 1, { "id", "The store's id." })
+  return { name = name, does = does, examples = examples, arguments = arguments, options = options, home = true,
+    run = function(args)
+      local store, err = settings.store(args, args.id)
+      if not store then return nil, err end
+      return run[name](store, args)
+    end, show = show[name] }
 end
 
---- Adds the commands to a parser; returns what runs them.
-function M.add(parser, common)
-  local store = parser:command("store", "Work on a content store.",
-    "Example: theaterref store put demo actor.wasm --label actors/worker")
-  store:require_command(true)
-  store:command_target("store_command")
-  local function sub(name, description, epilog)
-    local command = common(store:command(name, description, epilog))
-    command:argument("id"):description("The store's id.")
-    return command
-  end
-  local function listing(name, description)
-    local command = sub(name, description)
-    command:flag("--json", "Print JSON.")
-    return command
-  end
-  local put = sub("put", "Store a file; print its hash.")
-  put:argument("file"):description("A path, or - for standard input.")
-  put:option("--label", "Label it as well.")
-  local get = sub("get", "Print content.")
-  get:argument("name"):description("A hash or a label.")
-  get:option("-o --output", "Write to this file instead."):argname("FILE")
-  local label = sub("label", "Point a label at content.")
-  label:argument("name")
-  label:argument("hash")
-  label:option("--expect", "Only if it points at this hash; 'none': only if there is no such label."):argname("HASH")
-  sub("unlabel", "Remove a label; its content stays until gc."):argument("name")
-  listing("labels", "List labels with their hashes.")
-  listing("ls", "List the hashes of all content.")
-  listing("usage", "Show how many bytes each label holds.")
-  listing("verify", "Check all content and labels.")
-  local gc = listing("gc", "Delete content without a label, and what crashed writers left.")
-  gc:option("--grace", "Spare what was put or labelled within so many seconds; default 3600."):argname("SECONDS")
-    :convert(tonumber)
-  gc:flag("-n --dry-run", "Only show what would be deleted.")
-  sub("export", "Write everything to a tar file."):argument("file"):description("A path, or - for standard output.")
-  sub("import", "Add what an export holds."):argument("file"):description("A path, or - for standard input.")
-  return run
-end
-
-return M
+return {
+  { name = "store", does = "Work on a content store.", commands = {
+    command("put", "Store a file; print its hash.", { "theaterref store put demo actor.wasm --label actors/worker" },
+      { { "file", "A path, or - for standard input." } }, { { "--label", "NAME", "Label it as well." } }),
+    command("get", "Print content.", { "theaterref store get demo actors/worker -o worker.wasm" },
+      { { "name", "A hash or a label." } }, { { "-o --output", "FILE", "Write to this file instead." } }),
+    command("label", "Point a label at content.",
+      { "theaterref store label demo actors/stable $(theaterref store put demo actor.wasm) --expect none" },
+      { { "name", "Of the label." }, { "hash", "Of the content." } },
+      { { "--expect", "HASH", "Only if it points at this hash; 'none': only if there is no such label." } }),
+    command("unlabel", "Remove a label; its content stays until gc.", { "theaterref store unlabel demo actors/worker" },
+      { { "name", "Of the label." } }),
+    command("labels", "List labels with their hashes.", { "theaterref store labels demo" }, {}),
+    command("ls", "List the hashes of all content.", { "theaterref store ls demo" }, {}),
+    command("usage", "Show how many bytes each label holds.", { "theaterref store usage demo" }, {}),
+    command("verify", "Check all content and labels.", { "theaterref store verify demo" }, {}),
+    command("gc", "Delete content without a label, and what crashed writers left.", { "theaterref store gc demo --dry-run" }, {},
+      { { "--grace", "SECONDS", "Spare what was put or labelled within so many seconds; default 3600.", convert = tonumber },
+        { "-n --dry-run", nil, "Only show what would be deleted." } }),
+    command("export", "Write everything to a tar file.", { "theaterref store export demo demo.tar" },
+      { { "file", "A path, or - for standard output." } }),
+    command("import", "Add what an export holds.", { "theaterref store import copy demo.tar" },
+      { { "file", "A path, or - for standard input." } }),
+  } },
+}

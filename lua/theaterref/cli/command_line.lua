@@ -1,0 +1,109 @@
+--- From tables that describe commands to a parser of command lines. A command is
+--
+--     { name =, does =, examples = { line, … }, run =, show =,
+--       arguments = { { name, what, many = true }, … },
+--       options = { { "-o --output", "FILE" or nil (a flag), what, default =, convert = }, … },
+--       home = true (works on Theater home), fetches = true (and resolves references) }
+--
+-- or `{ name =, does =, commands = { … } }`. `run(args)` gives data, or nil and an
+-- error, or both; `show(data, args)` is that for people: a string, a blob, or nil.
+-- @module theaterref.cli.command_line
+local argparse = require "argparse"
+local output = require "theaterref.cli.output"
+
+local M = {}
+
+--- The options of every command.
+M.common = {
+  { "--json", nil, "Print JSON; a failure too, on standard error." },
+  { "--config", "FILE", "The configuration; '' for none. Default: $THEATERREF_CONFIG, else theaterref/theaterref.conf.lua in "
+    .. "~/.config or /etc." },
+  { "-q --quiet", nil, "No progress bars and no warnings.", action = output.be_quiet },
+  { "-v --verbose", nil, "Say what happens on standard error; twice: everything.", count = "0-2" },
+}
+
+--- Of those that work on Theater home.
+M.for_home = { { "--home", "DIR", "Theater home; default $THEATER_HOME, else ~/.theater." } }
+
+--- Of those that resolve references.
+M.for_fetches = {
+  { "--policy", "FILE", "A policy script." },
+  { "--trusted", nil, "Run the policy script without a sandbox." },
+  { "--locked", "LOCKFILE", "Refuse what is not in this lockfile, or not as it says." },
+  { "--offline", "STORE", "Take what is locked from this store; fetch nothing." },
+  { "--ca-file", "FILE", "PEM file of the certificate authorities to trust." },
+  { "--timeout", "SECONDS", "For each fetch; default 30.", convert = tonumber },
+}
+
+--- All options of a command, its own first.
+-- @tparam table command
+-- @treturn table
+function M.options_of(command)
+  local all = {}
+  local sets = { command.options or {}, command.fetches and M.for_fetches or {},
+    (command.fetches or command.home) and M.for_home or {}, M.common }
+  for _, set in ipairs(sets) do
+    for _, option in ipairs(set) do all[#all + 1] = option end
+  end
+  return all
+end
+
+local function add_option(parser, option)
+  local names, value, what = table.unpack(option, 1, 3)
+  local added
+  if not value then
+    added = parser:flag(names, what)
+    if option.count then added:count(option.count):target "verbose" end
+  else
+    added = parser:option(names, what):argname(value)
+    if option.default then added:default(option.default) end
+    if option.convert then added:convert(option.convert) end
+  end
+  if option.action then added:action(option.action) end
+end
+
+-- Adds commands to a parser; 'found' gets each that can be run by its words.
+local function add_commands(parser, list, words, found)
+  for _, command in ipairs(list) do
+    local own = words == "" and command.name or words .. " " .. command.name
+    local added = parser:command(command.name, command.does)
+    if command.commands then
+      added:require_command(true)
+      add_commands(added, command.commands, own, found)
+    else
+      found[own] = command
+      added:epilog((#command.examples == 1 and "Example:\n  " or "Examples:\n  ") .. table.concat(command.examples, "\n  "))
+      for _, argument in ipairs(command.arguments or {}) do
+        local target = added:argument(argument[1], argument[2])
+        if argument.many then target:args "+" end
+      end
+      for _, option in ipairs(M.options_of(command)) do add_option(added, option) end
+      added:action(function(args) args.words = own end)
+    end
+  end
+end
+
+--- A parser for commands.
+-- @tparam table list of commands
+-- @tparam string version what `--version` prints
+-- @treturn table argparse's parser; it sets `words` of what it parses
+-- @treturn table the commands that can be run, by their words, such as "store put"
+function M.parser(list, version)
+  local parser = argparse("theaterref", "Turns references into bytes, and manifests into spawn plans.",
+    "A reference is a path, store://<id>/<label>, store://<id>/hash/<hash>, http://… or https://…\n\n"
+    .. "Exit status: 0 when all went well, 1 when something failed (it is on standard error),\n"
+    .. "2 when the command line was wrong.")
+  parser:help_max_width(100):help_description_margin(30):usage_max_width(100)
+  local found = {}
+  parser:require_command(true)
+  add_commands(parser, list, "", found)
+  parser:add_help_command()
+  parser:add_complete_command()
+  parser:flag("--version", "Show the version and exit."):action(function()
+    print(version)
+    os.exit(0, true)
+  end)
+  return parser, found
+end
+
+return M

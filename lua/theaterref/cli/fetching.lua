@@ -1,0 +1,112 @@
+--- `theaterref resolve`, `plan` and `render`.
+-- @module theaterref.cli.fetching
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local manifests = require "theaterref.manifest"
+local output = require "theaterref.cli.output"
+local settings = require "theaterref.cli.settings"
+local theaterref = require "theaterref"
+
+local state_option = { "--state", "JSON|@FILE", "Initial state that overrides the manifest's." }
+
+-- ----------------------------------------------------------------- resolve
+
+local function resolve(args)
+  local resolver, err = settings.resolver(args)
+  local future, blob
+  if resolver then future, err = resolver:start(args.reference) end
+  if future then blob, err = output.wait(future) end
+  if not blob then return nil, err end
+  if args.output then
+    local ok, why = blob:write(args.output)
+    if not ok then return nil, why end
+  end
+  return { reference = errors.redact(args.reference), target = errors.redact(future.target), bytes = #blob,
+    sha256 = blob:digest(), output = args.output, blob = blob }
+end
+
+-- Content for people: as it is, unless it went to a file.
+local function show_content(data) return not data.output and data.blob or nil end
+
+-- -------------------------------------------------------------------- plan
+
+local function milliseconds(seconds) return ("%9.3f ms"):format(seconds * 1000) end
+
+local function plan(args)
+  local state, err = settings.state(args)
+  if err then return nil, err end
+  local resolver, made
+  resolver, err = settings.resolver(args)
+  if resolver then made, err = resolver:plan(args.manifest, { initial_state = state }) end
+  if not made then return nil, err end
+  made.initial_state, made.state_without_secrets = made.state_without_secrets, nil -- this is shown
+  made.package_reference = errors.redact(made.package_reference)
+  made.package_bytes, made.package_sha256 = #made.package, made.package:digest()
+  return made
+end
+
+-- Each phase's bar stands where it ran, as in a browser's network view.
+local function waterfall(phases)
+  local lines, whole, before, width = {}, 0, 0, 40
+  for _, phase in ipairs(phases) do whole = whole + phase.seconds end
+  for _, phase in ipairs(phases) do
+    local from = math.min(width, math.floor(width * before / whole))
+    local long = math.min(width + 1 - from, math.max(1, math.floor(width * phase.seconds / whole + 0.5)))
+    lines[#lines + 1] = ("  %-13s |%s%s%s| %s  %9d bytes"):format(phase.name, (" "):rep(from),
+      output.coloured("cyan", ("="):rep(long)), (" "):rep(width + 1 - from - long), milliseconds(phase.seconds), phase.bytes)
+    before = before + phase.seconds
+  end
+  lines[#lines + 1] = ("  %-13s  %-41s  %s"):format("in all", "", milliseconds(whole))
+  return lines
+end
+
+local function show_plan(data, args)
+  local lines = {
+    "name           " .. output.coloured("bold", data.name),
+    "package        " .. data.package_reference,
+    ("               %d bytes, sha256 %s"):format(data.package_bytes, data.package_sha256),
+    "cache          " .. (data.used_cache and (data.cache_hit and "hit" or "used") or "not used"),
+    "initial state  " .. (data.initial_state or "none"),
+    "phases" }
+  if args.timings then return table.concat(lines, "\n") .. "\n" .. table.concat(waterfall(data.phases), "\n") end
+  for _, phase in ipairs(data.phases) do
+    lines[#lines + 1] = ("  %-13s %s  %9d bytes"):format(phase.name, milliseconds(phase.seconds), phase.bytes)
+  end
+  return table.concat(lines, "\n")
+end
+
+-- ------------------------------------------------------------------ render
+
+local function render(args)
+  local override, err = settings.state(args)
+  if err then return nil, err end
+  local resolver, blob, state, text
+  resolver, err = settings.resolver(args)
+  if resolver then blob, err = resolver:resolve(args.manifest) end
+  if not blob then return nil, err end
+  local format = manifests.format_of(tostring(blob), args.manifest)
+  state, err = theaterref.merge_initial_states(manifests.initial_state(tostring(blob), format, override), override)
+  if err then return nil, err end
+  text, err = manifests.render(tostring(blob), format, state)
+  return text and { manifest = errors.redact(args.manifest), format = format, text = text }, err
+end
+
+return {
+  { name = "resolve", does = "Print what a reference means.", fetches = true,
+    examples = { "theaterref resolve actor.wasm -o copy.wasm", "theaterref resolve store://demo/greeting --json" },
+    arguments = { { "reference", "A path, store://<id>/<label>, store://<id>/hash/<hash>, http://… or https://…" } },
+    options = { { "-o --output", "FILE", "Write to this file instead." } },
+    run = resolve, show = show_content },
+  { name = "plan", does = "Show all that a spawn of a manifest's actor needs.", fetches = true,
+    examples = { [[theaterref plan manifest.toml --state '{"port":8081}']], "theaterref plan manifest.toml --timings" },
+    arguments = { { "manifest", "Its reference." } },
+    options = { state_option, { "--timings", nil, "Draw the phases as a waterfall." } },
+    run = plan, show = show_plan },
+  { name = "render", does = "Print a manifest with its variables filled in.", fetches = true,
+    examples = { "theaterref render manifest.toml --state @state.json" },
+    arguments = { { "manifest", "Its reference." } },
+    options = { state_option },
+    run = render, show = function(data) return core.blob(data.text) end },
+  state_option = state_option,
+  show_content = show_content,
+}

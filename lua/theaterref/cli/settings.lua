@@ -1,0 +1,93 @@
+--- What the command line and the configuration file say together; the command
+-- line first.
+-- @module theaterref.cli.settings
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local output = require "theaterref.cli.output"
+local theaterref = require "theaterref"
+
+local M = {}
+
+--- The configuration, read once for a command.
+-- @tparam table args
+-- @treturn table options, empty where there is no file
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.config(args)
+  if args.config == "" then return {} end -- none, whatever there is
+  if not args.settings then
+    local err
+    args.settings, err = theaterref.config(args.config)
+    if not args.settings then return nil, err end
+  end
+  return args.settings
+end
+
+-- The log: the configured one, as loud as the command line wants it.
+local function log_of(args, configured)
+  if configured == false then return false end
+  local log = { level = type(configured) == "table" and configured.level or type(configured) == "string" and configured or nil,
+    sink = output.log }
+  if args.verbose and args.verbose > 0 then log.level = args.verbose > 1 and "debug" or "info" end
+  if output.is_quiet() then log.level = "error" end
+  return log
+end
+
+--- The resolver that a command is to use.
+-- @tparam table args
+-- @tparam[opt] function event told of each event
+-- @treturn theaterref.resolver
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.resolver(args, event)
+  local config, err = M.config(args)
+  if not config then return nil, err end
+  local options = {}
+  for name, value in pairs(config) do options[name] = value end
+  if args.policy then options.policy, options.trusted = args.policy, nil end
+  for option, given in pairs { trusted = "trusted", home = "home", ca_file = "ca_file", timeout = "timeout", lock = "locked",
+    offline = "offline" } do
+    if args[given] ~= nil then options[option] = args[given] end
+  end
+  if options.offline and not options.lock then
+    return nil, errors.new("policy", "--offline takes what is locked from a store: give --locked too")
+  end
+  options.cache = options.cache or {}
+  options.log, options.event = log_of(args, options.log), event
+  return theaterref.resolver(options)
+end
+
+--- The Theater home that was asked for, if any.
+function M.home(args)
+  if args.home then return args.home end
+  local config, err = M.config(args)
+  return config and config.home, err
+end
+
+--- The content store that a command is to work on.
+-- @tparam table args `id`, or the id
+-- @tparam string id
+-- @tparam[opt] table options see `theaterref.options.store`
+-- @treturn theaterref.store
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.store(args, id, options)
+  local home, err = M.home(args)
+  if err then return nil, err end
+  local given = { home = home }
+  for name, value in pairs(options or {}) do given[name] = value end
+  return theaterref.content_store(id, given)
+end
+
+--- The initial state that was given: JSON text, or what the file behind '@' holds.
+-- @treturn ?string
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.state(args)
+  local text = args.state
+  if not text or text:sub(1, 1) ~= "@" then return text end
+  local blob, err = core.read_file(text:sub(2))
+  return blob and tostring(blob), err
+end
+
+return M

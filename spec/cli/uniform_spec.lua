@@ -1,0 +1,164 @@
+-- What every command has in common.
+local cjson = require "cjson"
+local commands = require "theaterref.cli".commands
+local command_line = require "theaterref.cli.command_line"
+local helper = require "helper"
+
+-- Calls 'visit' with each command that can be run, and its words.
+local function each(visit, list, before)
+  for _, command in ipairs(list or commands) do
+    local words = (before or "") .. command.name
+    if command.commands then each(visit, command.commands, words .. " ") else visit(command, words) end
+  end
+end
+
+describe("every command", function()
+  local folder
+
+  local function shell(command)
+    return helper.run(("cd %s && unset THEATERREF_LOG && HOME=%s THEATER_HOME=%s/home PATH=%s/bin:$PATH && export HOME THEATER_HOME PATH && %s"):format(
+      folder, folder, folder, folder, command))
+  end
+
+  before_each(function()
+    folder = helper.temporary_folder()
+    helper.run_ok("mkdir " .. folder .. "/bin")
+    helper.write(folder .. "/bin/theaterref", ("#!/bin/sh\nexec %s %s/lua/bin/theaterref \"$@\"\n"):format(helper.lua, helper.root))
+    helper.run_ok("chmod +x " .. folder .. "/bin/theaterref")
+    helper.write(folder .. "/actor.wasm", "\0asm")
+    helper.write(folder .. "/manifest.toml", 'name = "{{default n "a"}}"\npackage = "actor.wasm"\n')
+    helper.write(folder .. "/state.json", '{"n":"b"}')
+    helper.write(folder .. "/policy.lua", "return { cacheable = function() return true end }")
+    shell "theaterref store put demo state.json --label greeting"
+  end)
+
+  after_each(function() helper.remove(folder) end)
+
+  it("has examples in its help, which run", function()
+    local count = 0
+    each(function(command, words)
+      assert.is_true(#command.examples > 0, words)
+      local help = shell("theaterref " .. words .. " --help")
+      for _, example in ipairs(command.examples) do
+        assert.is_truthy(help:find(example, 1, true), words)
+        if not example:find "https://" then
+          local _, err, status = shell(example)
+          assert.equal("0 ", status .. " " .. err, example)
+          count = count + 1
+        end
+      end
+    end)
+    assert.is_true(count > 20)
+  end)
+
+  it("prints JSON when asked to, and its failure too", function()
+    for _, words in ipairs { "resolve actor.wasm", "plan manifest.toml", "render manifest.toml", "explain manifest.toml",
+      "lock manifest.toml", "policy check policy.lua", "store put demo actor.wasm --label a", "store get demo a",
+      "store labels demo", "store ls demo", "store usage demo", "store verify demo", "store gc demo",
+      "store export demo demo.tar", "store import copy demo.tar", "store unlabel demo a", "cache ls none", "cache clear none",
+      "doctor", "config" } do
+      local out, err, status = shell("theaterref " .. words .. " --json")
+      assert.same({ "", 0 }, { err, status }, words)
+      assert.is_table(cjson.decode(out), words)
+      assert.equal(1, select(2, out:gsub("\n", "")), words)
+    end
+    local out, err, status = shell "theaterref resolve missing --json"
+    assert.same({ "", 1 }, { out, status })
+    assert.same({ error = { kind = "not_found", reference = "missing",
+      message = "Failed to resolve reference: Failed to read missing: No such file or directory" } }, cjson.decode(err))
+    out, err, status = shell "theaterref explain https://127.0.0.1:1/x --timeout 1 --json"
+    assert.equal(1, status)
+    assert.equal(cjson.decode(out).error, cjson.decode(err).error.message)
+  end)
+
+  it("says with JSON what it did to which bytes", function()
+    local function json(words) return cjson.decode((shell("theaterref " .. words .. " --json"))) end
+    local sha256 = "cd5d4935a48c0672cb06407bb443bc0087aff947c6b864bac886982c73b3027f"
+    assert.same({ reference = "actor.wasm", target = "actor.wasm", bytes = 4, output = "copy", sha256 = sha256 },
+      json "resolve actor.wasm -o copy")
+    local sha1 = (shell "sha1sum actor.wasm"):match "%x+"
+    assert.same({ hash = sha1, bytes = 4, label = "x" }, json "store put demo actor.wasm --label x")
+    assert.equal(4, json("store get demo x").bytes)
+    assert.equal(sha256, json("lock manifest.toml").pins[folder .. "/actor.wasm"])
+    assert.same({ file = "policy.lua", rules = { "cacheable" } }, json "policy check policy.lua")
+    shell "theaterref store export demo demo.tar"
+    assert.same({ imported = 4 }, json "store import copy demo.tar")
+  end)
+
+  it("reads the configuration, and puts the command line before it", function()
+    helper.write(folder .. "/theaterref.conf.lua", "return { home = 'elsewhere', policy = 'closed.lua' }")
+    helper.write(folder .. "/closed.lua", "return { allow = function() return false, 'closed' end }")
+    local environment = "export THEATERREF_CONFIG=theaterref.conf.lua; "
+    local _, err, status = shell(environment .. "theaterref resolve actor.wasm")
+    assert.equal(1, status)
+    assert.matches("closed", err)
+    assert.equal("\0asm", (shell(environment .. "theaterref resolve actor.wasm --policy policy.lua")))
+    assert.equal("\0asm", (shell(environment .. "theaterref resolve actor.wasm --config ''")))
+    assert.equal("\0asm", (shell "theaterref resolve actor.wasm"))
+    assert.matches("closed", (select(2, shell "theaterref resolve actor.wasm --config theaterref.conf.lua")))
+    shell(environment .. "theaterref store put demo actor.wasm")
+    assert.is_true(helper.exists(folder .. "/elsewhere/store/demo/data/" .. (shell "sha1sum actor.wasm"):match "%x+"))
+    assert.equal(('-- theaterref.conf.lua\nhome = "%s/elsewhere"\npolicy = "%s/closed.lua"\n'):format(folder, folder),
+      (shell(environment .. "theaterref config")))
+    helper.write(folder .. "/theaterref.conf.lua", "return { hme = 'elsewhere' }")
+    for _, words in ipairs { "resolve actor.wasm", "store ls demo", "cache ls demo", "doctor", "config" } do
+      _, err, status = shell(environment .. "theaterref " .. words)
+      assert.equal("theaterref: theaterref.conf.lua: there is no resolver option 'hme' (did you mean 'home'?)\n", err)
+      assert.equal(1, status)
+    end
+  end)
+
+  it("has an example configuration that loads, with every option", function()
+    local example = shell "theaterref config --example"
+    assert.same({}, require("theaterref").config(helper.write(folder .. "/example.conf.lua", example)))
+    for _, option in ipairs { "timeout", "ca_file", "ttl", "base_path", "refuse_private" } do
+      assert.matches("%-%- +" .. option .. " = ", example)
+    end
+    assert.not_matches("helpers", example)
+  end)
+
+  it("warns on standard error, more with -v and nothing with --quiet", function()
+    helper.write(folder .. "/two.lua", "return { rewrite = function(ref) return { 'missing', ref } end }")
+    local function said(flags) return select(2, shell("theaterref resolve actor.wasm --policy two.lua " .. flags)) end
+    assert.matches("^theaterref: warn: trying actor.wasm instead: [^\n]*\n$", said "")
+    assert.matches("^theaterref: warn: trying .*\ntheaterref: debug: actor.wasm: 4 bytes\n$", said "-vv")
+    assert.equal("", said "--quiet")
+    assert.matches("theaterref: info: .*: refused as direct: no",
+      (select(2, shell "echo 'return { allow = function() return false, [[no]] end }' > no.lua; theaterref resolve x --policy no.lua -v")))
+  end)
+
+  -- With a terminal on all three descriptors.
+  local function on_terminal(command)
+    return (shell("script -qec " .. helper.quote(command) .. " typescript </dev/null"))
+  end
+
+  it("has colours on a terminal only, and none with NO_COLOR", function()
+    assert.matches("\27%[32mok", on_terminal "TERM=xterm theaterref doctor")
+    assert.matches("\27%[31mtheaterref:\27%[0m Failed", on_terminal "TERM=xterm theaterref resolve missing")
+    for _, command in ipairs { "NO_COLOR=1 theaterref doctor", "TERM=dumb theaterref doctor",
+      "TERM=xterm NO_COLOR=1 theaterref plan manifest.toml --timings" } do
+      assert.not_matches("\27", on_terminal(command))
+    end
+    assert.not_matches("\27", (shell "TERM=xterm theaterref doctor"))
+  end)
+
+  it("says so when standard output cannot be written", function()
+    local _, err, status = shell "theaterref resolve actor.wasm > /dev/full"
+    assert.equal("theaterref: Failed to write to standard output: No space left on device\n", err)
+    assert.equal(1, status)
+  end)
+
+  it("is in the man page, with its options, which groff reads without a warning", function()
+    local page = helper.write(folder .. "/theaterref.1", require("theaterref.cli.manual").page())
+    local text = helper.read(page):gsub("\\%-", "-")
+    each(function(command, words)
+      assert.is_truthy(text:find("\\fB" .. words .. "\\fR", 1, true), words)
+      for _, option in ipairs(command_line.options_of(command)) do
+        assert.is_truthy(text:find(option[1]:match "%-%-%S+", 1, true), option[1])
+      end
+    end)
+    if helper.run "command -v groff" == "" then return end
+    local _, err = helper.run("groff -man -Tutf8 -ww " .. page)
+    assert.equal("", err)
+  end)
+end)
