@@ -9,6 +9,7 @@
 #   make fuzz       libFuzzer on all that reads what comes from outside; T=60 seconds each
 #   make lint       luacheck, and the C with every warning by gcc and clang
 #   make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away
+#   make deb        a Debian package, in build/
 #   make env        shell lines that make the build tree usable: eval "$(make -s env)"
 #
 # SAN=address,undefined or SAN=thread builds and tests with sanitizers, in a
@@ -22,8 +23,9 @@ LUA_VERSION := 5.4
 LUA_PKG  := lua5.4
 
 PREFIX   ?= /usr/local
+LIB_FOLDER ?= $(PREFIX)/lib
 LUA_FOLDER := $(PREFIX)/share/lua/$(LUA_VERSION)
-LUA_CFOLDER := $(PREFIX)/lib/lua/$(LUA_VERSION)
+LUA_CFOLDER := $(LIB_FOLDER)/lua/$(LUA_VERSION)
 VERSION  := $(shell sed -n 's/^\#define TR_VERSION "\(.*\)"/\1/p' csrc/theaterref.h)
 
 # V=1 shows the commands.
@@ -45,16 +47,17 @@ BINDING  := $(wildcard csrc/binding/*.c)
 HOST     := $(wildcard csrc/host/*.c)
 OBJECTS  := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(CORE) $(BINDING))
 MODULE   := $(BUILD)/lib/theaterref/core.so
-LIBRARY  := $(BUILD)/lib/libtheaterref.so
+SONAME   := libtheaterref.so.$(firstword $(subst ., ,$(VERSION)))
+LIBRARY  := $(BUILD)/lib/$(SONAME)
 ARCHIVE  := $(BUILD)/lib/libtheaterref.a
 HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
 SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so
 
-.PHONY: all demo test bench lint env install uninstall module install-rock FORCE clean help deps-build deps-demo deps-test deps-bench deps-lint deps-doc deps-coverage deps-fuzz doc coverage fuzz
+.PHONY: all demo test bench lint env install uninstall deb deps-deb module install-rock FORCE clean help deps-build deps-demo deps-test deps-bench deps-lint deps-doc deps-coverage deps-fuzz doc coverage fuzz
 all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -15
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -16
 
 $(BUILD)/obj/%.o: csrc/%.c
 	@mkdir -p $(@D)
@@ -77,7 +80,8 @@ $(HOST_OBJECTS): $(BUILD)/prefix
 $(LIBRARY): $(OBJECTS) $(HOST_OBJECTS)
 	@mkdir -p $(@D)
 	@echo "  ld  $@"
-	$(Q)$(CC) -shared -Wl,-soname,libtheaterref.so.0 $(CFLAGS) $(SANFLAGS) $(LDFLAGS) $^ $(LDLIBS) -l$(LUA_PKG) -o $@
+	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) $(CFLAGS) $(SANFLAGS) $(LDFLAGS) $^ $(LDLIBS) -l$(LUA_PKG) -o $@
+	@ln -sf $(SONAME) $(@D)/libtheaterref.so
 
 $(ARCHIVE): $(OBJECTS) $(HOST_OBJECTS)
 	@mkdir -p $(@D)
@@ -102,12 +106,13 @@ $(BUILD)/spec/lua: spec/support/lua.c
 DEPS_BUILD := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev \
               libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates
 DEPS_DEMO  := $(DEPS_BUILD) nginx-light openssl wabt
-DEPS_TEST  := $(DEPS_DEMO) lua-busted lua-luv lua-cqueues strace luarocks
+DEPS_TEST  := $(DEPS_DEMO) lua-busted lua-luv lua-cqueues strace luarocks dpkg-dev groff-base
 DEPS_BENCH := $(DEPS_DEMO) nghttp2-client
 DEPS_DOC   := lua-ldoc
 DEPS_COVERAGE := $(DEPS_TEST) lcov
 DEPS_FUZZ  := $(DEPS_BUILD) clang libclang-rt-14-dev
 DEPS_LINT  := $(DEPS_BUILD) lua-check clang
+DEPS_DEB   := $(DEPS_BUILD) dpkg-dev
 
 # Installs the packages of a list that are missing, and says so.
 define install_missing
@@ -134,6 +139,8 @@ deps-coverage:
 	$(call install_missing,$(DEPS_COVERAGE))
 deps-fuzz:
 	$(call install_missing,$(DEPS_FUZZ))
+deps-deb:
+	$(call install_missing,$(DEPS_DEB))
 deps-lint:
 	$(call install_missing,$(DEPS_LINT))
 
@@ -210,24 +217,49 @@ build/fuzz/%: spec/fuzz/fuzz.c $(CORE) $(BINDING)
 # ---------------------------------------------------------------- installing
 
 # With DESTDIR the files go below that folder, for packagers.
-INSTALL_TO = $(DESTDIR)$(PREFIX)
+TO := $(DESTDIR)$(PREFIX)
+TO_LIB := $(DESTDIR)$(LIB_FOLDER)
 LUA_FILES := $(shell cd lua && find theaterref -name '*.lua')
+
+# The command, with the folders of its prefix in front of Lua's own paths.
+define LAUNCHER
+#!/usr/bin/env $(LUA)
+package.path = "$(LUA_FOLDER)/?.lua;$(LUA_FOLDER)/?/init.lua;" .. package.path
+package.cpath = "$(LUA_CFOLDER)/?.so;" .. package.cpath
+os.exit(require("theaterref.cli").main(arg), true)
+endef
+
+define PKG_CONFIG_FILE
+prefix=$(PREFIX)
+libdir=$(LIB_FOLDER)
+
+Name: theaterref
+Description: References to bytes, and manifests to spawn plans
+Version: $(VERSION)
+Requires.private: $(LUA_PKG)
+Libs: -L$${libdir} -ltheaterref
+Libs.private: -lmbedcrypto -ldl -lm -pthread
+Cflags: -I$${prefix}/include
+endef
+export LAUNCHER PKG_CONFIG_FILE
+
+COMPLETIONS := bash-completion/completions/theaterref zsh/vendor-completions/_theaterref fish/vendor_completions.d/theaterref.fish
 
 install: all
 	@for f in $(LUA_FILES); do install -D -m 644 lua/$$f $(DESTDIR)$(LUA_FOLDER)/$$f || exit 1; done
 	@install -D -m 755 $(MODULE) $(DESTDIR)$(LUA_CFOLDER)/theaterref/core.so
-	@install -D -m 755 lua/bin/theaterref $(INSTALL_TO)/bin/theaterref
-	@install -D -m 644 csrc/theaterref.h $(INSTALL_TO)/include/theaterref.h
-	@install -D -m 755 $(LIBRARY) $(INSTALL_TO)/lib/libtheaterref.so.0
-	@ln -sf libtheaterref.so.0 $(INSTALL_TO)/lib/libtheaterref.so
-	@install -D -m 644 $(ARCHIVE) $(INSTALL_TO)/lib/libtheaterref.a
-	@mkdir -p $(INSTALL_TO)/lib/pkgconfig
-	@printf '%s\n' 'prefix=$(PREFIX)' '' 'Name: theaterref' \
-	  'Description: References to bytes, and manifests to spawn plans' 'Version: $(VERSION)' \
-	  'Requires.private: $(LUA_PKG)' 'Libs: -L$${prefix}/lib -ltheaterref' \
-	  'Libs.private: -lmbedcrypto -ldl -lm -pthread' 'Cflags: -I$${prefix}/include' \
-	  > $(INSTALL_TO)/lib/pkgconfig/theaterref.pc
-	@echo "Installed theaterref $(VERSION) in $(INSTALL_TO)"
+	@install -D -m 644 csrc/theaterref.h $(TO)/include/theaterref.h
+	@install -D -m 755 $(LIBRARY) $(TO_LIB)/$(SONAME)
+	@ln -sf $(SONAME) $(TO_LIB)/libtheaterref.so
+	@install -D -m 644 $(ARCHIVE) $(TO_LIB)/libtheaterref.a
+	@mkdir -p $(TO)/bin $(TO_LIB)/pkgconfig $(TO)/share/man/man1 $(addprefix $(TO)/share/,$(dir $(COMPLETIONS)))
+	@printf '%s\n' "$$LAUNCHER" > $(TO)/bin/theaterref && chmod 755 $(TO)/bin/theaterref
+	@printf '%s\n' "$$PKG_CONFIG_FILE" > $(TO_LIB)/pkgconfig/theaterref.pc
+	@$(LUA_ENV) $(LUA) -e 'io.write(require("theaterref.cli.manual").page())' > $(TO)/share/man/man1/theaterref.1
+	@set -- $(COMPLETIONS); for shell in bash zsh fish; do \
+	  $(LUA_ENV) $(LUA) lua/bin/theaterref completion $$shell > $(TO)/share/$$1 || exit 1; shift; done
+	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true # where it may
+	@echo "Installed theaterref $(VERSION) in $(TO)"
 
 # What the rockspec builds and installs: the module and the command.
 module: $(MODULE)
@@ -238,8 +270,16 @@ install-rock: module
 
 uninstall:
 	rm -rf $(DESTDIR)$(LUA_FOLDER)/theaterref $(DESTDIR)$(LUA_CFOLDER)/theaterref
-	rm -f $(INSTALL_TO)/bin/theaterref $(INSTALL_TO)/include/theaterref.h $(INSTALL_TO)/lib/libtheaterref.* \
-	  $(INSTALL_TO)/lib/pkgconfig/theaterref.pc
+	rm -f $(TO)/bin/theaterref $(TO)/include/theaterref.h $(TO)/share/man/man1/theaterref.1 \
+	  $(TO_LIB)/libtheaterref.so* $(TO_LIB)/libtheaterref.a $(TO_LIB)/pkgconfig/theaterref.pc \
+	  $(addprefix $(TO)/share/,$(COMPLETIONS))
+
+DEB_ROOT := build/deb
+deb: deps-deb
+	@rm -rf $(DEB_ROOT)
+	@$(MAKE) -s --no-print-directory install PREFIX=/usr LIB_FOLDER=/usr/lib/$$(dpkg-architecture -qDEB_HOST_MULTIARCH) \
+	  DESTDIR=$(CURDIR)/$(DEB_ROOT) >/dev/null
+	@rockspec/deb.sh $(DEB_ROOT) $(VERSION) build/theaterref_$(VERSION)-1_$$(dpkg --print-architecture).deb
 
 clean:
 	rm -rf build

@@ -441,20 +441,38 @@ TR_API tr_blob *tr_merge_states(tr_blob *config_state, tr_blob *override_state,
 */
 typedef struct tr_host tr_host;
 
-/* Start from zero: { 0 }. Strings may be NULL and are copied. */
+/*
+** Gets each line of a host's log, on the thread that plans, while it plans: do
+** not call the same host from it. 'level' is "debug", "info", "warn" or "error".
+** The strings are only good for the call; the line has no newline, no secret
+** and no control character in it.
+*/
+typedef void (*tr_log_sink)(void *context, const char *level,
+                            const char *line);
+
+/* Start from zero: { 0 }. Strings may be NULL and are copied. What is set here
+** goes before what the configuration says. */
 typedef struct tr_host_options {
+  const char *config;  /* path of a configuration file; "": the one that is in
+                          the usual places, if any; NULL: none */
   const char *policy;  /* path of a policy script; NULL: the default rules */
-  bool trusted;        /* run the script without a sandbox */
+  bool trusted;        /* run that script without a sandbox */
   const char *home;    /* Theater home; NULL: $THEATER_HOME, or ~/.theater */
   const char *cache;   /* name of the process's cache to use; NULL: none */
   const char *lock;    /* path of a lockfile that all must be in; NULL: none */
   const char *offline; /* id of the store that what is locked is taken from */
   const char *ca_file; /* PEM file of authorities to trust; NULL: the system's */
+  double timeout;      /* seconds for each fetch; 0: 30 */
+  const char *log;     /* "debug", "info", "warn", "error" or "off"; NULL:
+                          $THEATERREF_LOG, else "warn" */
+  tr_log_sink log_sink; /* NULL: standard error */
+  void *log_context;    /* what the sink is called with */
   const char *lua_folder; /* where theaterref/init.lua lies; NULL: where it was
                              installed */
 } tr_host_options;
 
-/* NULL with the error, of kind TR_POLICY when the policy is at fault. */
+/* NULL options are all zero. NULL with the error: of kind TR_POLICY when the
+** policy or an option is at fault, TR_SYNTAX when the configuration is. */
 TR_API tr_host *tr_host_new(const tr_host_options *options, tr_error *error);
 /* No thread may be planning with it. Plans outlive it. */
 TR_API void tr_host_free(tr_host *host);
@@ -476,7 +494,15 @@ typedef struct tr_plan {
 */
 TR_API tr_plan *tr_host_plan(tr_host *host, const char *manifest,
                              const char *state, tr_error *error);
+/* Frees a plan and gives its blobs back; NULL is fine. */
 TR_API void tr_plan_free(tr_plan *plan);
+
+/*
+** The bytes that a reference means, under the host's policy and through its
+** cache, if it has one. Blocks until they are here. NULL with the error.
+*/
+TR_API tr_blob *tr_host_resolve(tr_host *host, const char *reference,
+                                tr_error *error);
 
 /* ------------------------------------------------------------------ Lua */
 
@@ -486,7 +512,8 @@ struct lua_State;
 TR_API int luaopen_theaterref_core(struct lua_State *L);
 
 /* Opens the whole module, for a host with a Lua state of its own: what require
-** "theaterref" returns. Its Lua files must be on package.path. */
+** "theaterref" returns, and from now on gives in that state. Its Lua files are
+** found on package.path, or where they were installed. May raise. */
 TR_API int luaopen_theaterref(struct lua_State *L);
 
 /* The blob at a stack index, not retained, or NULL when it is none. */

@@ -19,22 +19,13 @@
 struct tr_host {
   pthread_mutex_t lock; /* who plans has the state for himself */
   lua_State *L;         /* its stack holds the resolver, at 1 */
+  tr_log_sink sink;
+  void *context;
 };
 
 /* ---------------------------------------------------------------- the state */
 
-int luaopen_theaterref(lua_State *L) {
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-  lua_pushcfunction(L, luaopen_theaterref_core);
-  lua_setfield(L, -2, "theaterref.core");
-  lua_pop(L, 1);
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "theaterref");
-  lua_call(L, 1, 1);
-  return 1;
-}
-
-/* Puts the folder of our Lua files in front of package.path. */
+/* Puts a folder of Lua files in front of package.path. */
 static void add_folder(lua_State *L, const char *folder) {
   lua_getglobal(L, "package");
   lua_pushfstring(L, "%s/?.lua;%s/?/init.lua;", folder, folder);
@@ -44,6 +35,32 @@ static void add_folder(lua_State *L, const char *folder) {
   lua_pop(L, 1);
 }
 
+/* Whether package.path leads to our Lua files. */
+static bool finds_files(lua_State *L) {
+  bool found;
+  lua_getglobal(L, "package");
+  lua_getfield(L, -1, "searchpath");
+  lua_pushliteral(L, "theaterref");
+  lua_getfield(L, -3, "path");
+  lua_call(L, 2, 1);
+  found = !lua_isnil(L, -1);
+  lua_pop(L, 2);
+  return found;
+}
+
+int luaopen_theaterref(lua_State *L) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_pushcfunction(L, luaopen_theaterref_core);
+  lua_setfield(L, -2, "theaterref.core");
+  lua_pop(L, 1);
+  if (!finds_files(L))
+    add_folder(L, TR_LUA_FOLDER);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "theaterref");
+  lua_call(L, 1, 1);
+  return 1;
+}
+
 static void set_string(lua_State *L, const char *name, const char *value) {
   if (value == NULL)
     return;
@@ -51,36 +68,73 @@ static void set_string(lua_State *L, const char *name, const char *value) {
   lua_setfield(L, -2, name);
 }
 
-/* Pushes the cache of that name. */
-static void push_cache(lua_State *L, const char *name) {
-  lua_getfield(L, 2, "resource_cache");
+/* sink(level, line, event), of the host in its upvalue */
+static int pass_on(lua_State *L) {
+  const tr_host *host = lua_touserdata(L, lua_upvalueindex(1));
+  host->sink(host->context, luaL_checkstring(L, 1), luaL_checkstring(L, 2));
+  return 0;
+}
+
+/* Sets the option 'log' of the options on top. A NULL level is that of the
+** configuration, if any. */
+static void set_log(lua_State *L, tr_host *host, const char *level) {
   lua_newtable(L);
-  set_string(L, "name", name);
+  if (level != NULL)
+    lua_pushstring(L, level);
+  else
+    lua_getfield(L, -2, "log");
+  lua_setfield(L, -2, "level");
+  if (host->sink != NULL) {
+    lua_pushlightuserdata(L, host);
+    lua_pushcclosure(L, pass_on, 1);
+    lua_setfield(L, -2, "sink");
+  }
+  lua_setfield(L, -2, "log");
+}
+
+/* Pushes what the configuration says, or an empty table. */
+static void push_options(lua_State *L, const char *config) {
+  if (config == NULL) {
+    lua_newtable(L);
+    return;
+  }
+  lua_getfield(L, 3, "config");
+  lua_pushstring(L, config[0] != '\0' ? config : NULL);
   lua_call(L, 1, 2);
   if (lua_isnil(L, -2))
-    lua_error(L); /* the cache's own error */
+    lua_error(L); /* the configuration's */
   lua_pop(L, 1);
 }
 
-/* Protected: from the options, a light userdata, makes the resolver. */
+/* Protected: (host, options), light userdata. Makes the resolver. */
 static int set_up(lua_State *L) {
-  const tr_host_options *o = lua_touserdata(L, 1);
+  tr_host *host = lua_touserdata(L, 1);
+  const tr_host_options *o = lua_touserdata(L, 2);
   luaL_openlibs(L);
-  add_folder(L, o->lua_folder != NULL ? o->lua_folder : TR_LUA_FOLDER);
-  luaopen_theaterref(L); /* 2 */
-  lua_getfield(L, 2, "resolver");
-  lua_newtable(L);
-  set_string(L, "policy", o->policy);
+  if (o->lua_folder != NULL)
+    add_folder(L, o->lua_folder);
+  luaopen_theaterref(L); /* 3 */
+  lua_getfield(L, 3, "resolver");
+  push_options(L, o->config); /* 5 */
+  if (o->policy != NULL) {
+    set_string(L, "policy", o->policy);
+    lua_pushboolean(L, o->trusted);
+    lua_setfield(L, -2, "trusted");
+  }
   set_string(L, "home", o->home);
   set_string(L, "lock", o->lock);
   set_string(L, "offline", o->offline);
   set_string(L, "ca_file", o->ca_file);
-  lua_pushboolean(L, o->trusted);
-  lua_setfield(L, -2, "trusted");
+  if (o->timeout != 0) {
+    lua_pushnumber(L, o->timeout);
+    lua_setfield(L, -2, "timeout");
+  }
   if (o->cache != NULL) {
-    push_cache(L, o->cache);
+    lua_newtable(L);
+    set_string(L, "name", o->cache);
     lua_setfield(L, -2, "cache");
   }
+  set_log(L, host, o->log);
   lua_call(L, 1, 2);
   if (lua_isnil(L, -2))
     return lua_error(L); /* the policy's */
@@ -125,9 +179,12 @@ tr_host *tr_host_new(const tr_host_options *options, tr_error *error) {
     return NULL;
   }
   pthread_mutex_init(&host->lock, NULL);
+  host->sink = copy.log_sink;
+  host->context = copy.log_context;
   lua_pushcfunction(host->L, set_up);
+  lua_pushlightuserdata(host->L, host);
   lua_pushlightuserdata(host->L, &copy);
-  if (lua_pcall(host->L, 1, 1, 0) == LUA_OK)
+  if (lua_pcall(host->L, 2, 1, 0) == LUA_OK)
     return host;
   error->status = 0;
   take_error(host->L, error);
@@ -143,13 +200,31 @@ void tr_host_free(tr_host *host) {
   free(host);
 }
 
-/* ------------------------------------------------------------------ plans */
+/* ------------------------------------------------------- plans and bytes */
 
-/* What a plan is made of, and where it goes. */
+/* What a host is asked for, and where it goes. */
 typedef struct job {
-  const char *manifest, *state;
+  const char *reference, *state;
   tr_plan *plan;
+  tr_blob *blob;
 } job;
+
+/* Calls a job's function with the state to itself. */
+static bool perform(tr_host *host, lua_CFunction work, job *j,
+                    tr_error *error) {
+  lua_State *L = host->L;
+  int status;
+  pthread_mutex_lock(&host->lock);
+  lua_pushcfunction(L, work);
+  lua_pushvalue(L, 1);
+  lua_pushlightuserdata(L, j);
+  status = lua_pcall(L, 2, 0, 0);
+  error->status = 0;
+  if (status != LUA_OK)
+    take_error(L, error);
+  pthread_mutex_unlock(&host->lock);
+  return status == LUA_OK;
+}
 
 /* A copy of the string field of the table on top; NULL if there is none. */
 static char *copy_field(lua_State *L, const char *name) {
@@ -193,7 +268,7 @@ static int make_plan(lua_State *L) {
   const job *j = lua_touserdata(L, 2);
   lua_getfield(L, 1, "plan");
   lua_pushvalue(L, 1);
-  lua_pushstring(L, j->manifest);
+  lua_pushstring(L, j->reference);
   lua_newtable(L);
   set_string(L, "initial_state", j->state);
   lua_call(L, 3, 2);
@@ -211,27 +286,36 @@ static int make_plan(lua_State *L) {
 
 tr_plan *tr_host_plan(tr_host *host, const char *manifest, const char *state,
                       tr_error *error) {
-  tr_plan *plan = calloc(1, sizeof *plan);
-  job j = {.manifest = manifest, .state = state, .plan = plan};
-  lua_State *L = host->L;
-  int status;
-  if (plan == NULL) {
+  job j = {.reference = manifest, .state = state};
+  j.plan = calloc(1, sizeof *j.plan);
+  if (j.plan == NULL) {
     tr_error_nomem(error);
     return NULL;
   }
-  pthread_mutex_lock(&host->lock);
-  lua_pushcfunction(L, make_plan);
-  lua_pushvalue(L, 1);
-  lua_pushlightuserdata(L, &j);
-  status = lua_pcall(L, 2, 0, 0);
-  error->status = 0;
-  if (status != LUA_OK)
-    take_error(L, error);
-  pthread_mutex_unlock(&host->lock);
-  if (status == LUA_OK)
-    return plan;
-  tr_plan_free(plan);
+  if (perform(host, make_plan, &j, error))
+    return j.plan;
+  tr_plan_free(j.plan);
   return NULL;
+}
+
+/* Protected: (resolver, job). */
+static int resolve(lua_State *L) {
+  job *j = lua_touserdata(L, 2);
+  lua_getfield(L, 1, "cache");
+  lua_getfield(L, 1, lua_isnil(L, -1) ? "resolve" : "resolve_cached");
+  lua_pushvalue(L, 1);
+  lua_pushstring(L, j->reference);
+  lua_call(L, 2, 2);
+  if (lua_isnil(L, -2))
+    return lua_error(L);
+  j->blob = tr_blob_retain(tr_toblob(L, -2));
+  return 0;
+}
+
+tr_blob *tr_host_resolve(tr_host *host, const char *reference,
+                         tr_error *error) {
+  job j = {.reference = reference};
+  return perform(host, resolve, &j, error) ? j.blob : NULL;
 }
 
 void tr_plan_free(tr_plan *plan) {

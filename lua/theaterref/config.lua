@@ -44,7 +44,8 @@ local function place(file, path)
   return reference.join(reference.absolute(file), path)
 end
 
-local function place_all(file, given)
+-- What a file says, as it is meant.
+local function read_out(file, given)
   for _, name in ipairs(paths) do
     if given[name] then given[name] = place(file, given[name]) end
   end
@@ -54,6 +55,8 @@ local function place_all(file, given)
       if tier[name] then tier[name] = place(file, tier[name]) end
     end
   end
+  if type(given.log) == "table" then given.log = given.log.level end
+  if given.log == false then given.log = "off" end
   return given
 end
 
@@ -73,7 +76,8 @@ end
 --- Reads a configuration; what `theaterref.config` calls.
 -- @tparam[opt] string path instead of `find()`
 -- @treturn table options for `theaterref.resolver`; empty when there is no file.
--- Paths in it are absolute: in the file they are relative to it, or begin with `~/`
+-- Paths in it are absolute: in the file they are relative to it, or begin with
+-- `~/`; `log` is a level
 -- @treturn ?string the file they came from
 -- @return[2] nil
 -- @treturn[2] table an error, when the file cannot be read, or says something that
@@ -88,7 +92,7 @@ function M.load(path)
   local given
   given, err = box:run(tostring(source), "@" .. path)
   local fault = err and err.message or fault_of(given)
-  if not fault then return place_all(path, given), path end
+  if not fault then return read_out(path, given), path end
   if fault:sub(1, #path) ~= path then fault = path .. ": " .. fault end -- Lua says where
   return nil, errors.new("syntax", fault)
 end

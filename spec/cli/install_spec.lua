@@ -34,12 +34,33 @@ describe("make install", function()
   end
 
   installed("gives a command and a module that work from any folder", function()
-    local version = elsewhere(folder, ("LUA_PATH='%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua;;' LUA_CPATH='%s/lib/lua/5.4/?.so;;' %s/bin/theaterref --version")
-      :format(prefix, prefix, prefix, prefix))
+    local version = elsewhere(folder, prefix .. "/bin/theaterref --version")
     assert.matches("^theaterref %d+%.%d+%.%d+\n$", version)
     local header = helper.read "csrc/theaterref.h"
     assert.equal(header:match 'TR_VERSION "([^"]+)"', version:match "theaterref (%S+)")
     assert.matches("Version: " .. version:match "theaterref (%S+)", helper.read(prefix .. "/lib/pkgconfig/theaterref.pc"))
+  end)
+
+  installed("gives the man page and the completions their places", function()
+    for place, expected in pairs { ["man/man1/theaterref.1"] = "^%.TH THEATERREF 1", ["zsh/vendor-completions/_theaterref"] = "^#compdef",
+      ["bash-completion/completions/theaterref"] = "complete .*theaterref", ["fish/vendor_completions.d/theaterref.fish"] = "complete %-c" } do
+      assert.matches(expected, helper.read(prefix .. "/share/" .. place))
+    end
+  end)
+
+  installed("makes a Debian package whose files work", function()
+    if helper.run "command -v dpkg-shlibdeps" == "" then return pending "dpkg-dev is not here" end
+    local root = folder .. "/unpacked"
+    local package = helper.run_ok(("cp -r %s/rockspec %s/*.md %s && make -s -C %s deb | tail -1"):format(helper.root, helper.root,
+      folder, folder)):match "[^\n]+"
+    local about = helper.run_ok(("dpkg-deb -x %s/%s %s && dpkg-deb -f %s/%s"):format(folder, package, root, folder, package))
+    assert.matches("Depends: .*libmbedcrypto.*, libcurl4 .*, lua5.4,", about)
+    local modules = helper.run_ok("dirname " .. root .. "/usr/lib/*/lua/5.4/theaterref"):match "[^\n]+"
+    local environment = ("LUA_PATH='%s/usr/share/lua/5.4/?.lua;%s/usr/share/lua/5.4/?/init.lua;;' LUA_CPATH='%s/?.so;;' "):format(
+      root, root, modules)
+    assert.matches("package +.*greeter.wasm", elsewhere(folder, ("%s %s/usr/bin/theaterref plan %s/examples/actor/manifest.toml"):format(
+      environment, root, folder)))
+    helper.run_ok("cd " .. root .. " && md5sum --quiet -c " .. folder .. "/build/deb/DEBIAN/md5sums")
   end)
 
   installed("gives C hosts a library: one plans and runs an actor", function()

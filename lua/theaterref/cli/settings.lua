@@ -23,14 +23,11 @@ function M.config(args)
   return args.settings
 end
 
--- The log: the configured one, as loud as the command line wants it.
-local function log_of(args, configured)
-  if configured == false then return false end
-  local log = { level = type(configured) == "table" and configured.level or type(configured) == "string" and configured or nil,
-    sink = output.log }
-  if args.verbose and args.verbose > 0 then log.level = args.verbose > 1 and "debug" or "info" end
-  if output.is_quiet() then log.level = "error" end
-  return log
+-- How much is said: what is configured, unless the command line says more or less.
+local function log_level(args, configured)
+  if output.is_quiet() then return "error" end
+  if args.verbose > 0 then return args.verbose > 1 and "debug" or "info" end
+  return configured
 end
 
 --- The resolver that a command is to use.
@@ -53,7 +50,7 @@ function M.resolver(args, event)
     return nil, errors.new("policy", "--offline takes what is locked from a store: give --locked too")
   end
   options.cache = options.cache or {}
-  options.log, options.event = log_of(args, options.log), event
+  options.log, options.event = { level = log_level(args, options.log), sink = output.log }, event
   return theaterref.resolver(options)
 end
 
