@@ -3,13 +3,14 @@
 ** plans the same spawn again and again, and the package is loaded once.
 **
 **   cc workers.c $(pkg-config --cflags --libs theaterref) -pthread -o workers
-**   ./workers manifest.toml
+**   ./workers manifest.toml [workers]
 */
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <theaterref.h>
 
-enum { WORKERS = 4, PLANS = 50 };
+enum { MOST_WORKERS = 64, PLANS = 50 };
 
 static void *work(void *manifest) {
   tr_host_options options = {0};
@@ -36,11 +37,11 @@ int main(int argc, char **argv) {
   tr_cache_stats stats;
   tr_error error;
   tr_cache *cache;
-  pthread_t threads[WORKERS];
-  int i, failed = 0;
+  pthread_t threads[MOST_WORKERS];
+  int i, workers = argc > 2 ? atoi(argv[2]) : 4, failed = 0;
   void *result;
-  if (argc < 2) {
-    fprintf(stderr, "usage: workers MANIFEST\n");
+  if (argc < 2 || workers < 1 || workers > MOST_WORKERS) {
+    fprintf(stderr, "usage: workers MANIFEST [1 to %d]\n", MOST_WORKERS);
     return 2;
   }
   tr_cache_defaults(&options);
@@ -49,16 +50,16 @@ int main(int argc, char **argv) {
     fprintf(stderr, "workers: %s\n", error.message);
     return 1;
   }
-  for (i = 0; i < WORKERS; i++)
+  for (i = 0; i < workers; i++)
     if (pthread_create(&threads[i], NULL, work, argv[1]) != 0)
       return 1;
-  for (i = 0; i < WORKERS; i++) {
+  for (i = 0; i < workers; i++) {
     pthread_join(threads[i], &result);
     failed += result == NULL;
   }
   tr_cache_get_stats(cache, &stats);
   printf("%d plans by %d workers: %llu loads, %llu hits, %llu waits\n",
-         WORKERS * PLANS, WORKERS, (unsigned long long)stats.loads,
+         workers * PLANS, workers, (unsigned long long)stats.loads,
          (unsigned long long)stats.hits, (unsigned long long)stats.coalesced);
   tr_cache_release(cache);
   return failed == 0 ? 0 : 1;

@@ -47,7 +47,8 @@ function Future:wait(seconds)
       on_result(loaded, blob)
     end
   end
-  return self.result, self.err
+  if self.result then return self.result end
+  return nil, self.err
 end
 
 --- Gives it up; a transfer that nobody else wants stops.

@@ -10,11 +10,8 @@ describe("make install", function()
 
   setup(function()
     if os.getenv "BUILD" ~= "build" then return end -- a package is not built with sanitizers
-    folder = helper.temporary_folder()
-    prefix = folder .. "/prefix"
-    -- A build of its own: the tree under test keeps its prefix.
-    helper.run_ok(("cp -r %s/Makefile %s/csrc %s/lua %s/examples %s && make -s -C %s install PREFIX=%s BUILD=build"):format(
-      helper.root, helper.root, helper.root, helper.root, folder, folder, prefix))
+    local installation = helper.installation()
+    folder, prefix = installation.folder, installation.prefix
   end)
 
   teardown(function() if folder then helper.remove(folder) end end)
@@ -51,8 +48,7 @@ describe("make install", function()
   installed("makes a Debian package whose files work", function()
     if helper.run "command -v dpkg-shlibdeps" == "" then return pending "dpkg-dev is not here" end
     local root = folder .. "/unpacked"
-    local package = helper.run_ok(("cp -r %s/rockspec %s/*.md %s && make -s -C %s deb | tail -1"):format(helper.root, helper.root,
-      folder, folder)):match "[^\n]+"
+    local package = helper.run_ok(("make -s -C %s deb | tail -1"):format(folder)):match "[^\n]+"
     local about = helper.run_ok(("dpkg-deb -x %s/%s %s && dpkg-deb -f %s/%s"):format(folder, package, root, folder, package))
     assert.matches("Depends: .*libmbedcrypto.*, libcurl4 .*, lua5.4,", about)
     local modules = helper.run_ok("dirname " .. root .. "/usr/lib/*/lua/5.4/theaterref"):match "[^\n]+"
@@ -81,6 +77,7 @@ describe("make install", function()
   installed("gives threads one cache", function()
     local out = elsewhere(folder, compile("workers.c", "cc") .. " " .. folder .. "/examples/actor/manifest.toml")
     assert.matches("^200 plans by 4 workers: 1 loads, ", out)
+    assert.matches("^100 plans by 2 workers: ", elsewhere(folder, folder .. "/workers " .. folder .. "/examples/actor/manifest.toml 2"))
   end)
 
   installed("has a header for C99 and for C++", function()
@@ -89,12 +86,6 @@ describe("make install", function()
     if helper.run "command -v g++" ~= "" then
       helper.run_ok(compile("use.c", "g++ -x c++", "-std=c++11 -pedantic -Wall -Wextra -Werror"))
     end
-  end)
-
-  installed("makes the README's host work", function()
-    helper.write(folder .. "/examples/hosts/readme.c", helper.read("README.md"):match "```c\n(.-)```")
-    helper.run_ok(("cp %s/examples/actor/* %s"):format(folder, folder))
-    assert.equal("greeter: 42 bytes\n", helper.run_ok("cd " .. folder .. " && " .. compile("readme.c", "cc")))
   end)
 
   installed("links statically too", function()
@@ -110,8 +101,8 @@ describe("make install", function()
 
   installed("works by luarocks too", function()
     if helper.run "command -v luarocks" == "" then return pending "luarocks is not here" end
-    helper.run_ok(("cp -r %s/rockspec %s && cd %s && luarocks --lua-version 5.4 --tree %s/rocks make --deps-mode none rockspec/theaterref-dev-1.rockspec")
-      :format(helper.root, folder, folder, folder))
+    helper.run_ok(("cd %s && luarocks --lua-version 5.4 --tree %s/rocks make --deps-mode none rockspec/theaterref-dev-1.rockspec")
+      :format(folder, folder))
     local script = helper.write(folder .. "/script.lua", ([[
       local rocks = %q
       package.path = rocks .. "/share/lua/5.4/?.lua;" .. rocks .. "/share/lua/5.4/?/init.lua;" .. package.path
@@ -119,6 +110,22 @@ describe("make install", function()
       io.write(tostring(require("theaterref").resolve_reference(%q)))]]):format(folder .. "/rocks",
       helper.write(folder .. "/file", "bytes")))
     assert.equal("bytes", elsewhere(folder, "lua5.4 " .. script))
+  end)
+end)
+
+describe("a host in Lua", function()
+  it("plans and runs an actor, as the configuration says", function()
+    helper.with_folder(function(folder)
+      local command = ("HOME=%s THEATERREF_CONFIG=%s/conf.lua %s examples/hosts/spawn.lua %s/examples/actor/manifest.toml "):format(folder,
+        folder, helper.lua, helper.root)
+      helper.write(folder .. "/conf.lua", ("return { policy = %q }"):format(helper.root .. "/examples/actor/spawn_policy.lua"))
+      local out = helper.run_ok(command .. [['{"name":"lua-host"}']])
+      assert.matches("^lua%-host from /.*greeter.wasm\n.*=>", out)
+      helper.write(folder .. "/conf.lua", "return { polcy = 1 }")
+      local _, err, status = helper.run(command)
+      assert.matches("^spawn: .*there is no resolver option 'polcy' %(did you mean 'policy'%?%)\n$", err)
+      assert.equal(1, status)
+    end)
   end)
 end)
 

@@ -77,6 +77,17 @@ function M.with_folder(use)
   if not ok then error(why, 0) end
 end
 
+--- theaterref as 'make install' puts it into a folder of the caller's, built
+-- there: { folder, prefix, environment }, the last for a shell's 'export'.
+function M.installation()
+  local folder = M.temporary_folder()
+  local prefix = folder .. "/prefix"
+  M.run_ok(("cd %s && cp -r Makefile csrc lua examples rockspec *.md %s && make -s -C %s install PREFIX=%s BUILD=build"):format(
+    quote(root), folder, folder, prefix))
+  return { folder = folder, prefix = prefix, environment = ("PATH=%s/bin:$PATH PKG_CONFIG_PATH=%s/lib/pkgconfig LD_LIBRARY_PATH=%s/lib LUA_PATH='%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua;;' LUA_CPATH='%s/lib/lua/5.4/?.so;;'")
+    :format(prefix, prefix, prefix, prefix, prefix, prefix) }
+end
+
 -- ---------------------------------------------------------------- test data
 
 local data = os.getenv("THEATERREF_TEST_DATA") or "../shared/data"

@@ -1,0 +1,95 @@
+-- The README and the guides, done from top to bottom as their readers would.
+local helper = require "helper"
+local options = require "theaterref.options"
+
+-- Blocks that are run by other means.
+local elsewhere = {
+  ["make demo\nmake test\n"] = "by whoever runs this, and by the CI",
+  ["make\neval \"$(make -s env)\"\ntheaterref plan examples/actor/manifest.toml\nlua5.4 -e 'print(require(\"theaterref\")._VERSION)'\n"]
+    = "by the spec of the build tree",
+}
+
+local guides = { "README.md", "examples/guides/lua-programs.md", "examples/guides/operators.md", "examples/guides/c-hosts.md",
+  "examples/guides/coming-from-theater.md" }
+
+describe("the guide", function()
+  local installation
+
+  setup(function()
+    if os.getenv "BUILD" == "build" then installation = helper.installation() end -- what is installed has no sanitizers
+  end)
+
+  teardown(function() if installation then helper.remove(installation.folder) end end)
+
+  -- A reader's shell: what he set in one block is there in the next.
+  local function reader(folder)
+    local before = ""
+    return function(command, setup)
+      if setup then before = before .. command .. "\n" end
+      return helper.run(("cd %s && unset THEATERREF_CONFIG && unset THEATERREF_LOG && export %s HOME=%s THEATER_HOME=%s/theater https_proxy=http://127.0.0.1:1 no_proxy=127.0.0.1 && set -e\n%s%s")
+        :format(folder, installation.environment, folder, folder, before, command))
+    end
+  end
+
+  -- Does what a block says. Returns what it printed.
+  local function follow(folder, shell, kind, how, text)
+    local file = how:match "^file=(.+)$"
+    if file then return helper.write(folder .. "/" .. file, text) end
+    if elsewhere[text] then return nil end
+    local command = text
+    if kind == "lua" then
+      helper.write(folder .. "/block.lua", text)
+      command = "lua5.4 block.lua"
+    end
+    assert(kind == "lua" or kind == "sh", "nobody runs this: " .. text)
+    local out, err, status = shell(command, how == "setup")
+    assert.equal(how == "fails", status ~= 0, ("%s\n%s%s"):format(text, out, err))
+    return out
+  end
+
+  for _, guide in ipairs(guides) do
+    it(guide .. " works from top to bottom", function()
+      if not installation then return pending "checked without sanitizers" end
+      helper.with_folder(function(folder)
+        local shell, printed, count = reader(folder), nil, 0
+        for kind, how, text in helper.read(guide):gmatch "\n```(%a+) *([^\n]*)\n(.-)```" do
+          count = count + 1
+          if kind == "text" then
+            assert.equal(text, printed, guide)
+          else
+            printed = follow(folder, shell, kind, how, text)
+          end
+        end
+        assert.is_true(count > 2)
+      end)
+    end)
+  end
+
+  it("to the options has each as it is", function()
+    local takes = { seconds = "seconds", count = "a whole number", flag = "true or false", text = "a string", table = "a table",
+      ["function"] = "a function", policy = "a path or a table", cache = "a cache or a table", tier = "an id or a table",
+      log = "a level, a table or false" }
+    local guide = helper.read "examples/guides/options.md"
+    for _, set in pairs(options) do
+      for _, option in ipairs(type(set) == "table" and set or {}) do
+        local line = ("| `%s` | %s | %s | %s |\n"):format(option.name, takes[option.kind], option.default, option.does)
+        assert.is_truthy(guide:find(line, 1, true), "the guide does not have: " .. line)
+      end
+    end
+    for name in guide:gmatch "\n| `([%l_]+)` |" do
+      local known = false
+      for _, set in pairs(options) do known = known or type(set) == "table" and set.by_name[name] ~= nil end
+      assert.is_true(known or name:find "_proxy" ~= nil, "there is no option " .. name)
+    end
+  end)
+
+  it("leads nowhere that is not there", function()
+    for _, guide in ipairs { "README.md", "CONTRIBUTING.md", table.unpack(guides, 2) } do
+      local text, folder = helper.read(guide), guide:match "^(.*/)" or ""
+      for target in text:gmatch "%]%(([^)#]+)" do
+        if not target:find "^https?:" then assert.is_true(helper.exists(folder .. target), guide .. " links to " .. target) end
+      end
+      for path in text:gmatch "`(examples/[%w_./-]+)`" do assert.is_not_equal("", (helper.run("ls " .. path)), guide .. ": " .. path) end
+    end
+  end)
+end)
