@@ -4,7 +4,7 @@
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
 #   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store or plan
-#   make doc        the Lua API as HTML, in build/doc
+#   make doc        the Lua API, the C API and the guides as HTML, in build/doc
 #   make coverage   how much of the C core the specs run
 #   make fuzz       libFuzzer on all that reads what comes from outside; T=60 seconds each
 #   make lint       luacheck, and the C with every warning by gcc and clang
@@ -108,7 +108,7 @@ DEPS_BUILD := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev
 DEPS_DEMO  := $(DEPS_BUILD) nginx-light openssl wabt
 DEPS_TEST  := $(DEPS_DEMO) lua-busted lua-luv lua-cqueues strace luarocks dpkg-dev groff-base
 DEPS_BENCH := $(DEPS_DEMO) nghttp2-client
-DEPS_DOC   := lua-ldoc
+DEPS_DOC   := lua-ldoc lua-discount doxygen
 DEPS_COVERAGE := $(DEPS_TEST) lcov
 DEPS_FUZZ  := $(DEPS_BUILD) clang libclang-rt-14-dev
 DEPS_LINT  := $(DEPS_BUILD) lua-check clang
@@ -186,9 +186,12 @@ lint: deps-lint
 	  $$cc $(CPPFLAGS) -DTR_CURL_LINKED $(PKG_CFLAGS) $(CFLAGS) -Werror -fsyntax-only $$f || exit 1; done; \
 	  echo "$$cc: no warnings"; done
 
+# A warning is a failure: what is public is described.
 doc: deps-doc
-	@ldoc -q -d build/doc -p theaterref -t "theaterref: the Lua API" lua/theaterref
-	@echo "build/doc/index.html; the C API is described in csrc/theaterref.h"
+	@mkdir -p build/doc
+	@cd lua && ldoc --fatalwarnings -q -d ../build/doc . >/dev/null
+	@doxygen csrc/Doxyfile
+	@echo "build/doc/index.html: the Lua API and the guides; build/doc/c/index.html: the C API"
 
 # What the specs run of the C core, by file, and the lines they do not.
 coverage: deps-coverage
@@ -249,6 +252,7 @@ install: all
 	@for f in $(LUA_FILES); do install -D -m 644 lua/$$f $(DESTDIR)$(LUA_FOLDER)/$$f || exit 1; done
 	@install -D -m 755 $(MODULE) $(DESTDIR)$(LUA_CFOLDER)/theaterref/core.so
 	@install -D -m 644 csrc/theaterref.h $(TO)/include/theaterref.h
+	@install -D -m 644 lua/types/theaterref.lua $(TO)/share/theaterref/types/theaterref.lua
 	@install -D -m 755 $(LIBRARY) $(TO_LIB)/$(SONAME)
 	@ln -sf $(SONAME) $(TO_LIB)/libtheaterref.so
 	@install -D -m 644 $(ARCHIVE) $(TO_LIB)/libtheaterref.a
@@ -269,7 +273,7 @@ install-rock: module
 	@install -D -m 755 lua/bin/theaterref $(BINDIR)/theaterref
 
 uninstall:
-	rm -rf $(DESTDIR)$(LUA_FOLDER)/theaterref $(DESTDIR)$(LUA_CFOLDER)/theaterref
+	rm -rf $(DESTDIR)$(LUA_FOLDER)/theaterref $(DESTDIR)$(LUA_CFOLDER)/theaterref $(TO)/share/theaterref
 	rm -f $(TO)/bin/theaterref $(TO)/include/theaterref.h $(TO)/share/man/man1/theaterref.1 \
 	  $(TO_LIB)/libtheaterref.so* $(TO_LIB)/libtheaterref.a $(TO_LIB)/pkgconfig/theaterref.pc \
 	  $(addprefix $(TO)/share/,$(COMPLETIONS))

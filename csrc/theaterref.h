@@ -25,6 +25,7 @@
 extern "C" {
 #endif
 
+/* What is exported. */
 #define TR_API __attribute__((visibility("default")))
 
 /* The version of the library; the only place where it is written down. */
@@ -53,7 +54,7 @@ typedef enum tr_kind {
 
 /* One failure, by value: no part of it needs freeing. */
 typedef struct tr_error {
-  tr_kind kind;
+  tr_kind kind;       /* what to decide by */
   int status;         /* HTTP status, or 0 */
   int errnum;         /* errno, or 0 */
   char message[1024]; /* for people; cut with "..." where it is too long */
@@ -69,15 +70,18 @@ typedef struct tr_blob tr_blob;
 
 /* A blob holding a copy of 'size' bytes, or NULL when memory is short. */
 TR_API tr_blob *tr_blob_new(const void *data, size_t size);
+/* One reference more, for the caller; returns the blob. */
 TR_API tr_blob *tr_blob_retain(tr_blob *blob);
 /* Gives one reference back; NULL is fine. */
 TR_API void tr_blob_release(tr_blob *blob);
 /* Never NULL, even when the size is 0. Valid while a reference is held. */
 TR_API const void *tr_blob_data(const tr_blob *blob);
+/* How many bytes it has. */
 TR_API size_t tr_blob_size(const tr_blob *blob);
 
 /* ------------------------------------------------------------- digests */
 
+/* How content is hashed. */
 typedef enum tr_algorithm { TR_SHA1, TR_SHA256 } tr_algorithm;
 
 /* Room for the longest digest in hex and its final zero. */
@@ -92,6 +96,7 @@ TR_API void tr_digest(tr_algorithm algorithm, const void *data, size_t size,
 /* One result that arrives once: a blob, or an error. */
 typedef struct tr_future tr_future;
 
+/* Where a future stands. */
 typedef enum tr_state {
   TR_PENDING,
   TR_READY,
@@ -108,6 +113,7 @@ TR_API tr_future *tr_future_create(void);
 TR_API tr_future *tr_future_retain(tr_future *future);
 /* Gives a handle back; the last one cancels work still under way. */
 TR_API void tr_future_release(tr_future *future);
+/* Where it stands now. Never blocks. */
 TR_API tr_state tr_future_state(tr_future *future);
 /*
 ** Waits until the future has a result or 'timeout' seconds have passed.
@@ -128,10 +134,11 @@ TR_API void tr_future_progress(tr_future *future, size_t *received,
 
 /*
 ** Gives a future its result; a cache whose claim made it takes the blob in
-** before anybody who waits is told. The blob is retained as needed, the
-** error copied. False: it had a result already.
+** before anybody who waits is told. The blob is retained as needed. False: it
+** had a result already.
 */
 TR_API bool tr_complete(tr_future *future, tr_blob *blob);
+/* The same with an error, which is copied. */
 TR_API bool tr_fail(tr_future *future, const tr_error *error);
 
 /*
@@ -185,6 +192,7 @@ TR_API const char *tr_curl_version(void);
 ** NULL. */
 TR_API const char *tr_curl_ca_file(void);
 
+/* Fills in the values that tr_fetch_options names. */
 TR_API void tr_fetch_defaults(tr_fetch_options *options);
 
 /*
@@ -200,6 +208,7 @@ TR_API bool tr_fetch(tr_future *future, const char *url,
 /* References to blobs, shared by every Lua state and thread of the process. */
 typedef struct tr_cache tr_cache;
 
+/* What a cache is made with. Start from tr_cache_defaults. */
 typedef struct tr_cache_options {
   size_t max_bytes;     /* 256 MiB; 0: no bound */
   size_t max_entries;   /* 0: no bound */
@@ -217,6 +226,7 @@ typedef struct tr_cache_options {
   size_t tier_max_bytes; /* the tier's bound; 0: none */
 } tr_cache_options;
 
+/* Fills in the values that tr_cache_options names. */
 TR_API void tr_cache_defaults(tr_cache_options *options);
 
 /*
@@ -228,12 +238,16 @@ TR_API void tr_cache_defaults(tr_cache_options *options);
 TR_API tr_cache *tr_cache_open(const char *name,
                                const tr_cache_options *options,
                                tr_error *error);
+/* One reference more, for the caller; returns the cache. */
 TR_API tr_cache *tr_cache_retain(tr_cache *cache);
+/* Gives one reference back; NULL is fine. The last one of a cache empties it,
+** and a name is free again. */
 TR_API void tr_cache_release(tr_cache *cache);
 
 /* The fresh blob cached under the key, retained, or NULL. */
 TR_API tr_blob *tr_cache_get(tr_cache *cache, const char *key, size_t len);
 
+/* What becomes of a claim. */
 typedef enum tr_claim {
   TR_HIT,   /* 'blob' is set, retained */
   TR_WAIT,  /* 'future' is of whoever loads it; wait, and claim again if it
@@ -242,12 +256,13 @@ typedef enum tr_claim {
                or else tr_give_up; then release it */
   TR_STALE, /* both: serve 'blob', and load it anew in the background, as with
                TR_LEAD (tr_future_detach lets nobody wait for it) */
-  TR_NOMEM
+  TR_NOMEM /* memory is short; nothing is set */
 } tr_claim;
 
+/* What a claim gives; both are the caller's to release. */
 typedef struct tr_claimed {
-  tr_blob *blob;
-  tr_future *future;
+  tr_blob *blob;     /* of TR_HIT and TR_STALE, else NULL */
+  tr_future *future; /* of TR_WAIT, TR_LEAD and TR_STALE, else NULL */
 } tr_claimed;
 
 /* What one claim asks for beside the cache's options. */
@@ -265,10 +280,11 @@ typedef struct tr_terms {
 TR_API tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
                                const tr_terms *terms, tr_claimed *out);
 /*
-** Forgets one key, or all of them. A load in flight still answers those who
-** wait for it, but its result is not kept. Returns whether it was there.
+** Forgets a key. A load in flight still answers those who wait for it, but its
+** result is not kept. Returns whether it was there.
 */
 TR_API bool tr_cache_remove(tr_cache *cache, const char *key, size_t len);
+/* The same for all keys. */
 TR_API void tr_cache_clear(tr_cache *cache);
 /*
 ** Makes an entry stale: the next claim leads, and asks the server whether it
@@ -284,14 +300,20 @@ TR_API bool tr_cache_pin(tr_cache *cache, const char *key, size_t len,
 /* How many blobs it holds, stale ones as well. */
 TR_API size_t tr_cache_len(tr_cache *cache);
 
-/* Misses are claims that found nothing to serve or to wait for; coalesced
-** ones waited for somebody else's load; stale ones were served past their
-** ttl. 'errors' are loads that failed. */
+/* Figures of a cache since it was made. */
 typedef struct tr_cache_stats {
-  uint64_t hits, misses, coalesced, stale, loads, errors, evictions;
-  size_t entries, bytes;
+  uint64_t hits;      /* claims and gets that found something fresh */
+  uint64_t misses;    /* that found nothing to serve or to wait for */
+  uint64_t coalesced; /* that waited for somebody else's load */
+  uint64_t stale;     /* that were served past their ttl */
+  uint64_t loads;     /* that brought a blob */
+  uint64_t errors;    /* loads that failed */
+  uint64_t evictions; /* entries that had to make room */
+  size_t entries;     /* that it holds now */
+  size_t bytes;       /* of those */
 } tr_cache_stats;
 
+/* Fills in the figures, all of one moment. */
 TR_API void tr_cache_get_stats(tr_cache *cache, tr_cache_stats *stats);
 
 /* ---------------------------------------------------------------- files */
@@ -321,9 +343,14 @@ TR_API const char *tr_label_fault(const char *label);
 /* A content-addressed store on disk, in Theater's layout. */
 typedef struct tr_store tr_store;
 
-typedef enum tr_verify { TR_VERIFY_ONCE, TR_VERIFY_ALWAYS, TR_VERIFY_NEVER }
-  tr_verify;
+/* When a read is checked against its name. */
+typedef enum tr_verify {
+  TR_VERIFY_ONCE, /* once in this process, for a file as it is */
+  TR_VERIFY_ALWAYS,
+  TR_VERIFY_NEVER
+} tr_verify;
 
+/* What a store is opened with; all zero is SHA-1, once, not synced. */
 typedef struct tr_store_options {
   tr_algorithm algorithm; /* names of new content; TR_SHA1 is Theater's */
   tr_verify verify;       /* when a read is checked against its name */
@@ -337,6 +364,7 @@ typedef struct tr_store_options {
 */
 TR_API tr_store *tr_store_open(const char *base_path,
                                const tr_store_options *options);
+/* Closes it; NULL is fine. Blobs from it outlive it. */
 TR_API void tr_store_close(tr_store *store);
 
 /* What new content is named by. */
@@ -375,7 +403,10 @@ TR_API int tr_store_remove_label(tr_store *store, const char *label,
 ** process. One thread at a time.
 */
 typedef struct tr_batch tr_batch;
+/* An empty batch, to be freed before its store is closed. NULL with the
+** error. */
 TR_API tr_batch *tr_batch_begin(tr_store *store, tr_error *error);
+/* Takes bytes in and writes their hash to 'hash'. False with the error. */
 TR_API bool tr_batch_put(tr_batch *batch, tr_algorithm algorithm,
                          const void *data, size_t size,
                          char hash[TR_HEX_MAX], tr_error *error);
@@ -410,6 +441,7 @@ TR_API int tr_store_discard(tr_store *store, const char *hash, double grace,
 ** it is unlocked; readers and writers of content are not. -1 with the error,
 ** of kind TR_NOT_FOUND where there is no store yet. */
 TR_API int tr_store_lock_all(tr_store *store, tr_error *error);
+/* Unlocks what tr_store_lock_all locked. */
 TR_API void tr_store_unlock(int lock);
 /* Corrupt content that was set aside in corrupt/, with its size. */
 TR_API bool tr_store_each_set_aside(tr_store *store, tr_store_visit visit,
@@ -443,8 +475,8 @@ typedef struct tr_host tr_host;
 
 /*
 ** Gets each line of a host's log, on the thread that plans, while it plans: do
-** not call the same host from it. 'level' is "debug", "info", "warn" or "error".
-** The strings are only good for the call; the line has no newline, no secret
+** not call the same host from it. 'level' is "debug", "info", "warn" or
+** "error". The strings are only good for the call; the line has no newline, no secret
 ** and no control character in it.
 */
 typedef void (*tr_log_sink)(void *context, const char *level,
@@ -461,7 +493,8 @@ typedef struct tr_host_options {
   const char *cache;   /* name of the process's cache to use; NULL: none */
   const char *lock;    /* path of a lockfile that all must be in; NULL: none */
   const char *offline; /* id of the store that what is locked is taken from */
-  const char *ca_file; /* PEM file of authorities to trust; NULL: the system's */
+  const char *ca_file; /* PEM file of authorities to trust; NULL: the
+                          system's */
   double timeout;      /* seconds for each fetch; 0: 30 */
   const char *log;     /* "debug", "info", "warn", "error" or "off"; NULL:
                           $THEATERREF_LOG, else "warn" */
@@ -480,11 +513,12 @@ TR_API void tr_host_free(tr_host *host);
 /* Everything a spawn needs. It owns its strings and blobs; retain a blob to
 ** keep it longer. */
 typedef struct tr_plan {
-  char *name;
+  char *name;              /* the actor's */
   char *package_reference; /* where the package came from */
-  tr_blob *package;
+  tr_blob *package;        /* its bytes */
   tr_blob *initial_state;  /* JSON text, secrets filled in; NULL: none */
-  bool used_cache, cache_hit;
+  bool used_cache;         /* the policy let the package be cached */
+  bool cache_hit;          /* and it was there already */
 } tr_plan;
 
 /*

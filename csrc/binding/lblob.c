@@ -1,4 +1,10 @@
-/* Blobs in Lua: userdata that shares its bytes with whoever else has them. */
+/***
+Immutable bytes outside Lua's memory: userdata that shares them with whoever else
+has them. `#blob` is their number, `tostring(blob)` a copy as a string, `a == b`
+whether two blobs have the same bytes. The collector knows their true size. Any
+number of Lua states and threads may share a blob's bytes.
+@classmod theaterref.blob
+*/
 #include <limits.h>
 #include <string.h>
 
@@ -95,6 +101,13 @@ static size_t range(lua_State *L, tr_blob *blob, lua_Integer j_default,
   return j < i ? 0 : j - i + 1;
 }
 
+/***
+The bytes from `i` to `j`, counted as in `string.sub`.
+@function sub
+@tparam[opt=1] integer i
+@tparam[opt=-1] integer j
+@treturn string a copy
+*/
 static int blob_sub(lua_State *L) {
   tr_blob *blob = checkblob(L, 1);
   size_t start, len = range(L, blob, -1, &start);
@@ -103,6 +116,13 @@ static int blob_sub(lua_State *L) {
   return 1;
 }
 
+/***
+The values of the bytes from `i` to `j`, counted as in `string.byte`.
+@function byte
+@tparam[opt=1] integer i
+@tparam[opt=i] integer j
+@treturn integer as many as there are
+*/
 static int blob_byte(lua_State *L) {
   tr_blob *blob = checkblob(L, 1);
   size_t i, start, len = range(L, blob, 0, &start);
@@ -120,7 +140,12 @@ static tr_algorithm checkalgorithm(lua_State *L, int index) {
                                                           : TR_SHA256;
 }
 
-/* digest(bytes [, algorithm]) -> hex; both a method and a function. */
+/***
+The digest of the bytes.
+@function digest
+@tparam[opt="sha256"] string algorithm `"sha1"` or `"sha256"`
+@treturn string lower-case hex
+*/
 static int blob_digest(lua_State *L) {
   char hex[TR_HEX_MAX];
   size_t len;
@@ -130,7 +155,15 @@ static int blob_digest(lua_State *L) {
   return 1;
 }
 
-/* write(bytes, path) -> true | nil, error; both a method and a function. */
+/***
+Writes a file, synced: its name shows the old content or the new, never a part
+of it.
+@function write
+@tparam string path
+@treturn boolean true
+@return[2] nil
+@treturn[2] table an error
+*/
 static int blob_write(lua_State *L) {
   tr_error error;
   size_t len;
@@ -151,11 +184,23 @@ static int blob_eq(lua_State *L) {
   return 1;
 }
 
+/***
+Whether two blobs are the same memory, as those are that one cache gave.
+@function same
+@tparam theaterref.blob other
+@treturn boolean
+*/
 static int blob_same(lua_State *L) {
   lua_pushboolean(L, checkblob(L, 1) == checkblob(L, 2));
   return 1;
 }
 
+/***
+Where the bytes are, for C: good for as long as the blob is.
+@function pointer
+@treturn lightuserdata
+@treturn integer how many there are
+*/
 static int blob_pointer(lua_State *L) {
   tr_blob *blob = checkblob(L, 1);
   lua_pushlightuserdata(L, (void *)tr_blob_data(blob));

@@ -1,3 +1,7 @@
+/***
+Methods that are written in C.
+@classmod theaterref.cache
+*/
 /*
 ** Caches in Lua. Each handle keeps the blobs it got in a weak table of its
 ** own (L1): a hit there takes no lock and allocates nothing, and asks the
@@ -66,7 +70,12 @@ static bool push_own(lua_State *L, lcache *c, int index) {
   return true;
 }
 
-/* get(reference) -> blob | nil */
+/***
+The blob, when it is there and fresh.
+@function get
+@tparam string reference
+@treturn ?theaterref.blob
+*/
 static int cache_get(lua_State *L) {
   lcache *c = lua_touserdata(L, 1);
   const last *l = lua_touserdata(L, LAST);
@@ -160,6 +169,12 @@ static const char *checkkey(lua_State *L, size_t *len) {
   return lua_tolstring(L, 2, len);
 }
 
+/***
+Forgets a reference. Those who wait for a load of it still get it.
+@function remove
+@tparam string reference
+@treturn boolean whether it was there
+*/
 static int cache_remove(lua_State *L) {
   lcache *c = checkcache(L);
   size_t len;
@@ -168,7 +183,13 @@ static int cache_remove(lua_State *L) {
   return 1;
 }
 
-/* refresh(reference) -> whether it was there */
+/***
+Makes a reference stale: the next resolve asks its source, and gets the same
+blob when that has not changed.
+@function refresh
+@tparam string reference
+@treturn boolean whether it was there
+*/
 static int cache_refresh(lua_State *L) {
   lcache *c = checkcache(L);
   size_t len;
@@ -177,7 +198,13 @@ static int cache_refresh(lua_State *L) {
   return 1;
 }
 
-/* pin(reference [, pinned]) -> whether it was there */
+/***
+Keeps a reference, and what replaces it, from being evicted.
+@function pin
+@tparam string reference
+@tparam[opt=true] boolean pinned
+@treturn boolean whether it was there
+*/
 static int cache_pin(lua_State *L) {
   lcache *c = checkcache(L);
   bool pinned = lua_isnone(L, 3) || lua_toboolean(L, 3);
@@ -187,7 +214,12 @@ static int cache_pin(lua_State *L) {
   return 1;
 }
 
-/* tier() -> folder of the disk tier, its bound in bytes | nil */
+/***
+Where its tier on disk lies.
+@function tier
+@treturn ?string the folder
+@treturn ?integer its bound in bytes
+*/
 static int cache_tier(lua_State *L) {
   const tr_cache_options *options = tr_cache_settings(checkcache(L)->cache);
   lua_pushstring(L, options->tier); /* or nil */
@@ -195,7 +227,11 @@ static int cache_tier(lua_State *L) {
   return 2;
 }
 
-/* ttl() -> seconds | nil */
+/***
+How long an entry is fresh.
+@function ttl
+@treturn ?number seconds; nil: for ever
+*/
 static int cache_ttl(lua_State *L) {
   double ttl = tr_cache_settings(checkcache(L)->cache)->ttl;
   if (ttl < 0)
@@ -205,16 +241,30 @@ static int cache_ttl(lua_State *L) {
   return 1;
 }
 
+/***
+Forgets everything.
+@function clear
+*/
 static int cache_clear(lua_State *L) {
   tr_cache_clear(checkcache(L)->cache);
   return 0;
 }
 
+/***
+How many blobs it holds; `#cache` is the same.
+@function len
+@treturn integer
+*/
 static int cache_len(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)tr_cache_len(checkcache(L)->cache));
   return 1;
 }
 
+/***
+Whether it holds none.
+@function is_empty
+@treturn boolean
+*/
 static int cache_is_empty(lua_State *L) {
   lua_pushboolean(L, tr_cache_len(checkcache(L)->cache) == 0);
   return 1;
@@ -247,7 +297,13 @@ static void push_by(lua_State *L, tr_cache *cache) {
   }
 }
 
-/* stats() -> table of figures, with 'by': those of each 'who' */
+/***
+Figures since it was made: `hits`, `misses`, `coalesced` (waited for another's
+load), `stale` (served past its ttl), `loads`, `errors`, `evictions`, `entries`,
+`bytes`, and `by`: hits, misses and coalesced of each `who`.
+@function stats
+@treturn table
+*/
 static int cache_stats(lua_State *L) {
   tr_cache *cache = checkcache(L)->cache;
   tr_cache_stats s;

@@ -1,3 +1,7 @@
+/***
+Methods that are written in C.
+@classmod theaterref.store
+*/
 /* Content stores in Lua. verify and gc, made of these, are in store.lua. */
 #include <string.h>
 
@@ -33,7 +37,14 @@ static int push_flag(lua_State *L, int flag, const tr_error *error) {
   return 1;
 }
 
-/* put(bytes) -> hash */
+/***
+Stores bytes; once they are there, that is all.
+@function put
+@tparam string|theaterref.blob bytes
+@treturn string their hash
+@return[2] nil
+@treturn[2] table an error
+*/
 static int store_put(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   char hash[TR_HEX_MAX];
@@ -57,7 +68,14 @@ static int push_content(lua_State *L, tr_store *store, const char *hash) {
   return 1;
 }
 
-/* get(hash) -> blob */
+/***
+The content of a hash.
+@function get
+@tparam string hash 40 hex digits (SHA-1) or 64 (SHA-256)
+@treturn theaterref.blob
+@return[2] nil
+@treturn[2] table an error; of kind `corrupt` when the bytes are not what the hash says
+*/
 static int store_get(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   const char *hash;
@@ -67,7 +85,14 @@ static int store_get(lua_State *L) {
   return push_content(L, store, hash);
 }
 
-/* exists(hash) -> boolean */
+/***
+Whether there is content of a hash.
+@function exists
+@tparam string hash
+@treturn boolean
+@return[2] nil
+@treturn[2] table an error
+*/
 static int store_exists(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   const char *hash;
@@ -77,7 +102,17 @@ static int store_exists(lua_State *L) {
   return push_flag(L, tr_store_exists(store, hash, &error), &error);
 }
 
-/* label(name, hash [, { expect = hash | false }]) -> boolean */
+/***
+Points a label at content that is there; `replace_at_label` is the same.
+@function label
+@tparam string name
+@tparam string hash
+@tparam[opt] table options `expect`: only if the label is at that hash; `false`:
+only if there is no such label
+@treturn boolean false: the label was not as expected
+@return[2] nil
+@treturn[2] table an error
+*/
 static int store_label(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   const char *label, *hash, *expect = NULL;
@@ -105,7 +140,14 @@ static int get_label(lua_State *L, tr_store *store, char hash[TR_HEX_MAX],
   return tr_store_get_label(store, label, hash, error);
 }
 
-/* get_by_label(name) -> hash; nil alone when there is no such label */
+/***
+The hash that a label points at.
+@function get_by_label
+@tparam string name
+@treturn ?string nil alone: there is no such label
+@return[2] nil
+@treturn[2] table an error
+*/
 static int store_get_by_label(lua_State *L) {
   char hash[TR_HEX_MAX];
   tr_error error;
@@ -119,7 +161,14 @@ static int store_get_by_label(lua_State *L) {
   return 1;
 }
 
-/* get_content_by_label(name) -> blob; nil alone without such a label */
+/***
+The content that a label points at.
+@function get_content_by_label
+@tparam string name
+@treturn ?theaterref.blob nil alone: there is no such label
+@return[2] nil
+@treturn[2] table an error
+*/
 static int store_get_content_by_label(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   char hash[TR_HEX_MAX];
@@ -133,14 +182,29 @@ static int store_get_content_by_label(lua_State *L) {
   return 1;
 }
 
-/* label_exists(name) -> boolean */
+/***
+Whether there is such a label.
+@function label_exists
+@tparam string name
+@treturn boolean
+@return[2] nil
+@treturn[2] table an error
+*/
 static int store_label_exists(lua_State *L) {
   char hash[TR_HEX_MAX];
   tr_error error;
   return push_flag(L, get_label(L, tr_checkstore(L), hash, &error), &error);
 }
 
-/* store_at_label(name, bytes) -> hash */
+/***
+Stores bytes and points a label at them; `replace_content_at_label` is the same.
+@function store_at_label
+@tparam string name
+@tparam string|theaterref.blob bytes
+@treturn string their hash
+@return[2] nil
+@treturn[2] table an error
+*/
 static int store_store_at_label(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   char hash[TR_HEX_MAX];
@@ -156,7 +220,23 @@ static int store_store_at_label(lua_State *L) {
   return 1;
 }
 
-/* remove_label(name) -> boolean; remove_from_label(name, hash) -> boolean */
+/***
+Removes a label; its content stays until `gc`.
+@function remove_label
+@tparam string name
+@treturn boolean whether it was there
+@return[2] nil
+@treturn[2] table an error
+*/
+/***
+Removes a label if it points at a hash.
+@function remove_from_label
+@tparam string name
+@tparam string hash
+@treturn boolean whether it did
+@return[2] nil
+@treturn[2] table an error
+*/
 static int store_remove_label(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   const char *label, *only_if = NULL;
@@ -237,10 +317,24 @@ static int store_content_sizes(lua_State *L) {
   return push_listing(L, tr_store_each_content, true) ? 1 : 2;
 }
 
+/***
+All labels.
+@function list_labels
+@treturn table names, sorted
+@return[2] nil
+@treturn[2] table an error
+*/
 static int store_list_labels(lua_State *L) {
   return list(L, tr_store_each_label);
 }
 
+/***
+The hashes of all content.
+@function list_all_content
+@treturn table hashes, sorted
+@return[2] nil
+@treturn[2] table an error
+*/
 static int store_list_all_content(lua_State *L) {
   return list(L, tr_store_each_content);
 }
@@ -259,7 +353,13 @@ static bool add_size(void *context, const char *name, size_t size) {
   return true;
 }
 
-/* calculate_total_size() -> bytes */
+/***
+How many bytes all content has.
+@function calculate_total_size
+@treturn integer
+@return[2] nil
+@treturn[2] table an error
+*/
 static int store_calculate_total_size(lua_State *L) {
   uint64_t bytes = 0;
   tr_error error;

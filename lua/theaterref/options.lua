@@ -121,29 +121,29 @@ M.store = set("store option", {
 })
 
 --- What is wrong with options, if anything.
--- @tparam table set one of the above
+-- @tparam table options one of the above
 -- @tparam table given
 -- @treturn ?string such as "there is no cache option 'tll' (did you mean 'ttl'?)"
-function M.fault(set_of, given)
+function M.fault(options, given)
   for name, value in pairs(given) do
-    local option = set_of.by_name[name]
+    local option = options.by_name[name]
     if not option then
-      return ("there is no %s '%s'%s"):format(set_of.what, tostring(name), names.suggestion(name, set_of.by_name))
+      return ("there is no %s '%s'%s"):format(options.what, tostring(name), names.suggestion(name, options.by_name))
     end
     local kind = kinds[option.kind]
     if not kind.fits(value) then
-      return ("the %s '%s' must be %s, not %s"):format(set_of.what, name, kind.says,
+      return ("the %s '%s' must be %s, not %s"):format(options.what, name, kind.says,
         type(value) == "number" and tostring(value) or "a " .. type(value))
     end
   end
 end
 
 --- Raises what is wrong with options, if anything.
--- @tparam table set
+-- @tparam table options
 -- @tparam table given
 -- @tparam integer level whom to blame, as for `error` in who calls this
-function M.check(set_of, given, level)
-  local fault = M.fault(set_of, given)
+function M.check(options, given, level)
+  local fault = M.fault(options, given)
   if fault then error(fault, level + 1) end
 end
 

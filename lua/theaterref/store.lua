@@ -13,7 +13,7 @@
 -- @classmod theaterref.store
 local core = require "theaterref.core"
 
-local methods = core.store_methods
+local Store = core.store_methods
 
 local function nothing() end
 
@@ -22,7 +22,7 @@ local function nothing() end
 -- @tparam function work called with a batch, whose `put(bytes)` and
 -- `label(name, hash)` are like the store's. If it raises, or returns nil and an error, nothing is stored.
 -- @return what `work` returns, once all is stored and synced
-function methods:batch(work)
+function Store:batch(work)
   local batch <close>, err = self:begin_batch()
   if not batch then return nil, err end
   local results = table.pack(work(batch))
@@ -55,7 +55,7 @@ end
 -- @treturn table `{ checked = number, corrupt = { hash… }, missing = { hash… },
 -- dangling = { label… }, set_aside = { name… }, leftovers = { name… } }`:
 -- `missing` is what the `dangling` labels name
-function methods:verify(options)
+function Store:verify(options)
   local progress = options and options.progress or nothing
   local hashes, err = self:list_all_content()
   if not hashes then return nil, err end
@@ -97,7 +97,7 @@ end
 -- what is about to be labelled); `dry_run`: only report; `progress`: called
 -- with how many of how many contents were looked at
 -- @treturn table `{ deleted = { hash… }, leftovers = { name… } }`
-function methods:gc(options)
+function Store:gc(options)
   options = options or {}
   local grace, progress = options.grace or 3600, options.progress or nothing
   local hashes, err = self:list_all_content()
@@ -130,7 +130,7 @@ end
 --- What the labels hold.
 -- @treturn table `{ bytes = of all content, unlabelled = bytes that no label
 -- names, labels = { { label =, hash =, bytes = or nil }… } }`
-function methods:usage()
+function Store:usage()
   local sizes, err = self:content_sizes()
   if not sizes then return nil, err end
   local labels, unreadable = read_labels(self)
@@ -152,11 +152,11 @@ end
 --- Writes all content and labels to a tar file; see `theaterref.archive`.
 -- @tparam string|file path
 -- @tparam[opt] table options `progress`
-function methods:export(path, options) return require("theaterref.archive").export(self, path, options) end
+function Store:export(path, options) return require("theaterref.archive").export(self, path, options) end
 
 --- Adds what a tar file holds; see `theaterref.archive`.
 -- @tparam string|file path
 -- @tparam[opt] table options `progress`
-function methods:import(path, options) return require("theaterref.archive").import(self, path, options) end
+function Store:import(path, options) return require("theaterref.archive").import(self, path, options) end
 
-return methods
+return Store

@@ -84,8 +84,9 @@ function M.installation()
   local prefix = folder .. "/prefix"
   M.run_ok(("cd %s && cp -r Makefile csrc lua examples rockspec *.md %s && make -s -C %s install PREFIX=%s BUILD=build"):format(
     quote(root), folder, folder, prefix))
-  return { folder = folder, prefix = prefix, environment = ("PATH=%s/bin:$PATH PKG_CONFIG_PATH=%s/lib/pkgconfig LD_LIBRARY_PATH=%s/lib LUA_PATH='%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua;;' LUA_CPATH='%s/lib/lua/5.4/?.so;;'")
-    :format(prefix, prefix, prefix, prefix, prefix, prefix) }
+  local environment = "PATH=%/bin:$PATH PKG_CONFIG_PATH=%/lib/pkgconfig LD_LIBRARY_PATH=%/lib "
+    .. "LUA_PATH='%/share/lua/5.4/?.lua;%/share/lua/5.4/?/init.lua;;' LUA_CPATH='%/lib/lua/5.4/?.so;;'"
+  return { folder = folder, prefix = prefix, environment = environment:gsub("%%", prefix) }
 end
 
 -- ---------------------------------------------------------------- test data

@@ -1,8 +1,9 @@
--- Building blocks for policies: functions that make rules. This file runs twice
--- over: in the host, and inside the sandbox of each policy script, where it sees
--- nothing but what it is given: the table that scripts know as `theaterref`.
+--- Building blocks for policies: functions that make rules, in `theaterref.policy`.
 --
--- Made ready by `theaterref.policy`, whose reference lists them.
+-- They are there in the host and in policy scripts. This file runs in both: in the
+-- sandbox of a script it sees nothing but what it is given, the table that scripts
+-- know as `theaterref`.
+-- @module theaterref.policy.blocks
 return function(theaterref)
   local policy, reference = theaterref.policy, theaterref.reference
   local default = policy.default

@@ -74,7 +74,7 @@ local function trace(self, rule, arguments, answer, second)
     answer = rule == "merge" and "a state" or answer, reason = second }
 end
 
---- Asks a rule. A rule that fails, or answers nonsense, is an error of kind
+-- Asks a rule. A rule that fails, or answers nonsense, is an error of kind
 -- `policy`, never a Lua error.
 -- @tparam string rule
 -- @param ... its arguments
@@ -96,13 +96,13 @@ function Policy:ask(rule, ...)
     type(answer), next(answers[rule])))
 end
 
---- Tells the policy what happened. A rule that fails here changes nothing.
+-- Tells the policy what happened. A rule that fails here changes nothing.
 -- @tparam table event `{ type = string, … }`
 function Policy:tell(event)
   pcall(self.rules.event, event)
 end
 
---- Whether this policy, and not the default, has a rule.
+-- Whether this policy, and not the default, has a rule.
 -- @tparam string rule
 -- @treturn boolean
 function Policy:overrides(rule) return self.own[rule] == true end
@@ -196,7 +196,7 @@ local function load_script(path, trusted)
   return policy, err
 end
 
---- The policy as its script is now. A script that changed and is broken leaves
+-- The policy as its script is now. A script that changed and is broken leaves
 -- the old rules in force.
 -- @treturn table this policy, or a new one
 -- @treturn ?table an event to tell of, when the script has changed
@@ -213,7 +213,7 @@ function Policy:current()
   return fresh, { type = "policy", reference = self.script, taken = true }
 end
 
---- Makes a policy.
+-- Makes a policy; what a resolver does with its option `policy`.
 -- @tparam ?string|table policy the path of a script, which runs in a sandbox
 -- (32 MiB, ten million instructions and two seconds a call); a table of the
 -- host's own functions; or nil for the defaults
@@ -227,7 +227,7 @@ function M.load(policy, trusted)
   return overlay(policy or {}, "the policy")
 end
 
---- A policy with rules on top of it that come first.
+-- A policy with rules on top of it that come first.
 -- @tparam table policy from `load`
 -- @tparam table rules
 -- @treturn table

@@ -1,0 +1,644 @@
+---@meta theaterref
+-- The API for editors: LuaLS, the Lua language server, completes and checks by it
+-- when this folder is in `workspace.library`. The reference is what `make doc` writes.
+
+---@alias theaterref.Bytes string|theaterref.Blob
+
+---@alias theaterref.Kind
+---| "invalid_reference"
+---| "not_found"
+---| "denied"
+---| "http_status"
+---| "network"
+---| "tls"
+---| "timeout"
+---| "too_large"
+---| "digest_mismatch"
+---| "corrupt"
+---| "io"
+---| "syntax"
+---| "policy"
+---| "cancelled"
+
+---@alias theaterref.Level "debug"|"info"|"warn"|"error"|"off"
+
+---@alias theaterref.Algorithm "sha1"|"sha256"
+
+---What a function returns after nil. `tostring(err)` is a line for people.
+---@class theaterref.Error
+---@field kind theaterref.Kind
+---@field message string
+---@field reference? string without user and password
+---@field status? integer the HTTP status
+---@field errno? integer the system's error number
+
+-- ------------------------------------------------------------------- options
+
+---@class theaterref.RequestOptions
+---@field timeout? number
+---@field connect_timeout? number
+---@field stall_timeout? number
+---@field max_bytes? integer
+---@field max_redirects? integer
+---@field retries? integer
+---@field headers? table<string, string>
+---@field host_headers? table<string, table<string, string>>
+---@field ca_file? string
+---@field client_cert? string
+---@field client_key? string
+---@field netrc? boolean
+---@field unix_socket? string
+---@field user_agent? string
+---@field refuse_private? boolean
+---@field max_host_connections? integer
+---@field max_connections? integer
+---@field revalidate? boolean
+
+---@class theaterref.LogOptions
+---@field level? theaterref.Level
+---@field sink? fun(level: theaterref.Level, line: string, event: theaterref.Event)
+
+---@class theaterref.ResolverOptions: theaterref.RequestOptions
+---@field policy? string|theaterref.Rules
+---@field trusted? boolean
+---@field lock? string
+---@field offline? string
+---@field cache? theaterref.Cache|theaterref.CacheOptions
+---@field home? string
+---@field log? theaterref.Level|theaterref.LogOptions|false
+---@field helpers? table<string, function>
+---@field event? fun(event: theaterref.Event)
+
+---@class theaterref.TierOptions
+---@field store? string
+---@field home? string
+---@field base_path? string
+---@field max_bytes? integer
+
+---@class theaterref.CacheOptions
+---@field name? string
+---@field who? string
+---@field max_bytes? integer
+---@field max_entries? integer
+---@field ttl? number
+---@field stale_while_revalidate? number
+---@field stale_if_error? number
+---@field negative_ttl? number
+---@field coalesce? boolean
+---@field tier? string|theaterref.TierOptions
+
+---@class theaterref.StoreOptions
+---@field home? string
+---@field base_path? string
+---@field durability? "full"|"none"
+---@field verify? "once"|"always"|"never"
+---@field algorithm? theaterref.Algorithm
+---@field map? boolean
+
+-- --------------------------------------------------------------------- blobs
+
+---Immutable bytes outside Lua's memory. `a == b`: the same bytes.
+---@class theaterref.Blob
+---@operator len: integer
+local Blob = {}
+
+---The bytes from `i` to `j`, counted as in `string.sub`.
+---@param i? integer
+---@param j? integer
+---@return string
+function Blob:sub(i, j) end
+
+---The values of the bytes from `i` to `j`, as `string.byte` has them.
+---@param i? integer
+---@param j? integer
+---@return integer ...
+function Blob:byte(i, j) end
+
+---@param algorithm? theaterref.Algorithm "sha256" unless said otherwise
+---@return string hex
+function Blob:digest(algorithm) end
+
+---Writes a file: its name shows the old content or the new, never a part.
+---@param path string
+---@return true?
+---@return theaterref.Error?
+function Blob:write(path) end
+
+---Whether two blobs are the same memory.
+---@param other theaterref.Blob
+---@return boolean
+function Blob:same(other) end
+
+---Where the bytes are; good for as long as the blob is.
+---@return lightuserdata
+---@return integer # how many there are
+function Blob:pointer() end
+
+-- -------------------------------------------------------------------- caches
+
+---References to blobs, one for every Lua state of the process. `#cache`: how many.
+---@class theaterref.Cache
+---@operator len: integer
+local Cache = {}
+
+---@param reference string
+---@return theaterref.Blob? # when it is there and fresh
+function Cache:get(reference) end
+
+---@return integer
+function Cache:len() end
+
+---@return boolean
+function Cache:is_empty() end
+
+---Forgets it.
+---@param reference string
+---@return boolean # whether it was there
+function Cache:remove(reference) end
+
+---Forgets everything.
+function Cache:clear() end
+
+---Makes it stale: the next resolve asks its source.
+---@param reference string
+---@return boolean # whether it was there
+function Cache:refresh(reference) end
+
+---Keeps it, and what replaces it, from being evicted.
+---@param reference string
+---@param pinned? boolean false: no longer
+---@return boolean # whether it was there
+function Cache:pin(reference, pinned) end
+
+---@class theaterref.CacheStats
+---@field hits integer
+---@field misses integer
+---@field coalesced integer waited for another's load
+---@field stale integer served past their ttl
+---@field loads integer
+---@field errors integer
+---@field evictions integer
+---@field entries integer
+---@field bytes integer
+---@field by table<string, { hits: integer, misses: integer, coalesced: integer }>
+
+---@return theaterref.CacheStats
+function Cache:stats() end
+
+---Seconds that an entry is fresh; nil: for ever.
+---@return number?
+function Cache:ttl() end
+
+---The folder of its tier on disk, and the tier's bound in bytes.
+---@return string?
+---@return integer?
+function Cache:tier() end
+
+-- ------------------------------------------------------------------- futures
+
+---One result that arrives once. `cqueues.poll(future)` works.
+---@class theaterref.Future
+---@field hit boolean whether a cache had it
+---@field target string where it came from
+local Future = {}
+
+---@return boolean
+function Future:done() end
+
+---@param seconds? number at most; then an error of kind `timeout`, and it may be waited for again
+---@return theaterref.Blob?
+---@return theaterref.Error?
+function Future:wait(seconds) end
+
+---Gives it up; a transfer that nobody else wants stops.
+function Future:cancel() end
+
+---A descriptor that becomes readable with the result; do not read or close it.
+---@return integer
+function Future:pollfd() end
+
+---What to watch the descriptor for.
+---@return "r"
+function Future:events() end
+
+---How long a loop may sleep on it.
+---@return nil
+function Future:timeout() end
+
+---Bytes received so far and, when known, expected in all.
+---@return integer
+---@return integer?
+function Future:progress() end
+
+-- -------------------------------------------------------------------- stores
+
+---A content store on disk, in Theater's layout.
+---@class theaterref.Store
+local Store = {}
+
+---@param bytes theaterref.Bytes
+---@return string? hash
+---@return theaterref.Error?
+function Store:put(bytes) end
+
+---@param hash string
+---@return theaterref.Blob?
+---@return theaterref.Error?
+function Store:get(hash) end
+
+---@param hash string
+---@return boolean?
+---@return theaterref.Error?
+function Store:exists(hash) end
+
+---Points a label at content. With `expect`, only if it is at that hash (`false`:
+---only if there is no such label); false when it was not.
+---@param name string
+---@param hash string
+---@param options? { expect: string|false }
+---@return boolean?
+---@return theaterref.Error?
+function Store:label(name, hash, options) end
+
+---@param name string
+---@param hash string
+---@return boolean?
+---@return theaterref.Error?
+function Store:replace_at_label(name, hash) end
+
+---@param name string
+---@return string? hash nil alone when there is no such label
+---@return theaterref.Error?
+function Store:get_by_label(name) end
+
+---@param name string
+---@return theaterref.Blob? # nil alone when there is no such label
+---@return theaterref.Error?
+function Store:get_content_by_label(name) end
+
+---@param name string
+---@return boolean?
+---@return theaterref.Error?
+function Store:label_exists(name) end
+
+---@param name string
+---@param bytes theaterref.Bytes
+---@return string? hash
+---@return theaterref.Error?
+function Store:store_at_label(name, bytes) end
+
+---@param name string
+---@param bytes theaterref.Bytes
+---@return string? hash
+---@return theaterref.Error?
+function Store:replace_content_at_label(name, bytes) end
+
+---@param name string
+---@return boolean? # whether it was there
+---@return theaterref.Error?
+function Store:remove_label(name) end
+
+---@param name string
+---@param hash string
+---@return boolean? # whether it was there, and at this hash
+---@return theaterref.Error?
+function Store:remove_from_label(name, hash) end
+
+---@return string[]?
+---@return theaterref.Error?
+function Store:list_labels() end
+
+---@return string[]?
+---@return theaterref.Error?
+function Store:list_all_content() end
+
+---@return integer? bytes
+---@return theaterref.Error?
+function Store:calculate_total_size() end
+
+---@class theaterref.Batch
+local Batch = {}
+
+---@param bytes theaterref.Bytes
+---@param algorithm? theaterref.Algorithm the store's unless said otherwise
+---@return string? hash
+---@return theaterref.Error?
+function Batch:put(bytes, algorithm) end
+
+---@param name string
+---@param hash string
+---@return true?
+---@return theaterref.Error?
+function Batch:label(name, hash) end
+
+---Stores much for the price of one sync: nothing before the end, then all.
+---@param work fun(batch: theaterref.Batch): any
+---@return any # what `work` returns
+---@return theaterref.Error?
+function Store:batch(work) end
+
+---@class theaterref.VerifyReport
+---@field checked integer
+---@field corrupt string[]
+---@field missing string[]
+---@field dangling string[]
+---@field set_aside string[]
+---@field leftovers string[]
+
+---@param options? { progress: fun(done: integer, all: integer) }
+---@return theaterref.VerifyReport?
+---@return theaterref.Error?
+function Store:verify(options) end
+
+---@param options? { grace?: number, dry_run?: boolean, progress?: fun(done: integer, all: integer) }
+---@return { deleted: string[], leftovers: string[] }?
+---@return theaterref.Error?
+function Store:gc(options) end
+
+---@return { bytes: integer, unlabelled: integer, labels: { label: string, hash: string, bytes?: integer }[] }?
+---@return theaterref.Error?
+function Store:usage() end
+
+---@param path string|file*
+---@param options? { progress: fun(done: integer, all: integer) }
+---@return true?
+---@return theaterref.Error?
+function Store:export(path, options) end
+
+---@param path string|file*
+---@param options? { progress: fun(bytes: integer, all?: integer) }
+---@return integer? # how many files there were
+---@return theaterref.Error?
+function Store:import(path, options) end
+
+-- ------------------------------------------------------------------ policies
+
+---@alias theaterref.Purpose "manifest"|"package"|"initial_state"|"secret"|"direct"
+
+---@class theaterref.Context
+---@field purpose theaterref.Purpose
+---@field manifest_reference? string
+---@field manifest? table
+---@field name? string
+---@field package? string
+
+---@class theaterref.Event
+---@field type "resolved"|"cache"|"retry"|"fallback"|"phase"|"failure"|"refusal"|"policy"
+---@field reference? string
+---@field purpose? theaterref.Purpose|"spawn"
+---@field bytes? integer
+---@field outcome? "hit"|"stale"|"wait"|"miss"
+---@field attempts? integer
+---@field failed? boolean
+---@field message? string
+---@field reason? string
+---@field name? string
+---@field seconds? number
+---@field error? string
+---@field taken? boolean
+---@field blob? theaterref.Blob for a host's own function only
+---@field targets? string[] for a host's own function only
+
+---@alias theaterref.Terms { ttl?: number, revalidate?: boolean, tier?: false }
+---@alias theaterref.Pin string|{ sha256?: string, sha1?: string, store?: string, offline?: boolean }
+---@alias theaterref.Rewrite fun(reference: string, ctx: theaterref.Context): string|string[]
+---@alias theaterref.Allow fun(reference: string, ctx: theaterref.Context): boolean?, string?
+---@alias theaterref.Merge fun(config_state?: string, override_state?: string, ctx?: theaterref.Context): string?
+
+---@class theaterref.Rules
+---@field rewrite? theaterref.Rewrite
+---@field allow? theaterref.Allow
+---@field pin? fun(reference: string, ctx: theaterref.Context): theaterref.Pin?
+---@field cacheable? fun(manifest: table, ctx: theaterref.Context): boolean|theaterref.Terms?
+---@field merge? theaterref.Merge
+---@field secrets? fun(reference: string, ctx: theaterref.Context): boolean?
+---@field permit? fun(manifest: table, ctx: theaterref.Context): boolean|table, string?
+---@field request? fun(reference: string, ctx: theaterref.Context): theaterref.RequestOptions?
+---@field event? fun(event: theaterref.Event)
+---@field schemes? table<string, fun(reference: string, ctx: theaterref.Context): theaterref.Bytes|theaterref.Future|{ reference: string }>
+
+---@class theaterref.DefaultRules
+---@field rewrite theaterref.Rewrite
+---@field allow theaterref.Allow
+---@field pin fun(reference: string, ctx: theaterref.Context): theaterref.Pin?
+---@field cacheable fun(manifest: table, ctx: theaterref.Context): boolean
+---@field merge theaterref.Merge
+---@field secrets fun(reference: string, ctx: theaterref.Context): boolean
+---@field permit fun(manifest: table, ctx: theaterref.Context): boolean
+---@field request fun(reference: string, ctx: theaterref.Context): theaterref.RequestOptions
+---@field event fun(event: theaterref.Event)
+
+---@class theaterref.MergeRules
+---@field shallow theaterref.Merge Theater's: key by key at the top, the override first
+---@field deep theaterref.Merge RFC 7396
+---@field append theaterref.Merge the same, and arrays are put together
+---@field keys fun(rules: table<string, "config"|"override"|fun(config?: string, override?: string): string?>): theaterref.Merge
+
+---@class theaterref.Policies
+---@field default theaterref.DefaultRules
+---@field merge theaterref.MergeRules
+local policy = {}
+
+---Prefixes and what to put in their place; the longest that fits counts.
+---@param prefixes table<string, string|string[]>
+---@return theaterref.Rewrite
+function policy.mirror(prefixes) end
+
+---Short names for references.
+---@param names table<string, string>
+---@return theaterref.Rewrite
+function policy.alias(names) end
+
+---`~/` and `${NAME}`, for the environment variables in a list.
+---@param names? string[]
+---@return theaterref.Rewrite
+function policy.expand(names) end
+
+---One rewriting after another.
+---@param ... theaterref.Rewrite
+---@return theaterref.Rewrite
+function policy.chain(...) end
+
+---Only what is listed, on top of the default rule.
+---@param lists { schemes?: string[], hosts?: string[], stores?: string[], prefixes?: string[] }
+---@return theaterref.Allow
+function policy.only(lists) end
+
+---Everything must be in the lockfile and have its digest.
+---@param file string
+---@param options? { store?: string, offline?: boolean }
+---@return theaterref.Rules
+function policy.locked(file, options) end
+
+---Several tables of rules as one; the later wins.
+---@param ... theaterref.Rules
+---@return theaterref.Rules
+function policy.combine(...) end
+
+---A number from 0 up to 100 that is always the same for a name.
+---@param name string
+---@return number
+function policy.percentile(name) end
+
+-- ----------------------------------------------------------------- resolvers
+
+---@class theaterref.Phase
+---@field name string
+---@field seconds number
+---@field bytes integer
+
+---@class theaterref.Plan
+---@field manifest table exactly what the document says, its variables filled in
+---@field manifest_reference string
+---@field name string
+---@field package theaterref.Blob
+---@field package_reference string
+---@field initial_state? string JSON text
+---@field state_without_secrets? string the same, with its `$ref` objects as they were
+---@field used_cache boolean
+---@field cache_hit boolean
+---@field phases theaterref.Phase[]
+
+---@class theaterref.StartOptions
+---@field cached? boolean through the resolver's cache
+---@field cache? theaterref.Cache through this one
+---@field ttl? number
+---@field revalidate? boolean
+---@field tier? false not through the cache's tier on disk
+
+---References to bytes, under a policy.
+---@class theaterref.Resolver
+local Resolver = {}
+
+---@param reference string
+---@return theaterref.Blob?
+---@return theaterref.Error?
+function Resolver:resolve(reference) end
+
+---@param reference string
+---@param cache? theaterref.Cache instead of the resolver's own
+---@return theaterref.Blob?
+---@return boolean|theaterref.Error # whether it was there already
+function Resolver:resolve_cached(reference, cache) end
+
+---@param references string[]
+---@return (theaterref.Blob|false)[]
+---@return (theaterref.Error|false)[]
+function Resolver:resolve_all(references) end
+
+---@param reference string
+---@param options? theaterref.StartOptions
+---@return theaterref.Future?
+---@return theaterref.Error?
+function Resolver:start(reference, options) end
+
+---Everything a spawn needs.
+---@param manifest_reference string
+---@param options? { initial_state?: theaterref.Bytes }
+---@return theaterref.Plan?
+---@return theaterref.Error?
+function Resolver:plan(manifest_reference, options) end
+
+---The store of an id, in this resolver's home.
+---@param id string
+---@return theaterref.Store?
+---@return theaterref.Error?
+function Resolver:store(id) end
+
+-- ---------------------------------------------------------------- the module
+
+---@class theaterref.References
+local reference = {}
+
+---The scheme in front of `://`, in lower case.
+---@param ref string
+---@return string?
+function reference.scheme(ref) end
+
+---Whether a scheme is one that theaterref itself reads.
+---@param scheme string
+---@return boolean
+function reference.is_own_scheme(scheme) end
+
+---@param ref string
+---@param schemes? table<string, any> names of other schemes that count as such
+---@return { scheme: string, path?: string, id?: string, hash?: string, label?: string, url?: string, digest?: string }?
+---@return theaterref.Error?
+function reference.parse(ref, schemes) end
+
+---What a reference means when it is read in the document at `base`.
+---@param base? string
+---@param ref string
+---@return string?
+---@return theaterref.Error?
+function reference.join(base, ref) end
+
+---A path as an absolute one; other references stay as they are.
+---@param ref string
+---@return string
+function reference.absolute(ref) end
+
+---@class theaterref.Templates
+local template = {}
+
+---@param text string
+---@param state? string|table JSON text or a Lua table
+---@param options? { helpers?: table<string, function> }
+---@return string?
+---@return theaterref.Error?
+function template.substitute_variables(text, state, options) end
+
+---@class theaterref
+---@field _VERSION string
+---@field policy theaterref.Policies
+---@field reference theaterref.References
+---@field template theaterref.Templates
+local theaterref = {}
+
+---Resolves a reference to its bytes, past any cache.
+---@param ref string
+---@param options? theaterref.ResolverOptions
+---@return theaterref.Blob?
+---@return theaterref.Error?
+function theaterref.resolve_reference(ref, options) end
+
+---Resolves a reference through a cache.
+---@param ref string
+---@param cache theaterref.Cache
+---@param options? theaterref.ResolverOptions
+---@return theaterref.Blob?
+---@return boolean|theaterref.Error # whether it was there already
+function theaterref.resolve_reference_cached(ref, cache, options) end
+
+---@param config_state? theaterref.Bytes
+---@param override_state? theaterref.Bytes
+---@return string?
+function theaterref.merge_initial_states(config_state, override_state) end
+
+---@return string?
+---@return theaterref.Error?
+function theaterref.get_theater_home() end
+
+---@param options? theaterref.CacheOptions
+---@return theaterref.Cache?
+---@return theaterref.Error?
+function theaterref.resource_cache(options) end
+
+---@param id string
+---@param options? theaterref.StoreOptions
+---@return theaterref.Store?
+---@return theaterref.Error?
+function theaterref.content_store(id, options) end
+
+---@param options? theaterref.ResolverOptions
+---@return theaterref.Resolver?
+---@return theaterref.Error?
+function theaterref.resolver(options) end
+
+---The options that a configuration file sets.
+---@param path? string instead of the usual places
+---@return theaterref.ResolverOptions?
+---@return string|theaterref.Error? # the file they came from
+function theaterref.config(path) end
+
+return theaterref

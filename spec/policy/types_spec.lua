@@ -1,0 +1,107 @@
+-- The stubs for editors, against what there is.
+local core = require "theaterref.core"
+local helper = require "helper"
+local options = require "theaterref.options"
+local theaterref = require "theaterref"
+
+local text = helper.read "lua/types/theaterref.lua"
+
+-- The functions of a table in the stubs, as a set; methods with ':'.
+local function stubbed(name, separator)
+  local found = {}
+  for method in text:gmatch("\nfunction " .. name .. separator .. "([%w_]+)%(") do found[method] = true end
+  return found
+end
+
+-- The fields of a class in the stubs, as a set.
+local function fields(class)
+  local found, body = {}, text:match("%-%-%-@class " .. class .. "[:\n](.-)\n\n")
+  assert(body, "there is no class " .. class)
+  for field in body:gmatch "@field ([%w_]+)" do found[field] = true end
+  return found
+end
+
+-- The functions of a table, without what is not for users.
+local function functions(of, hidden)
+  local found = {}
+  for name, value in pairs(of) do
+    if type(value) == "function" and not name:find "^__" then found[name] = true end
+  end
+  for name in (hidden or ""):gmatch "%S+" do
+    assert(found[name], "there is no " .. name .. " to hide")
+    found[name] = nil
+  end
+  return found
+end
+
+describe("the stubs for editors", function()
+  it("are Lua", function() assert.is_table(load(text)()) end)
+
+  it("have the module's functions and tables, all and no others", function()
+    for name in pairs(stubbed("theaterref", "%.")) do assert.is_function(theaterref[name], name) end
+    for name in pairs(fields "theaterref") do assert.is_not_nil(theaterref[name], name) end
+    local documented = helper.read "lua/theaterref/init.lua"
+    for name in documented:gmatch "function later%.([%w_]+)" do
+      assert.is_true(stubbed("theaterref", "%.")[name] or fields "theaterref"[name], name)
+    end
+    for name in documented:gmatch "\nfunction M%.([%w_]+)" do assert.is_true(stubbed("theaterref", "%.")[name], name) end
+  end)
+
+  it("have each object's methods, all and no others", function()
+    helper.with_folder(function(folder)
+      local store = theaterref.content_store("x", { base_path = folder })
+      assert.same(functions(debug.getmetatable(core.blob "x")), stubbed("Blob", ":"))
+      assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "claim"), stubbed("Cache", ":"))
+      assert.same(functions(debug.getmetatable(store),
+        "begin_batch check content_sizes discard discard_leftover list_leftovers list_set_aside lock"), stubbed("Store", ":"))
+      assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
+      assert.same(functions(require "theaterref.future"), stubbed("Future", ":"))
+      assert.same(functions(require "theaterref.resolver", "new tell is_heard take_up_policy"), stubbed("Resolver", ":"))
+    end)
+  end)
+
+  it("have the functions of references, templates and policies, all and no others", function()
+    assert.is_function(theaterref.policy.mirror) -- which loads the others
+    assert.same(functions(theaterref.reference), stubbed("reference", "%."))
+    assert.same(functions(theaterref.template), stubbed("template", "%."))
+    assert.same(functions(theaterref.policy, "load on_top"), stubbed("policy", "%."))
+    assert.same(functions(theaterref.policy.merge), fields "theaterref.MergeRules")
+    assert.same(functions(theaterref.policy.default), fields "theaterref.DefaultRules")
+    local rules = functions(theaterref.policy.default)
+    rules.schemes = true
+    assert.same(rules, fields "theaterref.Rules")
+  end)
+
+  it("have every option, and no others", function()
+    for class, set in pairs { RequestOptions = options.request, LogOptions = options.log, CacheOptions = options.cache,
+      TierOptions = options.tier, StoreOptions = options.store } do
+      local names = {}
+      for name in pairs(set.by_name) do names[name] = true end
+      assert.same(names, fields("theaterref." .. class))
+    end
+    local all = fields "theaterref.ResolverOptions"
+    for name in pairs(fields "theaterref.RequestOptions") do all[name] = true end
+    for name in pairs(options.resolver.by_name) do assert.is_true(all[name], name) end
+    for name in pairs(all) do assert.is_not_nil(options.resolver.by_name[name], name) end
+  end)
+
+  it("have what a plan, an error and a cache's figures have", function()
+    helper.with_folder(function(folder)
+      helper.write(folder .. "/p", "p")
+      helper.write(folder .. "/m.toml", 'name = "m"\npackage = "p"\ninitial_state = "{}"\n')
+      local plan = assert(theaterref.resolver():plan(folder .. "/m.toml"))
+      local stub = fields "theaterref.Plan"
+      for name in pairs(plan) do assert.is_true(stub[name], name) end
+      for name in pairs(stub) do assert.is_not_nil(plan[name], name) end
+      local _, err = theaterref.resolve_reference(folder .. "/none")
+      for name in pairs(err) do assert.is_true(fields "theaterref.Error"[name], name) end
+      for name in pairs(theaterref.resource_cache():stats()) do assert.is_true(fields "theaterref.CacheStats"[name], name) end
+    end)
+  end)
+
+  it("have every kind of error", function()
+    for kind in helper.read "lua/theaterref/error.lua":match "%* `kind`:(.-)\n%-%- %*":gmatch "`([%l_]+)`" do
+      assert.is_truthy(text:find('---| "' .. kind .. '"', 1, true), kind)
+    end
+  end)
+end)
