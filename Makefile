@@ -3,7 +3,7 @@
 #   make            build into build/
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
-#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store or plan
+#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan or start
 #   make doc        the Lua API, the C API and the guides as HTML, in build/doc
 #   make coverage   how much of the C core the specs run
 #   make fuzz       libFuzzer on all that reads what comes from outside; T=60 seconds each
@@ -53,7 +53,7 @@ ARCHIVE  := $(BUILD)/lib/libtheaterref.a
 HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
 SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so
 
-.PHONY: all demo test bench lint env install uninstall deb deps-deb module install-rock FORCE clean help deps-build deps-demo deps-test deps-bench deps-lint deps-doc deps-coverage deps-fuzz doc coverage fuzz
+.PHONY: all demo test bench lint env install uninstall deb deps-deb module install-rock FORCE clean help deps-build deps-demo deps-test deps-bench deps-lint deps-doc deps-coverage deps-fuzz doc coverage fuzz fuzz-keep
 all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 
 help:
@@ -110,7 +110,7 @@ DEPS_TEST  := $(DEPS_DEMO) lua-busted lua-luv lua-cqueues strace luarocks dpkg-d
 DEPS_BENCH := $(DEPS_DEMO) nghttp2-client
 DEPS_DOC   := lua-ldoc lua-discount doxygen
 DEPS_COVERAGE := $(DEPS_TEST) lcov
-DEPS_FUZZ  := $(DEPS_BUILD) clang libclang-rt-14-dev
+DEPS_FUZZ  := $(DEPS_BUILD) lua-filesystem clang libclang-rt-14-dev
 DEPS_LINT  := $(DEPS_BUILD) lua-check clang
 DEPS_DEB   := $(DEPS_BUILD) dpkg-dev
 
@@ -200,22 +200,32 @@ coverage: deps-coverage
 	@lcov -q --extract build/coverage/all.info '*/csrc/core/*' --output-file build/coverage/core.info
 	@lcov --list build/coverage/core.info
 
-# T seconds of libFuzzer for each target, from the seeds in spec/fuzz/<target>.
+# T seconds of libFuzzer for each target, from the seeds in spec/fuzz/<target> and
+# what was found before, spec/fuzz/found/<target>.
 FUZZ_TARGETS := merge label reference toml template plan
 T ?= 60
-fuzz: deps-fuzz $(addprefix build/fuzz/,$(FUZZ_TARGETS))
+FUZZ_ENV = $(LUA_ENV) ASAN_OPTIONS=detect_leaks=0
+fuzz: deps-fuzz build/fuzz/fuzz
 	@for t in $(FUZZ_TARGETS); do mkdir -p build/fuzz/found/$$t; \
+	  $(LUA) spec/fuzz/corpus.lua unpack spec/fuzz/found/$$t build/fuzz/found/$$t; \
 	  echo "fuzzing $$t for $(T) s"; \
-	  $(LUA_ENV) ASAN_OPTIONS=detect_leaks=0 build/fuzz/$$t -max_total_time=$(T) -max_len=4096 -timeout=10 -verbosity=0 \
+	  $(FUZZ_ENV) FUZZ_TARGET=$$t build/fuzz/fuzz -max_total_time=$(T) -max_len=4096 -timeout=10 -verbosity=0 \
 	    -print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz/found/$$t spec/fuzz/$$t 2>&1 \
 	    | grep -E "ERROR|SUMMARY|executed_units" || true; \
 	  if ls build/fuzz/crash-* build/fuzz/timeout-* build/fuzz/oom-* >/dev/null 2>&1; then exit 1; fi; done
 
-build/fuzz/%: spec/fuzz/fuzz.c $(CORE) $(BINDING)
+# Keeps what 'make fuzz' found: the fewest inputs that reach as much.
+fuzz-keep: deps-fuzz build/fuzz/fuzz
+	@mkdir -p spec/fuzz/found
+	@for t in $(FUZZ_TARGETS); do rm -rf build/fuzz/fewest && mkdir -p build/fuzz/fewest; \
+	  $(FUZZ_ENV) FUZZ_TARGET=$$t build/fuzz/fuzz -merge=1 -max_len=512 -verbosity=0 build/fuzz/fewest build/fuzz/found/$$t >/dev/null 2>&1; \
+	  $(LUA) spec/fuzz/corpus.lua pack build/fuzz/fewest spec/fuzz/found/$$t && wc -lc spec/fuzz/found/$$t; done
+
+build/fuzz/fuzz: spec/fuzz/fuzz.c $(CORE) $(BINDING)
 	@mkdir -p $(@D)
 	@echo "  clang  $@"
-	$(Q)clang -fsanitize=fuzzer,address,undefined -DTARGET=$(shell echo $* | tr a-z A-Z) $(CPPFLAGS) $(PKG_CFLAGS) -std=c11 -g -O1 \
-	  $^ -o $@ $(shell pkg-config --libs $(LUA_PKG)) $(LDLIBS)
+	$(Q)clang -fsanitize=fuzzer,address,undefined $(CPPFLAGS) $(PKG_CFLAGS) -std=c11 -g -O1 $^ -o $@ \
+	  $(shell pkg-config --libs $(LUA_PKG)) $(LDLIBS)
 
 # ---------------------------------------------------------------- installing
 

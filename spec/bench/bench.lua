@@ -1,5 +1,5 @@
 -- The benchmarks: each line is the median of several runs, as a ratio to a
--- baseline that ran between them. Usage: make bench [ONLY=fetch|cache|store|plan]
+-- baseline that ran between them. Usage: make bench [ONLY=fetch|cache|store|plan|start]
 local bare = require "bare"
 local core = require "theaterref.core"
 local helper = require "helper"
@@ -180,7 +180,30 @@ local function bench_plan()
   end)
 end
 
-local parts = { fetch = bench_fetch, cache = bench_cache, store = require("store").run, plan = bench_plan }
-for _, name in ipairs { "fetch", "cache", "store", "plan" } do
+-- ------------------------------------------------------------------- start
+
+-- Milliseconds of CPU that some code takes in an interpreter that is new.
+local function at_start(code)
+  local script = "local started = os.clock() " .. code .. " io.write((os.clock() - started) * 1000)"
+  return tonumber(helper.run_ok("lua5.4 -e " .. helper.quote(script)))
+end
+
+local function bench_start()
+  title "Starting, in ms of CPU; the baseline loads lua-cjson, LPeg and argparse, which are three small modules"
+  local baseline = 'require "cjson" require "lpeg" require "argparse"'
+  for _, row in ipairs {
+    { 'require "theaterref"', 'require "theaterref"', "< 3 ms" },
+    { "and a resolver", 'require("theaterref").resolver()', "" },
+    { "and a plan", ('require("theaterref").resolver():plan(%q)'):format("examples/actor/manifest.toml"), "" },
+    { "and a fetch that fails, which opens libcurl",
+      'require("theaterref").resolver({ retries = 0, log = false }):resolve("http://127.0.0.1:1/")', "" },
+  } do
+    local ours, theirs, ratio = compare(function() return at_start(row[2]) end, function() return at_start(baseline) end)
+    line(row[1], ("%.2f ms"):format(ours), ("%.2f ms"):format(theirs), ratio, row[3])
+  end
+end
+
+local parts = { fetch = bench_fetch, cache = bench_cache, store = require("store").run, plan = bench_plan, start = bench_start }
+for _, name in ipairs { "fetch", "cache", "store", "plan", "start" } do
   if not arg[1] or arg[1] == name then parts[name]() end
 end

@@ -6,6 +6,9 @@ M.root = root
 M.build = os.getenv("BUILD") or "build"
 --- The interpreter to run scripts with: under sanitizers, one with them.
 M.lua = os.getenv("SPEC_LUA") or "lua5.4"
+--- What the compiler needs for the sanitizers that the tree under test has.
+local sanitizers = M.build:match "^build/([%l-]+)$"
+M.sanitizers = sanitizers and sanitizers ~= "coverage" and "-fsanitize=" .. sanitizers:gsub("-", ",") or ""
 
 -- ---------------------------------------------------------------- processes
 

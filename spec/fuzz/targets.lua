@@ -1,0 +1,64 @@
+-- What is fuzzed: functions of an input, which only raise when something is
+-- wrong. fuzz.c feeds them what libFuzzer makes up, and a spec what it found.
+local core = require "theaterref.core"
+local reference = require "theaterref.reference"
+local template = require "theaterref.template"
+local theaterref = require "theaterref"
+local toml = require "theaterref.toml"
+
+local M = {}
+
+-- Two states, apart at the first zero byte. What comes out merges again.
+function M.merge(input)
+  local config, override = input:match "^([^\0]*)%z?(.*)$"
+  local once = theaterref.merge_initial_states(config, override)
+  assert(theaterref.merge_initial_states(once, once))
+  local kind, items = core.json_split(once)
+  if kind == "object" then assert(#items % 2 == 0) end
+end
+
+function M.label(input)
+  local fault = core.label_fault(input:gsub("%z.*", ""))
+  local text = "/" .. input:gsub("%z.*", "") .. "/"
+  assert(fault or not (text:find("/../", 1, true) or text:find("/./", 1, true) or text:find("//", 1, true)))
+end
+
+function M.reference(input)
+  local parsed, err = reference.parse(input)
+  assert(parsed or err.kind == "invalid_reference")
+  for _, base in ipairs { "https://h/x/y", "store://s/a/b", "/a/b" } do
+    local joined, why = reference.join(base, input)
+    assert(joined or why.kind == "invalid_reference")
+  end
+  reference.join(input, "a/../b")
+end
+
+function M.toml(input)
+  local parsed, err = toml.parse(input)
+  assert(parsed or err.kind == "syntax")
+  toml.scan(input, { initial_state = true })
+end
+
+local state = '{"a":{"b":[1,2,{"c":"d"}]},"e":null}'
+
+function M.template(input)
+  local text, err = template.substitute_variables(input, state)
+  assert(text or err.kind == "syntax" or err.kind == "too_large", tostring(err))
+end
+
+local manifest
+local resolver = assert(theaterref.resolver { log = false, policy = {
+  schemes = { fuzz = function() return manifest end },
+  allow = function(ref) return ref:find "^fuzz:" ~= nil end,
+  secrets = function() return true end,
+} })
+
+function M.plan(input)
+  manifest = input
+  for _, ending in ipairs { "toml", "json", "lua" } do
+    local plan, err = resolver:plan("fuzz://manifest." .. ending)
+    assert(plan or err.kind)
+  end
+end
+
+return M
