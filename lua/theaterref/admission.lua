@@ -52,23 +52,22 @@ local function pin_of(resolver, target, parsed, ctx)
   return { digest = hex, store = pin.store, offline = pin.offline }
 end
 
---- Permits and pins a target: the rules `allow` and `pin`. Fills in the job's
--- `target`, `parsed`, `key` and `pin`.
+--- Permits and pins a job's target: the rules `allow` and `pin`. Fills in `parsed`
+-- and `pin`, and changes `key` where a pin asks for it.
 -- @tparam theaterref.resolver resolver
 -- @tparam table job see `theaterref.loading`
--- @tparam string target
 -- @treturn table the job
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.admit(resolver, job, target)
-  local policy = resolver.policy
+function M.admit(resolver, job)
+  local policy, target = resolver.policy, job.target
   local parsed, err = reference.parse(target, policy.schemes)
   if not parsed then return nil, err end
   local allowed, why
   allowed, why, err = policy:ask("allow", target, job.ctx)
   if err then return nil, err end
   if not allowed then return refuse(resolver, target, job.ctx, why) end
-  job.target, job.parsed, job.key = target, parsed, target
+  job.parsed = parsed
   if policy:overrides "pin" then
     job.pin, err = pin_of(resolver, target, parsed, job.ctx)
     if err then return nil, err end

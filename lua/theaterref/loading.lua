@@ -77,8 +77,8 @@ local function follow(resolver, job, target, future)
     return nil, errors.new("policy", "schemes led from one to the next more than eight times")
   end
   local next_job = { ctx = job.ctx, will_wait = job.will_wait, hops = hops, cache = job.cache, terms = job.terms,
-    no_tier = job.no_tier }
-  local admitted, err = admission.admit(resolver, next_job, target)
+    no_tier = job.no_tier, target = target, key = target }
+  local admitted, err = admission.admit(resolver, next_job)
   if not admitted then return nil, err end
   next_job.pin, next_job.key = next_job.pin or job.pin, job.key
   job.led_to = next_job
@@ -189,7 +189,6 @@ end
 
 -- Tells that a job's bytes are here; and those of the target it led to.
 local function tell_resolved(resolver, job, blob)
-  if not resolver:is_heard() then return end
   resolver:tell({ type = "resolved", reference = errors.redact(job.target), purpose = job.ctx.purpose, bytes = #blob },
     { blob = blob, targets = job.targets or { job.target } })
   if job.led_to then tell_resolved(resolver, job.led_to, blob) end
@@ -210,7 +209,7 @@ local function on_result(resolver, job, loaded, blob)
       if kept and kept:same(blob) then load.tier:write(load.key, blob, loaded:freshness()) end
     end
   end
-  if blob then tell_resolved(resolver, job, blob) end
+  if blob and resolver.heard then tell_resolved(resolver, job, blob) end
 end
 
 --- Sees to background loads that have arrived.
@@ -240,7 +239,7 @@ end
 -- it waits for.
 local function claim(resolver, job, future)
   local how, what, refresh = job.cache:claim(job.key, job.terms)
-  if resolver:is_heard() then
+  if resolver.heard then
     resolver:tell { type = "cache", outcome = how == "lead" and "miss" or how, reference = errors.redact(job.target),
       purpose = job.ctx.purpose }
   end
@@ -268,8 +267,9 @@ end
 
 -- Whether, and on which terms, a job goes through a cache.
 local function choose_cache(resolver, job, options)
-  job.cache = options.cache or options.cached and resolver.cache
-  job.terms = (options.ttl or options.revalidate) and { ttl = options.ttl, revalidate = options.revalidate }
+  job.cache = options.cache or options.cached and resolver.cache or nil
+  if options.ttl or options.revalidate then job.terms = { ttl = options.ttl, revalidate = options.revalidate } end
+  if options.tier == false then job.no_tier = true end
   if not is_remote(job.parsed) then return true end
   local err
   if not job.cache then job.request, err = admission.request(resolver, job) end
@@ -291,7 +291,7 @@ end
 function M.start(resolver, job, future, options)
   local ok, err = choose_cache(resolver, job, options)
   if not ok then return nil, err end
-  future.target, future.hit, future.again, future.on_result = job.target, false, nil, nil
+  future.target = job.target
   if job.cache then
     future.again = function() return claim(resolver, job, future) end
     future.core, err = future.again()
@@ -299,10 +299,10 @@ function M.start(resolver, job, future, options)
     err = load_uncached(resolver, job, future)
   end
   if err then return nil, err end
-  if future.result then
-    tell_resolved(resolver, job, future.result)
-  else
+  if not future.result then
     future.on_result = function(loaded, blob) on_result(resolver, job, loaded, blob) end
+  elseif resolver.heard then
+    tell_resolved(resolver, job, future.result)
   end
   return future
 end

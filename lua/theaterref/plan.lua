@@ -28,7 +28,7 @@ local function phase(plan, resolver, name, step, bytes)
   local seconds = core.now() - started
   if not bytes and result and (type(result) == "string" or core.is_blob(result)) then bytes = #result end
   plan.phases[#plan.phases + 1] = { name = name, seconds = seconds, bytes = bytes or 0 }
-  if err or resolver:is_heard() then
+  if err or resolver.heard then
     resolver:tell { type = err and "failure" or "phase", name = name, seconds = seconds, bytes = bytes or 0,
       reference = errors.redact(plan.manifest_reference), message = err and tostring(err) }
   end

@@ -28,6 +28,10 @@ local function cache_of(cache, blame)
   return require("theaterref.cache").open(cache, blame + 1)
 end
 
+-- Whether anybody hears of what happens all the time: events nobody hears are
+-- not made.
+local function is_heard(self) return self.policy.listens or self.event ~= nil or self.log.verbose end
+
 --- Makes a resolver. It is cheap; make one for each policy.
 -- @tparam[opt] table options see `theaterref.options.resolver`
 -- @tparam[opt=2] integer blame whom to blame for wrong options, as for `error`
@@ -47,15 +51,13 @@ function Resolver.new(options, blame)
   if err then return nil, err end
   local request = {}
   for _, option in ipairs(option_sets.request) do request[option.name] = options[option.name] end
-  return setmetatable({ policy = policy, cache = cache, home = options.home, helpers = options.helpers,
+  local self = setmetatable({ policy = policy, cache = cache, home = options.home, helpers = options.helpers,
     request = request, log = log, event = options.event, stores = {}, background = {} }, Resolver)
+  self.heard = is_heard(self)
+  return self
 end
 
 -- ------------------------------------------------------------------ events
-
--- Whether anybody hears of what happens all the time: events nobody hears are
--- not made.
-function Resolver:is_heard() return self.policy.listens or self.event ~= nil or self.log.verbose end
 
 -- Tells the policy, the log and the host what happened. A rule or function that
 -- fails here changes nothing. The second table is for the host alone.
@@ -70,8 +72,10 @@ end
 -- Takes up a policy script that has changed.
 function Resolver:take_up_policy()
   local policy, event = self.policy:current()
+  if not event then return end
   self.policy = policy
-  if event then self:tell(event) end
+  self.heard = is_heard(self)
+  self:tell(event)
 end
 
 -- ----------------------------------------------------------------- resolving
@@ -80,9 +84,9 @@ local direct = { purpose = "direct" }
 
 -- Starts to load one of a future's targets into it.
 local function start_target(self, future, options, target)
-  local job = { ctx = options.ctx or direct, will_wait = options.will_wait, no_tier = options.tier == false,
-    targets = future.targets }
-  local admitted, err = admission.admit(self, job, target)
+  local job = { ctx = options.ctx or direct, will_wait = options.will_wait, targets = future.targets, target = target,
+    key = target }
+  local admitted, err = admission.admit(self, job)
   if not admitted then return nil, err end
   return loading.start(self, job, future, options)
 end
@@ -96,6 +100,7 @@ local function try_next(self, future, options, targets)
   return function(err)
     while place < #targets and not final[err.kind] do
       place = place + 1
+      future.hit, future.again, future.on_result = false, nil, nil
       self:tell { type = "fallback", reference = errors.redact(targets[place]), message = tostring(err) }
       local started, why = start_target(self, future, options, targets[place])
       if started then return true end

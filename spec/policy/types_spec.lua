@@ -56,7 +56,7 @@ describe("the stubs for editors", function()
         "begin_batch check content_sizes discard discard_leftover list_leftovers list_set_aside lock"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
       assert.same(functions(require "theaterref.future"), stubbed("Future", ":"))
-      assert.same(functions(require "theaterref.resolver", "new tell is_heard take_up_policy"), stubbed("Resolver", ":"))
+      assert.same(functions(require "theaterref.resolver", "new tell take_up_policy"), stubbed("Resolver", ":"))
     end)
   end)
 
