@@ -53,7 +53,7 @@ ARCHIVE  := $(BUILD)/lib/libtheaterref.a
 HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
 SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so
 
-.PHONY: all demo test bench lint env install uninstall deb deps-deb module install-rock FORCE clean help deps-build deps-demo deps-test deps-bench deps-lint deps-doc deps-coverage deps-fuzz doc coverage fuzz fuzz-keep
+.PHONY: all demo test bench lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
 all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 
 help:
@@ -103,16 +103,16 @@ $(BUILD)/spec/lua: spec/support/lua.c
 
 # ------------------------------------------------------------ what is needed
 
-DEPS_BUILD := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev \
+DEPS_build := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev \
               libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates
-DEPS_DEMO  := $(DEPS_BUILD) nginx-light openssl wabt
-DEPS_TEST  := $(DEPS_DEMO) lua-busted lua-luv lua-cqueues strace luarocks dpkg-dev groff-base
-DEPS_BENCH := $(DEPS_DEMO) nghttp2-client
-DEPS_DOC   := lua-ldoc lua-discount doxygen
-DEPS_COVERAGE := $(DEPS_TEST) lcov
-DEPS_FUZZ  := $(DEPS_BUILD) lua-filesystem clang libclang-rt-14-dev
-DEPS_LINT  := $(DEPS_BUILD) lua-check clang
-DEPS_DEB   := $(DEPS_BUILD) dpkg-dev
+DEPS_demo  := $(DEPS_build) nginx-light openssl wabt
+DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks dpkg-dev groff-base
+DEPS_bench := $(DEPS_demo) nghttp2-client
+DEPS_doc   := lua-ldoc lua-discount doxygen
+DEPS_coverage := $(DEPS_test) lcov
+DEPS_fuzz  := $(DEPS_build) lua-filesystem clang libclang-rt-14-dev
+DEPS_lint  := $(DEPS_build) lua-check clang
+DEPS_deb   := $(DEPS_build) dpkg-dev
 
 # Installs the packages of a list that are missing, and says so.
 define install_missing
@@ -125,24 +125,8 @@ define install_missing
 	fi
 endef
 
-deps-build:
-	$(call install_missing,$(DEPS_BUILD))
-deps-demo:
-	$(call install_missing,$(DEPS_DEMO))
-deps-test:
-	$(call install_missing,$(DEPS_TEST))
-deps-bench:
-	$(call install_missing,$(DEPS_BENCH))
-deps-doc:
-	$(call install_missing,$(DEPS_DOC))
-deps-coverage:
-	$(call install_missing,$(DEPS_COVERAGE))
-deps-fuzz:
-	$(call install_missing,$(DEPS_FUZZ))
-deps-deb:
-	$(call install_missing,$(DEPS_DEB))
-deps-lint:
-	$(call install_missing,$(DEPS_LINT))
+deps-%:
+	$(call install_missing,$(DEPS_$*))
 
 # --------------------------------------------------------------- for a person
 

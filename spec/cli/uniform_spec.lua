@@ -142,6 +142,11 @@ describe("every command", function()
     assert.not_matches("\27", (shell "TERM=xterm theaterref doctor"))
   end)
 
+  it("writes no binary to a terminal", function()
+    assert.matches("this is no text, and nothing for a terminal: give %-o FILE", on_terminal "theaterref resolve actor.wasm")
+    assert.matches('{"n":"b"}', on_terminal "theaterref resolve state.json")
+  end)
+
   it("says so when standard output cannot be written", function()
     local _, err, status = shell "theaterref resolve actor.wasm > /dev/full"
     assert.equal("theaterref: Failed to write to standard output: No space left on device\n", err)

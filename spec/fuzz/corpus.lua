@@ -3,8 +3,6 @@
 --
 --     lua5.4 corpus.lua unpack FILE FOLDER
 --     lua5.4 corpus.lua pack FOLDER FILE
-local lfs = require "lfs"
-
 local M = {}
 
 --- The inputs in a packed corpus; none when there is no such file.
@@ -28,6 +26,7 @@ local function unpack_corpus(path, folder)
 end
 
 local function pack_corpus(folder, path)
+  local lfs = require "lfs"
   local lines = {}
   for name in lfs.dir(folder) do
     local file = name:sub(1, 1) ~= "." and io.open(folder .. "/" .. name, "rb")

@@ -97,7 +97,11 @@ end
 function M.finish(result, err, as_json)
   if type(result) == "string" and result ~= "" then result = result .. "\n" end
   local ok, why = true, nil
-  if result then ok, why = write(result) end
+  if core.is_blob(result) and core.is_terminal(1) and result:sub(1, 1024):find "%z" then
+    err = "this is no text, and nothing for a terminal: give -o FILE, or lead it into a file or a program"
+  elseif result then
+    ok, why = write(result)
+  end
   if not ok then err = errors.new("io", "Failed to write to standard output: " .. why) end
   if not err then return 0 end
   if as_json then
