@@ -34,7 +34,7 @@ for method, on_tier in pairs { remove = "remove", clear = "clear", refresh = "ex
 end
 
 --- Opens a cache; what `theaterref.resource_cache` calls.
--- @tparam[opt] table options see `theaterref.options.cache`
+-- @tparam[opt] table options see the topic "options"
 -- @tparam[opt=2] integer blame whom to blame for wrong options, as for `error`
 -- @treturn theaterref.cache
 -- @return[2] nil

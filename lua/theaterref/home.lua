@@ -37,7 +37,7 @@ end
 
 --- A store by its id.
 -- @tparam string id one path part
--- @tparam[opt] table options see `theaterref.options.store`
+-- @tparam[opt] table options see the topic "options"
 -- @treturn theaterref.store
 -- @return[2] nil
 -- @treturn[2] table an error of kind `invalid_reference`

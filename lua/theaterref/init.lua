@@ -24,13 +24,13 @@ function later.get_theater_home() return require("theaterref.home").get_theater_
 --- A content store by its id; see `theaterref.store` for its methods.
 -- @function content_store
 -- @tparam string id
--- @tparam[opt] table options see `theaterref.options.store`
+-- @tparam[opt] table options see the topic "options"
 -- @treturn theaterref.store
 function later.content_store() return require("theaterref.home").content_store end
 
 --- A cache of blobs by reference; see `theaterref.cache` for its methods.
 -- @function resource_cache
--- @tparam[opt] table options see `theaterref.options.cache`
+-- @tparam[opt] table options see the topic "options"
 -- @treturn theaterref.cache
 -- @return[2] nil
 -- @treturn[2] table an error, when a cache of that name is open with other
@@ -39,7 +39,7 @@ function later.resource_cache() return require("theaterref.cache").open end
 
 --- A resolver; see `theaterref.resolver` for its methods.
 -- @function resolver
--- @tparam[opt] table options see `theaterref.options.resolver`
+-- @tparam[opt] table options see the topic "options"
 -- @treturn theaterref.resolver
 -- @return[2] nil
 -- @treturn[2] table an error, when the policy cannot be loaded
@@ -55,15 +55,18 @@ function later.resolver() return require("theaterref.resolver").new end
 function later.config() return require("theaterref.config").load end
 
 --- The default rules, and building blocks for others; see `theaterref.policy`.
--- @field policy
+-- @class field
+-- @name policy
 function later.policy() return require "theaterref.policy" end
 
 --- How references are taken apart and joined; see `theaterref.reference`.
--- @field reference
+-- @class field
+-- @name reference
 function later.reference() return require "theaterref.reference" end
 
 --- Variables in manifests; see `theaterref.template`.
--- @field template
+-- @class field
+-- @name template
 function later.template() return require "theaterref.template" end
 
 setmetatable(M, { __index = function(module, name)

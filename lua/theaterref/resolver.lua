@@ -33,7 +33,7 @@ end
 local function is_heard(self) return self.policy.listens or self.event ~= nil or self.log.verbose end
 
 --- Makes a resolver. It is cheap; make one for each policy.
--- @tparam[opt] table options see `theaterref.options.resolver`
+-- @tparam[opt] table options see the topic "options"
 -- @tparam[opt=2] integer blame whom to blame for wrong options, as for `error`
 -- @treturn theaterref.resolver
 -- @return[2] nil

@@ -64,7 +64,7 @@ end
 --- The content store that a command is to work on.
 -- @tparam table args `id`, or the id
 -- @tparam string id
--- @tparam[opt] table options see `theaterref.options.store`
+-- @tparam[opt] table options see the topic "options"
 -- @treturn theaterref.store
 -- @return[2] nil
 -- @treturn[2] table an error

@@ -24,6 +24,8 @@ return function(theaterref)
   end
 
   --- One rewriting after another: each gets what the one before answered.
+  -- @tparam function ... rules
+  -- @treturn function a rule `rewrite`
   function policy.chain(...)
     local rules = { ... }
     return function(ref, ctx)
@@ -37,6 +39,8 @@ return function(theaterref)
 
   --- Prefixes and what to put in their place: a text, or a list to try in
   -- order. The longest prefix that fits counts.
+  -- @tparam table prefixes text or list, by prefix
+  -- @treturn function a rule `rewrite`
   function policy.mirror(prefixes)
     return function(ref)
       local best
@@ -49,11 +53,15 @@ return function(theaterref)
   end
 
   --- Short names for references.
+  -- @tparam table names references by name
+  -- @treturn function a rule `rewrite`
   function policy.alias(names)
     return function(ref) return names[ref] or ref end
   end
 
   --- `~/` and `${NAME}`, for the environment variables in a list.
+  -- @tparam[opt] table names
+  -- @treturn function a rule `rewrite`
   function policy.expand(names)
     local allowed = { HOME = true }
     for _, name in ipairs(names or {}) do allowed[name] = true end
@@ -85,6 +93,8 @@ return function(theaterref)
 
   --- Only what is listed, on top of the default rule: `schemes`, `hosts` (also
   -- `*.example.org`), `stores`, and `prefixes` of whole references.
+  -- @tparam table lists
+  -- @treturn function a rule `allow`
   function policy.only(lists)
     local schemes, stores = set_of(lists.schemes), set_of(lists.stores)
     local function refuse(what, list)
@@ -157,7 +167,7 @@ return function(theaterref)
   end
 
   policy.merge = {
-    --- Theater's: top-level members, the override's first.
+    --- Theater's: top-level members, the override's first; a rule `merge`.
     shallow = default.merge,
     --- RFC 7396, JSON merge patch: objects within objects too; null removes.
     deep = merge_with(false),
@@ -165,6 +175,8 @@ return function(theaterref)
     append = merge_with(true),
     --- By top-level key: `config` or `override` (whose value stays), or a function
     -- of both raw values, each of which may be nil. Other keys as in `shallow`.
+    -- @tparam table rules by key
+    -- @treturn function a rule `merge`
     keys = function(rules)
       return function(config, override)
         local ours, theirs = config and members(config), override and members(override)
@@ -186,6 +198,9 @@ return function(theaterref)
 
   --- Rules for what a lockfile pins: everything must be in it and have its
   -- digest. `store`: look there first; `offline`: and nowhere else.
+  -- @tparam string file
+  -- @tparam[opt] table options
+  -- @treturn table with a rule `pin`
   function policy.locked(file, options)
     local pins = theaterref.read_lock(file)
     local where = options or {}
@@ -205,11 +220,15 @@ return function(theaterref)
 
   --- A number from 0 up to 100 that is always the same for a name: for rules that
   -- mean a share of all actors.
+  -- @tparam string name
+  -- @treturn number
   function policy.percentile(name)
     return tonumber(theaterref.sha256(name):sub(1, 8), 16) / 0x100000000 * 100
   end
 
   --- Several tables of rules as one; the later wins.
+  -- @tparam table ...
+  -- @treturn table
   function policy.combine(...)
     local all = {}
     for _, rules in ipairs { ... } do

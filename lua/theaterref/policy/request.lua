@@ -3,7 +3,7 @@
 local M = {}
 
 --- What the resolver was made with, and else the engine's defaults. The options are
--- those of `theaterref.options.request`.
+-- those that the topic "options" lists.
 --
 -- Proxies are taken from the environment, as curl does: `https_proxy`,
 -- `http_proxy`, `no_proxy`.
