@@ -35,7 +35,7 @@ function M.find()
   return nil
 end
 
--- Options that are paths, and functions, which data cannot be.
+-- Options that are paths.
 local paths = { "policy", "lock", "home", "ca_file", "client_cert", "client_key", "unix_socket" }
 
 -- A path as it is meant in the file: relative to its folder, or to home.

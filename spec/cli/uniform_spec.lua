@@ -142,6 +142,16 @@ describe("every command", function()
     assert.not_matches("\27", (shell "TERM=xterm theaterref doctor"))
   end)
 
+  it("lets no control character from outside through to a terminal", function()
+    helper.write(folder .. "/evil.toml", 'name = "\\u001b[31mred\\u0007"\npackage = "actor.wasm"\n')
+    helper.write(folder .. "/worse.toml", 'name = "worse"\npackage = "\\u001b]0;title\\u0007"\n')
+    for _, words in ipairs { "plan evil.toml", "explain evil.toml", "plan worse.toml", "resolve $(printf 'x\\033[1mx')" } do
+      local out, err = shell("theaterref " .. words)
+      assert.is_nil((out .. err):find "[\27\7]", words)
+      assert.is_truthy((out .. err):find("\\27", 1, true), words)
+    end
+  end)
+
   it("writes no binary to a terminal", function()
     assert.matches("this is no text, and nothing for a terminal: give %-o FILE", on_terminal "theaterref resolve actor.wasm")
     assert.matches('{"n":"b"}', on_terminal "theaterref resolve state.json")

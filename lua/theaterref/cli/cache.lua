@@ -42,7 +42,8 @@ local function show_list(list)
   for i = #list, 1, -1 do -- what was used last comes first
     local about = list[i]
     bytes = bytes + about.bytes
-    lines[#lines + 1] = ("%12d bytes  %8s old  %s"):format(about.bytes, age(os.time() - about.stored), about.reference)
+    lines[#lines + 1] = ("%12d bytes  %8s old  %s"):format(about.bytes, age(os.time() - about.stored),
+      output.plain(about.reference))
   end
   lines[#lines + 1] = ("%12d bytes  in %d entries"):format(bytes, #list)
   return table.concat(lines, "\n")

@@ -7,6 +7,8 @@ local output = require "theaterref.cli.output"
 local settings = require "theaterref.cli.settings"
 local theaterref = require "theaterref"
 
+local plain = output.plain
+
 local state_option = { "--state", "JSON|@FILE", "Initial state that overrides the manifest's." }
 
 -- ----------------------------------------------------------------- resolve
@@ -62,11 +64,11 @@ end
 
 local function show_plan(data, args)
   local lines = {
-    "name           " .. output.coloured("bold", data.name),
-    "package        " .. data.package_reference,
+    "name           " .. output.coloured("bold", plain(data.name)),
+    "package        " .. plain(data.package_reference),
     ("               %d bytes, sha256 %s"):format(data.package_bytes, data.package_sha256),
     "cache          " .. (data.used_cache and (data.cache_hit and "hit" or "used") or "not used"),
-    "initial state  " .. (data.initial_state or "none"),
+    "initial state  " .. plain(data.initial_state or "none"),
     "phases" }
   if args.timings then return table.concat(lines, "\n") .. "\n" .. table.concat(waterfall(data.phases), "\n") end
   for _, phase in ipairs(data.phases) do

@@ -62,6 +62,12 @@ function M.coloured(colour, text, descriptor)
   return "\27[" .. colours[colour] .. "m" .. text .. "\27[0m"
 end
 
+--- Text that came from outside, such as a manifest's name: its control characters
+-- must not reach a terminal as such.
+function M.plain(text)
+  return (text:gsub("[%c\u{7F}]", function(c) return ("\\%d"):format(c:byte()) end))
+end
+
 local function clear()
   if drawn then io.stderr:write("\r\27[K") end
   drawn = false
@@ -69,7 +75,7 @@ end
 
 local function say(how, colour, text)
   clear()
-  io.stderr:write(M.coloured(colour, "theaterref:", 2) .. " " .. how .. text .. "\n")
+  io.stderr:write(M.coloured(colour, "theaterref:", 2) .. " " .. how .. M.plain(text) .. "\n")
 end
 
 --- A line of the log, on standard error.

@@ -72,7 +72,7 @@ function show.labels(data)
   local lines = {}
   for label, hash in pairs(data) do lines[#lines + 1] = { label, hash == core.json_null and "-" or hash } end
   table.sort(lines, function(a, b) return a[1] < b[1] end)
-  for i, line in ipairs(lines) do lines[i] = line[2] .. "  " .. line[1] end
+  for i, line in ipairs(lines) do lines[i] = line[2] .. "  " .. output.plain(line[1]) end
   return table.concat(lines, "\n")
 end
 
@@ -91,7 +91,9 @@ end
 
 function show.usage(data)
   local lines = {}
-  for _, use in ipairs(data.labels) do lines[#lines + 1] = ("%12s bytes  %s"):format(use.bytes or "missing", use.label) end
+  for _, use in ipairs(data.labels) do
+    lines[#lines + 1] = ("%12s bytes  %s"):format(use.bytes or "missing", output.plain(use.label))
+  end
   lines[#lines + 1] = ("%12d bytes  without a label"):format(data.unlabelled)
   lines[#lines + 1] = ("%12d bytes  in all"):format(data.bytes)
   return table.concat(lines, "\n")
@@ -101,7 +103,7 @@ end
 local function report_lines(report, names)
   local lines = {}
   for _, name in ipairs(names) do
-    for _, item in ipairs(report[name]) do lines[#lines + 1] = ("%-10s %s"):format(name:gsub("_", " "), item) end
+    for _, item in ipairs(report[name]) do lines[#lines + 1] = ("%-10s %s"):format(name:gsub("_", " "), output.plain(item)) end
   end
   return lines
 end
