@@ -29,7 +29,7 @@ describe("the command", function()
     local server = helper.nginx()
     server:put("drip", ("x"):rep(300))
     local function command(path)
-      return ("THEATER_HOME=%s/home %s %s/lua/bin/theaterref resolve %s%s -o %s/dripped"):format(folder, helper.lua,
+      return ("TERM=xterm THEATER_HOME=%s/home %s %s/lua/bin/theaterref resolve %s%s -o %s/dripped"):format(folder, helper.lua,
         helper.root, server.http, path, folder)
     end
     -- script(1) gives the command a terminal and writes down what it shows
