@@ -51,7 +51,7 @@ Maintainer: ${DEBFULLNAME:-The theaterref maintainers} <${DEBEMAIL:-maintainers@
 Installed-Size: $(du -sk "$root/usr" | cut -f1)
 Depends: $depends, libcurl4 (>= 7.83), lua5.4, lua-cjson, lua-lpeg, lua-argparse
 Recommends: ca-certificates
-Suggests: liblua5.4-dev, pkg-config
+Suggests: liblua5.4-dev, libmbedtls-dev, pkg-config
 Section: libs
 Priority: optional
 Description: references to bytes, and manifests to spawn plans
