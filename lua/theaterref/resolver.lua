@@ -126,7 +126,8 @@ function Resolver:start(ref, options)
   if ctx == direct then self:take_up_policy() end
   local targets, err = admission.places(self, ref, ctx)
   if not targets then return nil, errors.about(err, ref) end
-  local future = setmetatable({ reference = errors.redact(ref), targets = targets, hit = false }, Future)
+  local future = setmetatable({ reference = errors.redact(ref), targets = targets, target = targets[1], hit = false,
+    result = nil }, Future) -- a field to come, named here, costs no growing of the table later
   if #targets > 1 then future.fallback = try_next(self, future, options, targets) end
   local started
   started, err = start_target(self, future, options, targets[1])
