@@ -140,13 +140,16 @@ describe("a supervisor", function()
       helper.write(folder .. "/two", "echo two is running; exec sleep 60")
       run(command .. "put actors " .. folder .. "/one --label worker")
       local pid = run(("%s examples/hosts/supervisor.lua actors worker sh >%s/log 2>&1 & echo $!"):format(helper.lua, folder))
-      local function logged(text) return function() return helper.read(folder .. "/log"):find(text, 1, true) end end
+      local function logged(text, times)
+        return function() return select(2, helper.read(folder .. "/log"):gsub(text, "")) == (times or 1) end
+      end
       helper.eventually(logged "one is running")
       run(command .. "put actors " .. folder .. "/two --label worker")
       helper.eventually(logged "two is running")
+      helper.eventually(logged("started", 2)) -- which it says once the actor runs
       local second = helper.read(folder .. "/log"):match ".*started %x+ as (%d+)\n"
       helper.run_ok("kill " .. second)
-      helper.eventually(function() return select(2, helper.read(folder .. "/log"):gsub("two is running", "")) == 2 end)
+      helper.eventually(logged("two is running", 2))
       run(command .. "unlabel actors worker")
       helper.eventually(logged "stopped")
       helper.run("kill " .. pid .. " 2>/dev/null")
