@@ -39,9 +39,9 @@ end
 --- Of a request: what a resolver, the configuration and a policy's rule `request`
 -- may say about fetching.
 M.request = set("request option", {
-  { "timeout", "seconds", "30", "for a whole fetch, retries and all; below 0 is no limit, for these three" },
-  { "connect_timeout", "seconds", "10", "to connect" },
-  { "stall_timeout", "seconds", "15", "without a byte" },
+  { "timeout", "seconds", "30", "for a whole fetch, with its retries; below 0: no limit" },
+  { "connect_timeout", "seconds", "10", "to connect; below 0: no limit" },
+  { "stall_timeout", "seconds", "15", "without a byte; below 0: no limit" },
   { "max_bytes", "count", "1 GiB", "of the body, unpacked; of a file too" },
   { "max_redirects", "count", "10", "followed; never to another scheme than http and https, nor from https to http" },
   { "retries", "count", "2", "after a failure that may pass: no connection, one that broke, or status 408, 429, 500, 502, "
