@@ -35,12 +35,21 @@ describe("the command", function()
     -- script(1) gives the command a terminal and writes down what it shows
     local out, _, status = helper.run("script -qec " .. helper.quote(command "/dripping/drip") .. " "
       .. folder .. "/typescript </dev/null")
-    assert.equal(0, status)
+    assert.equal(0, status, out)
     assert.matches("0.0 MiB  #[#.]+%s+%d+%%", out)
     assert.matches("\r\27%[K$", out)
     assert.equal(300, #helper.read(folder .. "/dripped"))
     assert.equal("", (helper.run(command "/drip" .. " 2>&1")))
     server:stop()
+  end)
+
+  it("ends on a terminal, too, when a fetch takes too long", function()
+    local server = helper.misbehaving()
+    local out, _, status = helper.run(("script -qec 'TERM=xterm %s %s/lua/bin/theaterref resolve %s/never --timeout 0.5' %s/typescript </dev/null")
+      :format(helper.lua, helper.root, server.http, folder))
+    server:stop()
+    assert.equal(1, status)
+    assert.matches("Failed to fetch from http://127.0.0.1:%d+/never: ", out)
   end)
 
   it("says on stderr what failed, with status 1", function()

@@ -137,16 +137,13 @@ end
 
 --- Waits for a future; on a terminal, with a bar that goes when it is done.
 function M.wait(future)
-  if not with_bars() then return future:wait() end
-  while true do
-    local blob, err = future:wait(0.2)
+  while with_bars() and not future:done() do
+    future:wait(0.2)
     local received, total = future:progress()
-    if future:done() and (blob or err.kind ~= "timeout") then
-      clear()
-      return blob, err
-    end
-    show(("%9.1f MiB"):format(received / (1 << 20)), received, total)
+    if not future:done() then show(("%9.1f MiB"):format(received / (1 << 20)), received, total) end
   end
+  clear()
+  return future:wait()
 end
 
 --- Runs 'work' with a function to call with how far it is; on a terminal that
