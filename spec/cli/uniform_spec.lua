@@ -108,6 +108,14 @@ describe("every command", function()
     end
   end)
 
+  it("shows of a configuration's headers no more than their names", function()
+    helper.write(folder .. "/theaterref.conf.lua",
+      "return { headers = { Authorization = 'hunter2' }, host_headers = { h = { Cookie = 'hunter2' } } }")
+    assert.equal('-- theaterref.conf.lua\nheaders = {"Authorization":"…"}\nhost_headers = {"h":{"Cookie":"…"}}\n',
+      (shell "theaterref config --config theaterref.conf.lua"))
+    assert.is_nil((shell "theaterref config --config theaterref.conf.lua --json"):find "hunter2")
+  end)
+
   it("has an example configuration that loads, with every option", function()
     local example = shell "theaterref config --example"
     assert.same({}, require("theaterref").config(helper.write(folder .. "/example.conf.lua", example)))

@@ -113,10 +113,20 @@ end
 
 -- ----------------------------------------------------------- configuration
 
+-- Headers may hold tokens: their names are all that is shown.
+local function without_values(headers)
+  local shown = {}
+  for name, value in pairs(headers) do shown[name] = type(value) == "table" and without_values(value) or "…" end
+  return shown
+end
+
 local function config(args)
   if args.example then return { example = true } end
   local options, err = settings.config(args)
   if not options then return nil, err end
+  for _, name in ipairs { "headers", "host_headers" } do
+    if options[name] then options[name] = without_values(options[name]) end
+  end
   return { file = args.config ~= "" and (args.config or configs.find()) or nil, options = options }
 end
 
