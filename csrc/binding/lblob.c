@@ -1,6 +1,6 @@
 /***
-Immutable bytes outside Lua's memory: userdata that shares them with whoever else
-has them. `#blob` is their number, `tostring(blob)` a copy as a string, `a == b`
+Immutable bytes outside Lua's memory: userdata that shares them with whoever
+else has them. `#blob` is their number, `tostring(blob)` a copy as a string, `a == b`
 whether two blobs have the same bytes. The collector knows their true size. Any
 number of Lua states and threads may share a blob's bytes.
 @classmod theaterref.blob

@@ -30,7 +30,7 @@ bool tr_checkname(lua_State *L, int index, const char **name, tr_error *error) {
   return false;
 }
 
-static int push_flag(lua_State *L, int flag, const tr_error *error) {
+int tr_pushflag(lua_State *L, int flag, const tr_error *error) {
   if (flag < 0)
     return tr_fail_with(L, error);
   lua_pushboolean(L, flag);
@@ -57,8 +57,7 @@ static int store_put(lua_State *L) {
   return 1;
 }
 
-/* Pushes the content of a hash, or nil and the error. */
-static int push_content(lua_State *L, tr_store *store, const char *hash) {
+int tr_pushcontent(lua_State *L, tr_store *store, const char *hash) {
   tr_error error;
   lblob *b = tr_newblob(L);
   b->blob = tr_store_get(store, hash, &error);
@@ -74,7 +73,8 @@ The content of a hash.
 @tparam string hash 40 hex digits (SHA-1) or 64 (SHA-256)
 @treturn theaterref.blob
 @return[2] nil
-@treturn[2] table an error; of kind `corrupt` when the bytes are not what the hash says
+@treturn[2] table an error; of kind `corrupt` when the bytes are not those of
+the hash
 */
 static int store_get(lua_State *L) {
   tr_store *store = tr_checkstore(L);
@@ -82,7 +82,7 @@ static int store_get(lua_State *L) {
   tr_error error;
   if (!tr_checkname(L, 2, &hash, &error))
     return tr_fail_with(L, &error);
-  return push_content(L, store, hash);
+  return tr_pushcontent(L, store, hash);
 }
 
 /***
@@ -99,154 +99,7 @@ static int store_exists(lua_State *L) {
   tr_error error;
   if (!tr_checkname(L, 2, &hash, &error))
     return tr_fail_with(L, &error);
-  return push_flag(L, tr_store_exists(store, hash, &error), &error);
-}
-
-/***
-Points a label at content that is there; `replace_at_label` is the same.
-@function label
-@tparam string name
-@tparam string hash
-@tparam[opt] table options `expect`: only if the label is at that hash; `false`:
-only if there is no such label
-@treturn boolean false: the label was not as expected
-@return[2] nil
-@treturn[2] table an error
-*/
-static int store_label(lua_State *L) {
-  tr_store *store = tr_checkstore(L);
-  const char *label, *hash, *expect = NULL;
-  tr_error error;
-  lua_settop(L, 4);
-  if (!lua_isnil(L, 4)) {
-    luaL_checktype(L, 4, LUA_TTABLE);
-    if (lua_getfield(L, 4, "expect") == LUA_TBOOLEAN && !lua_toboolean(L, -1))
-      expect = "";
-    else if (!lua_isnil(L, -1))
-      expect = tr_checkcstring(L, 5);
-  }
-  if (!tr_checkname(L, 2, &label, &error) || !tr_checkname(L, 3, &hash, &error))
-    return tr_fail_with(L, &error);
-  return push_flag(L, tr_store_label(store, label, hash, expect, &error),
-                   &error);
-}
-
-/* The hash of the label in argument 2: 1, 0, or -1 with the error. */
-static int get_label(lua_State *L, tr_store *store, char hash[TR_HEX_MAX],
-                     tr_error *error) {
-  const char *label;
-  if (!tr_checkname(L, 2, &label, error))
-    return -1;
-  return tr_store_get_label(store, label, hash, error);
-}
-
-/***
-The hash that a label points at.
-@function get_by_label
-@tparam string name
-@treturn ?string nil alone: there is no such label
-@return[2] nil
-@treturn[2] table an error
-*/
-static int store_get_by_label(lua_State *L) {
-  char hash[TR_HEX_MAX];
-  tr_error error;
-  int found = get_label(L, tr_checkstore(L), hash, &error);
-  if (found < 0)
-    return tr_fail_with(L, &error);
-  if (found == 0)
-    lua_pushnil(L);
-  else
-    lua_pushstring(L, hash);
-  return 1;
-}
-
-/***
-The content that a label points at.
-@function get_content_by_label
-@tparam string name
-@treturn ?theaterref.blob nil alone: there is no such label
-@return[2] nil
-@treturn[2] table an error
-*/
-static int store_get_content_by_label(lua_State *L) {
-  tr_store *store = tr_checkstore(L);
-  char hash[TR_HEX_MAX];
-  tr_error error;
-  int found = get_label(L, store, hash, &error);
-  if (found < 0)
-    return tr_fail_with(L, &error);
-  if (found > 0)
-    return push_content(L, store, hash);
-  lua_pushnil(L);
-  return 1;
-}
-
-/***
-Whether there is such a label.
-@function label_exists
-@tparam string name
-@treturn boolean
-@return[2] nil
-@treturn[2] table an error
-*/
-static int store_label_exists(lua_State *L) {
-  char hash[TR_HEX_MAX];
-  tr_error error;
-  return push_flag(L, get_label(L, tr_checkstore(L), hash, &error), &error);
-}
-
-/***
-Stores bytes and points a label at them; `replace_content_at_label` is the same.
-@function store_at_label
-@tparam string name
-@tparam string|theaterref.blob bytes
-@treturn string their hash
-@return[2] nil
-@treturn[2] table an error
-*/
-static int store_store_at_label(lua_State *L) {
-  tr_store *store = tr_checkstore(L);
-  char hash[TR_HEX_MAX];
-  const char *label, *bytes;
-  tr_error error;
-  size_t len;
-  bytes = tr_checkbytes(L, 3, &len);
-  if (!tr_checkname(L, 2, &label, &error) ||
-      !tr_store_put(store, bytes, len, hash, &error) ||
-      tr_store_label(store, label, hash, NULL, &error) < 0)
-    return tr_fail_with(L, &error);
-  lua_pushstring(L, hash);
-  return 1;
-}
-
-/***
-Removes a label; its content stays until `gc`.
-@function remove_label
-@tparam string name
-@treturn boolean whether it was there
-@return[2] nil
-@treturn[2] table an error
-*/
-/***
-Removes a label if it points at a hash.
-@function remove_from_label
-@tparam string name
-@tparam string hash
-@treturn boolean whether it did
-@return[2] nil
-@treturn[2] table an error
-*/
-static int store_remove_label(lua_State *L) {
-  tr_store *store = tr_checkstore(L);
-  const char *label, *only_if = NULL;
-  tr_error error;
-  if (!tr_checkname(L, 2, &label, &error) ||
-      (lua_toboolean(L, lua_upvalueindex(1)) &&
-       !tr_checkname(L, 3, &only_if, &error)))
-    return tr_fail_with(L, &error);
-  return push_flag(L, tr_store_remove_label(store, label, only_if, &error),
-                   &error);
+  return tr_pushflag(L, tr_store_exists(store, hash, &error), &error);
 }
 
 /* ------------------------------------------------------------- listings */
@@ -393,7 +246,7 @@ static int store_discard(lua_State *L) {
       lua_toboolean(L, lua_upvalueindex(1))
           ? tr_store_discard_leftover(store, name, grace, dry_run, &error)
           : tr_store_discard(store, name, grace, dry_run, &error);
-  return push_flag(L, done, &error);
+  return tr_pushflag(L, done, &error);
 }
 
 /* lock() -> lock, to be closed; keeps gc and movers of labels waiting */
@@ -456,26 +309,6 @@ static int content_store(lua_State *L) {
   return 1;
 }
 
-/* label_fault(name) -> why it cannot be a label | nil */
-static int label_fault(lua_State *L) {
-  size_t len;
-  const char *name = luaL_checklstring(L, 1, &len);
-  lua_pushstring(L, strlen(name) == len ? tr_label_fault(name)
-                                        : "it has a zero byte in it");
-  return 1;
-}
-
-/* Registers one function under two names, told apart by a boolean upvalue. */
-static void add_twins(lua_State *L, lua_CFunction function, const char *plain,
-                      const char *other) {
-  lua_pushboolean(L, 0);
-  lua_pushcclosure(L, function, 1);
-  lua_setfield(L, -2, plain);
-  lua_pushboolean(L, 1);
-  lua_pushcclosure(L, function, 1);
-  lua_setfield(L, -2, other);
-}
-
 void tr_open_store(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"__gc", store_gc},
@@ -483,13 +316,6 @@ void tr_open_store(lua_State *L) {
       {"put", store_put},
       {"get", store_get},
       {"exists", store_exists},
-      {"label", store_label},
-      {"replace_at_label", store_label},
-      {"get_by_label", store_get_by_label},
-      {"get_content_by_label", store_get_content_by_label},
-      {"label_exists", store_label_exists},
-      {"store_at_label", store_store_at_label},
-      {"replace_content_at_label", store_store_at_label},
       {"list_labels", store_list_labels},
       {"list_all_content", store_list_all_content},
       {"content_sizes", store_content_sizes},
@@ -502,11 +328,10 @@ void tr_open_store(lua_State *L) {
   static const luaL_Reg lock_methods[] = {
       {"__gc", lock_close}, {"__close", lock_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"content_store", content_store},
-                                       {"label_fault", label_fault},
                                        {NULL, NULL}};
   tr_newtype(L, TR_STORE, methods);
-  add_twins(L, store_remove_label, "remove_label", "remove_from_label");
-  add_twins(L, store_discard, "discard", "discard_leftover");
+  tr_addtwins(L, store_discard, "discard", "discard_leftover");
+  tr_open_labels(L);
   tr_open_batch(L);
   lua_setfield(L, -2, "store_methods"); /* store.lua adds to them */
   tr_newtype(L, TR_LOCK, lock_methods);

@@ -52,6 +52,16 @@ void tr_newtype(lua_State *L, const char *name, const luaL_Reg *methods) {
   luaL_setfuncs(L, methods, 0);
 }
 
+void tr_addtwins(lua_State *L, lua_CFunction function, const char *plain,
+                 const char *other) {
+  lua_pushboolean(L, 0);
+  lua_pushcclosure(L, function, 1);
+  lua_setfield(L, -2, plain);
+  lua_pushboolean(L, 1);
+  lua_pushcclosure(L, function, 1);
+  lua_setfield(L, -2, other);
+}
+
 /* Pushes a field of an options table; its type, or LUA_TNIL. */
 static int option(lua_State *L, int index, const char *name) {
   if (lua_isnoneornil(L, index)) {

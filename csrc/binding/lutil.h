@@ -53,6 +53,18 @@ int tr_fail_with(lua_State *L, const tr_error *error);
 /* Makes a metatable called 'name' that indexes itself, with 'methods'. */
 void tr_newtype(lua_State *L, const char *name, const luaL_Reg *methods);
 
+/* Adds one function to the table on the stack's top under two names; its
+** boolean upvalue is true for the other one. */
+void tr_addtwins(lua_State *L, lua_CFunction function, const char *plain,
+                 const char *other);
+
+/* Pushes a boolean, or where 'flag' is below 0 nil and the error; returns how
+** many values that are. */
+int tr_pushflag(lua_State *L, int flag, const tr_error *error);
+
+/* Pushes the content of a hash, or nil and the error; returns how many. */
+int tr_pushcontent(lua_State *L, tr_store *store, const char *hash);
+
 /* Fields of an options table at 'index', which may be nil or absent. */
 double tr_optseconds(lua_State *L, int index, const char *name,
                      double otherwise);
@@ -75,7 +87,8 @@ void tr_open_blob(lua_State *L);
 void tr_open_future(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);
-void tr_open_batch(lua_State *L); /* to the store's methods */
+void tr_open_labels(lua_State *L); /* to the store's methods */
+void tr_open_batch(lua_State *L);  /* to the store's methods */
 void tr_open_json(lua_State *L);
 void tr_open_sandbox(lua_State *L);
 

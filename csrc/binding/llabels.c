@@ -1,0 +1,182 @@
+/***
+Labels, as methods.
+@classmod theaterref.store
+*/
+/* The labels of a store in Lua. */
+#include <string.h>
+
+#include "lutil.h"
+
+/***
+Points a label at content that is there; `replace_at_label` is the same.
+@function label
+@tparam string name
+@tparam string hash
+@tparam[opt] table options `expect`: only if the label is at that hash; `false`:
+only if there is no such label
+@treturn boolean false: the label was not as expected
+@return[2] nil
+@treturn[2] table an error
+*/
+static int store_label(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  const char *label, *hash, *expect = NULL;
+  tr_error error;
+  lua_settop(L, 4);
+  if (!lua_isnil(L, 4)) {
+    luaL_checktype(L, 4, LUA_TTABLE);
+    if (lua_getfield(L, 4, "expect") == LUA_TBOOLEAN && !lua_toboolean(L, -1))
+      expect = "";
+    else if (!lua_isnil(L, -1))
+      expect = tr_checkcstring(L, 5);
+  }
+  if (!tr_checkname(L, 2, &label, &error) || !tr_checkname(L, 3, &hash, &error))
+    return tr_fail_with(L, &error);
+  return tr_pushflag(L, tr_store_label(store, label, hash, expect, &error),
+                   &error);
+}
+
+/* The hash of the label in argument 2: 1, 0, or -1 with the error. */
+static int get_label(lua_State *L, tr_store *store, char hash[TR_HEX_MAX],
+                     tr_error *error) {
+  const char *label;
+  if (!tr_checkname(L, 2, &label, error))
+    return -1;
+  return tr_store_get_label(store, label, hash, error);
+}
+
+/***
+The hash that a label points at.
+@function get_by_label
+@tparam string name
+@treturn ?string nil alone: there is no such label
+@return[2] nil
+@treturn[2] table an error
+*/
+static int store_get_by_label(lua_State *L) {
+  char hash[TR_HEX_MAX];
+  tr_error error;
+  int found = get_label(L, tr_checkstore(L), hash, &error);
+  if (found < 0)
+    return tr_fail_with(L, &error);
+  if (found == 0)
+    lua_pushnil(L);
+  else
+    lua_pushstring(L, hash);
+  return 1;
+}
+
+/***
+The content that a label points at.
+@function get_content_by_label
+@tparam string name
+@treturn ?theaterref.blob nil alone: there is no such label
+@return[2] nil
+@treturn[2] table an error
+*/
+static int store_get_content_by_label(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  char hash[TR_HEX_MAX];
+  tr_error error;
+  int found = get_label(L, store, hash, &error);
+  if (found < 0)
+    return tr_fail_with(L, &error);
+  if (found > 0)
+    return tr_pushcontent(L, store, hash);
+  lua_pushnil(L);
+  return 1;
+}
+
+/***
+Whether there is such a label.
+@function label_exists
+@tparam string name
+@treturn boolean
+@return[2] nil
+@treturn[2] table an error
+*/
+static int store_label_exists(lua_State *L) {
+  char hash[TR_HEX_MAX];
+  tr_error error;
+  return tr_pushflag(L, get_label(L, tr_checkstore(L), hash, &error), &error);
+}
+
+/***
+Stores bytes and points a label at them; `replace_content_at_label` is the same.
+@function store_at_label
+@tparam string name
+@tparam string|theaterref.blob bytes
+@treturn string their hash
+@return[2] nil
+@treturn[2] table an error
+*/
+static int store_store_at_label(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  char hash[TR_HEX_MAX];
+  const char *label, *bytes;
+  tr_error error;
+  size_t len;
+  bytes = tr_checkbytes(L, 3, &len);
+  if (!tr_checkname(L, 2, &label, &error) ||
+      !tr_store_put(store, bytes, len, hash, &error) ||
+      tr_store_label(store, label, hash, NULL, &error) < 0)
+    return tr_fail_with(L, &error);
+  lua_pushstring(L, hash);
+  return 1;
+}
+
+/***
+Removes a label; its content stays until `gc`.
+@function remove_label
+@tparam string name
+@treturn boolean whether it was there
+@return[2] nil
+@treturn[2] table an error
+*/
+/***
+Removes a label if it points at a hash.
+@function remove_from_label
+@tparam string name
+@tparam string hash
+@treturn boolean whether it did
+@return[2] nil
+@treturn[2] table an error
+*/
+static int store_remove_label(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  const char *label, *only_if = NULL;
+  tr_error error;
+  if (!tr_checkname(L, 2, &label, &error) ||
+      (lua_toboolean(L, lua_upvalueindex(1)) &&
+       !tr_checkname(L, 3, &only_if, &error)))
+    return tr_fail_with(L, &error);
+  return tr_pushflag(L, tr_store_remove_label(store, label, only_if, &error),
+                   &error);
+}
+
+/* label_fault(name) -> why it cannot be a label | nil */
+static int label_fault(lua_State *L) {
+  size_t len;
+  const char *name = luaL_checklstring(L, 1, &len);
+  lua_pushstring(L, strlen(name) == len ? tr_label_fault(name)
+                                        : "it has a zero byte in it");
+  return 1;
+}
+
+/* Adds the methods to a store's, which are on the stack's top, and label_fault
+** to the module below it. */
+void tr_open_labels(lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"label", store_label},
+      {"replace_at_label", store_label},
+      {"get_by_label", store_get_by_label},
+      {"get_content_by_label", store_get_content_by_label},
+      {"label_exists", store_label_exists},
+      {"store_at_label", store_store_at_label},
+      {"replace_content_at_label", store_store_at_label},
+      {NULL, NULL}};
+  luaL_setfuncs(L, methods, 0);
+  tr_addtwins(L, store_remove_label, "remove_label", "remove_from_label");
+  lua_pushcfunction(L, label_fault);
+  lua_setfield(L, -3, "label_fault");
+}
