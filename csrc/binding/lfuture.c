@@ -46,8 +46,9 @@ static int future_done(lua_State *L) {
 }
 
 /*
-** wait([seconds]) -> blob | nil, error [, abandoned]
-** 'abandoned' is true when whoever was loading gave up: ask again.
+** wait([seconds]) -> blob | nil, error [, "pending" | "abandoned"]
+** Pending: the time is over, and there is no result yet. Abandoned: whoever
+** was loading gave up; ask again.
 */
 static int future_wait(lua_State *L) {
   lfuture *f = checkfuture(L);
@@ -66,7 +67,9 @@ static int future_wait(lua_State *L) {
   if (state == TR_PENDING)
     tr_error_set(&error, TR_TIMEOUT, "no result within %g seconds", seconds);
   tr_fail_with(L, &error);
-  lua_pushboolean(L, state == TR_ABANDONED);
+  lua_pushstring(L, state == TR_PENDING     ? "pending"
+                    : state == TR_ABANDONED ? "abandoned"
+                                            : NULL);
   return 3;
 }
 

@@ -26,16 +26,17 @@ end
 function Future:wait(seconds)
   local deadline = seconds and core.now() + seconds
   while self.core do
-    local blob, err, abandoned = self.core:wait(deadline and math.max(0, deadline - core.now()) or -1)
+    local blob, err, why = self.core:wait(deadline and math.max(0, deadline - core.now()) or -1)
     local loaded = self.core
     if blob then
       self.result, self.core = blob, nil
-    elseif abandoned and self.again then -- whoever loaded it gave up: ask anew
+    elseif why == "pending" then
+      return nil, errors.about(err, self.reference)
+    elseif why == "abandoned" and self.again then -- whoever loaded it gave up: ask anew
       self.core, err = self.again()
-      if not self.core then self.err = errors.about(err, self.reference) end
+      if err then self.err = errors.about(err, self.reference) end
     else
       errors.about(err, self.reference)
-      if err.kind == "timeout" and not self.core:done() then return nil, err end
       self.core = nil
       local going_on = false
       if self.fallback then going_on, err = self.fallback(err) end

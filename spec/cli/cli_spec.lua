@@ -118,9 +118,9 @@ describe("the command", function()
     assert.matches("FAIL  network       Failed to resolve reference: .*127.0.0.1.*; is there a way to it", out)
     assert.matches("FAIL  policy .*m.toml", out)
     assert.same({ "theaterref: 4 checks failed\n", 1 }, { err, status })
-    out = helper.run(("cd %s && https_proxy=http://me:hunter2@proxy:80 %s %s/lua/bin/theaterref doctor"):format(folder,
-      helper.lua, helper.root))
-    assert.matches("proxy         https_proxy=http://proxy:80\n", out)
+    out = helper.run(("cd %s && https_proxy=http://me:hunter2@proxy:80 http_proxy=me:hunter2@proxy %s %s/lua/bin/theaterref doctor"):format(
+      folder, helper.lua, helper.root))
+    assert.matches("proxy         https_proxy=http://proxy:80 http_proxy=proxy\n", out)
   end)
 
   it("writes completions for the usual shells", function()

@@ -196,10 +196,10 @@ describe("a claim", function()
     how, waiting = cache:claim "x"
     assert.equal("wait", how)
     assert.is_false(waiting:done())
-    local nothing, err, abandoned = waiting:wait(0.001)
+    local nothing, err, why = waiting:wait(0.001)
     assert.is_nil(nothing)
     assert.equal("timeout", err.kind)
-    assert.is_false(abandoned)
+    assert.equal("pending", why)
     assert.is_true(lead:complete(core.blob "bytes"))
     assert.is_false(lead:complete(core.blob "again"))
     assert.equal("bytes", tostring(waiting:wait(0)))
@@ -211,9 +211,10 @@ describe("a claim", function()
     local _, lead = cache:claim "x"
     local _, waiting = cache:claim "x"
     lead:fail("http_status", "HTTP request failed", 503)
-    local _, err = waiting:wait(0)
+    local _, err, why = waiting:wait(0)
     assert.equal("http_status", err.kind)
     assert.equal(503, err.status)
+    assert.is_nil(why)
     assert.equal("lead", (cache:claim "x"))
   end)
 
@@ -226,13 +227,24 @@ describe("a claim", function()
       lead = nil -- luacheck: ignore
       collectgarbage()
       collectgarbage()
-      local _, err, abandoned = waiting:wait(0)
+      local _, err, why = waiting:wait(0)
       assert.equal("cancelled", err.kind)
-      assert.is_true(abandoned)
+      assert.equal("abandoned", why)
       local how, next_lead = cache:claim "x"
       assert.equal("lead", how)
       next_lead:cancel()
     end
+  end)
+
+  it("gives whoever waited for one that gave up what another has loaded meanwhile", function()
+    local cache = theaterref.resource_cache()
+    local _, lead = cache:claim "x"
+    local future = assert(theaterref.resolver { cache = cache }:start("x", { cached = true }))
+    lead:cancel()
+    local _, next_lead = cache:claim "x"
+    next_lead:complete(core.blob "bytes")
+    assert.equal("bytes", tostring(assert(future:wait(1))))
+    assert.is_true(future.hit)
   end)
 
   it("lets the load finish that a removal overtook, but does not keep it", function()
@@ -347,9 +359,8 @@ describe("Lua states on several threads", function()
           if how == "lead" then
             lead(key, what)
           elseif how == "wait" then
-            local blob, err, abandoned = what:wait(math.random() * 0.01)
-            if blob then check_loaded(key, blob)
-            else assert(abandoned or err.kind == "timeout" or err.message == key, tostring(err)) end
+            local blob, err, why = what:wait(math.random() * 0.01)
+            if blob then check_loaded(key, blob) else assert(why or err.message == key, tostring(err)) end
           else
             check_cached(key, what, now)
           end

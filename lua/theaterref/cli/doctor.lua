@@ -36,7 +36,7 @@ checks[#checks + 1] = { "proxy", function()
   local found = {}
   for _, name in ipairs { "https_proxy", "HTTPS_PROXY", "http_proxy", "no_proxy", "NO_PROXY" } do
     local value = os.getenv(name)
-    if value and value ~= "" then found[#found + 1] = name .. "=" .. errors.redact(value) end
+    if value and value ~= "" then found[#found + 1] = name .. "=" .. value:gsub("[^/]*@", "") end
   end
   return true, found[1] and table.concat(found, " ") or "none"
 end }
