@@ -35,12 +35,13 @@ describe("the command", function()
     -- script(1) gives the command a terminal and writes down what it shows
     local out, _, status = helper.run("script -qec " .. helper.quote(command "/dripping/drip") .. " "
       .. folder .. "/typescript </dev/null")
+    local without_terminal = helper.run(command "/drip" .. " 2>&1")
+    server:stop()
     assert.equal(0, status, out)
     assert.matches("0.0 MiB  #[#.]+%s+%d+%%", out)
     assert.matches("\r\27%[K$", out)
     assert.equal(300, #helper.read(folder .. "/dripped"))
-    assert.equal("", (helper.run(command "/drip" .. " 2>&1")))
-    server:stop()
+    assert.equal("", without_terminal)
   end)
 
   it("ends on a terminal, too, when a fetch takes too long", function()
