@@ -163,11 +163,11 @@ describe("a cache's tier on disk", function()
   after_each(function() helper.remove(folder) end)
 
   -- A cache without a name is gone with its handle: as good as a restart.
-  local function restarted(options)
+  local function restarted(options, policy)
     options = options or {}
     options.tier = { store = "tier", home = folder, max_bytes = options.tier_bytes }
     options.tier_bytes = nil
-    return theaterref.resolver { cache = theaterref.resource_cache(options), retries = 0 }
+    return theaterref.resolver { cache = theaterref.resource_cache(options), retries = 0, policy = policy }
   end
 
   local function version(r, query) return tostring((r:resolve_cached(server.http .. "/new-each-time?" .. query))) end
@@ -177,6 +177,11 @@ describe("a cache's tier on disk", function()
     local r = restarted()
     assert.equal("version 1", version(r, "t1"))
     assert.equal("version 1", version(r, "t1"))
+  end)
+
+  it("keeps what a scheme of the policy's led to", function()
+    local policy = { schemes = { pkg = function(ref) return { reference = server.http .. "/new-each-time?" .. ref:match "//(.*)" } end } }
+    for _ = 1, 2 do assert.equal("version 1", tostring((restarted({}, policy):resolve_cached "pkg://t6"))) end
   end)
 
   it("believes nothing that is damaged", function()
