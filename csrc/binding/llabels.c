@@ -33,7 +33,7 @@ static int store_label(lua_State *L) {
   if (!tr_checkname(L, 2, &label, &error) || !tr_checkname(L, 3, &hash, &error))
     return tr_fail_with(L, &error);
   return tr_pushflag(L, tr_store_label(store, label, hash, expect, &error),
-                   &error);
+                     &error);
 }
 
 /* The hash of the label in argument 2: 1, 0, or -1 with the error. */
@@ -151,7 +151,7 @@ static int store_remove_label(lua_State *L) {
        !tr_checkname(L, 3, &only_if, &error)))
     return tr_fail_with(L, &error);
   return tr_pushflag(L, tr_store_remove_label(store, label, only_if, &error),
-                   &error);
+                     &error);
 }
 
 /* label_fault(name) -> why it cannot be a label | nil */

@@ -22,12 +22,20 @@ local function tier_folder(tier, blame)
   return folder, tier.max_bytes or 1 << 30, err
 end
 
+--- The level on disk of a cache, or nil. What it takes is loaded for a cache that
+-- has one.
+-- @tparam theaterref.cache cache
+-- @treturn ?table
+function M.tier_of(cache)
+  return cache:tier() and require("theaterref.tier").of(cache)
+end
+
 -- What changes a cache changes its tier first, so that nobody finds there what
 -- the cache was told to forget. ('clear' answers false as well; nobody asks.)
 for method, on_tier in pairs { remove = "remove", clear = "clear", refresh = "expire" } do
   local in_memory = core.cache_methods[method]
   core.cache_methods[method] = function(self, reference)
-    local tier = self:tier() and require("theaterref.tier").of(self)
+    local tier = M.tier_of(self)
     local on_disk = tier and tier[on_tier](tier, reference)
     return in_memory(self, reference) or on_disk or false
   end

@@ -63,14 +63,8 @@ end
 -- What is wrong with what a file says, if anything.
 local function fault_of(given)
   if type(given) ~= "table" then return "it must return a table of options, not a " .. type(given) end
-  local fault = options.fault(options.resolver, given)
-  if fault then return fault end
   if type(given.policy) == "table" then return "'policy' must be the path of a script here" end
-  if type(given.log) == "table" then fault = options.fault(options.log, given.log) end
-  if type(given.cache) == "table" then fault = fault or options.fault(options.cache, given.cache) end
-  local tier = given.cache and given.cache.tier
-  if type(tier) == "table" then fault = fault or options.fault(options.tier, tier) end
-  return fault
+  return options.fault(options.resolver, given)
 end
 
 --- Reads a configuration; what `theaterref.config` calls.

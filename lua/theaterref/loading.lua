@@ -4,11 +4,11 @@
 -- `parsed`, `key` (in caches) and `pin` (see `theaterref.admission`), `cache`,
 -- `terms` (of its claim), `no_tier`, `will_wait`, `request` (once asked for), `tier`,
 -- `leads` (this state began the load), `led_to` (the job that a scheme went on
--- with) and `hops` (how many did). What
--- begins to load a job completes its future sooner or later, unless it returns
--- nil and an error.
+-- with) and `hops` (how many did). What begins to load a job completes its future
+-- sooner or later, unless it returns nil and an error.
 -- @module theaterref.loading
 local admission = require "theaterref.admission"
+local caches = require "theaterref.cache"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local home = require "theaterref.home"
@@ -137,12 +137,6 @@ end
 
 -- ----------------------------------------------------------- what is remote
 
--- The cache's level on disk that the job goes through, or nil.
-local function tier_of(job)
-  if job.no_tier or not job.cache or not job.cache:tier() then return nil end
-  return require("theaterref.tier").of(job.cache)
-end
-
 -- Takes what the tier has. Returns whether that was the answer.
 local function from_tier(job, future)
   local blob, about = job.tier:read(job.key)
@@ -173,7 +167,7 @@ function begin(resolver, job, future)
   job.leads = true
   local result, err = load_now(resolver, job, future)
   if result == false then
-    job.tier = tier_of(job)
+    job.tier = job.cache and not job.no_tier and caches.tier_of(job.cache)
     if job.tier and from_tier(job, future) then return future end
     result, err = begin_fetch(resolver, job, future)
     if not result and future then future:fail(err.kind, err.message, err.status) end

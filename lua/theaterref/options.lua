@@ -6,7 +6,8 @@ local names = require "theaterref.names"
 
 local M = {}
 
--- What a value must be; 'says' is for messages.
+-- What a value must be; 'says' is for messages, 'set' names the options that a
+-- table there has.
 local kinds = {
   seconds = { says = "a number of seconds", fits = function(v) return type(v) == "number" and v == v end },
   count = { says = "a whole number, 0 or more", fits = function(v) return math.type(v) == "integer" and v >= 0 end },
@@ -17,11 +18,13 @@ local kinds = {
   policy = { says = "the path of a script, or a table", fits = function(v)
     return type(v) == "string" or type(v) == "table"
   end },
-  cache = { says = "a cache, or a table of its options", fits = function(v)
+  cache = { says = "a cache, or a table of its options", set = "cache", fits = function(v)
     return type(v) == "userdata" or type(v) == "table"
   end },
-  tier = { says = "a store's id, or a table", fits = function(v) return type(v) == "string" or type(v) == "table" end },
-  log = { says = "a level, a table, or false", fits = function(v)
+  tier = { says = "a store's id, or a table", set = "tier", fits = function(v)
+    return type(v) == "string" or type(v) == "table"
+  end },
+  log = { says = "a level, a table, or false", set = "log", fits = function(v)
     return v == false or type(v) == "string" or type(v) == "table"
   end },
 }
@@ -120,7 +123,7 @@ M.store = set("store option", {
   { "map", "flag", "true", "false: large content is read, not mapped" },
 })
 
---- What is wrong with options, if anything.
+--- What is wrong with options, if anything; within tables of options, too.
 -- @tparam table options one of the above
 -- @tparam table given
 -- @treturn ?string such as "there is no cache option 'tll' (did you mean 'ttl'?)"
@@ -135,6 +138,8 @@ function M.fault(options, given)
       return ("the %s '%s' must be %s, not %s"):format(options.what, name, kind.says,
         type(value) == "number" and tostring(value) or "a " .. type(value))
     end
+    local fault = kind.set and type(value) == "table" and M.fault(M[kind.set], value)
+    if fault then return fault end
   end
 end
 

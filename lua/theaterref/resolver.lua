@@ -4,6 +4,7 @@
 --
 -- @classmod theaterref.resolver
 local admission = require "theaterref.admission"
+local caches = require "theaterref.cache"
 local errors = require "theaterref.error"
 local Future = require "theaterref.future"
 local loading = require "theaterref.loading"
@@ -25,7 +26,7 @@ end
 -- A cache, or the options of one.
 local function cache_of(cache, blame)
   if type(cache) ~= "table" then return cache end
-  return require("theaterref.cache").open(cache, blame + 1)
+  return caches.open(cache, blame + 1)
 end
 
 -- Whether anybody hears of what happens all the time: events nobody hears are

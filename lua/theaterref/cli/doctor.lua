@@ -1,7 +1,6 @@
 --- `theaterref doctor` and `config`: is everything here that is needed, does it
 -- work, and what was said about it where.
 -- @module theaterref.cli.doctor
-local configs = require "theaterref.config"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local homes = require "theaterref.home"
@@ -43,8 +42,7 @@ end }
 
 checks[#checks + 1] = { "configuration", function(args)
   if args.config == "" then return true, "none, as was asked for" end
-  local path = args.config or configs.find()
-  return true, path or "none: see 'theaterref config --example'"
+  return true, settings.config_file(args) or "none: see 'theaterref config --example'"
 end }
 
 checks[#checks + 1] = { "policy", function(args, config)
@@ -127,7 +125,7 @@ local function config(args)
   for _, name in ipairs { "headers", "host_headers" } do
     if options[name] then options[name] = without_values(options[name]) end
   end
-  return { file = args.config ~= "" and (args.config or configs.find()) or nil, options = options }
+  return { file = settings.config_file(args), options = options }
 end
 
 -- What stands for a value in the example.

@@ -24,7 +24,7 @@ local function resolve(args)
     if not ok then return nil, why end
   end
   return { reference = errors.redact(args.reference), target = errors.redact(future.target), bytes = #blob,
-    sha256 = blob:digest(), output = args.output, blob = blob }
+    sha256 = args.json and blob:digest(), output = args.output, blob = blob }
 end
 
 -- Content for people: as it is, unless it went to a file.
@@ -86,10 +86,11 @@ local function render(args)
   resolver, err = settings.resolver(args)
   if resolver then blob, err = resolver:resolve(args.manifest) end
   if not blob then return nil, err end
-  local format = manifests.format_of(tostring(blob), args.manifest)
-  state, err = theaterref.merge_initial_states(manifests.initial_state(tostring(blob), format, override), override)
+  local source = tostring(blob)
+  local format = manifests.format_of(source, args.manifest)
+  state, err = theaterref.merge_initial_states(manifests.initial_state(source, format, override), override)
   if err then return nil, err end
-  text, err = manifests.render(tostring(blob), format, state)
+  text, err = manifests.render(source, format, state)
   return text and { manifest = errors.redact(args.manifest), format = format, text = text }, err
 end
 

@@ -58,7 +58,7 @@ local colours = { red = "31", green = "32", yellow = "33", cyan = "36", bold = "
 --- Text in a colour, where standard output (or `descriptor`) is a terminal and
 -- NO_COLOR (no-color.org) is not set.
 function M.coloured(colour, text, descriptor)
-  if not colour or (os.getenv "NO_COLOR" or "") ~= "" or not is_terminal(descriptor or 1) then return text end
+  if (os.getenv "NO_COLOR" or "") ~= "" or not is_terminal(descriptor or 1) then return text end
   return "\27[" .. colours[colour] .. "m" .. text .. "\27[0m"
 end
 
@@ -89,7 +89,7 @@ end
 local function write(text)
   local piece = 1 << 20
   for from = 1, #text, piece do
-    local ok, why = io.stdout:write(type(text) == "string" and #text <= piece and text or text:sub(from, from + piece - 1))
+    local ok, why = io.stdout:write(text:sub(from, from + piece - 1))
     if not ok then return nil, why end
   end
   return io.stdout:flush()

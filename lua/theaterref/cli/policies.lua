@@ -18,7 +18,8 @@ local function collect_pins(args, store)
   local resolver
   resolver, err = settings.resolver(args, function(event)
     if event.type ~= "resolved" or event.purpose == "secret" then return end
-    for _, target in ipairs(event.targets) do pins[target] = event.blob:digest "sha256" end
+    local digest = event.blob:digest "sha256"
+    for _, target in ipairs(event.targets) do pins[target] = digest end
     if not store then return end
     local hash, why = store:put(event.blob)
     failure = failure or not hash and why

@@ -1,6 +1,7 @@
 --- What the command line and the configuration file say together; the command
 -- line first.
 -- @module theaterref.cli.settings
+local configs = require "theaterref.config"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local output = require "theaterref.cli.output"
@@ -8,18 +9,23 @@ local theaterref = require "theaterref"
 
 local M = {}
 
+--- The configuration file that counts, or nil.
+function M.config_file(args)
+  if args.config == "" then return nil end -- none, whatever there is
+  return args.config or configs.find()
+end
+
 --- The configuration, read once for a command.
 -- @tparam table args
 -- @treturn table options, empty where there is no file
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.config(args)
-  if args.config == "" then return {} end -- none, whatever there is
-  if not args.settings then
-    local err
-    args.settings, err = theaterref.config(args.config)
-    if not args.settings then return nil, err end
-  end
+  if args.settings then return args.settings end
+  local file, err = M.config_file(args), nil
+  args.settings = {}
+  if file then args.settings, err = configs.load(file) end
+  if not args.settings then return nil, err end
   return args.settings
 end
 
