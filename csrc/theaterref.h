@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-/* What is exported. */
+/* Marks exported functions. */
 #define TR_API __attribute__((visibility("default")))
 
 /* The version of the library; the only place where it is written down. */
@@ -33,8 +33,8 @@ extern "C" {
 
 /* ------------------------------------------------------------- errors */
 
-/* What went wrong; Lua sees the lower-case name in 'err.kind'. */
-typedef enum tr_kind {
+/* The kind of a failure; Lua sees the lower-case name in 'err.kind'. */
+typedef enum tr_error_kind {
   TR_OK = 0,
   TR_INVALID_REFERENCE,
   TR_NOT_FOUND,
@@ -50,18 +50,18 @@ typedef enum tr_kind {
   TR_SYNTAX,
   TR_POLICY,
   TR_CANCELLED
-} tr_kind;
+} tr_error_kind;
 
-/* One failure, by value: no part of it needs freeing. */
+/* One failure, by value: nothing in it needs freeing. */
 typedef struct tr_error {
-  tr_kind kind;       /* what to decide by */
+  tr_error_kind kind; /* what to decide by */
   int status;         /* HTTP status, or 0 */
   int errnum;         /* errno, or 0 */
   char message[1024]; /* for people; cut with "..." where it is too long */
 } tr_error;
 
 /* The kind's name, such as "not_found". Static storage. */
-TR_API const char *tr_kind_name(tr_kind kind);
+TR_API const char *tr_error_kind_name(tr_error_kind kind);
 
 /* -------------------------------------------------------------- blobs */
 
@@ -72,7 +72,7 @@ typedef struct tr_blob tr_blob;
 TR_API tr_blob *tr_blob_new(const void *data, size_t size);
 /* One reference more, for the caller; returns the blob. */
 TR_API tr_blob *tr_blob_retain(tr_blob *blob);
-/* Gives one reference back; NULL is fine. */
+/* Release one reference. NULL is allowed. */
 TR_API void tr_blob_release(tr_blob *blob);
 /* Never NULL, even when the size is 0. Valid while a reference is held. */
 TR_API const void *tr_blob_data(const tr_blob *blob);
@@ -96,13 +96,13 @@ TR_API void tr_digest(tr_algorithm algorithm, const void *data, size_t size,
 /* One result that arrives once: a blob, or an error. */
 typedef struct tr_future tr_future;
 
-/* Where a future stands. */
-typedef enum tr_state {
+/* The status of a future. */
+typedef enum tr_future_status {
   TR_PENDING,
   TR_READY,
   TR_FAILED,
-  TR_ABANDONED /* whoever was loading gave up; nobody will complete it */
-} tr_state;
+  TR_ABANDONED /* its loader gave up; nothing will complete it */
+} tr_future_status;
 
 /* A pending future to complete, or NULL when memory is short. */
 TR_API tr_future *tr_future_create(void);
@@ -113,15 +113,15 @@ TR_API tr_future *tr_future_create(void);
 TR_API tr_future *tr_future_retain(tr_future *future);
 /* Gives a handle back; the last one cancels work still under way. */
 TR_API void tr_future_release(tr_future *future);
-/* Where it stands now. Never blocks. */
-TR_API tr_state tr_future_state(tr_future *future);
+/* Return its status now. Does not block. */
+TR_API tr_future_status tr_future_get_status(tr_future *future);
 /*
 ** Waits until the future has a result or 'timeout' seconds have passed.
 ** Returns TR_READY with a retained blob, TR_FAILED with the error,
 ** TR_ABANDONED or, past the deadline, TR_PENDING.
 */
-TR_API tr_state tr_future_wait(tr_future *future, double timeout,
-                               tr_blob **blob, tr_error *error);
+TR_API tr_future_status tr_future_wait(tr_future *future, double timeout,
+                                       tr_blob **blob, tr_error *error);
 /*
 ** A file descriptor that becomes readable once the future has a result, for
 ** poll and event loops. Owned by the future: do not read or close it.
@@ -137,16 +137,16 @@ TR_API void tr_future_progress(tr_future *future, size_t *received,
 ** before anybody who waits is told. The blob is retained as needed. False: it
 ** had a result already.
 */
-TR_API bool tr_complete(tr_future *future, tr_blob *blob);
+TR_API bool tr_future_complete(tr_future *future, tr_blob *blob);
 /* The same with an error, which is copied. */
-TR_API bool tr_fail(tr_future *future, const tr_error *error);
+TR_API bool tr_future_fail(tr_future *future, const tr_error *error);
 
 /*
 ** Says that whoever was to complete a future (the leader of a claim) will
 ** not: those who wait see TR_ABANDONED, and one of them leads anew. Nothing
 ** happens when tr_fetch has taken the future over, or it has a result.
 */
-TR_API void tr_give_up(tr_future *future);
+TR_API void tr_future_abandon(tr_future *future);
 
 /* Lets the work go on, whether or not anybody waits for it. */
 TR_API void tr_future_detach(tr_future *future);
@@ -161,26 +161,26 @@ TR_API int tr_future_attempts(tr_future *future);
 ** and are copied.
 */
 typedef struct tr_fetch_options {
-  double timeout;         /* seconds for the whole fetch; 30 */
-  double connect_timeout; /* seconds to connect; 10 */
-  double stall_timeout;   /* seconds without a byte; 15 */
-  size_t max_bytes;       /* of the decoded body; 1 GiB */
-  int max_redirects;      /* 10, as reqwest and browsers allow or more */
-  int retries;            /* after a failure that may pass; 2 */
+  double timeout;           /* seconds for the whole fetch; 30 */
+  double connect_timeout;   /* seconds to connect; 10 */
+  double stall_timeout;     /* seconds without a byte; 15 */
+  size_t max_bytes;         /* of the decoded body; 1 GiB */
+  int max_redirects;        /* 10, as reqwest and browsers allow or more */
+  int retries;              /* after a failure that may pass; 2 */
   int max_host_connections; /* transfers under way to one host at a time, for
                                the process from now on; 32. 0: as it is */
   int max_connections;      /* the same for all hosts together; 128 */
-  const char *ca_file;    /* PEM bundle; NULL: the system's */
-  const char *client_cert; /* PEM file; NULL: none */
-  const char *client_key;  /* PEM file; NULL: in client_cert */
-  const char *unix_socket; /* path of a server's socket; NULL: TCP */
-  bool refuse_private; /* not from a private, loopback or link-local address:
-                          that of the connected peer, at every redirect */
+  const char *ca_file;      /* PEM bundle; NULL: the system's */
+  const char *client_cert;  /* PEM file; NULL: none */
+  const char *client_key;   /* PEM file; NULL: in client_cert */
+  const char *unix_socket;  /* path of a server's socket; NULL: TCP */
+  bool refuse_private;    /* not from a private, loopback or link-local address:
+                             that of the connected peer, at every redirect */
   bool netrc;             /* user and password from ~/.netrc */
   const char *user_agent; /* NULL: "theaterref/<version>" */
   const char *const *headers; /* "Name: value", NULL-terminated; or NULL */
-  const char *digest;     /* hex of the SHA-1 or SHA-256 the body must have;
-                             anything else is TR_DIGEST_MISMATCH. Or NULL */
+  const char *digest;         /* hex of the SHA-1 or SHA-256 the body must have;
+                                 anything else is TR_DIGEST_MISMATCH. Or NULL */
   bool will_wait; /* the caller waits at once: it drives the transfer itself,
                      which saves two thread switches */
 } tr_fetch_options;
@@ -208,22 +208,22 @@ TR_API bool tr_fetch(tr_future *future, const char *url,
 /* References to blobs, shared by every Lua state and thread of the process. */
 typedef struct tr_cache tr_cache;
 
-/* What a cache is made with. Start from tr_cache_defaults. */
+/* Options of a cache. Start from tr_cache_defaults. */
 typedef struct tr_cache_options {
-  size_t max_bytes;     /* 256 MiB; 0: no bound */
-  size_t max_entries;   /* 0: no bound */
-  double ttl;           /* seconds an entry is fresh; below 0: for ever */
-  double negative_ttl;  /* seconds that "there is none" (404, 410, no such
-                           file) is remembered; 0 */
+  size_t max_bytes;    /* 256 MiB; 0: no bound */
+  size_t max_entries;  /* 0: no bound */
+  double ttl;          /* seconds an entry is fresh; below 0: for ever */
+  double negative_ttl; /* seconds that "there is none" (404, 410, no such
+                          file) is remembered; 0 */
   double stale_while_revalidate; /* seconds past its ttl that an entry is still
                                     served while it is loaded anew; 0 */
   double stale_if_error; /* seconds past its ttl that an entry is served when
                             loading it anew fails for lack of a server; 0 */
   bool no_coalesce;      /* concurrent misses each load; the last one wins */
-  const char *tier;      /* folder of a second level on disk, or NULL. Copied,
-                            and kept for those who load: the cache itself
-                            reads no file */
-  size_t tier_max_bytes; /* the tier's bound; 0: none */
+  const char *disk;      /* folder of the disk cache, or NULL. Copied, and kept
+                            for the code that loads: the cache itself reads no
+                            file */
+  size_t disk_max_bytes; /* the disk cache's bound; 0: none */
 } tr_cache_options;
 
 /* Fills in the values that tr_cache_options names. */
@@ -240,45 +240,46 @@ TR_API tr_cache *tr_cache_open(const char *name,
                                tr_error *error);
 /* One reference more, for the caller; returns the cache. */
 TR_API tr_cache *tr_cache_retain(tr_cache *cache);
-/* Gives one reference back; NULL is fine. The last one of a cache empties it,
-** and a name is free again. */
+/* Release one reference. NULL is allowed. The last one frees a private cache; a
+** named cache stays for the life of the process. */
 TR_API void tr_cache_release(tr_cache *cache);
 
 /* The fresh blob cached under the key, retained, or NULL. */
 TR_API tr_blob *tr_cache_get(tr_cache *cache, const char *key, size_t len);
 
-/* What becomes of a claim. */
+/* The outcome of a claim. */
 typedef enum tr_claim {
-  TR_HIT,   /* 'blob' is set, retained */
-  TR_WAIT,  /* 'future' is of whoever loads it; wait, and claim again if it
-               turns out TR_ABANDONED */
-  TR_LEAD,  /* 'future' is yours to complete: tr_complete, tr_fail, tr_fetch,
-               or else tr_give_up; then release it */
+  TR_HIT,  /* 'blob' is set, retained */
+  TR_WAIT, /* 'future' is of whoever loads it; wait, and claim again if it
+              turns out TR_ABANDONED */
+  TR_LEAD, /* 'future' is yours to complete: tr_future_complete, tr_future_fail,
+              tr_fetch, or else tr_future_abandon; then release it */
   TR_STALE, /* both: serve 'blob', and load it anew in the background, as with
                TR_LEAD (tr_future_detach lets nobody wait for it) */
-  TR_NOMEM /* memory is short; nothing is set */
+  TR_NOMEM  /* memory is short; nothing is set */
 } tr_claim;
 
-/* What a claim gives; both are the caller's to release. */
-typedef struct tr_claimed {
+/* The result of a claim. Release both. */
+typedef struct tr_claim_result {
   tr_blob *blob;     /* of TR_HIT and TR_STALE, else NULL */
   tr_future *future; /* of TR_WAIT, TR_LEAD and TR_STALE, else NULL */
-} tr_claimed;
+} tr_claim_result;
 
-/* What one claim asks for beside the cache's options. */
-typedef struct tr_terms {
+/* Options of one claim, beside the cache's own. */
+typedef struct tr_claim_options {
   double ttl;      /* of what this claim loads; NAN: the cache's */
   bool revalidate; /* never a hit: the server is asked whether what is cached
                       is still good */
-} tr_terms;
+} tr_claim_options;
 
 /*
-** Claims 'key' for loading; see tr_claim. Never blocks on a load. 'terms' may
+** Claims 'key' for loading; see tr_claim. Never blocks on a load. 'options' may
 ** be NULL. A load that finds its blob unchanged (HTTP's 304) gives everybody
 ** the same memory again.
 */
 TR_API tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
-                               const tr_terms *terms, tr_claimed *out);
+                               const tr_claim_options *options,
+                               tr_claim_result *out);
 /*
 ** Forgets a key. A load in flight still answers those who wait for it, but its
 ** result is not kept. Returns whether it was there.
@@ -295,12 +296,12 @@ TR_API bool tr_cache_refresh(tr_cache *cache, const char *key, size_t len);
 ** Keeps an entry (and what replaces it) from eviction, or no longer does. It
 ** still counts against 'max_bytes'. False when there is no such entry.
 */
-TR_API bool tr_cache_pin(tr_cache *cache, const char *key, size_t len,
-                         bool pinned);
+TR_API bool tr_cache_keep(tr_cache *cache, const char *key, size_t len,
+                          bool kept);
 /* How many blobs it holds, stale ones as well. */
 TR_API size_t tr_cache_len(tr_cache *cache);
 
-/* Figures of a cache since it was made. */
+/* Counters of a cache since it was made. */
 typedef struct tr_cache_stats {
   uint64_t hits;      /* claims and gets that found something fresh */
   uint64_t misses;    /* that found nothing to serve or to wait for */
@@ -313,7 +314,7 @@ typedef struct tr_cache_stats {
   size_t bytes;       /* of those */
 } tr_cache_stats;
 
-/* Fills in the figures, all of one moment. */
+/* Fill in the counters, all of one moment. */
 TR_API void tr_cache_get_stats(tr_cache *cache, tr_cache_stats *stats);
 
 /* ---------------------------------------------------------------- files */
@@ -326,7 +327,7 @@ TR_API tr_blob *tr_file_read(const char *path, size_t max_bytes,
                              tr_error *error);
 /*
 ** Writes a file so that its name shows the old content or the new, never a
-** part of it; 'durable' syncs the file and its folder before it returns.
+** mixture; 'durable' syncs the file and its folder before it returns.
 */
 TR_API bool tr_file_write(const char *path, const void *data, size_t size,
                           bool durable, tr_error *error);
@@ -335,7 +336,7 @@ TR_API bool tr_file_write(const char *path, const void *data, size_t size,
 
 /*
 ** Why a name cannot be a label, or NULL when it can: it is empty, absolute,
-** too long, or a part of it is empty, '.', '..' or holds a control
+** too long, or a part is empty, '.', '..' or holds a control
 ** character. Static storage. A store's id is held to the same rule.
 */
 TR_API const char *tr_label_fault(const char *label);
@@ -350,7 +351,7 @@ typedef enum tr_verify {
   TR_VERIFY_NEVER
 } tr_verify;
 
-/* What a store is opened with; all zero is SHA-1, once, not synced. */
+/* Options of a store; all zero is SHA-1, once, not synced. */
 typedef struct tr_store_options {
   tr_algorithm algorithm; /* names of new content; TR_SHA1 is Theater's */
   tr_verify verify;       /* when a read is checked against its name */
@@ -364,10 +365,10 @@ typedef struct tr_store_options {
 */
 TR_API tr_store *tr_store_open(const char *base_path,
                                const tr_store_options *options);
-/* Closes it; NULL is fine. Blobs from it outlive it. */
+/* Close a store. NULL is allowed. Its blobs stay valid. */
 TR_API void tr_store_close(tr_store *store);
 
-/* What new content is named by. */
+/* The algorithm that names new content. */
 TR_API tr_algorithm tr_store_algorithm(const tr_store *store);
 
 /* Stores bytes and writes their hash to 'hash'. */
@@ -377,16 +378,14 @@ TR_API bool tr_store_put(tr_store *store, const void *data, size_t size,
 TR_API tr_blob *tr_store_get(tr_store *store, const char *hash,
                              tr_error *error);
 /* 1, 0, or -1 with the error. */
-TR_API int tr_store_exists(tr_store *store, const char *hash,
-                           tr_error *error);
+TR_API int tr_store_exists(tr_store *store, const char *hash, tr_error *error);
 /*
 ** Points a label at content that is there; with 'expect', only if the label
 ** points at that hash, or if that is "", only if there is no such label.
 ** 1 when it was done, 0 when the label was not as expected, or -1.
 */
-TR_API int tr_store_label(tr_store *store, const char *label,
-                          const char *hash, const char *expect,
-                          tr_error *error);
+TR_API int tr_store_label(tr_store *store, const char *label, const char *hash,
+                          const char *expect, tr_error *error);
 /* The hash a label points at: 1, 0 when there is no such label, or -1. */
 TR_API int tr_store_get_label(tr_store *store, const char *label,
                               char hash[TR_HEX_MAX], tr_error *error);
@@ -398,9 +397,9 @@ TR_API int tr_store_remove_label(tr_store *store, const char *label,
                                  const char *only_if, tr_error *error);
 
 /*
-** A batch: many puts and labels for the price of one sync. Nothing of it is
-** there to see before it is committed, and none of it after a failure of the
-** process. One thread at a time.
+** A batch: many puts and labels for the price of one sync. None of them is
+** visible before the commit, and none at all if the process fails before. One
+** thread at a time.
 */
 typedef struct tr_batch tr_batch;
 /* An empty batch, to be freed before its store is closed. NULL with the
@@ -408,13 +407,13 @@ typedef struct tr_batch tr_batch;
 TR_API tr_batch *tr_batch_begin(tr_store *store, tr_error *error);
 /* Takes bytes in and writes their hash to 'hash'. False with the error. */
 TR_API bool tr_batch_put(tr_batch *batch, tr_algorithm algorithm,
-                         const void *data, size_t size,
-                         char hash[TR_HEX_MAX], tr_error *error);
+                         const void *data, size_t size, char hash[TR_HEX_MAX],
+                         tr_error *error);
 /* The content may be in the store or in the batch: commit looks for it. */
-TR_API bool tr_batch_label(tr_batch *batch, const char *label,
-                           const char *hash, tr_error *error);
-/* Puts all in place, the labels last. After an error some of it may be in
-** place: what is there is whole. */
+TR_API bool tr_batch_label(tr_batch *batch, const char *label, const char *hash,
+                           tr_error *error);
+/* Put everything in place, the labels last. After an error some content and
+** labels may be in place, each of them whole. */
 TR_API bool tr_batch_commit(tr_batch *batch, tr_error *error);
 /* Frees a batch; what was not committed never was. */
 TR_API void tr_batch_free(tr_batch *batch);
@@ -429,8 +428,7 @@ TR_API bool tr_store_each_content(tr_store *store, tr_store_visit visit,
                                   void *context, tr_error *error);
 
 /* Checks content against its name, whatever was checked before. */
-TR_API bool tr_store_check(tr_store *store, const char *hash,
-                           tr_error *error);
+TR_API bool tr_store_check(tr_store *store, const char *hash, tr_error *error);
 /*
 ** Deletes content that was last put or labelled more than 'grace' seconds
 ** ago. 1 when it was deleted (or, with 'dry_run', would be), 0, or -1.
@@ -443,16 +441,16 @@ TR_API int tr_store_discard(tr_store *store, const char *hash, double grace,
 TR_API int tr_store_lock_all(tr_store *store, tr_error *error);
 /* Unlocks what tr_store_lock_all locked. */
 TR_API void tr_store_unlock(int lock);
-/* Corrupt content that was set aside in corrupt/, with its size. */
-TR_API bool tr_store_each_set_aside(tr_store *store, tr_store_visit visit,
+/* Visit corrupt content that was moved to quarantine, the folder corrupt/. */
+TR_API bool tr_store_each_quarantined(tr_store *store, tr_store_visit visit,
+                                      void *context, tr_error *error);
+/* Visit the temporary files that crashed writers left. */
+TR_API bool tr_store_each_temporary(tr_store *store, tr_store_visit visit,
                                     void *context, tr_error *error);
-/* Temporaries that crashed writers left, with their size in bytes. */
-TR_API bool tr_store_each_leftover(tr_store *store, tr_store_visit visit,
-                                   void *context, tr_error *error);
-/* Deletes a leftover older than 'grace' seconds; as tr_store_discard. */
-TR_API int tr_store_discard_leftover(tr_store *store, const char *name,
-                                     double grace, bool dry_run,
-                                     tr_error *error);
+/* Delete a temporary file older than 'grace' seconds; as tr_store_discard. */
+TR_API int tr_store_discard_temporary(tr_store *store, const char *name,
+                                      double grace, bool dry_run,
+                                      tr_error *error);
 
 /* --------------------------------------------------------- initial state */
 
@@ -476,28 +474,30 @@ typedef struct tr_host tr_host;
 /*
 ** Gets each line of a host's log, on the thread that plans, while it plans: do
 ** not call the same host from it. 'level' is "debug", "info", "warn" or
-** "error". The strings are only good for the call; the line has no newline, no secret
+** "error". The strings are only good for the call; the line has no newline, no
+*secret
 ** and no control character in it.
 */
-typedef void (*tr_log_sink)(void *context, const char *level,
-                            const char *line);
+typedef void (*tr_log_sink)(void *context, const char *level, const char *line);
 
-/* Start from zero: { 0 }. Strings may be NULL and are copied. What is set here
-** goes before what the configuration says. */
+/* Start from zero: { 0 }. Strings may be NULL and are copied. These options
+** override the configuration. */
 typedef struct tr_host_options {
-  const char *config;  /* path of a configuration file; "": the one that is in
-                          the usual places, if any; NULL: none */
-  const char *policy;  /* path of a policy script; NULL: the default rules */
-  bool trusted;        /* run that script without a sandbox */
-  const char *home;    /* Theater home; NULL: $THEATER_HOME, or ~/.theater */
-  const char *cache;   /* name of the process's cache to use; NULL: none */
-  const char *lock;    /* path of a lockfile that all must be in; NULL: none */
-  const char *offline; /* id of the store that what is locked is taken from */
-  const char *ca_file; /* PEM file of authorities to trust; NULL: the
-                          system's */
-  double timeout;      /* seconds for each fetch; 0: 30 */
-  const char *log;     /* "debug", "info", "warn", "error" or "off"; NULL:
-                          $THEATERREF_LOG, else "warn" */
+  const char *config;   /* path of a configuration file; "": the one that is in
+                           the usual places, if any; NULL: none */
+  const char *policy;   /* path of a policy script; NULL: the default rules */
+  bool trusted;         /* run that script without a sandbox */
+  const char *home;     /* Theater home; NULL: $THEATER_HOME, or ~/.theater */
+  const char *cache;    /* name of the process's cache to use; NULL: none */
+  const char *lockfile; /* path of a lockfile that must list every reference;
+                           NULL: none */
+  const char *offline;  /* id of the store to take locked content from, without
+                           a network; NULL: none */
+  const char *ca_file;  /* PEM file of authorities to trust; NULL: the
+                           system's */
+  double timeout;       /* seconds for each fetch; 0: 30 */
+  const char *log;      /* "debug", "info", "warn", "error" or "off"; NULL:
+                           $THEATERREF_LOG, else "warn" */
   tr_log_sink log_sink; /* NULL: standard error */
   void *log_context;    /* what the sink is called with */
   const char *lua_folder; /* where theaterref/init.lua lies; NULL: where it was
@@ -522,13 +522,14 @@ typedef struct tr_plan {
 } tr_plan;
 
 /*
-** Plans the spawn of a manifest's actor: blocks until all is here. 'state' is
-** JSON text that overrides the manifest's initial state, or NULL.
+** Plan the spawn of a manifest's actor; block until everything is here.
+** 'initial_state' is JSON text that overrides the manifest's initial state, or
+*NULL.
 ** NULL with the error.
 */
 TR_API tr_plan *tr_host_plan(tr_host *host, const char *manifest,
-                             const char *state, tr_error *error);
-/* Frees a plan and gives its blobs back; NULL is fine. */
+                             const char *initial_state, tr_error *error);
+/* Free a plan and release its blobs. NULL is allowed. */
 TR_API void tr_plan_free(tr_plan *plan);
 
 /*

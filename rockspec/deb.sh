@@ -4,8 +4,8 @@
 #
 #   deb.sh ROOT VERSION OUTPUT
 #
-# What the libraries need is found by dpkg-shlibdeps; libcurl is opened when it is
-# first needed, so no tool sees that.
+# dpkg-shlibdeps finds the libraries' dependencies, but not libcurl, which is opened
+# at the first fetch.
 set -eu
 root=$1 version=$2 output=$3
 here=$(cd "$(dirname "$0")/.." && pwd)

@@ -21,7 +21,7 @@ static int begin_batch(lua_State *L) {
   luaL_setmetatable(L, TR_BATCH);
   b->algorithm = tr_store_algorithm(store);
   b->batch = tr_batch_begin(store, &error);
-  return b->batch == NULL ? tr_fail_with(L, &error) : 1;
+  return b->batch == NULL ? tr_pusherror(L, &error) : 1;
 }
 
 /* put(bytes [, algorithm]) -> hash */
@@ -38,7 +38,7 @@ static int batch_put(lua_State *L) {
   size_t len;
   const char *bytes = tr_checkbytes(L, 2, &len);
   if (!tr_batch_put(batch, algorithm, bytes, len, hash, &error))
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   lua_pushstring(L, hash);
   return 1;
 }
@@ -51,7 +51,7 @@ static int batch_label(lua_State *L) {
   if (!tr_checkname(L, 2, &label, &error) ||
       !tr_checkname(L, 3, &hash, &error) ||
       !tr_batch_label(batch, label, hash, &error))
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -61,7 +61,7 @@ static int batch_commit(lua_State *L) {
   tr_batch *batch = checkbatch(L);
   tr_error error;
   if (!tr_batch_commit(batch, &error))
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   lua_pushboolean(L, 1);
   return 1;
 }

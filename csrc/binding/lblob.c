@@ -1,8 +1,8 @@
 /***
 Immutable bytes outside Lua's memory: userdata that shares them with whoever
-else has them. `#blob` is their number, `tostring(blob)` a copy as a string, `a == b`
-whether two blobs have the same bytes. The collector knows their true size. Any
-number of Lua states and threads may share a blob's bytes.
+else has them. `#blob` is their number, `tostring(blob)` a copy as a string, `a
+== b` whether two blobs have the same bytes. The collector knows their true
+size. Any number of Lua states and threads may share a blob's bytes.
 @classmod theaterref.blob
 */
 #include <limits.h>
@@ -91,8 +91,8 @@ static size_t range(lua_State *L, tr_blob *blob, lua_Integer j_default,
   size_t size = tr_blob_size(blob);
   lua_Integer first = luaL_optinteger(L, 2, 1);
   size_t i = position(first, size);
-  size_t j = position(luaL_optinteger(
-                          L, 3, j_default != 0 ? j_default : first), size);
+  size_t j =
+      position(luaL_optinteger(L, 3, j_default != 0 ? j_default : first), size);
   if (i < 1)
     i = 1;
   if (j > size)
@@ -136,8 +136,7 @@ static int blob_byte(lua_State *L) {
 
 static tr_algorithm checkalgorithm(lua_State *L, int index) {
   static const char *const names[] = {"sha1", "sha256", NULL};
-  return luaL_checkoption(L, index, "sha256", names) == 0 ? TR_SHA1
-                                                          : TR_SHA256;
+  return luaL_checkoption(L, index, "sha256", names) == 0 ? TR_SHA1 : TR_SHA256;
 }
 
 /***
@@ -156,8 +155,8 @@ static int blob_digest(lua_State *L) {
 }
 
 /***
-Writes a file, synced: its name shows the old content or the new, never a part
-of it.
+Write a file and sync it. Its name shows the old content or the new, never a
+mixture.
 @function write
 @tparam string path
 @treturn boolean true
@@ -170,7 +169,7 @@ static int blob_write(lua_State *L) {
   const char *bytes = tr_checkbytes(L, 1, &len);
   const char *path = tr_checkcstring(L, 2);
   if (!tr_file_write(path, bytes, len, true, &error))
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -185,7 +184,7 @@ static int blob_eq(lua_State *L) {
 }
 
 /***
-Whether two blobs are the same memory, as those are that one cache gave.
+True if two blobs are the same memory, as two hits of one cache are.
 @function same
 @tparam theaterref.blob other
 @treturn boolean
@@ -196,7 +195,7 @@ static int blob_same(lua_State *L) {
 }
 
 /***
-Where the bytes are, for C: good for as long as the blob is.
+The address of the bytes, for C. It is valid as long as the blob.
 @function pointer
 @treturn lightuserdata
 @treturn integer how many there are
@@ -244,7 +243,7 @@ static int read_file(lua_State *L) {
   lblob *b = tr_newblob(L);
   b->blob = tr_file_read(path, max < 0 ? 0 : (size_t)max, &error);
   if (b->blob == NULL)
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   tr_accountblob(L, tr_blob_size(b->blob));
   return 1;
 }
@@ -257,11 +256,13 @@ void tr_open_blob(lua_State *L) {
       {"byte", blob_byte},       {"digest", blob_digest},
       {"write", blob_write},     {"same", blob_same},
       {"pointer", blob_pointer}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {
-      {"blob", new_blob},           {"is_blob", is_blob},
-      {"live_blobs", live_blobs},   {"read_file", read_file},
-      {"write_file", blob_write},   {"digest", blob_digest},
-      {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"blob", new_blob},
+                                       {"is_blob", is_blob},
+                                       {"live_blobs", live_blobs},
+                                       {"read_file", read_file},
+                                       {"write_file", blob_write},
+                                       {"digest", blob_digest},
+                                       {NULL, NULL}};
   size_t *untold = lua_newuserdatauv(L, sizeof *untold, 0);
   *untold = 0;
   lua_rawsetp(L, LUA_REGISTRYINDEX, &account_key);

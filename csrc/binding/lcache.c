@@ -14,7 +14,7 @@ Methods that are written in C.
 
 typedef struct lcache {
   tr_cache *cache;
-  tr_user user;
+  tr_cache_handle handle;
 } lcache;
 
 enum { L1 = 1 }; /* the user value that holds reference -> blob */
@@ -66,7 +66,7 @@ static bool push_own(lua_State *L, lcache *c, int index) {
   b = lua_touserdata(L, -1);
   if (b == NULL || b->entry == NULL || !tr_entry_fresh(b->entry))
     return false;
-  tr_count_hit(&c->user);
+  tr_count_hit(&c->handle);
   return true;
 }
 
@@ -93,7 +93,7 @@ static int cache_get(lua_State *L) {
   lua_settop(L, 2);
   key = lua_tolstring(L, 2, &len);
   tr_newblob(L);
-  entry = tr_cache_find(c->cache, &c->user, key, len);
+  entry = tr_cache_find(c->cache, &c->handle, key, len);
   if (entry == NULL) {
     lua_pushnil(L);
     return 1;
@@ -102,23 +102,23 @@ static int cache_get(lua_State *L) {
   return 1;
 }
 
-/* The terms of a claim, from an options table at 'index' or nothing. */
-static tr_terms checkterms(lua_State *L, int index) {
-  tr_terms terms = {.ttl = NAN};
+/* Read the options of a claim from a table at 'index', which may be absent. */
+static tr_claim_options check_claim_options(lua_State *L, int index) {
+  tr_claim_options options = {.ttl = NAN};
   if (lua_isnoneornil(L, index)) /* spares a hit two look-ups */
-    return terms;
-  terms.ttl = tr_optseconds(L, index, "ttl", NAN);
-  terms.revalidate = tr_optbool(L, index, "revalidate", false);
-  return terms;
+    return options;
+  options.ttl = tr_optseconds(L, index, "ttl", NAN);
+  options.revalidate = tr_optbool(L, index, "revalidate", false);
+  return options;
 }
 
 /*
-** claim(reference [, terms]) -> "hit", blob | "wait", future | "lead", future
+** claim(reference [, options]) -> "hit", blob | "wait", future | "lead", future
 ** | "stale", blob, future
 */
 static int cache_claim(lua_State *L) {
   lcache *c = checkcache(L);
-  tr_terms terms = checkterms(L, 3);
+  tr_claim_options options = check_claim_options(L, 3);
   size_t len;
   const char *key;
   tr_entry *entry = NULL;
@@ -128,7 +128,7 @@ static int cache_claim(lua_State *L) {
   luaL_checktype(L, 2, LUA_TSTRING);
   lua_settop(L, 2);
   lua_getiuservalue(L, 1, L1);
-  if (!terms.revalidate && push_own(L, c, 3)) {
+  if (!options.revalidate && push_own(L, c, 3)) {
     lua_pushliteral(L, "hit");
     lua_insert(L, -2);
     return 2;
@@ -137,7 +137,7 @@ static int cache_claim(lua_State *L) {
   key = lua_tolstring(L, 2, &len);
   f = tr_newfuture(L); /* 3 */
   tr_newblob(L);       /* 4 */
-  how = tr_cache_claim_entry(c->cache, &c->user, key, len, &terms, &entry,
+  how = tr_cache_claim_entry(c->cache, &c->handle, key, len, &options, &entry,
                              &future);
   f->future = future;
   f->leads = how == TR_LEAD || how == TR_STALE;
@@ -170,7 +170,7 @@ static const char *checkkey(lua_State *L, size_t *len) {
 }
 
 /***
-Forgets a reference. Those who wait for a load of it still get it.
+Forgets a reference. A load under way still completes for its waiters.
 @function remove
 @tparam string reference
 @treturn boolean whether it was there
@@ -200,30 +200,30 @@ static int cache_refresh(lua_State *L) {
 
 /***
 Keeps a reference, and what replaces it, from being evicted.
-@function pin
+@function keep
 @tparam string reference
-@tparam[opt=true] boolean pinned
+@tparam[opt=true] boolean kept false: it may be evicted again
 @treturn boolean whether it was there
 */
-static int cache_pin(lua_State *L) {
+static int cache_keep(lua_State *L) {
   lcache *c = checkcache(L);
-  bool pinned = lua_isnone(L, 3) || lua_toboolean(L, 3);
+  bool kept = lua_isnone(L, 3) || lua_toboolean(L, 3);
   size_t len;
   const char *key = checkkey(L, &len);
-  lua_pushboolean(L, tr_cache_pin(c->cache, key, len, pinned));
+  lua_pushboolean(L, tr_cache_keep(c->cache, key, len, kept));
   return 1;
 }
 
 /***
-Where its tier on disk lies.
-@function tier
+The disk cache of this cache.
+@function disk
 @treturn ?string the folder
 @treturn ?integer its bound in bytes
 */
-static int cache_tier(lua_State *L) {
-  const tr_cache_options *options = tr_cache_settings(checkcache(L)->cache);
-  lua_pushstring(L, options->tier); /* or nil */
-  lua_pushinteger(L, (lua_Integer)options->tier_max_bytes);
+static int cache_disk(lua_State *L) {
+  const tr_cache_options *options = tr_cache_get_options(checkcache(L)->cache);
+  lua_pushstring(L, options->disk); /* or nil */
+  lua_pushinteger(L, (lua_Integer)options->disk_max_bytes);
   return 2;
 }
 
@@ -233,7 +233,7 @@ How long an entry is fresh.
 @treturn ?number seconds; nil: for ever
 */
 static int cache_ttl(lua_State *L) {
-  double ttl = tr_cache_settings(checkcache(L)->cache)->ttl;
+  double ttl = tr_cache_get_options(checkcache(L)->cache)->ttl;
   if (ttl < 0)
     lua_pushnil(L);
   else
@@ -261,7 +261,7 @@ static int cache_len(lua_State *L) {
 }
 
 /***
-Whether it holds none.
+True if it holds no blob.
 @function is_empty
 @treturn boolean
 */
@@ -270,37 +270,38 @@ static int cache_is_empty(lua_State *L) {
   return 1;
 }
 
-typedef struct figure {
+typedef struct counter {
   const char *name;
   uint64_t value;
-} figure;
+} counter;
 
-static void push_figures(lua_State *L, const figure *figures, size_t count) {
+static void push_counters(lua_State *L, const counter *counters, size_t count) {
   size_t i;
   lua_createtable(L, 0, (int)count + 1);
   for (i = 0; i < count; i++) {
-    lua_pushinteger(L, (lua_Integer)figures[i].value);
-    lua_setfield(L, -2, figures[i].name);
+    lua_pushinteger(L, (lua_Integer)counters[i].value);
+    lua_setfield(L, -2, counters[i].name);
   }
 }
 
-/* Pushes { name = { hits, misses, coalesced } } for all who gave a name. */
-static void push_by(lua_State *L, tr_cache *cache) {
-  const tr_who *who = NULL;
-  tr_who w;
+/* Push { name = { hits, misses, coalesced } }, one for each consumer. */
+static void push_by_consumer(lua_State *L, tr_cache *cache) {
+  const tr_consumer *consumer = NULL;
+  tr_consumer c;
   lua_newtable(L);
-  while ((who = tr_cache_who(cache, who, &w)) != NULL) {
-    const figure figures[] = {
-        {"hits", w.hits}, {"misses", w.misses}, {"coalesced", w.coalesced}};
-    push_figures(L, figures, sizeof figures / sizeof *figures);
-    lua_setfield(L, -2, who->name);
+  while ((consumer = tr_cache_next_consumer(cache, consumer, &c)) != NULL) {
+    const counter counters[] = {
+        {"hits", c.hits}, {"misses", c.misses}, {"coalesced", c.coalesced}};
+    push_counters(L, counters, sizeof counters / sizeof *counters);
+    lua_setfield(L, -2, consumer->name);
   }
 }
 
 /***
-Figures since it was made: `hits`, `misses`, `coalesced` (waited for another's
-load), `stale` (served past its ttl), `loads`, `errors`, `evictions`, `entries`,
-`bytes`, and `by`: hits, misses and coalesced of each `who`.
+Counters since the cache was made: `hits`, `misses`, `coalesced` (waited for
+another's load), `stale` (served past its ttl), `loads`, `errors`, `evictions`,
+`entries`, `bytes`, and `by_consumer`: the hits, misses and coalesced of each
+`consumer`.
 @function stats
 @treturn table
 */
@@ -309,16 +310,16 @@ static int cache_stats(lua_State *L) {
   tr_cache_stats s;
   tr_cache_get_stats(cache, &s);
   {
-    const figure figures[] = {
+    const counter counters[] = {
         {"hits", s.hits},           {"misses", s.misses},
         {"coalesced", s.coalesced}, {"stale", s.stale},
         {"loads", s.loads},         {"errors", s.errors},
         {"evictions", s.evictions}, {"entries", s.entries},
         {"bytes", s.bytes}};
-    push_figures(L, figures, sizeof figures / sizeof *figures);
+    push_counters(L, counters, sizeof counters / sizeof *counters);
   }
-  push_by(L, cache);
-  lua_setfield(L, -2, "by");
+  push_by_consumer(L, cache);
+  lua_setfield(L, -2, "by_consumer");
   return 1;
 }
 
@@ -328,7 +329,7 @@ static int cache_gc(lua_State *L) {
   if (l->handle == c)
     l->handle = NULL;
   if (c->cache != NULL) {
-    tr_cache_detach(c->cache, &c->user);
+    tr_cache_detach(c->cache, &c->handle);
     tr_cache_release(c->cache);
     c->cache = NULL;
   }
@@ -339,7 +340,7 @@ static int cache_gc(lua_State *L) {
 static int resource_cache(lua_State *L) {
   tr_cache_options options;
   tr_error error;
-  const char *name = NULL, *who = NULL;
+  const char *name = NULL, *consumer = NULL;
   tr_cache *cache;
   lcache *c;
   lua_settop(L, 1);
@@ -352,11 +353,11 @@ static int resource_cache(lua_State *L) {
       tr_optseconds(L, 1, "stale_while_revalidate", 0);
   options.stale_if_error = tr_optseconds(L, 1, "stale_if_error", 0);
   options.no_coalesce = !tr_optbool(L, 1, "coalesce", true);
-  options.tier_max_bytes = tr_optsize(L, 1, "tier_max_bytes", 0);
+  options.disk_max_bytes = tr_optsize(L, 1, "disk_max_bytes", 0);
   if (!lua_isnil(L, 1)) {
     name = tr_optstring(L, 1, "name");
-    who = tr_optstring(L, 1, "who");
-    options.tier = tr_optstring(L, 1, "tier");
+    consumer = tr_optstring(L, 1, "consumer");
+    options.disk = tr_optstring(L, 1, "disk");
   }
   c = lua_newuserdatauv(L, sizeof *c, 1);
   c->cache = NULL;
@@ -369,10 +370,10 @@ static int resource_cache(lua_State *L) {
   lua_setiuservalue(L, -2, L1);
   cache = tr_cache_open(name, &options, &error);
   if (cache == NULL)
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   c->cache = cache;
-  if (!tr_cache_attach(cache, &c->user, who))
-    return luaL_error(L, "out of memory"); /* attached, in no name */
+  if (!tr_cache_attach(cache, &c->handle, consumer))
+    return luaL_error(L, "out of memory"); /* attached, without a name */
   return 1;
 }
 
@@ -381,8 +382,8 @@ void tr_open_cache(lua_State *L) {
       {"__len", cache_len},         {"len", cache_len},
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"clear", cache_clear},       {"stats", cache_stats},
-      {"refresh", cache_refresh},   {"pin", cache_pin},
-      {"claim", cache_claim},       {"tier", cache_tier},
+      {"refresh", cache_refresh},   {"keep", cache_keep},
+      {"claim", cache_claim},       {"disk", cache_disk},
       {"ttl", cache_ttl},           {NULL, NULL}};
   static const luaL_Reg with_last[] = {{"get", cache_get},
                                        {"__gc", cache_gc},

@@ -27,7 +27,7 @@ static int future_cancel(lua_State *L) {
   if (future == NULL)
     return 0;
   if (f->leads) /* what tr_fetch has taken over goes on while it is wanted */
-    tr_give_up(future);
+    tr_future_abandon(future);
   tr_future_release(future);
   return 0;
 }
@@ -35,13 +35,13 @@ static int future_cancel(lua_State *L) {
 static int cancelled(lua_State *L) {
   tr_error error;
   tr_error_set(&error, TR_CANCELLED, "the future was cancelled");
-  return tr_fail_with(L, &error);
+  return tr_pusherror(L, &error);
 }
 
 static int future_done(lua_State *L) {
   lfuture *f = checkfuture(L);
   lua_pushboolean(L, f->future == NULL ||
-                         tr_future_state(f->future) != TR_PENDING);
+                         tr_future_get_status(f->future) != TR_PENDING);
   return 1;
 }
 
@@ -54,22 +54,22 @@ static int future_wait(lua_State *L) {
   lfuture *f = checkfuture(L);
   double seconds = luaL_optnumber(L, 2, -1);
   tr_error error;
-  tr_state state;
+  tr_future_status status;
   lblob *b;
   if (f->future == NULL)
     return cancelled(L);
   b = tr_newblob(L);
-  state = tr_future_wait(f->future, seconds, &b->blob, &error);
-  if (state == TR_READY) {
+  status = tr_future_wait(f->future, seconds, &b->blob, &error);
+  if (status == TR_READY) {
     tr_accountblob(L, tr_blob_size(b->blob));
     return 1;
   }
-  if (state == TR_PENDING)
+  if (status == TR_PENDING)
     tr_error_set(&error, TR_TIMEOUT, "no result within %g seconds", seconds);
-  tr_fail_with(L, &error);
-  lua_pushstring(L, state == TR_PENDING     ? "pending"
-                    : state == TR_ABANDONED ? "abandoned"
-                                            : NULL);
+  tr_pusherror(L, &error);
+  lua_pushstring(L, status == TR_PENDING     ? "pending"
+                    : status == TR_ABANDONED ? "abandoned"
+                                             : NULL);
   return 3;
 }
 
@@ -97,7 +97,8 @@ static int future_complete(lua_State *L) {
   luaL_argcheck(L, b->blob != NULL, 2, "blob is closed");
   if (f->future != NULL)
     tr_future_set_freshness(f->future, &freshness);
-  lua_pushboolean(L, f->future != NULL && tr_complete(f->future, b->blob));
+  lua_pushboolean(L,
+                  f->future != NULL && tr_future_complete(f->future, b->blob));
   return 1;
 }
 
@@ -116,7 +117,7 @@ static int future_know(lua_State *L) {
 static int future_freshness(lua_State *L) {
   lfuture *f = checkfuture(L);
   const tr_freshness *freshness = NULL;
-  if (f->future != NULL && tr_future_state(f->future) == TR_READY)
+  if (f->future != NULL && tr_future_get_status(f->future) == TR_READY)
     freshness = tr_future_freshness(f->future);
   lua_pushstring(L, freshness != NULL && freshness->etag[0] != '\0'
                         ? freshness->etag
@@ -141,11 +142,12 @@ static int future_fail(lua_State *L) {
   const char *kind = luaL_checkstring(L, 2);
   tr_error error;
   int i = TR_INVALID_REFERENCE;
-  while (i < TR_CANCELLED && strcmp(tr_kind_name((tr_kind)i), kind) != 0)
+  while (i < TR_CANCELLED &&
+         strcmp(tr_error_kind_name((tr_error_kind)i), kind) != 0)
     i++;
-  tr_error_set(&error, (tr_kind)i, "%s", luaL_checkstring(L, 3));
+  tr_error_set(&error, (tr_error_kind)i, "%s", luaL_checkstring(L, 3));
   error.status = (int)luaL_optinteger(L, 4, 0);
-  lua_pushboolean(L, f->future != NULL && tr_fail(f->future, &error));
+  lua_pushboolean(L, f->future != NULL && tr_future_fail(f->future, &error));
   return 1;
 }
 
@@ -155,8 +157,7 @@ static int future_pollfd(lua_State *L) {
   int fd = f->future == NULL ? -1 : tr_future_fd(f->future);
   if (fd < 0)
     return luaL_error(L, "no descriptor for this future: %s",
-                      f->future == NULL ? "it was cancelled"
-                                        : strerror(errno));
+                      f->future == NULL ? "it was cancelled" : strerror(errno));
   lua_pushinteger(L, fd);
   return 1;
 }
@@ -228,8 +229,7 @@ static const char *const *optheaders(lua_State *L, int index) {
 }
 
 /* A whole number that fits an int. */
-static int optcount(lua_State *L, int index, const char *name,
-                    int otherwise) {
+static int optcount(lua_State *L, int index, const char *name, int otherwise) {
   size_t value = tr_optsize(L, index, name, (size_t)otherwise);
   if (value > INT_MAX)
     luaL_error(L, "'%s' is too large", name);
@@ -276,8 +276,8 @@ static int fetch(lua_State *L) {
   if (f->future == NULL)
     return luaL_error(L, "out of memory, or a cancelled future");
   if (!tr_fetch(f->future, url, &options, &error)) {
-    tr_fail(f->future, &error);
-    return tr_fail_with(L, &error);
+    tr_future_fail(f->future, &error);
+    return tr_pusherror(L, &error);
   }
   return 1;
 }
@@ -300,9 +300,8 @@ void tr_open_future(lua_State *L) {
       {"progress", future_progress}, {"attempts", future_attempts},
       {"know", future_know},         {"freshness", future_freshness},
       {"detach", future_detach},     {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"fetch", fetch},
-                                       {"future", new_future},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"fetch", fetch}, {"future", new_future}, {NULL, NULL}};
   tr_newtype(L, TR_FUTURE, methods);
   lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);

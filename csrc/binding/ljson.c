@@ -145,10 +145,10 @@ static int json_decode(lua_State *L) {
   r.scratch_owner = tr_newblob(L);
   tr_json_start(&r.json, text, len);
   if (push_value(&r, tr_json_next(&r.json), &error) != 0)
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   if (tr_json_next(&r.json).type != TR_JSON_END) {
     bad(&r, &error);
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   }
   return 1;
 }
@@ -181,12 +181,11 @@ static int merge_initial_states(lua_State *L) {
   merged = tr_newblob(L);
   merged->blob = tr_merge_states(config, override, &error);
   if (merged->blob == NULL && error.kind != TR_OK)
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   if (merged->blob == NULL)
     lua_pushnil(L);
   else
-    lua_pushlstring(L, tr_blob_data(merged->blob),
-                    tr_blob_size(merged->blob));
+    lua_pushlstring(L, tr_blob_data(merged->blob), tr_blob_size(merged->blob));
   return 1;
 }
 
@@ -233,7 +232,7 @@ static int json_split(lua_State *L) {
   }
   if (token.type == TR_JSON_ERROR) {
     bad(&r, &error);
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   }
   lua_pushstring(L, type == TR_JSON_OPEN_OBJECT  ? "object"
                     : type == TR_JSON_OPEN_ARRAY ? "array"
@@ -250,7 +249,7 @@ static int json_quote(lua_State *L) {
   lblob *quoted = tr_newblob(L);
   quoted->blob = tr_json_quote(text, len, &error);
   if (quoted->blob == NULL)
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   lua_pushlstring(L, tr_blob_data(quoted->blob), tr_blob_size(quoted->blob));
   return 1;
 }

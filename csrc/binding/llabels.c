@@ -31,7 +31,7 @@ static int store_label(lua_State *L) {
       expect = tr_checkcstring(L, 5);
   }
   if (!tr_checkname(L, 2, &label, &error) || !tr_checkname(L, 3, &hash, &error))
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   return tr_pushflag(L, tr_store_label(store, label, hash, expect, &error),
                      &error);
 }
@@ -58,7 +58,7 @@ static int store_get_by_label(lua_State *L) {
   tr_error error;
   int found = get_label(L, tr_checkstore(L), hash, &error);
   if (found < 0)
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   if (found == 0)
     lua_pushnil(L);
   else
@@ -80,7 +80,7 @@ static int store_get_content_by_label(lua_State *L) {
   tr_error error;
   int found = get_label(L, store, hash, &error);
   if (found < 0)
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   if (found > 0)
     return tr_pushcontent(L, store, hash);
   lua_pushnil(L);
@@ -88,7 +88,7 @@ static int store_get_content_by_label(lua_State *L) {
 }
 
 /***
-Whether there is such a label.
+True if there is such a label.
 @function label_exists
 @tparam string name
 @treturn boolean
@@ -120,7 +120,7 @@ static int store_store_at_label(lua_State *L) {
   if (!tr_checkname(L, 2, &label, &error) ||
       !tr_store_put(store, bytes, len, hash, &error) ||
       tr_store_label(store, label, hash, NULL, &error) < 0)
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   lua_pushstring(L, hash);
   return 1;
 }
@@ -149,7 +149,7 @@ static int store_remove_label(lua_State *L) {
   if (!tr_checkname(L, 2, &label, &error) ||
       (lua_toboolean(L, lua_upvalueindex(1)) &&
        !tr_checkname(L, 3, &only_if, &error)))
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   return tr_pushflag(L, tr_store_remove_label(store, label, only_if, &error),
                      &error);
 }
@@ -163,7 +163,7 @@ static int label_fault(lua_State *L) {
   return 1;
 }
 
-/* Adds the methods to a store's, which are on the stack's top, and label_fault
+/* Add the methods to a store's, which are on the stack's top, and label_fault
 ** to the module below it. */
 void tr_open_labels(lua_State *L) {
   static const luaL_Reg methods[] = {
@@ -176,7 +176,7 @@ void tr_open_labels(lua_State *L) {
       {"replace_content_at_label", store_store_at_label},
       {NULL, NULL}};
   luaL_setfuncs(L, methods, 0);
-  tr_addtwins(L, store_remove_label, "remove_label", "remove_from_label");
+  tr_add_pair(L, store_remove_label, "remove_label", "remove_from_label");
   lua_pushcfunction(L, label_fault);
   lua_setfield(L, -3, "label_fault");
 }

@@ -37,12 +37,6 @@ static void *allocate(void *context, void *block, size_t old, size_t size) {
   return result;
 }
 
-sandbox *tr_sandbox_of(lua_State *S) {
-  void *box;
-  lua_getallocf(S, &box);
-  return box;
-}
-
 static void on_count(lua_State *S, lua_Debug *record) {
   sandbox *box = tr_sandbox_of(S);
   (void)record;
@@ -54,29 +48,28 @@ static void on_count(lua_State *S, lua_Debug *record) {
   }
   if (tr_now() > box->deadline) {
     box->exhausted = true;
-    luaL_error(S, "the script ran for more than %f seconds",
-               box->seconds_max);
+    luaL_error(S, "the script ran for more than %f seconds", box->seconds_max);
   }
 }
 
-/* ---------------------------------------------------- lent host functions */
+/* ---------------------------------------------------- host functions */
 
 /* One call from a script to a function of the host's. */
-typedef struct errand {
+typedef struct host_call {
   tr_buffer in, out;
   lua_Integer id;
   const char *at;
   int count;
-} errand;
+} host_call;
 
 static void no_functions(lua_State *to, lua_Integer id, void *context) {
   (void)id, (void)context;
   lua_pushnil(to);
 }
 
-/* In the host, protected: argument 1 is the table of lent functions. */
-static int run_errand(lua_State *L) {
-  errand *e = lua_touserdata(L, 2);
+/* In the host, protected: argument 1 is the table of exposed functions. */
+static int run_host_call(lua_State *L) {
+  host_call *e = lua_touserdata(L, 2);
   codec plain = {0};
   int i, top;
   lua_rawgeti(L, 1, e->id);
@@ -95,18 +88,18 @@ static int run_errand(lua_State *L) {
 
 /* In S: decodes what came back. Protected, so that the buffers are freed. */
 static int take_results(lua_State *S) {
-  errand *e = lua_touserdata(S, 1);
+  host_call *e = lua_touserdata(S, 1);
   int i;
   for (i = 0; i < e->count; i++)
     tr_decode(S, &e->at, no_functions, NULL);
   return e->count;
 }
 
-/* In S: a lent function. Upvalue 1 is its number. */
-static int call_host(lua_State *S) {
+/* In S: an exposed function. Upvalue 1 is its number. */
+static int call_exposed(lua_State *S) {
   sandbox *box = tr_sandbox_of(S);
   lua_State *L = box->L;
-  errand e = {.id = lua_tointeger(S, lua_upvalueindex(1))};
+  host_call e = {.id = lua_tointeger(S, lua_upvalueindex(1))};
   codec plain = {0};
   const char *fault = NULL;
   char message[256];
@@ -118,7 +111,7 @@ static int call_host(lua_State *S) {
   if (fault == NULL && !lua_checkstack(L, 4))
     fault = "the host's stack is full";
   if (fault == NULL) {
-    lua_pushcfunction(L, run_errand);
+    lua_pushcfunction(L, run_host_call);
     lua_rawgetp(L, LUA_REGISTRYINDEX, box);
     lua_pushlightuserdata(L, &e);
     if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
@@ -143,13 +136,14 @@ static int call_host(lua_State *S) {
   return status == LUA_OK ? lua_gettop(S) : lua_error(S);
 }
 
-static void push_lent(lua_State *S, lua_Integer id, void *context) {
+static void push_exposed(lua_State *S, lua_Integer id, void *context) {
   (void)context;
   lua_pushinteger(S, id);
-  lua_pushcclosure(S, call_host, 1);
+  lua_pushcclosure(S, call_exposed, 1);
 }
 
-/* ------------------------------------------------------- calls from the host */
+/* ------------------------------------------------------- calls from the host
+ */
 
 /* One call from the host into S: a userdata, so that its buffers are freed
 ** whatever the host raises. */
@@ -184,7 +178,7 @@ static void load_chunk(lua_State *S, job *j, const char *name) {
     lua_error(S);
   if (j->count == 0)
     return;
-  tr_decode(S, &j->at, push_lent, NULL);
+  tr_decode(S, &j->at, push_exposed, NULL);
   lua_pushglobaltable(S);
   for (lua_pushnil(S); lua_next(S, -3) != 0;) {
     lua_pushvalue(S, -2);
@@ -208,7 +202,7 @@ static int run_job(lua_State *S) {
   else
     load_chunk(S, j, tr_sandbox_of(S)->name);
   for (i = 0; i < j->count; i++)
-    tr_decode(S, &j->at, push_lent, NULL);
+    tr_decode(S, &j->at, push_exposed, NULL);
   lua_call(S, j->count, LUA_MULTRET);
   j->count = lua_gettop(S) - 1;
   for (i = 0; i < j->count && j->fault == NULL; i++)
@@ -216,11 +210,11 @@ static int run_job(lua_State *S) {
   return 0;
 }
 
-/* What the script raised, as an error value. */
+/* The error that the script raised, as an error value. */
 static void describe(lua_State *S, int status, const sandbox *box,
                      tr_error *error) {
-  const char *text = lua_type(S, -1) == LUA_TSTRING ? lua_tostring(S, -1)
-                                                    : NULL;
+  const char *text =
+      lua_type(S, -1) == LUA_TSTRING ? lua_tostring(S, -1) : NULL;
   const char *name = box->name + (box->name[0] == '@' || box->name[0] == '=');
   if (status == LUA_ERRMEM)
     tr_error_set(error, TR_POLICY,
@@ -286,7 +280,7 @@ static int call_function(lua_State *L) {
   }
   j->count = top;
   if (!perform(L, box, j, &error)) {
-    tr_fail_with(L, &error);
+    tr_pusherror(L, &error);
     return lua_error(L);
   }
   for (i = 0; i < j->count; i++)
@@ -326,15 +320,15 @@ static int sandbox_run(lua_State *L) {
     j->count = 1;
   }
   if (!perform(L, box, j, &error))
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   for (i = 0; i < j->count; i++)
     tr_decode(L, &j->at, push_proxy, NULL);
   return j->count;
 }
 
-/* lend(tree): makes the host functions in a table of tables callable by
+/* expose(tree): makes the host functions in a table of tables callable by
 ** scripts, as globals of the same names. */
-static int lend(lua_State *L) {
+static int expose(lua_State *L) {
   sandbox *box = checkbox(L, 1);
   codec how = {0};
   const char *fault;
@@ -347,7 +341,7 @@ static int lend(lua_State *L) {
   how.functions = lua_gettop(L);
   fault = tr_encode(L, 2, &how, &j->in);
   if (fault != NULL)
-    return luaL_error(L, "cannot lend %s", fault);
+    return luaL_error(L, "cannot expose %s", fault);
   j->source = "";
   j->count = 1;
   if (!perform(L, box, j, &error))
@@ -372,7 +366,7 @@ static int sandbox_close(lua_State *L) {
 
 /* In S, protected. */
 static int set_up(lua_State *S) {
-  tr_sandbox_lend_library(S);
+  tr_sandbox_open_library(S);
   lua_newtable(S);
   lua_rawsetp(S, LUA_REGISTRYINDEX, &functions_key);
   return 0;
@@ -392,7 +386,7 @@ static int new_sandbox(lua_State *L) {
   box->deadline = tr_deadline(seconds);
   luaL_setmetatable(L, TR_SANDBOX);
   lua_newtable(L);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, box); /* functions lent to this box */
+  lua_rawsetp(L, LUA_REGISTRYINDEX, box); /* functions exposed to this box */
   box->S = lua_newstate(allocate, box);
   if (box->S == NULL)
     return luaL_error(L, "not enough memory for a sandbox");
@@ -407,10 +401,9 @@ void tr_open_sandbox(lua_State *L) {
   static const luaL_Reg methods[] = {{"__gc", sandbox_close},
                                      {"__close", sandbox_close},
                                      {"run", sandbox_run},
-                                     {"lend", lend},
+                                     {"expose", expose},
                                      {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"sandbox", new_sandbox},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"sandbox", new_sandbox}, {NULL, NULL}};
   static const luaL_Reg job_methods[] = {{"__gc", job_gc}, {NULL, NULL}};
   tr_newtype(L, TR_JOB, job_methods);
   tr_newtype(L, TR_SANDBOX, methods);

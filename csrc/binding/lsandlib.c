@@ -1,9 +1,9 @@
 /*
-** The library that scripts in a sandbox get. Left out is what reaches files,
-** other code or the collector. What would let a C loop run without the hook
-** being asked is guarded: patterns that backtrack without end, table functions
-** on tables that lie about their length, finalizers, and a pcall that would
-** swallow the end of the budget.
+** The library of a sandbox. It leaves out all that reaches files, other code or
+** the collector. It guards whatever could run a long C loop without the hook:
+** patterns that backtrack without end, table functions on tables that lie about
+** their length, finalizers, and a pcall that would swallow the end of the
+*budget.
 */
 #include <string.h>
 
@@ -11,8 +11,8 @@
 
 #include "lsandbox.h"
 
-/* What one pattern match may cost at the worst, in single-character tests:
-** about a second. */
+/* The highest cost of one pattern match, in single-character tests: about a
+** second. */
 static const double MAX_PATTERN_COST = 3e8;
 
 /*
@@ -38,8 +38,9 @@ static void check_cost(lua_State *S) {
     }
   }
   if (cost > MAX_PATTERN_COST)
-    luaL_error(S, "this pattern could take too long on a text of %d bytes; "
-                  "use fewer '*', '+' and '-', or anchor it with '^'",
+    luaL_error(S,
+               "this pattern could take too long on a text of %d bytes; "
+               "use fewer '*', '+' and '-', or anchor it with '^'",
                (int)subject_len);
 }
 
@@ -128,14 +129,14 @@ static void copy_fields(lua_State *S, const char *const names[],
   }
 }
 
-void tr_sandbox_lend_library(lua_State *S) {
+void tr_sandbox_open_library(lua_State *S) {
   static const char *const base[] = {
-      "assert", "error",  "ipairs",   "next",     "pairs",    "select",
-      "type",   "rawget", "rawequal", "rawlen",   "rawset",   "tonumber",
-      "tostring", "getmetatable", NULL};
+      "assert", "error",    "ipairs",   "next",         "pairs",
+      "select", "type",     "rawget",   "rawequal",     "rawlen",
+      "rawset", "tonumber", "tostring", "getmetatable", NULL};
   static const char *const strings[] = {
-      "byte", "char", "format", "len", "lower", "pack", "packsize",
-      "rep",  "reverse", "sub", "unpack", "upper", NULL};
+      "byte", "char",    "format", "len",    "lower", "pack", "packsize",
+      "rep",  "reverse", "sub",    "unpack", "upper", NULL};
   static const char *const matchers[] = {"match", "gmatch", "gsub", NULL};
   static const char *const finders[] = {"find", NULL};
   static const char *const tables[] = {"pack", "unpack", NULL};

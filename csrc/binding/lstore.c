@@ -9,34 +9,6 @@ Methods that are written in C.
 #include "core/error.h"
 #include "lutil.h"
 
-typedef struct lstore {
-  tr_store *store;
-} lstore;
-
-tr_store *tr_checkstore(lua_State *L) {
-  lstore *s = luaL_checkudata(L, 1, TR_STORE);
-  luaL_argcheck(L, s->store != NULL, 1, "store is closed");
-  return s->store;
-}
-
-bool tr_checkname(lua_State *L, int index, const char **name, tr_error *error) {
-  size_t len;
-  luaL_checktype(L, index, LUA_TSTRING);
-  *name = lua_tolstring(L, index, &len);
-  if (strlen(*name) == len)
-    return true;
-  tr_error_set(error, TR_INVALID_REFERENCE,
-               "Invalid name '%s': it has a zero byte in it", *name);
-  return false;
-}
-
-int tr_pushflag(lua_State *L, int flag, const tr_error *error) {
-  if (flag < 0)
-    return tr_fail_with(L, error);
-  lua_pushboolean(L, flag);
-  return 1;
-}
-
 /***
 Stores bytes; once they are there, that is all.
 @function put
@@ -52,7 +24,7 @@ static int store_put(lua_State *L) {
   size_t len;
   const char *bytes = tr_checkbytes(L, 2, &len);
   if (!tr_store_put(store, bytes, len, hash, &error))
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   lua_pushstring(L, hash);
   return 1;
 }
@@ -62,7 +34,7 @@ int tr_pushcontent(lua_State *L, tr_store *store, const char *hash) {
   lblob *b = tr_newblob(L);
   b->blob = tr_store_get(store, hash, &error);
   if (b->blob == NULL)
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   tr_accountblob(L, tr_blob_size(b->blob));
   return 1;
 }
@@ -81,12 +53,12 @@ static int store_get(lua_State *L) {
   const char *hash;
   tr_error error;
   if (!tr_checkname(L, 2, &hash, &error))
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   return tr_pushcontent(L, store, hash);
 }
 
 /***
-Whether there is content of a hash.
+True if there is content of a hash.
 @function exists
 @tparam string hash
 @treturn boolean
@@ -98,13 +70,13 @@ static int store_exists(lua_State *L) {
   const char *hash;
   tr_error error;
   if (!tr_checkname(L, 2, &hash, &error))
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   return tr_pushflag(L, tr_store_exists(store, hash, &error), &error);
 }
 
 /* ------------------------------------------------------------- listings */
 
-/* What a listing gathers; Lua may not be called while a folder is open. */
+/* The items of a listing. Lua may not be called while a folder is open. */
 typedef struct gathered {
   tr_buffer items; /* each a size_t and a name with its final zero */
   bool no_memory;
@@ -133,7 +105,7 @@ static bool push_listing(lua_State *L, lister each, bool sizes) {
   if (items->blob == NULL || g.no_memory)
     return luaL_error(L, "out of memory");
   if (!ok)
-    return tr_fail_with(L, &error), false;
+    return tr_pusherror(L, &error), false;
   item = tr_blob_data(items->blob);
   end = item + tr_blob_size(items->blob);
   lua_newtable(L);
@@ -192,12 +164,12 @@ static int store_list_all_content(lua_State *L) {
   return list(L, tr_store_each_content);
 }
 
-static int store_list_set_aside(lua_State *L) {
-  return list(L, tr_store_each_set_aside);
+static int store_list_quarantined(lua_State *L) {
+  return list(L, tr_store_each_quarantined);
 }
 
-static int store_list_leftovers(lua_State *L) {
-  return list(L, tr_store_each_leftover);
+static int store_list_temporary_files(lua_State *L) {
+  return list(L, tr_store_each_temporary);
 }
 
 static bool add_size(void *context, const char *name, size_t size) {
@@ -217,7 +189,7 @@ static int store_calculate_total_size(lua_State *L) {
   uint64_t bytes = 0;
   tr_error error;
   if (!tr_store_each_content(tr_checkstore(L), add_size, &bytes, &error))
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   lua_pushinteger(L, (lua_Integer)bytes);
   return 1;
 }
@@ -230,12 +202,13 @@ static int store_check(lua_State *L) {
   const char *hash = tr_checkcstring(L, 2);
   tr_error error;
   if (!tr_store_check(store, hash, &error))
-    return tr_fail_with(L, &error);
+    return tr_pusherror(L, &error);
   lua_pushboolean(L, 1);
   return 1;
 }
 
-/* discard(hash, grace, dry_run) -> boolean, and the same for a leftover */
+/* discard(hash, grace, dry_run) -> boolean, and the same for a temporary
+** file */
 static int store_discard(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   const char *name = tr_checkcstring(L, 2);
@@ -244,7 +217,7 @@ static int store_discard(lua_State *L) {
   tr_error error;
   int done =
       lua_toboolean(L, lua_upvalueindex(1))
-          ? tr_store_discard_leftover(store, name, grace, dry_run, &error)
+          ? tr_store_discard_temporary(store, name, grace, dry_run, &error)
           : tr_store_discard(store, name, grace, dry_run, &error);
   return tr_pushflag(L, done, &error);
 }
@@ -257,7 +230,7 @@ static int store_lock(lua_State *L) {
   *lock = -1;
   luaL_setmetatable(L, TR_LOCK);
   *lock = tr_store_lock_all(store, &error);
-  return *lock < 0 ? tr_fail_with(L, &error) : 1;
+  return *lock < 0 ? tr_pusherror(L, &error) : 1;
 }
 
 static int lock_close(lua_State *L) {
@@ -319,8 +292,8 @@ void tr_open_store(lua_State *L) {
       {"list_labels", store_list_labels},
       {"list_all_content", store_list_all_content},
       {"content_sizes", store_content_sizes},
-      {"list_leftovers", store_list_leftovers},
-      {"list_set_aside", store_list_set_aside},
+      {"list_temporary_files", store_list_temporary_files},
+      {"list_quarantined", store_list_quarantined},
       {"lock", store_lock},
       {"calculate_total_size", store_calculate_total_size},
       {"check", store_check},
@@ -330,10 +303,9 @@ void tr_open_store(lua_State *L) {
   static const luaL_Reg functions[] = {{"content_store", content_store},
                                        {NULL, NULL}};
   tr_newtype(L, TR_STORE, methods);
-  tr_addtwins(L, store_discard, "discard", "discard_leftover");
-  tr_open_labels(L);
-  tr_open_batch(L);
-  lua_setfield(L, -2, "store_methods"); /* store.lua adds to them */
+  tr_add_pair(L, store_discard, "discard", "discard_temporary_file");
+  lua_setfield(L, -2, "store_methods"); /* llabels.c, lbatch.c and store.lua
+                                           add to them */
   tr_newtype(L, TR_LOCK, lock_methods);
   lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);

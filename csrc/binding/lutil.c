@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/error.h"
+
 const char *tr_checkbytes(lua_State *L, int index, size_t *len) {
   lblob *blob = luaL_testudata(L, index, TR_BLOB);
   if (blob != NULL && blob->blob != NULL) {
@@ -24,10 +26,27 @@ const char *tr_checkcstring(lua_State *L, int index) {
   return s;
 }
 
-int tr_fail_with(lua_State *L, const tr_error *error) {
+bool tr_checkname(lua_State *L, int index, const char **name, tr_error *error) {
+  size_t len;
+  luaL_checktype(L, index, LUA_TSTRING);
+  *name = lua_tolstring(L, index, &len);
+  if (strlen(*name) == len)
+    return true;
+  tr_error_set(error, TR_INVALID_REFERENCE,
+               "Invalid name '%s': it has a zero byte in it", *name);
+  return false;
+}
+
+tr_store *tr_checkstore(lua_State *L) {
+  lstore *s = luaL_checkudata(L, 1, TR_STORE);
+  luaL_argcheck(L, s->store != NULL, 1, "store is closed");
+  return s->store;
+}
+
+int tr_pusherror(lua_State *L, const tr_error *error) {
   lua_pushnil(L);
   lua_createtable(L, 0, 6);
-  lua_pushstring(L, tr_kind_name(error->kind));
+  lua_pushstring(L, tr_error_kind_name(error->kind));
   lua_setfield(L, -2, "kind");
   lua_pushstring(L, error->message);
   lua_setfield(L, -2, "message");
@@ -43,6 +62,13 @@ int tr_fail_with(lua_State *L, const tr_error *error) {
   return 2;
 }
 
+int tr_pushflag(lua_State *L, int flag, const tr_error *error) {
+  if (flag < 0)
+    return tr_pusherror(L, error);
+  lua_pushboolean(L, flag);
+  return 1;
+}
+
 void tr_newtype(lua_State *L, const char *name, const luaL_Reg *methods) {
   luaL_newmetatable(L, name);
   lua_pushvalue(L, -1);
@@ -52,7 +78,7 @@ void tr_newtype(lua_State *L, const char *name, const luaL_Reg *methods) {
   luaL_setfuncs(L, methods, 0);
 }
 
-void tr_addtwins(lua_State *L, lua_CFunction function, const char *plain,
+void tr_add_pair(lua_State *L, lua_CFunction function, const char *plain,
                  const char *other) {
   lua_pushboolean(L, 0);
   lua_pushcclosure(L, function, 1);
@@ -84,8 +110,7 @@ double tr_optseconds(lua_State *L, int index, const char *name,
   return value;
 }
 
-size_t tr_optsize(lua_State *L, int index, const char *name,
-                  size_t otherwise) {
+size_t tr_optsize(lua_State *L, int index, const char *name, size_t otherwise) {
   size_t value = otherwise;
   if (option(L, index, name) != LUA_TNIL) {
     int exact;

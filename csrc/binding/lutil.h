@@ -1,4 +1,4 @@
-/* What the binding's files share. */
+/* Shared by the binding's files. */
 #ifndef TR_LUTIL_H
 #define TR_LUTIL_H
 
@@ -29,14 +29,19 @@ const char *tr_checkbytes(lua_State *L, int index, size_t *len);
 ** raises, a zero byte as "<what> holds a zero byte". */
 const char *tr_checkcstring(lua_State *L, int index);
 
-tr_store *tr_checkstore(lua_State *L); /* at index 1, open */
+/* A store as Lua holds it. */
+typedef struct lstore {
+  tr_store *store; /* NULL once closed */
+} lstore;
+
+/* Return the store at index 1; raises when it is closed or none. */
+tr_store *tr_checkstore(lua_State *L);
 
 /*
 ** A name as the C API takes it. A zero byte in it cannot be passed on, and is
 ** a fault of the name, not of the program: false with the error.
 */
-bool tr_checkname(lua_State *L, int index, const char **name,
-                  tr_error *error);
+bool tr_checkname(lua_State *L, int index, const char **name, tr_error *error);
 
 /* Pushes a new future userdata that takes over the handle; 'leads' when it
 ** is the one to complete it. NULL makes it empty, to be filled at once. */
@@ -48,14 +53,14 @@ typedef struct lfuture {
 lfuture *tr_newfuture(lua_State *L);
 
 /* Pushes nil and the error as a table with the module's metatable. */
-int tr_fail_with(lua_State *L, const tr_error *error);
+int tr_pusherror(lua_State *L, const tr_error *error);
 
 /* Makes a metatable called 'name' that indexes itself, with 'methods'. */
 void tr_newtype(lua_State *L, const char *name, const luaL_Reg *methods);
 
-/* Adds one function to the table on the stack's top under two names; its
-** boolean upvalue is true for the other one. */
-void tr_addtwins(lua_State *L, lua_CFunction function, const char *plain,
+/* Add one function to the table on the stack's top under two names; its
+** boolean upvalue is true under the second. */
+void tr_add_pair(lua_State *L, lua_CFunction function, const char *plain,
                  const char *other);
 
 /* Pushes a boolean, or where 'flag' is below 0 nil and the error; returns how
@@ -68,8 +73,7 @@ int tr_pushcontent(lua_State *L, tr_store *store, const char *hash);
 /* Fields of an options table at 'index', which may be nil or absent. */
 double tr_optseconds(lua_State *L, int index, const char *name,
                      double otherwise);
-size_t tr_optsize(lua_State *L, int index, const char *name,
-                  size_t otherwise);
+size_t tr_optsize(lua_State *L, int index, const char *name, size_t otherwise);
 bool tr_optbool(lua_State *L, int index, const char *name, bool otherwise);
 /* A string, or NULL; it lives as long as the options table keeps it. */
 const char *tr_optstring(lua_State *L, int index, const char *name);
@@ -87,9 +91,11 @@ void tr_open_blob(lua_State *L);
 void tr_open_future(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);
-void tr_open_labels(lua_State *L); /* to the store's methods */
-void tr_open_batch(lua_State *L);  /* to the store's methods */
 void tr_open_json(lua_State *L);
 void tr_open_sandbox(lua_State *L);
+
+/* Each adds to the methods of a store, which are on the stack's top. */
+void tr_open_labels(lua_State *L);
+void tr_open_batch(lua_State *L);
 
 #endif

@@ -1,4 +1,4 @@
-/* What require "theaterref.core" gives: every type and function, flat. */
+/* The module "theaterref.core": every type and function, in one table. */
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -62,6 +62,10 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_future(L);
   tr_open_cache(L);
   tr_open_store(L);
+  lua_getfield(L, -1, "store_methods");
+  tr_open_labels(L);
+  tr_open_batch(L);
+  lua_pop(L, 1);
   tr_open_json(L);
   tr_open_sandbox(L);
   return 1;

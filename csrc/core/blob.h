@@ -4,8 +4,8 @@
 
 #include "theaterref.h"
 
-/* Takes over 'data', which came from malloc (NULL for size 0 is fine). On
-** failure 'data' is freed. */
+/* Take over 'data', which came from malloc (or is NULL, for size 0). On failure
+** 'data' is freed. */
 tr_blob *tr_blob_adopt(void *data, size_t size);
 
 /* Maps 'size' > 0 bytes of a file, read-only and shared. NULL, errno set. */

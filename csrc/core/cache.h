@@ -1,53 +1,56 @@
 /*
-** What the binding needs of the cache beyond the public API: entries, so
-** that a Lua state can keep a handle and ask "is this still it?" without
-** taking a lock or writing to memory that other threads read; and users, so
-** that the statistics say who asked.
+** The cache's API for the binding, beyond the public one: entries, which a
+** Lua state can check for freshness without a lock or a write to memory that
+** other threads read; and handles, which count hits by consumer.
 */
 #ifndef TR_CACHE_H
 #define TR_CACHE_H
 
-#include "entries.h"
+#include "cache_entries.h"
 
 /*
-** Somebody who uses a cache: one for each handle. It counts its own hits,
-** which it alone writes, so that a hit costs no shared cache line.
+** One handle on a cache. It counts its own hits, and nothing else writes that
+** counter, so a hit touches no cache line that threads share.
 */
-typedef struct tr_user {
+typedef struct tr_cache_handle {
   _Atomic uint64_t hits;
-  struct tr_who *who; /* in whose name its figures go; or NULL */
-  struct tr_user *prev, *next;
-} tr_user;
+  struct tr_consumer *consumer; /* whose counters its hits go to, or NULL */
+  struct tr_cache_handle *prev, *next;
+} tr_cache_handle;
 
-/* What was asked for in one name. */
-typedef struct tr_who {
-  struct tr_who *next;
+/* The counters of one named consumer. */
+typedef struct tr_consumer {
+  struct tr_consumer *next;
   uint64_t hits, misses, coalesced;
   char name[];
-} tr_who;
+} tr_consumer;
 
 /* The options it was opened with; they live as long as it does. */
-const tr_cache_options *tr_cache_settings(const tr_cache *cache);
+const tr_cache_options *tr_cache_get_options(const tr_cache *cache);
 
-/* 'who' may be NULL: in no name. False when memory is short. */
-bool tr_cache_attach(tr_cache *cache, tr_user *user, const char *who);
-void tr_cache_detach(tr_cache *cache, tr_user *user);
+/* Attach a handle. 'consumer' may be NULL. False when memory is short. */
+bool tr_cache_attach(tr_cache *cache, tr_cache_handle *handle,
+                     const char *consumer);
+void tr_cache_detach(tr_cache *cache, tr_cache_handle *handle);
 
-static inline void tr_count_hit(tr_user *user) {
-  uint64_t hits = atomic_load_explicit(&user->hits, memory_order_relaxed);
-  atomic_store_explicit(&user->hits, hits + 1, memory_order_relaxed);
+static inline void tr_count_hit(tr_cache_handle *handle) {
+  uint64_t hits = atomic_load_explicit(&handle->hits, memory_order_relaxed);
+  atomic_store_explicit(&handle->hits, hits + 1, memory_order_relaxed);
 }
 
-/* The figures of one name after another: NULL begins, and NULL ends. Names
-** are never taken back while the cache is open. */
-const tr_who *tr_cache_who(tr_cache *cache, const tr_who *after,
-                           tr_who *figures);
+/* Copy the counters of the consumer after 'after' (NULL: of the first) and
+** return that consumer, or NULL after the last. A consumer stays until the
+** cache is freed. */
+const tr_consumer *tr_cache_next_consumer(tr_cache *cache,
+                                          const tr_consumer *after,
+                                          tr_consumer *counters);
 
 /* Like tr_cache_get and tr_cache_claim, but a hit is a retained entry. */
-tr_entry *tr_cache_find(tr_cache *cache, tr_user *user, const char *key,
-                        size_t len);
-tr_claim tr_cache_claim_entry(tr_cache *cache, tr_user *user, const char *key,
-                              size_t len, const tr_terms *terms,
-                              tr_entry **entry, tr_future **future);
+tr_entry *tr_cache_find(tr_cache *cache, tr_cache_handle *handle,
+                        const char *key, size_t len);
+tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
+                              const char *key, size_t len,
+                              const tr_claim_options *options, tr_entry **entry,
+                              tr_future **future);
 
 #endif

@@ -6,16 +6,20 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *tr_kind_name(tr_kind kind) {
-  static const char *const names[] = {
-      "ok",       "invalid_reference", "not_found",       "denied",
-      "http_status", "network",        "tls",             "timeout",
-      "too_large",   "digest_mismatch", "corrupt",        "io",
-      "syntax",      "policy",          "cancelled"};
+const char *tr_error_kind_name(tr_error_kind kind) {
+  static const char *const names[] = {"ok",          "invalid_reference",
+                                      "not_found",   "denied",
+                                      "http_status", "network",
+                                      "tls",         "timeout",
+                                      "too_large",   "digest_mismatch",
+                                      "corrupt",     "io",
+                                      "syntax",      "policy",
+                                      "cancelled"};
   return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "unknown";
 }
 
-void tr_error_set(tr_error *error, tr_kind kind, const char *format, ...) {
+void tr_error_set(tr_error *error, tr_error_kind kind, const char *format,
+                  ...) {
   va_list args;
   int len;
   error->kind = kind;

@@ -8,7 +8,7 @@
 ** Fills 'error' from a printf format. Text that does not fit ends in "...",
 ** so that a hostile 10 kB label cannot crowd out what went wrong elsewhere.
 */
-void tr_error_set(tr_error *error, tr_kind kind, const char *format, ...)
+void tr_error_set(tr_error *error, tr_error_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* TR_IO from errno (TR_NOT_FOUND for ENOENT/ENOTDIR): "what path: reason". */

@@ -17,7 +17,7 @@
 #include "blob.h"
 #include "error.h"
 
-/* What is read at a time when a file does not tell its size (/proc, pipes). */
+/* Bytes per read when a file does not tell its size (/proc, pipes). */
 enum { CHUNK = 64 * 1024 };
 /* How long a pipe may keep silent: as long as a fetch may take by default. */
 enum { PIPE_PATIENCE_MS = 30 * 1000 };

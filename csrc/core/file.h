@@ -6,7 +6,7 @@
 
 #include "theaterref.h"
 
-/* Reads what an open descriptor still gives, of which 'st' is the state.
+/* Read the rest of an open descriptor; 'st' is its stat result.
 ** 'path' is for the message. */
 tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
                          size_t max_bytes, tr_error *error);

@@ -24,7 +24,7 @@
 struct tr_future {
   size_t refs;
   size_t interest;
-  tr_state state;
+  tr_future_status status;
   bool settling; /* its result is set, but 'on_result' still runs */
   tr_blob *blob;
   tr_error error;
@@ -62,8 +62,8 @@ static void in_parent(void) { pthread_mutex_unlock(&lock); }
 static void in_child(void) {
   tr_future *future;
   for (future = all; future != NULL; future = future->next)
-    if (future->state == TR_PENDING) {
-      future->state = TR_ABANDONED;
+    if (future->status == TR_PENDING) {
+      future->status = TR_ABANDONED;
       future->worker = NULL;
       tr_error_set(&future->error, TR_CANCELLED,
                    "the load was lost in a fork(); ask again");
@@ -148,7 +148,7 @@ void tr_future_release(tr_future *future) {
   if (future == NULL)
     return;
   pthread_mutex_lock(&lock);
-  idle = --future->interest == 0 && future->state == TR_PENDING &&
+  idle = --future->interest == 0 && future->status == TR_PENDING &&
          !future->settling;
   if (idle)
     worker = future->worker;
@@ -156,7 +156,7 @@ void tr_future_release(tr_future *future) {
   if (worker != NULL)
     worker->unwanted();
   else if (idle)
-    tr_future_abandon(future);
+    tr_future_orphan(future);
   tr_future_drop(future);
 }
 
@@ -177,7 +177,7 @@ bool tr_future_wanted(tr_future *future) {
 bool tr_future_assign(tr_future *future, const tr_worker *worker) {
   bool pending;
   pthread_mutex_lock(&lock);
-  pending = future->state == TR_PENDING && !future->settling;
+  pending = future->status == TR_PENDING && !future->settling;
   if (pending)
     future->worker = worker;
   pthread_mutex_unlock(&lock);
@@ -186,14 +186,14 @@ bool tr_future_assign(tr_future *future, const tr_worker *worker) {
 
 /* Sets the result once: tells 'on_result', then everybody else. The caller
 ** holds a handle, so the future outlives the call. */
-static bool settle(tr_future *future, tr_state state, tr_blob *blob,
+static bool settle(tr_future *future, tr_future_status status, tr_blob *blob,
                    const tr_error *error) {
-  const tr_result result = {state, blob, error, &future->freshness};
+  const tr_result result = {status, blob, error, &future->freshness};
   tr_blob *instead = NULL, *known;
   uint64_t one = 1;
   int fd;
   pthread_mutex_lock(&lock);
-  if (future->state != TR_PENDING || future->settling) {
+  if (future->status != TR_PENDING || future->settling) {
     pthread_mutex_unlock(&lock);
     return false;
   }
@@ -207,7 +207,7 @@ static bool settle(tr_future *future, tr_state state, tr_blob *blob,
   future->blob = blob != NULL ? tr_blob_retain(blob) : instead;
   if (error != NULL)
     future->error = *error;
-  future->state = instead != NULL ? TR_READY : state;
+  future->status = instead != NULL ? TR_READY : status;
   pthread_cond_broadcast(&future->arrived);
   fd = future->fd; /* one made after this is born readable */
   pthread_mutex_unlock(&lock);
@@ -218,71 +218,71 @@ static bool settle(tr_future *future, tr_state state, tr_blob *blob,
   return true;
 }
 
-bool tr_complete(tr_future *future, tr_blob *blob) {
+bool tr_future_complete(tr_future *future, tr_blob *blob) {
   return settle(future, TR_READY, blob, NULL);
 }
 
-bool tr_fail(tr_future *future, const tr_error *error) {
+bool tr_future_fail(tr_future *future, const tr_error *error) {
   return settle(future, TR_FAILED, NULL, error);
 }
 
-void tr_future_abandon(tr_future *future) {
+void tr_future_orphan(tr_future *future) {
   tr_error error;
   tr_error_set(&error, TR_CANCELLED, "the load was given up");
   settle(future, TR_ABANDONED, NULL, &error);
 }
 
-void tr_give_up(tr_future *future) {
+void tr_future_abandon(tr_future *future) {
   bool idle;
   pthread_mutex_lock(&lock);
   idle = future->worker == NULL;
   pthread_mutex_unlock(&lock);
   if (idle)
-    tr_future_abandon(future);
+    tr_future_orphan(future);
 }
 
-tr_state tr_future_state(tr_future *future) {
-  tr_state state;
+tr_future_status tr_future_get_status(tr_future *future) {
+  tr_future_status status;
   pthread_mutex_lock(&lock);
-  state = future->state;
+  status = future->status;
   pthread_mutex_unlock(&lock);
-  return state;
+  return status;
 }
 
 /* Waits under the lock until there is a result or the deadline is past. */
 static void await(tr_future *future, double deadline) {
   struct timespec until;
   if (isinf(deadline)) {
-    while (future->state == TR_PENDING)
+    while (future->status == TR_PENDING)
       pthread_cond_wait(&future->arrived, &lock);
     return;
   }
   until.tv_sec = (time_t)deadline;
   until.tv_nsec = (long)((deadline - (double)until.tv_sec) * 1e9);
-  while (future->state == TR_PENDING)
+  while (future->status == TR_PENDING)
     if (pthread_cond_timedwait(&future->arrived, &lock, &until) == ETIMEDOUT)
       return;
 }
 
-tr_state tr_future_wait(tr_future *future, double timeout, tr_blob **blob,
-                        tr_error *error) {
+tr_future_status tr_future_wait(tr_future *future, double timeout,
+                                tr_blob **blob, tr_error *error) {
   double deadline = tr_deadline(timeout);
   const tr_worker *worker;
-  tr_state state;
+  tr_future_status status;
   pthread_mutex_lock(&lock);
-  worker = future->state == TR_PENDING ? future->worker : NULL;
+  worker = future->status == TR_PENDING ? future->worker : NULL;
   pthread_mutex_unlock(&lock);
   if (worker != NULL)
     worker->drive(future, deadline);
   pthread_mutex_lock(&lock);
   await(future, deadline);
-  state = future->state;
-  if (state == TR_READY)
+  status = future->status;
+  if (status == TR_READY)
     *blob = tr_blob_retain(future->blob);
-  else if (state == TR_FAILED || state == TR_ABANDONED)
+  else if (status == TR_FAILED || status == TR_ABANDONED)
     *error = future->error;
   pthread_mutex_unlock(&lock);
-  return state;
+  return status;
 }
 
 int tr_future_fd(tr_future *future) {
@@ -290,14 +290,13 @@ int tr_future_fd(tr_future *future) {
   pthread_mutex_lock(&lock);
   if (future->fd < 0)
     future->fd =
-        eventfd(future->state != TR_PENDING, EFD_CLOEXEC | EFD_NONBLOCK);
+        eventfd(future->status != TR_PENDING, EFD_CLOEXEC | EFD_NONBLOCK);
   fd = future->fd;
   pthread_mutex_unlock(&lock);
   return fd;
 }
 
-void tr_future_set_progress(tr_future *future, size_t received,
-                            size_t total) {
+void tr_future_set_progress(tr_future *future, size_t received, size_t total) {
   atomic_store_explicit(&future->received, received, memory_order_relaxed);
   atomic_store_explicit(&future->total, total, memory_order_relaxed);
 }
@@ -316,7 +315,7 @@ int tr_future_attempts(tr_future *future) {
 
 void tr_future_set_freshness(tr_future *future, const tr_freshness *f) {
   pthread_mutex_lock(&lock);
-  if (future->state == TR_PENDING && !future->settling)
+  if (future->status == TR_PENDING && !future->settling)
     future->freshness = *f;
   pthread_mutex_unlock(&lock);
 }

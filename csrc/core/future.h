@@ -13,11 +13,11 @@ typedef struct tr_freshness {
   char last_modified[TR_VALIDATOR_MAX];
 } tr_freshness;
 
-/* A future's result, as its maker is told of it. */
+/* A future's result, as passed to its maker. */
 typedef struct tr_result {
-  tr_state state;
+  tr_future_status status;
   tr_blob *blob;                 /* TR_READY only */
-  const tr_error *error;         /* any other state */
+  const tr_error *error;         /* any other status */
   const tr_freshness *freshness; /* TR_READY only */
 } tr_result;
 
@@ -29,7 +29,7 @@ typedef struct tr_result {
 */
 typedef tr_blob *(*tr_on_result)(void *context, const tr_result *result);
 
-/* Whoever does the work behind a future. */
+/* The work behind a future. */
 typedef struct tr_worker {
   /* Works on it on the calling thread until the future has a result or the
   ** deadline is past; may return at once when another thread is at it. */
@@ -49,24 +49,24 @@ tr_future *tr_future_hold(tr_future *future);
 void tr_future_drop(tr_future *future);
 
 /* Gives up: those who wait learn that nobody will complete it. */
-void tr_future_abandon(tr_future *future);
+void tr_future_orphan(tr_future *future);
 
-/* Whether anybody still has an interest. */
+/* True while any handle still has an interest. */
 bool tr_future_wanted(tr_future *future);
 
-/* What the worker tells of its progress; any thread may look. */
+/* Set by the worker to report progress; any thread may read it. */
 void tr_future_set_progress(tr_future *future, size_t received, size_t total);
 void tr_future_set_received(tr_future *future, size_t received);
 void tr_future_set_attempts(tr_future *future, int attempts);
 /* How old the blob is that the worker will complete it with, and its
 ** validators. Only before the result, by the worker. */
 void tr_future_set_freshness(tr_future *future, const tr_freshness *f);
-/* What came with the result; only once it is TR_READY. */
+/* The freshness of the result; only once it is TR_READY. */
 const tr_freshness *tr_future_freshness(const tr_future *future);
 
 /*
-** What is known of the result from before: bytes that may have changed, to be
-** asked for with "has it changed since?". Set before the work begins.
+** Set the known blob: bytes of an earlier load, which a conditional request may
+** find unchanged. Call it before the work begins.
 */
 void tr_future_set_known(tr_future *future, tr_blob *blob,
                          const tr_freshness *freshness);
@@ -75,8 +75,8 @@ tr_blob *tr_future_known(tr_future *future, tr_freshness *freshness);
 
 /*
 ** Makes futures survive a fork(): in the child, those still pending are
-** abandoned. Whoever calls into futures under a lock of its own registers
-** its own fork handlers after this, so that locks are taken in one order.
+** abandoned. A file that calls into futures under its own lock registers its
+** fork handlers after this, so that locks are taken in one order.
 */
 void tr_future_prepare_fork(void);
 

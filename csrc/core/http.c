@@ -39,7 +39,7 @@ bool tr_url_same_origin(const char *a, const char *b) {
   return same;
 }
 
-tr_kind tr_kind_of_curl(CURLcode code) {
+tr_error_kind tr_error_kind_of_curl(CURLcode code) {
   switch (code) {
   case CURLE_OPERATION_TIMEDOUT:
     return TR_TIMEOUT;

@@ -7,15 +7,15 @@
 /* A copy of the URL without "user:password@", for messages; or NULL. */
 char *tr_url_without_credentials(const char *url);
 
-/* Whether two URLs have the same scheme, host and port. */
+/* True if two URLs have the same scheme, host and port. */
 bool tr_url_same_origin(const char *a, const char *b);
 
 /* The kind of error that a failed transfer is. */
-tr_kind tr_kind_of_curl(CURLcode code);
+tr_error_kind tr_error_kind_of_curl(CURLcode code);
 
-/* Whether a numeric address is not one of the public internet: private,
-** loopback, link-local, shared, multicast or reserved (RFC 6890). What is no
-** address is taken for one that is not. */
+/* True if a numeric address is not one of the public internet: private,
+** loopback, link-local, shared, multicast or reserved (RFC 6890). Text that is
+** no address counts as private. */
 bool tr_address_is_private(const char *address);
 
 /* The phrase RFC 9110 gives a status; HTTP/2 sends none. Static storage. */

@@ -1,7 +1,7 @@
 /*
 ** The JSON reader. It takes exactly RFC 8259 texts in valid UTF-8, of at
-** most 127 levels and without unpaired surrogates, and is one loop: a bit
-** for each level says whether that level is an object.
+** most 127 levels and without unpaired surrogates, and is one loop: one bit
+** for each level is set if that level is an object.
 */
 #include "json.h"
 
@@ -23,7 +23,8 @@ static tr_json_token fail(tr_json *json, const char *complaint) {
 
 static tr_json_token token(tr_json_type type, const char *from,
                            const char *to) {
-  return (tr_json_token){.type = type, .text = from, .len = (size_t)(to - from)};
+  return (tr_json_token){
+      .type = type, .text = from, .len = (size_t)(to - from)};
 }
 
 static void skip_space(tr_json *json) {
@@ -37,7 +38,7 @@ static bool is_object(const tr_json *json) {
   return json->in_object[level / 32] >> (level % 32) & 1;
 }
 
-/* What may follow a value at the current level. */
+/* Set the tokens that may follow a value at the current level. */
 static void value_done(tr_json *json) {
   json->expect = json->depth == 0 ? NOTHING : COMMA_OR_CLOSE;
 }

@@ -4,16 +4,14 @@
 **   <base>/data/<hash>      content under the hex digest of its bytes
 **   <base>/labels/<label>   the hash a label points at; '/' makes folders
 **
-** Every name below the base is opened step by step without following
-** symbolic links, so nothing that lies in a store can lead out of it.
-** Temporaries lie in the base folder itself, where Theater does not look, and
-** in corrupt/ what was found damaged. The base folder is also the lock.
+** Temporary files are in the base folder itself, where Theater does not look,
+** and corrupt content is in quarantine in corrupt/. The base folder is also the
+** lock. store_dir.c opens all folders.
 */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -73,75 +71,6 @@ bool tr_normal_hash(const char *hash, char normal[TR_HEX_MAX],
   return true;
 }
 
-/* --------------------------------------------------------------- folders */
-
-int tr_store_open_base(const tr_store *store, tr_error *error) {
-  int fd = open(store->base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0)
-    tr_error_errno(error, errno, "Failed to open the store", store->base);
-  return fd;
-}
-
-int tr_store_lock(const tr_store *store, bool shared, tr_error *error) {
-  int fd = tr_store_open_base(store, error), result;
-  if (fd < 0)
-    return -1;
-  do
-    result = flock(fd, shared ? LOCK_SH : LOCK_EX);
-  while (result != 0 && errno == EINTR);
-  if (result == 0)
-    return fd;
-  tr_error_errno(error, errno, "Failed to lock the store", store->base);
-  close(fd);
-  return -1;
-}
-
-int tr_store_step(const tr_store *store, int parent, const char *name,
-                  bool make) {
-  if (make && mkdirat(parent, name, 0777) != 0 && errno != EEXIST)
-    return -1;
-  /* Synced even if it was there: who made it may have died before this. */
-  if (make && store->options.durable && fsync(parent) != 0)
-    return -1;
-  return openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-}
-
-/* Makes the base folder and all above it. */
-static bool make_base(const tr_store *store, tr_error *error) {
-  char *inside = tr_path_join(store->base, ""); /* all above the last '/' */
-  bool ok = inside != NULL &&
-            tr_file_make_parents(inside, store->options.durable, error);
-  if (inside == NULL)
-    tr_error_nomem(error);
-  free(inside);
-  return ok;
-}
-
-int tr_store_open_folder(const tr_store *store, const char *folder, bool make,
-                         tr_error *error) {
-  int base, fd;
-  if (make && !make_base(store, error))
-    return -1;
-  base = tr_store_open_base(store, error);
-  if (base < 0)
-    return -1;
-  fd = tr_store_step(store, base, folder, make);
-  if (fd < 0)
-    tr_error_errno(error, errno, "Failed to open the store", store->base);
-  close(base);
-  return fd;
-}
-
-int tr_store_open_listing(const tr_store *store, const char *folder,
-                          tr_error *error) {
-  int fd;
-  error->kind = TR_OK;
-  fd = tr_store_open_folder(store, folder, false, error);
-  if (fd < 0 && error->kind == TR_NOT_FOUND)
-    error->kind = TR_OK;
-  return fd;
-}
-
 /* ------------------------------------------------------------------ getting */
 
 /* Reads or maps an open content file. */
@@ -187,7 +116,7 @@ static void content_not_found(const tr_store *store, const char *hash,
 }
 
 /* data/, which stays open. -1 with the error. */
-static int kept_folder(tr_store *store, tr_error *error) {
+static int cached_folder(tr_store *store, tr_error *error) {
   int data = atomic_load(&store->data), none = -1;
   if (data >= 0)
     return data;
@@ -198,8 +127,8 @@ static int kept_folder(tr_store *store, tr_error *error) {
   return none;
 }
 
-tr_blob *tr_store_get_anew(const tr_store *store, const char *hash,
-                           tr_error *error) {
+tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
+                               tr_error *error) {
   int data = tr_store_open_folder(store, "data", false, error);
   tr_blob *blob = NULL;
   if (data >= 0) {
@@ -217,11 +146,11 @@ tr_blob *tr_store_get(tr_store *store, const char *hash, tr_error *error) {
   int data;
   if (!tr_normal_hash(hash, normal, error))
     return NULL;
-  data = kept_folder(store, error);
+  data = cached_folder(store, error);
   if (data >= 0)
     blob = get_at(store, data, normal, false, error);
   if (blob == NULL && error->kind == TR_NOT_FOUND)
-    return tr_store_get_anew(store, normal, error); /* was it replaced? */
+    return tr_store_get_uncached(store, normal, error); /* was it replaced? */
   return blob;
 }
 
@@ -254,7 +183,7 @@ static void touch(const tr_store *store, int data, const char *hash,
     return; /* where we may only read, nobody collects garbage either */
   if (store->options.verify == TR_VERIFY_ONCE &&
       fstatat(data, hash, &after, AT_SYMLINK_NOFOLLOW) == 0)
-    tr_still_verified(before, &after, hash);
+    tr_store_renew_verified(before, &after, hash);
 }
 
 /* Makes content last that somebody may have put without a sync. */
@@ -268,14 +197,14 @@ static bool sync_content(int data, const char *hash, tr_error *error) {
   return ok;
 }
 
-int tr_store_keep(tr_store *store, int data, const char *hash, size_t size,
-                  tr_error *error) {
+int tr_store_freshen(tr_store *store, int data, const char *hash, size_t size,
+                     tr_error *error) {
   struct stat st;
   if (fstatat(data, hash, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
       !S_ISREG(st.st_mode))
     return 0;
-  if (size != SIZE_MAX && !tr_was_verified(&st, hash)) {
-    tr_blob *blob = get_at(store, data, hash, true, error); /* else set aside */
+  if (size != SIZE_MAX && !tr_store_was_verified(&st, hash)) {
+    tr_blob *blob = get_at(store, data, hash, true, error); /* or quarantined */
     tr_blob_release(blob);
     if (blob == NULL)
       return 0;
@@ -298,15 +227,15 @@ static int create(tr_store *store, int data, const char *hash,
   return created;
 }
 
-int tr_store_keep_locked(tr_store *store, int data, const char *hash,
-                         size_t size, tr_error *error) {
+int tr_store_freshen_locked(tr_store *store, int data, const char *hash,
+                            size_t size, tr_error *error) {
   int lock, kept;
   if (faccessat(data, hash, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
     return 0;
   lock = tr_store_lock(store, true, error);
   if (lock < 0)
     return -1;
-  kept = tr_store_keep(store, data, hash, size, error);
+  kept = tr_store_freshen(store, data, hash, size, error);
   close(lock);
   return kept;
 }
@@ -320,7 +249,7 @@ bool tr_store_put(tr_store *store, const void *bytes, size_t size,
     return false;
   /* It may come and go under our hands, but not for ever. */
   while (done == 0 && tries-- > 0) {
-    done = tr_store_keep_locked(store, data, hash, size, error);
+    done = tr_store_freshen_locked(store, data, hash, size, error);
     if (done == 0)
       done = create(store, data, hash, bytes, size, error);
   }

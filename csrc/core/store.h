@@ -1,11 +1,11 @@
-/* What the store's files share. */
+/* Shared by the store's files. */
 #ifndef TR_STORE_H
 #define TR_STORE_H
 
 #include <stdatomic.h>
 #include <sys/stat.h>
 
-#include "digest.h"
+#include "crypto.h"
 
 struct tr_store {
   char *base;
@@ -33,8 +33,8 @@ int tr_store_lock(const tr_store *store, bool shared, tr_error *error);
 ** With 'make', a folder that is missing is made, and lasts if the store is
 ** durable. -1 with errno.
 */
-int tr_store_step(const tr_store *store, int parent, const char *name,
-                  bool make);
+int tr_store_open_subfolder(const tr_store *store, int parent, const char *name,
+                            bool make);
 
 /* Opens <base>/<folder>. -1 with the error. */
 int tr_store_open_folder(const tr_store *store, const char *folder, bool make,
@@ -45,43 +45,46 @@ int tr_store_open_listing(const tr_store *store, const char *folder,
                           tr_error *error);
 
 /* The content of a normal hash, past the folder that is kept open. */
-tr_blob *tr_store_get_anew(const tr_store *store, const char *hash,
-                           tr_error *error);
+tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
+                               tr_error *error);
 
 /*
-** Whether content is there already, sound if it has 'size' bytes, or any if
-** that is SIZE_MAX. If so it is young from now on in the eyes of gc, and
-** lasts if the store is durable. 1, 0, or -1 with the error. Under the lock,
-** shared at least.
+** Freshen content if the store has it: gc counts its age from now, and it is
+** synced if the store is durable. Unless 'size' is SIZE_MAX, content that does
+** not match its name counts as missing. Return 1, 0 if it is missing, or -1
+*with
+** the error. Hold the lock, at least shared.
 */
-int tr_store_keep(tr_store *store, int data, const char *hash, size_t size,
-                  tr_error *error);
+int tr_store_freshen(tr_store *store, int data, const char *hash, size_t size,
+                     tr_error *error);
 
 /* The same for a put, which takes the lock only if something is there. */
-int tr_store_keep_locked(tr_store *store, int data, const char *hash,
-                         size_t size, tr_error *error);
+int tr_store_freshen_locked(tr_store *store, int data, const char *hash,
+                            size_t size, tr_error *error);
 
-/* Whether there is content to label, in the open data/: kept, or an error. */
-bool tr_store_keep_labelled(tr_store *store, int data, const char *hash,
-                            tr_error *error);
+/* Freshen content that is about to be labelled, in the open data/. False with
+** the error if it is missing. */
+bool tr_store_freshen_labelled(tr_store *store, int data, const char *hash,
+                               tr_error *error);
 
-/* Whether a label is one; else false with the error. */
+/* Check a label's name. False with the error. */
 bool tr_store_check_label(const char *label, tr_error *error);
 
 /*
 ** Checks bytes that were read from data/<hash> against that name, if the
-** options want it. If they do not match, their file is set aside, unless it
-** is so young that it may still be being written; when 'healing', whoever has
-** the right bytes, in any case. False with the error.
+** options want it. If they do not match, move the file to quarantine, unless
+** it is so young that its writer may not have finished. A caller that has the
+** right bytes sets 'healing', and then the age does not matter. False with the
+** error.
 */
 bool tr_store_verify(const tr_store *store, int data, const struct stat *st,
                      const char *hash, tr_blob *blob, bool healing,
                      tr_error *error);
 
 /* The file has a new time, but its content is as before. */
-void tr_still_verified(const struct stat *before, const struct stat *after,
-                       const char *hash);
-bool tr_was_verified(const struct stat *st, const char *hash);
+void tr_store_renew_verified(const struct stat *before,
+                             const struct stat *after, const char *hash);
+bool tr_store_was_verified(const struct stat *st, const char *hash);
 
 /* As tr_store_label, to a normal hash, without the lock or a sync. 'base' is
 ** the open base folder, 'temporary' a file in it that holds the hash. */

@@ -17,13 +17,13 @@
 #endif
 
 struct tr_host {
-  pthread_mutex_t lock; /* who plans has the state for himself */
+  pthread_mutex_t lock; /* held while a thread uses the Lua state */
   lua_State *L;         /* its stack holds the resolver, at 1 */
   tr_log_sink sink;
   void *context;
 };
 
-/* ---------------------------------------------------------------- the state */
+/* ----------------------------------------------------------- the Lua state */
 
 /* Puts a folder of Lua files in front of package.path. */
 static void add_folder(lua_State *L, const char *folder) {
@@ -35,7 +35,7 @@ static void add_folder(lua_State *L, const char *folder) {
   lua_pop(L, 1);
 }
 
-/* Whether package.path leads to our Lua files. */
+/* True if package.path leads to our Lua files. */
 static bool finds_files(lua_State *L) {
   bool found;
   lua_getglobal(L, "package");
@@ -122,7 +122,7 @@ static int set_up(lua_State *L) {
     lua_setfield(L, -2, "trusted");
   }
   set_string(L, "home", o->home);
-  set_string(L, "lock", o->lock);
+  set_string(L, "lockfile", o->lockfile);
   set_string(L, "offline", o->offline);
   set_string(L, "ca_file", o->ca_file);
   if (o->timeout != 0) {
@@ -148,7 +148,8 @@ static void take_error(lua_State *L, tr_error *error) {
   const char *text;
   if (lua_istable(L, -1) && lua_getfield(L, -1, "kind") == LUA_TSTRING) {
     for (kind = TR_CANCELLED; kind > TR_OK; kind--)
-      if (strcmp(tr_kind_name((tr_kind)kind), lua_tostring(L, -1)) == 0)
+      if (strcmp(tr_error_kind_name((tr_error_kind)kind),
+                 lua_tostring(L, -1)) == 0)
         break;
     lua_pop(L, 1);
     lua_getfield(L, -1, "status");
@@ -160,7 +161,8 @@ static void take_error(lua_State *L, tr_error *error) {
   text = luaL_tolstring(L, -1, NULL);
   {
     int status = kind == TR_HTTP_STATUS ? error->status : 0;
-    tr_error_set(error, kind == TR_OK ? TR_POLICY : (tr_kind)kind, "%s", text);
+    tr_error_set(error, kind == TR_OK ? TR_POLICY : (tr_error_kind)kind, "%s",
+                 text);
     error->status = status;
   }
   lua_pop(L, 2);
@@ -202,14 +204,14 @@ void tr_host_free(tr_host *host) {
 
 /* ------------------------------------------------------- plans and bytes */
 
-/* What a host is asked for, and where it goes. */
+/* One call of a host: its arguments and its results. */
 typedef struct job {
-  const char *reference, *state;
+  const char *reference, *initial_state;
   tr_plan *plan;
   tr_blob *blob;
 } job;
 
-/* Calls a job's function with the state to itself. */
+/* Run a job's function while no other thread uses the Lua state. */
 static bool perform(tr_host *host, lua_CFunction work, job *j,
                     tr_error *error) {
   lua_State *L = host->L;
@@ -263,14 +265,15 @@ static bool get_flag(lua_State *L, const char *name) {
   return flag;
 }
 
-/* Protected: (resolver, job). What it fills in belongs to the plan at once. */
+/* Protected: (resolver, job). Each field belongs to the plan as soon as it is
+** set. */
 static int make_plan(lua_State *L) {
   const job *j = lua_touserdata(L, 2);
   lua_getfield(L, 1, "plan");
   lua_pushvalue(L, 1);
   lua_pushstring(L, j->reference);
   lua_newtable(L);
-  set_string(L, "initial_state", j->state);
+  set_string(L, "initial_state", j->initial_state);
   lua_call(L, 3, 2);
   if (lua_isnil(L, -2))
     return lua_error(L);
@@ -284,9 +287,9 @@ static int make_plan(lua_State *L) {
   return 0;
 }
 
-tr_plan *tr_host_plan(tr_host *host, const char *manifest, const char *state,
-                      tr_error *error) {
-  job j = {.reference = manifest, .state = state};
+tr_plan *tr_host_plan(tr_host *host, const char *manifest,
+                      const char *initial_state, tr_error *error) {
+  job j = {.reference = manifest, .initial_state = initial_state};
   j.plan = calloc(1, sizeof *j.plan);
   if (j.plan == NULL) {
     tr_error_nomem(error);

@@ -45,7 +45,7 @@ int main(int argc, char **argv) {
     return 2;
   }
   tr_cache_defaults(&options);
-  cache = tr_cache_open("packages", &options, &error); /* for the figures */
+  cache = tr_cache_open("packages", &options, &error); /* for its counters */
   if (cache == NULL) {
     fprintf(stderr, "workers: %s\n", error.message);
     return 1;

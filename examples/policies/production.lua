@@ -1,10 +1,10 @@
--- Production: nothing but what was locked, from a store that came with the
+-- Production: locked content only, from a store that came with the
 -- release. Nothing is fetched, whatever a manifest says.
 --
 --     theaterref lock https://packages.example.org/worker.toml -o theaterref.lock --store release
 local policy = theaterref.policy
 
-return policy.combine(policy.locked("theaterref.lock", { store = "release", offline = true }), {
-  -- What is locked cannot change: every package may be cached.
+return policy.combine(policy.lockfile("theaterref.lock", { store = "release", offline = true }), {
+  -- Locked content cannot change: every package may be cached.
   cacheable = function() return true end,
 })

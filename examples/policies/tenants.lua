@@ -18,7 +18,7 @@ return {
   end,
   request = function() return { refuse_private = true, max_bytes = 64 << 20, timeout = 20 } end,
   -- A tenant's actor gets a network only if it says which hosts.
-  permit = function(manifest)
+  allow_spawn = function(manifest)
     local rights = type(manifest.permission_policy) == "table" and manifest.permission_policy or {}
     if rights.network and not rights.network_hosts then return false, "permission_policy.network wants network_hosts" end
     return true

@@ -13,31 +13,31 @@ local option_sets = require "theaterref.options"
 
 local M = {}
 
--- The folder of the store that is to be a cache's tier.
-local function tier_folder(tier, blame)
-  if type(tier) == "string" then tier = { store = tier } end
-  option_sets.check(option_sets.tier, tier, blame + 1)
-  local folder, err = tier.base_path, nil
-  if not folder then folder, err = home.store_folder(tier.store or "cache", tier.home) end
-  return folder, tier.max_bytes or 1 << 30, err
+-- The folder of a disk cache and its bound in bytes.
+local function disk_folder(disk, blame)
+  if type(disk) == "string" then disk = { store = disk } end
+  option_sets.check(option_sets.disk, disk, blame + 1)
+  local folder, err = disk.base_path, nil
+  if not folder then folder, err = home.store_folder(disk.store or "cache", disk.home) end
+  return folder, disk.max_bytes or 1 << 30, err
 end
 
---- The level on disk of a cache, or nil. What it takes is loaded for a cache that
+--- The disk cache of a cache, or nil. Its code is loaded for the first cache that
 -- has one.
 -- @tparam theaterref.cache cache
 -- @treturn ?table
-function M.tier_of(cache)
-  return cache:tier() and require("theaterref.tier").of(cache)
+function M.disk_cache_of(cache)
+  return cache:disk() and require("theaterref.store.disk_cache").of(cache)
 end
 
--- What changes a cache changes its tier first, so that nobody finds there what
--- the cache was told to forget. ('clear' answers false as well; nobody asks.)
-for method, on_tier in pairs { remove = "remove", clear = "clear", refresh = "expire" } do
+-- These methods change the disk cache first, so that no resolve finds there what
+-- the cache has forgotten. ('clear' returns false as well; no caller asks.)
+for method, on_disk in pairs { remove = "remove", clear = "clear", refresh = "expire" } do
   local in_memory = core.cache_methods[method]
   core.cache_methods[method] = function(self, reference)
-    local tier = M.tier_of(self)
-    local on_disk = tier and tier[on_tier](tier, reference)
-    return in_memory(self, reference) or on_disk or false
+    local disk = M.disk_cache_of(self)
+    local was_on_disk = disk and disk[on_disk](disk, reference)
+    return in_memory(self, reference) or was_on_disk or false
   end
 end
 
@@ -53,10 +53,10 @@ function M.open(options, blame)
   option_sets.check(option_sets.cache, options, blame)
   local given = {}
   for name, value in pairs(options) do given[name] = value end
-  if options.tier then
+  if options.disk then
     local err
-    given.tier, given.tier_max_bytes, err = tier_folder(options.tier, blame)
-    if not given.tier then return nil, errors.about(err, tostring(options.tier)) end
+    given.disk, given.disk_max_bytes, err = disk_folder(options.disk, blame)
+    if not given.disk then return nil, errors.about(err, tostring(options.disk)) end
   end
   return core.resource_cache(given)
 end

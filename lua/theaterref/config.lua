@@ -36,23 +36,23 @@ function M.find()
 end
 
 -- Options that are paths.
-local paths = { "policy", "lock", "home", "ca_file", "client_cert", "client_key", "unix_socket" }
+local paths = { "policy", "lockfile", "home", "ca_file", "client_cert", "client_key", "unix_socket" }
 
 -- A path as it is meant in the file: relative to its folder, or to home.
-local function place(file, path)
+local function resolve_path(file, path)
   if path:sub(1, 2) == "~/" then return (set "HOME" or "~") .. path:sub(2) end
   return reference.join(reference.absolute(file), path)
 end
 
--- What a file says, as it is meant.
+-- The options of a file, with its paths made absolute.
 local function read_out(file, given)
   for _, name in ipairs(paths) do
-    if given[name] then given[name] = place(file, given[name]) end
+    if given[name] then given[name] = resolve_path(file, given[name]) end
   end
-  local tier = given.cache and given.cache.tier
-  if type(tier) == "table" then
+  local disk = given.cache and given.cache.disk
+  if type(disk) == "table" then
     for _, name in ipairs { "home", "base_path" } do
-      if tier[name] then tier[name] = place(file, tier[name]) end
+      if disk[name] then disk[name] = resolve_path(file, disk[name]) end
     end
   end
   if type(given.log) == "table" then given.log = given.log.level end
@@ -60,7 +60,7 @@ local function read_out(file, given)
   return given
 end
 
--- What is wrong with what a file says, if anything.
+-- The fault in a file's options, if any.
 local function fault_of(given)
   if type(given) ~= "table" then return "it must return a table of options, not a " .. type(given) end
   if type(given.policy) == "table" then return "'policy' must be the path of a script here" end
@@ -82,7 +82,7 @@ function M.load(path)
   local source, err = core.read_file(path)
   if not source then return nil, err end
   local box = core.sandbox()
-  box:lend { theaterref = { getenv = os.getenv } }
+  box:expose { theaterref = { getenv = os.getenv } }
   local given
   given, err = box:run(tostring(source), "@" .. path)
   local fault = err and err.message or fault_of(given)

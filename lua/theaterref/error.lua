@@ -38,7 +38,7 @@ function M.new(kind, message, reference)
                         reference = reference and M.redact(reference) }, metatable)
 end
 
---- Whether a value is an error of ours.
+--- True if a value is an error of theaterref's.
 function M.is(value)
   return getmetatable(value) == metatable
 end

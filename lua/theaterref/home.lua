@@ -47,7 +47,7 @@ function M.content_store(id, options)
   local base, err = M.store_folder(id, options.base_path and "" or options.home)
   if not base then return nil, err end
   base = options.base_path or base
-  require "theaterref.store" -- gives the core's stores the methods that are written in Lua
+  require "theaterref.store.store" -- gives the core's stores the methods that are written in Lua
   return core.content_store(base, { algorithm = options.algorithm, durability = options.durability,
     verify = options.verify, map = options.map })
 end

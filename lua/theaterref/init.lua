@@ -2,16 +2,16 @@
 --
 -- A reference is a file path, `store://<id>/hash/<hash>`, `store://<id>/<label>`
 -- or an `http://` or `https://` URL. Functions that can fail return nil and an
--- error (see `theaterref.error`); wrong types of argument raise. What a function
--- needs is loaded when it is first asked for; libcurl, and with it the I/O thread,
--- at the first fetch.
+-- error (see `theaterref.error`); wrong types of argument raise. A function's
+-- modules are loaded when it is first used; libcurl, and with it the I/O thread, at
+-- the first fetch.
 -- @module theaterref
 local core = require "theaterref.core"
 require "theaterref.error" -- gives the errors that are made in C their methods
 
 local M = { _VERSION = core.version }
 
--- What is not here yet, by name: a function that gets it.
+-- Fields that are loaded on first use: functions that return them, by name.
 local later = {}
 
 --- Where Theater keeps its things: `$THEATER_HOME`, else `$HOME/.theater`.
@@ -54,7 +54,7 @@ function later.resolver() return require("theaterref.resolver").new end
 -- @treturn[2] table an error
 function later.config() return require("theaterref.config").load end
 
---- The default rules, and building blocks for others; see `theaterref.policy`.
+--- The default rules, and builders of others; see `theaterref.policy`.
 -- @class field
 -- @name policy
 function later.policy() return require "theaterref.policy" end
@@ -67,7 +67,7 @@ function later.reference() return require "theaterref.reference" end
 --- Variables in manifests; see `theaterref.template`.
 -- @class field
 -- @name template
-function later.template() return require "theaterref.template" end
+function later.template() return require "theaterref.manifest.template" end
 
 setmetatable(M, { __index = function(module, name)
   local get = later[name]

@@ -5,7 +5,7 @@
 -- * `error`: a policy script that changed is broken, and its old rules stay in force
 -- * `warn`: something went wrong on the way to a good end: a `retry`, a `fallback`
 -- * `info`: a `failure`, a `refusal` or retries in vain, which its caller gets as an
---   error as well; a policy script that changed was taken up
+--   error as well; a policy script was reloaded
 -- * `debug`: all else: what was `resolved`, what a `cache` had, the `phase`s of plans
 --
 -- A line never shows the user, the password or the query of a URL, nor a header,
@@ -35,12 +35,12 @@ local kinds = {
   in_vain = { "info", function(e) return ("%s: given up after %d attempts"):format(e.reference, e.attempts) end },
   fallback = { "warn", function(e) return ("trying %s instead: %s"):format(e.reference, e.message) end },
   policy = { "error", function(e) return ("%s: the old rules stay in force: %s"):format(e.reference, e.error) end },
-  taken = { "info", function(e) return e.reference .. ": the changed rules are in force" end },
+  reloaded = { "info", function(e) return e.reference .. ": the changed rules are in force" end },
 }
 
 local function kind_of(event)
   if event.type == "retry" and event.failed then return kinds.in_vain end
-  return event.taken and kinds.taken or kinds[event.type]
+  return event.reloaded and kinds.reloaded or kinds[event.type]
 end
 
 -- One line without what may be secret.
@@ -82,8 +82,8 @@ function M.open(log, blame)
   return setmetatable({ threshold = levels[level], verbose = levels[level] == levels.debug, sink = log.sink or to_stderr }, Log)
 end
 
--- Writes what an event says, if it is loud enough.
-function Log:tell(event)
+-- Writes the line of an event, if its level is high enough.
+function Log:emit(event)
   local level, says = table.unpack(kind_of(event))
   if levels[level] < self.threshold then return end
   pcall(self.sink, level, clean(says(event)), event)

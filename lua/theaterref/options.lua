@@ -1,12 +1,12 @@
 --- Every option there is, in one place: its name, what it takes, what it is when
--- nobody says, and what it does. What takes options checks them against this;
+-- not set, and a description. Every function that takes options checks them here;
 -- the guide `examples/guides/options.md` lists it.
 -- @module theaterref.options
-local names = require "theaterref.names"
+local suggest = require "theaterref.suggest"
 
 local M = {}
 
--- What a value must be; 'says' is for messages, 'set' names the options that a
+-- The kinds of values; 'says' is for messages, 'set' names the options that a
 -- table there has.
 local kinds = {
   seconds = { says = "a number of seconds", fits = function(v) return type(v) == "number" and v == v end },
@@ -21,7 +21,7 @@ local kinds = {
   cache = { says = "a cache, or a table of its options", set = "cache", fits = function(v)
     return type(v) == "userdata" or type(v) == "table"
   end },
-  tier = { says = "a store's id, or a table", set = "tier", fits = function(v)
+  disk = { says = "a store's id, or a table", set = "disk", fits = function(v)
     return type(v) == "string" or type(v) == "table"
   end },
   log = { says = "a level, a table, or false", set = "log", fits = function(v)
@@ -68,7 +68,7 @@ M.request = set("request option", {
 --- Of a cache.
 M.cache = set("cache option", {
   { "name", "text", "none", "one cache for the whole process; without it, a private one" },
-  { "who", "text", "none", "a name under which `stats().by` counts this handle" },
+  { "consumer", "text", "none", "a name under which `stats().by_consumer` counts this handle" },
   { "max_bytes", "count", "256 MiB", "bound of what it holds; 0 is no bound" },
   { "max_entries", "count", "0", "the same by number" },
   { "ttl", "seconds", "for ever", "an entry is fresh" },
@@ -77,11 +77,11 @@ M.cache = set("cache option", {
   { "stale_if_error", "seconds", "0", "past its `ttl` that an entry stands in for a server that fails" },
   { "negative_ttl", "seconds", "0", "that a 404, 410 or missing file is remembered" },
   { "coalesce", "flag", "true", "false: concurrent misses each load, and the last one wins; as in Theater" },
-  { "tier", "tier", "none", "a second level on disk for what came by http or https: a store's id, or a table, below" },
+  { "disk", "disk", "none", "a disk cache for bytes fetched by http or https: a store's id, or a table, below" },
 })
 
---- Of a cache's tier on disk.
-M.tier = set("tier option", {
+--- Of a disk cache.
+M.disk = set("disk cache option", {
   { "store", "text", "`cache`", "the id of its store" },
   { "home", "text", "Theater home", "where that lies" },
   { "base_path", "text", "in `home`", "the store's own folder, instead" },
@@ -99,13 +99,13 @@ M.log = set("log option", {
 M.resolver = set("resolver option", {
   { "policy", "policy", "the default rules", "the path of a policy script, or a table of rules" },
   { "trusted", "flag", "false", "the script is the host's own: run it without a sandbox" },
-  { "lock", "text", "none", "path of a lockfile that every reference must be in" },
-  { "offline", "text", "none", "id of a store that what is locked is taken from; nothing is fetched" },
+  { "lockfile", "text", "none", "path of a lockfile that every reference must be in" },
+  { "offline", "text", "none", "id of the store to take locked content from; nothing is fetched" },
   { "cache", "cache", "none", "for what the policy calls cacheable, and `resolve_cached`" },
   { "home", "text", "`$THEATER_HOME`, else `~/.theater`", "where the stores lie" },
   { "log", "log", "warnings, to standard error", "a level, a table, below, or false" },
   { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },
-  { "event", "function", "none", "is told of each event, as a policy's rule `event` is; not in a configuration" },
+  { "on_event", "function", "none", "called with each event, as a policy's rule `on_event` is; not in a configuration" },
 })
 for _, option in ipairs(M.request) do
   M.resolver[#M.resolver + 1], M.resolver.by_name[option.name] = option, option
@@ -123,7 +123,7 @@ M.store = set("store option", {
   { "map", "flag", "true", "false: large content is read, not mapped" },
 })
 
---- What is wrong with options, if anything; within tables of options, too.
+--- The fault in options, if any; within tables of options, too.
 -- @tparam table options one of the above
 -- @tparam table given
 -- @treturn ?string such as "there is no cache option 'tll' (did you mean 'ttl'?)"
@@ -131,7 +131,7 @@ function M.fault(options, given)
   for name, value in pairs(given) do
     local option = options.by_name[name]
     if not option then
-      return ("there is no %s '%s'%s"):format(options.what, tostring(name), names.suggestion(name, options.by_name))
+      return ("there is no %s '%s'%s"):format(options.what, tostring(name), suggest.suggestion(name, options.by_name))
     end
     local kind = kinds[option.kind]
     if not kind.fits(value) then

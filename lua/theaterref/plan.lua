@@ -15,8 +15,8 @@
 -- @module theaterref.plan
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local manifests = require "theaterref.manifest"
-local secrets = require "theaterref.secrets"
+local manifests = require "theaterref.manifest.manifest"
+local secrets = require "theaterref.manifest.secrets"
 
 local M = {}
 
@@ -28,17 +28,17 @@ local function phase(plan, resolver, name, step, bytes)
   local seconds = core.now() - started
   if not bytes and result and (type(result) == "string" or core.is_blob(result)) then bytes = #result end
   plan.phases[#plan.phases + 1] = { name = name, seconds = seconds, bytes = bytes or 0 }
-  if err or resolver.heard then
-    resolver:tell { type = err and "failure" or "phase", name = name, seconds = seconds, bytes = bytes or 0,
+  if err or resolver.has_listeners then
+    resolver:emit { type = err and "failure" or "phase", name = name, seconds = seconds, bytes = bytes or 0,
       reference = errors.redact(plan.manifest_reference), message = err and tostring(err) }
   end
   return result, err, more
 end
 
-local function fetch(resolver, ref, ctx, terms)
-  local options = { ctx = ctx, cached = terms ~= nil, will_wait = true }
-  if terms then
-    for name, value in pairs(terms) do options[name] = value end
+local function fetch(resolver, ref, ctx, claim_options)
+  local options = { ctx = ctx, cached = claim_options ~= nil, will_wait = true }
+  if claim_options then
+    for name, value in pairs(claim_options) do options[name] = value end
   end
   local future, err = resolver:start(ref, options)
   if not future then return nil, err end
@@ -59,7 +59,7 @@ local function configured_state(plan, resolver, text, format, ctx, override)
   end)
 end
 
--- The manifest with its variables filled in, parsed, and what we need of it.
+-- The manifest with its variables filled in, parsed, and its fields.
 local function read_manifest(plan, resolver, text, format, state)
   local rendered, err = phase(plan, resolver, "render", function()
     return manifests.render(text, format, state, resolver.helpers)
@@ -84,24 +84,24 @@ local function read_package(plan, resolver, fields, ctx)
   local answer, _, err = resolver.policy:ask("cacheable", ctx.manifest, ctx)
   if err then return nil, err end
   plan.used_cache = (answer == true or type(answer) == "table") and resolver.cache ~= nil
-  local terms = plan.used_cache and (type(answer) == "table" and answer or {}) or nil
+  local claim_options = plan.used_cache and (type(answer) == "table" and answer or {}) or nil
   local blob, why, future = phase(plan, resolver, "package", function()
-    return fetch(resolver, fields.package, ctx, terms)
+    return fetch(resolver, fields.package, ctx, claim_options)
   end)
   if not blob then return nil, why end
   plan.package, plan.package_reference, plan.cache_hit = blob, future.target, future.hit
   return plan
 end
 
--- What the policy makes of the manifest: it may veto it, or give a narrower one.
-local function permit(plan, resolver, fields, ctx)
+-- Asks the rule 'allow_spawn', which may refuse the manifest or narrow it.
+local function allow_spawn(plan, resolver, fields, ctx)
   local policy = resolver.policy
-  if not policy:overrides "permit" then return plan.manifest, nil, fields end
-  local answer, why, err = policy:ask("permit", plan.manifest, ctx)
+  if not policy:overrides "allow_spawn" then return plan.manifest, nil, fields end
+  local answer, why, err = policy:ask("allow_spawn", plan.manifest, ctx)
   if err then return nil, err end
   if answer == true then return plan.manifest, nil, fields end
   if not answer then
-    resolver:tell { type = "refusal", reference = errors.redact(plan.manifest_reference), purpose = "spawn", reason = why }
+    resolver:emit { type = "refusal", reference = errors.redact(plan.manifest_reference), purpose = "spawn", reason = why }
     return nil, errors.new("denied", "Not allowed to spawn " .. fields.name .. ": " .. (why or "the policy gives no reason"))
   end
   fields, err = manifests.fields(answer)
@@ -145,7 +145,7 @@ local function make(plan, resolver, ref, override)
   plan.manifest, err, fields = read_manifest(plan, resolver, text, format, state)
   if err then return nil, err end
   ctx.name, ctx.manifest = fields.name, plan.manifest
-  plan.manifest, err, fields = permit(plan, resolver, fields, ctx)
+  plan.manifest, err, fields = allow_spawn(plan, resolver, fields, ctx)
   if err then return nil, err end
   plan.name, ctx.manifest = fields.name, plan.manifest
   -- A manifest's variables are filled in before: no secret gets into it.
@@ -169,7 +169,7 @@ function M.make(resolver, ref, options)
   if override ~= nil and type(override) ~= "string" and not core.is_blob(override) then
     error("'initial_state' must be JSON text: a string or a blob", 3)
   end
-  resolver:take_up_policy()
+  resolver:reload_policy()
   local plan = { manifest_reference = ref, phases = {}, used_cache = false, cache_hit = false }
   local made, err = make(plan, resolver, ref, override and tostring(override))
   if not made then return nil, errors.about(err, ref) end

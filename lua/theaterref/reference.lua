@@ -19,7 +19,7 @@ function M.scheme(reference)
   return scheme and scheme:lower()
 end
 
---- Whether a scheme is one that theaterref itself reads.
+--- True if theaterref itself reads a scheme.
 -- @tparam string scheme
 -- @treturn boolean
 function M.is_own_scheme(scheme)
@@ -57,8 +57,8 @@ local function parse_store(reference)
   return { scheme = "store", id = id, label = rest }
 end
 
--- A fragment that is a pin says which digest the body must have; any other
--- fragment means nothing to a server.
+-- A fragment may be the digest that the body must have. Any other fragment means
+-- nothing to a server.
 local function parse_url(reference, scheme)
   local url, fragment = reference:match("^([^#]*)#?(.*)$")
   if not url:match("^%a+://[^/?#]") then
@@ -70,7 +70,7 @@ local function parse_url(reference, scheme)
   local algorithm, digest = fragment:match("^(sha%d+)=(.*)$")
   local length = ({ sha1 = 40, sha256 = 64 })[algorithm]
   if algorithm and not (length and #digest == length and digest:match("^%x+$")) then
-    return invalid(reference, "Invalid pin: #sha256= takes 64 hex digits, #sha1= takes 40")
+    return invalid(reference, "Invalid digest: #sha256= takes 64 hex digits, #sha1= takes 40")
   end
   return { scheme = scheme, url = url, digest = digest and digest:lower() }
 end
@@ -153,8 +153,8 @@ function M.absolute(reference)
   return join_path(core.working_folder() .. "/", reference)
 end
 
---- What a reference means when it is read in the document at `base`: relative
--- to its folder, URL or store. A reference with a scheme of its own, and an
+--- Joins a reference to the document at `base`: it is relative to the document's
+-- folder, URL or store. A reference with a scheme of its own, and an
 -- absolute path in a local document, stay as they are.
 -- @tparam ?string base where the document came from; nil: nothing changes
 -- @tparam string reference

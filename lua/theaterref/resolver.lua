@@ -1,24 +1,24 @@
 --- Resolvers: references to bytes, under a policy.
 --
---     reference -> rewrite -> allow -> pin -> scheme -> bytes
+--     reference -> rewrite -> allow -> integrity -> scheme -> bytes
 --
 -- @classmod theaterref.resolver
-local admission = require "theaterref.admission"
+local admit = require "theaterref.resolve.admit"
 local caches = require "theaterref.cache"
 local errors = require "theaterref.error"
-local Future = require "theaterref.future"
-local loading = require "theaterref.loading"
+local Future = require "theaterref.resolve.future"
+local loader = require "theaterref.resolve.load"
 local logs = require "theaterref.log"
-local names = require "theaterref.names"
 local option_sets = require "theaterref.options"
 local policies = require "theaterref.policy"
+local suggest = require "theaterref.suggest"
 
 local Resolver = {}
 Resolver.__index = Resolver
 
--- A policy under which all must be as the lockfile says.
-local function with_lock(policy, options)
-  local ok, rules = pcall(policies.locked, options.lock, { store = options.offline, offline = options.offline ~= nil })
+-- A policy with the rule 'integrity' of a lockfile on top.
+local function with_lockfile(policy, options)
+  local ok, rules = pcall(policies.lockfile, options.lockfile, { store = options.offline, offline = options.offline ~= nil })
   if not ok then return nil, errors.new("policy", tostring(rules)) end
   return policies.on_top(policy, rules)
 end
@@ -29,9 +29,8 @@ local function cache_of(cache, blame)
   return caches.open(cache, blame + 1)
 end
 
--- Whether anybody hears of what happens all the time: events nobody hears are
--- not made.
-local function is_heard(self) return self.policy.listens or self.event ~= nil or self.log.verbose end
+-- True if anything listens to frequent events. They are not made otherwise.
+local function has_listeners(self) return self.policy.listens or self.on_event ~= nil or self.log.verbose end
 
 --- Makes a resolver. It is cheap; make one for each policy.
 -- @tparam[opt] table options see the topic "options"
@@ -46,37 +45,37 @@ function Resolver.new(options, blame)
   local log = logs.open(options.log, blame + 1)
   local policy, cache, err
   policy, err = policies.load(options.policy, options.trusted)
-  if policy and options.lock then policy, err = with_lock(policy, options) end
+  if policy and options.lockfile then policy, err = with_lockfile(policy, options) end
   if not policy then return nil, err end
   cache, err = cache_of(options.cache, blame)
   if err then return nil, err end
   local request = {}
   for _, option in ipairs(option_sets.request) do request[option.name] = options[option.name] end
   local self = setmetatable({ policy = policy, cache = cache, home = options.home, helpers = options.helpers,
-    request = request, log = log, event = options.event, stores = {}, background = {} }, Resolver)
-  self.heard = is_heard(self)
+    request = request, log = log, on_event = options.on_event, stores = {}, background = {} }, Resolver)
+  self.has_listeners = has_listeners(self)
   return self
 end
 
 -- ------------------------------------------------------------------ events
 
--- Tells the policy, the log and the host what happened. A rule or function that
--- fails here changes nothing. The second table is for the host alone.
-function Resolver:tell(event, to_host)
-  self.policy:tell(event)
-  self.log:tell(event)
-  if not self.event then return end
+-- Emits an event to the policy, the log and the host. A rule or function that
+-- fails here changes nothing. Only the host gets the fields of the second table.
+function Resolver:emit(event, to_host)
+  self.policy:emit(event)
+  self.log:emit(event)
+  if not self.on_event then return end
   for name, value in pairs(to_host or {}) do event[name] = value end
-  pcall(self.event, event)
+  pcall(self.on_event, event)
 end
 
--- Takes up a policy script that has changed.
-function Resolver:take_up_policy()
+-- Reloads a policy script that has changed.
+function Resolver:reload_policy()
   local policy, event = self.policy:current()
   if not event then return end
   self.policy = policy
-  self.heard = is_heard(self)
-  self:tell(event)
+  self.has_listeners = has_listeners(self)
+  self:emit(event)
 end
 
 -- ----------------------------------------------------------------- resolving
@@ -87,23 +86,24 @@ local direct = { purpose = "direct" }
 local function start_target(self, future, options, target)
   local job = { ctx = options.ctx or direct, will_wait = options.will_wait, targets = future.targets, target = target,
     key = target }
-  local admitted, err = admission.admit(self, job)
+  local admitted, err = admit.admit(self, job)
   if not admitted then return nil, err end
-  return loading.start(self, job, future, options)
+  return loader.start(self, job, future, options)
 end
 
--- Failures that another place would not have, or must not hide.
-local final = names.set { "denied", "policy", "invalid_reference", "cancelled" }
+-- Failures that another candidate would share, or must not hide.
+local final = suggest.set { "denied", "policy", "invalid_reference", "cancelled" }
 
--- What a future does when a place fails: it goes on with the next.
+-- Returns a function for a future to call when a candidate fails: it starts the
+-- next one.
 local function try_next(self, future, options, targets)
-  local place = 1
+  local candidate = 1
   return function(err)
-    while place < #targets and not final[err.kind] do
-      place = place + 1
+    while candidate < #targets and not final[err.kind] do
+      candidate = candidate + 1
       future.hit, future.again, future.on_result = false, nil, nil
-      self:tell { type = "fallback", reference = errors.redact(targets[place]), message = tostring(err) }
-      local started, why = start_target(self, future, options, targets[place])
+      self:emit { type = "fallback", reference = errors.redact(targets[candidate]), message = tostring(err) }
+      local started, why = start_target(self, future, options, targets[candidate])
       if started then return true end
       err = why
     end
@@ -114,18 +114,18 @@ end
 --- Starts to resolve a reference, and returns at once.
 -- @tparam string ref
 -- @tparam[opt] table options `cached = true`: through the resolver's cache;
--- `cache`: through that one; `ttl` and `revalidate`: on terms of its own;
--- `tier = false`: not through the cache's tier on disk
+-- `cache`: through that one; `ttl` and `revalidate`: for this claim;
+-- `disk = false`: not through the disk cache
 -- @treturn theaterref.future
 -- @return[2] nil
 -- @treturn[2] table an error, when it is refused or no reference at all
 function Resolver:start(ref, options)
   if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 2) end
   options = options or {}
-  loading.reap(self)
+  loader.reap(self)
   local ctx = options.ctx or direct
-  if ctx == direct then self:take_up_policy() end
-  local targets, err = admission.places(self, ref, ctx)
+  if ctx == direct then self:reload_policy() end
+  local targets, err = admit.candidates(self, ref, ctx)
   if not targets then return nil, errors.about(err, ref) end
   local future = setmetatable({ reference = errors.redact(ref), targets = targets, target = targets[1], hit = false,
     result = nil }, Future) -- a field to come, named here, costs no growing of the table later
@@ -178,8 +178,8 @@ function Resolver:resolve_all(refs)
   for i, ref in ipairs(refs) do
     futures[i], failures[i] = self:start(ref, { cached = self.cache ~= nil, will_wait = true })
   end
-  -- The last first: whoever waits drives the engine, and while he drives for the
-  -- one that began last most others arrive.
+  -- The last one first: waiting drives the engine, and most of the others arrive
+  -- while it drives for the one that began last.
   for i = #refs, 1, -1 do
     local blob, err = nil, failures[i]
     if futures[i] then blob, err = futures[i]:wait() end
@@ -202,6 +202,6 @@ end
 --- The store of an id, in this resolver's home.
 -- @tparam string id
 -- @treturn theaterref.store
-function Resolver:store(id) return loading.store(self, id) end
+function Resolver:store(id) return loader.store(self, id) end
 
 return Resolver

@@ -4,7 +4,7 @@
 
 ---@alias theaterref.Bytes string|theaterref.Blob
 
----@alias theaterref.Kind
+---@alias theaterref.ErrorKind
 ---| "invalid_reference"
 ---| "not_found"
 ---| "denied"
@@ -24,9 +24,9 @@
 
 ---@alias theaterref.Algorithm "sha1"|"sha256"
 
----What a function returns after nil. `tostring(err)` is a line for people.
+---The value that a function returns after nil. `tostring(err)` is a line for people.
 ---@class theaterref.Error
----@field kind theaterref.Kind
+---@field kind theaterref.ErrorKind
 ---@field message string
 ---@field reference? string without user and password
 ---@field status? integer the HTTP status
@@ -61,15 +61,15 @@
 ---@class theaterref.ResolverOptions: theaterref.RequestOptions
 ---@field policy? string|theaterref.Rules
 ---@field trusted? boolean
----@field lock? string
+---@field lockfile? string
 ---@field offline? string
 ---@field cache? theaterref.Cache|theaterref.CacheOptions
 ---@field home? string
 ---@field log? theaterref.Level|theaterref.LogOptions|false
 ---@field helpers? table<string, function>
----@field event? fun(event: theaterref.Event)
+---@field on_event? fun(event: theaterref.Event)
 
----@class theaterref.TierOptions
+---@class theaterref.DiskCacheOptions
 ---@field store? string
 ---@field home? string
 ---@field base_path? string
@@ -77,7 +77,7 @@
 
 ---@class theaterref.CacheOptions
 ---@field name? string
----@field who? string
+---@field consumer? string
 ---@field max_bytes? integer
 ---@field max_entries? integer
 ---@field ttl? number
@@ -85,7 +85,7 @@
 ---@field stale_if_error? number
 ---@field negative_ttl? number
 ---@field coalesce? boolean
----@field tier? string|theaterref.TierOptions
+---@field disk? string|theaterref.DiskCacheOptions
 
 ---@class theaterref.StoreOptions
 ---@field home? string
@@ -124,12 +124,12 @@ function Blob:digest(algorithm) end
 ---@return theaterref.Error?
 function Blob:write(path) end
 
----Whether two blobs are the same memory.
+---True if two blobs are the same memory.
 ---@param other theaterref.Blob
 ---@return boolean
 function Blob:same(other) end
 
----Where the bytes are; good for as long as the blob is.
+---The address of the bytes; valid as long as the blob.
 ---@return lightuserdata
 ---@return integer # how many there are
 function Blob:pointer() end
@@ -166,9 +166,9 @@ function Cache:refresh(reference) end
 
 ---Keeps it, and what replaces it, from being evicted.
 ---@param reference string
----@param pinned? boolean false: no longer
+---@param kept? boolean false: it may be evicted again
 ---@return boolean # whether it was there
-function Cache:pin(reference, pinned) end
+function Cache:keep(reference, kept) end
 
 ---@class theaterref.CacheStats
 ---@field hits integer
@@ -180,7 +180,7 @@ function Cache:pin(reference, pinned) end
 ---@field evictions integer
 ---@field entries integer
 ---@field bytes integer
----@field by table<string, { hits: integer, misses: integer, coalesced: integer }>
+---@field by_consumer table<string, { hits: integer, misses: integer, coalesced: integer }>
 
 ---@return theaterref.CacheStats
 function Cache:stats() end
@@ -189,10 +189,10 @@ function Cache:stats() end
 ---@return number?
 function Cache:ttl() end
 
----The folder of its tier on disk, and the tier's bound in bytes.
+---The folder of its disk cache, and the disk cache's bound in bytes.
 ---@return string?
 ---@return integer?
-function Cache:tier() end
+function Cache:disk() end
 
 -- ------------------------------------------------------------------- futures
 
@@ -217,7 +217,7 @@ function Future:cancel() end
 ---@return integer
 function Future:pollfd() end
 
----What to watch the descriptor for.
+---The events to watch the descriptor for.
 ---@return "r"
 function Future:events() end
 
@@ -342,8 +342,8 @@ function Store:batch(work) end
 ---@field corrupt string[]
 ---@field missing string[]
 ---@field dangling string[]
----@field set_aside string[]
----@field leftovers string[]
+---@field quarantined string[]
+---@field temporary_files string[]
 
 ---@param options? { progress: fun(done: integer, all: integer) }
 ---@return theaterref.VerifyReport?
@@ -351,7 +351,7 @@ function Store:batch(work) end
 function Store:verify(options) end
 
 ---@param options? { grace?: number, dry_run?: boolean, progress?: fun(done: integer, all: integer) }
----@return { deleted: string[], leftovers: string[] }?
+---@return { deleted: string[], temporary_files: string[] }?
 ---@return theaterref.Error?
 function Store:gc(options) end
 
@@ -395,12 +395,12 @@ function Store:import(path, options) end
 ---@field name? string
 ---@field seconds? number
 ---@field error? string
----@field taken? boolean
+---@field reloaded? boolean
 ---@field blob? theaterref.Blob for a host's own function only
 ---@field targets? string[] for a host's own function only
 
----@alias theaterref.Terms { ttl?: number, revalidate?: boolean, tier?: false }
----@alias theaterref.Pin string|{ sha256?: string, sha1?: string, store?: string, offline?: boolean }
+---@alias theaterref.CacheableOptions { ttl?: number, revalidate?: boolean, disk?: false }
+---@alias theaterref.Integrity string|{ sha256?: string, sha1?: string, store?: string, offline?: boolean }
 ---@alias theaterref.Rewrite fun(reference: string, ctx: theaterref.Context): string|string[]
 ---@alias theaterref.Allow fun(reference: string, ctx: theaterref.Context): boolean?, string?
 ---@alias theaterref.Merge fun(config_state?: string, override_state?: string, ctx?: theaterref.Context): string?
@@ -408,25 +408,25 @@ function Store:import(path, options) end
 ---@class theaterref.Rules
 ---@field rewrite? theaterref.Rewrite
 ---@field allow? theaterref.Allow
----@field pin? fun(reference: string, ctx: theaterref.Context): theaterref.Pin?
----@field cacheable? fun(manifest: table, ctx: theaterref.Context): boolean|theaterref.Terms?
+---@field integrity? fun(reference: string, ctx: theaterref.Context): theaterref.Integrity?
+---@field cacheable? fun(manifest: table, ctx: theaterref.Context): boolean|theaterref.CacheableOptions?
 ---@field merge? theaterref.Merge
 ---@field secrets? fun(reference: string, ctx: theaterref.Context): boolean?
----@field permit? fun(manifest: table, ctx: theaterref.Context): boolean|table, string?
+---@field allow_spawn? fun(manifest: table, ctx: theaterref.Context): boolean|table, string?
 ---@field request? fun(reference: string, ctx: theaterref.Context): theaterref.RequestOptions?
----@field event? fun(event: theaterref.Event)
+---@field on_event? fun(event: theaterref.Event)
 ---@field schemes? table<string, fun(reference: string, ctx: theaterref.Context): theaterref.Bytes|theaterref.Future|{ reference: string }>
 
 ---@class theaterref.DefaultRules
 ---@field rewrite theaterref.Rewrite
 ---@field allow theaterref.Allow
----@field pin fun(reference: string, ctx: theaterref.Context): theaterref.Pin?
+---@field integrity fun(reference: string, ctx: theaterref.Context): theaterref.Integrity?
 ---@field cacheable fun(manifest: table, ctx: theaterref.Context): boolean
 ---@field merge theaterref.Merge
 ---@field secrets fun(reference: string, ctx: theaterref.Context): boolean
----@field permit fun(manifest: table, ctx: theaterref.Context): boolean
+---@field allow_spawn fun(manifest: table, ctx: theaterref.Context): boolean
 ---@field request fun(reference: string, ctx: theaterref.Context): theaterref.RequestOptions
----@field event fun(event: theaterref.Event)
+---@field on_event fun(event: theaterref.Event)
 
 ---@class theaterref.MergeRules
 ---@field shallow theaterref.Merge Theater's: key by key at the top, the override first
@@ -439,7 +439,7 @@ function Store:import(path, options) end
 ---@field merge theaterref.MergeRules
 local policy = {}
 
----Prefixes and what to put in their place; the longest that fits counts.
+---Replaces prefixes; the longest that matches counts.
 ---@param prefixes table<string, string|string[]>
 ---@return theaterref.Rewrite
 function policy.mirror(prefixes) end
@@ -464,11 +464,11 @@ function policy.chain(...) end
 ---@return theaterref.Allow
 function policy.only(lists) end
 
----Everything must be in the lockfile and have its digest.
+---Every reference must be in the lockfile and have its digest.
 ---@param file string
 ---@param options? { store?: string, offline?: boolean }
 ---@return theaterref.Rules
-function policy.locked(file, options) end
+function policy.lockfile(file, options) end
 
 ---Several tables of rules as one; the later wins.
 ---@param ... theaterref.Rules
@@ -504,7 +504,7 @@ function policy.percentile(name) end
 ---@field cache? theaterref.Cache through this one
 ---@field ttl? number
 ---@field revalidate? boolean
----@field tier? false not through the cache's tier on disk
+---@field disk? false not through the disk cache
 
 ---References to bytes, under a policy.
 ---@class theaterref.Resolver
@@ -555,7 +555,7 @@ local reference = {}
 ---@return string?
 function reference.scheme(ref) end
 
----Whether a scheme is one that theaterref itself reads.
+---True if theaterref itself reads a scheme.
 ---@param scheme string
 ---@return boolean
 function reference.is_own_scheme(scheme) end
@@ -566,7 +566,7 @@ function reference.is_own_scheme(scheme) end
 ---@return theaterref.Error?
 function reference.parse(ref, schemes) end
 
----What a reference means when it is read in the document at `base`.
+---Joins a reference to the document at `base`.
 ---@param base? string
 ---@param ref string
 ---@return string?

@@ -1,6 +1,6 @@
 /*
-** What the benchmarks compare with: the same work by the shortest C there is
-** over the same libraries. A Lua module.
+** The baselines of the benchmarks: the same work by the shortest C over the same
+** libraries. A Lua module.
 */
 #include <curl/curl.h>
 #include <fcntl.h>

@@ -170,7 +170,7 @@ local function bench_plan()
     end, function()
       return timed(function()
         for _ = 1, PLANS do
-          assert(require("theaterref.toml").parse(tostring(assert(core.read_file(path)))))
+          assert(require("theaterref.manifest.toml").parse(tostring(assert(core.read_file(path)))))
           assert(core.read_file(package))
         end
       end)

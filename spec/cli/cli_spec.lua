@@ -165,7 +165,7 @@ describe("the command", function()
     assert.equal("theaterref: label two is not at none but at " .. one .. "\n", err)
     assert.equal(1, status)
     assert.equal("deleted    " .. two .. "\n", (theaterref "store gc yard --grace 0 -n"))
-    assert.same({ deleted = { two }, leftovers = {} }, cjson.decode((theaterref "store gc yard --grace 0 --json")))
+    assert.same({ deleted = { two }, temporary_files = {} }, cjson.decode((theaterref "store gc yard --grace 0 --json")))
     assert.equal("           4 bytes  two\n           0 bytes  without a label\n           4 bytes  in all\n",
       (theaterref "store usage yard"))
     assert.equal("", (theaterref "store export yard yard.tar"))
@@ -189,17 +189,17 @@ describe("the command", function()
     for _, ref in ipairs { "pkg.toml", "pkg://actor.wasm", "actor.wasm" } do
       assert.is_truthy(lockfile:find("  " .. ref .. "\n", 1, true), ref)
     end
-    local out, err, status = theaterref "plan pkg.toml --policy scheme.lua --locked pkg.lock"
+    local out, err, status = theaterref "plan pkg.toml --policy scheme.lua --lockfile pkg.lock"
     assert.matches("pkg://actor.wasm", out)
     assert.same({ "", 0 }, { err, status })
   end)
 
-  it("shows and empties a cache's tier on disk", function()
+  it("shows and empties a disk cache", function()
     local server = helper.misbehaving()
     local url = server.http .. "/fine"
     helper.run_ok(("%s -e %s"):format(helper.lua, helper.quote(([[
       local theaterref = require "theaterref"
-      local cache = theaterref.resource_cache { tier = { store = "packages-cache", home = %q } }
+      local cache = theaterref.resource_cache { disk = { store = "packages-cache", home = %q } }
       assert(theaterref.resolve_reference_cached(%q, cache))
       assert(theaterref.resolve_reference_cached(%q, cache))]]):format(folder .. "/home", url, url .. "?2"))))
     server:stop()

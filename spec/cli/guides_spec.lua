@@ -21,7 +21,7 @@ describe("the guide", function()
 
   teardown(function() if installation then helper.remove(installation.folder) end end)
 
-  -- A reader's shell: what he set in one block is there in the next.
+  -- A reader's shell: variables set in one block are there in the next.
   local function reader(folder)
     local before = ""
     return function(command, setup)
@@ -67,7 +67,7 @@ describe("the guide", function()
 
   it("to the options has each as it is", function()
     local takes = { seconds = "seconds", count = "a whole number", flag = "true or false", text = "a string", table = "a table",
-      ["function"] = "a function", policy = "a path or a table", cache = "a cache or a table", tier = "an id or a table",
+      ["function"] = "a function", policy = "a path or a table", cache = "a cache or a table", disk = "an id or a table",
       log = "a level, a table or false" }
     local guide = helper.read "examples/guides/options.md"
     for _, set in pairs(options) do

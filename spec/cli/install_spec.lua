@@ -81,7 +81,7 @@ describe("make install", function()
   end)
 
   installed("has a header for C99 and for C++", function()
-    helper.write(folder .. "/examples/hosts/use.c", "#include <theaterref.h>\nint main(void) { return tr_kind_name(TR_OK) == 0; }\n")
+    helper.write(folder .. "/examples/hosts/use.c", "#include <theaterref.h>\nint main(void) { return tr_error_kind_name(TR_OK) == 0; }\n")
     helper.run_ok(compile("use.c", "cc", "-std=c99 -pedantic -Wall -Wextra -Werror"))
     helper.run_ok(compile("use.c", "g++ -x c++", "-std=c++11 -pedantic -Wall -Wextra -Werror"))
   end)

@@ -1,4 +1,4 @@
--- What every command has in common.
+-- Behaviour that all commands share.
 local cjson = require "cjson"
 local commands = require "theaterref.cli".commands
 local command_line = require "theaterref.cli.command_line"
@@ -79,7 +79,7 @@ describe("every command", function()
     local sha1 = (shell "sha1sum actor.wasm"):match "%x+"
     assert.same({ hash = sha1, bytes = 4, label = "x" }, json "store put demo actor.wasm --label x")
     assert.equal(4, json("store get demo x").bytes)
-    assert.equal(sha256, json("lock manifest.toml").pins[folder .. "/actor.wasm"])
+    assert.equal(sha256, json("lock manifest.toml").digests[folder .. "/actor.wasm"])
     assert.same({ file = "policy.lua", rules = { "cacheable" } }, json "policy check policy.lua")
     shell "theaterref store export demo demo.tar"
     assert.same({ imported = 4 }, json "store import copy demo.tar")

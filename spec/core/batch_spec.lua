@@ -11,7 +11,7 @@ describe("a batch", function()
 
   after_each(function() helper.remove(home) end)
 
-  it("stores much with one sync for all of it", function()
+  it("stores many items with one sync", function()
     local script = ([[
       local store = require("theaterref").content_store("demo", { home = %q })
       assert(store:put "first")
@@ -49,7 +49,7 @@ describe("a batch", function()
       assert.matches(ok and "given up" or "halfway", ok and why or answer)
     end
     assert.same({}, store:list_all_content())
-    assert.same({}, store:list_leftovers())
+    assert.same({}, store:list_temporary_files())
   end)
 
   it("labels only content that is in it or in the store", function()
@@ -62,7 +62,7 @@ describe("a batch", function()
     ok, err = store:batch(function(batch) return batch:label("../x", there) end)
     assert.is_nil(ok)
     assert.equal("invalid_reference", err.kind)
-    assert.same({}, store:list_leftovers())
+    assert.same({}, store:list_temporary_files())
   end)
 
   it("is over when it is over", function()

@@ -156,7 +156,7 @@ describe("a resource cache", function()
     for _ = 1, 5 do theaterref.resolve_reference_cached(path, cache) end
     local stats = cache:stats()
     assert.same({ hits = 4, misses = 2, loads = 1, errors = 1, coalesced = 0, stale = 0, evictions = 0,
-      entries = 1, bytes = stats.bytes, by = {} }, stats)
+      entries = 1, bytes = stats.bytes, by_consumer = {} }, stats)
   end)
 
   it("raises for a wrong type of argument", function()
@@ -350,7 +350,7 @@ describe("Lua states on several threads", function()
           cache:refresh(key)
           removed[key] = now
         elseif dice == 5 then
-          cache:pin(key, math.random(2) == 1)
+          cache:keep(key, math.random(2) == 1)
         elseif dice < 20 then
           local blob = cache:get(key)
           if blob then check_cached(key, blob, now) end

@@ -37,7 +37,7 @@ describe("a content store after a power cut", function()
     local labels = {}
     for path, text in pairs(files) do
       local hash = path:match "data/(%x+)$"
-      -- What was put without a sync may be damaged, and that is found; what was
+      -- Content put without a sync may be damaged, and the damage is found; content
       -- put with one may not.
       assert(not hash or core.blob(text):digest "sha1" == hash or text == "", path .. " holds " .. text)
       assert(not path:match "/labels/" or #text == 40, path .. " is half-written")
@@ -48,7 +48,7 @@ describe("a content store after a power cut", function()
       if what == "label" then labels[name] = hash elseif what == "gone" then labels[name] = nil end
     end
     for label, hash in pairs(labels) do
-      -- what the label's next move, under way, was to make of it is right too
+      -- the hash of a move that was under way is right too
       local now = files["store/demo/labels/" .. label]
       assert(now or label == "a/b/c", "lost label " .. label)
       assert(not now or now == hash or label == "one", "label " .. label .. " is not what it was")
@@ -110,8 +110,8 @@ describe("a content store whose users are killed", function()
     end
   ]]
 
-  -- What a worker's log says must be there: its contents, and for each label
-  -- what it may be by now.
+  -- Reads from a worker's log the contents that must be there, and the hashes that
+  -- each label may have by now.
   local function read_log(path, contents, labels)
     for line in io.lines(path) do
       local what, name, hash = line:match "^(%w+) (%S+) ?(%S*)$"
@@ -159,11 +159,11 @@ describe("a content store whose users are killed", function()
           assert(may_be[now], what .. ": label " .. label .. " is " .. now)
         end
         local report = store:verify()
-        assert.same({ {}, {}, {} }, { report.corrupt, report.dangling, report.set_aside }, what)
+        assert.same({ {}, {}, {} }, { report.corrupt, report.dangling, report.quarantined }, what)
         for _, label in ipairs(store:list_labels()) do store:remove_label(label) end
         store:gc { grace = 0 }
         report = store:verify()
-        assert.same({ 0, {} }, { report.checked, report.leftovers }, what)
+        assert.same({ 0, {} }, { report.checked, report.temporary_files }, what)
       end
     end)
   end)

@@ -1,7 +1,7 @@
 local helper = require "helper"
 
--- What runs in an interpreter with the faults preloaded: each work, with each
--- fault at each of its calls in turn. It prints what went wrong.
+-- A script for an interpreter with the faults preloaded: each work, with each fault
+-- at each of its calls in turn. It prints what went wrong.
 local script = [[
 local faults = require "faults"
 local theaterref = require "theaterref"
@@ -52,9 +52,9 @@ local function try(name, work, call, errno, nth)
     assert(#err.message > 20 and err.message:find ": ", what .. " says only: " .. err.message)
   end
   local report = assert(open():verify())
-  assert(#report.corrupt + #report.dangling + #report.set_aside == 0, what .. ": the store is damaged")
+  assert(#report.corrupt + #report.dangling + #report.quarantined == 0, what .. ": the store is damaged")
   if call ~= "unlinkat" then
-    assert(#report.leftovers == 0, what .. ": left " .. tostring(report.leftovers[1]))
+    assert(#report.temporary_files == 0, what .. ": left " .. tostring(report.temporary_files[1]))
   end
   assert(tostring(open():get_content_by_label "label") == "old", what .. ": lost the label")
   if name == "put" and answer then assert(tostring(open():get(answer)) == "new " .. count, what) end
@@ -112,7 +112,7 @@ describe("a content store on a file system that fails", function()
         end
         assert(#kept > 5 and #kept < 40)
         local report = store:verify()
-        assert(report.checked >= #kept and #report.corrupt + #report.dangling + #report.leftovers == 0)
+        assert(report.checked >= #kept and #report.corrupt + #report.dangling + #report.temporary_files == 0)
         assert(store:remove_label "l1")
         assert(#store:gc({ grace = 0 }).deleted > 0)
         assert(store:store_at_label("again", "there is room"))]])

@@ -103,7 +103,7 @@ describe("fetching over http and https", function()
     assert.is_true(core.now() - before < 5)
   end)
 
-  it("takes only the bytes a pin names", function()
+  it("takes only bytes with the digest of the reference", function()
     local sum = core.digest "hello over the wire"
     local url = server.http .. "/hello#sha256="
     assert.equal(19, #theaterref.resolve_reference(url .. sum))
@@ -135,7 +135,7 @@ describe("fetching over http and https", function()
     local future = setmetatable({ reference = "x", core = { -- which is done right after it was waited for in vain
       wait = function() return table.unpack(table.remove(answers, 1), 1, 3) end,
       done = function() return true end,
-    } }, require "theaterref.future")
+    } }, require "theaterref.resolve.future")
     local _, err = future:wait(0)
     assert.equal("timeout", err.kind)
     assert.equal("bytes", tostring(future:wait(0)))

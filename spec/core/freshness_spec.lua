@@ -105,35 +105,35 @@ describe("a cache", function()
     assert.is_false(one:refresh "y")
   end)
 
-  it("never evicts what is pinned", function()
-    local cache = filled({ max_entries = 3 }, { "pinned" })
-    assert.is_true(cache:pin "pinned")
-    assert.is_false(cache:pin "nobody")
+  it("never evicts a kept entry", function()
+    local cache = filled({ max_entries = 3 }, { "kept" })
+    assert.is_true(cache:keep "kept")
+    assert.is_false(cache:keep "nobody")
     for i = 1, 50 do
       local _, lead = cache:claim("k" .. i)
       lead:complete(core.blob "x")
     end
     assert.equal(3, #cache)
-    assert.equal("pinned", tostring(cache:get "pinned"))
-    cache:pin("pinned", false)
+    assert.equal("kept", tostring(cache:get "kept"))
+    cache:keep("kept", false)
     for i = 51, 60 do -- SIEVE lets go of what is no longer asked for when others are
       local _, lead = cache:claim("k" .. i)
       lead:complete(core.blob "x")
       cache:get("k" .. i)
     end
-    assert.is_nil(cache:get "pinned")
+    assert.is_nil(cache:get "kept")
   end)
 
-  it("says who asked", function()
-    local name = "who-" .. math.random(1 << 40)
-    local cache = filled({ name = name, who = "spawner" }, { "x" })
+  it("counts by consumer", function()
+    local name = "consumer-" .. math.random(1 << 40)
+    local cache = filled({ name = name, consumer = "spawner" }, { "x" })
     assert.is_truthy(cache:get "x")
-    theaterref.resource_cache({ name = name, who = "supervisor" }):claim "x"
+    theaterref.resource_cache({ name = name, consumer = "supervisor" }):claim "x"
     assert.same({ spawner = { hits = 1, misses = 1, coalesced = 0 }, supervisor = { hits = 1, misses = 0, coalesced = 0 } },
-      cache:stats().by)
+      cache:stats().by_consumer)
   end)
 
-  it("refuses an option that there is not", function()
+  it("refuses an unknown option", function()
     assert.has_error(function() theaterref.resource_cache { maxbytes = 1 } end,
       "there is no cache option 'maxbytes' (did you mean 'max_bytes'?)")
   end)
@@ -155,7 +155,7 @@ describe("a cache", function()
   end)
 end)
 
-describe("a cache's tier on disk", function()
+describe("a disk cache", function()
   local server, folder
   setup(function() server = helper.misbehaving() end)
   teardown(function() server:stop() end)
@@ -165,8 +165,8 @@ describe("a cache's tier on disk", function()
   -- A cache without a name is gone with its handle: as good as a restart.
   local function restarted(options, policy)
     options = options or {}
-    options.tier = { store = "tier", home = folder, max_bytes = options.tier_bytes }
-    options.tier_bytes = nil
+    options.disk = { store = "disk", home = folder, max_bytes = options.disk_bytes }
+    options.disk_bytes = nil
     return theaterref.resolver { cache = theaterref.resource_cache(options), retries = 0, policy = policy }
   end
 
@@ -186,7 +186,7 @@ describe("a cache's tier on disk", function()
 
   it("believes nothing that is damaged", function()
     assert.equal("version 1", version(restarted(), "t2"))
-    helper.run_ok("cd " .. folder .. "/store/tier/data && for f in *; do chmod u+w $f; echo rot > $f; done")
+    helper.run_ok("cd " .. folder .. "/store/disk/data && for f in *; do chmod u+w $f; echo rot > $f; done")
     assert.equal("version 2", version(restarted(), "t2"))
   end)
 
@@ -210,17 +210,17 @@ describe("a cache's tier on disk", function()
   end)
 
   it("stays within its bound", function()
-    local r = restarted { tier_bytes = 200 << 10 }
+    local r = restarted { disk_bytes = 200 << 10 }
     for i = 1, 6 do r:resolve_cached(server.http .. "/versioned?t5-" .. i) end
-    local tier = require("theaterref.tier").of(r.cache)
-    assert.is_true(tier:size() <= 200 << 10)
-    assert.is_true(#tier:list() >= 2)
+    local disk = require("theaterref.store.disk_cache").of(r.cache)
+    assert.is_true(disk:size() <= 200 << 10)
+    assert.is_true(#disk:list() >= 2)
   end)
 
   it("is agreed on by all who open the cache by name", function()
-    local name = "tier-" .. math.random(1 << 40)
-    assert(theaterref.resource_cache { name = name, tier = { base_path = folder } })
+    local name = "disk-" .. math.random(1 << 40)
+    assert(theaterref.resource_cache { name = name, disk = { base_path = folder } })
     local _, err = theaterref.resource_cache { name = name }
-    assert.matches("tier", err.message)
+    assert.matches("disk", err.message)
   end)
 end)

@@ -1,4 +1,4 @@
--- What the fuzzers found, once more: under sanitizers, too.
+-- Runs the inputs that the fuzzers found; under sanitizers, too.
 local helper = require "helper"
 
 describe("what fuzzing found", function()

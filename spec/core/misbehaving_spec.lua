@@ -21,7 +21,7 @@ describe("a server that misbehaves", function()
     before = helper.holdings()
   end)
 
-  -- Whatever happened, nothing may be left of it.
+  -- Nothing may be left behind, whatever happened.
   after_each(function()
     -- libcurl drops a connection that the other side closed when it looks for one.
     theaterref.resolve_reference(server.http .. "/fine")
@@ -105,7 +105,7 @@ describe("a server that misbehaves", function()
 
   it("tells the policy of its retries", function()
     local events = {}
-    local resolver = theaterref.resolver { policy = { event = function(event) events[#events + 1] = event end } }
+    local resolver = theaterref.resolver { policy = { on_event = function(event) events[#events + 1] = event end } }
     assert(resolver:resolve(server.http .. "/flaky?told"))
     assert.same({ type = "retry", reference = server.http .. "/flaky?told", attempts = 3 }, events[1])
   end)
@@ -127,8 +127,8 @@ describe("a server that misbehaves", function()
 
     it("is asked for the whole when it knows of no rest", function() assert.is_true(whole == ask("/no-rest", twice)) end)
 
-    it("is checked as a whole against a pin", function()
-      assert.is_true(whole == ask("/resumes?pinned#sha256=" .. core.digest(whole), twice))
+    it("is checked as a whole against a digest", function()
+      assert.is_true(whole == ask("/resumes?digest#sha256=" .. core.digest(whole), twice))
     end)
   end)
 
@@ -230,7 +230,7 @@ describe("a fetch", function()
     assert.equal("hello over a socket", blob and tostring(blob), tostring(err))
   end)
 
-  it("refuses an option that there is not", function()
+  it("refuses an unknown option", function()
     assert.has_error(function() theaterref.resolver { time_out = 3 } end,
       "there is no resolver option 'time_out' (did you mean 'timeout'?)")
     local resolver = theaterref.resolver { policy = { request = function() return { retrys = 1 } end } }

@@ -1,6 +1,6 @@
 local helper = require "helper"
 
--- What a fresh interpreter prints.
+-- The output of a fresh interpreter.
 local function fresh(code)
   return helper.run_ok(("%s -e %s"):format(helper.lua, helper.quote(code)))
 end
@@ -21,7 +21,7 @@ local holdings = [[
 ]]
 
 describe('require "theaterref"', function()
-  it("starts no thread and opens no libcurl, nor does anything but a fetch", function()
+  it("starts no thread and opens no libcurl; only a fetch does", function()
     helper.with_folder(function(folder)
       helper.write(folder .. "/file", "bytes")
       assert.equal("false no libcurl\nfalse no libcurl\nfalse libcurl\ntrue libcurl\n", fresh(holdings .. ([[
@@ -33,7 +33,7 @@ describe('require "theaterref"', function()
         assert(resolver:resolve_cached(%q))
         assert(resolver:store "demo":put "bytes")
         show()
-        resolver:resolve "http://127.0.0.1:1/" -- who waits does the work himself
+        resolver:resolve "http://127.0.0.1:1/" -- the waiting thread does the work itself
         show()
         resolver:start "http://127.0.0.1:1/"
         show()

@@ -1,14 +1,14 @@
--- What is fuzzed: functions of an input, which only raise when something is
+-- The fuzz targets: functions of an input, which raise only when something is
 -- wrong. fuzz.c feeds them what libFuzzer makes up, and a spec what it found.
 local core = require "theaterref.core"
 local reference = require "theaterref.reference"
-local template = require "theaterref.template"
+local template = require "theaterref.manifest.template"
 local theaterref = require "theaterref"
-local toml = require "theaterref.toml"
+local toml = require "theaterref.manifest.toml"
 
 local M = {}
 
--- Two states, apart at the first zero byte. What comes out merges again.
+-- Two initial states, separated by the first zero byte. The result merges again.
 function M.merge(input)
   local config, override = input:match "^([^\0]*)%z?(.*)$"
   local once = theaterref.merge_initial_states(config, override)

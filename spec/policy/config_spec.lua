@@ -28,22 +28,22 @@ describe("the configuration", function()
 
   it("has paths that are relative to its own folder, or to home", function()
     local options = assert(config [[
-      return { policy = "rules/policy.lua", ca_file = "/etc/ca.pem", home = "~/theater", cache = { tier = { base_path = "t" } } }]])
+      return { policy = "rules/policy.lua", ca_file = "/etc/ca.pem", home = "~/theater", cache = { disk = { base_path = "t" } } }]])
     assert.same({ policy = folder .. "/rules/policy.lua", ca_file = "/etc/ca.pem", home = os.getenv "HOME" .. "/theater",
-      cache = { tier = { base_path = folder .. "/t" } } }, options)
+      cache = { disk = { base_path = folder .. "/t" } } }, options)
   end)
 
   it("refuses what is no option, with the nearest name, and what an option cannot be", function()
     for text, expected in pairs {
       ["return { timout = 5 }"] = "there is no resolver option 'timout' (did you mean 'timeout'?)",
       ["return { cache = { tll = 5 } }"] = "there is no cache option 'tll' (did you mean 'ttl'?)",
-      ["return { cache = { tier = { size = 5 } } }"] = "there is no tier option 'size'",
+      ["return { cache = { disk = { size = 5 } } }"] = "there is no disk cache option 'size'",
       ["return { log = { sink = 'x' } }"] = "the log option 'sink' must be a function, not a string",
       ["return { timeout = '5' }"] = "the resolver option 'timeout' must be a number of seconds, not a string",
       ["return { retries = -1 }"] = "the resolver option 'retries' must be a whole number, 0 or more, not -1",
       ["return { policy = {} }"] = "'policy' must be the path of a script here",
       ["return 5"] = "it must return a table of options, not a number",
-      ["return { event = function() end }"] = "the script returned a function, which cannot be passed on",
+      ["return { on_event = function() end }"] = "the script returned a function, which cannot be passed on",
       ["while true do end"] = "the script ran more than 10000000 instructions",
     } do
       local options, err = config(text)

@@ -17,7 +17,7 @@ describe("the example policy", function()
     helper.remove(folder)
   end)
 
-  -- The example's text with some of it replaced, as a policy.
+  -- The example's text with some parts replaced, as a policy.
   local function policy(name, replacements)
     local text = helper.read("examples/policies/" .. name .. ".lua")
     for from, to in pairs(replacements or {}) do
@@ -119,8 +119,8 @@ describe("the example policy", function()
       assert.matches(why, reason, 1, true)
     end
     assert.is_true(r.policy:ask("request", "https://x/", {}).refuse_private)
-    assert.is_false((r.policy:ask("permit", { permission_policy = { network = true } }, {})))
-    assert.is_true((r.policy:ask("permit", { permission_policy = { network = true, network_hosts = { "a" } } }, {})))
+    assert.is_false((r.policy:ask("allow_spawn", { permission_policy = { network = true } }, {})))
+    assert.is_true((r.policy:ask("allow_spawn", { permission_policy = { network = true, network_hosts = { "a" } } }, {})))
   end)
 
   it("canary moves five in a hundred actors, always the same", function()
@@ -152,17 +152,17 @@ describe("the command", function()
       assert.same({ "", "", 0 }, { theaterref_command "lock m.toml" })
       assert.equal(core.blob("\0asm"):digest "sha256" .. "  actor.wasm",
         helper.read(folder .. "/theaterref.lock"):match "\n(%x+  [^\n]*actor.wasm)")
-      assert.equal(0, select(3, theaterref_command "plan m.toml --locked theaterref.lock"))
+      assert.equal(0, select(3, theaterref_command "plan m.toml --lockfile theaterref.lock"))
       helper.write(folder .. "/actor.wasm", "changed")
-      local _, err, status = theaterref_command "plan m.toml --locked theaterref.lock"
+      local _, err, status = theaterref_command "plan m.toml --lockfile theaterref.lock"
       assert.equal(1, status)
-      assert.matches("actor.wasm has the digest %x+, but %x+ was pinned", err)
+      assert.matches("actor.wasm has the digest %x+, but %x+ was expected", err)
       _, err, status = theaterref_command "plan m.toml --offline x"
       assert.equal(1, status)
-      assert.matches("give %-%-locked too", err)
+      assert.matches("give %-%-lockfile too", err)
 
       local out = theaterref_command "explain m.toml --policy policy.lua"
-      assert.matches("rewrite +m.toml %-> m.toml +%[default%]", out)
+      assert.matches("rewrite +m.toml %-> m.toml +%[default rule%]", out)
       assert.matches("allow +/.*actor.wasm %-> true +%[policy.lua%]", out)
       assert.matches("=> worker: package /.*/actor.wasm, 7 bytes\n$", out)
       out, err, status = theaterref_command "explain /etc/passwd --policy policy.lua"

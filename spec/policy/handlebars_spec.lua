@@ -1,6 +1,6 @@
 local core = require "theaterref.core"
 local helper = require "helper"
-local ours = require "theaterref.template"
+local ours = require "theaterref.manifest.template"
 
 -- Templates of our grammar must mean what the official Handlebars makes of them.
 -- It is asked where it can be had: npm install handlebars, and NODE_PATH set to

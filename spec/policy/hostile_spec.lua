@@ -15,7 +15,7 @@ local scripts = {
   "return { rewrite = function() local function f() return f() end return f() end }",
   "return { rewrite = setmetatable({}, { __call = function() while true do end end }) }",
   "local t = setmetatable({}, { __index = function(t, k) return t[k] end }) return { allow = function() return t.x end }",
-  "return { event = function() while true do end end, allow = function() return false end }",
+  "return { on_event = function() while true do end end, allow = function() return false end }",
   "return { allow = function() local x <close> = setmetatable({}, { __close = function() while true do end end }) error 'x' end }",
   -- memory
   "return { allow = function() return ('x'):rep(1 << 40) end }",
@@ -43,14 +43,14 @@ local scripts = {
   "return { allow = function() return getmetatable('').__index.rep == nil or package.loaded end }",
   "return { allow = function() return _G._G.dofile '/etc/passwd' end }",
   "\27Lua bytecode",
-  -- what is lent
+  -- exposed functions
   "theaterref.policy.default.allow = function() return true end return {}",
   "setmetatable(theaterref, { __index = function() while true do end end }) return { allow = function() return theaterref.nothing end }",
   "return { allow = function() return theaterref.json_split(('['):rep(1e6)) == 'object' end }",
   "return { allow = function() theaterref.policy.default.rewrite(theaterref, theaterref) end }",
   "return { allow = function() theaterref.sha256(setmetatable({}, { __tostring = function() while true do end end })) end }",
   "return { allow = function() return theaterref.getenv 'PATH' end }",
-  "return { allow = function() return theaterref.read_lock '/etc/passwd' end }",
+  "return { allow = function() return theaterref.read_lockfile '/etc/passwd' end }",
   -- errors and answers
   "return { allow = function() error(setmetatable({}, { __tostring = function() error 'again' end })) end }",
   "return { allow = function() error() end }",

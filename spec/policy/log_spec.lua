@@ -21,7 +21,7 @@ describe("a log", function()
       sink = function(how, line) lines[#lines + 1] = how .. ": " .. line end } })
   end
 
-  it("warns of a place that failed on the way to one that did not", function()
+  it("warns of a candidate that failed before another one worked", function()
     local r = resolver("warn", { rewrite = function(ref) return { folder .. "/missing", ref } end })
     assert(r:resolve(folder .. "/here"))
     assert.equal(1, #lines)
@@ -87,7 +87,7 @@ describe("a log", function()
     end
   end)
 
-  -- What a program with the default log writes to stderr.
+  -- The standard error of a program with the default log.
   local function stderr_of(environment, options)
     local code = ([[local r = require("theaterref").resolver(%s)
       r:resolve_all { %q }]]):format(options, folder .. "/missing")
@@ -106,11 +106,11 @@ describe("a log", function()
 end)
 
 describe("a host's function for events", function()
-  it("is told of what was resolved, with its bytes and all its places", function()
+  it("is told of what was resolved, with its bytes and all its candidates", function()
     helper.with_folder(function(folder)
       helper.write(folder .. "/here", "bytes")
       local events = {}
-      local r = theaterref.resolver { event = function(e) events[#events + 1] = e end,
+      local r = theaterref.resolver { on_event = function(e) events[#events + 1] = e end,
         policy = { schemes = { made = function() return { reference = folder .. "/here" } end } } }
       assert(r:resolve "made://up")
       assert.equal(2, #events)

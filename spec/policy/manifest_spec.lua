@@ -1,6 +1,6 @@
 local helper = require "helper"
 local core = require "theaterref.core"
-local manifest = require "theaterref.manifest"
+local manifest = require "theaterref.manifest.manifest"
 
 describe("a manifest", function()
   local function fields(text, format)

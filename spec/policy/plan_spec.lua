@@ -140,7 +140,7 @@ initial_state = '{"name":"x","kind":"actor"}'
         return true
       end,
       merge = function(config, override) return (override or config):upper() end,
-      event = function(event) events[#events + 1] = event.name end,
+      on_event = function(event) events[#events + 1] = event.name end,
     } }
     helper.write(folder .. "/s.json", '{"a":1}')
     local plan = assert(r:plan(manifest 'name = "a"\npackage = "actor.wasm"\ninit_state = "s.json"'))

@@ -96,7 +96,7 @@ describe("a policy", function()
     local events = {}
     local resolver = theaterref.resolver { policy = {
       allow = function() return false, "never" end,
-      event = function(event) events[#events + 1] = event error "ignored" end,
+      on_event = function(event) events[#events + 1] = event error "ignored" end,
     } }
     assert.is_nil((resolver:resolve "x"))
     assert.equal("refusal", events[1].type)

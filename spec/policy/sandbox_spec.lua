@@ -30,9 +30,9 @@ describe("a sandbox", function()
     assert.has_error(function() rules.count(print) end)
   end)
 
-  it("lets scripts call what the host lends", function()
+  it("lets scripts call what the host exposes", function()
     local box = core.sandbox()
-    box:lend { host = { double = function(n) return n * 2, "done" end, fail = function() error("host says no", 0) end } }
+    box:expose { host = { double = function(n) return n * 2, "done" end, fail = function() error("host says no", 0) end } }
     assert.same({ 8, "done" }, { box:run("return host.double(4)", "@s") })
     local _, err = box:run("host.fail()", "@s")
     assert.matches("host says no", err.message)
@@ -96,7 +96,7 @@ describe("a sandbox", function()
     end
   end)
 
-  it("lends no way out", function()
+  it("exposes no way out", function()
     for _, name in ipairs { "io", "os", "debug", "package", "require", "load", "loadstring", "loadfile", "dofile", "collectgarbage",
       "coroutine", "print", "xpcall", "warn" } do
       assert.is_true((run("return " .. name .. " == nil")), name)
@@ -111,7 +111,7 @@ describe("a sandbox", function()
     assert.equal(1, math.floor(1.5))
   end)
 
-  it("refuses what is not plain data, or too much of it", function()
+  it("refuses values that are not plain data, or too many", function()
     fails("local t = {} t.t = t return t", "in a circle")
     fails("local t = {} for i = 1, 40 do t = { t, t } end return t")
     fails("local s = ('x'):rep(1 << 20) local t = {} for i = 1, 100 do t[i] = s end return t", "32 MiB")

@@ -1,5 +1,5 @@
 local theaterref = require "theaterref"
-local toml = require "theaterref.toml"
+local toml = require "theaterref.manifest.toml"
 
 local render = theaterref.template.substitute_variables
 

@@ -1,6 +1,6 @@
 local helper = require "helper"
 local core = require "theaterref.core"
-local toml = require "theaterref.toml"
+local toml = require "theaterref.manifest.toml"
 
 describe("the TOML reader", function()
   it("reads what manifests use", function()
@@ -65,7 +65,7 @@ init_state = "file"
   end)
 end)
 
--- What a value means in the test suite's tagged JSON.
+-- The value of an item in the test suite's tagged JSON.
 local function same(value, expected, where)
   if getmetatable(expected) == core.json_array then
     assert.equal(core.json_array, getmetatable(value), where)

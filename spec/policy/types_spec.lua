@@ -53,10 +53,10 @@ describe("the stubs for editors", function()
       assert.same(functions(debug.getmetatable(core.blob "x")), stubbed("Blob", ":"))
       assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "claim"), stubbed("Cache", ":"))
       assert.same(functions(debug.getmetatable(store),
-        "begin_batch check content_sizes discard discard_leftover list_leftovers list_set_aside lock"), stubbed("Store", ":"))
+        "begin_batch check content_sizes discard discard_temporary_file list_temporary_files list_quarantined lock"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
-      assert.same(functions(require "theaterref.future"), stubbed("Future", ":"))
-      assert.same(functions(require "theaterref.resolver", "new tell take_up_policy"), stubbed("Resolver", ":"))
+      assert.same(functions(require "theaterref.resolve.future"), stubbed("Future", ":"))
+      assert.same(functions(require "theaterref.resolver", "new emit reload_policy"), stubbed("Resolver", ":"))
     end)
   end)
 
@@ -74,7 +74,7 @@ describe("the stubs for editors", function()
 
   it("have every option, and no others", function()
     for class, set in pairs { RequestOptions = options.request, LogOptions = options.log, CacheOptions = options.cache,
-      TierOptions = options.tier, StoreOptions = options.store } do
+      DiskCacheOptions = options.disk, StoreOptions = options.store } do
       local names = {}
       for name in pairs(set.by_name) do names[name] = true end
       assert.same(names, fields("theaterref." .. class))
@@ -85,7 +85,7 @@ describe("the stubs for editors", function()
     for name in pairs(all) do assert.is_not_nil(options.resolver.by_name[name], name) end
   end)
 
-  it("have what a plan, an error and a cache's figures have", function()
+  it("have the fields of a plan, an error and a cache's statistics", function()
     helper.with_folder(function(folder)
       helper.write(folder .. "/p", "p")
       helper.write(folder .. "/m.toml", 'name = "m"\npackage = "p"\ninitial_state = "{}"\n')

@@ -1,6 +1,6 @@
 /*
-** Makes system calls fail on order: preloaded into a Lua interpreter, and a
-** Lua module of it. For what file systems do on their bad days.
+** Makes system calls fail on demand, as broken file systems do: a library to
+** preload into a Lua interpreter, which is also a Lua module.
 */
 #include <dlfcn.h>
 #include <errno.h>
@@ -23,7 +23,7 @@ static struct plan {
   int fired;
 } plan;
 
-/* Whether this call is to fail, with errno set. */
+/* True if this call is to fail, with errno set. */
 static int fails(const char *call) {
   if (strcmp(plan.call, call) != 0 || --plan.countdown > 0)
     return 0;

@@ -1,4 +1,4 @@
--- What specs share: temporary folders, files, commands, test data, servers.
+-- Shared by specs: temporary folders, files, commands, test data, servers.
 local M = {}
 
 local root = io.popen("pwd"):read("l")
@@ -6,7 +6,7 @@ M.root = root
 M.build = os.getenv("BUILD") or "build"
 --- The interpreter to run scripts with: under sanitizers, one with them.
 M.lua = os.getenv("SPEC_LUA") or "lua5.4"
---- What the compiler needs for the sanitizers that the tree under test has.
+--- The compiler flags for the sanitizers of the tree under test.
 local sanitizers = M.build:match "^build/([%l-]+)$"
 M.sanitizers = sanitizers and sanitizers ~= "coverage" and "-fsanitize=" .. sanitizers:gsub("-", ",") or ""
 

@@ -19,7 +19,7 @@ local function plain(text, fields, status)
 end
 
 -- Gzip of zeros, byte for byte as it goes on the wire: one block of the fixed
--- Huffman code, a zero and then copies of it, 258 at a time, 13 bits for each.
+-- Huffman code, a zero and then copies, 258 at a time, 13 bits for each.
 -- Those come round to a byte's edge after 13 bytes.
 local function bomb()
   local bits = { 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0 } -- last block, fixed code, literal 0

@@ -1,5 +1,5 @@
--- What a power cut leaves: replays what strace saw a process do to a folder,
--- on a file system that keeps nothing but what was synced, or only some of the
+-- Simulates a power cut: replays what strace saw a process do to a folder, on a
+-- file system that keeps nothing but what was synced, or only some of the
 -- rest. In memory; a file is { data, synced }, a folder { names, synced }.
 local M = {}
 
@@ -101,8 +101,8 @@ function steps.unlinkat(world, arguments)
   world:take(where .. "/" .. name)
 end
 
---- What is there after a cut: path -> text. 'names' and 'bytes' are functions
--- that say whether an unsynced name, or a file's unsynced bytes, survived.
+--- The files after a cut: path -> text. 'names' and 'bytes' are functions
+-- that return whether an unsynced name, or a file's unsynced bytes, survived.
 local function survivors(world, names, bytes)
   local found = {}
   local function visit(f, path)

@@ -1,10 +1,10 @@
---- `theaterref cache …`: what a cache keeps on disk.
+--- `theaterref cache …`: the disk cache.
 -- @module theaterref.cli.cache
 local errors = require "theaterref.error"
 local home = require "theaterref.home"
 local output = require "theaterref.cli.output"
 local settings = require "theaterref.cli.settings"
-local tiers = require "theaterref.tier"
+local disk_caches = require "theaterref.store.disk_cache"
 
 local function open(args)
   local theater_home, err = settings.home(args)
@@ -12,15 +12,15 @@ local function open(args)
   local folder
   folder, err = home.store_folder(args.id, theater_home)
   if not folder then return nil, err end
-  return tiers.open(folder, 0)
+  return disk_caches.open(folder, 0)
 end
 
--- A command on the tier that its first argument names.
-local function on_tier(run)
+-- A command on the disk cache that its first argument names.
+local function on_disk_cache(run)
   return function(args)
-    local tier, err = open(args)
-    if not tier then return nil, err end
-    return run(tier, args)
+    local disk, err = open(args)
+    if not disk then return nil, err end
+    return run(disk, args)
   end
 end
 
@@ -31,8 +31,8 @@ local function age(seconds)
   return seconds .. " s"
 end
 
-local function ls(tier)
-  local list = output.array(tier:list())
+local function ls(disk)
+  local list = output.array(disk:list())
   for _, about in ipairs(list) do about.reference = errors.redact(about.reference) end
   return list
 end
@@ -49,29 +49,29 @@ local function show_list(list)
   return table.concat(lines, "\n")
 end
 
-local function rm(tier, args)
-  if not tier:remove(args.reference) then return nil, "not in this cache: " .. errors.redact(args.reference) end
+local function rm(disk, args)
+  if not disk:remove(args.reference) then return nil, "not in this cache: " .. errors.redact(args.reference) end
   return { removed = errors.redact(args.reference) }
 end
 
-local function clear(tier)
-  local count = #tier:list()
-  tier:clear()
+local function clear(disk)
+  local count = #disk:list()
+  disk:clear()
   return { removed = count }
 end
 
-local id = { "id", "The id of the store that is the tier." }
+local id = { "id", "The id of the disk cache's store." }
 
 return {
-  { name = "cache", does = "Look into a cache's tier on disk, or empty it.", commands = {
+  { name = "cache", does = "List what a disk cache holds, or empty it.", commands = {
     { name = "ls", does = "List what it has.", home = true,
       examples = { "theaterref cache ls packages-cache" },
-      arguments = { id }, run = on_tier(ls), show = show_list },
+      arguments = { id }, run = on_disk_cache(ls), show = show_list },
     { name = "rm", does = "Forget one reference.", home = true,
       examples = { "theaterref cache rm packages-cache https://packages.example.org/worker.wasm" },
-      arguments = { id, { "reference", "As it was fetched." } }, run = on_tier(rm) },
+      arguments = { id, { "reference", "As it was fetched." } }, run = on_disk_cache(rm) },
     { name = "clear", does = "Forget everything.", home = true,
       examples = { "theaterref cache clear packages-cache" },
-      arguments = { id }, run = on_tier(clear) },
+      arguments = { id }, run = on_disk_cache(clear) },
   } },
 }

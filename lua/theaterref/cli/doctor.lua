@@ -128,9 +128,9 @@ local function config(args)
   return { file = settings.config_file(args), options = options }
 end
 
--- What stands for a value in the example.
+-- The placeholder for a value of each kind, in the example.
 local values = { seconds = "<seconds>", count = "<number>", flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
-  cache = "{ … }", tier = "{ … }", table = "{ … }" }
+  cache = "{ … }", disk = "{ … }", table = "{ … }" }
 
 -- The lines of a text, none wider than 'width' unless a word is.
 local function wrapped(text, width)
@@ -163,8 +163,8 @@ local function example()
   list(option_sets.resolver, "  ")
   lines[#lines + 1] = "\n  -- In cache = { … }:"
   list(option_sets.cache, "  --   ")
-  lines[#lines + 1] = "\n  -- In cache = { tier = { … } }:"
-  list(option_sets.tier, "  --   ")
+  lines[#lines + 1] = "\n  -- In cache = { disk = { … } }:"
+  list(option_sets.disk, "  --   ")
   lines[#lines + 1] = "}"
   return table.concat(lines, "\n")
 end

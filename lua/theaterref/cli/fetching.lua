@@ -2,7 +2,7 @@
 -- @module theaterref.cli.fetching
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local manifests = require "theaterref.manifest"
+local manifests = require "theaterref.manifest.manifest"
 local output = require "theaterref.cli.output"
 local settings = require "theaterref.cli.settings"
 local theaterref = require "theaterref"

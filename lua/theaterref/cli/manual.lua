@@ -29,7 +29,7 @@ A reference is a file path,
 or
 .IR https://\[u2026] ;
 .I #sha256=<hex>
-after a URL pins its bytes.
+after a URL is the digest that its bytes must have.
 Which references mean what, and which may be used at all, is for a policy to
 decide: a Lua script, given with
 .B \-\-policy

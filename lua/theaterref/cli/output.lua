@@ -1,4 +1,4 @@
---- What the command prints, and how: JSON, colours, bars, log lines, failures.
+--- Output of the command: JSON, colours, progress bars, log lines, failures.
 -- @module theaterref.cli.output
 local cjson = require "cjson"
 local core = require "theaterref.core"

@@ -3,23 +3,24 @@
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local fetching = require "theaterref.cli.fetching"
-local locks = require "theaterref.lock"
+local lockfiles = require "theaterref.policy.lockfile"
 local output = require "theaterref.cli.output"
 local policies = require "theaterref.policy"
 local settings = require "theaterref.cli.settings"
 
 -- -------------------------------------------------------------------- lock
 
--- Plans each manifest; pins all that is resolved on the way, and stores it too.
-local function collect_pins(args, store)
+-- Plans each manifest. Returns the digest of everything resolved on the way, and
+-- puts it into the store, if there is one.
+local function collect_digests(args, store)
   local state, err = settings.state(args)
   if err then return nil, err end
-  local pins, failure = {}, nil
+  local digests, failure = {}, nil
   local resolver
   resolver, err = settings.resolver(args, function(event)
     if event.type ~= "resolved" or event.purpose == "secret" then return end
     local digest = event.blob:digest "sha256"
-    for _, target in ipairs(event.targets) do pins[target] = digest end
+    for _, target in ipairs(event.targets) do digests[target] = digest end
     if not store then return end
     local hash, why = store:put(event.blob)
     failure = failure or not hash and why
@@ -29,18 +30,18 @@ local function collect_pins(args, store)
     local plan, why = resolver:plan(manifest, { initial_state = state })
     if not plan or failure then return nil, why or failure end
   end
-  return pins
+  return digests
 end
 
 local function lock(args)
-  local store, pins, ok, err
+  local store, digests, ok, err
   if args.store then
     store, err = settings.store(args, args.store, { algorithm = "sha256" })
     if not store then return nil, err end
   end
-  pins, err = collect_pins(args, store)
-  if not pins then return nil, err end
-  local data = { lockfile = args.output, pins = pins, text = core.blob(locks.text(pins, args.output)) }
+  digests, err = collect_digests(args, store)
+  if not digests then return nil, err end
+  local data = { lockfile = args.output, digests = digests, text = core.blob(lockfiles.text(digests, args.output)) }
   if args.output == "-" then return data end
   ok, err = data.text:write(args.output)
   return ok and data, err
@@ -48,7 +49,7 @@ end
 
 -- ----------------------------------------------------------------- explain
 
--- Whether a reference is a manifest: what it brings decides.
+-- True if a reference looks like a manifest, by its name or by its bytes.
 local function looks_like_manifest(reference, blob)
   if reference:gsub("[?#].*$", ""):find "%.[tj][os][mo][ln]$" then return true end
   local text = #blob < 1 << 20 and tostring(blob) or ""
@@ -60,7 +61,7 @@ local function explain(args)
   if not resolver then return nil, err end
   local steps = output.array {}
   resolver.policy.tracer = function(step)
-    if type(step.answer) == "table" and step.rule == "permit" then step.answer = "a narrowed manifest" end
+    if type(step.answer) == "table" and step.rule == "allow_spawn" then step.answer = "a narrowed manifest" end
     if step.rule == "request" and type(step.answer) == "table" then step.answer.headers, step.answer.host_headers = nil, nil end
     steps[#steps + 1] = step
   end
@@ -89,7 +90,7 @@ end
 
 local function step_text(step)
   local subject = step.reference and " " .. step.reference or ""
-  if step.answer == nil and step.rule ~= "pin" and step.rule ~= "request" then
+  if step.answer == nil and step.rule ~= "integrity" and step.rule ~= "request" then
     return ("%-10s%s: %s"):format(step.rule, subject, step.reason or "no answer")
   end
   return ("%-10s%s -> %s%s   [%s]"):format(step.rule, subject, answer_text(step.answer),
@@ -125,9 +126,9 @@ return {
     examples = { "theaterref explain manifest.toml --policy policy.lua" },
     arguments = { { "reference", "Of anything; a manifest is planned." } },
     run = explain, show = show_explanation },
-  { name = "lock", does = "Write a lockfile: which bytes all that manifests need is to have.", fetches = true,
+  { name = "lock", does = "Write a lockfile with the digest of everything the manifests need.", fetches = true,
     examples = { "theaterref lock manifest.toml -o theaterref.lock --store release",
-      "theaterref plan manifest.toml --locked theaterref.lock --offline release" },
+      "theaterref plan manifest.toml --lockfile theaterref.lock --offline release" },
     arguments = { { "manifests", "Their references.", many = true } },
     options = { { "-o --output", "FILE", "The lockfile; - for standard output.", default = "theaterref.lock" },
       { "--store", "ID", "Put the bytes into this store too, for --offline." },

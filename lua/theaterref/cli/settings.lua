@@ -1,5 +1,5 @@
---- What the command line and the configuration file say together; the command
--- line first.
+--- Settings of a command: those of the configuration file, overridden by the
+-- command line.
 -- @module theaterref.cli.settings
 local configs = require "theaterref.config"
 local core = require "theaterref.core"
@@ -38,25 +38,24 @@ end
 
 --- The resolver that a command is to use.
 -- @tparam table args
--- @tparam[opt] function event told of each event
+-- @tparam[opt] function on_event called with each event
 -- @treturn theaterref.resolver
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.resolver(args, event)
+function M.resolver(args, on_event)
   local config, err = M.config(args)
   if not config then return nil, err end
   local options = {}
   for name, value in pairs(config) do options[name] = value end
   if args.policy then options.policy, options.trusted = args.policy, nil end
-  for option, given in pairs { trusted = "trusted", home = "home", ca_file = "ca_file", timeout = "timeout", lock = "locked",
-    offline = "offline" } do
-    if args[given] ~= nil then options[option] = args[given] end
+  for _, option in ipairs { "trusted", "home", "ca_file", "timeout", "lockfile", "offline" } do
+    if args[option] ~= nil then options[option] = args[option] end
   end
-  if options.offline and not options.lock then
-    return nil, errors.new("policy", "--offline takes what is locked from a store: give --locked too")
+  if options.offline and not options.lockfile then
+    return nil, errors.new("policy", "--offline takes locked content from a store: give --lockfile too")
   end
   options.cache = options.cache or {}
-  options.log, options.event = { level = log_level(args, options.log), sink = output.log }, event
+  options.log, options.on_event = { level = log_level(args, options.log), sink = output.log }, on_event
   return theaterref.resolver(options)
 end
 

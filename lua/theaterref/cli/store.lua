@@ -108,7 +108,7 @@ local function report_lines(report, names)
   return lines
 end
 
-local found_by_verify = { "corrupt", "missing", "dangling", "set_aside", "leftovers" }
+local found_by_verify = { "corrupt", "missing", "dangling", "quarantined", "temporary_files" }
 
 function run.verify(store)
   local report, err = with_bar("checking", function(progress) return store:verify { progress = progress } end)
@@ -123,7 +123,7 @@ function show.verify(data)
   return table.concat(lines, "\n")
 end
 
-local found_by_gc = { "deleted", "leftovers" }
+local found_by_gc = { "deleted", "temporary_files" }
 
 function run.gc(store, args)
   local report, err = with_bar("collecting", function(progress)
@@ -139,7 +139,7 @@ function show.gc(data) return table.concat(report_lines(data, found_by_gc), "\n"
 function run.export(store, args)
   local file = args.file == "-" and io.stdout or args.file
   local ok, err = with_bar("exporting", function(progress) return store:export(file, { progress = progress }) end)
-  -- What went to standard output is all that is to be there.
+  -- Nothing but the export may go to standard output.
   return ok and args.file ~= "-" and { file = args.file } or nil, err
 end
 

@@ -5,8 +5,8 @@ local reference = require "theaterref.reference"
 local M = {}
 
 --- A manifest that came over the network may name neither local files nor
--- local stores, and one that came by https no plain http. What a caller names
--- himself is allowed.
+-- local stores, and one that came by https no plain http. A reference from
+-- the caller is allowed.
 -- @tparam string ref after rewriting
 -- @tparam table ctx `ctx.manifest_reference`: where the manifest came from
 -- @treturn boolean

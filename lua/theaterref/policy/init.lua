@@ -5,9 +5,9 @@
 -- @module theaterref.policy
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local locks = require "theaterref.lock"
-local names = require "theaterref.names"
+local lockfiles = require "theaterref.policy.lockfile"
 local reference = require "theaterref.reference"
+local suggest = require "theaterref.suggest"
 
 local M = {}
 
@@ -21,44 +21,44 @@ local function nothing() end
 -- @field rewrite `rewrite(reference, ctx) -> reference`, or a list of them to
 -- try in order: the next one when the last could not be had
 -- @field allow `allow(reference, ctx) -> true`, or false and a reason
--- @field pin `pin(reference, ctx) -> nil`, the hex SHA-256 or SHA-1 that the bytes
+-- @field integrity `integrity(reference, ctx) -> nil`, the hex SHA-256 or SHA-1 that the bytes
 -- must have, or `{ sha256 =, store =, offline = }`: look in that store first,
 -- and with `offline` nowhere else
--- @field cacheable `cacheable(manifest, ctx) -> boolean`, or terms: `{ ttl =
--- seconds, revalidate = boolean, tier = false }` (`tier = false`: not on disk)
+-- @field cacheable `cacheable(manifest, ctx) -> boolean`, or options: `{ ttl =
+-- seconds, revalidate = boolean, disk = false }` (`disk = false`: not on disk)
 -- @field merge `merge(config_state, override_state, ctx) -> state`
 -- @field secrets `secrets(reference, ctx) -> boolean`: whether an object `{
 -- "$ref": reference }` in the initial state is replaced by what that means
--- @field permit `permit(manifest, ctx) -> true`; or false and a reason; or a
+-- @field allow_spawn `allow_spawn(manifest, ctx) -> true`; or false and a reason; or a
 -- narrowed manifest in its place
 -- @field request `request(reference, ctx) -> options`
--- @field event `event(event)`: told of what happened: a table whose `type` is
+-- @field on_event `on_event(event)`: gets each event, a table whose `type` is
 -- `resolved` (with `bytes`: how many it has), `cache` (with
 -- `outcome`: `hit`, `stale`, `wait` or `miss`), `retry` (with `attempts`, and
 -- whether it `failed`), `fallback` (with `message`), `phase` and `failure` (of a
 -- plan's step `name`), `refusal` (with a `reason`) or `policy` (a changed script
--- was `taken` up, or has an `error`). Most have a `reference` and a `purpose`
+-- was `reloaded`, or has an `error`). Most have a `reference` and a `purpose`
 M.default = {
   rewrite = require("theaterref.policy.rewrite").relative_to_manifest,
   allow = require("theaterref.policy.access").no_local_from_network,
-  pin = nothing,
-  cacheable = require("theaterref.policy.caching").static_or_pinned,
+  integrity = nothing,
+  cacheable = require("theaterref.policy.caching").static_or_digest,
   merge = require("theaterref.policy.merge").shallow,
   secrets = function() return false end,
-  permit = function() return true end,
+  allow_spawn = function() return true end,
   request = require("theaterref.policy.request").defaults,
-  event = nothing,
+  on_event = nothing,
 }
 
--- What a rule may answer; anything else is an error of the policy's.
+-- The types of a rule's answers; any other is an error of the policy.
 local answers = {
   rewrite = { string = true, table = true },
   allow = { boolean = true, ["nil"] = true },
-  pin = { string = true, table = true, ["nil"] = true },
+  integrity = { string = true, table = true, ["nil"] = true },
   cacheable = { boolean = true, table = true, ["nil"] = true },
   merge = { string = true, ["nil"] = true },
   secrets = { boolean = true, ["nil"] = true },
-  permit = { boolean = true, table = true },
+  allow_spawn = { boolean = true, table = true },
   request = { table = true, ["nil"] = true },
 }
 
@@ -67,9 +67,9 @@ Policy.__index = Policy
 
 local function broken(message) return nil, errors.new("policy", message) end
 
--- What a rule did, without what could be secret or long.
+-- Passes a rule's answer to the tracer, without anything secret or long.
 local function trace(self, rule, arguments, answer, second)
-  self.tracer { rule = rule, by = self.own[rule] and self.path or "default",
+  self.tracer { rule = rule, by = self.own[rule] and self.path or "default rule",
     reference = type(arguments[1]) == "string" and rule ~= "merge" and errors.redact(arguments[1]) or nil,
     answer = rule == "merge" and "a state" or answer, reason = second }
 end
@@ -96,13 +96,13 @@ function Policy:ask(rule, ...)
     type(answer), next(answers[rule])))
 end
 
--- Tells the policy what happened. A rule that fails here changes nothing.
+-- Calls the rule 'on_event'. One that fails changes nothing.
 -- @tparam table event `{ type = string, … }`
-function Policy:tell(event)
-  pcall(self.rules.event, event)
+function Policy:emit(event)
+  pcall(self.rules.on_event, event)
 end
 
--- Whether this policy, and not the default, has a rule.
+-- True if this policy has a rule of its own.
 -- @tparam string rule
 -- @treturn boolean
 function Policy:overrides(rule) return self.own[rule] == true end
@@ -127,20 +127,20 @@ local function overlay(rules, where)
       if err then return nil, err end
       schemes = checked
     elseif not M.default[name] then
-      return broken(("%s: there is no rule '%s'%s"):format(where, tostring(name), names.suggestion(name, M.default)))
+      return broken(("%s: there is no rule '%s'%s"):format(where, tostring(name), suggest.suggestion(name, M.default)))
     elseif type(rule) ~= "function" then
       return broken(("%s: the rule '%s' is a %s, not a function"):format(where, name, type(rule)))
     else
       merged[name], own[name] = rule, true
     end
   end
-  return setmetatable({ rules = merged, own = own, schemes = schemes, path = where, listens = rules.event ~= nil }, Policy)
+  return setmetatable({ rules = merged, own = own, schemes = schemes, path = where, listens = rules.on_event ~= nil }, Policy)
 end
 
 -- ------------------------------------------------------------------ scripts
 
--- What a script finds as globals, beside the sandbox's own library.
-local function lent_to(path)
+-- The globals of a script, beside the sandbox's own library.
+local function exposed_to(path)
   return {
     theaterref = {
       policy = { default = M.default },
@@ -151,24 +151,24 @@ local function lent_to(path)
       json_quote = core.json_quote,
       sha256 = function(text) return core.blob(text):digest "sha256" end,
       getenv = function(name) return (name == "HOME" or name:find "^THEATERREF_") and os.getenv(name) or nil end,
-      read_lock = function(name) return locks.read_or_raise(reference.join(path, name)) end,
+      read_lockfile = function(name) return lockfiles.read_or_raise(reference.join(path, name)) end,
     },
   }
 end
 
-local blocks_path = package.searchpath("theaterref.policy.blocks", package.path)
+local builders_path = package.searchpath("theaterref.policy.builders", package.path)
 
--- The building blocks, in a sandbox of their own making.
-local function add_blocks(box)
-  local source = tostring(assert(core.read_file(blocks_path)))
-  local _, err = box:run("((function(...) " .. source .. "\nend)())(theaterref)", "@" .. blocks_path)
+-- Adds the builders to a sandbox.
+local function add_builders(box)
+  local source = tostring(assert(core.read_file(builders_path)))
+  local _, err = box:run("((function(...) " .. source .. "\nend)())(theaterref)", "@" .. builders_path)
   assert(not err, err)
 end
 
 local function run_script(path, source)
   local box = core.sandbox()
-  box:lend(lent_to(path))
-  add_blocks(box)
+  box:expose(exposed_to(path))
+  add_builders(box)
   return box:run(source, "@" .. path, nil, true)
 end
 
@@ -199,7 +199,7 @@ end
 -- The policy as its script is now. A script that changed and is broken leaves
 -- the old rules in force.
 -- @treturn table this policy, or a new one
--- @treturn ?table an event to tell of, when the script has changed
+-- @treturn ?table an event to emit, when the script has changed
 function Policy:current()
   if not self.script then return self end
   local stamp = core.file_stamp(self.script)
@@ -210,7 +210,7 @@ function Policy:current()
     return self, { type = "policy", reference = self.script, error = tostring(err) }
   end
   fresh.tracer = self.tracer
-  return fresh, { type = "policy", reference = self.script, taken = true }
+  return fresh, { type = "policy", reference = self.script, reloaded = true }
 end
 
 -- Makes a policy; what a resolver does with its option `policy`.
@@ -227,7 +227,7 @@ function M.load(policy, trusted)
   return overlay(policy or {}, "the policy")
 end
 
--- A policy with rules on top of it that come first.
+-- A policy with other rules in front of its own.
 -- @tparam table policy from `load`
 -- @tparam table rules
 -- @treturn table
@@ -239,13 +239,13 @@ function M.on_top(policy, rules)
   return assert(overlay(own, policy.path))
 end
 
--- The blocks for the host itself, such as `theaterref.policy.mirror`, and what
+-- The builders for the host itself, such as `theaterref.policy.mirror`, and what
 -- trusted scripts know as `theaterref`: made when first asked for.
 setmetatable(M, { __index = function(module, name)
   setmetatable(module, nil)
-  module.host = lent_to(".").theaterref
+  module.host = exposed_to(".").theaterref
   module.host.policy, module.host.getenv = module, os.getenv
-  require("theaterref.policy.blocks")(module.host)
+  require("theaterref.policy.builders")(module.host)
   return module[name]
 end })
 

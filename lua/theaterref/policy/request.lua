@@ -2,7 +2,7 @@
 -- @module theaterref.policy.request
 local M = {}
 
---- What the resolver was made with, and else the engine's defaults. The options are
+--- The resolver's own options, over the engine's defaults. The options are
 -- those that the topic "options" lists.
 --
 -- Proxies are taken from the environment, as curl does: `https_proxy`,

@@ -1,6 +1,6 @@
 /* SHA-1 and SHA-256 over mbedTLS's message digest layer, which reads the
 ** same in its 2.x and 3.x versions. */
-#include "digest.h"
+#include "crypto.h"
 
 #include <mbedtls/md.h>
 #include <stdlib.h>

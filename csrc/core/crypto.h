@@ -1,6 +1,6 @@
 /* Digests, and what their names look like. */
-#ifndef TR_DIGEST_H
-#define TR_DIGEST_H
+#ifndef TR_CRYPTO_H
+#define TR_CRYPTO_H
 
 #include "theaterref.h"
 
@@ -10,7 +10,7 @@ size_t tr_hex_length(tr_algorithm algorithm);
 /* Which digest a valid hex text is of, by its length. */
 tr_algorithm tr_algorithm_of(const char *hex);
 
-/* Whether the text is 40 or 64 hex digits, of either case. */
+/* True if the text is 40 or 64 hex digits, of either case. */
 bool tr_hex_valid(const char *hex);
 
 #endif

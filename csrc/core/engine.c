@@ -2,11 +2,10 @@
 ** The fetch engine: one libcurl multi handle for the process, so that every
 ** Lua state and thread shares connections, TLS sessions and DNS answers.
 **
-** A multi handle may be used by one thread at a time. That thread is the
-** driver. Whoever waits for a future drives the engine himself when nobody
-** else does, which spares two thread switches a fetch; work that nobody
-** waits for is driven by a thread of the engine's own, started when it is
-** first needed and asleep when there is nothing to do.
+** One thread at a time may use a multi handle: the driver. A
+** thread that waits for a future becomes the driver if there is none, which
+** saves two thread switches per fetch. The engine's own thread drives requests
+** that no thread waits for; it starts when first needed and sleeps when idle.
 */
 #include <errno.h>
 #include <math.h>
@@ -17,10 +16,10 @@
 #include <strings.h>
 
 #include "error.h"
-#include "transfer.h"
+#include "request.h"
 
 enum {
-  SPARE_HANDLES = 16,
+  IDLE_HANDLES = 16,
   /* The longest the driver sleeps: bounds what a lost wake-up could cost. */
   MAX_SLEEP_MS = 1000
 };
@@ -28,26 +27,26 @@ enum {
 /* A host and port that transfers are under way to. */
 typedef struct tr_origin {
   struct tr_origin *next;
-  size_t transfers; /* of it, running or not */
+  size_t transfers; /* to this origin, running or not */
   size_t running;
   char name[];
 } tr_origin;
 
 static struct engine {
-  pthread_mutex_t lock; /* guards all but from 'active' to 'resting',
-                           which are the driver's */
-  pthread_cond_t work;  /* tells the thread that it is its turn */
+  pthread_mutex_t lock; /* guards all but 'active' to 'waiting', which
+                           belong to the driver */
+  pthread_cond_t work;  /* wakes the engine's own thread */
   CURLM *multi;
   bool driven, stopping, has_thread;
   pthread_t thread;
   size_t max_host_connections, max_connections;
   size_t pending; /* transfers not finished yet */
-  tr_transfer *incoming, **incoming_end;
-  tr_transfer *active, *active_last;
+  tr_request *incoming, **incoming_end;
+  tr_request *active, *active_last;
   tr_origin *origins;
-  size_t running, resting; /* of the active ones */
-  CURL *spare[SPARE_HANDLES];
-  int spares;
+  size_t running, waiting; /* of the active ones */
+  CURL *idle[IDLE_HANDLES];
+  int idle_count;
   atomic_bool some_unwanted;
 } engine = {.lock = PTHREAD_MUTEX_INITIALIZER,
             .work = PTHREAD_COND_INITIALIZER,
@@ -55,13 +54,13 @@ static struct engine {
             .max_connections = 128,
             .incoming_end = &engine.incoming};
 
-/* ------------------------------------------------------------- transfers */
+/* -------------------------------------------------------------- requests */
 
 /* Keeps a handle for a later transfer, if there is room. The lock is held. */
-static bool spare_handle(CURL *easy) {
-  bool room = engine.spares < SPARE_HANDLES;
+static bool keep_idle_handle(CURL *easy) {
+  bool room = engine.idle_count < IDLE_HANDLES;
   if (room)
-    engine.spare[engine.spares++] = easy;
+    engine.idle[engine.idle_count++] = easy;
   return room;
 }
 
@@ -72,8 +71,8 @@ static bool spare_handle(CURL *easy) {
 ** connections, so there are fewer of those. A transfer counts for the origin
 ** it was asked of, wherever redirects lead it.
 */
-static bool join_origin(tr_transfer *t) {
-  const char *host = strstr(t->shown, "://") + 3;
+static bool join_origin(tr_request *t) {
+  const char *host = strstr(t->display_url, "://") + 3;
   size_t len = strcspn(host, "/?#");
   tr_origin *origin = engine.origins;
   while (origin != NULL && (strncasecmp(origin->name, host, len) != 0 ||
@@ -92,7 +91,7 @@ static bool join_origin(tr_transfer *t) {
   return true;
 }
 
-static void leave_origin(tr_transfer *t) {
+static void leave_origin(tr_request *t) {
   tr_origin **link = &engine.origins;
   if (t->origin == NULL || --t->origin->transfers > 0)
     return;
@@ -102,47 +101,47 @@ static void leave_origin(tr_transfer *t) {
   free(t->origin);
 }
 
-static bool has_room(const tr_transfer *t, size_t per_origin, size_t all) {
+static bool has_room(const tr_request *t, size_t per_origin, size_t all) {
   return t->origin->running < per_origin && engine.running < all;
 }
 
-static void stop_running(tr_transfer *t) {
+static void stop_running(tr_request *t) {
   engine.running--;
   t->origin->running--;
 }
 
 /* Gives the future its result and forgets the transfer. Driver only. */
-static void finish(tr_transfer *t, tr_blob *blob, const tr_error *error) {
-  bool spared;
+static void finish(tr_request *t, tr_blob *blob, const tr_error *error) {
+  bool kept;
   *(t->prev != NULL ? &t->prev->next : &engine.active) = t->next;
   *(t->next != NULL ? &t->next->prev : &engine.active_last) = t->prev;
-  if (t->resting)
-    engine.resting--;
+  if (t->waiting)
+    engine.waiting--;
   else
     stop_running(t);
   leave_origin(t);
   curl_easy_reset(t->easy);
   pthread_mutex_lock(&engine.lock);
   /* A handle that failed may hold on to what it had: it is not used again. */
-  spared = blob != NULL && spare_handle(t->easy);
+  kept = blob != NULL && keep_idle_handle(t->easy);
   engine.pending--;
   pthread_mutex_unlock(&engine.lock);
-  if (!spared)
+  if (!kept)
     curl_easy_cleanup(t->easy);
   if (blob != NULL)
-    tr_complete(t->future, blob);
+    tr_future_complete(t->future, blob);
   else if (error != NULL)
-    tr_fail(t->future, error);
+    tr_future_fail(t->future, error);
   else
-    tr_future_abandon(t->future);
+    tr_future_orphan(t->future);
   tr_blob_release(blob);
-  tr_transfer_free(t);
+  tr_request_free(t);
 }
 
 /* -------------------------------------------------------------- driving */
 
 /* Hands a transfer's next attempt to libcurl. Driver only. */
-static void begin_attempt(tr_transfer *t) {
+static void begin_attempt(tr_request *t) {
   tr_error error;
   if (curl_multi_add_handle(engine.multi, t->easy) == CURLM_OK)
     return;
@@ -151,38 +150,38 @@ static void begin_attempt(tr_transfer *t) {
 }
 
 /* An attempt has ended: the transfer is over, or rests before the next. */
-static void on_done(tr_transfer *t, CURLcode code) {
+static void on_done(tr_request *t, CURLcode code) {
   tr_error error;
   tr_blob *blob;
   curl_multi_remove_handle(engine.multi, t->easy);
-  if (tr_transfer_over(t, code, &blob, &error)) {
+  if (tr_request_end_attempt(t, code, &blob, &error)) {
     finish(t, blob, &error);
   } else if (t->not_before <= tr_now()) {
     begin_attempt(t);
   } else {
     stop_running(t);
-    t->resting = true;
-    engine.resting++;
+    t->waiting = true;
+    engine.waiting++;
   }
 }
 
 /* Its time is up before its turn came. */
-static void give_up_waiting(tr_transfer *t) {
+static void fail_expired(tr_request *t) {
   tr_error error;
   tr_error_set(&error, TR_TIMEOUT,
                "Failed to fetch from %s: no turn in time; %zu other transfers "
                "are under way (max_host_connections, max_connections)",
-               t->shown, engine.running);
+               t->display_url, engine.running);
   finish(t, NULL, &error);
 }
 
 /* Begins the attempts whose time has come, the longest waiting first, as far
 ** as there is room. Returns seconds to the next. */
-static double wake_resting(void) {
+static double start_waiting(void) {
   double now, soonest = MAX_SLEEP_MS / 1000.0;
   size_t per_origin, all;
-  tr_transfer *t, *next;
-  if (engine.resting == 0)
+  tr_request *t, *next;
+  if (engine.waiting == 0)
     return soonest;
   pthread_mutex_lock(&engine.lock);
   per_origin = engine.max_host_connections;
@@ -191,15 +190,15 @@ static double wake_resting(void) {
   now = tr_now();
   for (t = engine.active; t != NULL; t = next) {
     next = t->next;
-    if (!t->resting)
+    if (!t->waiting)
       continue;
     if (t->not_before > now) {
       soonest = fmin(soonest, t->not_before - now);
     } else if (now >= t->deadline) {
-      give_up_waiting(t);
+      fail_expired(t);
     } else if (has_room(t, per_origin, all)) {
-      engine.resting--;
-      t->resting = false;
+      engine.waiting--;
+      t->waiting = false;
       engine.running++;
       t->origin->running++;
       begin_attempt(t);
@@ -213,7 +212,7 @@ static double wake_resting(void) {
 /* Takes in what was submitted; it begins when there is room. */
 static void adopt_incoming(void) {
   tr_error error;
-  tr_transfer *t, *next;
+  tr_request *t, *next;
   pthread_mutex_lock(&engine.lock);
   t = engine.incoming;
   engine.incoming = NULL;
@@ -225,8 +224,8 @@ static void adopt_incoming(void) {
     t->prev = engine.active_last;
     *(t->prev != NULL ? &t->prev->next : &engine.active) = t;
     engine.active_last = t;
-    t->resting = true;
-    engine.resting++;
+    t->waiting = true;
+    engine.waiting++;
     if (!join_origin(t)) {
       tr_error_nomem(&error);
       finish(t, NULL, &error);
@@ -235,14 +234,14 @@ static void adopt_incoming(void) {
 }
 
 /* Ends a transfer without a result. */
-static void drop(tr_transfer *t) {
-  if (!t->resting)
+static void drop(tr_request *t) {
+  if (!t->waiting)
     curl_multi_remove_handle(engine.multi, t->easy);
   finish(t, NULL, NULL);
 }
 
 static void drop_unwanted(void) {
-  tr_transfer *t, *next;
+  tr_request *t, *next;
   if (!atomic_exchange(&engine.some_unwanted, false))
     return;
   for (t = engine.active; t != NULL; t = next) {
@@ -254,32 +253,32 @@ static void drop_unwanted(void) {
 
 /* Moves every transfer on by what can be done without waiting. Returns how
 ** many seconds there is nothing to do for sure but to listen. */
-static double pump(void) {
+static double advance(void) {
   CURLMsg *message;
   int running, left;
   adopt_incoming();
   drop_unwanted();
-  wake_resting();
+  start_waiting();
   curl_multi_perform(engine.multi, &running);
   while ((message = curl_multi_info_read(engine.multi, &left)) != NULL) {
-    tr_transfer *t = NULL;
+    tr_request *t = NULL;
     CURLcode code = message->data.result;
     if (message->msg != CURLMSG_DONE)
       continue;
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&t);
     on_done(t, code);
   }
-  return wake_resting();
+  return start_waiting();
 }
 
-static void sleep_until_something_happens(double seconds) {
+static void wait_for_events(double seconds) {
   double ms = ceil(seconds * 1000);
   curl_multi_poll(engine.multi, NULL, 0,
                   ms < MAX_SLEEP_MS ? (int)ms : MAX_SLEEP_MS, NULL);
 }
 
 /* Becomes the driver. False: somebody else is, or the process is ending. */
-static bool take_wheel(void) {
+static bool become_driver(void) {
   bool taken;
   pthread_mutex_lock(&engine.lock);
   taken = !engine.driven && !engine.stopping && engine.multi != NULL;
@@ -301,12 +300,12 @@ static void *run(void *unused) {
     engine.driven = true;
     while (engine.pending > 0 && !engine.stopping) {
       pthread_mutex_unlock(&engine.lock);
-      idle = pump();
+      idle = advance();
       pthread_mutex_lock(&engine.lock);
       if (engine.pending == 0 || engine.stopping)
         break;
       pthread_mutex_unlock(&engine.lock);
-      sleep_until_something_happens(idle);
+      wait_for_events(idle);
       pthread_mutex_lock(&engine.lock);
     }
     engine.driven = false;
@@ -330,14 +329,14 @@ static void wake_driver(void) {
 /* tr_worker: drives for as long as the caller would wait. */
 static void drive(tr_future *future, double deadline) {
   double left, idle;
-  if (!take_wheel())
+  if (!become_driver())
     return;
-  while (tr_future_state(future) == TR_PENDING) {
-    idle = pump();
+  while (tr_future_get_status(future) == TR_PENDING) {
+    idle = advance();
     left = deadline - tr_now();
-    if (left <= 0 || tr_future_state(future) != TR_PENDING)
+    if (left <= 0 || tr_future_get_status(future) != TR_PENDING)
       break;
-    sleep_until_something_happens(left < idle ? left : idle);
+    wait_for_events(left < idle ? left : idle);
   }
   pthread_mutex_lock(&engine.lock);
   engine.driven = false;
@@ -382,8 +381,8 @@ static void at_exit(void) {
   adopt_incoming();
   while (engine.active != NULL)
     drop(engine.active);
-  while (engine.spares > 0)
-    curl_easy_cleanup(engine.spare[--engine.spares]);
+  while (engine.idle_count > 0)
+    curl_easy_cleanup(engine.idle[--engine.idle_count]);
   curl_multi_cleanup(engine.multi);
   engine.multi = NULL;
 }
@@ -391,20 +390,20 @@ static void at_exit(void) {
 static void before_fork(void) { pthread_mutex_lock(&engine.lock); }
 static void in_parent(void) { pthread_mutex_unlock(&engine.lock); }
 
-/* What a child got from its parent, so that leak checkers still find it. */
+/* The parent's engine, kept in a child so that leak checkers find it. */
 __attribute__((used)) static struct engine inherited;
 
-/* The child starts afresh. What it inherited may be half-changed by a thread
-** that did not come along, so it is left where it is. */
+/* The child starts with an empty engine. A thread that the child does not have
+** may have been changing the inherited one, so that is left alone. */
 static void in_child(void) {
   inherited = engine;
   engine.multi = NULL;
   engine.driven = engine.stopping = engine.has_thread = false;
-  engine.pending = engine.running = engine.resting = 0;
+  engine.pending = engine.running = engine.waiting = 0;
   engine.incoming = engine.active = engine.active_last = NULL;
   engine.origins = NULL;
   engine.incoming_end = &engine.incoming;
-  engine.spares = 0;
+  engine.idle_count = 0;
   pthread_cond_init(&engine.work, NULL);
   pthread_mutex_unlock(&engine.lock);
 }
@@ -429,14 +428,14 @@ static CURL *take_handle(void) {
   bool ready;
   pthread_mutex_lock(&engine.lock);
   ready = start_engine();
-  if (engine.spares > 0)
-    easy = engine.spare[--engine.spares];
+  if (engine.idle_count > 0)
+    easy = engine.idle[--engine.idle_count];
   pthread_mutex_unlock(&engine.lock);
   return easy != NULL ? easy : ready ? curl_easy_init() : NULL;
 }
 
 /* Hands a transfer to the driver. False: the process is ending. */
-static bool submit(tr_transfer *t, const tr_fetch_options *o) {
+static bool submit(tr_request *t, const tr_fetch_options *o) {
   bool open;
   pthread_mutex_lock(&engine.lock);
   open = !engine.stopping && engine.multi != NULL;
@@ -458,7 +457,7 @@ static bool submit(tr_transfer *t, const tr_fetch_options *o) {
 bool tr_fetch(tr_future *future, const char *url,
               const tr_fetch_options *options, tr_error *error) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
-  tr_transfer *t;
+  tr_request *t;
   if (strncasecmp(url, "http://", 7) != 0 &&
       strncasecmp(url, "https://", 8) != 0) {
     tr_error_set(error, TR_INVALID_REFERENCE,
@@ -468,14 +467,16 @@ bool tr_fetch(tr_future *future, const char *url,
   if (!tr_curl_open(error))
     return false;
   pthread_once(&once, init_once); /* after libcurl's: its exit handler, too */
-  t = tr_transfer_new(future, url, options, take_handle(), error);
+  t = tr_request_new(future, url, options, take_handle(), error);
   if (t == NULL)
     return false;
   if (tr_future_assign(future, &worker) && submit(t, options))
     return true;
-  tr_error_set(error, TR_CANCELLED, "Failed to fetch from %s: it is too late, "
-               "the process is ending", t->shown);
+  tr_error_set(error, TR_CANCELLED,
+               "Failed to fetch from %s: it is too late, "
+               "the process is ending",
+               t->display_url);
   curl_easy_cleanup(t->easy);
-  tr_transfer_free(t);
+  tr_request_free(t);
   return false;
 }

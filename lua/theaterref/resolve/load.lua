@@ -1,13 +1,13 @@
---- Loading: how a target that was admitted becomes bytes.
+--- Loading: how an admitted target becomes bytes.
 --
 -- A job is one target on its way, a table: `ctx` (what it is for), `target`,
--- `parsed`, `key` (in caches) and `pin` (see `theaterref.admission`), `cache`,
--- `terms` (of its claim), `no_tier`, `will_wait`, `request` (once asked for), `tier`,
--- `leads` (this state began the load), `led_to` (the job that a scheme went on
--- with) and `hops` (how many did). What begins to load a job completes its future
--- sooner or later, unless it returns nil and an error.
--- @module theaterref.loading
-local admission = require "theaterref.admission"
+-- `parsed`, `key` (in caches) and `integrity` (see `theaterref.resolve.admit`), `cache`,
+-- `claim_options`, `no_disk`, `will_wait`, `request` (once asked for), `disk`,
+-- `leads` (this Lua state began the load), `led_to` (the job that a scheme went on
+-- with) and `hops` (how many did). A function that begins to load a job completes
+-- its future sooner or later, unless it returns nil and an error.
+-- @module theaterref.resolve.load
+local admit = require "theaterref.resolve.admit"
 local caches = require "theaterref.cache"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
@@ -52,18 +52,19 @@ function loaders.store(resolver, parsed)
   return nil, errors.new("not_found", "Label not found: " .. parsed.label)
 end
 
--- What the policy has a store for. Nil without an error: it is not there.
-local function from_pinned_store(resolver, pin)
-  if not (pin and pin.store) then return nil end
-  local store, err = M.store(resolver, pin.store)
+-- Content with a digest, from the store that the policy names for it. Nil without
+-- an error: it is not there.
+local function from_integrity_store(resolver, integrity)
+  if not (integrity and integrity.store) then return nil end
+  local store, err = M.store(resolver, integrity.store)
   if not store then return nil, err end
   local blob
-  blob, err = store:get(pin.digest)
+  blob, err = store:get(integrity.digest)
   if blob then return blob end
-  if not pin.offline and err.kind == "not_found" then return nil end
+  if not integrity.offline and err.kind == "not_found" then return nil end
   if err.kind == "not_found" then
     err = errors.new("not_found", ("offline, and not in the store '%s': %s; put it there with 'theaterref lock --store %s'")
-      :format(pin.store, pin.digest, pin.store))
+      :format(integrity.store, integrity.digest, integrity.store))
   end
   return nil, err
 end
@@ -76,16 +77,16 @@ local function follow(resolver, job, target, future)
   if hops > MAX_HOPS then
     return nil, errors.new("policy", "schemes led from one to the next more than eight times")
   end
-  local next_job = { ctx = job.ctx, will_wait = job.will_wait, hops = hops, cache = job.cache, terms = job.terms,
-    no_tier = job.no_tier, target = target, key = target }
-  local admitted, err = admission.admit(resolver, next_job)
+  local next_job = { ctx = job.ctx, will_wait = job.will_wait, hops = hops, cache = job.cache, claim_options = job.claim_options,
+    no_disk = job.no_disk, target = target, key = target }
+  local admitted, err = admit.admit(resolver, next_job)
   if not admitted then return nil, err end
-  next_job.pin, next_job.key = next_job.pin or job.pin, job.key
+  next_job.integrity, next_job.key = next_job.integrity or job.integrity, job.key
   job.led_to = next_job
   return begin(resolver, next_job, future)
 end
 
--- What a scheme of the policy's gives: bytes, a future, or another reference.
+-- Calls a scheme of the policy's: it answers bytes, a future, or another reference.
 local function from_scheme(resolver, job, future)
   local scheme = job.parsed.scheme
   local ok, answer, err = pcall(resolver.policy.schemes[scheme], job.target, job.ctx)
@@ -108,18 +109,18 @@ local function from_scheme(resolver, job, future)
     :format(scheme, type(answer)))
 end
 
-local function as_pinned(job, blob)
-  local digest = job.pin and job.pin.digest
+local function check_digest(job, blob)
+  local digest = job.integrity and job.integrity.digest
   if not digest then return true end
   local actual = blob:digest(#digest == 40 and "sha1" or "sha256")
   if actual == digest then return true end
-  return nil, errors.new("digest_mismatch", ("%s has the digest %s, but %s was pinned"):format(errors.redact(job.target),
+  return nil, errors.new("digest_mismatch", ("%s has the digest %s, but %s was expected"):format(errors.redact(job.target),
     actual, digest))
 end
 
--- What can be had at once, or a future that was given it. False: it is remote.
+-- Loads what is local: bytes, or a future that has them. False: it is remote.
 local function load_now(resolver, job, future)
-  local blob, err = from_pinned_store(resolver, job.pin)
+  local blob, err = from_integrity_store(resolver, job.integrity)
   if err or blob then return blob, err end
   if is_remote(job.parsed) then return false end
   if resolver.policy.schemes[job.parsed.scheme] then
@@ -129,7 +130,7 @@ local function load_now(resolver, job, future)
   end
   if core.is_blob(blob) then
     local ok
-    ok, err = as_pinned(job, blob)
+    ok, err = check_digest(job, blob)
     blob = ok and blob
   end
   return blob or nil, err
@@ -137,14 +138,14 @@ end
 
 -- ----------------------------------------------------------- what is remote
 
--- Takes what the tier has. Returns whether that was the answer.
-local function from_tier(job, future)
-  local blob, about = job.tier:read(job.key)
+-- Looks in the disk cache. Returns whether it completed the future.
+local function from_disk(job, future)
+  local blob, about = job.disk:read(job.key)
   if not blob then return false end
-  local age, ttl = os.time() - about.stored, job.terms and job.terms.ttl or job.cache:ttl()
-  local revalidate = job.terms and job.terms.revalidate
+  local age, ttl = os.time() - about.stored, job.claim_options and job.claim_options.ttl or job.cache:ttl()
+  local revalidate = job.claim_options and job.claim_options.revalidate
   if about.stored > 0 and not revalidate and (not ttl or age < ttl) then
-    job.tier = nil -- which has it already
+    job.disk = nil -- it has these bytes already
     return future:complete(blob, { age = math.max(0, age), etag = about.etag, last_modified = about.last_modified })
   end
   future:know(blob, { etag = about.etag, last_modified = about.last_modified })
@@ -153,7 +154,7 @@ end
 
 local function begin_fetch(resolver, job, future)
   local err
-  if not job.request then job.request, err = admission.request(resolver, job) end
+  if not job.request then job.request, err = admit.request(resolver, job) end
   if err then return nil, err end
   job.request.will_wait = job.will_wait
   local ok, result, why = pcall(core.fetch, job.parsed.url, job.request, future)
@@ -162,13 +163,13 @@ local function begin_fetch(resolver, job, future)
 end
 
 -- Begins to load a job, as the leader of a claim into that claim's future.
--- What is local is loaded by the time it returns.
+-- Local bytes are loaded by the time it returns.
 function begin(resolver, job, future)
   job.leads = true
   local result, err = load_now(resolver, job, future)
   if result == false then
-    job.tier = job.cache and not job.no_tier and caches.tier_of(job.cache)
-    if job.tier and from_tier(job, future) then return future end
+    job.disk = job.cache and not job.no_disk and caches.disk_cache_of(job.cache)
+    if job.disk and from_disk(job, future) then return future end
     result, err = begin_fetch(resolver, job, future)
     if not result and future then future:fail(err.kind, err.message, err.status) end
     return result, err
@@ -182,10 +183,10 @@ end
 -- ------------------------------------------------------------ what arrived
 
 -- Tells that a job's bytes are here; and those of the target it led to.
-local function tell_resolved(resolver, job, blob)
-  resolver:tell({ type = "resolved", reference = errors.redact(job.target), purpose = job.ctx.purpose, bytes = #blob },
+local function emit_resolved(resolver, job, blob)
+  resolver:emit({ type = "resolved", reference = errors.redact(job.target), purpose = job.ctx.purpose, bytes = #blob },
     { blob = blob, targets = job.targets or { job.target } })
-  if job.led_to then tell_resolved(resolver, job.led_to, blob) end
+  if job.led_to then emit_resolved(resolver, job.led_to, blob) end
 end
 
 -- A job's future has its result: 'blob', or nil when it failed.
@@ -193,17 +194,17 @@ local function on_result(resolver, job, loaded, blob)
   if job.leads then
     local attempts = loaded:attempts()
     if attempts > 1 then
-      resolver:tell { type = "retry", reference = errors.redact(job.target), attempts = attempts,
+      resolver:emit { type = "retry", reference = errors.redact(job.target), attempts = attempts,
         failed = not blob or nil }
     end
     local load = job
     while load.led_to do load = load.led_to end
-    if blob and load.tier then
+    if blob and load.disk then
       local kept = load.cache:get(load.key)
-      if kept and kept:same(blob) then load.tier:write(load.key, blob, loaded:freshness()) end
+      if kept and kept:same(blob) then load.disk:write(load.key, blob, loaded:freshness()) end
     end
   end
-  if blob and resolver.heard then tell_resolved(resolver, job, blob) end
+  if blob and resolver.has_listeners then emit_resolved(resolver, job, blob) end
 end
 
 --- Sees to background loads that have arrived.
@@ -232,9 +233,9 @@ end
 -- Claims a job's target in its cache; sets the future's result, or returns what
 -- it waits for.
 local function claim(resolver, job, future)
-  local how, what, refresh = job.cache:claim(job.key, job.terms)
-  if resolver.heard then
-    resolver:tell { type = "cache", outcome = how == "lead" and "miss" or how, reference = errors.redact(job.target),
+  local how, what, refresh = job.cache:claim(job.key, job.claim_options)
+  if resolver.has_listeners then
+    resolver:emit { type = "cache", outcome = how == "lead" and "miss" or how, reference = errors.redact(job.target),
       purpose = job.ctx.purpose }
   end
   future.hit = how == "hit" or how == "stale"
@@ -247,8 +248,8 @@ local function claim(resolver, job, future)
   return begin(resolver, job, what)
 end
 
--- What is here is the future's result at once; else it gets something to wait
--- for. Returns an error.
+-- Loads a job without a cache. Local bytes are the future's result at once; else it
+-- gets a core future to wait for. Returns an error.
 local function load_uncached(resolver, job, future)
   job.leads = true
   local result, err = load_now(resolver, job, nil)
@@ -259,17 +260,17 @@ local function load_uncached(resolver, job, future)
   return err
 end
 
--- Whether, and on which terms, a job goes through a cache.
+-- Sets the cache of a job, if it goes through one, and the options of its claim.
 local function choose_cache(resolver, job, options)
   job.cache = options.cache or options.cached and resolver.cache or nil
-  if options.ttl or options.revalidate then job.terms = { ttl = options.ttl, revalidate = options.revalidate } end
-  if options.tier == false then job.no_tier = true end
+  if options.ttl or options.revalidate then job.claim_options = { ttl = options.ttl, revalidate = options.revalidate } end
+  if options.disk == false then job.no_disk = true end
   if not is_remote(job.parsed) then return true end
   local err
-  if not job.cache then job.request, err = admission.request(resolver, job) end
+  if not job.cache then job.request, err = admit.request(resolver, job) end
   if err then return nil, err end
   if (job.request or resolver.request).revalidate and (job.cache or resolver.cache) then
-    job.cache, job.terms = job.cache or resolver.cache, { ttl = options.ttl, revalidate = true }
+    job.cache, job.claim_options = job.cache or resolver.cache, { ttl = options.ttl, revalidate = true }
   end
   return true
 end
@@ -295,8 +296,8 @@ function M.start(resolver, job, future, options)
   if err then return nil, err end
   if not future.result then
     future.on_result = function(loaded, blob) on_result(resolver, job, loaded, blob) end
-  elseif resolver.heard then
-    tell_resolved(resolver, job, future.result)
+  elseif resolver.has_listeners then
+    emit_resolved(resolver, job, future.result)
   end
   return future
 end

@@ -1,6 +1,6 @@
 --- A whole store as a tar file: `data/<hash>` and `labels/<label>`, as in its
 -- folder. The same store gives the same bytes.
--- @module theaterref.archive
+-- @module theaterref.store.archive
 local errors = require "theaterref.error"
 
 local M = {}

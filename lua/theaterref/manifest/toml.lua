@@ -3,7 +3,7 @@
 -- Integers are exact 64-bit Lua integers, arrays carry the metatable
 -- `core.json_array` (so that an empty one is still an array), dates and times
 -- are tables `{ type, text }` whose `tostring` is their text.
--- @module theaterref.toml
+-- @module theaterref.manifest.toml
 local lpeg = require "lpeg"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
@@ -109,7 +109,7 @@ local moments = C(real_date * S "Tt " * real_time * real_offset) / moment "datet
   + C(real_date) / moment "date-local"
   + C(real_time) / moment "time-local"
 
--- What may follow a value: nothing that could still belong to it.
+-- The end of a value: no character that could still belong to it.
 local boundary = #(S " \t\r\n,]}#" + -P(1))
 
 local function plain(text) return (text:gsub("_", "")) end
@@ -141,7 +141,7 @@ local scalar = (long_basic + basic + long_literal + literal
 
 -- ------------------------------------------------------------------ reading
 
--- Where each token ends; made once, since LPeg compiles a pattern as it is made.
+-- The end of each token; made once, since LPeg compiles a pattern as it is made.
 local after_space = space * Cp()
 local after_gap = gap * Cp()
 local after_key = key * space * Cp()

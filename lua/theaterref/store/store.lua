@@ -17,8 +17,8 @@ local Store = core.store_methods
 
 local function nothing() end
 
---- Stores much for the price of one sync: nothing of it is there before the
--- end, and then all of it.
+--- Stores many items for the price of one sync. None of them is visible before the
+-- end, and then all are.
 -- @tparam function work called with a batch, whose `put(bytes)` and
 -- `label(name, hash)` are like the store's. If it raises, or returns nil and an error, nothing is stored.
 -- @return what `work` returns, once all is stored and synced
@@ -49,11 +49,11 @@ local function read_labels(self)
 end
 
 --- Checks everything: content against its name, labels against content. Safe
--- while others work on the store. Corrupt content is set aside.
+-- while others work on the store. Corrupt content is moved to quarantine.
 -- @tparam[opt] table options `progress`: called with how many of how many
 -- contents were checked
 -- @treturn table `{ checked = number, corrupt = { hash… }, missing = { hash… },
--- dangling = { label… }, set_aside = { name… }, leftovers = { name… } }`:
+-- dangling = { label… }, quarantined = { name… }, temporary_files = { name… } }`:
 -- `missing` is what the `dangling` labels name
 function Store:verify(options)
   local progress = options and options.progress or nothing
@@ -82,21 +82,21 @@ function Store:verify(options)
   for hash in pairs(missing) do report.missing[#report.missing + 1] = hash end
   table.sort(report.dangling)
   table.sort(report.missing)
-  report.set_aside, err = self:list_set_aside()
-  if not report.set_aside then return nil, err end
-  report.leftovers, err = self:list_leftovers()
-  if not report.leftovers then return nil, err end
+  report.quarantined, err = self:list_quarantined()
+  if not report.quarantined then return nil, err end
+  report.temporary_files, err = self:list_temporary_files()
+  if not report.temporary_files then return nil, err end
   return report
 end
 
 --- Deletes content that no label names and that nobody put or labelled
--- lately, and what crashed writers left behind. What was set aside stays.
+-- lately, and what crashed writers left behind. Quarantined content stays.
 -- Movers of labels, in all processes, wait until it is done.
 -- @tparam[opt] table options `grace`: seconds since content was last put or
 -- labelled (default 3600; shorter than a put and its label take, it deletes
 -- what is about to be labelled); `dry_run`: only report; `progress`: called
 -- with how many of how many contents were looked at
--- @treturn table `{ deleted = { hash… }, leftovers = { name… } }`
+-- @treturn table `{ deleted = { hash… }, temporary_files = { name… } }`
 function Store:gc(options)
   options = options or {}
   local grace, progress = options.grace or 3600, options.progress or nothing
@@ -122,12 +122,12 @@ function Store:gc(options)
   local report = {}
   report.deleted, err = sweep(hashes, self.discard)
   if err then return nil, err end
-  report.leftovers, err = sweep(self:list_leftovers() or {}, self.discard_leftover)
+  report.temporary_files, err = sweep(self:list_temporary_files() or {}, self.discard_temporary_file)
   if err then return nil, err end
   return report
 end
 
---- What the labels hold.
+--- The bytes that each label holds.
 -- @treturn table `{ bytes = of all content, unlabelled = bytes that no label
 -- names, labels = { { label =, hash =, bytes = or nil }… } }`
 function Store:usage()
@@ -149,14 +149,14 @@ function Store:usage()
   return usage
 end
 
---- Writes all content and labels to a tar file; see `theaterref.archive`.
+--- Writes all content and labels to a tar file; see `theaterref.store.archive`.
 -- @tparam string|file path
 -- @tparam[opt] table options `progress`
-function Store:export(path, options) return require("theaterref.archive").export(self, path, options) end
+function Store:export(path, options) return require("theaterref.store.archive").export(self, path, options) end
 
---- Adds what a tar file holds; see `theaterref.archive`.
+--- Adds what a tar file holds; see `theaterref.store.archive`.
 -- @tparam string|file path
 -- @tparam[opt] table options `progress`
-function Store:import(path, options) return require("theaterref.archive").import(self, path, options) end
+function Store:import(path, options) return require("theaterref.store.archive").import(self, path, options) end
 
 return Store

@@ -1,39 +1,40 @@
---- A cache's level on disk: a content store that keeps what was fetched.
+--- A disk cache: a content store that keeps fetched bytes.
 --
 -- For each reference it has two labels: `body/<digest of the reference>` keeps
 -- the bytes from `gc`, `about/<same>` is a small JSON document that says what
 -- they are. Reads are verified by the store; what is damaged or half-written is
 -- no more than a miss.
--- @module theaterref.tier
+-- @module theaterref.store.disk_cache
 local cjson = require "cjson"
 local core = require "theaterref.core"
-require "theaterref.store" -- its methods
+require "theaterref.store.store" -- its methods
 
 local M = {}
 
-local Tier = {}
-Tier.__index = Tier
+local DiskCache = {}
+DiskCache.__index = DiskCache
 
--- What a tier that is full is cut down to, so that not every write cuts it.
+-- A full disk cache is cut down to this part of its bound, so that not every
+-- write has to evict.
 local ROOM = 0.9
 
---- A tier in a store's folder. Nothing is written to it until it is used.
+--- Opens a disk cache in a store's folder. Nothing is written until it is used.
 -- @tparam string folder
 -- @tparam integer max_bytes of bodies; 0: no bound
 -- @treturn table
 function M.open(folder, max_bytes)
   return setmetatable({ max_bytes = max_bytes,
-    -- What is lost in a power cut is fetched again, and nothing is believed unread.
-    store = core.content_store(folder, { durability = "none", verify = "once" }) }, Tier)
+    -- Bytes lost in a power cut are fetched again, and reads are verified.
+    store = core.content_store(folder, { durability = "none", verify = "once" }) }, DiskCache)
 end
 
 local opened = {}
 
---- The tier of a cache, or nil.
+--- The disk cache of a cache, or nil.
 -- @tparam theaterref.cache cache
 -- @treturn ?table
 function M.of(cache)
-  local folder, max_bytes = cache:tier()
+  local folder, max_bytes = cache:disk()
   if not folder then return nil end
   local key = folder .. "\0" .. max_bytes
   opened[key] = opened[key] or M.open(folder, max_bytes)
@@ -59,12 +60,12 @@ local function write_about(store, digest, about)
   return hash and store:label("about/" .. digest, hash)
 end
 
---- What the tier has of a reference.
+--- Reads the bytes of a reference.
 -- @tparam string reference
 -- @treturn ?theaterref.blob nil: nothing, or nothing sound
 -- @treturn ?table `reference`, `hash`, `bytes`, `stored`, `used` (seconds since
 -- 1970), `etag`, `last_modified`
-function Tier:read(reference)
+function DiskCache:read(reference)
   local digest = core.digest(reference)
   local about = read_about(self.store, "about/" .. digest)
   if not about or about.reference ~= reference then return nil end
@@ -83,7 +84,7 @@ end
 -- @tparam theaterref.blob blob
 -- @tparam ?string etag
 -- @tparam ?string last_modified
-function Tier:write(reference, blob, etag, last_modified)
+function DiskCache:write(reference, blob, etag, last_modified)
   if self.max_bytes > 0 and #blob > self.max_bytes then return end
   local digest, now = core.digest(reference), os.time()
   local hash = self.store:put(blob)
@@ -96,7 +97,7 @@ end
 
 --- Everything it has.
 -- @treturn table an array of what `read` says of each, least lately used first
-function Tier:list()
+function DiskCache:list()
   local list = {}
   for _, label in ipairs(self.store:list_labels() or {}) do
     local about = label:find("^about/") and read_about(self.store, label)
@@ -111,7 +112,7 @@ end
 
 --- Bytes of all bodies.
 -- @treturn integer
-function Tier:size()
+function DiskCache:size()
   local bytes = 0
   for _, about in ipairs(self:list()) do bytes = bytes + about.bytes end
   return bytes
@@ -140,7 +141,7 @@ end
 --- Forgets one reference.
 -- @tparam string reference
 -- @treturn boolean whether it was there
-function Tier:remove(reference)
+function DiskCache:remove(reference)
   local about = read_about(self.store, "about/" .. core.digest(reference))
   if about then sweep(self, { about }) end
   return about ~= nil
@@ -149,7 +150,7 @@ end
 --- Makes what it has of a reference stale: good for "has it changed?" only.
 -- @tparam string reference
 -- @treturn boolean whether it was there
-function Tier:expire(reference)
+function DiskCache:expire(reference)
   local digest = core.digest(reference)
   local about = read_about(self.store, "about/" .. digest)
   if not about then return false end
@@ -159,11 +160,11 @@ function Tier:expire(reference)
 end
 
 --- Forgets everything.
-function Tier:clear() sweep(self, self:list()) end
+function DiskCache:clear() sweep(self, self:list()) end
 
 --- Lets the least lately used go until the bodies have so many bytes at most.
 -- @tparam number max_bytes
-function Tier:shrink(max_bytes)
+function DiskCache:shrink(max_bytes)
   local bytes, doomed = self:size(), {}
   for _, about in ipairs(self:list()) do
     if bytes <= max_bytes then break end

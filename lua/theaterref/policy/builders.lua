@@ -1,9 +1,8 @@
---- Building blocks for policies: functions that make rules, in `theaterref.policy`.
+--- Builders: functions of `theaterref.policy` that make rules.
 --
--- They are there in the host and in policy scripts. This file runs in both: in the
--- sandbox of a script it sees nothing but what it is given, the table that scripts
--- know as `theaterref`.
--- @module theaterref.policy.blocks
+-- The host and policy scripts both have them. This file runs in both: in a script's
+-- sandbox it sees only the table that scripts know as `theaterref`.
+-- @module theaterref.policy.builders
 return function(theaterref)
   local policy, reference = theaterref.policy, theaterref.reference
   local default = policy.default
@@ -37,8 +36,8 @@ return function(theaterref)
     end
   end
 
-  --- Prefixes and what to put in their place: a text, or a list to try in
-  -- order. The longest prefix that fits counts.
+  --- Replaces prefixes by a text, or by a list to try in order. The longest prefix
+  -- that matches counts.
   -- @tparam table prefixes text or list, by prefix
   -- @treturn function a rule `rewrite`
   function policy.mirror(prefixes)
@@ -48,7 +47,7 @@ return function(theaterref)
         if starts_with(ref, prefix) and (not best or #prefix > #best) then best = prefix end
       end
       if not best then return ref end
-      return each(prefixes[best], function(place) return place .. ref:sub(#best + 1) end)
+      return each(prefixes[best], function(base) return base .. ref:sub(#best + 1) end)
     end
   end
 
@@ -194,20 +193,20 @@ return function(theaterref)
     end,
   }
 
-  -- -------------------------------------------------------------------- pins
+  -- --------------------------------------------------------------- lockfiles
 
-  --- Rules for what a lockfile pins: everything must be in it and have its
-  -- digest. `store`: look there first; `offline`: and nowhere else.
+  --- Rules under a lockfile: every reference must be in it and have its digest.
+  -- `store`: look there first; `offline`: and nowhere else.
   -- @tparam string file
   -- @tparam[opt] table options
-  -- @treturn table with a rule `pin`
-  function policy.locked(file, options)
-    local pins = theaterref.read_lock(file)
+  -- @treturn table with a rule `integrity`
+  function policy.lockfile(file, options)
+    local digests = theaterref.read_lockfile(file)
     local where = options or {}
     return {
-      pin = function(ref, ctx)
+      integrity = function(ref, ctx)
         if ctx.purpose == "secret" then return nil end -- which a lockfile has no business to know
-        local sha256 = pins[reference.absolute(ref)]
+        local sha256 = digests[reference.absolute(ref)]
         if not sha256 then
           error(("%s is not in the lockfile %s; to allow it, lock it: theaterref lock"):format(ref, file), 0)
         end

@@ -2,9 +2,9 @@
 ** The cache: references to blobs for the whole process.
 **
 ** 'entries' holds what is cached, 'flights' what is being loaded. One lock
-** guards both; nothing blocks under it. What threads share without the lock
-** is an entry's 'live' flag, which is how a Lua state's own handle learns
-** that the cache has moved on.
+** guards both; nothing blocks under it. Threads read one thing without the
+** lock: an entry's 'live' flag, which tells a Lua state's own handle that the
+** entry was replaced.
 **
 ** A stale entry stays as long as it is good for something: to be served
 ** while a newer one is loaded, or when that fails, or to ask the server
@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "flights.h"
+#include "cache_registry.h"
 
 /* Seconds between two attempts to load a stale entry anew in the background
 ** when the first failed. */
@@ -25,53 +25,50 @@ static tr_flight *flight_of(tr_node *node) {
                       : (tr_flight *)((char *)node - offsetof(tr_flight, node));
 }
 
-void tr_flight_disown(tr_cache *cache, tr_flight *f) {
-  if (f->listed)
-    tr_table_remove(&cache->flights, &f->node);
-  f->listed = false;
-  f->wanted = false;
-}
-
 /* ------------------------------------------------------------- claiming */
 
 /* A claim at work: the lock is held. */
 typedef struct claim {
   tr_cache *cache;
-  tr_user *user; /* or NULL */
+  tr_cache_handle *handle; /* or NULL */
   const char *key;
   size_t len;
   uint64_t hash;
   double ttl;
   double now;
-  tr_dead dead;
+  tr_deferred deferred;
 } claim;
 
-static void begin(claim *c, tr_cache *cache, tr_user *user, const char *key,
-                  size_t len) {
-  *c = (claim){.cache = cache, .user = user, .key = key, .len = len,
-               .hash = tr_table_hash(key, len), .now = tr_now(),
+static void begin(claim *c, tr_cache *cache, tr_cache_handle *handle,
+                  const char *key, size_t len) {
+  *c = (claim){.cache = cache,
+               .handle = handle,
+               .key = key,
+               .len = len,
+               .hash = tr_table_hash(key, len),
+               .now = tr_now(),
                .ttl = cache->options.ttl};
   pthread_mutex_lock(&cache->lock);
 }
 
 static void end(claim *c) {
   pthread_mutex_unlock(&c->cache->lock);
-  tr_dead_release(&c->dead);
+  tr_deferred_release(&c->deferred);
 }
 
 static bool validated(const tr_slot *s) {
   return s->etag[0] != '\0' || s->last_modified[0] != '\0';
 }
 
-/* Whether an entry is still of use; one that is not goes. */
+/* True if an entry can still be served, revalidated or waited for. */
 static bool useful(const claim *c, tr_slot *s) {
   const tr_cache_options *o = &c->cache->options;
   if (s->failure != NULL) /* of a load that a fork() ended: nobody's answer */
     return c->now < s->entry.expires &&
-           tr_future_state(s->failure) != TR_ABANDONED;
-  return s->pinned || validated(s) ||
-         c->now < s->entry.expires + fmax(o->stale_while_revalidate,
-                                          o->stale_if_error);
+           tr_future_get_status(s->failure) != TR_ABANDONED;
+  return s->kept || validated(s) ||
+         c->now < s->entry.expires +
+                      fmax(o->stale_while_revalidate, o->stale_if_error);
 }
 
 /* The slot of a claim's key, or NULL. */
@@ -80,22 +77,22 @@ static tr_slot *look_up(claim *c) {
   tr_slot *s = tr_entries_find(entries, c->hash, c->key, c->len);
   if (s == NULL || useful(c, s))
     return s;
-  tr_entries_remove(entries, s, &c->dead);
+  tr_entries_remove(entries, s, &c->deferred);
   return NULL;
 }
 
 static void count_hit(claim *c) {
-  if (c->user != NULL && c->user->who != NULL)
-    c->user->who->hits++;
+  if (c->handle != NULL && c->handle->consumer != NULL)
+    c->handle->consumer->hits++;
   c->cache->stats.hits++;
 }
 
-tr_entry *tr_cache_find(tr_cache *cache, tr_user *user, const char *key,
-                        size_t len) {
+tr_entry *tr_cache_find(tr_cache *cache, tr_cache_handle *handle,
+                        const char *key, size_t len) {
   claim c;
   tr_slot *s;
   tr_entry *entry = NULL;
-  begin(&c, cache, user, key, len);
+  begin(&c, cache, handle, key, len);
   s = look_up(&c);
   if (s != NULL && s->failure == NULL && tr_entry_fresh(&s->entry)) {
     entry = tr_entry_retain(&s->entry);
@@ -147,9 +144,9 @@ static void set_known(tr_flight *f, tr_slot *stale) {
   tr_future_set_known(f->future, stale->entry.blob, &known);
 }
 
-/* Registers a new flight. Its future's first handle is the caller's. NULL
-** when memory is short. */
-static tr_future *take_off(const claim *c, tr_slot *stale) {
+/* Register a new flight and return its future, whose first handle is the
+** caller's. NULL when memory is short. */
+static tr_future *flight_start(const claim *c, tr_slot *stale) {
   tr_cache *cache = c->cache;
   tr_flight *f = flight_new(c);
   if (f == NULL)
@@ -176,48 +173,48 @@ static tr_claim serve_stale(claim *c, tr_slot *s, bool loading,
   if (loading || c->now < s->retry_at)
     return TR_HIT;
   s->retry_at = c->now + REFRESH_PAUSE;
-  *future = take_off(c, s);
+  *future = flight_start(c, s);
   return *future != NULL ? TR_STALE : TR_HIT;
 }
 
 static bool may_serve_stale(const claim *c, const tr_slot *s) {
   return s->failure == NULL &&
          atomic_load_explicit(&s->entry.live, memory_order_relaxed) &&
-         c->now <
-             s->entry.expires + c->cache->options.stale_while_revalidate;
+         c->now < s->entry.expires + c->cache->options.stale_while_revalidate;
 }
 
 /* Answers a claim that finds nothing to serve. */
 static tr_claim wait_or_lead(claim *c, tr_flight *f, tr_slot *stale,
                              tr_future **future) {
-  tr_who *who = c->user != NULL ? c->user->who : NULL;
+  tr_consumer *consumer = c->handle != NULL ? c->handle->consumer : NULL;
   if (f != NULL || (stale != NULL && stale->failure != NULL)) {
     *future = tr_future_retain(f != NULL ? f->future : stale->failure);
     c->cache->stats.coalesced++;
-    if (who != NULL)
-      who->coalesced++;
+    if (consumer != NULL)
+      consumer->coalesced++;
     return TR_WAIT;
   }
-  *future = take_off(c, stale);
+  *future = flight_start(c, stale);
   if (*future == NULL)
     return TR_NOMEM;
   c->cache->stats.misses++;
-  if (who != NULL)
-    who->misses++;
+  if (consumer != NULL)
+    consumer->misses++;
   return TR_LEAD;
 }
 
-tr_claim tr_cache_claim_entry(tr_cache *cache, tr_user *user, const char *key,
-                              size_t len, const tr_terms *terms,
-                              tr_entry **entry, tr_future **future) {
-  bool revalidate = terms != NULL && terms->revalidate;
+tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
+                              const char *key, size_t len,
+                              const tr_claim_options *options, tr_entry **entry,
+                              tr_future **future) {
+  bool revalidate = options != NULL && options->revalidate;
   tr_claim answer;
   claim c;
   tr_slot *s;
   tr_flight *f;
-  begin(&c, cache, user, key, len);
-  if (terms != NULL && !isnan(terms->ttl))
-    c.ttl = terms->ttl;
+  begin(&c, cache, handle, key, len);
+  if (options != NULL && !isnan(options->ttl))
+    c.ttl = options->ttl;
   s = look_up(&c);
   f = flight_of(tr_table_find(&cache->flights, c.hash, key, len));
   if (s != NULL && s->failure != NULL && revalidate)
@@ -237,11 +234,11 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_user *user, const char *key,
 }
 
 tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
-                        const tr_terms *terms, tr_claimed *out) {
+                        const tr_claim_options *options, tr_claim_result *out) {
   tr_entry *entry = NULL;
   tr_claim answer;
-  *out = (tr_claimed){0};
-  answer = tr_cache_claim_entry(cache, NULL, key, len, terms, &entry,
+  *out = (tr_claim_result){0};
+  answer = tr_cache_claim_entry(cache, NULL, key, len, options, &entry,
                                 &out->future);
   if (entry != NULL) {
     out->blob = tr_blob_retain(entry->blob);
@@ -252,46 +249,45 @@ tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
 
 /* ------------------------------------------------------------- results */
 
-/* Whether the reference itself is what is missing. */
+/* True if the error says that the reference's content does not exist. */
 static bool is_absence(const tr_error *error) {
   return error->kind == TR_NOT_FOUND || error->status == 404 ||
          error->status == 410;
 }
 
-/* Whether it is the way there, or the server, that failed. */
+/* True if the network or the server failed. */
 static bool is_outage(const tr_error *error) {
   return error->kind == TR_NETWORK || error->kind == TR_TIMEOUT ||
-         error->kind == TR_IO || error->status >= 500 ||
-         error->status == 429 || error->status == 408;
+         error->kind == TR_IO || error->status >= 500 || error->status == 429 ||
+         error->status == 408;
 }
 
-/* What a result leaves in the cache, or NULL. */
+/* Return the slot to store for a result, or NULL. */
 static tr_slot *slot_for(const tr_flight *f, const tr_result *result) {
   static const tr_freshness none;
   const tr_cache_options *o = &f->cache->options;
-  if (result->state == TR_READY)
-    return tr_slot_new(&f->node, result->blob, NULL, result->freshness,
-                       f->ttl < 0 ? HUGE_VAL
-                                  : tr_deadline(f->ttl) -
-                                        result->freshness->age);
-  if (result->state == TR_FAILED && o->negative_ttl > 0 &&
+  if (result->status == TR_READY)
+    return tr_slot_new(
+        &f->node, result->blob, NULL, result->freshness,
+        f->ttl < 0 ? HUGE_VAL : tr_deadline(f->ttl) - result->freshness->age);
+  if (result->status == TR_FAILED && o->negative_ttl > 0 &&
       is_absence(result->error))
     return tr_slot_new(&f->node, NULL, f->future, &none,
                        tr_deadline(o->negative_ttl));
   return NULL;
 }
 
-/* The stale blob, retained, where it may stand in for a failed load. */
-static tr_blob *stand_in(const tr_flight *f, const tr_result *result) {
-  if (f->stale == NULL || result->state != TR_FAILED ||
+/* Return the stale blob, retained, if it may replace a failed load. */
+static tr_blob *stale_substitute(const tr_flight *f, const tr_result *result) {
+  if (f->stale == NULL || result->status != TR_FAILED ||
       !is_outage(result->error) ||
       tr_now() >= f->stale->expires + f->cache->options.stale_if_error)
     return NULL;
   return tr_blob_retain(f->stale->blob);
 }
 
-/* Takes a flight off the books, under the lock. */
-static void land(tr_flight *f) {
+/* Unregister a flight that has its result. The lock is held. */
+static void flight_finish(tr_flight *f) {
   tr_cache *cache = f->cache;
   if (f->listed)
     tr_table_remove(&cache->flights, &f->node);
@@ -300,44 +296,45 @@ static void land(tr_flight *f) {
     f->next->prev = f->prev;
 }
 
-/* Puts a result in the cache, under the lock. */
-static void take_in(tr_flight *f, const tr_result *result, tr_slot *s,
-                    tr_dead *dead) {
+/* Store a result in the cache. The lock is held. */
+static void store_result(tr_flight *f, const tr_result *result, tr_slot *s,
+                         tr_deferred *deferred) {
   tr_entries *entries = &f->cache->entries;
-  tr_slot *old = tr_entries_find(entries, f->node.hash, f->node.key,
-                                 f->node.len);
+  tr_slot *old =
+      tr_entries_find(entries, f->node.hash, f->node.key, f->node.len);
   if (s != NULL)
-    tr_entries_insert(entries, s, dead);
-  else if (old != NULL && result->state == TR_FAILED &&
+    tr_entries_insert(entries, s, deferred);
+  else if (old != NULL && result->status == TR_FAILED &&
            is_absence(result->error))
-    tr_entries_remove(entries, old, dead); /* it is gone at its source */
+    tr_entries_remove(entries, old, deferred); /* it is gone at its source */
 }
 
-/* A flight's result: the blob goes in before anybody who waits is told. */
+/* Runs when a flight has its result: the blob is stored before any waiter is
+** woken. */
 static tr_blob *on_result(void *context, const tr_result *result) {
   tr_flight *f = context;
   tr_cache *cache = f->cache;
-  tr_dead dead = {NULL};
+  tr_deferred deferred = {NULL};
   tr_slot *s = slot_for(f, result);
-  tr_blob *instead = stand_in(f, result);
+  tr_blob *substitute = stale_substitute(f, result);
   pthread_mutex_lock(&cache->lock);
-  land(f);
+  flight_finish(f);
   if (f->wanted) {
-    take_in(f, result, s, &dead);
+    store_result(f, result, s, &deferred);
     s = NULL;
   }
-  cache->stats.loads += result->state == TR_READY;
-  cache->stats.errors += result->state == TR_FAILED;
-  cache->stats.stale += instead != NULL;
+  cache->stats.loads += result->status == TR_READY;
+  cache->stats.errors += result->status == TR_FAILED;
+  cache->stats.stale += substitute != NULL;
   pthread_mutex_unlock(&cache->lock);
-  tr_dead_release(&dead);
+  tr_deferred_release(&deferred);
   if (s != NULL)
     tr_entry_release(&s->entry);
   tr_entry_release(f->stale);
   tr_future_drop(f->future);
   free(f);
   tr_cache_release(cache);
-  return instead;
+  return substitute;
 }
 
 /* --------------------------------------------------------- housekeeping */
@@ -354,7 +351,7 @@ bool tr_cache_remove(tr_cache *cache, const char *key, size_t len) {
   begin(&c, cache, NULL, key, len);
   s = tr_entries_find(&cache->entries, c.hash, key, len);
   if (s != NULL)
-    tr_entries_remove(&cache->entries, s, &c.dead);
+    tr_entries_remove(&cache->entries, s, &c.deferred);
   for (f = cache->loading; f != NULL; f = f->next)
     if (same_key(f, &c))
       tr_flight_disown(cache, f);
@@ -362,33 +359,33 @@ bool tr_cache_remove(tr_cache *cache, const char *key, size_t len) {
   return s != NULL;
 }
 
-/* A copy of an entry that is stale from now on: the old one is marked as no
-** longer live, which every state that holds it sees. NULL: no memory. */
-static tr_slot *twin_of(const tr_slot *s, double now) {
+/* Return a copy of an entry that is stale from now on. The old one is no
+** longer live, which every Lua state that holds it sees. NULL: no memory. */
+static tr_slot *stale_copy(const tr_slot *s, double now) {
   tr_freshness freshness = {.age = 0};
-  tr_slot *twin;
+  tr_slot *copy;
   strcpy(freshness.etag, s->etag);
   strcpy(freshness.last_modified, s->last_modified);
-  twin = tr_slot_new(&s->node, s->entry.blob, NULL, &freshness, now);
-  if (twin != NULL)
-    atomic_store_explicit(&twin->entry.live, false, memory_order_relaxed);
-  return twin;
+  copy = tr_slot_new(&s->node, s->entry.blob, NULL, &freshness, now);
+  if (copy != NULL)
+    atomic_store_explicit(&copy->entry.live, false, memory_order_relaxed);
+  return copy;
 }
 
 bool tr_cache_refresh(tr_cache *cache, const char *key, size_t len) {
   claim c;
-  tr_slot *s, *twin = NULL;
+  tr_slot *s, *copy = NULL;
   tr_flight *f;
   bool there;
   begin(&c, cache, NULL, key, len);
   s = tr_entries_find(&cache->entries, c.hash, key, len);
   there = s != NULL && s->entry.blob != NULL;
   if (there)
-    twin = twin_of(s, c.now);
-  if (twin != NULL)
-    tr_entries_insert(&cache->entries, twin, &c.dead);
+    copy = stale_copy(s, c.now);
+  if (copy != NULL)
+    tr_entries_insert(&cache->entries, copy, &c.deferred);
   else if (s != NULL)
-    tr_entries_remove(&cache->entries, s, &c.dead);
+    tr_entries_remove(&cache->entries, s, &c.deferred);
   for (f = cache->loading; f != NULL; f = f->next)
     if (same_key(f, &c))
       tr_flight_disown(cache, f); /* it may have begun before the change */
@@ -396,27 +393,26 @@ bool tr_cache_refresh(tr_cache *cache, const char *key, size_t len) {
   return there;
 }
 
-bool tr_cache_pin(tr_cache *cache, const char *key, size_t len,
-                  bool pinned) {
+bool tr_cache_keep(tr_cache *cache, const char *key, size_t len, bool kept) {
   claim c;
   tr_slot *s;
   begin(&c, cache, NULL, key, len);
   s = tr_entries_find(&cache->entries, c.hash, key, len);
   if (s != NULL)
-    tr_entries_pin(&cache->entries, s, pinned);
+    tr_entries_keep(&cache->entries, s, kept);
   end(&c);
   return s != NULL;
 }
 
 void tr_cache_clear(tr_cache *cache) {
-  tr_dead dead = {NULL};
+  tr_deferred deferred = {NULL};
   tr_flight *f;
   pthread_mutex_lock(&cache->lock);
-  tr_entries_clear(&cache->entries, &dead);
+  tr_entries_clear(&cache->entries, &deferred);
   for (f = cache->loading; f != NULL; f = f->next)
     tr_flight_disown(cache, f);
   pthread_mutex_unlock(&cache->lock);
-  tr_dead_release(&dead);
+  tr_deferred_release(&deferred);
 }
 
 size_t tr_cache_len(tr_cache *cache) {

@@ -1,9 +1,8 @@
 /*
-** What the end of an attempt means: a body, an error, or another attempt,
-** where a redirect leads, after a failure that may pass, or for the rest of
-** a body that broke off.
+** The end of an attempt is a body, an error, or the start of another attempt:
+** to follow a redirect, to retry, or to resume a body that broke off.
 */
-#include "transfer.h"
+#include "request.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -11,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "digest.h"
+#include "crypto.h"
 #include "error.h"
 #include "http.h"
 
@@ -19,51 +18,52 @@
 ** long, give or take a half, so that clients do not come back in step. */
 static const double FIRST_DELAY = 0.2, LONGEST_DELAY = 10;
 
-static bool has_header(tr_transfer *t, const char *name) {
+static bool has_header(tr_request *t, const char *name) {
   struct curl_header *header;
   return curl_easy_header(t->easy, name, 0, CURLH_HEADER, -1, &header) ==
          CURLHE_OK;
 }
 
 /* The error of an attempt that did not bring its body home. */
-static void explain(const tr_transfer *t, CURLcode code, tr_error *error) {
+static void describe_failure(const tr_request *t, CURLcode code,
+                             tr_error *error) {
   const char *why = t->why[0] != '\0' ? t->why : curl_easy_strerror(code);
-  tr_kind kind = tr_kind_of_curl(code);
+  tr_error_kind kind = tr_error_kind_of_curl(code);
   char tries[32] = "";
   if (t->attempts > 1)
     snprintf(tries, sizeof tries, " (after %d attempts)", t->attempts);
   if (t->no_memory)
     tr_error_nomem(error);
-  else if (t->refused[0] != '\0')
+  else if (t->refused_address[0] != '\0')
     tr_error_set(error, TR_DENIED,
                  "Failed to fetch from %s: its server is at the private "
                  "address %s; to allow it, ask without refuse_private",
-                 t->shown, t->refused);
+                 t->display_url, t->refused_address);
   else if (t->header_bytes >
                TR_MAX_HEADERS || /* a line that libcurl refuses: */
-           (code == CURLE_OUT_OF_MEMORY && !t->headed))
+           (code == CURLE_OUT_OF_MEMORY && !t->headers_complete))
     tr_error_set(error, TR_TOO_LARGE,
                  "Failed to fetch from %s: more than 100 KiB in a header, or "
                  "%d KiB in all",
-                 t->shown, TR_MAX_HEADERS / 1024);
+                 t->display_url, TR_MAX_HEADERS / 1024);
   else if (t->too_large || kind == TR_TOO_LARGE)
     tr_error_set(error, TR_TOO_LARGE,
                  "Failed to read response body from %s: larger than the limit "
                  "of %zu bytes; raise max_bytes to allow it",
-                 t->shown, t->max_bytes);
+                 t->display_url, t->max_bytes);
   else
     tr_error_set(error, kind, "Failed to %s from %s: %s%s%s",
-                 tr_transfer_status(t) != 0 ? "read response body" : "fetch",
-                 t->shown, why,
+                 tr_request_status(t) != 0 ? "read response body" : "fetch",
+                 t->display_url, why,
                  code == CURLE_PEER_FAILED_VERIFICATION
                      ? " (for a CA of your own, give ca_file)"
                      : "",
                  tries);
 }
 
-static void refuse_status(const tr_transfer *t, long status, tr_error *error) {
+static void refuse_status(const tr_request *t, long status, tr_error *error) {
   tr_error_set(error, TR_HTTP_STATUS, "HTTP request failed for %s: %ld %s",
-               t->shown, status, tr_reason_phrase(status));
+               t->display_url, status, tr_reason_phrase(status));
   error->status = (int)status;
 }
 
@@ -76,46 +76,46 @@ static bool starts_with(const char *text, const char *prefix) {
 ** from https back to http, headers of the caller's only on the same origin.
 ** False with the error when it must not or cannot be followed.
 */
-static bool redirect(tr_transfer *t, const char *to, tr_error *error) {
-  char *url = strdup(to), *shown = tr_url_without_credentials(to);
+static bool redirect(tr_request *t, const char *to, tr_error *error) {
+  char *url = strdup(to), *display_url = tr_url_without_credentials(to);
   bool ok = false;
-  if (url == NULL || shown == NULL) {
+  if (url == NULL || display_url == NULL) {
     tr_error_nomem(error);
   } else if (!starts_with(to, "https://") && !starts_with(to, "http://")) {
     tr_error_set(error, TR_DENIED,
                  "Failed to fetch from %s: refusing a redirect to %s, which is "
                  "neither http nor https",
-                 t->shown, shown);
+                 t->display_url, display_url);
   } else if (starts_with(t->url, "https:") && !starts_with(to, "https:")) {
     tr_error_set(error, TR_DENIED,
                  "Failed to fetch from %s: refusing a redirect from https to "
                  "plain http, to %s",
-                 t->shown, shown);
+                 t->display_url, display_url);
   } else if (t->redirects_left-- <= 0) {
     tr_error_set(error, TR_NETWORK,
                  "Failed to fetch from %s: too many redirects, the last to %s",
-                 t->shown, shown);
+                 t->display_url, display_url);
   } else {
     if (!tr_url_same_origin(t->url, to)) {
-      curl_slist_free_all(t->callers);
-      t->callers = NULL;
+      curl_slist_free_all(t->caller_headers);
+      t->caller_headers = NULL;
     }
     free(t->url);
     t->url = url;
     url = NULL;
     t->resuming = false;
     t->not_before = 0;
-    ok = tr_transfer_aim(t);
+    ok = tr_request_prepare(t);
     if (!ok)
       tr_error_nomem(error);
   }
   free(url);
-  free(shown);
+  free(display_url);
   return ok;
 }
 
-/* Whether the same request may go better the next time. */
-static bool is_transient(const tr_transfer *t, CURLcode code, long status) {
+/* True if a retry of the same request may succeed. */
+static bool is_transient(const tr_request *t, CURLcode code, long status) {
   switch (code) {
   case CURLE_OK:
     return status == 408 || status == 429 || status == 500 || status == 502 ||
@@ -145,17 +145,18 @@ static double jitter(void) {
   return 0.5 + (double)x / 4294967295.0;
 }
 
-/* Whether the next attempt can ask for the rest of what we have. A weak
-** validator does not promise the same bytes. */
-static bool can_resume(tr_transfer *t) {
+/* True if the next attempt can request the rest of the body. A weak validator
+** does not promise the same bytes. */
+static bool can_resume(tr_request *t) {
   const tr_freshness *f = &t->freshness;
-  return t->answered && t->body.len > 0 && !has_header(t, "Content-Encoding") &&
+  return t->body_started && t->body.len > 0 &&
+         !has_header(t, "Content-Encoding") &&
          (f->etag[0] == '"' ||
           (f->etag[0] == '\0' && f->last_modified[0] != '\0'));
 }
 
 /* Prepares another attempt when there is to be one. */
-static bool retry(tr_transfer *t, CURLcode code, long status) {
+static bool retry(tr_request *t, CURLcode code, long status) {
   curl_off_t wish = 0;
   double delay = ldexp(FIRST_DELAY, t->attempts - 1) * jitter();
   if (t->too_large || t->no_memory || t->retries_left <= 0 ||
@@ -173,11 +174,12 @@ static bool retry(tr_transfer *t, CURLcode code, long status) {
   t->retries_left--;
   t->attempts++;
   tr_future_set_attempts(t->future, t->attempts);
-  return tr_transfer_aim(t);
+  return tr_request_prepare(t);
 }
 
-/* Whether the body is what the caller pinned; else the error. */
-static bool as_pinned(const tr_transfer *t, tr_blob *blob, tr_error *error) {
+/* Check the body against the digest the caller gave. False with the error. */
+static bool matches_digest(const tr_request *t, tr_blob *blob,
+                           tr_error *error) {
   char actual[TR_HEX_MAX];
   if (t->digest[0] == '\0')
     return true;
@@ -186,36 +188,36 @@ static bool as_pinned(const tr_transfer *t, tr_blob *blob, tr_error *error) {
   if (curl_strequal(actual, t->digest))
     return true;
   tr_error_set(error, TR_DIGEST_MISMATCH,
-               "The body of %s has the digest %s, but %s was pinned", t->shown,
-               actual, t->digest);
+               "The body of %s has the digest %s, but %s was expected",
+               t->display_url, actual, t->digest);
   return false;
 }
 
 /* A success: the body, if it is what was asked for. */
-static tr_blob *take_body(tr_transfer *t, tr_error *error) {
+static tr_blob *take_body(tr_request *t, tr_error *error) {
   tr_blob *blob;
-  if (!t->answered) { /* no byte of a body came */
+  if (!t->body_started) { /* no byte of a body came */
     t->body.len = 0;
-    tr_transfer_copy_header(t, "ETag", t->freshness.etag);
-    tr_transfer_copy_header(t, "Last-Modified", t->freshness.last_modified);
+    tr_request_copy_header(t, "ETag", t->freshness.etag);
+    tr_request_copy_header(t, "Last-Modified", t->freshness.last_modified);
   }
   tr_future_set_freshness(t->future, &t->freshness);
   blob = tr_buffer_to_blob(&t->body);
   if (blob == NULL) {
     tr_error_nomem(error);
-  } else if (!as_pinned(t, blob, error)) {
+  } else if (!matches_digest(t, blob, error)) {
     tr_blob_release(blob);
     return NULL;
   }
   return blob;
 }
 
-bool tr_transfer_over(tr_transfer *t, CURLcode code, tr_blob **blob,
-                      tr_error *error) {
+bool tr_request_end_attempt(tr_request *t, CURLcode code, tr_blob **blob,
+                            tr_error *error) {
   char *location = NULL;
-  long status = tr_transfer_status(t);
+  long status = tr_request_status(t);
   *blob = NULL;
-  if (code == CURLE_OK && !t->headed)
+  if (code == CURLE_OK && !t->headers_complete)
     code = CURLE_PARTIAL_FILE; /* libcurl takes half a header for a whole */
   if (code == CURLE_WRITE_ERROR && t->discarded > TR_ERROR_BODY)
     code = CURLE_OK; /* its status is all we wanted */
@@ -227,10 +229,11 @@ bool tr_transfer_over(tr_transfer *t, CURLcode code, tr_blob **blob,
     *blob = tr_blob_retain(t->known);
     return true;
   }
-  if (t->resuming && (t->misfit || (code == CURLE_OK && status == 416))) {
+  if (t->resuming &&
+      (t->range_mismatch || (code == CURLE_OK && status == 416))) {
     t->resuming = false; /* there is no rest to what we have: start over */
     t->not_before = 0;
-    if (tr_transfer_aim(t))
+    if (tr_request_prepare(t))
       return false;
   }
   if (code == CURLE_OK && tr_is_success(status) &&
@@ -241,7 +244,7 @@ bool tr_transfer_over(tr_transfer *t, CURLcode code, tr_blob **blob,
   if (retry(t, code, status))
     return false;
   if (code != CURLE_OK)
-    explain(t, code, error);
+    describe_failure(t, code, error);
   else
     refuse_status(t, status, error);
   return true;

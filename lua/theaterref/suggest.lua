@@ -1,5 +1,5 @@
---- Names of options and rules, and the nearest one to a typing mistake.
--- @module theaterref.names
+--- Suggestions: the known name closest to a misspelt one.
+-- @module theaterref.suggest
 local M = {}
 
 -- How many characters must change to make one name the other (Levenshtein).

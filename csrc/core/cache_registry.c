@@ -1,13 +1,13 @@
-/* The process's caches: opening, closing, fork(), and who used them how. */
+/* The process's caches: opening, closing, fork(), and counters by consumer. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache_registry.h"
 #include "error.h"
-#include "flights.h"
 
 enum {
-  MAX_NAMES = 256 /* of users; whoever comes later goes without */
+  MAX_CONSUMERS = 256 /* per cache; later ones are not counted by name */
 };
 
 /* Every cache of the process: named ones are found here, and fork() locks
@@ -16,8 +16,14 @@ static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static tr_cache *registry;
 
 void tr_cache_defaults(tr_cache_options *options) {
-  *options =
-      (tr_cache_options){.max_bytes = (size_t)256 << 20, .ttl = -1};
+  *options = (tr_cache_options){.max_bytes = (size_t)256 << 20, .ttl = -1};
+}
+
+void tr_flight_disown(tr_cache *cache, tr_flight *f) {
+  if (f->listed)
+    tr_table_remove(&cache->flights, &f->node);
+  f->listed = false;
+  f->wanted = false;
 }
 
 /* ------------------------------------------------------- opening, closing */
@@ -37,8 +43,8 @@ static void unlock_all(void) {
 }
 
 /* In a child the threads that were loading are gone, and their futures are
-** abandoned already: the next to ask leads. The flights stay unfreed, since
-** a thread that is gone may have been at work on them. */
+** abandoned already: the next claim leads. The flights are not freed, since a
+** thread that is gone may have been changing them. */
 static void in_child(void) {
   tr_cache *cache;
   tr_flight *f;
@@ -61,25 +67,25 @@ static bool copy(char **to, const char *from) {
   return from == NULL || *to != NULL;
 }
 
-static tr_cache *cache_new(const char *name,
-                           const tr_cache_options *options) {
+static tr_cache *cache_new(const char *name, const tr_cache_options *options) {
   tr_cache *cache = calloc(1, sizeof *cache);
   if (cache == NULL)
     return NULL;
   cache->options = *options;
-  cache->options.tier = NULL;
+  cache->options.disk = NULL;
   cache->entries.max_bytes = options->max_bytes;
   cache->entries.max_entries = options->max_entries;
   atomic_init(&cache->refs, 1);
-  if (!tr_table_init(&cache->entries.index) || !tr_table_init(&cache->flights) ||
-      !copy(&cache->name, name) || !copy(&cache->tier, options->tier)) {
+  if (!tr_table_init(&cache->entries.index) ||
+      !tr_table_init(&cache->flights) || !copy(&cache->name, name) ||
+      !copy(&cache->disk, options->disk)) {
     tr_table_free(&cache->entries.index);
     tr_table_free(&cache->flights);
     free(cache->name);
     free(cache);
     return NULL;
   }
-  cache->options.tier = cache->tier;
+  cache->options.disk = cache->disk;
   pthread_mutex_init(&cache->lock, NULL);
   cache->next = registry;
   if (registry != NULL)
@@ -98,7 +104,8 @@ typedef struct difference {
   double have, want;
 } difference;
 
-/* Whether a second opening asks for what the first did; else the error. */
+/* Check that a second opening has the options of the first. False with the
+** error. */
 static bool same_options(const tr_cache *cache, const tr_cache_options *w,
                          tr_error *error) {
   const tr_cache_options *h = &cache->options;
@@ -111,8 +118,7 @@ static bool same_options(const tr_cache *cache, const tr_cache_options *w,
        w->stale_while_revalidate},
       {"stale_if_error", h->stale_if_error, w->stale_if_error},
       {"coalesce", !h->no_coalesce, !w->no_coalesce},
-      {"tier_max_bytes", (double)h->tier_max_bytes,
-       (double)w->tier_max_bytes}};
+      {"disk_max_bytes", (double)h->disk_max_bytes, (double)w->disk_max_bytes}};
   size_t i;
   for (i = 0; i < sizeof options / sizeof *options; i++) {
     const difference *d = &options[i];
@@ -124,14 +130,14 @@ static bool same_options(const tr_cache *cache, const tr_cache_options *w,
                  cache->name, d->name, d->have, d->want);
     return false;
   }
-  if (strcmp(h->tier != NULL ? h->tier : "", w->tier != NULL ? w->tier : "") ==
+  if (strcmp(h->disk != NULL ? h->disk : "", w->disk != NULL ? w->disk : "") ==
       0)
     return true;
   tr_error_set(error, TR_IO,
-               "the cache '%s' is open with the tier '%s', not '%s'; open it "
-               "with the same options everywhere",
-               cache->name, h->tier != NULL ? h->tier : "none",
-               w->tier != NULL ? w->tier : "none");
+               "the cache '%s' is open with the disk cache '%s', not '%s'; "
+               "open it with the same options everywhere",
+               cache->name, h->disk != NULL ? h->disk : "none",
+               w->disk != NULL ? w->disk : "none");
   return false;
 }
 
@@ -167,19 +173,19 @@ tr_cache *tr_cache_retain(tr_cache *cache) {
 
 /* Frees a cache that nobody else sees any more. */
 static void cache_free(tr_cache *cache) {
-  tr_dead dead = {NULL};
-  tr_who *who, *next;
-  tr_entries_clear(&cache->entries, &dead);
-  tr_dead_release(&dead);
-  for (who = cache->names; who != NULL; who = next) {
-    next = who->next;
-    free(who);
+  tr_deferred deferred = {NULL};
+  tr_consumer *consumer, *next;
+  tr_entries_clear(&cache->entries, &deferred);
+  tr_deferred_release(&deferred);
+  for (consumer = cache->consumers; consumer != NULL; consumer = next) {
+    next = consumer->next;
+    free(consumer);
   }
   tr_table_free(&cache->entries.index);
   tr_table_free(&cache->flights);
   pthread_mutex_destroy(&cache->lock);
   free(cache->name);
-  free(cache->tier);
+  free(cache->disk);
   free(cache);
 }
 
@@ -195,53 +201,55 @@ void tr_cache_release(tr_cache *cache) {
   cache_free(cache);
 }
 
-/* --------------------------------------------------------------- figures */
+/* -------------------------------------------------------------- counters */
 
-const tr_cache_options *tr_cache_settings(const tr_cache *cache) {
+const tr_cache_options *tr_cache_get_options(const tr_cache *cache) {
   return &cache->options;
 }
 
-static uint64_t hits_of(tr_user *user) {
-  return atomic_load_explicit(&user->hits, memory_order_relaxed);
+static uint64_t hits_of(tr_cache_handle *handle) {
+  return atomic_load_explicit(&handle->hits, memory_order_relaxed);
 }
 
 void tr_cache_get_stats(tr_cache *cache, tr_cache_stats *stats) {
-  tr_user *user;
+  tr_cache_handle *handle;
   pthread_mutex_lock(&cache->lock);
   *stats = cache->stats;
-  for (user = cache->users; user != NULL; user = user->next)
-    stats->hits += hits_of(user);
+  for (handle = cache->handles; handle != NULL; handle = handle->next)
+    stats->hits += hits_of(handle);
   stats->evictions = cache->entries.evictions;
   stats->entries = cache->entries.blobs;
   stats->bytes = cache->entries.bytes;
   pthread_mutex_unlock(&cache->lock);
 }
 
-const tr_who *tr_cache_who(tr_cache *cache, const tr_who *after,
-                           tr_who *figures) {
-  const tr_who *who;
-  tr_user *user;
+const tr_consumer *tr_cache_next_consumer(tr_cache *cache,
+                                          const tr_consumer *after,
+                                          tr_consumer *counters) {
+  const tr_consumer *consumer;
+  tr_cache_handle *handle;
   pthread_mutex_lock(&cache->lock);
-  who = after != NULL ? after->next : cache->names;
-  if (who != NULL)
-    *figures = *who;
-  for (user = cache->users; user != NULL; user = user->next)
-    if (who != NULL && user->who == who)
-      figures->hits += hits_of(user);
+  consumer = after != NULL ? after->next : cache->consumers;
+  if (consumer != NULL)
+    *counters = *consumer;
+  for (handle = cache->handles; handle != NULL; handle = handle->next)
+    if (consumer != NULL && handle->consumer == consumer)
+      counters->hits += hits_of(handle);
   pthread_mutex_unlock(&cache->lock);
-  return who;
+  return consumer;
 }
 
-/* The record of a name, under the lock. NULL when memory is short, or there
-** are too many names already ('full'). */
-static tr_who *who_called(tr_cache *cache, const char *name, bool *full) {
+/* Return the consumer of a name, made if there is none. The lock is held. NULL
+** when memory is short, or when there are too many already ('full'). */
+static tr_consumer *consumer_named(tr_cache *cache, const char *name,
+                                   bool *full) {
   size_t count = 0, size = strlen(name) + 1;
-  tr_who **link = &cache->names;
+  tr_consumer **link = &cache->consumers;
   while (*link != NULL && strcmp((*link)->name, name) != 0) {
     link = &(*link)->next;
     count++;
   }
-  *full = *link == NULL && count >= MAX_NAMES;
+  *full = *link == NULL && count >= MAX_CONSUMERS;
   if (*link == NULL && !*full) {
     *link = calloc(1, sizeof **link + size);
     if (*link != NULL)
@@ -250,29 +258,31 @@ static tr_who *who_called(tr_cache *cache, const char *name, bool *full) {
   return *link;
 }
 
-bool tr_cache_attach(tr_cache *cache, tr_user *user, const char *who) {
+bool tr_cache_attach(tr_cache *cache, tr_cache_handle *handle,
+                     const char *consumer) {
   bool full = false;
-  atomic_init(&user->hits, 0);
-  user->prev = NULL;
-  user->who = NULL;
+  atomic_init(&handle->hits, 0);
+  handle->prev = NULL;
+  handle->consumer = NULL;
   pthread_mutex_lock(&cache->lock);
-  if (who != NULL)
-    user->who = who_called(cache, who, &full);
-  user->next = cache->users;
-  if (user->next != NULL)
-    user->next->prev = user;
-  cache->users = user;
+  if (consumer != NULL)
+    handle->consumer = consumer_named(cache, consumer, &full);
+  handle->next = cache->handles;
+  if (handle->next != NULL)
+    handle->next->prev = handle;
+  cache->handles = handle;
   pthread_mutex_unlock(&cache->lock);
-  return who == NULL || user->who != NULL || full;
+  return consumer == NULL || handle->consumer != NULL || full;
 }
 
-void tr_cache_detach(tr_cache *cache, tr_user *user) {
+void tr_cache_detach(tr_cache *cache, tr_cache_handle *handle) {
   pthread_mutex_lock(&cache->lock);
-  cache->stats.hits += hits_of(user);
-  if (user->who != NULL)
-    user->who->hits += hits_of(user);
-  *(user->prev != NULL ? &user->prev->next : &cache->users) = user->next;
-  if (user->next != NULL)
-    user->next->prev = user->prev;
+  cache->stats.hits += hits_of(handle);
+  if (handle->consumer != NULL)
+    handle->consumer->hits += hits_of(handle);
+  *(handle->prev != NULL ? &handle->prev->next : &cache->handles) =
+      handle->next;
+  if (handle->next != NULL)
+    handle->next->prev = handle->prev;
   pthread_mutex_unlock(&cache->lock);
 }

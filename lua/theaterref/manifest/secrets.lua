@@ -1,5 +1,5 @@
 --- Secrets by reference: `{ "$ref": reference }` in an initial state.
--- @module theaterref.secrets
+-- @module theaterref.manifest.secrets
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 

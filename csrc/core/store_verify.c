@@ -1,7 +1,7 @@
 /*
-** Content is checked against its name, and set aside if it does not match.
-** What this process has found to match it remembers by the file's inode, size
-** and times, so a file that changed is checked again.
+** Content is checked against its name, and moved to quarantine if it does not
+** match. The process remembers a file that matched by its inode, size and
+** times, so a file that changed is checked again.
 */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +25,7 @@ enum {
   SETTLED = 10
 };
 
-/* What a file looked like when its bytes were found to match its name. */
+/* The identity of a file whose bytes matched its name. */
 typedef struct verified {
   tr_node node;
   struct mark {
@@ -51,7 +51,7 @@ static void mark_of(struct mark *mark, const struct stat *st,
   memcpy(mark->hash, hash, strlen(hash));
 }
 
-bool tr_was_verified(const struct stat *st, const char *hash) {
+bool tr_store_was_verified(const struct stat *st, const char *hash) {
   struct mark mark;
   uint64_t key;
   bool found;
@@ -100,32 +100,33 @@ static void remember(const struct stat *st, const char *hash) {
   pthread_mutex_unlock(&verified_lock);
 }
 
-void tr_still_verified(const struct stat *before, const struct stat *after,
-                       const char *hash) {
+void tr_store_renew_verified(const struct stat *before,
+                             const struct stat *after, const char *hash) {
   if (after->st_ino == before->st_ino && after->st_size == before->st_size &&
-      tr_was_verified(before, hash))
+      tr_store_was_verified(before, hash))
     remember(after, hash);
 }
 
-/* Moves data/<hash> to corrupt/<hash>.<random>, if it is still the file that
-** was read. The name there, or an empty one. */
-static void set_aside(const tr_store *store, int data, const struct stat *st,
-                      const char *hash, char name[TR_HEX_MAX + 9]) {
+/* Move data/<hash> to corrupt/<hash>.<random> if it is still the file that was
+** read. 'name' gets its name there, or is empty. */
+static void quarantine(const tr_store *store, int data, const struct stat *st,
+                       const char *hash, char name[TR_HEX_MAX + 9]) {
   tr_error ignored;
   struct stat now;
   unsigned random;
   int base = tr_store_open_base(store, &ignored);
-  int aside = base < 0 ? -1 : tr_store_step(store, base, "corrupt", true);
+  int folder =
+      base < 0 ? -1 : tr_store_open_subfolder(store, base, "corrupt", true);
   name[0] = '\0';
-  if (aside >= 0 && getrandom(&random, sizeof random, 0) == sizeof random &&
+  if (folder >= 0 && getrandom(&random, sizeof random, 0) == sizeof random &&
       fstatat(data, hash, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
       now.st_ino == st->st_ino && now.st_dev == st->st_dev) {
     snprintf(name, TR_HEX_MAX + 9, "%s.%08x", hash, random);
-    if (renameat(data, hash, aside, name) != 0)
+    if (renameat(data, hash, folder, name) != 0)
       name[0] = '\0';
   }
-  if (aside >= 0)
-    close(aside);
+  if (folder >= 0)
+    close(folder);
   if (base >= 0)
     close(base);
 }
@@ -135,13 +136,13 @@ static void refuse(const tr_store *store, int data, const struct stat *st,
                    tr_error *error) {
   char name[TR_HEX_MAX + 9] = "";
   if (healing || difftime(time(NULL), st->st_mtim.tv_sec) >= SETTLED)
-    set_aside(store, data, st, hash, name);
+    quarantine(store, data, st, hash, name);
   tr_error_set(error, TR_CORRUPT,
                "Content %s in %s is corrupt: its %lld bytes have the hash %s; "
                "%s%s%sput the right bytes again to heal it",
                hash, store->base, (long long)st->st_size, actual,
-               name[0] != '\0' ? "it was set aside as corrupt/" : "", name,
-               name[0] != '\0' ? "; " : "");
+               name[0] != '\0' ? "it was moved to quarantine as corrupt/" : "",
+               name, name[0] != '\0' ? "; " : "");
 }
 
 bool tr_store_verify(const tr_store *store, int data, const struct stat *st,
@@ -153,7 +154,7 @@ bool tr_store_verify(const tr_store *store, int data, const struct stat *st,
   ** too cheap to check for not to. */
   if (st->st_size > 0 &&
       (when == TR_VERIFY_NEVER ||
-       (when == TR_VERIFY_ONCE && tr_was_verified(st, hash))))
+       (when == TR_VERIFY_ONCE && tr_store_was_verified(st, hash))))
     return true;
   tr_digest(tr_algorithm_of(hash), tr_blob_data(blob), tr_blob_size(blob),
             actual);

@@ -1,9 +1,9 @@
 /*
-** What a cache holds: an index of slots, bounded, with eviction by SIEVE. No
-** lock of its own: the cache's is held around every call.
+** The content of a cache: a bounded index of slots, with eviction by SIEVE. The
+** cache's lock is held around every call.
 */
-#ifndef TR_ENTRIES_H
-#define TR_ENTRIES_H
+#ifndef TR_CACHE_ENTRIES_H
+#define TR_CACHE_ENTRIES_H
 
 #include <math.h>
 #include <stdatomic.h>
@@ -19,7 +19,7 @@ typedef struct tr_entry {
   tr_blob *blob;       /* NULL in a slot that remembers a failure */
 } tr_entry;
 
-/* Whether the entry may still be served. Marks it as used. Lock-free. */
+/* True if the entry may still be served. Marks it as used. Lock-free. */
 static inline bool tr_entry_fresh(tr_entry *entry) {
   if (!atomic_load_explicit(&entry->live, memory_order_acquire))
     return false;
@@ -41,7 +41,7 @@ typedef struct tr_slot {
   struct tr_slot *older, *newer; /* neighbours in its ring */
   tr_future *failure;            /* held; only without a blob */
   double retry_at; /* not loaded anew in the background before this */
-  bool pinned;
+  bool kept;
   const char *etag, *last_modified; /* empty: none */
   char text[];                      /* the key and the validators */
 } tr_slot;
@@ -53,20 +53,20 @@ typedef struct tr_ring {
 
 typedef struct tr_entries {
   tr_table index;
-  tr_ring evictable, pinned;
+  tr_ring evictable, kept;
   tr_slot *hand;
   size_t max_bytes, max_entries; /* 0: no bound */
   size_t bytes, blobs;           /* 'blobs' are the slots that hold one */
   uint64_t evictions;
 } tr_entries;
 
-/* What gave way, to be released once the lock is not held: freeing 8 MiB
-** under it would make everybody wait. */
-typedef struct tr_dead {
+/* Slots removed under the lock, to be released after it: freeing 8 MiB under
+** it would make everybody wait. */
+typedef struct tr_deferred {
   tr_slot *first;
-} tr_dead;
+} tr_deferred;
 
-void tr_dead_release(tr_dead *dead);
+void tr_deferred_release(tr_deferred *deferred);
 
 /* A slot with one reference: for a blob, or else for a failed future, of
 ** which it takes a hold. NULL when memory is short. */
@@ -75,11 +75,13 @@ tr_slot *tr_slot_new(const tr_node *node, tr_blob *blob, tr_future *failure,
 
 tr_slot *tr_entries_find(const tr_entries *entries, uint64_t hash,
                          const char *key, size_t len);
-/* Takes over the slot's reference. What it replaces hands on its pin; what is
-** larger than the bounds allow goes straight to 'dead'. */
-void tr_entries_insert(tr_entries *entries, tr_slot *slot, tr_dead *dead);
-void tr_entries_remove(tr_entries *entries, tr_slot *slot, tr_dead *dead);
-void tr_entries_clear(tr_entries *entries, tr_dead *dead);
-void tr_entries_pin(tr_entries *entries, tr_slot *slot, bool pinned);
+/* Takes over the slot's reference. A slot that replaces a kept one is
+** kept. One larger than the bounds allow goes straight to 'deferred'. */
+void tr_entries_insert(tr_entries *entries, tr_slot *slot,
+                       tr_deferred *deferred);
+void tr_entries_remove(tr_entries *entries, tr_slot *slot,
+                       tr_deferred *deferred);
+void tr_entries_clear(tr_entries *entries, tr_deferred *deferred);
+void tr_entries_keep(tr_entries *entries, tr_slot *slot, bool kept);
 
 #endif

@@ -1,15 +1,15 @@
 /*
-** One attempt of a fetch: what is asked for, and taking in what comes. What
-** its end means is in outcome.c.
+** One attempt of a fetch: sending the request, receiving the response.
+** response.c decides what the end of an attempt means.
 */
-#include "transfer.h"
+#include "request.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "digest.h"
+#include "crypto.h"
 #include "error.h"
 #include "http.h"
 
@@ -29,15 +29,15 @@ void tr_fetch_defaults(tr_fetch_options *options) {
                                 .retries = 2};
 }
 
-/* ------------------------------------------------------------------ asking */
+/* ----------------------------------------------------------------- sending */
 
-void tr_transfer_free(tr_transfer *t) {
+void tr_request_free(tr_request *t) {
   curl_slist_free_all(t->headers);
-  curl_slist_free_all(t->callers);
+  curl_slist_free_all(t->caller_headers);
   tr_buffer_free(&t->body);
   tr_blob_release(t->known);
   free(t->url);
-  free(t->shown);
+  free(t->display_url);
   if (t->future != NULL)
     tr_future_drop(t->future);
   free(t);
@@ -56,7 +56,7 @@ static bool add_header(struct curl_slist **list, const char *line) {
 }
 
 /* Adds "<name>: <value>" unless the value is empty. */
-static bool add_field(tr_transfer *t, const char *name, const char *value) {
+static bool add_field(tr_request *t, const char *name, const char *value) {
   char line[TR_VALIDATOR_MAX + 32];
   if (value[0] == '\0')
     return true;
@@ -65,13 +65,13 @@ static bool add_field(tr_transfer *t, const char *name, const char *value) {
 }
 
 /* The header fields of the next attempt. */
-static bool make_headers(tr_transfer *t) {
+static bool make_headers(tr_request *t) {
   struct curl_slist *line;
   const tr_freshness *f = &t->freshness, *known = &t->known_freshness;
   char range[64];
   curl_slist_free_all(t->headers);
   t->headers = NULL;
-  for (line = t->callers; line != NULL; line = line->next)
+  for (line = t->caller_headers; line != NULL; line = line->next)
     if (!add_header(&t->headers, line->data))
       return false;
   if (!t->resuming && t->known != NULL)
@@ -86,10 +86,10 @@ static bool make_headers(tr_transfer *t) {
 }
 
 /* Points the handle at 't->url', with what is left of the time. */
-bool tr_transfer_aim(tr_transfer *t) {
-  t->answered = false;
+bool tr_request_prepare(tr_request *t) {
+  t->body_started = false;
   t->discarded = t->header_bytes = 0;
-  t->misfit = t->headed = false;
+  t->range_mismatch = t->headers_complete = false;
   t->why[0] = '\0';
   if (!t->resuming) {
     t->body.len = 0;
@@ -113,18 +113,18 @@ static size_t on_header(char *data, size_t size, size_t count, void *context);
 /* Called when there is a connection, before anything is asked for on it. */
 static int on_connected(void *context, char *peer, char *own, int peer_port,
                         int own_port) {
-  tr_transfer *t = context;
+  tr_request *t = context;
   (void)own;
   (void)peer_port;
   (void)own_port;
   if (!tr_address_is_private(peer))
     return CURL_PREREQFUNC_OK;
-  snprintf(t->refused, sizeof t->refused, "%s", peer);
+  snprintf(t->refused_address, sizeof t->refused_address, "%s", peer);
   return CURL_PREREQFUNC_ABORT;
 }
 
 /* Sets what is the same for every attempt, and returns the first failure. */
-static CURLcode configure(tr_transfer *t, const tr_fetch_options *o) {
+static CURLcode configure(tr_request *t, const tr_fetch_options *o) {
   CURLcode code = CURLE_OK;
   curl_off_t limit =
       o->max_bytes > (size_t)INT64_MAX ? INT64_MAX : (curl_off_t)o->max_bytes;
@@ -173,39 +173,40 @@ static CURLcode configure(tr_transfer *t, const tr_fetch_options *o) {
   return code;
 }
 
-static bool add_callers(tr_transfer *t, const char *const *headers) {
+static bool add_caller_headers(tr_request *t, const char *const *headers) {
   for (; headers != NULL && *headers != NULL; headers++)
-    if (!add_header(&t->callers, *headers))
+    if (!add_header(&t->caller_headers, *headers))
       return false;
   return true;
 }
 
 /* An empty transfer with copies of what it needs. */
-static tr_transfer *allocate(tr_future *future, const char *url,
-                             const tr_fetch_options *o) {
-  tr_transfer *t = calloc(1, sizeof *t);
+static tr_request *allocate(tr_future *future, const char *url,
+                            const tr_fetch_options *o) {
+  tr_request *t = calloc(1, sizeof *t);
   if (t == NULL)
     return NULL;
   t->future = tr_future_hold(future);
   t->known = tr_future_known(future, &t->known_freshness);
   t->url = strdup(url);
-  t->shown = tr_url_without_credentials(url);
+  t->display_url = tr_url_without_credentials(url);
   t->max_bytes = o->max_bytes;
   t->deadline = tr_deadline(o->timeout);
   t->redirects_left = o->max_redirects;
   t->retries_left = o->retries;
   if (o->digest != NULL)
     memcpy(t->digest, o->digest, strlen(o->digest) + 1);
-  if (t->url != NULL && t->shown != NULL && add_callers(t, o->headers))
+  if (t->url != NULL && t->display_url != NULL &&
+      add_caller_headers(t, o->headers))
     return t;
-  tr_transfer_free(t);
+  tr_request_free(t);
   return NULL;
 }
 
-tr_transfer *tr_transfer_new(tr_future *future, const char *url,
-                             const tr_fetch_options *options, CURL *easy,
-                             tr_error *error) {
-  tr_transfer *t = NULL;
+tr_request *tr_request_new(tr_future *future, const char *url,
+                           const tr_fetch_options *options, CURL *easy,
+                           tr_error *error) {
+  tr_request *t = NULL;
   CURLcode code = CURLE_OK;
   if (options->digest != NULL && !tr_hex_valid(options->digest)) {
     tr_error_set(error, TR_INVALID_REFERENCE,
@@ -219,11 +220,11 @@ tr_transfer *tr_transfer_new(tr_future *future, const char *url,
   if (t != NULL) {
     t->easy = easy;
     code = configure(t, options);
-    if (code == CURLE_OK && tr_transfer_aim(t)) {
+    if (code == CURLE_OK && tr_request_prepare(t)) {
       t->attempts = 1;
       return t;
     }
-    tr_transfer_free(t);
+    tr_request_free(t);
   }
   curl_easy_cleanup(easy);
   if (code == CURLE_OK)
@@ -238,8 +239,8 @@ tr_transfer *tr_transfer_new(tr_future *future, const char *url,
 
 /* Copies a response header's value, or empties 'to' when it is not there or
 ** too long to be sent back. */
-void tr_transfer_copy_header(tr_transfer *t, const char *name,
-                             char to[TR_VALIDATOR_MAX]) {
+void tr_request_copy_header(tr_request *t, const char *name,
+                            char to[TR_VALIDATOR_MAX]) {
   struct curl_header *header;
   to[0] = '\0';
   if (curl_easy_header(t->easy, name, 0, CURLH_HEADER, -1, &header) ==
@@ -248,8 +249,8 @@ void tr_transfer_copy_header(tr_transfer *t, const char *name,
     strcpy(to, header->value);
 }
 
-/* Whether a 206 continues right where the body broke off. */
-static bool continues(tr_transfer *t) {
+/* True if a 206 continues exactly at the end of the bytes received. */
+static bool continues(tr_request *t) {
   struct curl_header *header;
   unsigned long long start = 0;
   return curl_easy_header(t->easy, "Content-Range", 0, CURLH_HEADER, -1,
@@ -258,7 +259,7 @@ static bool continues(tr_transfer *t) {
          start == t->body.len;
 }
 
-long tr_transfer_status(const tr_transfer *t) {
+long tr_request_status(const tr_request *t) {
   long status = 0;
   curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
   return status;
@@ -266,18 +267,18 @@ long tr_transfer_status(const tr_transfer *t) {
 
 /* The first bytes of a response's body: what do they belong to? False: to
 ** nothing we have. */
-static bool on_answer(tr_transfer *t) {
+static bool on_answer(tr_request *t) {
   curl_off_t length = -1;
   size_t announced;
-  if (t->resuming && tr_transfer_status(t) == 206 && !continues(t))
+  if (t->resuming && tr_request_status(t) == 206 && !continues(t))
     return false;
-  t->answered = true;
-  if (!t->resuming || tr_transfer_status(t) != 206)
+  t->body_started = true;
+  if (!t->resuming || tr_request_status(t) != 206)
     t->body.len = 0;
   curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
   announced = length > 0 ? (size_t)length : 0;
-  tr_transfer_copy_header(t, "ETag", t->freshness.etag);
-  tr_transfer_copy_header(t, "Last-Modified", t->freshness.last_modified);
+  tr_request_copy_header(t, "ETag", t->freshness.etag);
+  tr_request_copy_header(t, "Last-Modified", t->freshness.last_modified);
   if (announced > 0) /* exact, so that a body takes no more than its size */
     tr_buffer_reserve(&t->body, announced < TRUSTED_LENGTH
                                     ? announced
@@ -288,22 +289,22 @@ static bool on_answer(tr_transfer *t) {
 }
 
 static size_t on_header(char *data, size_t size, size_t count, void *context) {
-  tr_transfer *t = context;
+  tr_request *t = context;
   if (data[0] == '\r' || data[0] == '\n') /* an interim answer has one too */
-    t->headed = tr_transfer_status(t) >= 200;
+    t->headers_complete = tr_request_status(t) >= 200;
   t->header_bytes += size * count;
   return t->header_bytes <= TR_MAX_HEADERS ? size * count : 0;
 }
 
 static size_t on_body(char *data, size_t size, size_t count, void *context) {
-  tr_transfer *t = context;
+  tr_request *t = context;
   size_t n = size * count; /* curl gives size 1 */
-  if (!tr_is_success(tr_transfer_status(t))) {
+  if (!tr_is_success(tr_request_status(t))) {
     t->discarded += n;
     return t->discarded <= TR_ERROR_BODY ? n : 0;
   }
-  if (!t->answered && !on_answer(t)) {
-    t->misfit = true;
+  if (!t->body_started && !on_answer(t)) {
+    t->range_mismatch = true;
     return 0;
   }
   if (n > t->max_bytes || t->body.len > t->max_bytes - n) {

@@ -1,6 +1,6 @@
 --- One result that arrives once: what `resolver:start` gives.
 --
--- `future.hit` says whether a cache had it. Wait for it, or give it to an event loop: `cqueues.poll(future)` works, and
+-- `future.hit` is true if a cache had it. Wait for it, or give it to an event loop: `cqueues.poll(future)` works, and
 -- any loop can watch `future:pollfd()` for reading.
 -- @classmod theaterref.future
 local core = require "theaterref.core"
@@ -9,7 +9,7 @@ local errors = require "theaterref.error"
 local Future = {}
 Future.__index = Future
 
---- Whether the result is there.
+--- True once the result is there.
 -- @treturn boolean
 function Future:done()
   if self.core and self.fallback and self.core:done() then self:wait(0) end -- it may go on elsewhere
@@ -78,7 +78,7 @@ end
 -- @function Future:pollfd
 -- @treturn integer
 delegate "pollfd"
---- What to watch the descriptor for: `"r"`.
+--- The events to watch the descriptor for: `"r"`.
 -- @function Future:events
 -- @treturn string
 delegate "events"

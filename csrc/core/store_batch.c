@@ -1,6 +1,6 @@
 /*
-** Many puts for the price of one sync. What is put waits in temporaries;
-** a commit syncs the file system, gives everything its name, syncs the names
+** Many puts for the price of one sync. Content waits in temporary files; a
+** commit syncs the file system, gives everything its name, syncs the names
 ** of the content, and only then moves the labels.
 */
 #include <errno.h>
@@ -101,7 +101,7 @@ bool tr_batch_put(tr_batch *b, tr_algorithm algorithm, const void *bytes,
                   size_t size, char hash[TR_HEX_MAX], tr_error *error) {
   int kept;
   tr_digest(algorithm, bytes, size, hash);
-  kept = tr_store_keep_locked(&b->unsynced, b->data, hash, size, error);
+  kept = tr_store_freshen_locked(&b->unsynced, b->data, hash, size, error);
   return kept == 1 || (kept == 0 && add(b, "", hash, bytes, size, error));
 }
 
@@ -123,9 +123,10 @@ static bool place_content(tr_batch *b, item *i, tr_error *error) {
 
 /* Moves a label to content that is there by now. */
 static bool place_label(tr_batch *b, item *i, tr_error *error) {
-  i->placed = tr_store_keep_labelled(&b->unsynced, b->data, i->hash, error) &&
-              tr_store_place_label(&b->unsynced, b->base, i->label,
-                                   i->temporary, error);
+  i->placed =
+      tr_store_freshen_labelled(&b->unsynced, b->data, i->hash, error) &&
+      tr_store_place_label(&b->unsynced, b->base, i->label, i->temporary,
+                           error);
   return i->placed;
 }
 

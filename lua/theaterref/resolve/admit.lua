@@ -1,22 +1,22 @@
---- What the policy says of a reference: where it may be had, whether it may, which
--- digest it must have, and how it is asked for.
--- @module theaterref.admission
+--- The policy's answers about a reference: its candidates, whether it is allowed,
+-- the digest its bytes must have, and the options of its request.
+-- @module theaterref.resolve.admit
 local errors = require "theaterref.error"
 local options = require "theaterref.options"
 local reference = require "theaterref.reference"
 
 local M = {}
 
-local MAX_PLACES = 16
+local MAX_CANDIDATES = 16
 
---- Where a reference may be had: the rule `rewrite`.
+--- The candidates of a reference: the rule `rewrite`.
 -- @tparam theaterref.resolver resolver
 -- @tparam string ref
 -- @tparam table ctx
 -- @treturn table a list of at least one reference, to try in order
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.places(resolver, ref, ctx)
+function M.candidates(resolver, ref, ctx)
   local answer, _, err = resolver.policy:ask("rewrite", ref, ctx)
   if not answer then return nil, err end
   if type(answer) == "string" then return { answer } end
@@ -24,38 +24,38 @@ function M.places(resolver, ref, ctx)
     if type(target) ~= "string" then err = "a list with a " .. type(target) .. " in it" end
   end
   if #answer == 0 then err = "an empty list" end
-  if #answer > MAX_PLACES then err = ("a list of %d; %d are as many as are tried"):format(#answer, MAX_PLACES) end
+  if #answer > MAX_CANDIDATES then err = ("a list of %d; %d are as many as are tried"):format(#answer, MAX_CANDIDATES) end
   if err then return nil, errors.new("policy", "the rule 'rewrite' returned " .. err) end
   return answer
 end
 
 local function refuse(resolver, target, ctx, why)
-  resolver:tell { type = "refusal", reference = errors.redact(target), purpose = ctx.purpose, reason = why }
+  resolver:emit { type = "refusal", reference = errors.redact(target), purpose = ctx.purpose, reason = why }
   return nil, errors.new("denied", ("Not allowed: %s: %s"):format(errors.redact(target),
     why or "the policy gives no reason"), target)
 end
 
 -- The digest that a target must have, if any: { digest = hex, store, offline }.
-local function pin_of(resolver, target, parsed, ctx)
-  local pin, _, err = resolver.policy:ask("pin", target, ctx)
-  if err or not pin then return nil, err end
-  if type(pin) == "string" then pin = { sha256 = pin } end
-  local hex = pin.sha256 or pin.sha1
+local function integrity_of(resolver, target, parsed, ctx)
+  local answer, _, err = resolver.policy:ask("integrity", target, ctx)
+  if err or not answer then return nil, err end
+  if type(answer) == "string" then answer = { sha256 = answer } end
+  local hex = answer.sha256 or answer.sha1
   if type(hex) ~= "string" or not hex:match "^%x+$" or #hex ~= 40 and #hex ~= 64 then
-    return nil, errors.new("policy", "the rule 'pin' answered with no digest: 64 hex digits were expected")
+    return nil, errors.new("policy", "the rule 'integrity' answered without a digest: 64 hex digits were expected")
   end
   hex = hex:lower()
   if parsed.digest and parsed.digest ~= hex then
-    return nil, errors.new("digest_mismatch", ("%s is pinned to %s, but the policy pins it to %s"):format(
+    return nil, errors.new("digest_mismatch", ("%s names the digest %s, but the policy requires %s"):format(
       errors.redact(target), parsed.digest, hex))
   end
-  return { digest = hex, store = pin.store, offline = pin.offline }
+  return { digest = hex, store = answer.store, offline = answer.offline }
 end
 
---- Permits and pins a job's target: the rules `allow` and `pin`. Fills in `parsed`
--- and `pin`, and changes `key` where a pin asks for it.
+--- Checks a job's target: the rules `allow` and `integrity`. Sets `parsed` and
+-- `integrity`, and `key` if the policy requires a digest.
 -- @tparam theaterref.resolver resolver
--- @tparam table job see `theaterref.loading`
+-- @tparam table job see `theaterref.resolve.load`
 -- @treturn table the job
 -- @return[2] nil
 -- @treturn[2] table an error
@@ -68,11 +68,11 @@ function M.admit(resolver, job)
   if err then return nil, err end
   if not allowed then return refuse(resolver, target, job.ctx, why) end
   job.parsed = parsed
-  if policy:overrides "pin" then
-    job.pin, err = pin_of(resolver, target, parsed, job.ctx)
+  if policy:overrides "integrity" then
+    job.integrity, err = integrity_of(resolver, target, parsed, job.ctx)
     if err then return nil, err end
-    -- What was cached without the pin was not checked against it.
-    if job.pin and not parsed.digest then job.key = target .. "#sha256=" .. job.pin.digest end
+    -- Bytes cached without the digest were not checked against it.
+    if job.integrity and not parsed.digest then job.key = target .. "#sha256=" .. job.integrity.digest end
   end
   return job
 end
@@ -106,7 +106,7 @@ function M.request(resolver, job)
   if request.host_headers then
     request.headers = headers_for(job.parsed.url, request.headers, request.host_headers)
   end
-  request.digest = job.parsed.digest or job.pin and job.pin.digest
+  request.digest = job.parsed.digest or job.integrity and job.integrity.digest
   return request
 end
 

@@ -4,7 +4,7 @@ local theaterref = require "theaterref"
 
 local policy = require "theaterref.policy"
 
-describe("policy building blocks", function()
+describe("policy builders", function()
   local folder
 
   before_each(function()
@@ -30,12 +30,12 @@ describe("policy building blocks", function()
     assert.matches("'PATH' is not in the list", why)
   end)
 
-  it("go on to the next place when one fails, and tell", function()
+  it("go on to the next candidate when one fails, and emit an event", function()
     local events = {}
     local resolver = theaterref.resolver { cache = theaterref.resource_cache(), policy = {
       rewrite = function(ref) return { folder .. "/nowhere", "http://127.0.0.1:1/closed", ref } end,
       request = function() return { retries = 0 } end,
-      event = function(event) events[#events + 1] = event.type == "fallback" and event.reference or nil end } }
+      on_event = function(event) events[#events + 1] = event.type == "fallback" and event.reference or nil end } }
     for _ = 1, 2 do
       assert.equal("\0asm", tostring(assert(resolver:resolve(folder .. "/actor.wasm"))))
       assert.equal("\0asm", tostring(assert(resolver:resolve_cached(folder .. "/actor.wasm"))))
@@ -105,7 +105,7 @@ describe("policy building blocks", function()
     helper.write(folder .. "/theaterref.lock", core.blob("\0asm"):digest "sha256" .. "  " .. folder .. "/actor.wasm\n")
     local resolver = assert(theaterref.resolver { policy = script(([[
       local policy = theaterref.policy
-      return policy.combine(policy.locked "theaterref.lock", {
+      return policy.combine(policy.lockfile "theaterref.lock", {
         rewrite = policy.chain(policy.default.rewrite, policy.alias { short = "%s/actor.wasm" }),
         merge = policy.merge.deep,
         allow = policy.only { schemes = { "file" } } })]]):format(folder)) })
@@ -115,16 +115,16 @@ describe("policy building blocks", function()
     assert.equal("denied", select(2, resolver:resolve "https://h/").kind)
   end)
 
-  it("refuse bytes that are not the pinned ones, from wherever they come", function()
+  it("refuse bytes without the digest, wherever they come from", function()
     local cache = theaterref.resource_cache()
     assert(theaterref.resolver { cache = cache }:resolve_cached(folder .. "/actor.wasm"))
-    local wrong = theaterref.resolver { cache = cache, home = folder, policy = { pin = function() return ("0"):rep(64) end } }
+    local wrong = theaterref.resolver { cache = cache, home = folder, policy = { integrity = function() return ("0"):rep(64) end } }
     for _, resolve in ipairs { wrong.resolve, wrong.resolve_cached } do
       local _, err = resolve(wrong, folder .. "/actor.wasm")
       assert.equal("digest_mismatch", err.kind)
     end
     local digest = core.blob("\0asm"):digest "sha256"
-    local offline = theaterref.resolver { home = folder, policy = { pin = function()
+    local offline = theaterref.resolver { home = folder, policy = { integrity = function()
       return { sha256 = digest, store = "release", offline = true } end } }
     local _, err = offline:resolve "https://nowhere.invalid/x"
     assert.matches("offline, and not in the store 'release'", err.message)
@@ -134,12 +134,12 @@ describe("policy building blocks", function()
     assert.equal("digest_mismatch", err.kind)
   end)
 
-  it("take nothing from a tier on disk that is not the pinned bytes", function()
+  it("take no bytes without the digest from a disk cache", function()
     local server = helper.nginx()
     server:put("x", "first")
     local function resolver(digest)
-      return theaterref.resolver { cache = theaterref.resource_cache { tier = { store = "tier", home = folder } },
-        policy = { pin = function() return digest end } }
+      return theaterref.resolver { cache = theaterref.resource_cache { disk = { store = "disk", home = folder } },
+        policy = { integrity = function() return digest end } }
     end
     assert.equal("first", tostring(assert(resolver(nil):resolve_cached(server.http .. "/x"))))
     server:put("x", "second")
@@ -155,7 +155,7 @@ describe("policy building blocks", function()
     script "return { secrets = function() return true end }"
     helper.run_ok(("cd %s && %s %s/lua/bin/theaterref lock m.toml --policy policy.lua"):format(folder, helper.lua, helper.root))
     assert.is_nil(helper.read(folder .. "/theaterref.lock"):find "token")
-    local plan = assert(theaterref.resolver { policy = folder .. "/policy.lua", lock = folder .. "/theaterref.lock" }
+    local plan = assert(theaterref.resolver { policy = folder .. "/policy.lua", lockfile = folder .. "/theaterref.lock" }
       :plan(folder .. "/m.toml"))
     assert.equal('{"t":"s3cret"}', plan.initial_state)
   end)
@@ -193,7 +193,7 @@ package = "actor.wasm"
 initial_state = '{"token":{"$ref":"file://%s/token"},"n":1e400,"list":[{"$ref":"token"},{"$ref":"x","y":1}]}'
 ]]):format(folder))
     local shown = {}
-    local rules = { secrets = function() return true end, event = function(event)
+    local rules = { secrets = function() return true end, on_event = function(event)
       for _, value in pairs(event) do shown[#shown + 1] = tostring(value) end
     end }
     local plan = assert(theaterref.resolver { policy = rules }:plan(folder .. "/m.toml"))
@@ -209,10 +209,10 @@ initial_state = '{"token":{"$ref":"file://%s/token"},"n":1e400,"list":[{"$ref":"
 
   it("veto and narrow manifests", function()
     local ref = folder .. "/m.toml"
-    local _, err = theaterref.resolver { policy = { permit = function(m) return m.name ~= "worker", "no workers" end } }:plan(ref)
+    local _, err = theaterref.resolver { policy = { allow_spawn = function(m) return m.name ~= "worker", "no workers" end } }:plan(ref)
     assert.equal("denied", err.kind)
     assert.matches("Not allowed to spawn worker: no workers", err.message)
-    local plan = assert(theaterref.resolver { policy = { permit = function(m)
+    local plan = assert(theaterref.resolver { policy = { allow_spawn = function(m)
       m.permission_policy = { network = false }
       return m
     end } }:plan(ref))
@@ -231,7 +231,7 @@ initial_state = '{"token":{"$ref":"file://%s/token"},"n":1e400,"list":[{"$ref":"
     assert.is_true(resolver:plan(ref).cache_hit)
   end)
 
-  it("take up a script that changed, and keep the old one when it is broken", function()
+  it("reload a script that changed, and keep the old one when it is broken", function()
     local path = script 'return { allow = function() return false, "first" end }'
     local resolver = assert(theaterref.resolver { policy = path })
     local function why() return select(2, resolver:resolve(folder .. "/actor.wasm")).message end

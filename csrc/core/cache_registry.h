@@ -1,9 +1,9 @@
 /*
-** What a cache is made of, for the files that work on it: cache.c answers
-** claims and takes results in, caches.c opens, closes and counts.
+** A cache and its loads, for the two files that work on them: cache_claim.c
+** answers claims and stores results, cache_registry.c opens, closes and counts.
 */
-#ifndef TR_FLIGHTS_H
-#define TR_FLIGHTS_H
+#ifndef TR_CACHE_REGISTRY_H
+#define TR_CACHE_REGISTRY_H
 
 #include <pthread.h>
 
@@ -30,14 +30,14 @@ struct tr_cache {
   tr_table flights;
   tr_flight *loading; /* every flight, listed or not */
   tr_cache_stats stats;
-  tr_user *users;
-  tr_who *names;
+  tr_cache_handle *handles;
+  tr_consumer *consumers;
   tr_cache *prev, *next; /* all caches of the process */
-  char *name, *tier;     /* or NULL */
+  char *name, *disk;     /* or NULL */
 };
 
-/* Makes a flight's result not kept, and its key free to be loaded anew. The
-** cache's lock is held. */
+/* Detach a flight from its key: its result is not stored, and the next claim
+** of the key leads. The cache's lock is held. */
 void tr_flight_disown(tr_cache *cache, tr_flight *f);
 
 #endif

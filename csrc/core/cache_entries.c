@@ -1,10 +1,10 @@
 /*
 ** A cache's slots. SIEVE keeps the evictable ones in a ring in order of
 ** arrival; a hand walks it from the oldest on and evicts the first that
-** nobody asked for since it last passed. Pinned ones stand in a ring apart,
-** where no hand goes.
+** nobody asked for since it last passed. Kept slots are in a second ring,
+** which is never evicted from.
 */
-#include "entries.h"
+#include "cache_entries.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -54,20 +54,20 @@ tr_slot *tr_slot_new(const tr_node *node, tr_blob *blob, tr_future *failure,
   return s;
 }
 
-void tr_dead_release(tr_dead *dead) {
+void tr_deferred_release(tr_deferred *deferred) {
   tr_slot *s, *next;
-  for (s = dead->first; s != NULL; s = next) {
+  for (s = deferred->first; s != NULL; s = next) {
     next = s->older;
     tr_entry_release(&s->entry);
   }
 }
 
-static void bury(tr_dead *dead, tr_slot *s) {
-  s->older = dead->first;
-  dead->first = s;
+static void defer_free(tr_deferred *deferred, tr_slot *s) {
+  s->older = deferred->first;
+  deferred->first = s;
 }
 
-/* What a slot counts for against 'max_bytes'. */
+/* The weight of a slot against 'max_bytes'. */
 static size_t weight(const tr_slot *s) {
   size_t bytes = s->entry.blob != NULL ? tr_blob_size(s->entry.blob)
                                        : (size_t)FAILURE_WEIGHT;
@@ -91,16 +91,16 @@ static void ring_remove(tr_ring *ring, tr_slot *s) {
 static void leave_ring(tr_entries *e, tr_slot *s) {
   if (e->hand == s)
     e->hand = s->newer;
-  ring_remove(s->pinned ? &e->pinned : &e->evictable, s);
+  ring_remove(s->kept ? &e->kept : &e->evictable, s);
 }
 
-static void evict_one(tr_entries *e, tr_dead *dead) {
+static void evict_one(tr_entries *e, tr_deferred *deferred) {
   tr_slot *s = e->hand != NULL ? e->hand : e->evictable.oldest;
-  while (atomic_exchange_explicit(&s->entry.visited, false,
-                                  memory_order_relaxed))
+  while (
+      atomic_exchange_explicit(&s->entry.visited, false, memory_order_relaxed))
     s = s->newer != NULL ? s->newer : e->evictable.oldest;
   e->hand = s;
-  tr_entries_remove(e, s, dead);
+  tr_entries_remove(e, s, deferred);
   e->evictions++;
 }
 
@@ -113,50 +113,49 @@ tr_slot *tr_entries_find(const tr_entries *e, uint64_t hash, const char *key,
                       : (tr_slot *)((char *)node - offsetof(tr_slot, node));
 }
 
-void tr_entries_remove(tr_entries *e, tr_slot *s, tr_dead *dead) {
+void tr_entries_remove(tr_entries *e, tr_slot *s, tr_deferred *deferred) {
   atomic_store_explicit(&s->entry.live, false, memory_order_release);
   tr_table_remove(&e->index, &s->node);
   leave_ring(e, s);
   e->bytes -= weight(s);
   e->blobs -= s->entry.blob != NULL;
-  bury(dead, s);
+  defer_free(deferred, s);
 }
 
-void tr_entries_clear(tr_entries *e, tr_dead *dead) {
+void tr_entries_clear(tr_entries *e, tr_deferred *deferred) {
   while (e->evictable.oldest != NULL)
-    tr_entries_remove(e, e->evictable.oldest, dead);
-  while (e->pinned.oldest != NULL)
-    tr_entries_remove(e, e->pinned.oldest, dead);
+    tr_entries_remove(e, e->evictable.oldest, deferred);
+  while (e->kept.oldest != NULL)
+    tr_entries_remove(e, e->kept.oldest, deferred);
 }
 
 static bool fits(const tr_entries *e, size_t more) {
-  return (e->max_bytes == 0 || (more <= e->max_bytes &&
-                                e->bytes <= e->max_bytes - more)) &&
+  return (e->max_bytes == 0 ||
+          (more <= e->max_bytes && e->bytes <= e->max_bytes - more)) &&
          (e->max_entries == 0 || e->index.count < e->max_entries);
 }
 
-void tr_entries_insert(tr_entries *e, tr_slot *s, tr_dead *dead) {
-  tr_slot *old =
-      tr_entries_find(e, s->node.hash, s->node.key, s->node.len);
+void tr_entries_insert(tr_entries *e, tr_slot *s, tr_deferred *deferred) {
+  tr_slot *old = tr_entries_find(e, s->node.hash, s->node.key, s->node.len);
   if (old != NULL) {
-    s->pinned = old->pinned;
-    tr_entries_remove(e, old, dead);
+    s->kept = old->kept;
+    tr_entries_remove(e, old, deferred);
   }
   if (e->max_bytes == 0 || weight(s) <= e->max_bytes)
     while (e->evictable.oldest != NULL && !fits(e, weight(s)))
-      evict_one(e, dead);
+      evict_one(e, deferred);
   if (!fits(e, weight(s))) {
-    bury(dead, s);
+    defer_free(deferred, s);
     return;
   }
   tr_table_add(&e->index, &s->node);
-  ring_add(s->pinned ? &e->pinned : &e->evictable, s);
+  ring_add(s->kept ? &e->kept : &e->evictable, s);
   e->bytes += weight(s);
   e->blobs += s->entry.blob != NULL;
 }
 
-void tr_entries_pin(tr_entries *e, tr_slot *s, bool pinned) {
+void tr_entries_keep(tr_entries *e, tr_slot *s, bool kept) {
   leave_ring(e, s);
-  s->pinned = pinned;
-  ring_add(pinned ? &e->pinned : &e->evictable, s);
+  s->kept = kept;
+  ring_add(kept ? &e->kept : &e->evictable, s);
 }

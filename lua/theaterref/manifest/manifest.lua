@@ -5,8 +5,8 @@
 -- @module theaterref.manifest
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local template = require "theaterref.template"
-local toml = require "theaterref.toml"
+local template = require "theaterref.manifest.template"
+local toml = require "theaterref.manifest.toml"
 
 local M = {}
 
@@ -71,7 +71,7 @@ end
 
 local package_fields, state_fields = { "package", "component", "component_path" }, { "initial_state", "init_state" }
 
---- What theaterref needs of a manifest, whichever way it is spelled.
+--- The fields of a manifest that theaterref uses, in any of their spellings.
 -- @tparam table manifest
 -- @treturn table `{ name, package, initial_state, init_state, static_package }`;
 -- only `name` is always there

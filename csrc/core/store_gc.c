@@ -1,4 +1,4 @@
-/* Housekeeping of a store: listings, checks, deleting what is not needed. */
+/* Garbage collection of a store: listings, checks and deletions. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -62,7 +62,7 @@ bool tr_store_check(tr_store *store, const char *hash, tr_error *error) {
   always.options.verify = TR_VERIFY_ALWAYS;
   if (!tr_normal_hash(hash, normal, error))
     return false;
-  blob = tr_store_get_anew(&always, normal, error);
+  blob = tr_store_get_uncached(&always, normal, error);
   tr_blob_release(blob);
   return blob != NULL;
 }
@@ -98,22 +98,23 @@ int tr_store_discard(tr_store *store, const char *hash, double grace,
   return result;
 }
 
-/* ---------------------------------------------------------- leftovers */
+/* ----------------------------------------------------- temporary files */
 
-static bool is_leftover(const char *name) {
+static bool is_temporary(const char *name) {
   return strncmp(name, ".tmp-", 5) == 0 && strchr(name, '/') == NULL;
 }
 
-bool tr_store_each_leftover(tr_store *store, tr_store_visit visit,
-                            void *context, tr_error *error) {
-  return each_file(store, ".", is_leftover, visit, context, error);
+bool tr_store_each_temporary(tr_store *store, tr_store_visit visit,
+                             void *context, tr_error *error) {
+  return each_file(store, ".", is_temporary, visit, context, error);
 }
 
-int tr_store_discard_leftover(tr_store *store, const char *name, double grace,
-                              bool dry_run, tr_error *error) {
+int tr_store_discard_temporary(tr_store *store, const char *name, double grace,
+                               bool dry_run, tr_error *error) {
   int base, result;
-  if (!is_leftover(name)) {
-    tr_error_set(error, TR_INVALID_REFERENCE, "Not a leftover: '%s'", name);
+  if (!is_temporary(name)) {
+    tr_error_set(error, TR_INVALID_REFERENCE, "Not a temporary file: '%s'",
+                 name);
     return -1;
   }
   base = tr_store_open_listing(store, ".", error);
@@ -132,11 +133,11 @@ int tr_store_lock_all(tr_store *store, tr_error *error) {
 
 void tr_store_unlock(int lock) { close(lock); }
 
-/* ------------------------------------------------------------- set aside */
+/* ------------------------------------------------------------ quarantine */
 
 static bool any_name(const char *name) { return name[0] != '.'; }
 
-bool tr_store_each_set_aside(tr_store *store, tr_store_visit visit,
-                             void *context, tr_error *error) {
+bool tr_store_each_quarantined(tr_store *store, tr_store_visit visit,
+                               void *context, tr_error *error) {
   return each_file(store, "corrupt", any_name, visit, context, error);
 }

@@ -37,11 +37,11 @@ const char *tr_label_fault(const char *label) {
     if (*p != '\0' && *p != '/')
       continue;
     if (len == 0)
-      return "a part of it between '/' is empty";
+      return "a part between '/' is empty";
     if (part[0] == '.' && (len == 1 || (len == 2 && part[1] == '.')))
-      return "a part of it is '.' or '..'";
+      return "a part is '.' or '..'";
     if (len > MAX_PART)
-      return "a part of it is longer than 255 bytes";
+      return "a part is longer than 255 bytes";
     if (++depth > MAX_DEPTH)
       return "it has more than 128 parts";
     if (*p == '\0')
@@ -65,7 +65,7 @@ bool tr_store_check_label(const char *label, tr_error *error) {
 */
 static int open_label_folder(const tr_store *store, int base, const char *label,
                              bool make, const char **name) {
-  int fd = tr_store_step(store, base, "labels", make);
+  int fd = tr_store_open_subfolder(store, base, "labels", make);
   const char *slash;
   while (fd >= 0 && (slash = strchr(label, '/')) != NULL) {
     char part[MAX_PART + 1];
@@ -73,7 +73,7 @@ static int open_label_folder(const tr_store *store, int base, const char *label,
     int inner, errnum;
     memcpy(part, label, len);
     part[len] = '\0';
-    inner = tr_store_step(store, fd, part, make);
+    inner = tr_store_open_subfolder(store, fd, part, make);
     errnum = errno;
     close(fd);
     errno = errnum;
@@ -183,9 +183,10 @@ bool tr_store_place_label(tr_store *store, int base, const char *label,
   return ok;
 }
 
-bool tr_store_keep_labelled(tr_store *store, int data, const char *hash,
-                            tr_error *error) {
-  int kept = data < 0 ? 0 : tr_store_keep(store, data, hash, SIZE_MAX, error);
+bool tr_store_freshen_labelled(tr_store *store, int data, const char *hash,
+                               tr_error *error) {
+  int kept =
+      data < 0 ? 0 : tr_store_freshen(store, data, hash, SIZE_MAX, error);
   if (kept == 0)
     tr_error_set(error, TR_NOT_FOUND,
                  "Content does not exist: %s (put it before you label it)",
@@ -196,14 +197,14 @@ bool tr_store_keep_labelled(tr_store *store, int data, const char *hash,
 /* The same, below the open base. */
 static bool content_is_there(tr_store *store, int base, const char *hash,
                              tr_error *error) {
-  int data = tr_store_step(store, base, "data", false);
-  bool there = tr_store_keep_labelled(store, data, hash, error);
+  int data = tr_store_open_subfolder(store, base, "data", false);
+  bool there = tr_store_freshen_labelled(store, data, hash, error);
   if (data >= 0)
     close(data);
   return there;
 }
 
-/* Whether a label is where a mover expects it: 1, 0 or -1. */
+/* Check that a label has the hash its mover expects: 1, 0 or -1. */
 static int as_expected(tr_store *store, int base, const char *label,
                        const char *expect, tr_error *error) {
   char hash[TR_HEX_MAX], normal[TR_HEX_MAX] = "";

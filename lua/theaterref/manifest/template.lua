@@ -4,9 +4,9 @@
 --     {{#if x}}…{{else}}…{{/if}}   {{#unless x}}…{{/unless}}
 --     {{#each list}}{{this}} {{@index}}{{else}}none{{/each}}   {{#with x}}…{{/with}}
 --
--- Where Handlebars escapes for HTML, this escapes for a TOML (or JSON) string:
--- a value cannot end the quotes it stands in. Numbers come out as they were
--- written. What is missing renders as nothing.
+-- Handlebars escapes for HTML; this escapes for a TOML or JSON string, so a value
+-- cannot end the quotes around it. Numbers come out as they were written. A missing
+-- value renders as nothing.
 -- @module theaterref.template
 local lpeg = require "lpeg"
 local core = require "theaterref.core"
@@ -16,8 +16,8 @@ local P, R, S, C, Cc, Cg, Ct, Cp = lpeg.P, lpeg.R, lpeg.S, lpeg.C, lpeg.Cc, lpeg
 
 local M = {}
 
--- What a template may cost, so that nested {{#each}} over a large state
--- cannot keep a host busy.
+-- Limits of a template, so that nested {{#each}} over a large state cannot keep a
+-- host busy.
 local MAX_BLOCKS = 64             -- in one another
 local MAX_OUTPUT = 16 * 1024 * 1024 -- bytes
 local MAX_STEPS = 1000 * 1000     -- tags rendered
@@ -217,7 +217,7 @@ local function field(value, key)
   return found
 end
 
--- What an argument means in a scope; a scope is { this, data, parent }.
+-- The value of an argument in a scope; a scope is { this, data, parent }.
 local function evaluate(argument_node, scope)
   if argument_node.text then return argument_node.text end
   if argument_node.value ~= nil then return argument_node.value end
