@@ -7,7 +7,7 @@
 #   make doc        the Lua API, the C API and the guides as HTML, in build/doc
 #   make coverage   how much of the C core the specs run
 #   make fuzz       libFuzzer on all that reads what comes from outside; T=60 seconds each
-#   make lint       luacheck, and the C with every warning by gcc and clang
+#   make lint       luacheck; the C with every warning by gcc and clang; names and English
 #   make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away
 #   make deb        a Debian package, in build/
 #   make env        shell lines that make the build tree usable: eval "$(make -s env)"
@@ -69,7 +69,7 @@ $(MODULE): $(OBJECTS)
 	@echo "  ld  $@"
 	$(Q)$(CC) -shared $(CFLAGS) $(SANFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
-# Where hosts look for our Lua files; changes with PREFIX.
+# The folder where hosts look for our Lua files; it changes with PREFIX.
 $(BUILD)/prefix: FORCE
 	@mkdir -p $(@D)
 	@echo '$(LUA_FOLDER)' | cmp -s - $@ || echo '$(LUA_FOLDER)' > $@
@@ -167,9 +167,12 @@ bench: deps-bench
 
 lint: deps-lint
 	luacheck --quiet lua spec examples
+	@$(LUA) spec/lint/lint.lua
 	@for cc in gcc clang; do for f in $(CORE) $(BINDING) $(HOST) $(wildcard spec/support/*.c spec/bench/*.c examples/hosts/*.c); do \
 	  $$cc $(CPPFLAGS) -DTR_CURL_LINKED $(PKG_CFLAGS) $(CFLAGS) -Werror -fsyntax-only $$f || exit 1; done; \
 	  echo "$$cc: no warnings"; done
+	@$(MAKE) -s --no-print-directory all
+	@spec/lint/cycles.sh $(OBJECTS) $(HOST_OBJECTS)
 
 # A warning is a failure: what is public is described.
 doc: deps-doc
@@ -178,7 +181,7 @@ doc: deps-doc
 	@doxygen csrc/Doxyfile
 	@echo "build/doc/index.html: the Lua API and the guides; build/doc/c/index.html: the C API"
 
-# What the specs run of the C core, by file, and the lines they do not.
+# The lines of the C core that the specs run, by file, and those they do not.
 coverage: deps-coverage
 	@$(MAKE) -s --no-print-directory test COVERAGE=1 || true
 	@lcov -q --capture --directory build/coverage/obj/core --output-file build/coverage/all.info
@@ -260,7 +263,7 @@ install: all
 	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true # where it may
 	@echo "Installed theaterref $(VERSION) in $(TO)"
 
-# What the rockspec builds and installs: the module and the command.
+# The rockspec builds and installs the module and the command.
 module: $(MODULE)
 install-rock: module
 	@for f in $(LUA_FILES); do install -D -m 644 lua/$$f $(LUADIR)/$$f || exit 1; done
