@@ -273,7 +273,7 @@ typedef struct tr_claim_options {
 } tr_claim_options;
 
 /*
-** Claims 'key' for loading; see tr_claim. Never blocks on a load. 'options' may
+** Claims 'key' for loading; see tr_claim. Does not block on a load. 'options' may
 ** be NULL. A load that finds its blob unchanged (HTTP's 304) gives everybody
 ** the same memory again.
 */
@@ -441,10 +441,12 @@ TR_API int tr_store_discard(tr_store *store, const char *hash, double grace,
 TR_API int tr_store_lock_all(tr_store *store, tr_error *error);
 /* Unlocks what tr_store_lock_all locked. */
 TR_API void tr_store_unlock(int lock);
-/* Visit corrupt content that was moved to quarantine, the folder corrupt/. */
+/* Visit corrupt content in quarantine, the folder corrupt/, with its size in
+** bytes. */
 TR_API bool tr_store_each_quarantined(tr_store *store, tr_store_visit visit,
                                       void *context, tr_error *error);
-/* Visit the temporary files that crashed writers left. */
+/* Visit the temporary files that crashed writers left, with their size in
+** bytes. */
 TR_API bool tr_store_each_temporary(tr_store *store, tr_store_visit visit,
                                     void *context, tr_error *error);
 /* Delete a temporary file older than 'grace' seconds; as tr_store_discard. */
@@ -475,8 +477,7 @@ typedef struct tr_host tr_host;
 ** Gets each line of a host's log, on the thread that plans, while it plans: do
 ** not call the same host from it. 'level' is "debug", "info", "warn" or
 ** "error". The strings are only good for the call; the line has no newline, no
-*secret
-** and no control character in it.
+** secret and no control character in it.
 */
 typedef void (*tr_log_sink)(void *context, const char *level, const char *line);
 
@@ -524,8 +525,7 @@ typedef struct tr_plan {
 /*
 ** Plan the spawn of a manifest's actor; block until everything is here.
 ** 'initial_state' is JSON text that overrides the manifest's initial state, or
-*NULL.
-** NULL with the error.
+** NULL. Return NULL with the error.
 */
 TR_API tr_plan *tr_host_plan(tr_host *host, const char *manifest,
                              const char *initial_state, tr_error *error);

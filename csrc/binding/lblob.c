@@ -1,8 +1,7 @@
 /***
-Immutable bytes outside Lua's memory: userdata that shares them with whoever
-else has them. `#blob` is their number, `tostring(blob)` a copy as a string, `a
-== b` whether two blobs have the same bytes. The collector knows their true
-size. Any number of Lua states and threads may share a blob's bytes.
+Immutable bytes outside Lua's memory, which any number of holders share. `#blob`
+is their number, `tostring(blob)` a copy as a string, `a == b` true if two blobs
+have the same bytes. The collector knows their true size. Any number of Lua states and threads may share a blob's bytes.
 @classmod theaterref.blob
 */
 #include <limits.h>

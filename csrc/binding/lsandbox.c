@@ -142,8 +142,7 @@ static void push_exposed(lua_State *S, lua_Integer id, void *context) {
   lua_pushcclosure(S, call_exposed, 1);
 }
 
-/* ------------------------------------------------------- calls from the host
- */
+/* --------------------------------------------------- calls from the host */
 
 /* One call from the host into S: a userdata, so that its buffers are freed
 ** whatever the host raises. */

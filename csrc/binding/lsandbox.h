@@ -29,9 +29,8 @@ void tr_sandbox_open_library(lua_State *S);
 
 /*
 ** Values between Lua states, by way of a buffer: plain data is copied; a
-*function
-** is a number that the other side makes a proxy of. Encoding never raises;
-** it returns NULL, or what could not be taken along.
+** function becomes a number, for which the other side makes a proxy. Encoding
+** never raises; it returns NULL, or the fault.
 */
 typedef struct codec {
   int functions; /* index of a table in the encoding Lua state that functions

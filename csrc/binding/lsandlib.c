@@ -3,7 +3,7 @@
 ** the collector. It guards whatever could run a long C loop without the hook:
 ** patterns that backtrack without end, table functions on tables that lie about
 ** their length, finalizers, and a pcall that would swallow the end of the
-*budget.
+** budget.
 */
 #include <string.h>
 

@@ -60,7 +60,8 @@ static bool validated(const tr_slot *s) {
   return s->etag[0] != '\0' || s->last_modified[0] != '\0';
 }
 
-/* True if an entry can still be served, revalidated or waited for. */
+/* True if an entry is kept, or can still be served, revalidated or waited
+** for. */
 static bool useful(const claim *c, tr_slot *s) {
   const tr_cache_options *o = &c->cache->options;
   if (s->failure != NULL) /* of a load that a fork() ended: nobody's answer */

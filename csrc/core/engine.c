@@ -24,10 +24,10 @@ enum {
   MAX_SLEEP_MS = 1000
 };
 
-/* A host and port that transfers are under way to. */
+/* A host and port that requests are under way to. */
 typedef struct tr_origin {
   struct tr_origin *next;
-  size_t transfers; /* to this origin, running or not */
+  size_t requests; /* to this origin, running or not */
   size_t running;
   char name[];
 } tr_origin;
@@ -40,7 +40,7 @@ static struct engine {
   bool driven, stopping, has_thread;
   pthread_t thread;
   size_t max_host_connections, max_connections;
-  size_t pending; /* transfers not finished yet */
+  size_t pending; /* requests not finished yet */
   tr_request *incoming, **incoming_end;
   tr_request *active, *active_last;
   tr_origin *origins;
@@ -56,7 +56,7 @@ static struct engine {
 
 /* -------------------------------------------------------------- requests */
 
-/* Keeps a handle for a later transfer, if there is room. The lock is held. */
+/* Keeps a handle for a later request, if there is room. The lock is held. */
 static bool keep_idle_handle(CURL *easy) {
   bool room = engine.idle_count < IDLE_HANDLES;
   if (room)
@@ -65,10 +65,10 @@ static bool keep_idle_handle(CURL *easy) {
 }
 
 /*
-** The bounds on connections are kept by not starting more transfers at once:
-** libcurl's own bounds park transfers in a queue that it can forget to look
+** The bounds on connections are kept by not starting more requests at once:
+** libcurl's own bounds park requests in a queue that it can forget to look
 ** at when connections close (seen in 7.88). With HTTP/2 they share
-** connections, so there are fewer of those. A transfer counts for the origin
+** connections, so there are fewer of those. A request counts for the origin
 ** it was asked of, wherever redirects lead it.
 */
 static bool join_origin(tr_request *t) {
@@ -86,14 +86,14 @@ static bool join_origin(tr_request *t) {
     origin->next = engine.origins;
     engine.origins = origin;
   }
-  origin->transfers++;
+  origin->requests++;
   t->origin = origin;
   return true;
 }
 
 static void leave_origin(tr_request *t) {
   tr_origin **link = &engine.origins;
-  if (t->origin == NULL || --t->origin->transfers > 0)
+  if (t->origin == NULL || --t->origin->requests > 0)
     return;
   while (*link != t->origin)
     link = &(*link)->next;
@@ -110,7 +110,7 @@ static void stop_running(tr_request *t) {
   t->origin->running--;
 }
 
-/* Gives the future its result and forgets the transfer. Driver only. */
+/* Gives the future its result and forgets the request. Driver only. */
 static void finish(tr_request *t, tr_blob *blob, const tr_error *error) {
   bool kept;
   *(t->prev != NULL ? &t->prev->next : &engine.active) = t->next;
@@ -140,7 +140,7 @@ static void finish(tr_request *t, tr_blob *blob, const tr_error *error) {
 
 /* -------------------------------------------------------------- driving */
 
-/* Hands a transfer's next attempt to libcurl. Driver only. */
+/* Hands a request's next attempt to libcurl. Driver only. */
 static void begin_attempt(tr_request *t) {
   tr_error error;
   if (curl_multi_add_handle(engine.multi, t->easy) == CURLM_OK)
@@ -149,7 +149,7 @@ static void begin_attempt(tr_request *t) {
   finish(t, NULL, &error);
 }
 
-/* An attempt has ended: the transfer is over, or rests before the next. */
+/* An attempt has ended: the request is over, or waits for the next. */
 static void on_done(tr_request *t, CURLcode code) {
   tr_error error;
   tr_blob *blob;
@@ -169,7 +169,7 @@ static void on_done(tr_request *t, CURLcode code) {
 static void fail_expired(tr_request *t) {
   tr_error error;
   tr_error_set(&error, TR_TIMEOUT,
-               "Failed to fetch from %s: no turn in time; %zu other transfers "
+               "Failed to fetch from %s: no turn in time; %zu other requests "
                "are under way (max_host_connections, max_connections)",
                t->display_url, engine.running);
   finish(t, NULL, &error);
@@ -233,7 +233,7 @@ static void adopt_incoming(void) {
   }
 }
 
-/* Ends a transfer without a result. */
+/* Ends a request without a result. */
 static void drop(tr_request *t) {
   if (!t->waiting)
     curl_multi_remove_handle(engine.multi, t->easy);
@@ -251,7 +251,7 @@ static void drop_unwanted(void) {
   }
 }
 
-/* Moves every transfer on by what can be done without waiting. Returns how
+/* Moves every request on by what can be done without waiting. Returns how
 ** many seconds there is nothing to do for sure but to listen. */
 static double advance(void) {
   CURLMsg *message;
@@ -360,7 +360,7 @@ static const tr_worker worker = {drive, unwanted};
 
 /*
 ** Runs before libcurl's and OpenSSL's own exit handlers, which must not find
-** a transfer under way. A thread that is driving for itself is left alone.
+** a request under way. A thread that is driving for itself is left alone.
 */
 static void at_exit(void) {
   bool joinable;
@@ -434,7 +434,7 @@ static CURL *take_handle(void) {
   return easy != NULL ? easy : ready ? curl_easy_init() : NULL;
 }
 
-/* Hands a transfer to the driver. False: the process is ending. */
+/* Hands a request to the driver. False: the process is ending. */
 static bool submit(tr_request *t, const tr_fetch_options *o) {
   bool open;
   pthread_mutex_lock(&engine.lock);

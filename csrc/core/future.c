@@ -4,7 +4,7 @@
 **
 ** A future counts handles twice. 'refs' keeps the memory; 'interest' counts
 ** those who still want the result. When the last interest goes, work under
-** way is told to stop, and work nobody had taken up is abandoned.
+** way is told to stop, and a future without a worker is abandoned.
 */
 #include "future.h"
 

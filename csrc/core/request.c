@@ -180,7 +180,7 @@ static bool add_caller_headers(tr_request *t, const char *const *headers) {
   return true;
 }
 
-/* An empty transfer with copies of what it needs. */
+/* Return an empty request with copies of its options. */
 static tr_request *allocate(tr_future *future, const char *url,
                             const tr_fetch_options *o) {
   tr_request *t = calloc(1, sizeof *t);

@@ -43,8 +43,7 @@ typedef struct tr_request {
   bool headers_complete; /* the blank line after the headers has come */
   bool range_mismatch;   /* the part that came is not the one asked for */
   bool too_large, no_memory;
-  char refused_address[64]; /* the private address that was not asked, or empty
-                             */
+  char refused_address[64]; /* a private address, or empty */
   char why[CURL_ERROR_SIZE];
 } tr_request;
 

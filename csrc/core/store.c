@@ -227,17 +227,17 @@ static int create(tr_store *store, int data, const char *hash,
   return created;
 }
 
-int tr_store_freshen_locked(tr_store *store, int data, const char *hash,
+int tr_store_lock_and_freshen(tr_store *store, int data, const char *hash,
                             size_t size, tr_error *error) {
-  int lock, kept;
+  int lock, fresh;
   if (faccessat(data, hash, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
     return 0;
   lock = tr_store_lock(store, true, error);
   if (lock < 0)
     return -1;
-  kept = tr_store_freshen(store, data, hash, size, error);
+  fresh = tr_store_freshen(store, data, hash, size, error);
   close(lock);
-  return kept;
+  return fresh;
 }
 
 bool tr_store_put(tr_store *store, const void *bytes, size_t size,
@@ -249,7 +249,7 @@ bool tr_store_put(tr_store *store, const void *bytes, size_t size,
     return false;
   /* It may come and go under our hands, but not for ever. */
   while (done == 0 && tries-- > 0) {
-    done = tr_store_freshen_locked(store, data, hash, size, error);
+    done = tr_store_lock_and_freshen(store, data, hash, size, error);
     if (done == 0)
       done = create(store, data, hash, bytes, size, error);
   }

@@ -10,7 +10,7 @@
 struct tr_store {
   char *base;
   tr_store_options options;
-  /* data/, kept open by the first get, or -1. Content that is found through
+  /* data/, fresh open by the first get, or -1. Content that is found through
   ** it is right, even if the folder has moved. */
   atomic_int data;
 };
@@ -44,22 +44,21 @@ int tr_store_open_folder(const tr_store *store, const char *folder, bool make,
 int tr_store_open_listing(const tr_store *store, const char *folder,
                           tr_error *error);
 
-/* The content of a normal hash, past the folder that is kept open. */
+/* The content of a normal hash, past the folder that is fresh open. */
 tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
                                tr_error *error);
 
 /*
 ** Freshen content if the store has it: gc counts its age from now, and it is
-** synced if the store is durable. Unless 'size' is SIZE_MAX, content that does
-** not match its name counts as missing. Return 1, 0 if it is missing, or -1
-*with
-** the error. Hold the lock, at least shared.
+** synced if the store is durable. Unless 'size' is SIZE_MAX, content that a
+** verification finds corrupt counts as missing. Return 1, 0 if it is missing,
+** or -1 with the error. Hold the lock, at least shared.
 */
 int tr_store_freshen(tr_store *store, int data, const char *hash, size_t size,
                      tr_error *error);
 
 /* The same for a put, which takes the lock only if something is there. */
-int tr_store_freshen_locked(tr_store *store, int data, const char *hash,
+int tr_store_lock_and_freshen(tr_store *store, int data, const char *hash,
                             size_t size, tr_error *error);
 
 /* Freshen content that is about to be labelled, in the open data/. False with

@@ -99,10 +99,10 @@ static bool add(tr_batch *b, const char *label, const char *hash,
 
 bool tr_batch_put(tr_batch *b, tr_algorithm algorithm, const void *bytes,
                   size_t size, char hash[TR_HEX_MAX], tr_error *error) {
-  int kept;
+  int fresh;
   tr_digest(algorithm, bytes, size, hash);
-  kept = tr_store_freshen_locked(&b->unsynced, b->data, hash, size, error);
-  return kept == 1 || (kept == 0 && add(b, "", hash, bytes, size, error));
+  fresh = tr_store_lock_and_freshen(&b->unsynced, b->data, hash, size, error);
+  return fresh == 1 || (fresh == 0 && add(b, "", hash, bytes, size, error));
 }
 
 bool tr_batch_label(tr_batch *b, const char *label, const char *hash,

@@ -185,13 +185,13 @@ bool tr_store_place_label(tr_store *store, int base, const char *label,
 
 bool tr_store_freshen_labelled(tr_store *store, int data, const char *hash,
                                tr_error *error) {
-  int kept =
+  int fresh =
       data < 0 ? 0 : tr_store_freshen(store, data, hash, SIZE_MAX, error);
-  if (kept == 0)
+  if (fresh == 0)
     tr_error_set(error, TR_NOT_FOUND,
                  "Content does not exist: %s (put it before you label it)",
                  hash);
-  return kept == 1;
+  return fresh == 1;
 }
 
 /* The same, below the open base. */

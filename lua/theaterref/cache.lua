@@ -1,8 +1,8 @@
 --- Caches: references to blobs, one for every Lua state of the process.
 --
--- Two levels: a handle keeps the blobs it got, so that a hit takes no lock; the
--- cache itself is shared by every handle of its name. A third, on disk, is a
--- content store that outlives the process. `#cache` is how many blobs it holds.
+-- A handle keeps the blobs it got, so that a hit takes no lock. The cache itself is
+-- shared by every handle of its name. A disk cache, if it has one, outlives the
+-- process. `#cache` is how many blobs it holds.
 --
 -- Every method may be called from any Lua state on any thread.
 -- @classmod theaterref.cache

@@ -72,8 +72,8 @@ M.cache = set("cache option", {
   { "max_bytes", "count", "256 MiB", "bound of what it holds; 0 is no bound" },
   { "max_entries", "count", "0", "the same by number" },
   { "ttl", "seconds", "for ever", "an entry is fresh" },
-  { "stale_while_revalidate", "seconds", "0", "past its `ttl` that an entry is served at once while it is loaded anew in "
-    .. "the background" },
+  { "stale_while_revalidate", "seconds", "0", "how long past its `ttl` an entry is served while it reloads in the "
+    .. "background" },
   { "stale_if_error", "seconds", "0", "past its `ttl` that an entry stands in for a server that fails" },
   { "negative_ttl", "seconds", "0", "that a 404, 410 or missing file is remembered" },
   { "coalesce", "flag", "true", "false: concurrent misses each load, and the last one wins; as in Theater" },
@@ -131,7 +131,7 @@ function M.fault(options, given)
   for name, value in pairs(given) do
     local option = options.by_name[name]
     if not option then
-      return ("there is no %s '%s'%s"):format(options.what, tostring(name), suggest.suggestion(name, options.by_name))
+      return ("there is no %s '%s'%s"):format(options.what, tostring(name), suggest.closest(name, options.by_name))
     end
     local kind = kinds[option.kind]
     if not kind.fits(value) then

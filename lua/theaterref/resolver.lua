@@ -11,14 +11,14 @@ local loader = require "theaterref.resolve.load"
 local logs = require "theaterref.log"
 local option_sets = require "theaterref.options"
 local policies = require "theaterref.policy"
-local suggest = require "theaterref.suggest"
 
 local Resolver = {}
 Resolver.__index = Resolver
 
 -- A policy with the rule 'integrity' of a lockfile on top.
 local function with_lockfile(policy, options)
-  local ok, rules = pcall(policies.lockfile, options.lockfile, { store = options.offline, offline = options.offline ~= nil })
+  local ok, rules = pcall(policies.lockfile, options.lockfile,
+    { store = options.offline, offline = options.offline ~= nil })
   if not ok then return nil, errors.new("policy", tostring(rules)) end
   return policies.on_top(policy, rules)
 end
@@ -82,9 +82,9 @@ end
 
 local direct = { purpose = "direct" }
 
--- Starts to load one of a future's targets into it.
+-- Starts to load one of a future's candidates into it.
 local function start_target(self, future, options, target)
-  local job = { ctx = options.ctx or direct, will_wait = options.will_wait, targets = future.targets, target = target,
+  local job = { ctx = options.ctx or direct, will_wait = options.will_wait, candidates = future.candidates, target = target,
     key = target }
   local admitted, err = admit.admit(self, job)
   if not admitted then return nil, err end
@@ -92,18 +92,18 @@ local function start_target(self, future, options, target)
 end
 
 -- Failures that another candidate would share, or must not hide.
-local final = suggest.set { "denied", "policy", "invalid_reference", "cancelled" }
+local final = { denied = true, policy = true, invalid_reference = true, cancelled = true }
 
 -- Returns a function for a future to call when a candidate fails: it starts the
 -- next one.
-local function try_next(self, future, options, targets)
-  local candidate = 1
+local function try_next(self, future, options, candidates)
+  local current = 1
   return function(err)
-    while candidate < #targets and not final[err.kind] do
-      candidate = candidate + 1
+    while current < #candidates and not final[err.kind] do
+      current = current + 1
       future.hit, future.again, future.on_result = false, nil, nil
-      self:emit { type = "fallback", reference = errors.redact(targets[candidate]), message = tostring(err) }
-      local started, why = start_target(self, future, options, targets[candidate])
+      self:emit { type = "fallback", reference = errors.redact(candidates[current]), message = tostring(err) }
+      local started, why = start_target(self, future, options, candidates[current])
       if started then return true end
       err = why
     end
@@ -125,13 +125,13 @@ function Resolver:start(ref, options)
   loader.reap(self)
   local ctx = options.ctx or direct
   if ctx == direct then self:reload_policy() end
-  local targets, err = admit.candidates(self, ref, ctx)
-  if not targets then return nil, errors.about(err, ref) end
-  local future = setmetatable({ reference = errors.redact(ref), targets = targets, target = targets[1], hit = false,
+  local candidates, err = admit.candidates(self, ref, ctx)
+  if not candidates then return nil, errors.about(err, ref) end
+  local future = setmetatable({ reference = errors.redact(ref), candidates = candidates, target = candidates[1], hit = false,
     result = nil }, Future) -- a field to come, named here, costs no growing of the table later
-  if #targets > 1 then future.fallback = try_next(self, future, options, targets) end
+  if #candidates > 1 then future.fallback = try_next(self, future, options, candidates) end
   local started
-  started, err = start_target(self, future, options, targets[1])
+  started, err = start_target(self, future, options, candidates[1])
   if started then return future end
   if future.fallback then
     local going_on

@@ -17,20 +17,11 @@ local function distance(a, b)
   return row[#b]
 end
 
---- A set of names.
--- @tparam table list
--- @treturn table
-function M.set(list)
-  local set = {}
-  for _, name in ipairs(list) do set[name] = true end
-  return set
-end
-
 --- `" (did you mean 'timeout'?)"`, or nothing where no known name is near.
 -- @param name what was written
 -- @tparam table known a table with the known names as its keys
 -- @treturn string
-function M.suggestion(name, known)
+function M.closest(name, known)
   local best, nearest = 1 + #tostring(name) // 3, nil
   for candidate in pairs(known) do
     local d = distance(tostring(name):sub(1, 64), candidate)

@@ -397,7 +397,7 @@ function Store:import(path, options) end
 ---@field error? string
 ---@field reloaded? boolean
 ---@field blob? theaterref.Blob for a host's own function only
----@field targets? string[] for a host's own function only
+---@field candidates? string[] for a host's own function only
 
 ---@alias theaterref.CacheableOptions { ttl?: number, revalidate?: boolean, disk?: false }
 ---@alias theaterref.Integrity string|{ sha256?: string, sha1?: string, store?: string, offline?: boolean }

@@ -1,12 +1,14 @@
 --- Words and openings that the project's English avoids, each with advice. A
--- pattern is matched against one piece of prose: a comment, a message, a line of
--- Markdown. `opening`: only where a sentence begins.
+-- pattern is matched against one piece of prose: a comment, a message, a paragraph
+-- of Markdown. `opening`: only where a sentence begins; questions may begin so.
 return {
   { opening = true, "What %l", "name the subject: a thing or a person" },
   { opening = true, "Who%l* %l", "name the person: \"a caller that …\"" },
   { opening = true, "Whether %l", "\"Return whether …\", \"Check that …\"" },
   { opening = true, "Where %l", "name the subject, or begin with \"If\" or \"In\"" },
-  { opening = true, "That %l", "name the subject" },
+  { opening = true, "That the ", "name the subject" }, { opening = true, "That an? ", "name the subject" },
+  { opening = true, "That it ", "name the subject" }, { opening = true, "That they ", "name the subject" },
+  { opening = true, "That there ", "name the subject" }, { opening = true, "That no ", "name the subject" },
   { "%f[%a][nN]or does%f[%A]", "no inversion: \"It does not … either\"" },
   { "%f[%a][nN]or do%f[%A]", "no inversion: \"They do not … either\"" },
   { "%f[%a][nN]or is%f[%A]", "no inversion: \"It is not … either\"" },
@@ -19,6 +21,11 @@ return {
   { "that there is not%f[%A]", "\"unknown\"" },
   { "%f[%a][Hh]e%f[%A]", "code is \"it\", a person \"they\" or \"you\"" },
   { "%f[%a]himself%f[%A]", "code is \"itself\", a person \"themselves\" or \"yourself\"" },
-  { "%f[%a]is fine%f[%A]", "\"is allowed\"" },
+  { "NULL is fine%f[%A]", "\"NULL is allowed\"" },
   { "[Ss]ays whether", "\"checks that\", \"returns whether\"" },
+  { "ends some time%f[%A]", "say what happens" },
+  { "Without surprises", "say what works" },
+  { "lead it into", "\"redirect to\"" },
+  { "tells no file", "\"built-in\"" },
+  { "[Nn]ever blocks on", "\"Does not block\"" },
 }

@@ -219,7 +219,7 @@ initial_state = '{"token":{"$ref":"file://%s/token"},"n":1e400,"list":[{"$ref":"
     assert.same({ network = false }, plan.manifest.permission_policy)
   end)
 
-  it("cache on terms of the policy's", function()
+  it("cache with the policy's options", function()
     local ref, cache = folder .. "/m.toml", theaterref.resource_cache()
     local resolver = theaterref.resolver { cache = cache, policy = { cacheable = function() return { ttl = 0 } end } }
     for _ = 1, 2 do

@@ -116,7 +116,7 @@ describe("a host's function for events", function()
       assert.equal(2, #events)
       for i, ref in ipairs { "made://up", folder .. "/here" } do
         assert.same({ "resolved", ref, "direct", 5, { ref } },
-          { events[i].type, events[i].reference, events[i].purpose, events[i].bytes, events[i].targets })
+          { events[i].type, events[i].reference, events[i].purpose, events[i].bytes, events[i].candidates })
         assert.equal("bytes", tostring(events[i].blob))
       end
     end)

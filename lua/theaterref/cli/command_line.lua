@@ -29,8 +29,8 @@ M.for_home = { { "--home", "DIR", "Theater home; default $THEATER_HOME, else ~/.
 M.for_fetches = {
   { "--policy", "FILE", "A policy script." },
   { "--trusted", nil, "Run the policy script without a sandbox." },
-  { "--lockfile", "LOCKFILE", "Refuse references that are not in this lockfile, and bytes without its digest." },
-  { "--offline", "STORE", "Take locked content from this store; fetch nothing." },
+  { "--lockfile", "FILE", "Refuse references that are not in this lockfile, and bytes without its digest." },
+  { "--offline", "ID", "Take locked content from this store; fetch nothing." },
   { "--ca-file", "FILE", "PEM file of the certificate authorities to trust." },
   { "--timeout", "SECONDS", "For each fetch; default 30.", convert = tonumber },
 }

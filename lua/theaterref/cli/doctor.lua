@@ -23,7 +23,7 @@ end }
 checks[#checks + 1] = { "authorities", function(args, config)
   local _, file = core.curl()
   file = args.ca_file or config.ca_file or file
-  if not file then return true, "libcurl's own, of which it tells no file" end
+  if not file then return true, "libcurl's built-in CA store" end
   local text, err = core.read_file(file)
   if not text then return false, tostring(err) .. "; install the package ca-certificates, or give --ca-file" end
   local _, count = tostring(text):gsub("%-%-%-%-%-BEGIN [A-Z ]*CERTIFICATE%-%-%-%-%-", "")

@@ -20,8 +20,8 @@ theaterref \- references to bytes, and manifests to spawn plans
 .RI [ arguments ]
 .SH DESCRIPTION
 .B theaterref
-turns a reference into bytes, and the manifest of an actor into all that a spawn
-of it needs: its package, its initial state, its name.
+turns a reference into bytes, and the manifest of an actor into everything that
+a spawn needs: its package, its initial state, its name.
 A reference is a file path,
 .IR store://<id>/<label> ,
 .IR store://<id>/hash/<hash> ,

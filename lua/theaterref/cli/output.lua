@@ -104,7 +104,7 @@ function M.finish(result, err, as_json)
   if type(result) == "string" and result ~= "" then result = result .. "\n" end
   local ok, why = true, nil
   if core.is_blob(result) and core.is_terminal(1) and result:sub(1, 1024):find "%z" then
-    err = "this is no text, and nothing for a terminal: give -o FILE, or lead it into a file or a program"
+    err = "refusing to write binary data to a terminal; use -o FILE or redirect"
   elseif result then
     ok, why = write(result)
   end

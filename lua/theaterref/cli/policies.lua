@@ -20,7 +20,7 @@ local function collect_digests(args, store)
   resolver, err = settings.resolver(args, function(event)
     if event.type ~= "resolved" or event.purpose == "secret" then return end
     local digest = event.blob:digest "sha256"
-    for _, target in ipairs(event.targets) do digests[target] = digest end
+    for _, candidate in ipairs(event.candidates) do digests[candidate] = digest end
     if not store then return end
     local hash, why = store:put(event.blob)
     failure = failure or not hash and why
@@ -91,9 +91,9 @@ end
 local function step_text(step)
   local subject = step.reference and " " .. step.reference or ""
   if step.answer == nil and step.rule ~= "integrity" and step.rule ~= "request" then
-    return ("%-10s%s: %s"):format(step.rule, subject, step.reason or "no answer")
+    return ("%-11s%s: %s"):format(step.rule, subject, step.reason or "no answer")
   end
-  return ("%-10s%s -> %s%s   [%s]"):format(step.rule, subject, answer_text(step.answer),
+  return ("%-11s%s -> %s%s   [%s]"):format(step.rule, subject, answer_text(step.answer),
     step.reason and " (" .. tostring(step.reason) .. ")" or "", step.by)
 end
 

@@ -52,7 +52,7 @@ function M.resolver(args, on_event)
     if args[option] ~= nil then options[option] = args[option] end
   end
   if options.offline and not options.lockfile then
-    return nil, errors.new("policy", "--offline takes locked content from a store: give --lockfile too")
+    return nil, errors.new("policy", "'offline' takes locked content from a store: give a lockfile too (--lockfile)")
   end
   options.cache = options.cache or {}
   options.log, options.on_event = { level = log_level(args, options.log), sink = output.log }, on_event

@@ -103,7 +103,7 @@ end
 local function report_lines(report, names)
   local lines = {}
   for _, name in ipairs(names) do
-    for _, item in ipairs(report[name]) do lines[#lines + 1] = ("%-10s %s"):format(name:gsub("_", " "), output.plain(item)) end
+    for _, item in ipairs(report[name]) do lines[#lines + 1] = ("%-15s %s"):format(name:gsub("_", " "), output.plain(item)) end
   end
   return lines
 end

@@ -2,7 +2,7 @@
 --
 -- A Lua manifest is a script that returns a table. It runs in a sandbox, with
 -- the initial state as the global `state`, instead of having variables.
--- @module theaterref.manifest
+-- @module theaterref.manifest.manifest
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local template = require "theaterref.manifest.template"

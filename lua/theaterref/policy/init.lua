@@ -15,8 +15,8 @@ local function nothing() end
 
 --- The default rules, for a rule of yours to call on. `ctx` says what a
 -- reference is for: `purpose` (`direct`, `manifest`, `initial_state`, `package` or
--- `secret`), `manifest_reference`, `name` (the actor's, once known) and
--- `manifest` (its document, for a package).
+-- `secret`), `manifest_reference`, `name` (the actor's, once known),
+-- `manifest` (its document) and `package` (its reference, both for a package).
 -- @table default
 -- @field rewrite `rewrite(reference, ctx) -> reference`, or a list of them to
 -- try in order: the next one when the last could not be had
@@ -127,7 +127,7 @@ local function overlay(rules, where)
       if err then return nil, err end
       schemes = checked
     elseif not M.default[name] then
-      return broken(("%s: there is no rule '%s'%s"):format(where, tostring(name), suggest.suggestion(name, M.default)))
+      return broken(("%s: there is no rule '%s'%s"):format(where, tostring(name), suggest.closest(name, M.default)))
     elseif type(rule) ~= "function" then
       return broken(("%s: the rule '%s' is a %s, not a function"):format(where, name, type(rule)))
     else

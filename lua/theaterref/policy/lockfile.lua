@@ -52,7 +52,7 @@ function M.text(digests, path)
     lines[#lines + 1] = digest .. "  " .. ref
   end
   table.sort(lines, function(a, b) return a:sub(67) < b:sub(67) end)
-  return "# Written by 'theaterref lock': which bytes each reference is to have.\n" .. table.concat(lines, "\n") .. "\n"
+  return "# Written by 'theaterref lock': the SHA-256 of each reference's bytes.\n" .. table.concat(lines, "\n") .. "\n"
 end
 
 return M

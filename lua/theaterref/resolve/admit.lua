@@ -42,7 +42,8 @@ local function integrity_of(resolver, target, parsed, ctx)
   if type(answer) == "string" then answer = { sha256 = answer } end
   local hex = answer.sha256 or answer.sha1
   if type(hex) ~= "string" or not hex:match "^%x+$" or #hex ~= 40 and #hex ~= 64 then
-    return nil, errors.new("policy", "the rule 'integrity' answered without a digest: 64 hex digits were expected")
+    return nil, errors.new("policy", "the rule 'integrity' answered without a digest: 64 hex digits of SHA-256, or 40 of "
+      .. "SHA-1, were expected")
   end
   hex = hex:lower()
   if parsed.digest and parsed.digest ~= hex then

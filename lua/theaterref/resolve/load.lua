@@ -77,8 +77,8 @@ local function follow(resolver, job, target, future)
   if hops > MAX_HOPS then
     return nil, errors.new("policy", "schemes led from one to the next more than eight times")
   end
-  local next_job = { ctx = job.ctx, will_wait = job.will_wait, hops = hops, cache = job.cache, claim_options = job.claim_options,
-    no_disk = job.no_disk, target = target, key = target }
+  local next_job = { ctx = job.ctx, will_wait = job.will_wait, hops = hops, cache = job.cache,
+    claim_options = job.claim_options, no_disk = job.no_disk, target = target, key = target }
   local admitted, err = admit.admit(resolver, next_job)
   if not admitted then return nil, err end
   next_job.integrity, next_job.key = next_job.integrity or job.integrity, job.key
@@ -182,10 +182,10 @@ end
 
 -- ------------------------------------------------------------ what arrived
 
--- Tells that a job's bytes are here; and those of the target it led to.
+-- Emits that a job's bytes are here, and those of the target it led to.
 local function emit_resolved(resolver, job, blob)
   resolver:emit({ type = "resolved", reference = errors.redact(job.target), purpose = job.ctx.purpose, bytes = #blob },
-    { blob = blob, targets = job.targets or { job.target } })
+    { blob = blob, candidates = job.candidates or { job.target } })
   if job.led_to then emit_resolved(resolver, job.led_to, blob) end
 end
 
