@@ -103,7 +103,7 @@ $(BUILD)/spec/lua: spec/support/lua.c
 
 # ------------------------------------------------------------ what is needed
 
-DEPS_build := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev \
+DEPS_build := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev zlib1g-dev \
               libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates
 DEPS_demo  := $(DEPS_build) nginx-light openssl wabt
 DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks \

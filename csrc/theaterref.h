@@ -6,13 +6,18 @@
 **   Ownership  A function named *_new, *_get, *_retain or *_read hands the
 **              caller one reference, given back with the matching *_release.
 **              Strings and buffers passed in are only read during the call.
-**   Errors     A function that can fail takes a 'tr_error *' (never NULL)
+**   Errors     A function that can fail takes a 'tr_error *', which may be NULL,
 **              and fills it when it returns NULL or false. Nothing is left
 **              behind by a call that failed.
+**   Options    A struct of options is initialised by its macro, which also holds
+**              the defaults: tr_fetch_options o = TR_FETCH_OPTIONS; then set
+**              what is to differ. A function that takes a pointer to one takes
+**              NULL for the defaults. Structs may grow: a program compiled
+**              against an older header keeps working.
 **   Threads    Every function may be called from any thread at any time,
 **              unless its comment says otherwise.
 **   Units      Seconds as double, bytes as size_t. A timeout below zero
-**              means "no limit".
+**              means "no limit"; NaN is refused, or is no time at all.
 */
 #ifndef THEATERREF_H
 #define THEATERREF_H
@@ -30,6 +35,10 @@ extern "C" {
 
 /* The version of the library; the only place where it is written down. */
 #define TR_VERSION "0.1.0"
+
+/* The version of the library that is running: TR_VERSION of its own header.
+** Static storage. */
+TR_API const char *tr_version(void);
 
 /* ------------------------------------------------------------- errors */
 
@@ -58,6 +67,7 @@ typedef struct tr_error {
   int status;         /* HTTP status, or 0 */
   int errnum;         /* errno, or 0 */
   char message[1024]; /* for people; cut with "..." where it is too long */
+  void *reserved[4];  /* for fields to come */
 } tr_error;
 
 /* The kind's name, such as "not_found". Static storage. */
@@ -93,7 +103,7 @@ TR_API void tr_digest(tr_algorithm algorithm, const void *data, size_t size,
 
 /* ------------------------------------------------------------- futures */
 
-/* One result that arrives once: a blob, or an error. */
+/* One handle on a result that arrives once: a blob, or an error. */
 typedef struct tr_future tr_future;
 
 /* The status of a future. */
@@ -104,86 +114,133 @@ typedef enum tr_future_status {
   TR_ABANDONED /* its loader gave up; nothing will complete it */
 } tr_future_status;
 
-/* A pending future to complete, or NULL when memory is short. */
+/* Return a pending future to complete, or NULL when memory is short. */
 TR_API tr_future *tr_future_create(void);
-/*
-** A second handle on the same future, with an interest of its own: the work
-** behind a future goes on while anybody has an interest in it.
-*/
+/* Add a reference to this handle; return it. */
 TR_API tr_future *tr_future_retain(tr_future *future);
-/* Gives a handle back; the last one cancels work still under way. */
+/*
+** Release a reference. NULL is allowed. The last one gives the handle up: work
+** that nobody else wants stops, and a load that this future leads (see TR_LEAD)
+** is abandoned unless tr_fetch has taken it over.
+*/
 TR_API void tr_future_release(tr_future *future);
 /* Return its status now. Does not block. */
 TR_API tr_future_status tr_future_get_status(tr_future *future);
 /*
-** Waits until the future has a result or 'timeout' seconds have passed.
-** Returns TR_READY with a retained blob, TR_FAILED with the error,
-** TR_ABANDONED or, past the deadline, TR_PENDING.
+** Wait until the future has a result, 'timeout' seconds have passed, or the
+** process is interrupted. TR_READY sets '*blob', retained; every other status
+** sets the error, which for TR_PENDING has the kind TR_TIMEOUT or TR_CANCELLED.
+** 'blob' and 'error' may be NULL.
 */
 TR_API tr_future_status tr_future_wait(tr_future *future, double timeout,
                                        tr_blob **blob, tr_error *error);
 /*
-** A file descriptor that becomes readable once the future has a result, for
-** poll and event loops. Owned by the future: do not read or close it.
-** Returns -1 with errno set when no descriptor could be made.
+** Return a descriptor that becomes readable once the future has a result, for
+** poll and event loops, or -1 with errno. It is the future's: do not read or
+** close it. No other future has the same one.
 */
 TR_API int tr_future_fd(tr_future *future);
-/* Bytes received so far and, when known (else 0), expected in all. */
+/* Get the bytes received so far and, when known (else 0), expected in all. Either
+** pointer may be NULL. */
 TR_API void tr_future_progress(tr_future *future, size_t *received,
                                size_t *total);
 
 /*
-** Gives a future its result; a cache whose claim made it takes the blob in
-** before anybody who waits is told. The blob is retained as needed. False: it
-** had a result already.
+** Give a future its result; a cache whose claim made it stores the blob before
+** any waiter is woken. The blob is retained as needed. False: it had a result.
 */
 TR_API bool tr_future_complete(tr_future *future, tr_blob *blob);
 /* The same with an error, which is copied. */
 TR_API bool tr_future_fail(tr_future *future, const tr_error *error);
 
 /*
-** Says that whoever was to complete a future (the leader of a claim) will
-** not: those who wait see TR_ABANDONED, and one of them leads anew. Nothing
-** happens when tr_fetch has taken the future over, or it has a result.
+** Give up a load that this future leads: waiters see TR_ABANDONED, and one of
+** them leads next. Nothing happens when tr_fetch has taken it over, or it has a
+** result.
 */
 TR_API void tr_future_abandon(tr_future *future);
 
-/* Lets the work go on, whether or not anybody waits for it. */
+/* Let the work go on after every future is released. */
 TR_API void tr_future_detach(tr_future *future);
 
-/* How often its load was tried so far; 1 for most. */
+/* Return how often its load was tried so far; 1 for most. */
 TR_API int tr_future_attempts(tr_future *future);
+
+/*
+** Interrupt every wait of the process, and every one to come, until it is called
+** with false. Waits end within a tenth of a second, as if their time were over,
+** with an error of kind TR_CANCELLED; calls of hosts fail with it. The loads go
+** on. May be called from a signal handler.
+*/
+TR_API void tr_interrupt(bool on);
+
+/* Facts about a fetch, of a future that has its result. They live as long as the
+** future; strings are NULL if there is nothing to tell. */
+typedef struct tr_info tr_info;
+/* Return the facts, or NULL: no result yet, or nothing was fetched. */
+TR_API const tr_info *tr_future_get_info(tr_future *future);
+/* The URL after redirects, without user, password and query. */
+TR_API const char *tr_info_url(const tr_info *info);
+TR_API int tr_info_status(const tr_info *info); /* HTTP's */
+TR_API const char *tr_info_content_type(const tr_info *info);
+/* The digest that the body was checked against, in hex. */
+TR_API const char *tr_info_digest(const tr_info *info);
+/* True if the server said that the known body has not changed (304). */
+TR_API bool tr_info_unchanged(const tr_info *info);
+TR_API int tr_info_attempts(const tr_info *info);
+/* Bytes of bodies received, as sent: more than the body if it was retried. */
+TR_API uint64_t tr_info_received(const tr_info *info);
+/* The moments of a fetch. */
+typedef enum tr_moment {
+  TR_MOMENT_STARTED,    /* its turn came */
+  TR_MOMENT_CONNECTED,  /* it had a connection */
+  TR_MOMENT_FIRST_BYTE, /* of a body */
+  TR_MOMENT_DONE
+} tr_moment;
+/* Seconds from the call that asked for the fetch; below 0: never. */
+TR_API double tr_info_seconds(const tr_info *info, tr_moment moment);
 
 /* ------------------------------------------------------------- fetching */
 
 /*
-** How to fetch one URL. Start from tr_fetch_defaults. Strings may be NULL
-** and are copied.
+** Options of a fetch. Strings may be NULL and are copied.
+**
+** There is no default time limit for a whole fetch: a large file on a slow link
+** must not fail. A fetch ends when its server is silent for 'stall_timeout', and
+** it is retried and resumed while there is time.
 */
 typedef struct tr_fetch_options {
-  double timeout;           /* seconds for the whole fetch; 30 */
-  double connect_timeout;   /* seconds to connect; 10 */
-  double stall_timeout;     /* seconds without a byte; 15 */
-  size_t max_bytes;         /* of the decoded body; 1 GiB */
-  int max_redirects;        /* 10, as reqwest and browsers allow or more */
-  int retries;              /* after a failure that may pass; 2 */
-  int max_host_connections; /* transfers under way to one host at a time, for
-                               the process from now on; 32. 0: as it is */
-  int max_connections;      /* the same for all hosts together; 128 */
-  const char *ca_file;      /* PEM bundle; NULL: the system's */
-  const char *client_cert;  /* PEM file; NULL: none */
-  const char *client_key;   /* PEM file; NULL: in client_cert */
-  const char *unix_socket;  /* path of a server's socket; NULL: TCP */
-  bool refuse_private;    /* not from a private, loopback or link-local address:
-                             that of the connected peer, at every redirect */
-  bool netrc;             /* user and password from ~/.netrc */
-  const char *user_agent; /* NULL: "theaterref/<version>" */
-  const char *const *headers; /* "Name: value", NULL-terminated; or NULL */
-  const char *digest;         /* hex of the SHA-1 or SHA-256 the body must have;
-                                 anything else is TR_DIGEST_MISMATCH. Or NULL */
-  bool will_wait; /* the caller waits at once: it drives the transfer itself,
-                     which saves two thread switches */
+  size_t size;
+  double timeout; /* seconds for everything: queue, attempts, pauses; -1 */
+  double connect_timeout;  /* seconds to look up and to connect; 10 */
+  double stall_timeout;    /* seconds without a byte; 15 */
+  size_t max_bytes;        /* of the decoded body; 1 GiB */
+  int max_redirects;       /* 10 */
+  int retries;             /* after a failure that may pass; 2 */
+  const char *ca_file;     /* PEM bundle, instead of the system's */
+  const char *client_cert; /* PEM file */
+  const char *client_key;  /* PEM file, without a password; NULL: client_cert */
+  const char *unix_socket; /* path of a server's socket; NULL: TCP */
+  const char *proxy;       /* NULL: the environment's; "": none */
+  const char *user_agent;  /* NULL: "theaterref/<version>" */
+  const char *const *headers; /* "Name: value", NULL-terminated; not sent on to
+                                 another origin */
+  const char *const *redirect_hosts; /* NULL-terminated: redirects may lead to
+                                        the same host and to these, such as
+                                        "*.example.org"; NULL: to any */
+  const char *digest;  /* hex of the SHA-1 or SHA-256 the body must have */
+  bool refuse_private; /* never connect to a private, loopback or link-local
+                          address; a proxy, which hides the peer, is exempt */
+  bool netrc;          /* user and password from ~/.netrc */
+  bool require_length; /* refuse a body that ends with the connection, without
+                          a length or chunks: it may have been cut off */
 } tr_fetch_options;
+
+#define TR_FETCH_OPTIONS                                                       \
+  {                                                                            \
+    sizeof(tr_fetch_options), -1, 10, 15, (size_t)1 << 30, 10, 2, 0, 0, 0, 0,  \
+        0, 0, 0, 0, 0, false, false, false                                     \
+  }
 
 /* libcurl is opened at the first fetch, or by one of these. Static storage.
 ** The libcurl in use and what it is built on; NULL where there is none. */
@@ -192,24 +249,41 @@ TR_API const char *tr_curl_version(void);
 ** NULL. */
 TR_API const char *tr_curl_ca_file(void);
 
-/* Fills in the values that tr_fetch_options names. */
-TR_API void tr_fetch_defaults(tr_fetch_options *options);
-
 /*
-** Starts to fetch an http or https URL into a pending future: a new one, or
-** one that a cache's claim gave (TR_LEAD). False, with the future untouched
-** and the error set, when not even a start was possible.
+** Start to fetch an http or https URL into a pending future: a new one, or one
+** that a cache's claim gave (TR_LEAD). False, with the future untouched and the
+** error set, when not even a start was possible. Link-local addresses, where
+** clouds keep credentials, are always refused.
 */
 TR_API bool tr_fetch(tr_future *future, const char *url,
                      const tr_fetch_options *options, tr_error *error);
+
+/* Limits of the process, which has one engine for all its fetches. */
+typedef struct tr_engine_options {
+  size_t size;
+  int max_connections;      /* requests at one time; 128. 0: as it is */
+  int max_host_connections; /* the same for one origin; 32. 0: as it is */
+} tr_engine_options;
+
+#define TR_ENGINE_OPTIONS                                                      \
+  { sizeof(tr_engine_options), 128, 32 }
+
+/* Set the limits, from now on. False with the error. */
+TR_API bool tr_engine_configure(const tr_engine_options *options,
+                                tr_error *error);
+
+/* Stop the engine: abandon what is under way, close connections, end its thread.
+** The next fetch starts it again. */
+TR_API void tr_shutdown(void);
 
 /* --------------------------------------------------------------- cache */
 
 /* References to blobs, shared by every Lua state and thread of the process. */
 typedef struct tr_cache tr_cache;
 
-/* Options of a cache. Start from tr_cache_defaults. */
+/* Options of a cache. */
 typedef struct tr_cache_options {
+  size_t size;
   size_t max_bytes;    /* 256 MiB; 0: no bound */
   size_t max_entries;  /* 0: no bound */
   double ttl;          /* seconds an entry is fresh; below 0: for ever */
@@ -226,8 +300,8 @@ typedef struct tr_cache_options {
   size_t disk_max_bytes; /* the disk cache's bound; 0: none */
 } tr_cache_options;
 
-/* Fills in the values that tr_cache_options names. */
-TR_API void tr_cache_defaults(tr_cache_options *options);
+#define TR_CACHE_OPTIONS                                                       \
+  { sizeof(tr_cache_options), (size_t)256 << 20, 0, -1, 0, 0, 0, false, 0, 0 }
 
 /*
 ** Opens the process's cache of that name, making it on the first call; a
@@ -259,27 +333,28 @@ typedef enum tr_claim {
   TR_NOMEM  /* memory is short; nothing is set */
 } tr_claim;
 
-/* The result of a claim. Release both. */
-typedef struct tr_claim_result {
-  tr_blob *blob;     /* of TR_HIT and TR_STALE, else NULL */
-  tr_future *future; /* of TR_WAIT, TR_LEAD and TR_STALE, else NULL */
-} tr_claim_result;
-
 /* Options of one claim, beside the cache's own. */
 typedef struct tr_claim_options {
-  double ttl;      /* of what this claim loads; NAN: the cache's */
+  size_t size;
+  double ttl;      /* of what this claim loads; TR_CACHE_TTL */
   bool revalidate; /* never a hit: the server is asked whether what is cached
                       is still good */
 } tr_claim_options;
 
+/* The 'ttl' that stands for the cache's own. */
+#define TR_CACHE_TTL (-1e300)
+
+#define TR_CLAIM_OPTIONS                                                       \
+  { sizeof(tr_claim_options), TR_CACHE_TTL, false }
+
 /*
-** Claims 'key' for loading; see tr_claim. Does not block on a load. 'options' may
-** be NULL. A load that finds its blob unchanged (HTTP's 304) gives everybody
-** the same memory again.
+** Claim 'key' for loading; see tr_claim. Does not block on a load. '*blob' and
+** '*future' are set to NULL, or as tr_claim says; release both. A load that finds
+** its blob unchanged (HTTP's 304) gives everybody the same memory again.
 */
 TR_API tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
-                               const tr_claim_options *options,
-                               tr_claim_result *out);
+                               const tr_claim_options *options, tr_blob **blob,
+                               tr_future **future);
 /*
 ** Forgets a key. A load in flight still answers those who wait for it, but its
 ** result is not kept. Returns whether it was there.
@@ -301,21 +376,24 @@ TR_API bool tr_cache_keep(tr_cache *cache, const char *key, size_t len,
 /* How many blobs it holds, stale ones as well. */
 TR_API size_t tr_cache_len(tr_cache *cache);
 
-/* Counters of a cache since it was made. */
-typedef struct tr_cache_stats {
-  uint64_t hits;      /* claims and gets that found something fresh */
-  uint64_t misses;    /* that found nothing to serve or to wait for */
-  uint64_t coalesced; /* that waited for somebody else's load */
-  uint64_t stale;     /* that were served past their ttl */
-  uint64_t loads;     /* that brought a blob */
-  uint64_t errors;    /* loads that failed */
-  uint64_t evictions; /* entries that had to make room */
-  size_t entries;     /* that it holds now */
-  size_t bytes;       /* of those */
-} tr_cache_stats;
+/* The statistics of a cache since it was made. */
+typedef enum tr_stat {
+  TR_STAT_HITS,      /* claims and gets that found something fresh */
+  TR_STAT_MISSES,    /* that found nothing to serve or to wait for */
+  TR_STAT_COALESCED, /* that waited for somebody else's load */
+  TR_STAT_STALE,     /* that were served past their ttl */
+  TR_STAT_LOADS,     /* that brought a blob */
+  TR_STAT_ERRORS,    /* loads that failed */
+  TR_STAT_EVICTIONS, /* entries that had to make room */
+  TR_STAT_ENTRIES,   /* that it holds now */
+  TR_STAT_BYTES,     /* of those */
+  TR_STAT_COUNT      /* how many there are in this header */
+} tr_stat;
 
-/* Fill in the counters, all of one moment. */
-TR_API void tr_cache_get_stats(tr_cache *cache, tr_cache_stats *stats);
+/* Fill in the first 'count' statistics, all of one moment: pass TR_STAT_COUNT and
+** an array of so many. */
+TR_API void tr_cache_get_stats(tr_cache *cache, uint64_t *values,
+                               size_t count);
 
 /* ---------------------------------------------------------------- files */
 
@@ -351,20 +429,25 @@ typedef enum tr_verify {
   TR_VERIFY_NEVER
 } tr_verify;
 
-/* Options of a store; all zero is SHA-1, once, not synced. */
+/* Options of a store. */
 typedef struct tr_store_options {
+  size_t size;
   tr_algorithm algorithm; /* names of new content; TR_SHA1 is Theater's */
   tr_verify verify;       /* when a read is checked against its name */
-  bool durable;           /* sync what is written before it returns */
+  bool durable;           /* sync what is written before it returns; true */
   bool unmapped;          /* read large content rather than map it */
 } tr_store_options;
 
+#define TR_STORE_OPTIONS                                                       \
+  { sizeof(tr_store_options), TR_SHA1, TR_VERIFY_ONCE, true, false }
+
 /*
 ** A store in the folder 'base_path', which holds data/ and labels/. Neither
-** needs to exist yet: the first write makes them. NULL when memory is short.
+** needs to exist yet: the first write makes them. NULL with the error.
 */
 TR_API tr_store *tr_store_open(const char *base_path,
-                               const tr_store_options *options);
+                               const tr_store_options *options,
+                               tr_error *error);
 /* Close a store. NULL is allowed. Its blobs stay valid. */
 TR_API void tr_store_close(tr_store *store);
 
@@ -481,9 +564,10 @@ typedef struct tr_host tr_host;
 */
 typedef void (*tr_log_sink)(void *context, const char *level, const char *line);
 
-/* Start from zero: { 0 }. Strings may be NULL and are copied. These options
-** override the configuration. */
+/* Options of a host. Strings may be NULL and are copied. They override the
+** configuration. */
 typedef struct tr_host_options {
+  size_t size;
   const char *config;   /* path of a configuration file; "": the one that is in
                            the usual places, if any; NULL: none */
   const char *policy;   /* path of a policy script; NULL: the default rules */
@@ -496,7 +580,8 @@ typedef struct tr_host_options {
                            a network; NULL: none */
   const char *ca_file;  /* PEM file of authorities to trust; NULL: the
                            system's */
-  double timeout;       /* seconds for each fetch; 0: 30 */
+  double timeout;       /* seconds for each fetch; 0: the configuration's, else
+                           no limit */
   const char *log;      /* "debug", "info", "warn", "error" or "off"; NULL:
                            $THEATERREF_LOG, else "warn" */
   tr_log_sink log_sink; /* NULL: standard error */
@@ -505,38 +590,58 @@ typedef struct tr_host_options {
                              installed */
 } tr_host_options;
 
-/* NULL options are all zero. NULL with the error: of kind TR_POLICY when the
-** policy or an option is at fault, TR_SYNTAX when the configuration is. */
+#define TR_HOST_OPTIONS                                                        \
+  {                                                                            \
+    sizeof(tr_host_options), 0, 0, false, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0         \
+  }
+
+/* Make a host. NULL with the error: of kind TR_POLICY when the policy or an
+** option is at fault, TR_SYNTAX when the configuration is. */
 TR_API tr_host *tr_host_new(const tr_host_options *options, tr_error *error);
 /* No thread may be planning with it. Plans outlive it. */
 TR_API void tr_host_free(tr_host *host);
 
-/* Everything a spawn needs. It owns its strings and blobs; retain a blob to
-** keep it longer. */
-typedef struct tr_plan {
-  char *name;              /* the actor's */
-  char *package_reference; /* where the package came from */
-  tr_blob *package;        /* its bytes */
-  tr_blob *initial_state;  /* JSON text, secrets filled in; NULL: none */
-  bool used_cache;         /* the policy let the package be cached */
-  bool cache_hit;          /* and it was there already */
-} tr_plan;
+/* Options of one call of a host. */
+typedef struct tr_call_options {
+  size_t size;
+  double timeout;            /* seconds for the call; -1: no limit */
+  const char *initial_state; /* of plans: JSON text that overrides the
+                                manifest's initial state, or NULL */
+} tr_call_options;
+
+#define TR_CALL_OPTIONS                                                        \
+  { sizeof(tr_call_options), -1, 0 }
+
+/* Everything a spawn needs. */
+typedef struct tr_plan tr_plan;
 
 /*
-** Plan the spawn of a manifest's actor; block until everything is here.
-** 'initial_state' is JSON text that overrides the manifest's initial state, or
-** NULL. Return NULL with the error.
+** Plan the spawn of a manifest's actor; block until everything is here, the time
+** is over or the process is interrupted. Return NULL with the error.
 */
 TR_API tr_plan *tr_host_plan(tr_host *host, const char *manifest,
-                             const char *initial_state, tr_error *error);
+                             const tr_call_options *options, tr_error *error);
 /* Free a plan and release its blobs. NULL is allowed. */
 TR_API void tr_plan_free(tr_plan *plan);
 
+/* The parts of a plan, which owns them; retain a blob to keep it longer. */
+TR_API const char *tr_plan_name(const tr_plan *plan); /* the actor's */
+/* The reference that the package came from. */
+TR_API const char *tr_plan_package_reference(const tr_plan *plan);
+TR_API tr_blob *tr_plan_package(const tr_plan *plan);
+/* JSON text with its secrets, or NULL: there is none. */
+TR_API tr_blob *tr_plan_initial_state(const tr_plan *plan);
+/* True if the policy let the package be cached. */
+TR_API bool tr_plan_used_cache(const tr_plan *plan);
+/* True if the cache had it already. */
+TR_API bool tr_plan_cache_hit(const tr_plan *plan);
+
 /*
 ** The bytes that a reference means, under the host's policy and through its
-** cache, if it has one. Blocks until they are here. NULL with the error.
+** cache, if it has one. Blocks as tr_host_plan. NULL with the error.
 */
 TR_API tr_blob *tr_host_resolve(tr_host *host, const char *reference,
+                                const tr_call_options *options,
                                 tr_error *error);
 
 /* ------------------------------------------------------------------ Lua */

@@ -7,7 +7,6 @@ Methods that are written in C.
 ** own (L1): a hit there takes no lock and allocates nothing, and asks the
 ** shared entry only whether it is still live.
 */
-#include <math.h>
 #include <string.h>
 
 #include "lutil.h"
@@ -104,10 +103,10 @@ static int cache_get(lua_State *L) {
 
 /* Read the options of a claim from a table at 'index', which may be absent. */
 static tr_claim_options check_claim_options(lua_State *L, int index) {
-  tr_claim_options options = {.ttl = NAN};
+  tr_claim_options options = TR_CLAIM_OPTIONS;
   if (lua_isnoneornil(L, index)) /* spares a hit two look-ups */
     return options;
-  options.ttl = tr_optseconds(L, index, "ttl", NAN);
+  options.ttl = tr_optseconds(L, index, "ttl", TR_CACHE_TTL);
   options.revalidate = tr_optbool(L, index, "revalidate", false);
   return options;
 }
@@ -140,7 +139,6 @@ static int cache_claim(lua_State *L) {
   how = tr_cache_claim_entry(c->cache, &c->handle, key, len, &options, &entry,
                              &future);
   f->future = future;
-  f->leads = how == TR_LEAD || how == TR_STALE;
   if (entry != NULL)
     push_entry(L, entry);
   switch (how) {
@@ -307,15 +305,18 @@ another's load), `stale` (served past its ttl), `loads`, `errors`, `evictions`,
 */
 static int cache_stats(lua_State *L) {
   tr_cache *cache = checkcache(L)->cache;
-  tr_cache_stats s;
-  tr_cache_get_stats(cache, &s);
+  uint64_t s[TR_STAT_COUNT];
+  tr_cache_get_stats(cache, s, TR_STAT_COUNT);
   {
-    const counter counters[] = {
-        {"hits", s.hits},           {"misses", s.misses},
-        {"coalesced", s.coalesced}, {"stale", s.stale},
-        {"loads", s.loads},         {"errors", s.errors},
-        {"evictions", s.evictions}, {"entries", s.entries},
-        {"bytes", s.bytes}};
+    const counter counters[] = {{"hits", s[TR_STAT_HITS]},
+                                {"misses", s[TR_STAT_MISSES]},
+                                {"coalesced", s[TR_STAT_COALESCED]},
+                                {"stale", s[TR_STAT_STALE]},
+                                {"loads", s[TR_STAT_LOADS]},
+                                {"errors", s[TR_STAT_ERRORS]},
+                                {"evictions", s[TR_STAT_EVICTIONS]},
+                                {"entries", s[TR_STAT_ENTRIES]},
+                                {"bytes", s[TR_STAT_BYTES]}};
     push_counters(L, counters, sizeof counters / sizeof *counters);
   }
   push_by_consumer(L, cache);
@@ -338,13 +339,12 @@ static int cache_gc(lua_State *L) {
 
 /* resource_cache(options) -> cache | nil, error */
 static int resource_cache(lua_State *L) {
-  tr_cache_options options;
+  tr_cache_options options = TR_CACHE_OPTIONS;
   tr_error error;
   const char *name = NULL, *consumer = NULL;
   tr_cache *cache;
   lcache *c;
   lua_settop(L, 1);
-  tr_cache_defaults(&options);
   options.max_bytes = tr_optsize(L, 1, "max_bytes", options.max_bytes);
   options.max_entries = tr_optsize(L, 1, "max_entries", options.max_entries);
   options.ttl = tr_optseconds(L, 1, "ttl", options.ttl);

@@ -1,15 +1,19 @@
 /* Futures and fetching in Lua. */
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <string.h>
 
+#include "core/engine.h"
 #include "core/error.h"
 #include "lutil.h"
+
+/* Seconds between two looks for an interrupt of Lua's own. */
+static const double WAIT_SLICE = 0.1;
 
 lfuture *tr_newfuture(lua_State *L) {
   lfuture *f = lua_newuserdatauv(L, sizeof *f, 0);
   f->future = NULL;
-  f->leads = false;
   luaL_setmetatable(L, TR_FUTURE);
   return f;
 }
@@ -18,16 +22,12 @@ static lfuture *checkfuture(lua_State *L) {
   return luaL_checkudata(L, 1, TR_FUTURE);
 }
 
-/* Gives the handle up: a leader lets somebody else lead, and the last one
-** with an interest stops the work. */
+/* Release the handle: a leader lets another lead, and the last one stops the
+** work. */
 static int future_cancel(lua_State *L) {
   lfuture *f = checkfuture(L);
   tr_future *future = f->future;
   f->future = NULL;
-  if (future == NULL)
-    return 0;
-  if (f->leads) /* what tr_fetch has taken over goes on while it is wanted */
-    tr_future_abandon(future);
   tr_future_release(future);
   return 0;
 }
@@ -46,9 +46,34 @@ static int future_done(lua_State *L) {
 }
 
 /*
+** Wait in slices. lua.c answers an interrupt (Ctrl-C) by setting a hook, which
+** Lua calls at the next instruction: return to it, as soon as there is one.
+*/
+static tr_future_status wait_in_slices(lua_State *L, tr_future *future,
+                                       double seconds, tr_blob **blob,
+                                       tr_error *error) {
+  double deadline = tr_deadline(seconds);
+  int hooks = lua_gethookmask(L);
+  tr_future_status status;
+  do {
+    double left = deadline - tr_now();
+    double slice = left < WAIT_SLICE ? left : WAIT_SLICE;
+    status = tr_future_wait(future, slice > 0 ? slice : 0, blob, error);
+    if (status == TR_PENDING && lua_gethookmask(L) != hooks) {
+      tr_error_set(error, TR_CANCELLED, "interrupted");
+      return status;
+    }
+  } while (status == TR_PENDING && error->kind == TR_TIMEOUT &&
+           tr_now() < deadline);
+  if (status == TR_PENDING && error->kind == TR_TIMEOUT)
+    tr_error_set(error, TR_TIMEOUT, "no result within %g seconds", seconds);
+  return status;
+}
+
+/*
 ** wait([seconds]) -> blob | nil, error [, "pending" | "abandoned"]
-** Pending: the time is over, and there is no result yet. Abandoned: whoever
-** was loading gave up; ask again.
+** Pending: the time is over, or the process was interrupted, and there is no
+** result yet. Abandoned: the loader gave up; ask again.
 */
 static int future_wait(lua_State *L) {
   lfuture *f = checkfuture(L);
@@ -56,16 +81,15 @@ static int future_wait(lua_State *L) {
   tr_error error;
   tr_future_status status;
   lblob *b;
+  luaL_argcheck(L, !isnan(seconds), 2, "not a number of seconds");
   if (f->future == NULL)
     return cancelled(L);
   b = tr_newblob(L);
-  status = tr_future_wait(f->future, seconds, &b->blob, &error);
+  status = wait_in_slices(L, f->future, seconds, &b->blob, &error);
   if (status == TR_READY) {
     tr_accountblob(L, tr_blob_size(b->blob));
     return 1;
   }
-  if (status == TR_PENDING)
-    tr_error_set(&error, TR_TIMEOUT, "no result within %g seconds", seconds);
   tr_pusherror(L, &error);
   lua_pushstring(L, status == TR_PENDING     ? "pending"
                     : status == TR_ABANDONED ? "abandoned"
@@ -73,20 +97,29 @@ static int future_wait(lua_State *L) {
   return 3;
 }
 
-/* Reads { age =, etag =, last_modified = }; what is too long is left out. */
+/* Copy a string field of the table at 'index', unless it is missing, too long or
+** would end a header line. */
+static void copy_field(lua_State *L, int index, const char *name, char *to,
+                       size_t room) {
+  const char *value = tr_optstring(L, index, name);
+  to[0] = '\0';
+  if (value != NULL && strlen(value) < room &&
+      value[strcspn(value, "\r\n")] == '\0')
+    strcpy(to, value);
+}
+
+/* Read { age =, etag =, last_modified =, url =, unsigned_url = }. */
 static tr_freshness optfreshness(lua_State *L, int index) {
-  tr_freshness freshness = {.age = 0};
-  const char *etag, *modified;
-  freshness.age = tr_optseconds(L, index, "age", 0);
+  tr_freshness f = {.age = 0};
+  f.age = tr_optseconds(L, index, "age", 0);
   if (lua_isnoneornil(L, index))
-    return freshness;
-  etag = tr_optstring(L, index, "etag");
-  modified = tr_optstring(L, index, "last_modified");
-  if (etag != NULL && strlen(etag) < TR_VALIDATOR_MAX)
-    strcpy(freshness.etag, etag);
-  if (modified != NULL && strlen(modified) < TR_VALIDATOR_MAX)
-    strcpy(freshness.last_modified, modified);
-  return freshness;
+    return f;
+  copy_field(L, index, "etag", f.etag, sizeof f.etag);
+  copy_field(L, index, "last_modified", f.last_modified,
+             sizeof f.last_modified);
+  copy_field(L, index, "url", f.url, sizeof f.url);
+  copy_field(L, index, "unsigned_url", f.unsigned_url, sizeof f.unsigned_url);
+  return f;
 }
 
 /* complete(blob [, freshness]) -> boolean: gives the future its result. */
@@ -96,7 +129,7 @@ static int future_complete(lua_State *L) {
   tr_freshness freshness = optfreshness(L, 3);
   luaL_argcheck(L, b->blob != NULL, 2, "blob is closed");
   if (f->future != NULL)
-    tr_future_set_freshness(f->future, &freshness);
+    tr_promise_set_freshness(tr_future_promise(f->future), &freshness);
   lua_pushboolean(L,
                   f->future != NULL && tr_future_complete(f->future, b->blob));
   return 1;
@@ -109,23 +142,112 @@ static int future_know(lua_State *L) {
   tr_freshness freshness = optfreshness(L, 3);
   luaL_argcheck(L, b->blob != NULL, 2, "blob is closed");
   if (f->future != NULL)
-    tr_future_set_known(f->future, b->blob, &freshness);
+    tr_promise_set_known(tr_future_promise(f->future), b->blob, &freshness);
   return 0;
 }
 
-/* freshness() -> etag | nil, last_modified | nil: what came with the result */
+static void set_text(lua_State *L, const char *name, const char *text) {
+  if (text == NULL || text[0] == '\0')
+    return;
+  lua_pushstring(L, text);
+  lua_setfield(L, -2, name);
+}
+
+/* freshness() -> { etag, last_modified, url, unsigned_url }: of the result */
 static int future_freshness(lua_State *L) {
   lfuture *f = checkfuture(L);
-  const tr_freshness *freshness = NULL;
-  if (f->future != NULL && tr_future_get_status(f->future) == TR_READY)
-    freshness = tr_future_freshness(f->future);
-  lua_pushstring(L, freshness != NULL && freshness->etag[0] != '\0'
-                        ? freshness->etag
-                        : NULL);
-  lua_pushstring(L, freshness != NULL && freshness->last_modified[0] != '\0'
-                        ? freshness->last_modified
-                        : NULL);
-  return 2;
+  const tr_freshness *freshness;
+  lua_createtable(L, 0, 4);
+  if (f->future == NULL || tr_future_get_status(f->future) != TR_READY)
+    return 1;
+  freshness = tr_future_freshness(f->future);
+  set_text(L, "etag", freshness->etag);
+  set_text(L, "last_modified", freshness->last_modified);
+  set_text(L, "url", freshness->url);
+  set_text(L, "unsigned_url", freshness->unsigned_url);
+  return 1;
+}
+
+static void set_seconds(lua_State *L, const char *name, double seconds) {
+  if (seconds < 0)
+    return;
+  lua_pushnumber(L, seconds);
+  lua_setfield(L, -2, name);
+}
+
+/* info() -> facts about the fetch | nil: no result yet, or nothing was fetched */
+static int future_info(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  const tr_info *info =
+      f->future != NULL ? tr_future_get_info(f->future) : NULL;
+  if (info == NULL) {
+    lua_pushnil(L);
+    return 1;
+  }
+  future_freshness(L); /* its table takes the rest */
+  set_text(L, "url", tr_info_url(info));
+  lua_pushnil(L);
+  lua_setfield(L, -2, "unsigned_url");
+  set_text(L, "content_type", tr_info_content_type(info));
+  set_text(L, "digest", tr_info_digest(info));
+  lua_pushinteger(L, tr_info_status(info));
+  lua_setfield(L, -2, "status");
+  lua_pushinteger(L, tr_info_attempts(info));
+  lua_setfield(L, -2, "attempts");
+  lua_pushinteger(L, (lua_Integer)tr_info_received(info));
+  lua_setfield(L, -2, "received");
+  lua_pushboolean(L, tr_info_unchanged(info));
+  lua_setfield(L, -2, "unchanged");
+  lua_createtable(L, 0, 4);
+  set_seconds(L, "started", tr_info_seconds(info, TR_MOMENT_STARTED));
+  set_seconds(L, "connected", tr_info_seconds(info, TR_MOMENT_CONNECTED));
+  set_seconds(L, "first_byte", tr_info_seconds(info, TR_MOMENT_FIRST_BYTE));
+  set_seconds(L, "done", tr_info_seconds(info, TR_MOMENT_DONE));
+  lua_setfield(L, -2, "seconds");
+  return 1;
+}
+
+/* notify(notifier): makes the notifier readable with the result */
+static int future_notify(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  tr_notifier **n = luaL_checkudata(L, 2, TR_NOTIFIER);
+  if (f->future != NULL)
+    tr_future_notify(f->future, *n);
+  return 0;
+}
+
+/* notifier() -> a descriptor for futures to make readable */
+static int new_notifier(lua_State *L) {
+  tr_notifier **n = lua_newuserdatauv(L, sizeof *n, 0);
+  *n = NULL;
+  luaL_setmetatable(L, TR_NOTIFIER);
+  *n = tr_notifier_new();
+  if (*n == NULL)
+    return luaL_error(L, "no descriptor for this future: %s", strerror(errno));
+  return 1;
+}
+
+static int notifier_fd(lua_State *L) {
+  tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
+  lua_pushinteger(L, tr_notifier_fd(*n));
+  return 1;
+}
+
+static int notifier_drain(lua_State *L) {
+  tr_notifier_drain(*(tr_notifier **)luaL_checkudata(L, 1, TR_NOTIFIER));
+  return 0;
+}
+
+static int notifier_signal(lua_State *L) {
+  tr_notifier_signal(*(tr_notifier **)luaL_checkudata(L, 1, TR_NOTIFIER));
+  return 0;
+}
+
+static int notifier_gc(lua_State *L) {
+  tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
+  tr_notifier_release(*n);
+  *n = NULL;
+  return 0;
 }
 
 /* detach(): lets the work go on though nobody waits. */
@@ -151,27 +273,6 @@ static int future_fail(lua_State *L) {
   return 1;
 }
 
-/* pollfd() -> descriptor that turns readable with the result */
-static int future_pollfd(lua_State *L) {
-  lfuture *f = checkfuture(L);
-  int fd = f->future == NULL ? -1 : tr_future_fd(f->future);
-  if (fd < 0)
-    return luaL_error(L, "no descriptor for this future: %s",
-                      f->future == NULL ? "it was cancelled" : strerror(errno));
-  lua_pushinteger(L, fd);
-  return 1;
-}
-
-static int future_events(lua_State *L) {
-  lua_pushliteral(L, "r");
-  return 1;
-}
-
-static int future_timeout(lua_State *L) {
-  lua_pushnil(L); /* the fetch keeps its own deadline */
-  return 1;
-}
-
 static int future_progress(lua_State *L) {
   lfuture *f = checkfuture(L);
   size_t received = 0, total = 0;
@@ -193,8 +294,8 @@ static int future_attempts(lua_State *L) {
 }
 
 /*
-** Turns the table 'headers' (name -> value) of the options into "Name:
-** value" lines. Leaves on the stack what keeps them alive.
+** Turn the table 'headers' (name -> value) of the options into "Name: value"
+** lines. Leaves on the stack what keeps them alive.
 */
 static const char *const *optheaders(lua_State *L, int index) {
   const char **lines;
@@ -228,6 +329,26 @@ static const char *const *optheaders(lua_State *L, int index) {
   return lines;
 }
 
+/* Read a list of strings from the options; as optheaders. */
+static const char *const *optlist(lua_State *L, int index, const char *name) {
+  const char **list;
+  lua_Unsigned i, count;
+  if (lua_getfield(L, index, name) == LUA_TNIL)
+    return NULL;
+  if (lua_type(L, -1) != LUA_TTABLE)
+    luaL_error(L, "'%s' must be a list of strings", name);
+  count = lua_rawlen(L, -1);
+  list = lua_newuserdatauv(L, (size_t)(count + 1) * sizeof *list, 0);
+  for (i = 0; i < count; i++) {
+    if (lua_rawgeti(L, -2, (lua_Integer)i + 1) != LUA_TSTRING)
+      luaL_error(L, "'%s' must be a list of strings", name);
+    list[i] = lua_tostring(L, -1); /* the options keep it */
+    lua_pop(L, 1);
+  }
+  list[count] = NULL;
+  return list;
+}
+
 /* A whole number that fits an int. */
 static int optcount(lua_State *L, int index, const char *name, int otherwise) {
   size_t value = tr_optsize(L, index, name, (size_t)otherwise);
@@ -239,10 +360,10 @@ static int optcount(lua_State *L, int index, const char *name, int otherwise) {
 /* fetch(url [, options [, future]]) -> future | nil, error */
 static int fetch(lua_State *L) {
   const char *url = tr_checkcstring(L, 1);
-  tr_fetch_options options;
+  tr_fetch_options options = TR_FETCH_OPTIONS;
   tr_error error;
   lfuture *f;
-  tr_fetch_defaults(&options);
+  bool will_wait = tr_optbool(L, 2, "will_wait", false);
   options.timeout = tr_optseconds(L, 2, "timeout", options.timeout);
   options.connect_timeout =
       tr_optseconds(L, 2, "connect_timeout", options.connect_timeout);
@@ -252,11 +373,9 @@ static int fetch(lua_State *L) {
   options.max_redirects =
       optcount(L, 2, "max_redirects", options.max_redirects);
   options.retries = optcount(L, 2, "retries", options.retries);
-  options.max_host_connections = optcount(L, 2, "max_host_connections", 0);
-  options.max_connections = optcount(L, 2, "max_connections", 0);
   options.netrc = tr_optbool(L, 2, "netrc", false);
   options.refuse_private = tr_optbool(L, 2, "refuse_private", false);
-  options.will_wait = tr_optbool(L, 2, "will_wait", false);
+  options.require_length = tr_optbool(L, 2, "require_length", false);
   if (lua_istable(L, 2)) {
     options.ca_file = tr_optstring(L, 2, "ca_file");
     options.client_cert = tr_optstring(L, 2, "client_cert");
@@ -264,7 +383,9 @@ static int fetch(lua_State *L) {
     options.unix_socket = tr_optstring(L, 2, "unix_socket");
     options.digest = tr_optstring(L, 2, "digest");
     options.user_agent = tr_optstring(L, 2, "user_agent");
+    options.proxy = tr_optstring(L, 2, "proxy");
     options.headers = optheaders(L, 2);
+    options.redirect_hosts = optlist(L, 2, "redirect_hosts");
   }
   if (lua_isnoneornil(L, 3)) {
     f = tr_newfuture(L);
@@ -275,7 +396,8 @@ static int fetch(lua_State *L) {
   }
   if (f->future == NULL)
     return luaL_error(L, "out of memory, or a cancelled future");
-  if (!tr_fetch(f->future, url, &options, &error)) {
+  if (!tr_engine_fetch(tr_future_promise(f->future), url, &options, will_wait,
+                       &error)) {
     tr_future_fail(f->future, &error);
     return tr_pusherror(L, &error);
   }
@@ -286,22 +408,49 @@ static int fetch(lua_State *L) {
 static int new_future(lua_State *L) {
   lfuture *f = tr_newfuture(L);
   f->future = tr_future_create();
-  f->leads = true;
   return f->future != NULL ? 1 : luaL_error(L, "out of memory");
+}
+
+/* configure_engine(options): limits of the process */
+static int configure_engine(lua_State *L) {
+  tr_engine_options options = TR_ENGINE_OPTIONS;
+  tr_error error;
+  options.max_connections = optcount(L, 1, "max_connections", 0);
+  options.max_host_connections = optcount(L, 1, "max_host_connections", 0);
+  if (!tr_engine_configure(&options, &error))
+    return tr_pusherror(L, &error);
+  return 0;
+}
+
+/* interrupt(on): ends every wait of the process, or no longer does */
+static int interrupt(lua_State *L) {
+  tr_interrupt(lua_toboolean(L, 1));
+  return 0;
 }
 
 void tr_open_future(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"__gc", future_cancel},       {"__close", future_cancel},
-      {"done", future_done},         {"wait", future_wait},
-      {"cancel", future_cancel},     {"complete", future_complete},
-      {"fail", future_fail},         {"pollfd", future_pollfd},
-      {"events", future_events},     {"timeout", future_timeout},
-      {"progress", future_progress}, {"attempts", future_attempts},
-      {"know", future_know},         {"freshness", future_freshness},
-      {"detach", future_detach},     {NULL, NULL}};
-  static const luaL_Reg functions[] = {
-      {"fetch", fetch}, {"future", new_future}, {NULL, NULL}};
+      {"__gc", future_cancel},         {"__close", future_cancel},
+      {"done", future_done},           {"wait", future_wait},
+      {"cancel", future_cancel},       {"complete", future_complete},
+      {"fail", future_fail},           {"notify", future_notify},
+      {"progress", future_progress},   {"attempts", future_attempts},
+      {"know", future_know},           {"freshness", future_freshness},
+      {"detach", future_detach},       {"info", future_info},
+      {NULL, NULL}};
+  static const luaL_Reg notifier_methods[] = {{"__gc", notifier_gc},
+                                              {"fd", notifier_fd},
+                                              {"drain", notifier_drain},
+                                              {"signal", notifier_signal},
+                                              {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"fetch", fetch},
+                                       {"future", new_future},
+                                       {"notifier", new_notifier},
+                                       {"configure_engine", configure_engine},
+                                       {"interrupt", interrupt},
+                                       {NULL, NULL}};
+  tr_newtype(L, TR_NOTIFIER, notifier_methods);
+  lua_pop(L, 1);
   tr_newtype(L, TR_FUTURE, methods);
   lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);

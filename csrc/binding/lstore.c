@@ -266,7 +266,8 @@ static int content_store(lua_State *L) {
   static const char *const verify[] = {"once", "always", "never", NULL};
   static const char *const durability[] = {"full", "none", NULL};
   const char *base = tr_checkcstring(L, 1);
-  tr_store_options options;
+  tr_store_options options = TR_STORE_OPTIONS;
+  tr_error error;
   lstore *s;
   lua_settop(L, 2);
   options.algorithm = (tr_algorithm)choice(L, "algorithm", algorithms);
@@ -276,10 +277,8 @@ static int content_store(lua_State *L) {
   s = lua_newuserdatauv(L, sizeof *s, 0);
   s->store = NULL;
   luaL_setmetatable(L, TR_STORE);
-  s->store = tr_store_open(base, &options);
-  if (s->store == NULL)
-    return luaL_error(L, "out of memory");
-  return 1;
+  s->store = tr_store_open(base, &options, &error);
+  return s->store != NULL ? 1 : tr_pusherror(L, &error);
 }
 
 void tr_open_store(lua_State *L) {

@@ -43,11 +43,9 @@ tr_store *tr_checkstore(lua_State *L);
 */
 bool tr_checkname(lua_State *L, int index, const char **name, tr_error *error);
 
-/* Pushes a new future userdata that takes over the handle; 'leads' when it
-** is the one to complete it. NULL makes it empty, to be filled at once. */
+/* Push a new future userdata, empty, to be filled at once. */
 typedef struct lfuture {
   tr_future *future; /* NULL once cancelled */
-  bool leads;
 } lfuture;
 
 lfuture *tr_newfuture(lua_State *L);
@@ -80,6 +78,7 @@ const char *tr_optstring(lua_State *L, int index, const char *name);
 
 #define TR_BLOB "theaterref.blob"
 #define TR_FUTURE "theaterref.future"
+#define TR_NOTIFIER "theaterref.notifier"
 #define TR_CACHE "theaterref.cache"
 #define TR_STORE "theaterref.store"
 #define TR_BATCH "theaterref.batch"

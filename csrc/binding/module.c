@@ -4,6 +4,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/blob.h"
+#include "core/crypto.h"
+#include "core/redact.h"
+#include "core/url.h"
 #include "lutil.h"
 
 /* now() -> seconds of a clock that only runs forward */
@@ -33,11 +37,64 @@ static int file_stamp(lua_State *L) {
   return 1;
 }
 
+/* digest_library() -> "mbedTLS" or "libcrypto" */
+static int digest_library(lua_State *L) {
+  lua_pushstring(L, tr_crypto_backend());
+  return 1;
+}
+
 /* curl() -> the libcurl in use, and its file of authorities; nil, nil */
 static int curl(lua_State *L) {
   lua_pushstring(L, tr_curl_version());
   lua_pushstring(L, tr_curl_ca_file());
   return 2;
+}
+
+/* redact(text) -> text: every URL in it without user, password and query */
+static int redact(lua_State *L) {
+  size_t len;
+  const char *text = luaL_checklstring(L, 1, &len);
+  tr_buffer out = {0};
+  lblob *keep;
+  if (memchr(text, ':', len) == NULL) { /* no URL */
+    lua_settop(L, 1);
+    return 1;
+  }
+  keep = tr_newblob(L); /* owns the text while Lua may raise */
+  if (tr_redact(text, len, &out))
+    keep->blob = tr_buffer_to_blob(&out);
+  else
+    tr_buffer_free(&out);
+  if (keep->blob == NULL)
+    return luaL_error(L, "out of memory");
+  lua_pushlstring(L, tr_blob_data(keep->blob), tr_blob_size(keep->blob));
+  return 1;
+}
+
+/* parse_url(text) -> { url, host, port, userinfo, fragment } | nil, fault */
+static int parse_url(lua_State *L) {
+  const char *text = tr_checkcstring(L, 1);
+  tr_url url;
+  const char *fault = tr_url_parse(&url, text);
+  if (fault != NULL) {
+    lua_pushnil(L);
+    lua_pushstring(L, fault);
+    return 2;
+  }
+  /* No more than some kilobytes leak if memory runs out in here. */
+  lua_createtable(L, 0, 5);
+  lua_pushstring(L, url.text);
+  lua_setfield(L, -2, "url");
+  lua_pushstring(L, url.host);
+  lua_setfield(L, -2, "host");
+  lua_pushinteger(L, url.port);
+  lua_setfield(L, -2, "port");
+  lua_pushstring(L, url.userinfo);
+  lua_setfield(L, -2, "userinfo");
+  lua_pushstring(L, url.fragment);
+  lua_setfield(L, -2, "fragment");
+  tr_url_free(&url);
+  return 1;
 }
 
 /* is_terminal(descriptor) -> boolean */
@@ -52,6 +109,9 @@ int luaopen_theaterref_core(lua_State *L) {
                                        {"is_terminal", is_terminal},
                                        {"file_stamp", file_stamp},
                                        {"curl", curl},
+                                       {"redact", redact},
+                                       {"parse_url", parse_url},
+                                       {"digest_library", digest_library},
                                        {NULL, NULL}};
   luaL_newlib(L, functions);
   lua_pushliteral(L, TR_VERSION);

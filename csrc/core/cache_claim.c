@@ -15,6 +15,8 @@
 #include <string.h>
 
 #include "cache_registry.h"
+#include "options.h"
+#include "outage.h"
 
 /* Seconds between two attempts to load a stale entry anew in the background
 ** when the first failed. */
@@ -66,7 +68,7 @@ static bool useful(const claim *c, tr_slot *s) {
   const tr_cache_options *o = &c->cache->options;
   if (s->failure != NULL) /* of a load that a fork() ended: nobody's answer */
     return c->now < s->entry.expires &&
-           tr_future_get_status(s->failure) != TR_ABANDONED;
+           tr_promise_status(s->failure) != TR_ABANDONED;
   return s->kept || validated(s) ||
          c->now < s->entry.expires +
                       fmax(o->stale_while_revalidate, o->stale_if_error);
@@ -85,7 +87,7 @@ static tr_slot *look_up(claim *c) {
 static void count_hit(claim *c) {
   if (c->handle != NULL && c->handle->consumer != NULL)
     c->handle->consumer->hits++;
-  c->cache->stats.hits++;
+  c->cache->stats[TR_STAT_HITS]++;
 }
 
 tr_entry *tr_cache_find(tr_cache *cache, tr_cache_handle *handle,
@@ -124,34 +126,48 @@ static tr_flight *flight_new(const claim *c) {
   f->cache = c->cache;
   f->ttl = c->ttl;
   f->wanted = true;
-  f->future = tr_future_new(on_result, f);
-  if (f->future == NULL) {
+  f->promise = tr_promise_new(on_result, f);
+  if (f->promise == NULL) {
     free(f);
     return NULL;
   }
   return f;
 }
 
-/* Tells the load what there is to compare with. */
+/* The freshness that a slot remembers. */
+static tr_freshness freshness_of(const tr_slot *s) {
+  tr_freshness f = {.age = 0};
+  strcpy(f.etag, s->etag); /* as long as they were when stored */
+  strcpy(f.last_modified, s->last_modified);
+  strcpy(f.url, s->url);
+  strcpy(f.unsigned_url, s->unsigned_url);
+  return f;
+}
+
+/* Give the load the bytes that it may find unchanged. */
 static void set_known(tr_flight *f, tr_slot *stale) {
-  tr_freshness known = {.age = 0};
+  tr_freshness known;
   if (stale == NULL || stale->entry.blob == NULL)
     return;
   f->stale = tr_entry_retain(&stale->entry);
   if (!validated(stale))
     return;
-  strcpy(known.etag, stale->etag); /* as long as they were when stored */
-  strcpy(known.last_modified, stale->last_modified);
-  tr_future_set_known(f->future, stale->entry.blob, &known);
+  known = freshness_of(stale);
+  tr_promise_set_known(f->promise, stale->entry.blob, &known);
 }
 
-/* Register a new flight and return its future, whose first handle is the
-** caller's. NULL when memory is short. */
+/* Register a new flight and return the future that leads it. NULL when memory
+** is short. */
 static tr_future *flight_start(const claim *c, tr_slot *stale) {
   tr_cache *cache = c->cache;
   tr_flight *f = flight_new(c);
-  if (f == NULL)
+  tr_future *leader = f != NULL ? tr_promise_future(f->promise, true) : NULL;
+  if (leader == NULL) {
+    if (f != NULL)
+      tr_promise_release(f->promise);
+    free(f);
     return NULL;
+  }
   f->next = cache->loading;
   if (f->next != NULL)
     f->next->prev = f;
@@ -159,10 +175,9 @@ static tr_future *flight_start(const claim *c, tr_slot *stale) {
   f->listed = !cache->options.no_coalesce;
   if (f->listed)
     tr_table_add(&cache->flights, &f->node);
-  tr_future_hold(f->future);
   tr_cache_retain(cache);
   set_known(f, stale);
-  return f->future;
+  return leader;
 }
 
 /* Serves a stale entry where the options allow it; the first to be served is
@@ -170,7 +185,7 @@ static tr_future *flight_start(const claim *c, tr_slot *stale) {
 static tr_claim serve_stale(claim *c, tr_slot *s, bool loading,
                             tr_entry **entry, tr_future **future) {
   *entry = tr_entry_retain(&s->entry);
-  c->cache->stats.stale++;
+  c->cache->stats[TR_STAT_STALE]++;
   if (loading || c->now < s->retry_at)
     return TR_HIT;
   s->retry_at = c->now + REFRESH_PAUSE;
@@ -178,10 +193,24 @@ static tr_claim serve_stale(claim *c, tr_slot *s, bool loading,
   return *future != NULL ? TR_STALE : TR_HIT;
 }
 
+/* True if the claim's key is a URL whose server failed within the last 30 s. */
+static bool outage_is_on(const claim *c) {
+  char *key = strndup(c->key, c->len);
+  bool on = key != NULL && tr_outage_is_on(key);
+  free(key);
+  return on;
+}
+
+/* True if a stale entry may be served at once: it is not stale for long, or its
+** server failed a moment ago. */
 static bool may_serve_stale(const claim *c, const tr_slot *s) {
-  return s->failure == NULL &&
-         atomic_load_explicit(&s->entry.live, memory_order_relaxed) &&
-         c->now < s->entry.expires + c->cache->options.stale_while_revalidate;
+  const tr_cache_options *o = &c->cache->options;
+  if (s->failure != NULL ||
+      !atomic_load_explicit(&s->entry.live, memory_order_relaxed))
+    return false;
+  return c->now < s->entry.expires + o->stale_while_revalidate ||
+         (c->now < s->entry.expires + o->stale_if_error &&
+          outage_is_on(c));
 }
 
 /* Answers a claim that finds nothing to serve. */
@@ -189,8 +218,11 @@ static tr_claim wait_or_lead(claim *c, tr_flight *f, tr_slot *stale,
                              tr_future **future) {
   tr_consumer *consumer = c->handle != NULL ? c->handle->consumer : NULL;
   if (f != NULL || (stale != NULL && stale->failure != NULL)) {
-    *future = tr_future_retain(f != NULL ? f->future : stale->failure);
-    c->cache->stats.coalesced++;
+    *future =
+        tr_promise_future(f != NULL ? f->promise : stale->failure, false);
+    if (*future == NULL)
+      return TR_NOMEM;
+    c->cache->stats[TR_STAT_COALESCED]++;
     if (consumer != NULL)
       consumer->coalesced++;
     return TR_WAIT;
@@ -198,7 +230,7 @@ static tr_claim wait_or_lead(claim *c, tr_flight *f, tr_slot *stale,
   *future = flight_start(c, stale);
   if (*future == NULL)
     return TR_NOMEM;
-  c->cache->stats.misses++;
+  c->cache->stats[TR_STAT_MISSES]++;
   if (consumer != NULL)
     consumer->misses++;
   return TR_LEAD;
@@ -214,7 +246,7 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
   tr_slot *s;
   tr_flight *f;
   begin(&c, cache, handle, key, len);
-  if (options != NULL && !isnan(options->ttl))
+  if (options != NULL && options->ttl > TR_CACHE_TTL)
     c.ttl = options->ttl;
   s = look_up(&c);
   f = flight_of(tr_table_find(&cache->flights, c.hash, key, len));
@@ -235,14 +267,18 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
 }
 
 tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
-                        const tr_claim_options *options, tr_claim_result *out) {
+                        const tr_claim_options *options, tr_blob **blob,
+                        tr_future **future) {
+  tr_claim_options o = TR_CLAIM_OPTIONS;
   tr_entry *entry = NULL;
+  tr_error ignored;
   tr_claim answer;
-  *out = (tr_claim_result){0};
-  answer = tr_cache_claim_entry(cache, NULL, key, len, options, &entry,
-                                &out->future);
+  *blob = NULL;
+  *future = NULL;
+  tr_options_copy(&o, sizeof o, options, "TR_CLAIM_OPTIONS", &ignored);
+  answer = tr_cache_claim_entry(cache, NULL, key, len, &o, &entry, future);
   if (entry != NULL) {
-    out->blob = tr_blob_retain(entry->blob);
+    *blob = tr_blob_retain(entry->blob);
     tr_entry_release(entry);
   }
   return answer;
@@ -256,13 +292,6 @@ static bool is_absence(const tr_error *error) {
          error->status == 410;
 }
 
-/* True if the network or the server failed. */
-static bool is_outage(const tr_error *error) {
-  return error->kind == TR_NETWORK || error->kind == TR_TIMEOUT ||
-         error->kind == TR_IO || error->status >= 500 || error->status == 429 ||
-         error->status == 408;
-}
-
 /* Return the slot to store for a result, or NULL. */
 static tr_slot *slot_for(const tr_flight *f, const tr_result *result) {
   static const tr_freshness none;
@@ -273,7 +302,7 @@ static tr_slot *slot_for(const tr_flight *f, const tr_result *result) {
         f->ttl < 0 ? HUGE_VAL : tr_deadline(f->ttl) - result->freshness->age);
   if (result->status == TR_FAILED && o->negative_ttl > 0 &&
       is_absence(result->error))
-    return tr_slot_new(&f->node, NULL, f->future, &none,
+    return tr_slot_new(&f->node, NULL, f->promise, &none,
                        tr_deadline(o->negative_ttl));
   return NULL;
 }
@@ -281,7 +310,7 @@ static tr_slot *slot_for(const tr_flight *f, const tr_result *result) {
 /* Return the stale blob, retained, if it may replace a failed load. */
 static tr_blob *stale_substitute(const tr_flight *f, const tr_result *result) {
   if (f->stale == NULL || result->status != TR_FAILED ||
-      !is_outage(result->error) ||
+      !tr_is_outage(result->error) ||
       tr_now() >= f->stale->expires + f->cache->options.stale_if_error)
     return NULL;
   return tr_blob_retain(f->stale->blob);
@@ -324,15 +353,15 @@ static tr_blob *on_result(void *context, const tr_result *result) {
     store_result(f, result, s, &deferred);
     s = NULL;
   }
-  cache->stats.loads += result->status == TR_READY;
-  cache->stats.errors += result->status == TR_FAILED;
-  cache->stats.stale += substitute != NULL;
+  cache->stats[TR_STAT_LOADS] += result->status == TR_READY;
+  cache->stats[TR_STAT_ERRORS] += result->status == TR_FAILED;
+  cache->stats[TR_STAT_STALE] += substitute != NULL;
   pthread_mutex_unlock(&cache->lock);
   tr_deferred_release(&deferred);
   if (s != NULL)
     tr_entry_release(&s->entry);
   tr_entry_release(f->stale);
-  tr_future_drop(f->future);
+  tr_promise_release(f->promise);
   free(f);
   tr_cache_release(cache);
   return substitute;
@@ -363,11 +392,9 @@ bool tr_cache_remove(tr_cache *cache, const char *key, size_t len) {
 /* Return a copy of an entry that is stale from now on. The old one is no
 ** longer live, which every Lua state that holds it sees. NULL: no memory. */
 static tr_slot *stale_copy(const tr_slot *s, double now) {
-  tr_freshness freshness = {.age = 0};
-  tr_slot *copy;
-  strcpy(freshness.etag, s->etag);
-  strcpy(freshness.last_modified, s->last_modified);
-  copy = tr_slot_new(&s->node, s->entry.blob, NULL, &freshness, now);
+  tr_freshness freshness = freshness_of(s);
+  tr_slot *copy =
+      tr_slot_new(&s->node, s->entry.blob, NULL, &freshness, now);
   if (copy != NULL)
     atomic_store_explicit(&copy->entry.live, false, memory_order_relaxed);
   return copy;

@@ -10,7 +10,7 @@
 #include <string.h>
 
 enum {
-  FAILURE_WEIGHT = 4096 /* a future, with its error's text */
+  FAILURE_WEIGHT = 4096 /* a promise, with its error's text */
 };
 
 /* --------------------------------------------------------------- slots */
@@ -28,15 +28,24 @@ void tr_entry_release(tr_entry *entry) {
     return;
   tr_blob_release(entry->blob);
   if (s->failure != NULL)
-    tr_future_drop(s->failure);
+    tr_promise_release(s->failure);
   free(s);
 }
 
-tr_slot *tr_slot_new(const tr_node *node, tr_blob *blob, tr_future *failure,
-                     const tr_freshness *freshness, double expires) {
-  size_t etag = strlen(freshness->etag) + 1;
-  size_t modified = strlen(freshness->last_modified) + 1;
-  tr_slot *s = malloc(sizeof *s + node->len + etag + modified);
+/* Copy a string to '*at', which moves on past it; return the copy. */
+static const char *keep_text(char **at, const char *text) {
+  size_t size = strlen(text) + 1;
+  char *copy = memcpy(*at, text, size);
+  *at += size;
+  return copy;
+}
+
+tr_slot *tr_slot_new(const tr_node *node, tr_blob *blob, tr_promise *failure,
+                     const tr_freshness *f, double expires) {
+  size_t text_len = node->len + strlen(f->etag) + strlen(f->last_modified) +
+                    strlen(f->url) + strlen(f->unsigned_url) + 4;
+  tr_slot *s = malloc(sizeof *s + text_len);
+  char *at;
   if (s == NULL)
     return NULL;
   memset(s, 0, sizeof *s);
@@ -44,13 +53,16 @@ tr_slot *tr_slot_new(const tr_node *node, tr_blob *blob, tr_future *failure,
   atomic_init(&s->entry.visited, false);
   s->entry.expires = expires;
   s->entry.blob = blob != NULL ? tr_blob_retain(blob) : NULL;
-  s->failure = failure != NULL ? tr_future_hold(failure) : NULL;
+  s->failure = failure != NULL ? tr_promise_retain(failure) : NULL;
   atomic_init(&s->refs, 1);
   memcpy(s->text, node->key, node->len);
+  s->text_len = text_len;
   s->node = (tr_node){.hash = node->hash, .key = s->text, .len = node->len};
-  s->etag = memcpy(s->text + node->len, freshness->etag, etag);
-  s->last_modified =
-      memcpy(s->text + node->len + etag, freshness->last_modified, modified);
+  at = s->text + node->len;
+  s->etag = keep_text(&at, f->etag);
+  s->last_modified = keep_text(&at, f->last_modified);
+  s->url = keep_text(&at, f->url);
+  s->unsigned_url = keep_text(&at, f->unsigned_url);
   return s;
 }
 
@@ -71,7 +83,7 @@ static void defer_free(tr_deferred *deferred, tr_slot *s) {
 static size_t weight(const tr_slot *s) {
   size_t bytes = s->entry.blob != NULL ? tr_blob_size(s->entry.blob)
                                        : (size_t)FAILURE_WEIGHT;
-  return bytes + sizeof *s + s->node.len;
+  return bytes + sizeof *s + s->text_len;
 }
 
 /* --------------------------------------------------------------- rings */

@@ -39,11 +39,13 @@ typedef struct tr_slot {
   atomic_size_t refs;
   tr_node node;
   struct tr_slot *older, *newer; /* neighbours in its ring */
-  tr_future *failure;            /* held; only without a blob */
+  tr_promise *failure;           /* retained; only without a blob */
   double retry_at; /* not loaded anew in the background before this */
   bool kept;
   const char *etag, *last_modified; /* empty: none */
-  char text[];                      /* the key and the validators */
+  const char *url, *unsigned_url;   /* as in tr_freshness */
+  size_t text_len;
+  char text[]; /* the key and the validators */
 } tr_slot;
 
 /* A ring of slots in order of arrival. */
@@ -68,9 +70,9 @@ typedef struct tr_deferred {
 
 void tr_deferred_release(tr_deferred *deferred);
 
-/* A slot with one reference: for a blob, or else for a failed future, of
+/* A slot with one reference: for a blob, or else for a failed promise, of
 ** which it takes a hold. NULL when memory is short. */
-tr_slot *tr_slot_new(const tr_node *node, tr_blob *blob, tr_future *failure,
+tr_slot *tr_slot_new(const tr_node *node, tr_blob *blob, tr_promise *failure,
                      const tr_freshness *freshness, double expires);
 
 tr_slot *tr_entries_find(const tr_entries *entries, uint64_t hash,

@@ -5,6 +5,7 @@
 
 #include "cache_registry.h"
 #include "error.h"
+#include "options.h"
 
 enum {
   MAX_CONSUMERS = 256 /* per cache; later ones are not counted by name */
@@ -14,10 +15,6 @@ enum {
 ** them all. Taken before any cache's own lock. */
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static tr_cache *registry;
-
-void tr_cache_defaults(tr_cache_options *options) {
-  *options = (tr_cache_options){.max_bytes = (size_t)256 << 20, .ttl = -1};
-}
 
 void tr_flight_disown(tr_cache *cache, tr_flight *f) {
   if (f->listed)
@@ -118,8 +115,17 @@ static bool same_options(const tr_cache *cache, const tr_cache_options *w,
        w->stale_while_revalidate},
       {"stale_if_error", h->stale_if_error, w->stale_if_error},
       {"coalesce", !h->no_coalesce, !w->no_coalesce},
-      {"disk_max_bytes", (double)h->disk_max_bytes, (double)w->disk_max_bytes}};
+      {"the disk cache's max_bytes", (double)h->disk_max_bytes, (double)w->disk_max_bytes}};
   size_t i;
+  if (strcmp(h->disk != NULL ? h->disk : "", w->disk != NULL ? w->disk : "") !=
+      0) {
+    tr_error_set(error, TR_IO,
+                 "the cache '%s' is open with the disk cache '%s', not '%s'; "
+                 "open it with the same options everywhere",
+                 cache->name, h->disk != NULL ? h->disk : "none",
+                 w->disk != NULL ? w->disk : "none");
+    return false;
+  }
   for (i = 0; i < sizeof options / sizeof *options; i++) {
     const difference *d = &options[i];
     if (same_seconds(d->have, d->want))
@@ -130,34 +136,46 @@ static bool same_options(const tr_cache *cache, const tr_cache_options *w,
                  cache->name, d->name, d->have, d->want);
     return false;
   }
-  if (strcmp(h->disk != NULL ? h->disk : "", w->disk != NULL ? w->disk : "") ==
-      0)
+  return true;
+}
+
+static bool check_numbers(const tr_cache_options *o, tr_error *error) {
+  if (!isnan(o->ttl) && !isnan(o->negative_ttl) &&
+      !isnan(o->stale_while_revalidate) && !isnan(o->stale_if_error))
     return true;
-  tr_error_set(error, TR_IO,
-               "the cache '%s' is open with the disk cache '%s', not '%s'; "
-               "open it with the same options everywhere",
-               cache->name, h->disk != NULL ? h->disk : "none",
-               w->disk != NULL ? w->disk : "none");
+  tr_error_set(error, TR_POLICY,
+               "a cache's ttl, negative_ttl, stale_while_revalidate and "
+               "stale_if_error must be numbers of seconds");
   return false;
+}
+
+static tr_cache *find_cache(const char *name) {
+  tr_cache *cache = name != NULL ? registry : NULL;
+  while (cache != NULL &&
+         (cache->name == NULL || strcmp(cache->name, name) != 0))
+    cache = cache->next;
+  return cache;
 }
 
 tr_cache *tr_cache_open(const char *name, const tr_cache_options *options,
                         tr_error *error) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
-  tr_cache *cache = NULL;
+  tr_cache_options o = TR_CACHE_OPTIONS;
+  tr_cache *cache;
+  error = tr_error_or_ignored(error);
+  if (!tr_options_copy(&o, sizeof o, options, "TR_CACHE_OPTIONS", error) ||
+      !check_numbers(&o, error))
+    return NULL;
   pthread_once(&once, at_fork);
   pthread_mutex_lock(&registry_lock);
-  if (name != NULL)
-    for (cache = registry; cache != NULL; cache = cache->next)
-      if (cache->name != NULL && strcmp(cache->name, name) == 0)
-        break;
+  cache = find_cache(name);
   if (cache == NULL) {
-    cache = cache_new(name, options);
+    cache = cache_new(name, &o);
     if (cache == NULL)
       tr_error_nomem(error);
     else if (name != NULL) /* the registry's own: a named cache stays */
       tr_cache_retain(cache);
-  } else if (same_options(cache, options, error)) {
+  } else if (options == NULL || same_options(cache, &o, error)) {
     tr_cache_retain(cache);
   } else {
     cache = NULL;
@@ -211,16 +229,20 @@ static uint64_t hits_of(tr_cache_handle *handle) {
   return atomic_load_explicit(&handle->hits, memory_order_relaxed);
 }
 
-void tr_cache_get_stats(tr_cache *cache, tr_cache_stats *stats) {
+void tr_cache_get_stats(tr_cache *cache, uint64_t *values, size_t count) {
+  uint64_t all[TR_STAT_COUNT];
   tr_cache_handle *handle;
   pthread_mutex_lock(&cache->lock);
-  *stats = cache->stats;
+  memcpy(all, cache->stats, sizeof all);
   for (handle = cache->handles; handle != NULL; handle = handle->next)
-    stats->hits += hits_of(handle);
-  stats->evictions = cache->entries.evictions;
-  stats->entries = cache->entries.blobs;
-  stats->bytes = cache->entries.bytes;
+    all[TR_STAT_HITS] += hits_of(handle);
+  all[TR_STAT_EVICTIONS] = cache->entries.evictions;
+  all[TR_STAT_ENTRIES] = cache->entries.blobs;
+  all[TR_STAT_BYTES] = cache->entries.bytes;
   pthread_mutex_unlock(&cache->lock);
+  memset(values, 0, count * sizeof *values);
+  memcpy(values, all,
+         (count < TR_STAT_COUNT ? count : TR_STAT_COUNT) * sizeof *values);
 }
 
 const tr_consumer *tr_cache_next_consumer(tr_cache *cache,
@@ -277,7 +299,7 @@ bool tr_cache_attach(tr_cache *cache, tr_cache_handle *handle,
 
 void tr_cache_detach(tr_cache *cache, tr_cache_handle *handle) {
   pthread_mutex_lock(&cache->lock);
-  cache->stats.hits += hits_of(handle);
+  cache->stats[TR_STAT_HITS] += hits_of(handle);
   if (handle->consumer != NULL)
     handle->consumer->hits += hits_of(handle);
   *(handle->prev != NULL ? &handle->prev->next : &cache->handles) =

@@ -13,7 +13,7 @@
 typedef struct tr_flight {
   tr_node node;
   tr_cache *cache;
-  tr_future *future; /* held */
+  tr_promise *promise; /* retained */
   tr_entry *stale;   /* what it is to replace, retained; or NULL */
   double ttl;
   bool listed; /* in 'flights', so that others may wait for it */
@@ -29,7 +29,7 @@ struct tr_cache {
   tr_entries entries;
   tr_table flights;
   tr_flight *loading; /* every flight, listed or not */
-  tr_cache_stats stats;
+  uint64_t stats[TR_STAT_COUNT]; /* those that are counted here */
   tr_cache_handle *handles;
   tr_consumer *consumers;
   tr_cache *prev, *next; /* all caches of the process */

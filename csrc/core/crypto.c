@@ -1,31 +1,38 @@
-/* SHA-1 and SHA-256 over mbedTLS's message digest layer, which reads the
-** same in its 2.x and 3.x versions. */
+/*
+** SHA-1 and SHA-256 behind one interface: by mbedTLS, whose message digest layer
+** reads the same in its 2.x and 3.x versions, or by libcrypto, if libcurl has
+** brought it into the process and it is faster.
+*/
 #include "crypto.h"
 
+#include <dlfcn.h>
 #include <mbedtls/md.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+/* A library for digests. A state is made by 'create' and never fails after
+** that: a wrong digest would be worse than stopping. */
+typedef struct backend {
+  const char *name;
+  void *(*create)(tr_algorithm algorithm); /* NULL: memory is short */
+  void (*start)(void *state, tr_algorithm algorithm);
+  void (*update)(void *state, const void *data, size_t size);
+  void (*finish)(void *state, unsigned char *raw);
+  void (*destroy)(void *state);
+} backend;
+
+struct tr_hash {
+  const backend *library;
+  tr_algorithm algorithm;
+  void *state;
+};
 
 size_t tr_hex_length(tr_algorithm algorithm) {
   return algorithm == TR_SHA1 ? 40 : 64;
-}
-
-void tr_digest(tr_algorithm algorithm, const void *data, size_t size,
-               char hex[TR_HEX_MAX]) {
-  static const char digits[] = "0123456789abcdef";
-  unsigned char raw[MBEDTLS_MD_MAX_SIZE];
-  size_t i, len = tr_hex_length(algorithm) / 2;
-  const mbedtls_md_info_t *info = mbedtls_md_info_from_type(
-      algorithm == TR_SHA1 ? MBEDTLS_MD_SHA1 : MBEDTLS_MD_SHA256);
-  /* Only a build of mbedTLS without these two digests can fail here, and a
-  ** wrong name for content would be worse than stopping. */
-  if (info == NULL || mbedtls_md(info, data, size, raw) != 0)
-    abort();
-  for (i = 0; i < len; i++) {
-    hex[2 * i] = digits[raw[i] >> 4];
-    hex[2 * i + 1] = digits[raw[i] & 15];
-  }
-  hex[2 * len] = '\0';
 }
 
 tr_algorithm tr_algorithm_of(const char *hex) {
@@ -35,4 +42,233 @@ tr_algorithm tr_algorithm_of(const char *hex) {
 bool tr_hex_valid(const char *hex) {
   size_t len = strspn(hex, "0123456789abcdefABCDEF");
   return hex[len] == '\0' && (len == 40 || len == 64);
+}
+
+static void must(bool ok) {
+  if (!ok)
+    abort();
+}
+
+/* ------------------------------------------------------------------ mbedTLS */
+
+static void *mbedtls_create(tr_algorithm algorithm) {
+  mbedtls_md_context_t *state = malloc(sizeof *state);
+  const mbedtls_md_info_t *info = mbedtls_md_info_from_type(
+      algorithm == TR_SHA1 ? MBEDTLS_MD_SHA1 : MBEDTLS_MD_SHA256);
+  must(info != NULL); /* a build of mbedTLS without these two */
+  if (state == NULL)
+    return NULL;
+  mbedtls_md_init(state);
+  if (mbedtls_md_setup(state, info, 0) == 0)
+    return state;
+  mbedtls_md_free(state);
+  free(state);
+  return NULL;
+}
+
+static void mbedtls_start(void *state, tr_algorithm algorithm) {
+  (void)algorithm;
+  must(mbedtls_md_starts(state) == 0);
+}
+
+static void mbedtls_update(void *state, const void *data, size_t size) {
+  must(mbedtls_md_update(state, data, size) == 0);
+}
+
+static void mbedtls_finish(void *state, unsigned char *raw) {
+  must(mbedtls_md_finish(state, raw) == 0);
+}
+
+static void mbedtls_destroy(void *state) {
+  mbedtls_md_free(state);
+  free(state);
+}
+
+static const backend mbedtls_backend = {"mbedTLS",      mbedtls_create,
+                                        mbedtls_start,  mbedtls_update,
+                                        mbedtls_finish, mbedtls_destroy};
+
+/* ---------------------------------------------------------------- libcrypto */
+
+/* Its functions; opaque pointers, since its headers are not needed. */
+static struct {
+  void *(*new_context)(void);
+  void (*free_context)(void *);
+  const void *(*sha1)(void);
+  const void *(*sha256)(void);
+  int (*init)(void *, const void *, void *);
+  int (*update)(void *, const void *, size_t);
+  int (*final)(void *, unsigned char *, unsigned *);
+} evp;
+
+static void *libcrypto_create(tr_algorithm algorithm) {
+  (void)algorithm;
+  return evp.new_context();
+}
+
+static void libcrypto_start(void *state, tr_algorithm algorithm) {
+  must(evp.init(state, algorithm == TR_SHA1 ? evp.sha1() : evp.sha256(),
+                NULL) == 1);
+}
+
+static void libcrypto_update(void *state, const void *data, size_t size) {
+  must(evp.update(state, data, size) == 1);
+}
+
+static void libcrypto_finish(void *state, unsigned char *raw) {
+  must(evp.final(state, raw, NULL) == 1);
+}
+
+static void libcrypto_destroy(void *state) { evp.free_context(state); }
+
+static const backend libcrypto_backend = {"libcrypto",      libcrypto_create,
+                                          libcrypto_start,  libcrypto_update,
+                                          libcrypto_finish, libcrypto_destroy};
+
+/* Find a function; false if the library lacks it. */
+static bool find(void *library, const char *name, void *function) {
+  void *address = dlsym(library, name);
+  memcpy(function, &address, sizeof address);
+  return address != NULL;
+}
+
+static bool find_libcrypto(void) {
+  static const char *const names[] = {"libcrypto.so.3", "libcrypto.so.1.1"};
+  void *library = NULL;
+  size_t i;
+  for (i = 0; library == NULL && i < sizeof names / sizeof *names; i++)
+    library = dlopen(names[i], RTLD_NOW | RTLD_NOLOAD);
+  return library != NULL &&
+         find(library, "EVP_MD_CTX_new", &evp.new_context) &&
+         find(library, "EVP_MD_CTX_free", &evp.free_context) &&
+         find(library, "EVP_sha1", &evp.sha1) &&
+         find(library, "EVP_sha256", &evp.sha256) &&
+         find(library, "EVP_DigestInit_ex", &evp.init) &&
+         find(library, "EVP_DigestUpdate", &evp.update) &&
+         find(library, "EVP_DigestFinal_ex", &evp.final);
+}
+
+/* ------------------------------------------------------------------ choosing */
+
+static _Atomic(const backend *) chosen = &mbedtls_backend;
+
+/* Seconds that a library takes for some bytes; below 0: it failed. */
+static double measure(const backend *library) {
+  static unsigned char bytes[32 * 1024];
+  unsigned char raw[MBEDTLS_MD_MAX_SIZE];
+  struct timespec before, after;
+  void *state = library->create(TR_SHA256);
+  if (state == NULL)
+    return -1;
+  clock_gettime(CLOCK_MONOTONIC, &before);
+  library->start(state, TR_SHA256);
+  library->update(state, bytes, sizeof bytes);
+  library->finish(state, raw);
+  clock_gettime(CLOCK_MONOTONIC, &after);
+  library->destroy(state);
+  return (double)(after.tv_sec - before.tv_sec) +
+         (double)(after.tv_nsec - before.tv_nsec) / 1e9;
+}
+
+static void choose(void) {
+  double ours, theirs;
+  if (!find_libcrypto())
+    return;
+  measure(&libcrypto_backend); /* its first use fetches the algorithm */
+  theirs = measure(&libcrypto_backend);
+  ours = measure(&mbedtls_backend);
+  if (theirs >= 0 && theirs < ours)
+    atomic_store_explicit(&chosen, &libcrypto_backend, memory_order_release);
+}
+
+void tr_crypto_use_libcrypto(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, choose);
+}
+
+const char *tr_crypto_backend(void) {
+  return atomic_load_explicit(&chosen, memory_order_acquire)->name;
+}
+
+/* ------------------------------------------------------------------- hashing */
+
+tr_hash *tr_hash_new(tr_algorithm algorithm) {
+  tr_hash *hash = malloc(sizeof *hash);
+  if (hash == NULL)
+    return NULL;
+  hash->library = atomic_load_explicit(&chosen, memory_order_acquire);
+  hash->algorithm = algorithm;
+  hash->state = hash->library->create(algorithm);
+  if (hash->state == NULL) {
+    free(hash);
+    return NULL;
+  }
+  tr_hash_reset(hash);
+  return hash;
+}
+
+void tr_hash_reset(tr_hash *hash) {
+  hash->library->start(hash->state, hash->algorithm);
+}
+
+void tr_hash_update(tr_hash *hash, const void *data, size_t size) {
+  hash->library->update(hash->state, data, size);
+}
+
+static void to_hex(const unsigned char *raw, size_t len, char *hex) {
+  static const char digits[] = "0123456789abcdef";
+  size_t i;
+  for (i = 0; i < len; i++) {
+    hex[2 * i] = digits[raw[i] >> 4];
+    hex[2 * i + 1] = digits[raw[i] & 15];
+  }
+  hex[2 * len] = '\0';
+}
+
+void tr_hash_finish(tr_hash *hash, char hex[TR_HEX_MAX]) {
+  unsigned char raw[MBEDTLS_MD_MAX_SIZE];
+  hash->library->finish(hash->state, raw);
+  to_hex(raw, tr_hex_length(hash->algorithm) / 2, hex);
+}
+
+void tr_hash_free(tr_hash *hash) {
+  if (hash == NULL)
+    return;
+  hash->library->destroy(hash->state);
+  free(hash);
+}
+
+void tr_digest(tr_algorithm algorithm, const void *data, size_t size,
+               char hex[TR_HEX_MAX]) {
+  unsigned char raw[MBEDTLS_MD_MAX_SIZE];
+  tr_hash *hash = atomic_load_explicit(&chosen, memory_order_relaxed) ==
+                          &mbedtls_backend
+                      ? NULL
+                      : tr_hash_new(algorithm);
+  if (hash != NULL) {
+    tr_hash_update(hash, data, size);
+    tr_hash_finish(hash, hex);
+    tr_hash_free(hash);
+    return;
+  }
+  /* This needs no memory, and so cannot fail. */
+  must(mbedtls_md(mbedtls_md_info_from_type(algorithm == TR_SHA1
+                                                ? MBEDTLS_MD_SHA1
+                                                : MBEDTLS_MD_SHA256),
+                  data, size, raw) == 0);
+  to_hex(raw, tr_hex_length(algorithm) / 2, hex);
+}
+
+/* -------------------------------------------------------------------- random */
+
+double tr_random(void) {
+  static atomic_uint_fast64_t counter;
+  uint64_t bits;
+  if (getrandom(&bits, sizeof bits, GRND_NONBLOCK) != (ssize_t)sizeof bits) {
+    struct timespec now; /* before the kernel has entropy */
+    clock_gettime(CLOCK_REALTIME, &now);
+    bits = (uint64_t)now.tv_nsec * 0x9E3779B97F4A7C15u +
+           atomic_fetch_add(&counter, 0x2545F4914F6CDD1Du);
+  }
+  return (double)(bits >> 11) / 9007199254740992.0;
 }

@@ -1,4 +1,4 @@
-/* Digests, and what their names look like. */
+/* Digests, their names in hex, and random bytes. */
 #ifndef TR_CRYPTO_H
 #define TR_CRYPTO_H
 
@@ -7,10 +7,35 @@
 /* Hex digits in a digest: 40 or 64. */
 size_t tr_hex_length(tr_algorithm algorithm);
 
-/* Which digest a valid hex text is of, by its length. */
+/* The algorithm of a valid digest in hex, by its length. */
 tr_algorithm tr_algorithm_of(const char *hex);
 
 /* True if the text is 40 or 64 hex digits, of either case. */
 bool tr_hex_valid(const char *hex);
+
+/* A digest that is computed piece by piece; not for two threads at a time. */
+typedef struct tr_hash tr_hash;
+
+/* A hash of no bytes yet. NULL when memory is short. */
+tr_hash *tr_hash_new(tr_algorithm algorithm);
+void tr_hash_update(tr_hash *hash, const void *data, size_t size);
+/* Write the digest in hex. Then only tr_hash_reset and _free may follow. */
+void tr_hash_finish(tr_hash *hash, char hex[TR_HEX_MAX]);
+/* Start again with no bytes. */
+void tr_hash_reset(tr_hash *hash);
+void tr_hash_free(tr_hash *hash);
+
+/*
+** Use libcrypto from now on, if this process has it loaded already and it is
+** faster than mbedTLS, which it is by far where the processor has instructions
+** for SHA. Called once libcurl is open, which usually brings it along.
+*/
+void tr_crypto_use_libcrypto(void);
+
+/* The library in use for digests: "mbedTLS" or "libcrypto". */
+const char *tr_crypto_backend(void);
+
+/* A number from 0 to 1 that no other process repeats. Any thread. */
+double tr_random(void);
 
 #endif

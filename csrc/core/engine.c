@@ -1,482 +1,737 @@
 /*
 ** The fetch engine: one libcurl multi handle for the process, so that every
-** Lua state and thread shares connections, TLS sessions and DNS answers.
+** Lua state and thread shares connections, TLS sessions and name lookups.
 **
-** One thread at a time may use a multi handle: the driver. A
-** thread that waits for a future becomes the driver if there is none, which
-** saves two thread switches per fetch. The engine's own thread drives requests
-** that no thread waits for; it starts when first needed and sleeps when idle.
+** One thread at a time may use a multi handle: the driver. A thread that waits
+** for a future becomes the driver if there is none, which saves two thread
+** switches per fetch. The engine's own thread watches while there is work: it
+** becomes the driver as soon as nobody else has been for a millisecond.
+**
+** Other threads hand requests to the driver by posting them. The driver alone
+** touches the queues, the heap, the handles and the fields of requests.
 */
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
+#include "engine.h"
 #include "error.h"
-#include "request.h"
+#include "handle.h"
+#include "options.h"
+#include "outage.h"
+#include "queue.h"
+#include "thread.h"
 
-enum {
-  IDLE_HANDLES = 16,
-  /* The longest the driver sleeps: bounds what a lost wake-up could cost. */
-  MAX_SLEEP_MS = 1000
-};
-
-/* A host and port that requests are under way to. */
-typedef struct tr_origin {
-  struct tr_origin *next;
-  size_t requests; /* to this origin, running or not */
-  size_t running;
-  char name[];
-} tr_origin;
+/* The longest that the driver sleeps, and so the longest that an interrupt
+** takes to be seen. */
+static const double MAX_SLEEP = 0.1;
+/* Seconds that the engine's thread leaves the work to a thread that may wait. */
+static const double GRACE = 0.001;
+/* Seconds that it keeps watching when there is nothing to do, so that a loop of
+** fetches does not have to wake it each time. */
+static const double WATCH = 0.05;
+/* Seconds that the exit of the process waits for a driver. */
+static const double EXIT_PATIENCE = 2;
 
 static struct engine {
-  pthread_mutex_t lock; /* guards all but 'active' to 'waiting', which
-                           belong to the driver */
-  pthread_cond_t work;  /* wakes the engine's own thread */
+  pthread_mutex_t lock; /* guards the fields up to 'max_per_origin' */
+  pthread_cond_t changed;
   CURLM *multi;
-  bool driven, stopping, has_thread;
-  pthread_t thread;
-  size_t max_host_connections, max_connections;
-  size_t pending; /* requests not finished yet */
-  tr_request *incoming, **incoming_end;
-  tr_request *active, *active_last;
-  tr_origin *origins;
-  size_t running, waiting; /* of the active ones */
-  CURL *idle[IDLE_HANDLES];
-  int idle_count;
-  atomic_bool some_unwanted;
+  int wake_fd; /* an eventfd that the driver listens to */
+  bool driven, stopping;
+  bool watching; /* the engine's thread looks for work */
+  bool urgent;   /* it is to drive without delay */
+  bool has_thread;
+  double left_at; /* when a driver left */
+  size_t pending; /* requests that are not finished */
+  tr_request *posted, **posted_end;
+  size_t max_connections, max_per_origin;
+
+  tr_request *all; /* the driver's, from here on */
+  size_t running;
 } engine = {.lock = PTHREAD_MUTEX_INITIALIZER,
-            .work = PTHREAD_COND_INITIALIZER,
-            .max_host_connections = 32,
+            .wake_fd = -1,
+            .posted_end = &engine.posted,
             .max_connections = 128,
-            .incoming_end = &engine.incoming};
+            .max_per_origin = 32};
 
-/* -------------------------------------------------------------- requests */
+static uint64_t progress; /* the driver's: changes when anything does */
 
-/* Keeps a handle for a later request, if there is room. The lock is held. */
-static bool keep_idle_handle(CURL *easy) {
-  bool room = engine.idle_count < IDLE_HANDLES;
-  if (room)
-    engine.idle[engine.idle_count++] = easy;
-  return room;
+/* ------------------------------------------------------------------- posting */
+
+/* Wake the driver, if it sleeps. */
+static void wake(void) {
+  uint64_t one = 1;
+  while (write(engine.wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+    ;
 }
 
-/*
-** The bounds on connections are kept by not starting more requests at once:
-** libcurl's own bounds park requests in a queue that it can forget to look
-** at when connections close (seen in 7.88). With HTTP/2 they share
-** connections, so there are fewer of those. A request counts for the origin
-** it was asked of, wherever redirects lead it.
-*/
-static bool join_origin(tr_request *t) {
-  const char *host = strstr(t->display_url, "://") + 3;
-  size_t len = strcspn(host, "/?#");
-  tr_origin *origin = engine.origins;
-  while (origin != NULL && (strncasecmp(origin->name, host, len) != 0 ||
-                            origin->name[len] != '\0'))
-    origin = origin->next;
-  if (origin == NULL) {
-    origin = calloc(1, sizeof *origin + len + 1);
-    if (origin == NULL)
-      return false;
-    memcpy(origin->name, host, len);
-    origin->next = engine.origins;
-    engine.origins = origin;
-  }
-  origin->requests++;
-  t->origin = origin;
-  return true;
-}
+static void *run(void *unused);
 
-static void leave_origin(tr_request *t) {
-  tr_origin **link = &engine.origins;
-  if (t->origin == NULL || --t->origin->requests > 0)
-    return;
-  while (*link != t->origin)
-    link = &(*link)->next;
-  *link = t->origin->next;
-  free(t->origin);
-}
-
-static bool has_room(const tr_request *t, size_t per_origin, size_t all) {
-  return t->origin->running < per_origin && engine.running < all;
-}
-
-static void stop_running(tr_request *t) {
-  engine.running--;
-  t->origin->running--;
-}
-
-/* Gives the future its result and forgets the request. Driver only. */
-static void finish(tr_request *t, tr_blob *blob, const tr_error *error) {
-  bool kept;
-  *(t->prev != NULL ? &t->prev->next : &engine.active) = t->next;
-  *(t->next != NULL ? &t->next->prev : &engine.active_last) = t->prev;
-  if (t->waiting)
-    engine.waiting--;
-  else
-    stop_running(t);
-  leave_origin(t);
-  curl_easy_reset(t->easy);
-  pthread_mutex_lock(&engine.lock);
-  /* A handle that failed may hold on to what it had: it is not used again. */
-  kept = blob != NULL && keep_idle_handle(t->easy);
-  engine.pending--;
-  pthread_mutex_unlock(&engine.lock);
-  if (!kept)
-    curl_easy_cleanup(t->easy);
-  if (blob != NULL)
-    tr_future_complete(t->future, blob);
-  else if (error != NULL)
-    tr_future_fail(t->future, error);
-  else
-    tr_future_orphan(t->future);
-  tr_blob_release(blob);
-  tr_request_free(t);
-}
-
-/* -------------------------------------------------------------- driving */
-
-/* Hands a request's next attempt to libcurl. Driver only. */
-static void begin_attempt(tr_request *t) {
-  tr_error error;
-  if (curl_multi_add_handle(engine.multi, t->easy) == CURLM_OK)
-    return;
-  tr_error_nomem(&error);
-  finish(t, NULL, &error);
-}
-
-/* An attempt has ended: the request is over, or waits for the next. */
-static void on_done(tr_request *t, CURLcode code) {
-  tr_error error;
-  tr_blob *blob;
-  curl_multi_remove_handle(engine.multi, t->easy);
-  if (tr_request_end_attempt(t, code, &blob, &error)) {
-    finish(t, blob, &error);
-  } else if (t->not_before <= tr_now()) {
-    begin_attempt(t);
-  } else {
-    stop_running(t);
-    t->waiting = true;
-    engine.waiting++;
-  }
-}
-
-/* Its time is up before its turn came. */
-static void fail_expired(tr_request *t) {
-  tr_error error;
-  tr_error_set(&error, TR_TIMEOUT,
-               "Failed to fetch from %s: no turn in time; %zu other requests "
-               "are under way (max_host_connections, max_connections)",
-               t->display_url, engine.running);
-  finish(t, NULL, &error);
-}
-
-/* Begins the attempts whose time has come, the longest waiting first, as far
-** as there is room. Returns seconds to the next. */
-static double start_waiting(void) {
-  double now, soonest = MAX_SLEEP_MS / 1000.0;
-  size_t per_origin, all;
-  tr_request *t, *next;
-  if (engine.waiting == 0)
-    return soonest;
-  pthread_mutex_lock(&engine.lock);
-  per_origin = engine.max_host_connections;
-  all = engine.max_connections;
-  pthread_mutex_unlock(&engine.lock);
-  now = tr_now();
-  for (t = engine.active; t != NULL; t = next) {
-    next = t->next;
-    if (!t->waiting)
-      continue;
-    if (t->not_before > now) {
-      soonest = fmin(soonest, t->not_before - now);
-    } else if (now >= t->deadline) {
-      fail_expired(t);
-    } else if (has_room(t, per_origin, all)) {
-      engine.waiting--;
-      t->waiting = false;
-      engine.running++;
-      t->origin->running++;
-      begin_attempt(t);
-    } else {
-      soonest = fmin(soonest, t->deadline - now);
-    }
-  }
-  return fmax(soonest, 0);
-}
-
-/* Takes in what was submitted; it begins when there is room. */
-static void adopt_incoming(void) {
-  tr_error error;
-  tr_request *t, *next;
-  pthread_mutex_lock(&engine.lock);
-  t = engine.incoming;
-  engine.incoming = NULL;
-  engine.incoming_end = &engine.incoming;
-  pthread_mutex_unlock(&engine.lock);
-  for (; t != NULL; t = next) {
-    next = t->next;
-    t->next = NULL;
-    t->prev = engine.active_last;
-    *(t->prev != NULL ? &t->prev->next : &engine.active) = t;
-    engine.active_last = t;
-    t->waiting = true;
-    engine.waiting++;
-    if (!join_origin(t)) {
-      tr_error_nomem(&error);
-      finish(t, NULL, &error);
-    }
-  }
-}
-
-/* Ends a request without a result. */
-static void drop(tr_request *t) {
-  if (!t->waiting)
-    curl_multi_remove_handle(engine.multi, t->easy);
-  finish(t, NULL, NULL);
-}
-
-static void drop_unwanted(void) {
-  tr_request *t, *next;
-  if (!atomic_exchange(&engine.some_unwanted, false))
-    return;
-  for (t = engine.active; t != NULL; t = next) {
-    next = t->next;
-    if (!tr_future_wanted(t->future))
-      drop(t);
-  }
-}
-
-/* Moves every request on by what can be done without waiting. Returns how
-** many seconds there is nothing to do for sure but to listen. */
-static double advance(void) {
-  CURLMsg *message;
-  int running, left;
-  adopt_incoming();
-  drop_unwanted();
-  start_waiting();
-  curl_multi_perform(engine.multi, &running);
-  while ((message = curl_multi_info_read(engine.multi, &left)) != NULL) {
-    tr_request *t = NULL;
-    CURLcode code = message->data.result;
-    if (message->msg != CURLMSG_DONE)
-      continue;
-    curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&t);
-    on_done(t, code);
-  }
-  return start_waiting();
-}
-
-static void wait_for_events(double seconds) {
-  double ms = ceil(seconds * 1000);
-  curl_multi_poll(engine.multi, NULL, 0,
-                  ms < MAX_SLEEP_MS ? (int)ms : MAX_SLEEP_MS, NULL);
-}
-
-/* Becomes the driver. False: somebody else is, or the process is ending. */
-static bool become_driver(void) {
-  bool taken;
-  pthread_mutex_lock(&engine.lock);
-  taken = !engine.driven && !engine.stopping && engine.multi != NULL;
-  if (taken)
-    engine.driven = true;
-  pthread_mutex_unlock(&engine.lock);
-  return taken;
-}
-
-static void *run(void *unused) {
-  double idle;
-  (void)unused;
-  pthread_mutex_lock(&engine.lock);
-  for (;;) {
-    while (!engine.stopping && (engine.driven || engine.pending == 0))
-      pthread_cond_wait(&engine.work, &engine.lock);
-    if (engine.stopping)
-      break;
-    engine.driven = true;
-    while (engine.pending > 0 && !engine.stopping) {
-      pthread_mutex_unlock(&engine.lock);
-      idle = advance();
-      pthread_mutex_lock(&engine.lock);
-      if (engine.pending == 0 || engine.stopping)
-        break;
-      pthread_mutex_unlock(&engine.lock);
-      wait_for_events(idle);
-      pthread_mutex_lock(&engine.lock);
-    }
-    engine.driven = false;
-  }
-  pthread_mutex_unlock(&engine.lock);
-  return NULL;
-}
-
-/* Sees to it that a driver looks at what changed. The lock is held. Without
-** a thread (no resources) the next who waits will do the work. */
-static void wake_driver(void) {
+/* See to it that there is a driver: at once, unless a thread is about to wait.
+** The lock is held. */
+static void call_driver(bool at_once) {
   if (engine.driven) {
-    curl_multi_wakeup(engine.multi);
+    wake();
     return;
   }
   if (!engine.has_thread)
-    engine.has_thread = pthread_create(&engine.thread, NULL, run, NULL) == 0;
-  pthread_cond_signal(&engine.work);
+    engine.has_thread = tr_thread_start("theaterref-net", run);
+  if (at_once || !engine.watching) {
+    engine.watching = true;
+    engine.urgent |= at_once;
+    pthread_cond_broadcast(&engine.changed);
+  }
 }
 
-/* tr_worker: drives for as long as the caller would wait. */
-static void drive(tr_future *future, double deadline) {
-  double left, idle;
-  if (!become_driver())
-    return;
-  while (tr_future_get_status(future) == TR_PENDING) {
-    idle = advance();
-    left = deadline - tr_now();
-    if (left <= 0 || tr_future_get_status(future) != TR_PENDING)
-      break;
-    wait_for_events(left < idle ? left : idle);
+/* Hand a request to the driver. The lock is held. */
+static void post(tr_request *r, bool at_once) {
+  if (!r->posted) {
+    r->posted = true;
+    r->posted_next = NULL;
+    *engine.posted_end = r;
+    engine.posted_end = &r->posted_next;
   }
+  call_driver(at_once);
+}
+
+/* tr_dns_query's 'done'. */
+static void on_answer(tr_dns_query *query, tr_dns_answer *answer) {
+  tr_request *r =
+      (tr_request *)((char *)query - offsetof(tr_request, query));
   pthread_mutex_lock(&engine.lock);
-  engine.driven = false;
-  if (engine.pending > 0)
-    wake_driver();
+  r->answer = answer;
+  r->looked_up = true;
+  post(r, true);
   pthread_mutex_unlock(&engine.lock);
 }
 
-/* tr_worker: a future lost its last handle. */
-static void unwanted(void) {
-  atomic_store(&engine.some_unwanted, true);
+/* tr_hasher's 'done'. */
+static void on_hashed(void *context) {
+  tr_request *r = context;
   pthread_mutex_lock(&engine.lock);
-  if (engine.multi != NULL && !engine.stopping)
-    wake_driver();
+  r->hashed = true;
+  post(r, true);
+  pthread_mutex_unlock(&engine.lock);
+}
+
+/* ------------------------------------------------------------------ requests */
+
+/* Give the promise its result and forget the request. Driver only. */
+static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
+  bool posted;
+  tr_dns_cancel(&r->query);
+  tr_hasher_free(r->hasher); /* from here on, no other thread posts it */
+  r->hasher = NULL;
+  tr_heap_remove(r);
+  tr_queue_leave(r);
+  *(r->all_prev != NULL ? &r->all_prev->all_next : &engine.all) = r->all_next;
+  if (r->all_next != NULL)
+    r->all_next->all_prev = r->all_prev;
+  pthread_mutex_lock(&engine.lock);
+  engine.pending--;
+  tr_promise_set_work(r->promise, NULL);
+  posted = r->posted;
+  r->finished = true;
+  pthread_mutex_unlock(&engine.lock);
+  if (blob != NULL || error != NULL)
+    tr_outage_note(&r->url, blob == NULL && tr_is_outage(error));
+  if (blob != NULL)
+    tr_promise_complete(r->promise, blob);
+  else if (error != NULL)
+    tr_promise_fail(r->promise, error);
+  else
+    tr_promise_orphan(r->promise);
+  tr_blob_release(blob);
+  progress++;
+  if (!posted) /* else when it is taken from that list */
+    tr_request_free(r);
+}
+
+/* The moment at which a request is to be looked at. */
+static double next_moment(const tr_request *r) {
+  double moment = HUGE_VAL;
+  if (r->state == TR_REQUEST_LOOKUP ||
+      (r->state == TR_REQUEST_RUNNING && !r->connected))
+    moment = r->connect_by;
+  else if (r->state == TR_REQUEST_RUNNING && r->stall_timeout >= 0)
+    moment = r->last_progress + r->stall_timeout;
+  else if (r->state == TR_REQUEST_RESTING)
+    moment = r->not_before;
+  return fmin(moment, r->deadline);
+}
+
+/* Have a request looked at in time; false: it is finished for lack of memory. */
+static bool schedule(tr_request *r) {
+  tr_error error;
+  if (tr_heap_set(r, next_moment(r)))
+    return true;
+  tr_error_nomem(&error);
+  finish(r, NULL, &error);
+  return false;
+}
+
+/* Take a running request out of the multi handle. Its handle stays with it, for
+** questions about how it ended. */
+static void stop_running(tr_request *r) {
+  curl_multi_remove_handle(engine.multi, r->handle->easy);
+  tr_queue_stop(r);
+  engine.running--;
+  r->state = TR_REQUEST_NEW;
+}
+
+static void end_attempt(tr_request *r, CURLcode code);
+
+/* Queue a request, or look its host up before. */
+static void proceed(tr_request *r, bool in_front) {
+  if (r->lookup_host == NULL || r->answer != NULL ||
+      (r->answer = tr_dns_cached(r->lookup_host)) != NULL) {
+    if (r->answer != NULL && r->answer->error != 0) {
+      end_attempt(r, CURLE_COULDNT_RESOLVE_HOST);
+      return;
+    }
+    tr_queue_push(r, in_front);
+  } else {
+    r->state = TR_REQUEST_LOOKUP;
+    r->connect_by = tr_deadline(r->config->connect_timeout);
+    r->connected = r->looked_up = false;
+    if (!tr_dns_start(&r->query, r->lookup_host)) {
+      tr_error error;
+      tr_error_set(&error, TR_IO,
+                   "Failed to fetch from %s: no memory or thread to look up "
+                   "its host",
+                   r->shown);
+      finish(r, NULL, &error);
+      return;
+    }
+  }
+  schedule(r);
+}
+
+/* Prepare the next attempt of a request. */
+static void go_on(tr_request *r) {
+  tr_error error;
+  if (r->moved) { /* it counts for the origin that it goes to */
+    r->moved = false;
+    tr_queue_leave(r);
+    if (!tr_queue_join(r)) {
+      tr_error_nomem(&error);
+      finish(r, NULL, &error);
+      return;
+    }
+  }
+  if (r->not_before > tr_now()) {
+    r->state = TR_REQUEST_RESTING;
+    if (r->answer != NULL && r->answer->error != 0) {
+      tr_dns_release(r->answer); /* look it up again then */
+      r->answer = NULL;
+    }
+    schedule(r);
+  } else {
+    proceed(r, true);
+  }
+}
+
+/* An attempt has ended; its handle, if it had one, is not in the multi handle. */
+static void end_attempt(tr_request *r, CURLcode code) {
+  tr_error error;
+  tr_blob *blob;
+  tr_verdict verdict = tr_request_end_attempt(r, (int)code, &blob, &error);
+  /* One that failed may keep its buffers and its connection: not used again. */
+  if (r->handle != NULL)
+    tr_handle_release(r->handle, code == CURLE_OK);
+  r->handle = NULL;
+  progress++;
+  if (verdict == TR_VERDICT_DONE) {
+    finish(r, blob, blob == NULL ? &error : NULL);
+  } else if (verdict == TR_VERDICT_AGAIN) {
+    go_on(r);
+  } else {
+    r->state = TR_REQUEST_HASHING;
+    schedule(r);
+  }
+}
+
+/* Start an attempt of a request whose turn has come. */
+static void start_attempt(tr_request *r) {
+  CURLcode code = CURLE_OK;
+  tr_error error;
+  tr_handle *h = tr_handle_get(r->config, &code);
+  bool ready = h != NULL && tr_request_send(r, h);
+  tr_queue_start(r);
+  engine.running++;
+  if (ready && curl_multi_add_handle(engine.multi, h->easy) == CURLM_OK) {
+    progress++;
+    schedule(r);
+    return;
+  }
+  tr_queue_stop(r);
+  engine.running--;
+  r->state = TR_REQUEST_NEW;
+  if (h != NULL)
+    tr_handle_release(h, false);
+  r->handle = NULL;
+  if (code != CURLE_OK)
+    tr_error_set(&error, TR_IO, "this libcurl cannot do what is asked: %s",
+                 curl_easy_strerror(code));
+  else
+    tr_error_nomem(&error);
+  finish(r, NULL, &error);
+}
+
+/* End a request without a result. */
+static void drop(tr_request *r) {
+  if (r->state == TR_REQUEST_RUNNING) {
+    stop_running(r);
+    tr_handle_release(r->handle, false);
+    r->handle = NULL;
+  }
+  finish(r, NULL, NULL);
+}
+
+/* --------------------------------------------------------------- the driver */
+
+/* A request that the driver has not seen yet. */
+static void adopt(tr_request *r) {
+  tr_error error;
+  r->all_next = engine.all;
+  if (r->all_next != NULL)
+    r->all_next->all_prev = r;
+  engine.all = r;
+  r->on_hashed = on_hashed;
+  r->on_connected = tr_queue_connected;
+  r->query.done = on_answer;
+  r->adopted = true;
+  if (!tr_promise_wanted(r->promise)) {
+    drop(r); /* its futures are gone already */
+  } else if (tr_queue_join(r)) {
+    proceed(r, false);
+  } else {
+    tr_error_nomem(&error);
+    finish(r, NULL, &error);
+  }
+}
+
+/* A request that some thread has posted. */
+static void take_posted(tr_request *r) {
+  tr_error error;
+  tr_blob *blob;
+  if (r->finished) {
+    tr_request_free(r);
+  } else if (!r->adopted) {
+    adopt(r);
+  } else if (!tr_promise_wanted(r->promise)) {
+    drop(r);
+  } else if (r->state == TR_REQUEST_LOOKUP && r->looked_up) {
+    r->state = TR_REQUEST_NEW;
+    proceed(r, false);
+  } else if (r->state == TR_REQUEST_HASHING && r->hashed) {
+    tr_request_end_hashing(r, &blob, &error);
+    finish(r, blob, blob == NULL ? &error : NULL);
+  }
+}
+
+static void take_all_posted(void) {
+  pthread_mutex_lock(&engine.lock);
+  while (engine.posted != NULL) {
+    tr_request *r = engine.posted;
+    engine.posted = r->posted_next;
+    if (engine.posted == NULL)
+      engine.posted_end = &engine.posted;
+    r->posted = false;
+    pthread_mutex_unlock(&engine.lock);
+    take_posted(r);
+    pthread_mutex_lock(&engine.lock);
+  }
+  pthread_mutex_unlock(&engine.lock);
+}
+
+/* The moment of a request has come. */
+static void on_moment(tr_request *r, double now) {
+  tr_error error;
+  if (now >= r->deadline) {
+    tr_request_time_out(r, engine.running, &error);
+    if (r->state == TR_REQUEST_RUNNING) {
+      stop_running(r);
+      tr_handle_release(r->handle, false);
+      r->handle = NULL;
+    }
+    finish(r, NULL, &error);
+  } else if (now < next_moment(r)) {
+    schedule(r); /* there was progress since */
+  } else if (r->state == TR_REQUEST_RESTING) {
+    r->state = TR_REQUEST_NEW;
+    proceed(r, false);
+  } else {
+    r->stalled = true;
+    if (r->state == TR_REQUEST_RUNNING)
+      stop_running(r);
+    tr_dns_cancel(&r->query);
+    r->state = TR_REQUEST_NEW;
+    end_attempt(r, CURLE_OPERATION_TIMEDOUT);
+  }
+}
+
+static void take_moments(void) {
+  tr_request *r = tr_heap_first();
+  double now = r != NULL ? tr_now() : 0;
+  while (r != NULL && r->wake_at <= now) {
+    on_moment(r, now);
+    r = tr_heap_first();
+  }
+}
+
+/* Start as many attempts as there is room for. Returns when to look again. */
+static double start_attempts(size_t all, size_t per_origin) {
+  double wake_at = HUGE_VAL;
+  tr_request *r;
+  while (engine.running < all &&
+         (r = tr_queue_pop(per_origin, &wake_at)) != NULL)
+    start_attempt(r);
+  return wake_at;
+}
+
+static void take_messages(void) {
+  CURLMsg *message;
+  int left;
+  while ((message = curl_multi_info_read(engine.multi, &left)) != NULL) {
+    tr_handle *h = NULL;
+    CURLcode code = message->data.result;
+    if (message->msg != CURLMSG_DONE)
+      continue;
+    curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&h);
+    stop_running(h->request);
+    end_attempt(h->request, code);
+  }
+}
+
+/* Move every request on by what can be done without waiting. Returns the moment
+** at which there is something to do for sure. */
+static double advance(void) {
+  double wake_at;
+  size_t all, per_origin;
+  int running, rounds = 0;
+  uint64_t before;
+  pthread_mutex_lock(&engine.lock);
+  all = engine.max_connections;
+  per_origin = engine.max_per_origin;
+  pthread_mutex_unlock(&engine.lock);
+  do { /* libcurl 7.88 may keep the data of streams without an event */
+    before = progress;
+    take_all_posted();
+    take_moments();
+    wake_at = start_attempts(all, per_origin);
+    curl_multi_perform(engine.multi, &running);
+    take_messages();
+  } while (progress != before && ++rounds < 100);
+  if (tr_heap_first() != NULL)
+    wake_at = fmin(wake_at, tr_heap_first()->wake_at);
+  return rounds < 100 ? wake_at : 0;
+}
+
+/* Sleep until there is data, a post, or the moment. */
+static void wait_for_events(double moment) {
+  double seconds = fmin(moment - tr_now(), MAX_SLEEP);
+  struct curl_waitfd post = {.fd = engine.wake_fd, .events = CURL_WAIT_POLLIN};
+  uint64_t count;
+  int ms = seconds <= 0 ? 0 : (int)ceil(seconds * 1000);
+  curl_multi_poll(engine.multi, &post, 1, ms, NULL);
+  if (post.revents != 0)
+    while (read(engine.wake_fd, &count, sizeof count) < 0 && errno == EINTR)
+      ;
+}
+
+/* Become the driver. False: another thread is, or the process is ending. */
+static bool become_driver(void) {
+  bool possible;
+  pthread_mutex_lock(&engine.lock);
+  possible = !engine.driven && !engine.stopping && engine.multi != NULL;
+  if (possible)
+    engine.driven = true;
+  pthread_mutex_unlock(&engine.lock);
+  return possible;
+}
+
+/* Be the driver no more. The lock is held. */
+static void leave_driver(void) {
+  engine.driven = false;
+  engine.left_at = tr_now();
+  if (engine.stopping)
+    pthread_cond_broadcast(&engine.changed);
+}
+
+static bool is_stopping(void) {
+  bool stopping;
+  pthread_mutex_lock(&engine.lock);
+  stopping = engine.stopping;
+  pthread_mutex_unlock(&engine.lock);
+  return stopping;
+}
+
+/* tr_worker: drive for as long as the caller would wait. */
+static void drive(tr_promise *promise, double deadline) {
+  if (!become_driver())
+    return;
+  while (tr_promise_status(promise) == TR_PENDING && !tr_interrupted()) {
+    double moment = advance();
+    if (tr_promise_status(promise) != TR_PENDING || tr_now() >= deadline ||
+        is_stopping())
+      break;
+    wait_for_events(fmin(moment, deadline));
+  }
+  pthread_mutex_lock(&engine.lock);
+  leave_driver();
+  if (engine.pending > 0 && !engine.watching)
+    call_driver(false);
+  pthread_mutex_unlock(&engine.lock);
+}
+
+/* tr_worker: the last future of a promise is gone. */
+static void unwanted(tr_promise *promise) {
+  tr_request *r;
+  pthread_mutex_lock(&engine.lock);
+  r = tr_promise_work(promise);
+  if (r != NULL && !engine.stopping)
+    post(r, true);
   pthread_mutex_unlock(&engine.lock);
 }
 
 static const tr_worker worker = {drive, unwanted};
 
-/* ------------------------------------------------------- start and stop */
+/* ------------------------------------------------------- the engine's thread */
 
-/*
-** Runs before libcurl's and OpenSSL's own exit handlers, which must not find
-** a request under way. A thread that is driving for itself is left alone.
-*/
-static void at_exit(void) {
-  bool joinable;
+/* Sleep for some time, or until something changes. The lock is held. */
+static void rest(double seconds) {
+  struct timespec until;
+  double moment = tr_now() + seconds;
+  until.tv_sec = (time_t)moment;
+  until.tv_nsec = (long)((moment - (double)until.tv_sec) * 1e9);
+  pthread_cond_timedwait(&engine.changed, &engine.lock, &until);
+}
+
+/* Drive until there is nothing left to do. The lock is held. */
+static void drive_all(void) {
+  engine.driven = true;
+  engine.urgent = false;
+  while (engine.pending > 0 && !engine.stopping) {
+    double moment;
+    pthread_mutex_unlock(&engine.lock);
+    moment = advance();
+    pthread_mutex_lock(&engine.lock);
+    if (engine.pending == 0 || engine.stopping)
+      break;
+    pthread_mutex_unlock(&engine.lock);
+    wait_for_events(moment);
+    pthread_mutex_lock(&engine.lock);
+  }
+  leave_driver();
+}
+
+static void *run(void *unused) {
+  double idle_since = tr_now();
+  (void)unused;
+  pthread_mutex_lock(&engine.lock);
+  while (!engine.stopping) {
+    if (!engine.watching) {
+      pthread_cond_wait(&engine.changed, &engine.lock);
+      idle_since = tr_now();
+    } else if (engine.pending == 0) {
+      engine.urgent = false;
+      rest(WATCH);
+      if (engine.pending == 0 && tr_now() - idle_since > WATCH &&
+          tr_now() - engine.left_at > WATCH)
+        engine.watching = false;
+    } else {
+      idle_since = tr_now();
+      if (engine.driven || (!engine.urgent && idle_since - engine.left_at < GRACE))
+        rest(GRACE);
+      else
+        drive_all();
+    }
+  }
+  engine.has_thread = false;
+  pthread_cond_broadcast(&engine.changed);
+  pthread_mutex_unlock(&engine.lock);
+  return NULL;
+}
+
+/* ------------------------------------------------------------ start and stop */
+
+/* Stop driving, in every thread. True: the engine is at rest, and the caller's. */
+static bool stop(void) {
+  double patience = tr_now() + EXIT_PATIENCE;
+  bool at_rest;
   pthread_mutex_lock(&engine.lock);
   engine.stopping = true;
-  joinable = engine.has_thread;
   if (engine.driven)
-    curl_multi_wakeup(engine.multi);
-  pthread_cond_broadcast(&engine.work);
+    wake();
+  pthread_cond_broadcast(&engine.changed);
+  while ((engine.driven || engine.has_thread) && tr_now() < patience)
+    rest(patience - tr_now());
+  at_rest = !engine.driven && !engine.has_thread;
   pthread_mutex_unlock(&engine.lock);
-  if (joinable)
-    pthread_join(engine.thread, NULL);
-  pthread_mutex_lock(&engine.lock);
-  joinable = !engine.driven;
-  pthread_mutex_unlock(&engine.lock);
-  if (!joinable)
+  return at_rest;
+}
+
+/* Abandon what is under way and free what libcurl holds. */
+static void clean_up(void) {
+  if (engine.multi == NULL)
     return;
-  adopt_incoming();
-  while (engine.active != NULL)
-    drop(engine.active);
-  while (engine.idle_count > 0)
-    curl_easy_cleanup(engine.idle[--engine.idle_count]);
+  take_all_posted();
+  while (engine.all != NULL)
+    drop(engine.all);
+  tr_handle_free_all();
   curl_multi_cleanup(engine.multi);
   engine.multi = NULL;
+  close(engine.wake_fd);
+  engine.wake_fd = -1;
+}
+
+/* Runs before the exit handlers of libcurl and OpenSSL, which must not find a
+** request under way. A driver that does not stop in time is left alone. */
+static void at_exit(void) {
+  if (stop())
+    clean_up();
+}
+
+void tr_shutdown(void) {
+  bool at_rest = stop();
+  if (at_rest)
+    clean_up();
+  pthread_mutex_lock(&engine.lock);
+  engine.stopping = false;
+  engine.watching = engine.urgent = false;
+  pthread_mutex_unlock(&engine.lock);
 }
 
 static void before_fork(void) { pthread_mutex_lock(&engine.lock); }
 static void in_parent(void) { pthread_mutex_unlock(&engine.lock); }
 
-/* The parent's engine, kept in a child so that leak checkers find it. */
+/* Kept in a child so that leak checkers find the parent's. */
 __attribute__((used)) static struct engine inherited;
+
+static void make_condition(void) {
+  pthread_condattr_t attr;
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(&engine.changed, &attr);
+  pthread_condattr_destroy(&attr);
+}
 
 /* The child starts with an empty engine. A thread that the child does not have
 ** may have been changing the inherited one, so that is left alone. */
 static void in_child(void) {
   inherited = engine;
   engine.multi = NULL;
+  engine.wake_fd = -1;
   engine.driven = engine.stopping = engine.has_thread = false;
-  engine.pending = engine.running = engine.waiting = 0;
-  engine.incoming = engine.active = engine.active_last = NULL;
-  engine.origins = NULL;
-  engine.incoming_end = &engine.incoming;
-  engine.idle_count = 0;
-  pthread_cond_init(&engine.work, NULL);
+  engine.watching = engine.urgent = false;
+  engine.pending = engine.running = 0;
+  engine.posted = engine.all = NULL;
+  engine.posted_end = &engine.posted;
+  tr_queue_forget();
+  tr_handle_forget_all();
+  make_condition();
   pthread_mutex_unlock(&engine.lock);
 }
 
 static void init_once(void) {
+  make_condition();
   tr_future_prepare_fork();
   pthread_atfork(before_fork, in_parent, in_child);
+  tr_config_prepare_fork();
+  tr_dns_prepare_fork(); /* its lock is taken before the engine's */
   atexit(at_exit);
 }
 
-/* Makes the multi handle where there is none. The lock is held. */
-static bool start_engine(void) {
+/* Make what the engine needs. The lock is held. */
+static bool start_engine(tr_error *error) {
   if (engine.multi != NULL)
     return true;
-  engine.multi = curl_multi_init();
-  return engine.multi != NULL;
+  engine.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (engine.wake_fd < 0) {
+    tr_error_errno(error, errno, "Failed to make", "an eventfd");
+    return false;
+  }
+  engine.multi = tr_curl_new_multi();
+  if (engine.multi != NULL) {
+    curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS,
+                      (long)engine.max_connections);
+    return true;
+  }
+  close(engine.wake_fd);
+  engine.wake_fd = -1;
+  tr_error_nomem(error);
+  return false;
 }
 
-/* A handle to configure, used before or new; NULL when there is none. */
-static CURL *take_handle(void) {
-  CURL *easy = NULL;
-  bool ready;
-  pthread_mutex_lock(&engine.lock);
-  ready = start_engine();
-  if (engine.idle_count > 0)
-    easy = engine.idle[--engine.idle_count];
-  pthread_mutex_unlock(&engine.lock);
-  return easy != NULL ? easy : ready ? curl_easy_init() : NULL;
-}
-
-/* Hands a request to the driver. False: the process is ending. */
-static bool submit(tr_request *t, const tr_fetch_options *o) {
+/* Hand a request to the driver. False with the error. */
+static bool submit(tr_request *r, bool will_wait, tr_error *error) {
   bool open;
   pthread_mutex_lock(&engine.lock);
-  open = !engine.stopping && engine.multi != NULL;
-  if (open) {
-    if (o->max_host_connections > 0)
-      engine.max_host_connections = (size_t)o->max_host_connections;
-    if (o->max_connections > 0)
-      engine.max_connections = (size_t)o->max_connections;
-    *engine.incoming_end = t;
-    engine.incoming_end = &t->next;
+  open = !engine.stopping;
+  if (!open)
+    tr_error_set(error, TR_CANCELLED,
+                 "Failed to fetch from %s: it is too late, the process is "
+                 "ending",
+                 r->shown);
+  else
+    open = start_engine(error);
+  if (open && tr_promise_assign(r->promise, &worker)) {
+    tr_promise_set_work(r->promise, r);
     engine.pending++;
-    if (engine.driven || !o->will_wait)
-      wake_driver();
+    post(r, !will_wait);
+  } else if (open) {
+    tr_error_set(error, TR_CANCELLED,
+                 "Failed to fetch from %s: its future has a result already",
+                 r->shown);
+    open = false;
   }
   pthread_mutex_unlock(&engine.lock);
   return open;
 }
 
-bool tr_fetch(tr_future *future, const char *url,
-              const tr_fetch_options *options, tr_error *error) {
+bool tr_engine_fetch(tr_promise *promise, const char *url,
+                     const tr_fetch_options *options, bool will_wait,
+                     tr_error *error) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
-  tr_request *t;
-  if (strncasecmp(url, "http://", 7) != 0 &&
-      strncasecmp(url, "https://", 8) != 0) {
-    tr_error_set(error, TR_INVALID_REFERENCE,
-                 "Failed to fetch from %s: neither http nor https", url);
-    return false;
-  }
-  if (!tr_curl_open(error))
+  tr_fetch_options o = TR_FETCH_OPTIONS;
+  tr_request *r;
+  if (!tr_options_copy(&o, sizeof o, options, "TR_FETCH_OPTIONS", error) ||
+      !tr_curl_open(error))
     return false;
   pthread_once(&once, init_once); /* after libcurl's: its exit handler, too */
-  t = tr_request_new(future, url, options, take_handle(), error);
-  if (t == NULL)
+  r = tr_request_new(promise, url, &o, error);
+  if (r == NULL)
     return false;
-  if (tr_future_assign(future, &worker) && submit(t, options))
+  if (submit(r, will_wait, error))
     return true;
-  tr_error_set(error, TR_CANCELLED,
-               "Failed to fetch from %s: it is too late, "
-               "the process is ending",
-               t->display_url);
-  curl_easy_cleanup(t->easy);
-  tr_request_free(t);
+  tr_request_free(r);
   return false;
+}
+
+bool tr_fetch(tr_future *future, const char *url,
+              const tr_fetch_options *options, tr_error *error) {
+  tr_error ignored;
+  return tr_engine_fetch(tr_future_promise(future), url, options, false,
+                         error != NULL ? error : &ignored);
+}
+
+bool tr_engine_configure(const tr_engine_options *options, tr_error *error) {
+  tr_engine_options o = TR_ENGINE_OPTIONS;
+  tr_error ignored;
+  if (!tr_options_copy(&o, sizeof o, options, "TR_ENGINE_OPTIONS",
+                       error != NULL ? error : &ignored))
+    return false;
+  pthread_mutex_lock(&engine.lock);
+  if (o.max_connections > 0)
+    engine.max_connections = (size_t)o.max_connections;
+  if (o.max_host_connections > 0)
+    engine.max_per_origin = (size_t)o.max_host_connections;
+  pthread_mutex_unlock(&engine.lock);
+  return true;
 }

@@ -18,6 +18,11 @@ const char *tr_error_kind_name(tr_error_kind kind) {
   return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "unknown";
 }
 
+tr_error *tr_error_or_ignored(tr_error *error) {
+  static _Thread_local tr_error ignored;
+  return error != NULL ? error : &ignored;
+}
+
 void tr_error_set(tr_error *error, tr_error_kind kind, const char *format,
                   ...) {
   va_list args;

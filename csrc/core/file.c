@@ -83,6 +83,7 @@ nomem:
 }
 
 tr_blob *tr_file_read(const char *path, size_t max_bytes, tr_error *error) {
+  error = tr_error_or_ignored(error);
   /* O_NONBLOCK: opening a FIFO nobody writes to must not hang. */
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   struct stat st;
@@ -258,6 +259,7 @@ bool tr_file_write(const char *path, const void *data, size_t size,
       slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
   bool ok = false;
   int dir;
+  error = tr_error_or_ignored(error);
   if (folder == NULL) {
     tr_error_nomem(error);
     return false;

@@ -1,10 +1,10 @@
 /*
-** Futures. One lock guards them all: results arrive some ten thousand times
-** a second at most, and a single lock is what makes fork() manageable.
+** Promises and futures. One lock guards them all: results arrive some ten
+** thousand times a second at most, and a single lock keeps fork() manageable.
 **
-** A future counts handles twice. 'refs' keeps the memory; 'interest' counts
-** those who still want the result. When the last interest goes, work under
-** way is told to stop, and a future without a worker is abandoned.
+** A promise counts references, which keep the memory, and the futures that want
+** its result. When the last one goes, work under way is told to stop, and a
+** promise without a worker is orphaned.
 */
 #include "future.h"
 
@@ -14,35 +14,49 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "blob.h"
 #include "error.h"
 
+/* The longest that a waiting thread sleeps before it looks whether the work has
+** a driver, or the process was interrupted. */
+static const double WAIT_SLICE = 0.1;
+
 struct tr_future {
   size_t refs;
-  size_t interest;
-  tr_future_status status;
-  bool settling; /* its result is set, but 'on_result' still runs */
+  tr_promise *promise;
+  bool leads;
+  tr_notifier *own, *other; /* of tr_future_fd, and of tr_future_notify */
+  tr_future *prev, *next;   /* of this promise */
+};
+
+struct tr_promise {
+  size_t refs;
+  atomic_int status; /* written under the lock */
+  bool settling;     /* its result is set, but 'on_result' still runs */
+  bool detached;     /* wanted, whoever waits */
+  tr_future *futures;
   tr_blob *blob;
   tr_error error;
   tr_on_result on_result;
   void *context;
   const tr_worker *worker;
+  void *work; /* of the worker, which guards it */
   pthread_cond_t arrived;
-  int fd;
+  int waiting; /* threads */
   atomic_size_t received, total;
   atomic_int attempts;
   tr_freshness freshness; /* of the result */
+  tr_info *info;
   tr_blob *known;
   tr_freshness known_freshness;
-  tr_future *prev, *next; /* all futures of the process */
+  tr_promise *prev, *next; /* all promises of the process */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static tr_future *all;
+static tr_promise *all;
+static atomic_bool interrupted;
 
 double tr_now(void) {
   struct timespec now;
@@ -52,21 +66,38 @@ double tr_now(void) {
 
 double tr_deadline(double timeout) {
   /* A thousand million seconds and "for ever" are one to a time_t. */
-  return timeout < 0 || timeout > 1e9 ? INFINITY : tr_now() + timeout;
+  if (timeout < 0 || timeout > 1e9)
+    return INFINITY;
+  return tr_now() + (isnan(timeout) ? 0 : timeout);
 }
+
+void tr_interrupt(bool on) { atomic_store(&interrupted, on); }
+
+bool tr_interrupted(void) {
+  return atomic_load_explicit(&interrupted, memory_order_relaxed);
+}
+
+/* ---------------------------------------------------------------------- fork */
 
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void in_parent(void) { pthread_mutex_unlock(&lock); }
 
-/* The threads that worked on these futures did not come along. */
+/* The threads that worked on these promises are not in the child. */
 static void in_child(void) {
-  tr_future *future;
-  for (future = all; future != NULL; future = future->next)
-    if (future->status == TR_PENDING) {
-      future->status = TR_ABANDONED;
-      future->worker = NULL;
-      tr_error_set(&future->error, TR_CANCELLED,
+  tr_promise *p;
+  tr_future *f;
+  for (p = all; p != NULL; p = p->next)
+    if (atomic_load(&p->status) == TR_PENDING) {
+      atomic_store(&p->status, TR_ABANDONED);
+      p->worker = NULL;
+      tr_error_set(&p->error, TR_CANCELLED,
                    "the load was lost in a fork(); ask again");
+      for (f = p->futures; f != NULL; f = f->next) {
+        if (f->own != NULL)
+          tr_notifier_renew(f->own);
+        if (f->other != NULL)
+          tr_notifier_renew(f->other);
+      }
     }
   pthread_mutex_unlock(&lock);
 }
@@ -78,273 +109,411 @@ void tr_future_prepare_fork(void) {
   pthread_once(&once, at_fork);
 }
 
-tr_future *tr_future_new(tr_on_result on_result, void *context) {
+/* ------------------------------------------------------------------ promises */
+
+tr_promise *tr_promise_new(tr_on_result on_result, void *context) {
   pthread_condattr_t attr;
-  tr_future *future = calloc(1, sizeof *future);
-  if (future == NULL)
+  tr_promise *p = calloc(1, sizeof *p);
+  if (p == NULL)
     return NULL;
   tr_future_prepare_fork();
   pthread_condattr_init(&attr);
   pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-  pthread_cond_init(&future->arrived, &attr);
+  pthread_cond_init(&p->arrived, &attr);
   pthread_condattr_destroy(&attr);
-  future->refs = 1;
-  future->interest = 1;
-  atomic_init(&future->attempts, 1);
-  future->on_result = on_result;
-  future->context = context;
-  future->fd = -1;
+  p->refs = 1;
+  atomic_init(&p->status, TR_PENDING);
+  atomic_init(&p->attempts, 1);
+  p->on_result = on_result;
+  p->context = context;
   pthread_mutex_lock(&lock);
-  future->next = all;
+  p->next = all;
   if (all != NULL)
-    all->prev = future;
-  all = future;
+    all->prev = p;
+  all = p;
   pthread_mutex_unlock(&lock);
-  return future;
+  return p;
 }
 
-tr_future *tr_future_create(void) { return tr_future_new(NULL, NULL); }
-
-static void future_free(tr_future *future) {
-  pthread_cond_destroy(&future->arrived);
-  if (future->fd >= 0)
-    close(future->fd);
-  tr_blob_release(future->blob);
-  free(future);
+void tr_info_free(tr_info *info) {
+  if (info == NULL)
+    return;
+  free(info->url);
+  free(info->content_type);
+  free(info->digest);
+  free(info);
 }
 
-tr_future *tr_future_hold(tr_future *future) {
+static void promise_free(tr_promise *p) {
+  pthread_cond_destroy(&p->arrived);
+  tr_blob_release(p->blob);
+  tr_blob_release(p->known);
+  tr_info_free(p->info);
+  free(p);
+}
+
+tr_promise *tr_promise_retain(tr_promise *p) {
   pthread_mutex_lock(&lock);
-  future->refs++;
+  p->refs++;
   pthread_mutex_unlock(&lock);
-  return future;
+  return p;
 }
 
-void tr_future_drop(tr_future *future) {
+/* Drop a reference. The lock is held; true: it was the last, free it after. */
+static bool drop_reference(tr_promise *p) {
+  if (--p->refs > 0)
+    return false;
+  *(p->prev != NULL ? &p->prev->next : &all) = p->next;
+  if (p->next != NULL)
+    p->next->prev = p->prev;
+  return true;
+}
+
+void tr_promise_release(tr_promise *p) {
   bool last;
   pthread_mutex_lock(&lock);
-  last = --future->refs == 0;
-  if (last) {
-    *(future->prev != NULL ? &future->prev->next : &all) = future->next;
-    if (future->next != NULL)
-      future->next->prev = future->prev;
-  }
+  last = drop_reference(p);
   pthread_mutex_unlock(&lock);
   if (last)
-    future_free(future);
+    promise_free(p);
 }
 
-tr_future *tr_future_retain(tr_future *future) {
-  pthread_mutex_lock(&lock);
-  future->refs++;
-  future->interest++;
-  pthread_mutex_unlock(&lock);
-  return future;
+tr_future_status tr_promise_status(tr_promise *p) {
+  return (tr_future_status)atomic_load_explicit(&p->status,
+                                                memory_order_acquire);
 }
 
-void tr_future_release(tr_future *future) {
-  const tr_worker *worker = NULL;
-  bool idle;
-  if (future == NULL)
-    return;
-  pthread_mutex_lock(&lock);
-  idle = --future->interest == 0 && future->status == TR_PENDING &&
-         !future->settling;
-  if (idle)
-    worker = future->worker;
-  pthread_mutex_unlock(&lock);
-  if (worker != NULL)
-    worker->unwanted();
-  else if (idle)
-    tr_future_orphan(future);
-  tr_future_drop(future);
-}
-
-void tr_future_detach(tr_future *future) {
-  pthread_mutex_lock(&lock);
-  future->interest++;
-  pthread_mutex_unlock(&lock);
-}
-
-bool tr_future_wanted(tr_future *future) {
+bool tr_promise_wanted(tr_promise *p) {
   bool wanted;
   pthread_mutex_lock(&lock);
-  wanted = future->interest > 0;
+  wanted = p->futures != NULL || p->detached;
   pthread_mutex_unlock(&lock);
   return wanted;
 }
 
-bool tr_future_assign(tr_future *future, const tr_worker *worker) {
-  bool pending;
-  pthread_mutex_lock(&lock);
-  pending = future->status == TR_PENDING && !future->settling;
-  if (pending)
-    future->worker = worker;
-  pthread_mutex_unlock(&lock);
-  return pending;
+/* True if there is no result yet. The lock is held. */
+static bool is_open(const tr_promise *p) {
+  return atomic_load_explicit(&p->status, memory_order_relaxed) == TR_PENDING &&
+         !p->settling;
 }
 
-/* Sets the result once: tells 'on_result', then everybody else. The caller
-** holds a handle, so the future outlives the call. */
-static bool settle(tr_future *future, tr_future_status status, tr_blob *blob,
-                   const tr_error *error) {
-  const tr_result result = {status, blob, error, &future->freshness};
-  tr_blob *instead = NULL, *known;
-  uint64_t one = 1;
-  int fd;
+bool tr_promise_assign(tr_promise *p, const tr_worker *worker) {
+  bool open;
   pthread_mutex_lock(&lock);
-  if (future->status != TR_PENDING || future->settling) {
+  open = is_open(p);
+  if (open)
+    p->worker = worker;
+  pthread_mutex_unlock(&lock);
+  return open;
+}
+
+void tr_promise_set_work(tr_promise *p, void *work) { p->work = work; }
+
+void *tr_promise_work(const tr_promise *p) { return p->work; }
+
+/* Set the result once, and wake everyone. The caller holds a reference. */
+static bool settle(tr_promise *p, tr_future_status status, tr_blob *blob,
+                   const tr_error *error) {
+  const tr_result result = {status, blob, error, &p->freshness};
+  tr_blob *instead = NULL, *known;
+  tr_future *f;
+  pthread_mutex_lock(&lock);
+  if (!is_open(p)) {
     pthread_mutex_unlock(&lock);
     return false;
   }
-  future->settling = true;
+  p->settling = true;
   pthread_mutex_unlock(&lock);
-  if (future->on_result != NULL)
-    instead = future->on_result(future->context, &result);
+  if (p->on_result != NULL)
+    instead = p->on_result(p->context, &result);
   pthread_mutex_lock(&lock);
-  known = future->known;
-  future->known = NULL;
-  future->blob = blob != NULL ? tr_blob_retain(blob) : instead;
+  known = p->known;
+  p->known = NULL;
+  p->blob = blob != NULL ? tr_blob_retain(blob) : instead;
   if (error != NULL)
-    future->error = *error;
-  future->status = instead != NULL ? TR_READY : status;
-  pthread_cond_broadcast(&future->arrived);
-  fd = future->fd; /* one made after this is born readable */
+    p->error = *error;
+  atomic_store_explicit(&p->status, instead != NULL ? TR_READY : status,
+                        memory_order_release);
+  if (p->waiting > 0)
+    pthread_cond_broadcast(&p->arrived);
+  for (f = p->futures; f != NULL; f = f->next) {
+    if (f->own != NULL)
+      tr_notifier_signal(f->own); /* never blocks */
+    if (f->other != NULL)
+      tr_notifier_signal(f->other);
+  }
   pthread_mutex_unlock(&lock);
   tr_blob_release(known);
-  if (fd >= 0 && write(fd, &one, sizeof one) < 0) {
-    /* Only a full counter can refuse, and then the descriptor is readable. */
-  }
   return true;
 }
 
-bool tr_future_complete(tr_future *future, tr_blob *blob) {
-  return settle(future, TR_READY, blob, NULL);
+bool tr_promise_complete(tr_promise *p, tr_blob *blob) {
+  return settle(p, TR_READY, blob, NULL);
 }
 
-bool tr_future_fail(tr_future *future, const tr_error *error) {
-  return settle(future, TR_FAILED, NULL, error);
+bool tr_promise_fail(tr_promise *p, const tr_error *error) {
+  return settle(p, TR_FAILED, NULL, error);
 }
 
-void tr_future_orphan(tr_future *future) {
+void tr_promise_orphan(tr_promise *p) {
   tr_error error;
   tr_error_set(&error, TR_CANCELLED, "the load was given up");
-  settle(future, TR_ABANDONED, NULL, &error);
+  settle(p, TR_ABANDONED, NULL, &error);
 }
 
-void tr_future_abandon(tr_future *future) {
-  bool idle;
+void tr_promise_set_progress(tr_promise *p, size_t received, size_t total) {
+  atomic_store_explicit(&p->received, received, memory_order_relaxed);
+  atomic_store_explicit(&p->total, total, memory_order_relaxed);
+}
+
+void tr_promise_set_received(tr_promise *p, size_t received) {
+  atomic_store_explicit(&p->received, received, memory_order_relaxed);
+}
+
+void tr_promise_set_attempts(tr_promise *p, int attempts) {
+  atomic_store_explicit(&p->attempts, attempts, memory_order_relaxed);
+}
+
+void tr_promise_set_freshness(tr_promise *p, const tr_freshness *f) {
   pthread_mutex_lock(&lock);
-  idle = future->worker == NULL;
+  if (is_open(p))
+    p->freshness = *f;
   pthread_mutex_unlock(&lock);
-  if (idle)
-    tr_future_orphan(future);
 }
 
-tr_future_status tr_future_get_status(tr_future *future) {
-  tr_future_status status;
+void tr_promise_set_info(tr_promise *p, tr_info *info) {
   pthread_mutex_lock(&lock);
-  status = future->status;
-  pthread_mutex_unlock(&lock);
-  return status;
-}
-
-/* Waits under the lock until there is a result or the deadline is past. */
-static void await(tr_future *future, double deadline) {
-  struct timespec until;
-  if (isinf(deadline)) {
-    while (future->status == TR_PENDING)
-      pthread_cond_wait(&future->arrived, &lock);
-    return;
+  if (is_open(p) && p->info == NULL) {
+    p->info = info;
+    info = NULL;
   }
-  until.tv_sec = (time_t)deadline;
-  until.tv_nsec = (long)((deadline - (double)until.tv_sec) * 1e9);
-  while (future->status == TR_PENDING)
-    if (pthread_cond_timedwait(&future->arrived, &lock, &until) == ETIMEDOUT)
-      return;
-}
-
-tr_future_status tr_future_wait(tr_future *future, double timeout,
-                                tr_blob **blob, tr_error *error) {
-  double deadline = tr_deadline(timeout);
-  const tr_worker *worker;
-  tr_future_status status;
-  pthread_mutex_lock(&lock);
-  worker = future->status == TR_PENDING ? future->worker : NULL;
   pthread_mutex_unlock(&lock);
-  if (worker != NULL)
-    worker->drive(future, deadline);
-  pthread_mutex_lock(&lock);
-  await(future, deadline);
-  status = future->status;
-  if (status == TR_READY)
-    *blob = tr_blob_retain(future->blob);
-  else if (status == TR_FAILED || status == TR_ABANDONED)
-    *error = future->error;
-  pthread_mutex_unlock(&lock);
-  return status;
+  tr_info_free(info);
 }
 
-int tr_future_fd(tr_future *future) {
-  int fd;
-  pthread_mutex_lock(&lock);
-  if (future->fd < 0)
-    future->fd =
-        eventfd(future->status != TR_PENDING, EFD_CLOEXEC | EFD_NONBLOCK);
-  fd = future->fd;
-  pthread_mutex_unlock(&lock);
-  return fd;
-}
-
-void tr_future_set_progress(tr_future *future, size_t received, size_t total) {
-  atomic_store_explicit(&future->received, received, memory_order_relaxed);
-  atomic_store_explicit(&future->total, total, memory_order_relaxed);
-}
-
-void tr_future_set_received(tr_future *future, size_t received) {
-  atomic_store_explicit(&future->received, received, memory_order_relaxed);
-}
-
-void tr_future_set_attempts(tr_future *future, int attempts) {
-  atomic_store_explicit(&future->attempts, attempts, memory_order_relaxed);
-}
-
-int tr_future_attempts(tr_future *future) {
-  return atomic_load_explicit(&future->attempts, memory_order_relaxed);
-}
-
-void tr_future_set_freshness(tr_future *future, const tr_freshness *f) {
-  pthread_mutex_lock(&lock);
-  if (future->status == TR_PENDING && !future->settling)
-    future->freshness = *f;
-  pthread_mutex_unlock(&lock);
-}
-
-const tr_freshness *tr_future_freshness(const tr_future *future) {
-  return &future->freshness;
-}
-
-void tr_future_set_known(tr_future *future, tr_blob *blob,
-                         const tr_freshness *freshness) {
+void tr_promise_set_known(tr_promise *p, tr_blob *blob,
+                          const tr_freshness *freshness) {
   tr_blob *before;
   pthread_mutex_lock(&lock);
-  before = future->known;
-  future->known = tr_blob_retain(blob);
-  future->known_freshness = *freshness;
+  before = p->known;
+  p->known = tr_blob_retain(blob);
+  p->known_freshness = *freshness;
   pthread_mutex_unlock(&lock);
   tr_blob_release(before);
 }
 
-tr_blob *tr_future_known(tr_future *future, tr_freshness *freshness) {
+tr_blob *tr_promise_known(tr_promise *p, tr_freshness *freshness) {
   tr_blob *known;
   pthread_mutex_lock(&lock);
-  known = future->known != NULL ? tr_blob_retain(future->known) : NULL;
-  *freshness = future->known_freshness;
+  known = p->known != NULL ? tr_blob_retain(p->known) : NULL;
+  *freshness = p->known_freshness;
   pthread_mutex_unlock(&lock);
   return known;
 }
 
-void tr_future_progress(tr_future *future, size_t *received, size_t *total) {
-  *received = atomic_load_explicit(&future->received, memory_order_relaxed);
-  *total = atomic_load_explicit(&future->total, memory_order_relaxed);
+/* ------------------------------------------------------------------- futures */
+
+tr_future *tr_promise_future(tr_promise *p, bool leads) {
+  tr_future *f = calloc(1, sizeof *f);
+  if (f == NULL)
+    return NULL;
+  f->refs = 1;
+  f->promise = p;
+  f->leads = leads;
+  pthread_mutex_lock(&lock);
+  p->refs++;
+  f->next = p->futures;
+  if (f->next != NULL)
+    f->next->prev = f;
+  p->futures = f;
+  pthread_mutex_unlock(&lock);
+  return f;
+}
+
+tr_promise *tr_future_promise(const tr_future *f) { return f->promise; }
+
+tr_future *tr_future_create(void) {
+  tr_promise *p = tr_promise_new(NULL, NULL);
+  tr_future *f;
+  if (p == NULL)
+    return NULL;
+  f = tr_promise_future(p, true);
+  tr_promise_release(p);
+  return f;
+}
+
+tr_future *tr_future_retain(tr_future *f) {
+  pthread_mutex_lock(&lock);
+  f->refs++;
+  pthread_mutex_unlock(&lock);
+  return f;
+}
+
+/* Take a future from its promise. Sets what is to be done then: stop the worker
+** or orphan the promise. The lock is held. */
+static void detach_future(tr_future *f, const tr_worker **worker,
+                          bool *orphan) {
+  tr_promise *p = f->promise;
+  *(f->prev != NULL ? &f->prev->next : &p->futures) = f->next;
+  if (f->next != NULL)
+    f->next->prev = f->prev;
+  if (!is_open(p) || p->detached)
+    return;
+  if (p->worker == NULL)
+    *orphan = f->leads || p->futures == NULL;
+  else if (p->futures == NULL)
+    *worker = p->worker;
+}
+
+void tr_future_release(tr_future *f) {
+  const tr_worker *worker = NULL;
+  bool orphan = false, last;
+  if (f == NULL)
+    return;
+  pthread_mutex_lock(&lock);
+  last = --f->refs == 0;
+  if (last)
+    detach_future(f, &worker, &orphan);
+  pthread_mutex_unlock(&lock);
+  if (!last)
+    return;
+  if (worker != NULL)
+    worker->unwanted(f->promise);
+  else if (orphan)
+    tr_promise_orphan(f->promise);
+  tr_notifier_release(f->own);
+  tr_notifier_release(f->other);
+  tr_promise_release(f->promise);
+  free(f);
+}
+
+void tr_future_detach(tr_future *f) {
+  pthread_mutex_lock(&lock);
+  f->promise->detached = true;
+  pthread_mutex_unlock(&lock);
+}
+
+bool tr_future_complete(tr_future *f, tr_blob *blob) {
+  return tr_promise_complete(f->promise, blob);
+}
+
+bool tr_future_fail(tr_future *f, const tr_error *error) {
+  return tr_promise_fail(f->promise, error);
+}
+
+void tr_future_abandon(tr_future *f) {
+  bool idle;
+  pthread_mutex_lock(&lock);
+  idle = f->promise->worker == NULL;
+  pthread_mutex_unlock(&lock);
+  if (idle)
+    tr_promise_orphan(f->promise);
+}
+
+tr_future_status tr_future_get_status(tr_future *f) {
+  return tr_promise_status(f->promise);
+}
+
+/* Sleep until there is a result or the deadline is past. The lock is held. */
+static void await(tr_promise *p, double deadline) {
+  double slice = tr_now() + WAIT_SLICE;
+  struct timespec until;
+  if (slice < deadline)
+    deadline = slice;
+  until.tv_sec = (time_t)deadline;
+  until.tv_nsec = (long)((deadline - (double)until.tv_sec) * 1e9);
+  p->waiting++;
+  while (atomic_load_explicit(&p->status, memory_order_relaxed) == TR_PENDING)
+    if (pthread_cond_timedwait(&p->arrived, &lock, &until) == ETIMEDOUT)
+      break;
+  p->waiting--;
+}
+
+/* Wait for a promise to have a result, driving its worker. */
+static void wait_for(tr_promise *p, double deadline) {
+  while (tr_promise_status(p) == TR_PENDING && !tr_interrupted()) {
+    const tr_worker *worker;
+    pthread_mutex_lock(&lock);
+    worker = p->worker;
+    pthread_mutex_unlock(&lock);
+    if (worker != NULL)
+      worker->drive(p, deadline);
+    if (tr_promise_status(p) != TR_PENDING || tr_now() >= deadline)
+      return;
+    pthread_mutex_lock(&lock);
+    await(p, deadline);
+    pthread_mutex_unlock(&lock);
+  }
+}
+
+tr_future_status tr_future_wait(tr_future *f, double timeout, tr_blob **blob,
+                                tr_error *error) {
+  tr_promise *p = f->promise;
+  tr_future_status status = tr_promise_status(p);
+  if (status == TR_PENDING && timeout != 0) {
+    wait_for(p, tr_deadline(timeout));
+    status = tr_promise_status(p);
+  }
+  if (status == TR_READY) { /* from now on nothing changes 'blob' */
+    if (blob != NULL)
+      *blob = tr_blob_retain(p->blob);
+  } else if (error != NULL && status != TR_PENDING) {
+    *error = p->error;
+  } else if (error != NULL && tr_interrupted()) {
+    tr_error_set(error, TR_CANCELLED, "interrupted");
+  } else if (error != NULL) {
+    tr_error_set(error, TR_TIMEOUT, "no result within %g seconds", timeout);
+  }
+  return status;
+}
+
+int tr_future_fd(tr_future *f) {
+  tr_notifier *fresh = NULL;
+  int fd = -1;
+  if (f->own == NULL && (fresh = tr_notifier_new()) == NULL)
+    return -1;
+  pthread_mutex_lock(&lock);
+  if (f->own == NULL) {
+    f->own = fresh;
+    fresh = NULL;
+    if (atomic_load(&f->promise->status) != TR_PENDING)
+      tr_notifier_signal(f->own);
+  }
+  fd = tr_notifier_fd(f->own);
+  pthread_mutex_unlock(&lock);
+  tr_notifier_release(fresh);
+  return fd;
+}
+
+void tr_future_notify(tr_future *f, tr_notifier *notifier) {
+  tr_notifier *before;
+  tr_notifier_retain(notifier);
+  pthread_mutex_lock(&lock);
+  before = f->other;
+  f->other = notifier;
+  if (atomic_load(&f->promise->status) != TR_PENDING)
+    tr_notifier_signal(notifier);
+  pthread_mutex_unlock(&lock);
+  tr_notifier_release(before);
+}
+
+void tr_future_progress(tr_future *f, size_t *received, size_t *total) {
+  const tr_promise *p = f->promise;
+  size_t bytes = atomic_load_explicit(&p->received, memory_order_relaxed);
+  if (received != NULL)
+    *received = bytes;
+  if (total != NULL)
+    *total = atomic_load_explicit(&p->total, memory_order_relaxed);
+}
+
+int tr_future_attempts(tr_future *f) {
+  return atomic_load_explicit(&f->promise->attempts, memory_order_relaxed);
+}
+
+const tr_freshness *tr_future_freshness(const tr_future *f) {
+  return &f->promise->freshness;
+}
+
+const tr_info *tr_future_get_info(tr_future *f) {
+  return tr_future_get_status(f) == TR_PENDING ? NULL : f->promise->info;
 }

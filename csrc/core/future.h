@@ -1,19 +1,36 @@
-/* One result that arrives once, and the links to who makes and who keeps it. */
+/*
+** One result that arrives once. A promise is the side that makes it, with the
+** result itself; a future is one handle of those who want it, and any number of
+** futures may belong to one promise.
+*/
 #ifndef TR_FUTURE_H
 #define TR_FUTURE_H
 
 #include "theaterref.h"
+#include "url.h"
 
-/* How old a body is, and what its server said to recognise it by: empty
-** strings where it said nothing. */
+/* The age of a body, and its validators: empty strings if the server sent none.
+** The two digests tell which URL the validators are for (tr_url_digests). */
 enum { TR_VALIDATOR_MAX = 256 };
 typedef struct tr_freshness {
   double age; /* seconds */
   char etag[TR_VALIDATOR_MAX];
   char last_modified[TR_VALIDATOR_MAX];
+  char url[TR_URL_DIGEST], unsigned_url[TR_URL_DIGEST];
 } tr_freshness;
 
-/* A future's result, as passed to its maker. */
+/* Facts about a fetch; see the getters. */
+struct tr_info {
+  int status, attempts;
+  bool unchanged;
+  char *url, *content_type, *digest; /* malloc'ed, or NULL */
+  double queued, connected, first_byte, total; /* seconds; below 0: never */
+  uint64_t received;
+};
+
+typedef struct tr_promise tr_promise;
+
+/* A promise's result, as passed to its 'on_result'. */
 typedef struct tr_result {
   tr_future_status status;
   tr_blob *blob;                 /* TR_READY only */
@@ -22,45 +39,65 @@ typedef struct tr_result {
 } tr_result;
 
 /*
-** Told once, before anybody waiting is, when a future gets its result. Runs
-** on the completing thread, with no lock held, and owns 'context'. May return
-** a retained blob to complete a failed future with instead. This is how a
-** cache takes in what was loaded.
+** Called once, before any waiter is woken, when a promise gets its result: on
+** the completing thread, with no lock held. It owns 'context', and may return a
+** retained blob to complete a failed promise with instead. A cache stores
+** results by it.
 */
 typedef tr_blob *(*tr_on_result)(void *context, const tr_result *result);
 
-/* The work behind a future. */
+/* The work behind a promise. */
 typedef struct tr_worker {
-  /* Works on it on the calling thread until the future has a result or the
-  ** deadline is past; may return at once when another thread is at it. */
-  void (*drive)(tr_future *future, double deadline);
-  /* Nobody wants this future any more: stop when convenient. */
-  void (*unwanted)(void);
+  /* Work on it on the calling thread until the promise has a result, the
+  ** deadline is past or the process is interrupted; return at once if another
+  ** thread is at it. */
+  void (*drive)(tr_promise *promise, double deadline);
+  /* Nobody wants this result any more: stop when convenient. */
+  void (*unwanted)(tr_promise *promise);
 } tr_worker;
 
-/* A pending future with one handle, or NULL when memory is short. */
-tr_future *tr_future_new(tr_on_result on_result, void *context);
+/* A promise with one reference, or NULL when memory is short. */
+tr_promise *tr_promise_new(tr_on_result on_result, void *context);
+tr_promise *tr_promise_retain(tr_promise *promise);
+void tr_promise_release(tr_promise *promise);
 
-/* Hands the work to 'worker'. False when the future has a result already. */
-bool tr_future_assign(tr_future *future, const tr_worker *worker);
+/*
+** A future of a promise, or NULL when memory is short. If 'leads', it is the one
+** to complete the promise: releasing it before a worker has taken over orphans
+** the promise.
+*/
+tr_future *tr_promise_future(tr_promise *promise, bool leads);
+tr_promise *tr_future_promise(const tr_future *future); /* not retained */
 
-/* A handle without an interest: it does not keep the work going. */
-tr_future *tr_future_hold(tr_future *future);
-void tr_future_drop(tr_future *future);
+/* Hand the work to 'worker'. False when there is a result already. */
+bool tr_promise_assign(tr_promise *promise, const tr_worker *worker);
 
-/* Gives up: those who wait learn that nobody will complete it. */
-void tr_future_orphan(tr_future *future);
+/* The worker's own pointer; guarded by the worker. */
+void tr_promise_set_work(tr_promise *promise, void *work);
+void *tr_promise_work(const tr_promise *promise);
 
-/* True while any handle still has an interest. */
-bool tr_future_wanted(tr_future *future);
+/* Give the promise its result. False: it had one. */
+bool tr_promise_complete(tr_promise *promise, tr_blob *blob);
+bool tr_promise_fail(tr_promise *promise, const tr_error *error);
+/* Give up: those who wait learn that nothing will complete it. */
+void tr_promise_orphan(tr_promise *promise);
+
+tr_future_status tr_promise_status(tr_promise *promise);
+/* True while any future still wants the result. */
+bool tr_promise_wanted(tr_promise *promise);
 
 /* Set by the worker to report progress; any thread may read it. */
-void tr_future_set_progress(tr_future *future, size_t received, size_t total);
-void tr_future_set_received(tr_future *future, size_t received);
-void tr_future_set_attempts(tr_future *future, int attempts);
-/* How old the blob is that the worker will complete it with, and its
-** validators. Only before the result, by the worker. */
-void tr_future_set_freshness(tr_future *future, const tr_freshness *f);
+void tr_promise_set_progress(tr_promise *promise, size_t received,
+                             size_t total);
+void tr_promise_set_received(tr_promise *promise, size_t received);
+void tr_promise_set_attempts(tr_promise *promise, int attempts);
+/* The freshness of the blob that the worker will complete it with. Only before
+** the result, by the worker. */
+void tr_promise_set_freshness(tr_promise *promise, const tr_freshness *f);
+/* The same for its info, which it takes over. NULL is allowed. */
+void tr_promise_set_info(tr_promise *promise, tr_info *info);
+void tr_info_free(tr_info *info);
+
 /* The freshness of the result; only once it is TR_READY. */
 const tr_freshness *tr_future_freshness(const tr_future *future);
 
@@ -68,10 +105,27 @@ const tr_freshness *tr_future_freshness(const tr_future *future);
 ** Set the known blob: bytes of an earlier load, which a conditional request may
 ** find unchanged. Call it before the work begins.
 */
-void tr_future_set_known(tr_future *future, tr_blob *blob,
-                         const tr_freshness *freshness);
+void tr_promise_set_known(tr_promise *promise, tr_blob *blob,
+                          const tr_freshness *freshness);
 /* The known blob, retained, or NULL. */
-tr_blob *tr_future_known(tr_future *future, tr_freshness *freshness);
+tr_blob *tr_promise_known(tr_promise *promise, tr_freshness *freshness);
+
+/*
+** A descriptor that futures make readable with their results. It is drained and
+** used again, never closed: an event loop may still watch its number.
+*/
+typedef struct tr_notifier tr_notifier;
+tr_notifier *tr_notifier_new(void); /* NULL with errno */
+tr_notifier *tr_notifier_retain(tr_notifier *notifier);
+void tr_notifier_release(tr_notifier *notifier); /* NULL is allowed */
+int tr_notifier_fd(const tr_notifier *notifier);
+void tr_notifier_signal(tr_notifier *notifier);
+void tr_notifier_drain(tr_notifier *notifier);
+/* In the child of a fork(): a descriptor of its own under the same number, which
+** is readable. The parent's is left alone. */
+void tr_notifier_renew(tr_notifier *notifier);
+/* Signal 'notifier', which it retains, when the future has its result. */
+void tr_future_notify(tr_future *future, tr_notifier *notifier);
 
 /*
 ** Makes futures survive a fork(): in the child, those still pending are
@@ -80,9 +134,13 @@ tr_blob *tr_future_known(tr_future *future, tr_freshness *freshness);
 */
 void tr_future_prepare_fork(void);
 
+/* True while waiting is to end early (tr_interrupt). */
+bool tr_interrupted(void);
+
 /* Seconds of a clock that only runs forward. */
 double tr_now(void);
-/* The moment 'timeout' seconds from now; never, when it is below zero. */
+/* The moment 'timeout' seconds from now; never, when it is below zero. A number
+** that is none (NaN) is no time at all. */
 double tr_deadline(double timeout);
 
 #endif

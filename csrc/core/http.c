@@ -1,43 +1,8 @@
-/* URLs, statuses and libcurl's codes, in the words of our errors. */
+/* Addresses, statuses and libcurl's codes, in the words of our errors. */
 #include "http.h"
 
 #include <arpa/inet.h>
 #include <string.h>
-
-char *tr_url_without_credentials(const char *url) {
-  const char *host = strstr(url, "://"), *at = NULL, *p;
-  char *copy = strdup(url);
-  if (copy == NULL || host == NULL)
-    return copy;
-  host += 3;
-  for (p = host; *p != '\0' && strchr("/?#", *p) == NULL; p++)
-    if (*p == '@')
-      at = p + 1;
-  if (at != NULL)
-    memmove(copy + (host - url), copy + (at - url), strlen(at) + 1);
-  return copy;
-}
-
-bool tr_url_same_origin(const char *a, const char *b) {
-  static const CURLUPart parts[] = {CURLUPART_SCHEME, CURLUPART_HOST,
-                                    CURLUPART_PORT};
-  CURLU *ua = curl_url(), *ub = curl_url();
-  bool same = ua != NULL && ub != NULL &&
-              curl_url_set(ua, CURLUPART_URL, a, 0) == CURLUE_OK &&
-              curl_url_set(ub, CURLUPART_URL, b, 0) == CURLUE_OK;
-  size_t i;
-  for (i = 0; same && i < sizeof parts / sizeof *parts; i++) {
-    char *pa = NULL, *pb = NULL;
-    same = curl_url_get(ua, parts[i], &pa, CURLU_DEFAULT_PORT) == CURLUE_OK &&
-           curl_url_get(ub, parts[i], &pb, CURLU_DEFAULT_PORT) == CURLUE_OK &&
-           curl_strequal(pa, pb);
-    curl_free(pa);
-    curl_free(pb);
-  }
-  curl_url_cleanup(ua);
-  curl_url_cleanup(ub);
-  return same;
-}
 
 tr_error_kind tr_error_kind_of_curl(CURLcode code) {
   switch (code) {
@@ -72,21 +37,41 @@ static bool is_private_v4(const unsigned char a[4]) {
          (a[0] == 203 && a[1] == 0 && a[2] == 113);
 }
 
-bool tr_address_is_private(const char *address) {
+/* True if an IPv6 address stands for an IPv4 one, its last four bytes. */
+static bool holds_v4(const unsigned char a[16]) {
   static const unsigned char mapped[12] = {0, 0, 0, 0, 0,    0,
                                            0, 0, 0, 0, 0xFF, 0xFF};
   static const unsigned char nat64[12] = {0, 0x64, 0xFF, 0x9B};
+  return memcmp(a, mapped, 12) == 0 || memcmp(a, nat64, 12) == 0;
+}
+
+bool tr_address_is_private(const char *address) {
   unsigned char a[16];
   if (inet_pton(AF_INET, address, a) == 1)
     return is_private_v4(a);
   if (inet_pton(AF_INET6, address, a) != 1)
     return true;
-  if (memcmp(a, mapped, 12) == 0 || memcmp(a, nat64, 12) == 0)
+  if (holds_v4(a))
     return is_private_v4(a + 12);
   /* of all the rest, 2000::/3 is what is given out */
   return (a[0] & 0xE0) != 0x20 ||
          (a[0] == 0x20 && a[1] == 0x01 && a[2] == 0x0D && a[3] == 0xB8) ||
          (a[0] == 0x20 && a[1] == 0x02 && is_private_v4(a + 2)); /* 6to4 */
+}
+
+/* True for the addresses of a network without a router, where clouds put their
+** metadata services: 169.254.0.0/16, fe80::/10, and Amazon's fd00:ec2::254. */
+bool tr_address_is_link_local(const char *address) {
+  static const unsigned char amazon[16] = {0xFD, 0x00, 0x0E, 0xC2, 0, 0, 0, 0,
+                                           0,    0,    0,    0,    0, 0, 2, 0x54};
+  unsigned char a[16];
+  if (inet_pton(AF_INET, address, a) == 1)
+    return a[0] == 169 && a[1] == 254;
+  if (inet_pton(AF_INET6, address, a) != 1)
+    return false;
+  if (holds_v4(a))
+    return a[12] == 169 && a[13] == 254;
+  return (a[0] == 0xFE && (a[1] & 0xC0) == 0x80) || memcmp(a, amazon, 16) == 0;
 }
 
 const char *tr_reason_phrase(long status) {

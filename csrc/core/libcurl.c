@@ -1,11 +1,15 @@
 /* Finds libcurl and its functions. */
 #include "libcurl.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "crypto.h"
 #include "error.h"
 
 tr_curl_functions tr_curl;
@@ -43,6 +47,7 @@ static void open_once(void) {
     snprintf(fault, sizeof fault, "libcurl could not be initialized");
   if (fault[0] == '\0')
     keep_version();
+  tr_crypto_use_libcrypto();
 }
 
 bool tr_curl_open(tr_error *error) {
@@ -52,6 +57,35 @@ bool tr_curl_open(tr_error *error) {
     return true;
   tr_error_set(error, TR_IO, "%s", fault);
   return false;
+}
+
+/* The descriptors of this process that children would inherit: a set of bits for
+** the first thousand. */
+static void find_inherited(unsigned char open_ones[128]) {
+  DIR *folder = opendir("/proc/self/fd");
+  struct dirent *item;
+  memset(open_ones, 0, 128);
+  while (folder != NULL && (item = readdir(folder)) != NULL) {
+    int fd = atoi(item->d_name);
+    if (fd > 2 && fd < 1024 && fd != dirfd(folder) &&
+        (fcntl(fd, F_GETFD) & FD_CLOEXEC) == 0)
+      open_ones[fd / 8] |= (unsigned char)(1 << fd % 8);
+  }
+  if (folder != NULL)
+    closedir(folder);
+}
+
+CURLM *tr_curl_new_multi(void) {
+  unsigned char before[128], after[128];
+  CURLM *multi;
+  int fd;
+  find_inherited(before);
+  multi = curl_multi_init();
+  find_inherited(after);
+  for (fd = 0; fd < 1024; fd++)
+    if (after[fd / 8] & ~before[fd / 8] & 1 << fd % 8)
+      fcntl(fd, F_SETFD, FD_CLOEXEC); /* libcurl's pair for wake-ups */
+  return multi;
 }
 
 const char *tr_curl_version(void) {

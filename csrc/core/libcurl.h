@@ -15,12 +15,10 @@
 #define TR_CURL_FUNCTIONS(F)                                                   \
   F(easy_cleanup)                                                              \
   F(easy_getinfo)                                                              \
-  F(easy_header)                                                               \
   F(easy_init)                                                                 \
-  F(easy_reset)                                                                \
   F(easy_setopt)                                                               \
   F(easy_strerror)                                                             \
-  F(free)                                                                      \
+  F(getdate)                                                                   \
   F(global_init)                                                               \
   F(multi_add_handle)                                                          \
   F(multi_cleanup)                                                             \
@@ -29,15 +27,11 @@
   F(multi_perform)                                                             \
   F(multi_poll)                                                                \
   F(multi_remove_handle)                                                       \
-  F(multi_wakeup)                                                              \
+  F(multi_setopt)                                                              \
   F(slist_append)                                                              \
   F(slist_free_all)                                                            \
   F(strequal)                                                                  \
   F(strnequal)                                                                 \
-  F(url)                                                                       \
-  F(url_cleanup)                                                               \
-  F(url_get)                                                                   \
-  F(url_set)                                                                   \
   F(version_info)
 
 #define TR_CURL_MEMBER(name) __typeof__(curl_##name) *name;
@@ -55,19 +49,21 @@ extern tr_curl_functions tr_curl;
 */
 bool tr_curl_open(tr_error *error);
 
+/* A multi handle whose own descriptors no child inherits. NULL: no memory. */
+CURLM *tr_curl_new_multi(void);
+
 /* 'make lint' defines this, so that gcc checks the options' types, as it
 ** only can where the functions are libcurl's own. */
 #ifndef TR_CURL_LINKED
 #undef curl_easy_getinfo
 #undef curl_easy_setopt
+#undef curl_multi_setopt
 #define curl_easy_cleanup tr_curl.easy_cleanup
 #define curl_easy_getinfo tr_curl.easy_getinfo
-#define curl_easy_header tr_curl.easy_header
 #define curl_easy_init tr_curl.easy_init
-#define curl_easy_reset tr_curl.easy_reset
 #define curl_easy_setopt tr_curl.easy_setopt
 #define curl_easy_strerror tr_curl.easy_strerror
-#define curl_free tr_curl.free
+#define curl_getdate tr_curl.getdate
 #define curl_global_init tr_curl.global_init
 #define curl_multi_add_handle tr_curl.multi_add_handle
 #define curl_multi_cleanup tr_curl.multi_cleanup
@@ -76,15 +72,11 @@ bool tr_curl_open(tr_error *error);
 #define curl_multi_perform tr_curl.multi_perform
 #define curl_multi_poll tr_curl.multi_poll
 #define curl_multi_remove_handle tr_curl.multi_remove_handle
-#define curl_multi_wakeup tr_curl.multi_wakeup
+#define curl_multi_setopt tr_curl.multi_setopt
 #define curl_slist_append tr_curl.slist_append
 #define curl_slist_free_all tr_curl.slist_free_all
 #define curl_strequal tr_curl.strequal
 #define curl_strnequal tr_curl.strnequal
-#define curl_url tr_curl.url
-#define curl_url_cleanup tr_curl.url_cleanup
-#define curl_url_get tr_curl.url_get
-#define curl_url_set tr_curl.url_set
 #define curl_version_info tr_curl.version_info
 #endif
 

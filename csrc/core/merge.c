@@ -184,6 +184,7 @@ static bool write_members(members *all, tr_buffer *out) {
 
 tr_blob *tr_merge_states(tr_blob *config_state, tr_blob *override_state,
                          tr_error *error) {
+  error = tr_error_or_ignored(error);
   members all = {0};
   tr_buffer out = {0};
   tr_blob *result = NULL;

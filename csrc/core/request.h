@@ -1,14 +1,18 @@
 /*
-** One fetch, from its options to its result. request.c prepares the attempts
-** and receives the bytes; response.c decides what the end of an attempt means.
-** The engine runs the attempts and knows nothing of HTTP.
+** One fetch, from its options to its result, over any number of attempts.
+** request.c sends an attempt and receives its response; response.c decides what
+** the end of an attempt means. The engine runs the attempts and knows nothing of
+** HTTP.
 */
 #ifndef TR_REQUEST_H
 #define TR_REQUEST_H
 
 #include "blob.h"
+#include "dns.h"
 #include "future.h"
-#include "libcurl.h"
+#include "gzip.h"
+#include "handle.h"
+#include "hasher.h"
 
 enum {
   /* How much of an error's body is read, to keep its connection alive. */
@@ -17,66 +21,132 @@ enum {
   TR_MAX_HEADERS = 256 * 1024
 };
 
-typedef struct tr_request {
-  struct tr_request *prev, *next; /* the engine's */
-  tr_future *future;              /* held */
-  CURL *easy;
-  double not_before; /* a tr_now() moment; the next attempt waits for it */
-  bool waiting;      /* waits for its turn: not in the multi handle */
-  struct tr_origin *origin; /* the engine's: which origin's limit it uses */
+/* The state of a request; the engine's. */
+typedef enum tr_request_state {
+  TR_REQUEST_NEW,     /* submitted, not seen by the driver yet */
+  TR_REQUEST_LOOKUP,  /* waits for the address of its host */
+  TR_REQUEST_QUEUED,  /* waits for its turn at its origin */
+  TR_REQUEST_RUNNING, /* in the multi handle */
+  TR_REQUEST_RESTING, /* waits before a retry */
+  TR_REQUEST_HASHING  /* has its body, waits for the digest */
+} tr_request_state;
 
-  char *url;                  /* where we are now, after redirects */
-  char *display_url;          /* the URL asked for, without user and password */
-  struct curl_slist *headers; /* of this attempt */
-  struct curl_slist
-      *caller_headers; /* the caller's; not sent to another origin */
+/* The response of the current attempt, so far. */
+typedef struct tr_response {
+  int status;
+  bool complete_headers; /* the blank line of a final response has come */
+  bool http2, chunked, has_length, bad_length, has_range, other_encoding, gzip;
+  bool body_started; /* its body is being received */
+  uint64_t length;   /* of the body as sent */
+  uint64_t range_start, range_end, range_total; /* total 0: "*" */
+  double retry_after, date, modified; /* seconds; 0: none */
+  char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX];
+  char content_type[128];
+} tr_response;
+
+typedef struct tr_request {
+  tr_promise *promise; /* retained */
+  tr_config *config;
+
+  /* Of the engine. */
+  tr_request_state state;
+  tr_handle *handle; /* while it runs */
+  struct tr_origin *origin;
+  struct tr_request *prev, *next;   /* in its origin's queue, or posted */
+  struct tr_request *all_prev, *all_next;
+  size_t heap_index;                /* 1 and up; 0: not in the heap */
+  double wake_at;
+  struct tr_request *posted_next;
+  bool posted, adopted, finished, looked_up, hashed;
+  void (*on_hashed)(void *request);
+  void (*on_connected)(struct tr_request *request);
+  tr_dns_query query;
+  tr_dns_answer *answer; /* retained, or NULL */
+
+  /* The attempt. */
+  tr_url url;        /* where it goes, after redirects */
+  char *shown;       /* the reference asked for, for messages */
+  char *proxy;       /* "" for none */
+  char *lookup_host; /* the name to look up: the host's or the proxy's */
+  int lookup_port;
+  bool conditional;  /* a 304 may come */
+  bool first_origin; /* on the origin asked for: its secrets may be sent */
+  bool fresh_connection, plain_encoding, resuming, connected, reused;
+  char *userinfo;    /* of the reference, or NULL */
+  tr_response response;
+  size_t discarded, header_bytes;
+  double started, connect_by, last_progress, not_before;
+  char refused[64]; /* an address that may not be asked, or empty */
+  bool link_local;  /* it is refused whatever the options say */
+  int tried_addresses, socket_errno;
+  const char *fault; /* of the response, or NULL; static */
+  bool too_large, no_memory, range_mismatch, stalled, out_of_step;
+
+  /* The body so far, over attempts. */
   tr_buffer body;
-  tr_freshness freshness; /* of the response so far, to resume by */
-  tr_blob *known;         /* what a 304 means; retained, or NULL */
+  uint64_t total;         /* of the whole body; 0: not known */
+  bool total_known;
+  size_t resumed_from;
+  tr_freshness freshness; /* of the body */
+  double body_date, body_modified;
+  tr_gzip *gunzip;
+  tr_hasher *hasher;
+  bool hashing;    /* the hasher has a part */
+  size_t fed;
+
+  /* For the whole fetch. */
+  tr_blob *known; /* the meaning of a 304; retained, or NULL */
   tr_freshness known_freshness;
-  char digest[TR_HEX_MAX]; /* what the body must have, or empty */
-  size_t max_bytes, discarded, header_bytes;
-  double deadline;
-  int redirects_left, retries_left, attempts;
-  bool body_started;     /* the attempt's response has begun its body */
-  bool resuming;         /* the attempt asks for what comes after 'body' */
-  bool headers_complete; /* the blank line after the headers has come */
-  bool range_mismatch;   /* the part that came is not the one asked for */
-  bool too_large, no_memory;
-  char refused_address[64]; /* a private address, or empty */
-  char why[CURL_ERROR_SIZE];
+  char digest[TR_HEX_MAX]; /* that the body must have, or empty */
+  size_t max_bytes;
+  double submitted, deadline, timeout, stall_timeout;
+  int redirects_left, retries_left, attempts, parts_left, step_retries;
+  bool refuse_private, require_length, moved;
+  tr_info *info; /* filled in as it goes */
 } tr_request;
 
-/* Return a request for 'future' with its handle configured. Takes the handle,
-** on failure too. NULL with the error. */
-tr_request *tr_request_new(tr_future *future, const char *url,
-                           const tr_fetch_options *options, CURL *easy,
-                           tr_error *error);
+/* A request for a promise. NULL with the error. */
+tr_request *tr_request_new(tr_promise *promise, const char *url,
+                           const tr_fetch_options *options, tr_error *error);
+void tr_request_free(tr_request *r); /* NULL is allowed */
 
-/* Frees all but the handle. */
-void tr_request_free(tr_request *t);
+/* Aim at 'r->url': choose the proxy, and the name to look up. False: memory is
+** short. */
+bool tr_request_route(tr_request *r);
 
-/* Prepares the next attempt: at 'url', with what is left of the time. False
-** when memory is short. */
-bool tr_request_prepare(tr_request *t);
+/* Prepare the next attempt on a handle of its configuration. False: memory is
+** short. */
+bool tr_request_send(tr_request *r, tr_handle *handle);
 
-/* The attempt's HTTP status, 0 before there is one. */
-long tr_request_status(const tr_request *t);
+/* The names of libcurl's callbacks; the context is a tr_handle. */
+size_t tr_request_on_header(char *data, size_t size, size_t count,
+                            void *handle);
+size_t tr_request_on_body(char *data, size_t size, size_t count, void *handle);
 
-static inline bool tr_is_success(long status) {
+/* Forget the body, to begin again. */
+void tr_request_reset_body(tr_request *r);
+
+/* Begin a body that may have no bytes. False: it does not fit what there is. */
+bool tr_request_begin_body(tr_request *r);
+
+static inline bool tr_is_success(int status) {
   return status >= 200 && status <= 299;
 }
 
-/* Copies a response header's value, or empties 'to' when it is not there or
-** too long to be sent back. */
-void tr_request_copy_header(tr_request *t, const char *name,
-                            char to[TR_VALIDATOR_MAX]);
+/* The next step of a request after an attempt. */
+typedef enum tr_verdict {
+  TR_VERDICT_DONE,  /* with a blob (the caller's) or an error */
+  TR_VERDICT_AGAIN, /* another attempt, from 'not_before' on */
+  TR_VERDICT_HASH   /* with its digest */
+} tr_verdict;
 
-/*
-** An attempt has ended with 'code'. False: there is to be another, from
-** 'not_before' on. True: it is over, with a blob (the caller's) or an error.
-*/
-bool tr_request_end_attempt(tr_request *t, CURLcode code, tr_blob **blob,
-                            tr_error *error);
+/* An attempt has ended with a CURLcode. */
+tr_verdict tr_request_end_attempt(tr_request *r, int code, tr_blob **blob,
+                                  tr_error *error);
+/* The hasher is done: the blob (the caller's) or the error. */
+void tr_request_end_hashing(tr_request *r, tr_blob **blob, tr_error *error);
+
+/* Its time is up, wherever it is. */
+void tr_request_time_out(const tr_request *r, size_t running, tr_error *error);
 
 #endif

@@ -2,10 +2,8 @@
 ** The end of an attempt is a body, an error, or the start of another attempt:
 ** to follow a redirect, to retry, or to resume a body that broke off.
 */
-#include "request.h"
-
 #include <math.h>
-#include <stdatomic.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,239 +11,492 @@
 #include "crypto.h"
 #include "error.h"
 #include "http.h"
+#include "redact.h"
+#include "request.h"
 
 /* The first retry comes after about this; each further one after twice as
 ** long, give or take a half, so that clients do not come back in step. */
 static const double FIRST_DELAY = 0.2, LONGEST_DELAY = 10;
 
-static bool has_header(tr_request *t, const char *name) {
-  struct curl_header *header;
-  return curl_easy_header(t->easy, name, 0, CURLH_HEADER, -1, &header) ==
-         CURLHE_OK;
+enum { NEWER_TOO_LARGE = 100 /* CURLE_TOO_LARGE, of libcurl 8.6 and newer */ };
+
+/* -------------------------------------------------------------------- errors */
+
+/* Begin a message: "Failed to fetch from <url>: ", and the reason. */
+static void fail(const tr_request *r, tr_error_kind kind, tr_error *error,
+                 const char *reason) {
+  char tries[32] = "", via[256] = "";
+  char *proxy = r->proxy[0] != '\0' ? tr_redacted(r->proxy) : NULL;
+  if (r->attempts > 1)
+    snprintf(tries, sizeof tries, " (after %d attempts)", r->attempts);
+  if (proxy != NULL)
+    snprintf(via, sizeof via, " (through the proxy %s)", proxy);
+  free(proxy);
+  tr_error_set(error, kind, "Failed to %s from %s: %s%s%s",
+               r->response.complete_headers && r->response.status != 0
+                   ? "read response body"
+                   : "fetch",
+               r->shown, reason, via, tries);
+}
+
+/* The reason of a failed attempt, in libcurl's words without secrets. */
+static void describe_failure(const tr_request *r, CURLcode code,
+                             tr_error *error) {
+  const char *why = r->handle != NULL && r->handle->why[0] != '\0'
+                        ? r->handle->why
+                        : curl_easy_strerror(code);
+  tr_error_kind kind = tr_error_kind_of_curl(code);
+  char *plain = tr_redacted(why), reason[768];
+  const char *advice = code == CURLE_PEER_FAILED_VERIFICATION
+                           ? " (for a CA of your own, give ca_file)"
+                           : "";
+  long os_error = 0;
+  if (r->handle != NULL)
+    curl_easy_getinfo(r->handle->easy, CURLINFO_OS_ERRNO, &os_error);
+  if (r->socket_errno != 0 && !r->connected)
+    snprintf(reason, sizeof reason, "cannot open a socket: %s",
+             strerror(r->socket_errno));
+  else if (r->config->unix_socket != NULL && !r->connected)
+    snprintf(reason, sizeof reason, "cannot connect to the socket %s%s%s",
+             r->config->unix_socket, os_error != 0 ? ": " : "",
+             os_error != 0 ? strerror((int)os_error) : "");
+  else
+    snprintf(reason, sizeof reason, "%s%s", plain != NULL ? plain : "", advice);
+  free(plain);
+  fail(r, kind, error, reason);
+}
+
+static void describe_refusal(const tr_request *r, tr_error *error) {
+  char reason[256];
+  if (r->link_local)
+    snprintf(reason, sizeof reason,
+             "its server is at the link-local address %s, which is never asked",
+             r->refused);
+  else
+    snprintf(reason, sizeof reason,
+             "its server is at the private address %s; to allow it, ask "
+             "without refuse_private",
+             r->refused);
+  fail(r, TR_DENIED, error, reason);
+}
+
+static void describe_timeout(const tr_request *r, tr_error *error) {
+  char reason[160];
+  if (r->connected || r->reused)
+    snprintf(reason, sizeof reason,
+             "no byte for %g seconds (stall_timeout)", r->stall_timeout);
+  else
+    snprintf(reason, sizeof reason,
+             "no connection within %g seconds (connect_timeout)",
+             r->config->connect_timeout);
+  fail(r, TR_TIMEOUT, error, reason);
+}
+
+static void describe_lookup(const tr_request *r, tr_error *error) {
+  char reason[512];
+  snprintf(reason, sizeof reason, "could not resolve host: %s (%s)",
+           r->lookup_host, tr_dns_error(r->answer));
+  fail(r, TR_NETWORK, error, reason);
 }
 
 /* The error of an attempt that did not bring its body home. */
-static void describe_failure(const tr_request *t, CURLcode code,
-                             tr_error *error) {
-  const char *why = t->why[0] != '\0' ? t->why : curl_easy_strerror(code);
-  tr_error_kind kind = tr_error_kind_of_curl(code);
-  char tries[32] = "";
-  if (t->attempts > 1)
-    snprintf(tries, sizeof tries, " (after %d attempts)", t->attempts);
-  if (t->no_memory)
+static void explain_failure(const tr_request *r, CURLcode code,
+                            tr_error *error) {
+  char reason[128];
+  if (r->no_memory) {
     tr_error_nomem(error);
-  else if (t->refused_address[0] != '\0')
-    tr_error_set(error, TR_DENIED,
-                 "Failed to fetch from %s: its server is at the private "
-                 "address %s; to allow it, ask without refuse_private",
-                 t->display_url, t->refused_address);
-  else if (t->header_bytes >
-               TR_MAX_HEADERS || /* a line that libcurl refuses: */
-           (code == CURLE_OUT_OF_MEMORY && !t->headers_complete))
-    tr_error_set(error, TR_TOO_LARGE,
-                 "Failed to fetch from %s: more than 100 KiB in a header, or "
-                 "%d KiB in all",
-                 t->display_url, TR_MAX_HEADERS / 1024);
-  else if (t->too_large || kind == TR_TOO_LARGE)
-    tr_error_set(error, TR_TOO_LARGE,
-                 "Failed to read response body from %s: larger than the limit "
-                 "of %zu bytes; raise max_bytes to allow it",
-                 t->display_url, t->max_bytes);
+  } else if (r->answer != NULL && r->answer->error != 0) {
+    describe_lookup(r, error);
+  } else if (r->refused[0] != '\0' && (r->tried_addresses == 0 || r->reused)) {
+    describe_refusal(r, error);
+  } else if (r->header_bytes > TR_MAX_HEADERS ||
+             ((code == CURLE_OUT_OF_MEMORY || (int)code == NEWER_TOO_LARGE) &&
+              !r->response.complete_headers)) { /* a line libcurl refuses */
+    snprintf(reason, sizeof reason,
+             "more than 100 KiB in a header, or %d KiB in all",
+             TR_MAX_HEADERS / 1024);
+    fail(r, TR_TOO_LARGE, error, reason);
+  } else if (r->too_large) {
+    snprintf(reason, sizeof reason,
+             "larger than the limit of %zu bytes; raise max_bytes to allow it",
+             r->max_bytes);
+    fail(r, TR_TOO_LARGE, error, reason);
+  } else if (r->fault != NULL) {
+    fail(r, TR_NETWORK, error, r->fault);
+  } else if (r->stalled) {
+    describe_timeout(r, error);
+  } else {
+    describe_failure(r, code, error);
+  }
+}
+
+static void refuse_status(const tr_request *r, int status, tr_error *error) {
+  tr_error_set(error, TR_HTTP_STATUS, "HTTP request failed for %s: %d %s",
+               r->shown, status, tr_reason_phrase(status));
+  error->status = status;
+}
+
+void tr_request_time_out(const tr_request *r, size_t running,
+                         tr_error *error) {
+  char reason[256];
+  if (r->state == TR_REQUEST_QUEUED)
+    snprintf(reason, sizeof reason,
+             "no turn within %g seconds (timeout); %zu other requests are under "
+             "way (max_host_connections, max_connections)",
+             r->timeout, running);
+  else if (r->state == TR_REQUEST_LOOKUP)
+    snprintf(reason, sizeof reason,
+             "its host was not resolved within %g seconds (timeout)",
+             r->timeout);
   else
-    tr_error_set(error, kind, "Failed to %s from %s: %s%s%s",
-                 tr_request_status(t) != 0 ? "read response body" : "fetch",
-                 t->display_url, why,
-                 code == CURLE_PEER_FAILED_VERIFICATION
-                     ? " (for a CA of your own, give ca_file)"
-                     : "",
-                 tries);
+    snprintf(reason, sizeof reason, "not done within %g seconds (timeout)",
+             r->timeout);
+  fail(r, TR_TIMEOUT, error, reason);
 }
 
-static void refuse_status(const tr_request *t, long status, tr_error *error) {
-  tr_error_set(error, TR_HTTP_STATUS, "HTTP request failed for %s: %ld %s",
-               t->display_url, status, tr_reason_phrase(status));
-  error->status = (int)status;
+/* ----------------------------------------------------------------- redirects */
+
+static bool is_redirect(int status) {
+  return status == 301 || status == 302 || status == 303 || status == 307 ||
+         status == 308;
 }
 
-static bool starts_with(const char *text, const char *prefix) {
-  return curl_strnequal(text, prefix, strlen(prefix));
+/* Check where a redirect leads; NULL, or the reason why it is not followed. */
+static const char *check_redirect(const tr_request *r, const tr_url *to) {
+  if (r->url.secure && !to->secure)
+    return "a redirect from https to plain http";
+  if (r->config->redirect_hosts != NULL &&
+      strcmp(to->host, r->url.host) != 0 &&
+      !tr_host_in_list(to->host,
+                       (const char *const *)r->config->redirect_hosts))
+    return "a redirect to a host that redirect_hosts does not list";
+  if (tr_address_is_link_local(to->host))
+    return "a redirect to a link-local address";
+  return NULL;
+}
+
+/* Refuse a redirect: "Failed to fetch from <url>: refusing <what>, to <url>". */
+static void refuse_redirect(const tr_request *r, const char *what,
+                            const char *to, tr_error *error) {
+  char *shown = tr_display_url(to);
+  tr_error_set(error, TR_DENIED, "Failed to fetch from %s: refusing %s, to %s",
+               r->shown, what, shown != NULL ? shown : "?");
+  free(shown);
 }
 
 /*
-** Follows a redirect to 'to', within the rules: http and https only, never
-** from https back to http, headers of the caller's only on the same origin.
-** False with the error when it must not or cannot be followed.
+** Follow a redirect within the rules: http and https only, never from https to
+** http, to allowed hosts, the caller's headers and password on the same origin
+** only. False with the error when it must not or cannot be followed.
 */
-static bool redirect(tr_request *t, const char *to, tr_error *error) {
-  char *url = strdup(to), *display_url = tr_url_without_credentials(to);
-  bool ok = false;
-  if (url == NULL || display_url == NULL) {
-    tr_error_nomem(error);
-  } else if (!starts_with(to, "https://") && !starts_with(to, "http://")) {
-    tr_error_set(error, TR_DENIED,
-                 "Failed to fetch from %s: refusing a redirect to %s, which is "
-                 "neither http nor https",
-                 t->display_url, display_url);
-  } else if (starts_with(t->url, "https:") && !starts_with(to, "https:")) {
-    tr_error_set(error, TR_DENIED,
-                 "Failed to fetch from %s: refusing a redirect from https to "
-                 "plain http, to %s",
-                 t->display_url, display_url);
-  } else if (t->redirects_left-- <= 0) {
+static bool redirect(tr_request *r, const char *location, tr_error *error) {
+  tr_url to;
+  const char *fault = tr_url_parse(&to, location), *reason;
+  if (fault != NULL || strncmp(to.text, "oci:", 4) == 0) {
+    if (fault == NULL)
+      tr_url_free(&to);
+    refuse_redirect(r, "a redirect that is neither http nor https", location,
+                    error);
+    return false;
+  }
+  reason = check_redirect(r, &to);
+  if (reason == NULL && r->redirects_left-- <= 0) {
+    char *shown = tr_display_url(location);
     tr_error_set(error, TR_NETWORK,
                  "Failed to fetch from %s: too many redirects, the last to %s",
-                 t->display_url, display_url);
+                 r->shown, shown != NULL ? shown : "?");
+    free(shown);
+  } else if (reason != NULL) {
+    refuse_redirect(r, reason, location, error);
   } else {
-    if (!tr_url_same_origin(t->url, to)) {
-      curl_slist_free_all(t->caller_headers);
-      t->caller_headers = NULL;
-    }
-    free(t->url);
-    t->url = url;
-    url = NULL;
-    t->resuming = false;
-    t->not_before = 0;
-    ok = tr_request_prepare(t);
-    if (!ok)
-      tr_error_nomem(error);
+    r->first_origin = r->first_origin && tr_url_same_origin(&r->url, &to);
+    tr_url_free(&r->url);
+    r->url = to;
+    r->resuming = false;
+    r->moved = true;
+    r->fresh_connection = false;
+    r->not_before = 0;
+    if (tr_request_route(r))
+      return true;
+    tr_error_nomem(error);
+    return false;
   }
-  free(url);
-  free(display_url);
-  return ok;
+  tr_url_free(&to);
+  return false;
 }
 
-/* True if a retry of the same request may succeed. */
-static bool is_transient(const tr_request *t, CURLcode code, long status) {
+/* ------------------------------------------------------------------- retries */
+
+/* True if the connection, not the server behind it, failed. */
+static bool is_broken_connection(const tr_request *r, CURLcode code) {
   switch (code) {
-  case CURLE_OK:
-    return status == 408 || status == 429 || status == 500 || status == 502 ||
-           status == 503 || status == 504;
-  case CURLE_OPERATION_TIMEDOUT: /* to connect; the whole time is up else */
-    return status == 0 && t->deadline - tr_now() > FIRST_DELAY;
   case CURLE_COULDNT_CONNECT:
+  case CURLE_COULDNT_RESOLVE_PROXY:
+    return r->refused[0] == '\0' || r->tried_addresses > 0;
   case CURLE_GOT_NOTHING:
   case CURLE_SEND_ERROR:
   case CURLE_RECV_ERROR:
   case CURLE_PARTIAL_FILE:
   case CURLE_HTTP2:
   case CURLE_HTTP2_STREAM:
+  case CURLE_OPERATION_TIMEDOUT:
     return true;
+  case CURLE_SSL_CONNECT_ERROR: { /* a reset in the handshake is no bad peer */
+    const char *why = r->handle != NULL ? r->handle->why : "";
+    return strstr(why, "reset") != NULL || strstr(why, "SYSCALL") != NULL ||
+           strstr(why, "unexpected eof") != NULL ||
+           strstr(why, "SSL_ERROR_ZERO") != NULL;
+  }
   default:
     return false;
   }
 }
 
-/* A number from 0.5 to 1.5; how random it is matters little. */
-static double jitter(void) {
-  static atomic_uint seed = 2463534242u;
-  unsigned x = atomic_fetch_add(&seed, 2654435769u);
-  x ^= x >> 16;
-  x *= 2246822519u;
-  x ^= x >> 13;
-  return 0.5 + (double)x / 4294967295.0;
+/* The status of a proxy that refused a CONNECT, or 0. */
+static int connect_status(const tr_request *r) {
+  long status = 0;
+  if (r->handle != NULL && r->proxy[0] != '\0')
+    curl_easy_getinfo(r->handle->easy, CURLINFO_HTTP_CONNECTCODE, &status);
+  return status >= 400 ? (int)status : 0;
 }
 
-/* True if the next attempt can request the rest of the body. A weak validator
-** does not promise the same bytes. */
-static bool can_resume(tr_request *t) {
-  const tr_freshness *f = &t->freshness;
-  return t->body_started && t->body.len > 0 &&
-         !has_header(t, "Content-Encoding") &&
-         (f->etag[0] == '"' ||
-          (f->etag[0] == '\0' && f->last_modified[0] != '\0'));
+static bool is_transient_status(int status) {
+  return status == 408 || status == 429 || status == 500 || status == 502 ||
+         status == 503 || status == 504;
 }
 
-/* Prepares another attempt when there is to be one. */
-static bool retry(tr_request *t, CURLcode code, long status) {
-  curl_off_t wish = 0;
-  double delay = ldexp(FIRST_DELAY, t->attempts - 1) * jitter();
-  if (t->too_large || t->no_memory || t->retries_left <= 0 ||
-      !is_transient(t, code, status))
+/* True if a retry of the same request may succeed. */
+static bool is_transient(const tr_request *r, CURLcode code) {
+  if (r->too_large || r->no_memory || r->fault != NULL)
+    return false;
+  if (r->answer != NULL && r->answer->error != 0)
+    return r->answer->error == EAI_AGAIN;
+  if (code == CURLE_OK)
+    return is_transient_status(r->response.status);
+  if (connect_status(r) != 0)
+    return is_transient_status(connect_status(r));
+  return is_broken_connection(r, code);
+}
+
+/* RFC 9110, 13.1.5: a date may be sent in If-Range only if it is strong. */
+static bool has_strong_validator(const tr_request *r) {
+  if (r->freshness.etag[0] != '\0')
+    return r->freshness.etag[0] == '"';
+  return r->freshness.last_modified[0] != '\0' && r->body_modified > 0 &&
+         r->body_date >= r->body_modified + 60;
+}
+
+/* True if the next attempt can request the rest of the body. */
+static bool can_resume(const tr_request *r) {
+  return r->response.body_started && r->body.len > 0 && r->gunzip == NULL &&
+         r->total_known && r->body.len < r->total && has_strong_validator(r);
+}
+
+/* Prepare another attempt after a failure, if there is to be one. */
+static bool retry(tr_request *r, CURLcode code) {
+  double delay = ldexp(FIRST_DELAY, r->attempts - 1) * (0.5 + tr_random());
+  if (r->retries_left <= 0 || !is_transient(r, code))
     return false;
   if (delay > LONGEST_DELAY)
     delay = LONGEST_DELAY;
-  curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &wish);
-  if (wish > 0 && code == CURLE_OK && (double)wish > delay)
-    delay = (double)wish;
-  if (tr_now() + delay >= t->deadline)
+  if (code == CURLE_OK && r->response.retry_after > delay)
+    delay = r->response.retry_after;
+  if (tr_now() + delay >= r->deadline)
     return false; /* better to say now what is wrong */
-  t->resuming = code != CURLE_OK && can_resume(t);
-  t->not_before = tr_now() + delay;
-  t->retries_left--;
-  t->attempts++;
-  tr_future_set_attempts(t->future, t->attempts);
-  return tr_request_prepare(t);
+  r->resuming = code != CURLE_OK && can_resume(r);
+  r->fresh_connection = code != CURLE_OK;
+  r->not_before = tr_now() + delay;
+  r->retries_left--;
+  r->attempts++;
+  if (r->answer != NULL && r->answer->error != 0)
+    r->looked_up = false;
+  tr_promise_set_attempts(r->promise, r->attempts);
+  return true;
+}
+
+/* ----------------------------------------------------------------- successes */
+
+static void set_text(char **to, const char *text) {
+  free(*to);
+  *to = text[0] != '\0' ? strdup(text) : NULL;
+}
+
+/* Hand the info to the promise: it is whole now. */
+static void publish_info(tr_request *r) {
+  tr_info *info = r->info;
+  if (info == NULL)
+    return;
+  r->info = NULL;
+  free(info->url);
+  info->url = tr_redacted(r->url.text);
+  info->status = r->response.status;
+  info->attempts = r->attempts;
+  info->total = tr_now() - r->submitted;
+  set_text(&info->content_type, r->response.content_type);
+  set_text(&info->digest, r->digest);
+  tr_promise_set_info(r->promise, info);
 }
 
 /* Check the body against the digest the caller gave. False with the error. */
-static bool matches_digest(const tr_request *t, tr_blob *blob,
-                           tr_error *error) {
-  char actual[TR_HEX_MAX];
-  if (t->digest[0] == '\0')
-    return true;
-  tr_digest(tr_algorithm_of(t->digest), tr_blob_data(blob), tr_blob_size(blob),
-            actual);
-  if (curl_strequal(actual, t->digest))
+static bool check_digest(const tr_request *r, const char *actual,
+                         tr_error *error) {
+  if (curl_strequal(actual, r->digest))
     return true;
   tr_error_set(error, TR_DIGEST_MISMATCH,
                "The body of %s has the digest %s, but %s was expected",
-               t->display_url, actual, t->digest);
+               r->shown, actual, r->digest);
   return false;
 }
 
-/* A success: the body, if it is what was asked for. */
-static tr_blob *take_body(tr_request *t, tr_error *error) {
+/* Turn the body into a blob, whose digest is right. */
+static tr_blob *take_body(tr_request *r, tr_error *error) {
+  tr_freshness *f = &r->freshness;
   tr_blob *blob;
-  if (!t->body_started) { /* no byte of a body came */
-    t->body.len = 0;
-    tr_request_copy_header(t, "ETag", t->freshness.etag);
-    tr_request_copy_header(t, "Last-Modified", t->freshness.last_modified);
-  }
-  tr_future_set_freshness(t->future, &t->freshness);
-  blob = tr_buffer_to_blob(&t->body);
-  if (blob == NULL) {
+  tr_url_digests(r->url.text, f->url, f->unsigned_url);
+  tr_promise_set_freshness(r->promise, f);
+  publish_info(r);
+  blob = tr_buffer_to_blob(&r->body);
+  if (blob == NULL)
     tr_error_nomem(error);
-  } else if (!matches_digest(t, blob, error)) {
-    tr_blob_release(blob);
-    return NULL;
-  }
   return blob;
 }
 
-bool tr_request_end_attempt(tr_request *t, CURLcode code, tr_blob **blob,
-                            tr_error *error) {
-  char *location = NULL;
-  long status = tr_request_status(t);
+/* The whole body is here: it is the result, or goes on to the hasher. */
+static tr_verdict finish_body(tr_request *r, tr_blob **blob, tr_error *error) {
+  char actual[TR_HEX_MAX];
+  if (r->digest[0] == '\0') {
+    *blob = take_body(r, error);
+    return TR_VERDICT_DONE;
+  }
+  if (r->hashing && tr_hasher_finish(r->hasher, r->body.data, r->body.len))
+    return TR_VERDICT_HASH;
+  tr_digest(tr_algorithm_of(r->digest), r->body.data, r->body.len, actual);
+  if (check_digest(r, actual, error))
+    *blob = take_body(r, error);
+  return TR_VERDICT_DONE;
+}
+
+void tr_request_end_hashing(tr_request *r, tr_blob **blob, tr_error *error) {
+  char actual[TR_HEX_MAX];
   *blob = NULL;
-  if (code == CURLE_OK && !t->headers_complete)
-    code = CURLE_PARTIAL_FILE; /* libcurl takes half a header for a whole */
-  if (code == CURLE_WRITE_ERROR && t->discarded > TR_ERROR_BODY)
-    code = CURLE_OK; /* its status is all we wanted */
-  curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &location);
-  if (code == CURLE_OK && location != NULL)
-    return !redirect(t, location, error);
-  if (code == CURLE_OK && status == 304 && t->known != NULL) {
-    tr_future_set_freshness(t->future, &t->known_freshness);
-    *blob = tr_blob_retain(t->known);
-    return true;
+  tr_hasher_digest(r->hasher, actual);
+  r->hashing = false;
+  if (check_digest(r, actual, error))
+    *blob = take_body(r, error);
+}
+
+/* A 304: the known blob is still good. */
+static tr_blob *take_known(tr_request *r) {
+  tr_freshness f = r->known_freshness;
+  f.age = 0;
+  if (r->response.etag[0] != '\0')
+    memcpy(f.etag, r->response.etag, sizeof f.etag);
+  if (r->response.last_modified[0] != '\0')
+    memcpy(f.last_modified, r->response.last_modified, sizeof f.last_modified);
+  tr_url_digests(r->url.text, f.url, f.unsigned_url);
+  tr_promise_set_freshness(r->promise, &f);
+  r->info->unchanged = true;
+  publish_info(r);
+  return tr_blob_retain(r->known);
+}
+
+/* Begin again with an empty body, at once. */
+static tr_verdict start_over(tr_request *r) {
+  r->resuming = false;
+  r->not_before = 0;
+  return TR_VERDICT_AGAIN;
+}
+
+/* A successful status whose body has ended: is it the whole? */
+static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
+  if (!r->response.body_started && !tr_request_begin_body(r)) {
+    if (r->range_mismatch)
+      return start_over(r);
+    explain_failure(r, CURLE_OK, error);
+    return TR_VERDICT_DONE;
   }
-  if (t->resuming &&
-      (t->range_mismatch || (code == CURLE_OK && status == 416))) {
-    t->resuming = false; /* there is no rest to what we have: start over */
-    t->not_before = 0;
-    if (tr_request_prepare(t))
-      return false;
+  if (r->gunzip != NULL && !tr_gzip_ended(r->gunzip)) {
+    if (!r->plain_encoding) { /* once more, without the coding */
+      r->plain_encoding = true;
+      return start_over(r);
+    }
+    fail(r, TR_NETWORK, error, "its gzip coding breaks off");
+    return TR_VERDICT_DONE;
   }
+  if (r->require_length && !r->response.has_length && !r->response.chunked &&
+      !r->response.http2) {
+    fail(r, TR_NETWORK, error,
+         "its end is not marked by a length (require_length)");
+    return TR_VERDICT_DONE;
+  }
+  if (r->total_known && r->body.len < r->total) { /* a part of what was asked */
+    if (r->body.len > r->resumed_from && r->parts_left-- > 0) {
+      r->resuming = true;
+      r->not_before = 0;
+      return TR_VERDICT_AGAIN;
+    }
+    if (retry(r, CURLE_PARTIAL_FILE))
+      return TR_VERDICT_AGAIN;
+    fail(r, TR_NETWORK, error, "the server does not send the rest");
+    return TR_VERDICT_DONE;
+  }
+  return finish_body(r, blob, error);
+}
+
+/* ------------------------------------------------------------------- the end */
+
+/* Correct what libcurl made of an attempt. */
+static CURLcode true_code(tr_request *r, CURLcode code) {
+  const tr_response *p = &r->response;
+  if (code == CURLE_OK && !p->complete_headers)
+    return CURLE_PARTIAL_FILE; /* it takes half a header for a whole */
+  if (code == CURLE_WRITE_ERROR && r->discarded > TR_ERROR_BODY)
+    return CURLE_OK; /* its status is all that was wanted */
+  return code;
+}
+
+tr_verdict tr_request_end_attempt(tr_request *r, int curl_code, tr_blob **blob,
+                                  tr_error *error) {
+  CURLcode code = true_code(r, (CURLcode)curl_code);
+  int status = r->response.status;
+  char *location = NULL;
+  *blob = NULL;
+  if (r->out_of_step && r->step_retries-- > 0) {
+    r->fresh_connection = true;
+    return start_over(r);
+  }
+  if (r->response.bad_length && code != CURLE_OPERATION_TIMEDOUT) {
+    r->fault = "its Content-Length is malformed, or contradicts another";
+    explain_failure(r, code, error);
+    return TR_VERDICT_DONE;
+  }
+  if (code == CURLE_OK && is_redirect(status)) {
+    curl_easy_getinfo(r->handle->easy, CURLINFO_REDIRECT_URL, &location);
+    if (location != NULL)
+      return redirect(r, location, error) ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
+  }
+  if (code == CURLE_OK && status == 304 && r->conditional) {
+    *blob = take_known(r);
+    return TR_VERDICT_DONE;
+  }
+  if (r->range_mismatch || (r->resuming && code == CURLE_OK && status == 416))
+    return start_over(r); /* there is no rest to what we have */
   if (code == CURLE_OK && tr_is_success(status) &&
-      (status != 206 || t->resuming)) {
-    *blob = take_body(t, error);
-    return true;
+      (status != 206 || r->resuming))
+    return end_body(r, blob, error);
+  if (retry(r, code))
+    return TR_VERDICT_AGAIN;
+  if (code != CURLE_OK && connect_status(r) != 0) {
+    char reason[64];
+    snprintf(reason, sizeof reason, "the proxy answered %d %s",
+             connect_status(r), tr_reason_phrase(connect_status(r)));
+    fail(r, TR_HTTP_STATUS, error, reason);
+    error->status = connect_status(r);
+  } else if (code != CURLE_OK) {
+    explain_failure(r, code, error);
+  } else {
+    refuse_status(r, status, error);
   }
-  if (retry(t, code, status))
-    return false;
-  if (code != CURLE_OK)
-    describe_failure(t, code, error);
-  else
-    refuse_status(t, status, error);
-  return true;
+  publish_info(r);
+  return TR_VERDICT_DONE;
 }

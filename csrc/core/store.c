@@ -18,24 +18,30 @@
 #include "blob.h"
 #include "error.h"
 #include "file.h"
+#include "options.h"
 #include "store.h"
 
 /* Below, a read is as fast as a mapping. */
 enum { MAPPED_FROM = 256 * 1024 };
 
 tr_store *tr_store_open(const char *base_path,
-                        const tr_store_options *options) {
-  tr_store *store = malloc(sizeof *store);
-  if (store == NULL)
+                        const tr_store_options *options, tr_error *error) {
+  tr_store_options o = TR_STORE_OPTIONS;
+  tr_store *store;
+  error = tr_error_or_ignored(error);
+  if (!tr_options_copy(&o, sizeof o, options, "TR_STORE_OPTIONS", error))
     return NULL;
-  store->options = *options;
-  atomic_init(&store->data, -1);
-  store->base = strdup(base_path);
-  if (store->base == NULL) {
-    free(store);
-    return NULL;
+  store = malloc(sizeof *store);
+  if (store != NULL) {
+    store->options = o;
+    atomic_init(&store->data, -1);
+    store->base = strdup(base_path);
   }
-  return store;
+  if (store != NULL && store->base != NULL)
+    return store;
+  free(store);
+  tr_error_nomem(error);
+  return NULL;
 }
 
 void tr_store_close(tr_store *store) {
@@ -144,6 +150,7 @@ tr_blob *tr_store_get(tr_store *store, const char *hash, tr_error *error) {
   char normal[TR_HEX_MAX];
   tr_blob *blob = NULL;
   int data;
+  error = tr_error_or_ignored(error);
   if (!tr_normal_hash(hash, normal, error))
     return NULL;
   data = cached_folder(store, error);
@@ -158,6 +165,7 @@ int tr_store_exists(tr_store *store, const char *hash, tr_error *error) {
   char normal[TR_HEX_MAX];
   struct stat st;
   int data, found = -1;
+  error = tr_error_or_ignored(error);
   if (!tr_normal_hash(hash, normal, error))
     return -1;
   data = tr_store_open_folder(store, "data", false, error);
@@ -243,6 +251,7 @@ int tr_store_lock_and_freshen(tr_store *store, int data, const char *hash,
 bool tr_store_put(tr_store *store, const void *bytes, size_t size,
                   char hash[TR_HEX_MAX], tr_error *error) {
   int data, done = 0, tries = 8;
+  error = tr_error_or_ignored(error);
   tr_digest(store->options.algorithm, bytes, size, hash);
   data = tr_store_open_folder(store, "data", true, error);
   if (data < 0)

@@ -32,16 +32,15 @@ struct tr_batch {
 
 tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
   tr_batch *b = calloc(1, sizeof *b);
+  error = tr_error_or_ignored(error);
   if (b == NULL) {
     tr_error_nomem(error);
     return NULL;
   }
   b->end = &b->items;
   b->base = b->data = -1;
-  b->store = tr_store_open(store->base, &store->options);
-  if (b->store == NULL) {
-    tr_error_nomem(error);
-  } else {
+  b->store = tr_store_open(store->base, &store->options, error);
+  if (b->store != NULL) {
     b->unsynced = (tr_store){
         .base = b->store->base, .options = b->store->options, .data = -1};
     b->unsynced.options.durable = false;
@@ -100,6 +99,7 @@ static bool add(tr_batch *b, const char *label, const char *hash,
 bool tr_batch_put(tr_batch *b, tr_algorithm algorithm, const void *bytes,
                   size_t size, char hash[TR_HEX_MAX], tr_error *error) {
   int fresh;
+  error = tr_error_or_ignored(error);
   tr_digest(algorithm, bytes, size, hash);
   fresh = tr_store_lock_and_freshen(&b->unsynced, b->data, hash, size, error);
   return fresh == 1 || (fresh == 0 && add(b, "", hash, bytes, size, error));
@@ -108,6 +108,7 @@ bool tr_batch_put(tr_batch *b, tr_algorithm algorithm, const void *bytes,
 bool tr_batch_label(tr_batch *b, const char *label, const char *hash,
                     tr_error *error) {
   char normal[TR_HEX_MAX];
+  error = tr_error_or_ignored(error);
   return tr_store_check_label(label, error) &&
          tr_normal_hash(hash, normal, error) &&
          add(b, label, normal, normal, strlen(normal), error);
@@ -151,6 +152,7 @@ static bool sync_all(tr_batch *b, tr_error *error) {
 bool tr_batch_commit(tr_batch *b, tr_error *error) {
   int lock;
   bool ok;
+  error = tr_error_or_ignored(error);
   if (b->items == NULL)
     return sync_all(b, error); /* for what was there already */
   if (!sync_all(b, error))

@@ -49,6 +49,7 @@ static bool each_file(tr_store *store, const char *where,
 
 bool tr_store_each_content(tr_store *store, tr_store_visit visit, void *context,
                            tr_error *error) {
+  error = tr_error_or_ignored(error);
   return each_file(store, "data", tr_hex_valid, visit, context, error);
 }
 
@@ -59,6 +60,7 @@ bool tr_store_check(tr_store *store, const char *hash, tr_error *error) {
       .base = store->base, .options = store->options, .data = -1};
   char normal[TR_HEX_MAX];
   tr_blob *blob;
+  error = tr_error_or_ignored(error);
   always.options.verify = TR_VERIFY_ALWAYS;
   if (!tr_normal_hash(hash, normal, error))
     return false;
@@ -88,6 +90,7 @@ int tr_store_discard(tr_store *store, const char *hash, double grace,
                      bool dry_run, tr_error *error) {
   char normal[TR_HEX_MAX];
   int data, result;
+  error = tr_error_or_ignored(error);
   if (!tr_normal_hash(hash, normal, error))
     return -1;
   data = tr_store_open_listing(store, "data", error);
@@ -106,12 +109,14 @@ static bool is_temporary(const char *name) {
 
 bool tr_store_each_temporary(tr_store *store, tr_store_visit visit,
                              void *context, tr_error *error) {
+  error = tr_error_or_ignored(error);
   return each_file(store, ".", is_temporary, visit, context, error);
 }
 
 int tr_store_discard_temporary(tr_store *store, const char *name, double grace,
                                bool dry_run, tr_error *error) {
   int base, result;
+  error = tr_error_or_ignored(error);
   if (!is_temporary(name)) {
     tr_error_set(error, TR_INVALID_REFERENCE, "Not a temporary file: '%s'",
                  name);
@@ -128,6 +133,7 @@ int tr_store_discard_temporary(tr_store *store, const char *name, double grace,
 /* --------------------------------------------------------------- locking */
 
 int tr_store_lock_all(tr_store *store, tr_error *error) {
+  error = tr_error_or_ignored(error);
   return tr_store_lock(store, false, error);
 }
 
@@ -139,5 +145,6 @@ static bool any_name(const char *name) { return name[0] != '.'; }
 
 bool tr_store_each_quarantined(tr_store *store, tr_store_visit visit,
                                void *context, tr_error *error) {
+  error = tr_error_or_ignored(error);
   return each_file(store, "corrupt", any_name, visit, context, error);
 }

@@ -158,6 +158,7 @@ static int read_label(const tr_store *store, int base, const char *label,
 int tr_store_get_label(tr_store *store, const char *label,
                        char hash[TR_HEX_MAX], tr_error *error) {
   int base, found;
+  error = tr_error_or_ignored(error);
   if (!tr_store_check_label(label, error))
     return -1;
   base = tr_store_open_base(store, error);
@@ -238,6 +239,7 @@ int tr_store_label(tr_store *store, const char *label, const char *hash,
                    const char *expect, tr_error *error) {
   char normal[TR_HEX_MAX];
   int base, moved;
+  error = tr_error_or_ignored(error);
   if (!tr_store_check_label(label, error) ||
       !tr_normal_hash(hash, normal, error))
     return -1;
@@ -295,6 +297,7 @@ static int unlink_label(tr_store *store, int base, const char *label,
 int tr_store_remove_label(tr_store *store, const char *label,
                           const char *only_if, tr_error *error) {
   int base, removed;
+  error = tr_error_or_ignored(error);
   if (!tr_store_check_label(label, error))
     return -1;
   base = tr_store_lock(store, false, error);
@@ -376,6 +379,7 @@ static bool walk_labels(walk *w, int fd, size_t len, int depth) {
 
 bool tr_store_each_label(tr_store *store, tr_store_visit visit, void *context,
                          tr_error *error) {
+  error = tr_error_or_ignored(error);
   walk w = {.store = store, .visit = visit, .context = context, .error = error};
   int fd = tr_store_open_listing(store, "labels", error);
   if (fd < 0)

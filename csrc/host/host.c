@@ -10,11 +10,19 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/options.h"
 #include "theaterref.h"
 
 #ifndef TR_LUA_FOLDER /* the Makefile says where PREFIX has it */
 #define TR_LUA_FOLDER "/usr/local/share/lua/5.4"
 #endif
+
+/* Everything a spawn needs; see the getters. */
+struct tr_plan {
+  char *name, *package_reference;
+  tr_blob *package, *initial_state;
+  bool used_cache, cache_hit;
+};
 
 struct tr_host {
   pthread_mutex_t lock; /* held while a thread uses the Lua state */
@@ -170,9 +178,12 @@ static void take_error(lua_State *L, tr_error *error) {
 
 tr_host *tr_host_new(const tr_host_options *options, tr_error *error) {
   tr_host *host = calloc(1, sizeof *host);
-  tr_host_options copy = {0};
-  if (options != NULL)
-    copy = *options;
+  tr_host_options copy = TR_HOST_OPTIONS;
+  error = tr_error_or_ignored(error);
+  if (!tr_options_copy(&copy, sizeof copy, options, "TR_HOST_OPTIONS", error)) {
+    free(host);
+    return NULL;
+  }
   if (host != NULL)
     host->L = luaL_newstate();
   if (host == NULL || host->L == NULL) {
@@ -206,10 +217,19 @@ void tr_host_free(tr_host *host) {
 
 /* One call of a host: its arguments and its results. */
 typedef struct job {
-  const char *reference, *initial_state;
+  const char *reference;
+  tr_call_options options;
   tr_plan *plan;
   tr_blob *blob;
 } job;
+
+/* Set a time limit in the options on top; below 0 there is none. */
+static void set_timeout(lua_State *L, const char *name, double seconds) {
+  if (seconds < 0)
+    return;
+  lua_pushnumber(L, seconds);
+  lua_setfield(L, -2, name);
+}
 
 /* Run a job's function while no other thread uses the Lua state. */
 static bool perform(tr_host *host, lua_CFunction work, job *j,
@@ -273,7 +293,8 @@ static int make_plan(lua_State *L) {
   lua_pushvalue(L, 1);
   lua_pushstring(L, j->reference);
   lua_newtable(L);
-  set_string(L, "initial_state", j->initial_state);
+  set_string(L, "initial_state", j->options.initial_state);
+  set_timeout(L, "plan_timeout", j->options.timeout);
   lua_call(L, 3, 2);
   if (lua_isnil(L, -2))
     return lua_error(L);
@@ -288,8 +309,12 @@ static int make_plan(lua_State *L) {
 }
 
 tr_plan *tr_host_plan(tr_host *host, const char *manifest,
-                      const char *initial_state, tr_error *error) {
-  job j = {.reference = manifest, .initial_state = initial_state};
+                      const tr_call_options *options, tr_error *error) {
+  job j = {.reference = manifest, .options = TR_CALL_OPTIONS};
+  error = tr_error_or_ignored(error);
+  if (!tr_options_copy(&j.options, sizeof j.options, options,
+                       "TR_CALL_OPTIONS", error))
+    return NULL;
   j.plan = calloc(1, sizeof *j.plan);
   if (j.plan == NULL) {
     tr_error_nomem(error);
@@ -308,7 +333,11 @@ static int resolve(lua_State *L) {
   lua_getfield(L, 1, lua_isnil(L, -1) ? "resolve" : "resolve_cached");
   lua_pushvalue(L, 1);
   lua_pushstring(L, j->reference);
-  lua_call(L, 2, 2);
+  if (!lua_isnil(L, -4))
+    lua_pushnil(L); /* the resolver's own cache */
+  lua_newtable(L);
+  set_timeout(L, "resolve_timeout", j->options.timeout);
+  lua_call(L, lua_isnil(L, 3) ? 3 : 4, 2);
   if (lua_isnil(L, -2))
     return lua_error(L);
   j->blob = tr_blob_retain(tr_toblob(L, -2));
@@ -316,8 +345,12 @@ static int resolve(lua_State *L) {
 }
 
 tr_blob *tr_host_resolve(tr_host *host, const char *reference,
-                         tr_error *error) {
-  job j = {.reference = reference};
+                         const tr_call_options *options, tr_error *error) {
+  job j = {.reference = reference, .options = TR_CALL_OPTIONS};
+  error = tr_error_or_ignored(error);
+  if (!tr_options_copy(&j.options, sizeof j.options, options,
+                       "TR_CALL_OPTIONS", error))
+    return NULL;
   return perform(host, resolve, &j, error) ? j.blob : NULL;
 }
 
@@ -330,3 +363,19 @@ void tr_plan_free(tr_plan *plan) {
   tr_blob_release(plan->initial_state);
   free(plan);
 }
+
+const char *tr_plan_name(const tr_plan *plan) { return plan->name; }
+
+const char *tr_plan_package_reference(const tr_plan *plan) {
+  return plan->package_reference;
+}
+
+tr_blob *tr_plan_package(const tr_plan *plan) { return plan->package; }
+
+tr_blob *tr_plan_initial_state(const tr_plan *plan) {
+  return plan->initial_state;
+}
+
+bool tr_plan_used_cache(const tr_plan *plan) { return plan->used_cache; }
+
+bool tr_plan_cache_hit(const tr_plan *plan) { return plan->cache_hit; }

@@ -28,7 +28,8 @@ static int run(const tr_blob *package) {
 }
 
 int main(int argc, char **argv) {
-  tr_host_options options = {0};
+  tr_host_options options = TR_HOST_OPTIONS;
+  tr_call_options call = TR_CALL_OPTIONS;
   tr_error error;
   tr_host *host;
   tr_plan *plan = NULL;
@@ -38,13 +39,15 @@ int main(int argc, char **argv) {
     return 2;
   }
   options.policy = argc > 2 ? argv[2] : NULL;
+  if (argc > 3)
+    call.initial_state = argv[3];
   host = tr_host_new(&options, &error);
   if (host != NULL)
-    plan = tr_host_plan(host, argv[1], argc > 3 ? argv[3] : NULL, &error);
+    plan = tr_host_plan(host, argv[1], &call, &error);
   if (plan != NULL) {
-    printf("%s from %s\n", plan->name, plan->package_reference);
+    printf("%s from %s\n", tr_plan_name(plan), tr_plan_package_reference(plan));
     fflush(stdout);
-    status = run(plan->package);
+    status = run(tr_plan_package(plan));
   } else {
     fprintf(stderr, "spawn: %s\n", error.message);
   }

@@ -13,7 +13,7 @@
 enum { MOST_WORKERS = 64, PLANS = 50 };
 
 static void *work(void *manifest) {
-  tr_host_options options = {0};
+  tr_host_options options = TR_HOST_OPTIONS;
   tr_error error;
   tr_host *host;
   size_t planned = 0;
@@ -33,8 +33,8 @@ static void *work(void *manifest) {
 }
 
 int main(int argc, char **argv) {
-  tr_cache_options options;
-  tr_cache_stats stats;
+  tr_cache_options options = TR_CACHE_OPTIONS;
+  uint64_t stats[TR_STAT_COUNT];
   tr_error error;
   tr_cache *cache;
   pthread_t threads[MOST_WORKERS];
@@ -44,7 +44,6 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: workers MANIFEST [1 to %d]\n", MOST_WORKERS);
     return 2;
   }
-  tr_cache_defaults(&options);
   cache = tr_cache_open("packages", &options, &error); /* for its counters */
   if (cache == NULL) {
     fprintf(stderr, "workers: %s\n", error.message);
@@ -57,10 +56,10 @@ int main(int argc, char **argv) {
     pthread_join(threads[i], &result);
     failed += result == NULL;
   }
-  tr_cache_get_stats(cache, &stats);
+  tr_cache_get_stats(cache, stats, TR_STAT_COUNT);
   printf("%d plans by %d workers: %llu loads, %llu hits, %llu waits\n",
-         workers * PLANS, workers, (unsigned long long)stats.loads,
-         (unsigned long long)stats.hits, (unsigned long long)stats.coalesced);
+         workers * PLANS, workers, (unsigned long long)stats[TR_STAT_LOADS],
+         (unsigned long long)stats[TR_STAT_HITS], (unsigned long long)stats[TR_STAT_COALESCED]);
   tr_cache_release(cache);
   return failed == 0 ? 0 : 1;
 }

@@ -49,6 +49,11 @@ local function read_out(file, given)
   for _, name in ipairs(paths) do
     if given[name] then given[name] = resolve_path(file, given[name]) end
   end
+  for _, host in pairs(given.hosts or {}) do
+    for _, name in ipairs { "ca_file", "client_cert", "client_key" } do
+      if host[name] then host[name] = resolve_path(file, host[name]) end
+    end
+  end
   local disk = given.cache and given.cache.disk
   if type(disk) == "table" then
     for _, name in ipairs { "home", "base_path" } do

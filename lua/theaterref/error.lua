@@ -7,7 +7,7 @@
 --   `network`, `tls`, `timeout`, `too_large`, `digest_mismatch`, `corrupt`,
 --   `io`, `syntax`, `policy`, `cancelled`
 -- * `message`: what failed, and why
--- * `reference`: what was being resolved, without user and password
+-- * `reference`: what was being resolved, redacted: without user, password and query
 -- * `status`: the HTTP status
 -- * `errno`: the system's error number
 --
@@ -43,13 +43,12 @@ function M.is(value)
   return getmetatable(value) == metatable
 end
 
---- A reference without what its URL holds of user and password.
--- @tparam string reference
+--- A text with every URL in it redacted: without user and password, and with
+-- `?…` in place of its query.
+-- @function redact
+-- @tparam string text
 -- @treturn string
-function M.redact(reference)
-  if not reference:find("@", 1, true) then return reference end
-  return (reference:gsub("^(%a[%w+.-]*://)[^/?#]*@", "%1"))
-end
+M.redact = core.redact
 
 --- Puts the reference on an error that does not have one yet.
 -- @tparam table err

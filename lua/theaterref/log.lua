@@ -11,6 +11,7 @@
 -- A line never shows the user, the password or the query of a URL, nor a header,
 -- a state or a secret; and it is one line, whatever a server or manifest says.
 -- @module theaterref.log
+local core = require "theaterref.core"
 local options = require "theaterref.options"
 
 local M = {}
@@ -43,11 +44,9 @@ local function kind_of(event)
   return event.reloaded and kinds.reloaded or kinds[event.type]
 end
 
--- One line without what may be secret.
+-- One line without secrets.
 local function clean(text)
-  return (text:gsub("(%a[%w+.-]*://)[^%s/?#]*@", "%1")
-    :gsub("(%a[%w+.-]*://[^%s?#]*)%?[^%s#)]*", "%1?…")
-    :gsub("%c", function(c) return ("\\%d"):format(c:byte()) end))
+  return (core.redact(text):gsub("%c", function(c) return ("\\%d"):format(c:byte()) end))
 end
 
 local function to_stderr(level, line)

@@ -13,6 +13,20 @@ local kinds = {
   count = { says = "a whole number, 0 or more", fits = function(v) return math.type(v) == "integer" and v >= 0 end },
   flag = { says = "true or false", fits = function(v) return type(v) == "boolean" end },
   text = { says = "a string", fits = function(v) return type(v) == "string" end },
+  list = { says = "a list of strings", fits = function(v)
+    if type(v) ~= "table" then return false end
+    for key, item in pairs(v) do
+      if math.type(key) ~= "integer" or type(item) ~= "string" then return false end
+    end
+    return true
+  end },
+  hosts = { says = "a table of options by host", set = "host", by_key = true, fits = function(v)
+    if type(v) ~= "table" then return false end
+    for _, host in pairs(v) do
+      if type(host) ~= "table" then return false end
+    end
+    return true
+  end },
   table = { says = "a table", fits = function(v) return type(v) == "table" end },
   ["function"] = { says = "a function", fits = function(v) return type(v) == "function" end },
   policy = { says = "the path of a script, or a table", fits = function(v)
@@ -42,27 +56,44 @@ end
 --- Of a request: what a resolver, the configuration and a policy's rule `request`
 -- may say about fetching.
 M.request = set("request option", {
-  { "timeout", "seconds", "30", "for a whole fetch, with its retries; below 0: no limit" },
-  { "connect_timeout", "seconds", "10", "to connect; below 0: no limit" },
-  { "stall_timeout", "seconds", "15", "without a byte; below 0: no limit" },
+  { "timeout", "seconds", "no limit", "time limit for each fetch: its turn, its attempts and the pauses between them. "
+    .. "There is none unless you set one: a large file on a slow link must not fail, and a silent server ends a fetch by "
+    .. "`stall_timeout`" },
+  { "connect_timeout", "seconds", "10", "time limit for looking a host up, and for connecting to it; below 0: no limit" },
+  { "stall_timeout", "seconds", "15", "how long a server may be silent before the attempt ends and is retried; below 0: no "
+    .. "limit" },
   { "max_bytes", "count", "1 GiB", "of the body, unpacked; of a file too" },
   { "max_redirects", "count", "10", "followed; never to another scheme than http and https, nor from https to http" },
   { "retries", "count", "2", "after a failure that may pass: no connection, one that broke, or status 408, 429, 500, 502, "
     .. "503, 504. The first comes after about 0.2 s, each further one after twice as long, or when `Retry-After` says; a body "
     .. "that broke off is resumed" },
   { "headers", "table", "none", "values by name; not sent on to another host by a redirect" },
-  { "host_headers", "table", "none", "the same by host, or `host:port`" },
-  { "ca_file", "text", "the system's", "PEM file of the authorities to trust" },
+  { "hosts", "hosts", "none", "options for some hosts, by host or `host:port`: `headers`, `ca_file`, `client_cert`, "
+    .. "`client_key`, `proxy`, `netrc`. Headers add to those for all; the others replace them" },
+  { "ca_file", "text", "the system's", "PEM file of the authorities to trust, instead of the system's" },
   { "client_cert", "text", "none", "PEM file to identify with" },
   { "client_key", "text", "in `client_cert`", "PEM file of its key" },
   { "netrc", "flag", "false", "take user and password from `~/.netrc`" },
   { "unix_socket", "text", "none", "path of the server's socket, whatever host the URL names" },
   { "user_agent", "text", "`theaterref/` and the version", "what servers are told" },
   { "refuse_private", "flag", "false", "not from a server at a private, loopback or link-local address: that of the "
-    .. "connected peer, at every redirect. Behind a proxy, the peer is the proxy" },
-  { "max_host_connections", "count", "32", "transfers at one time to one host, of the process, from now on; others wait" },
-  { "max_connections", "count", "128", "the same for all hosts together" },
+    .. "connected peer, at every redirect. A proxy is exempt: it connects, and hides the peer" },
+  { "proxy", "text", "the environment's", "URL of a proxy; empty: none. The environment's are `http_proxy`, `https_proxy` and "
+    .. "`all_proxy`, but for hosts in `no_proxy`" },
+  { "redirect_hosts", "list", "any", "hosts that redirects may lead to, such as `*.example.org`, beside the host itself" },
+  { "require_length", "flag", "false", "refuse a body that ends with its connection, without a length or chunks: it may have "
+    .. "been cut off" },
   { "revalidate", "flag", "false", "keep the body in the resolver's cache, but ask each time whether it has changed" },
+})
+
+--- Of a request to some hosts.
+M.host = set("host option", {
+  { "headers", "table", "none", "values by name" },
+  { "ca_file", "text", "as for all", "PEM file of the authorities to trust" },
+  { "client_cert", "text", "as for all", "PEM file to identify with" },
+  { "client_key", "text", "as for all", "PEM file of its key" },
+  { "proxy", "text", "as for all", "URL of a proxy; empty: none" },
+  { "netrc", "flag", "as for all", "take user and password from `~/.netrc`" },
 })
 
 --- Of a cache.
@@ -105,6 +136,10 @@ M.resolver = set("resolver option", {
   { "home", "text", "`$THEATER_HOME`, else `~/.theater`", "where the stores lie" },
   { "log", "log", "warnings, to standard error", "a level, a table, below, or false" },
   { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },
+  { "resolve_timeout", "seconds", "no limit", "time limit for resolving one reference, with all its candidates" },
+  { "plan_timeout", "seconds", "no limit", "time limit for a whole plan" },
+  { "max_host_connections", "count", "32", "requests at one time to one host, of the process, from now on; others wait" },
+  { "max_connections", "count", "128", "the same for all hosts together" },
   { "on_event", "function", "none", "called with each event, as a policy's rule `on_event` is; not in a configuration" },
 })
 for _, option in ipairs(M.request) do
@@ -138,8 +173,11 @@ function M.fault(options, given)
       return ("the %s '%s' must be %s, not %s"):format(options.what, name, kind.says,
         type(value) == "number" and tostring(value) or "a " .. type(value))
     end
-    local fault = kind.set and type(value) == "table" and M.fault(M[kind.set], value)
-    if fault then return fault end
+    local tables = kind.by_key and value or { value }
+    for _, inner in pairs(kind.set and tables or {}) do
+      local fault = type(inner) == "table" and M.fault(M[kind.set], inner)
+      if fault then return fault end
+    end
   end
 end
 

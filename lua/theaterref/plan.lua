@@ -35,8 +35,8 @@ local function phase(plan, resolver, name, step, bytes)
   return result, err, more
 end
 
-local function fetch(resolver, ref, ctx, claim_options)
-  local options = { ctx = ctx, cached = claim_options ~= nil, will_wait = true }
+local function fetch(plan, resolver, ref, ctx, claim_options)
+  local options = { ctx = ctx, cached = claim_options ~= nil, will_wait = true, deadline = plan.deadline }
   if claim_options then
     for name, value in pairs(claim_options) do options[name] = value end
   end
@@ -54,7 +54,7 @@ local function configured_state(plan, resolver, text, format, ctx, override)
   return phase(plan, resolver, "initial_state", function()
     local state, ref = manifests.initial_state(text, format, override)
     if state or not ref then return state end
-    local blob, err = fetch(resolver, ref, { purpose = "initial_state", manifest_reference = ctx.manifest_reference })
+    local blob, err = fetch(plan, resolver, ref, { purpose = "initial_state", manifest_reference = ctx.manifest_reference })
     return blob and tostring(blob), err
   end)
 end
@@ -86,7 +86,7 @@ local function read_package(plan, resolver, fields, ctx)
   plan.used_cache = (answer == true or type(answer) == "table") and resolver.cache ~= nil
   local claim_options = plan.used_cache and (type(answer) == "table" and answer or {}) or nil
   local blob, why, future = phase(plan, resolver, "package", function()
-    return fetch(resolver, fields.package, ctx, claim_options)
+    return fetch(plan, resolver, fields.package, ctx, claim_options)
   end)
   if not blob then return nil, why end
   plan.package, plan.package_reference, plan.cache_hit = blob, future.target, future.hit
@@ -117,7 +117,7 @@ local function fill_in_secrets(plan, resolver, state, ctx)
       local wanted, _, err = policy:ask("secrets", ref, ctx)
       if err or not wanted then return nil, err end
       local blob
-      blob, err = fetch(resolver, ref, ctx)
+      blob, err = fetch(plan, resolver, ref, ctx)
       return blob and (tostring(blob):gsub("\r?\n$", "")), err and errors.about(err, ref)
     end)
   end, 0)
@@ -126,7 +126,7 @@ end
 local function make(plan, resolver, ref, override)
   local policy = resolver.policy
   local blob, err, future = phase(plan, resolver, "manifest", function()
-    return fetch(resolver, ref, { purpose = "manifest" })
+    return fetch(plan, resolver, ref, { purpose = "manifest" })
   end)
   if not blob then return nil, err end
   local text = tostring(blob)
@@ -170,8 +170,11 @@ function M.make(resolver, ref, options)
     error("'initial_state' must be JSON text: a string or a blob", 3)
   end
   resolver:reload_policy()
-  local plan = { manifest_reference = ref, phases = {}, used_cache = false, cache_hit = false }
+  local seconds = options.plan_timeout or resolver.plan_timeout
+  local plan = { manifest_reference = ref, deadline = seconds and seconds >= 0 and core.now() + seconds or nil,
+    phases = {}, used_cache = false, cache_hit = false }
   local made, err = make(plan, resolver, ref, override and tostring(override))
+  plan.deadline = nil
   if not made then return nil, errors.about(err, ref) end
   return made
 end

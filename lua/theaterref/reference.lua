@@ -60,27 +60,25 @@ end
 -- A fragment may be the digest that the body must have. Any other fragment means
 -- nothing to a server.
 local function parse_url(reference, scheme)
-  local url, fragment = reference:match("^([^#]*)#?(.*)$")
-  if not url:match("^%a+://[^/?#]") then
-    return invalid(reference, "Invalid URL: it names no host")
-  end
-  if url:find("[%c ]") then
-    return invalid(reference, "Invalid URL: it has a space or a control character in it; write it as %XX")
-  end
-  local algorithm, digest = fragment:match("^(sha%d+)=(.*)$")
+  if reference:find("\0", 1, true) then return invalid(reference, "Invalid URL: it has a zero byte in it") end
+  local parts, fault = core.parse_url(reference)
+  if not parts then return invalid(reference, "Invalid URL: " .. fault) end
+  local algorithm, digest = (parts.fragment or ""):match("^(sha%d+)=(.*)$")
   local length = ({ sha1 = 40, sha256 = 64 })[algorithm]
   if algorithm and not (length and #digest == length and digest:match("^%x+$")) then
     return invalid(reference, "Invalid digest: #sha256= takes 64 hex digits, #sha1= takes 40")
   end
-  return { scheme = scheme, url = url, digest = digest and digest:lower() }
+  local url = parts.url
+  if parts.userinfo then url = url:gsub("^%a+://", function(start) return start .. parts.userinfo .. "@" end) end
+  return { scheme = scheme, url = url, host = parts.host, port = parts.port, digest = digest and digest:lower() }
 end
 
 --- Takes a reference apart.
 -- @tparam string reference
 -- @tparam[opt] table schemes names of other schemes that count as such
 -- @treturn table `{ scheme = "file", path }`, `{ scheme = "store", id, hash or
--- label }`, `{ scheme = "http" or "https", url, digest }` or, for another
--- scheme in `schemes`, `{ scheme }`
+-- label }`, `{ scheme = "http" or "https", url, host, port, digest }`, with the URL in
+-- normal form, or, for another scheme in `schemes`, `{ scheme }`
 -- @return[2] nil
 -- @treturn[2] table an error of kind `invalid_reference`
 function M.parse(reference, schemes)

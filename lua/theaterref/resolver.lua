@@ -5,6 +5,7 @@
 -- @classmod theaterref.resolver
 local admit = require "theaterref.resolve.admit"
 local caches = require "theaterref.cache"
+local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local Future = require "theaterref.resolve.future"
 local loader = require "theaterref.resolve.load"
@@ -49,10 +50,14 @@ function Resolver.new(options, blame)
   if not policy then return nil, err end
   cache, err = cache_of(options.cache, blame)
   if err then return nil, err end
+  if options.max_connections or options.max_host_connections then
+    core.configure_engine { max_connections = options.max_connections, max_host_connections = options.max_host_connections }
+  end
   local request = {}
   for _, option in ipairs(option_sets.request) do request[option.name] = options[option.name] end
   local self = setmetatable({ policy = policy, cache = cache, home = options.home, helpers = options.helpers,
-    request = request, log = log, on_event = options.on_event, stores = {}, background = {} }, Resolver)
+    request = request, log = log, on_event = options.on_event,
+    resolve_timeout = options.resolve_timeout, plan_timeout = options.plan_timeout, stores = {}, background = {} }, Resolver)
   self.has_listeners = has_listeners(self)
   return self
 end
@@ -85,7 +90,7 @@ local direct = { purpose = "direct" }
 -- Starts to load one of a future's candidates into it.
 local function start_target(self, future, options, target)
   local job = { ctx = options.ctx or direct, will_wait = options.will_wait, candidates = future.candidates, target = target,
-    key = target }
+    key = target, deadline = future.deadline }
   local admitted, err = admit.admit(self, job)
   if not admitted then return nil, err end
   return loader.start(self, job, future, options)
@@ -111,11 +116,19 @@ local function try_next(self, future, options, candidates)
   end
 end
 
+-- The earlier of a deadline and so many seconds from now; nil: there is none.
+local function deadline_of(deadline, seconds)
+  if not seconds or seconds < 0 then return deadline end
+  local moment = core.now() + seconds
+  return deadline and deadline < moment and deadline or moment
+end
+
 --- Starts to resolve a reference, and returns at once.
 -- @tparam string ref
 -- @tparam[opt] table options `cached = true`: through the resolver's cache;
 -- `cache`: through that one; `ttl` and `revalidate`: for this claim;
--- `disk = false`: not through the disk cache
+-- `disk = false`: not through the disk cache; `resolve_timeout`: seconds, instead
+-- of the resolver's
 -- @treturn theaterref.future
 -- @return[2] nil
 -- @treturn[2] table an error, when it is refused or no reference at all
@@ -127,7 +140,9 @@ function Resolver:start(ref, options)
   if ctx == direct then self:reload_policy() end
   local candidates, err = admit.candidates(self, ref, ctx)
   if not candidates then return nil, errors.about(err, ref) end
-  local future = setmetatable({ reference = errors.redact(ref), candidates = candidates, target = candidates[1], hit = false,
+  local seconds = options.resolve_timeout or self.resolve_timeout
+  local future = setmetatable({ reference = errors.redact(ref), candidates = candidates, target = candidates[1],
+    deadline = deadline_of(options.deadline, seconds), hit = false,
     result = nil }, Future) -- a field to come, named here, costs no growing of the table later
   if #candidates > 1 then future.fallback = try_next(self, future, options, candidates) end
   local started
@@ -142,11 +157,12 @@ function Resolver:start(ref, options)
 end
 --- Resolves a reference to its bytes, past any cache.
 -- @tparam string ref a path, `store://…` or `http(s)://…`
+-- @tparam[opt] table options `resolve_timeout`: seconds, instead of the resolver's
 -- @treturn theaterref.blob
 -- @return[2] nil
 -- @treturn[2] table an error
-function Resolver:resolve(ref)
-  local future, err = self:start(ref, { will_wait = true })
+function Resolver:resolve(ref, options)
+  local future, err = self:start(ref, { will_wait = true, resolve_timeout = options and options.resolve_timeout })
   if not future then return nil, err end
   return future:wait()
 end
@@ -154,14 +170,16 @@ end
 --- Resolves a reference through the resolver's cache.
 -- @tparam string ref
 -- @tparam[opt] theaterref.cache cache instead of the resolver's own
+-- @tparam[opt] table options as for `resolve`
 -- @treturn theaterref.blob the same memory for everybody, on every hit
 -- @treturn boolean whether it was there already
 -- @return[2] nil
 -- @treturn[2] table an error
-function Resolver:resolve_cached(ref, cache)
+function Resolver:resolve_cached(ref, cache, options)
   cache = cache or self.cache
   if not cache then error("this resolver has no cache: make it with { cache = theaterref.resource_cache() }", 2) end
-  local future, err = self:start(ref, { cache = cache, will_wait = true })
+  local future, err = self:start(ref, { cache = cache, will_wait = true,
+    resolve_timeout = options and options.resolve_timeout })
   if not future then return nil, err end
   local blob
   blob, err = future:wait()
@@ -191,7 +209,7 @@ end
 --- Everything a spawn needs; see `theaterref.plan`.
 -- @tparam string manifest_reference
 -- @tparam[opt] table options `initial_state`: JSON text that overrides the
--- manifest's own
+-- manifest's own; `plan_timeout`: seconds, instead of the resolver's
 -- @treturn table the plan
 -- @return[2] nil
 -- @treturn[2] table an error

@@ -28,7 +28,7 @@
 ---@class theaterref.Error
 ---@field kind theaterref.ErrorKind
 ---@field message string
----@field reference? string without user and password
+---@field reference? string redacted: without user, password and query
 ---@field status? integer the HTTP status
 ---@field errno? integer the system's error number
 
@@ -42,7 +42,7 @@
 ---@field max_redirects? integer
 ---@field retries? integer
 ---@field headers? table<string, string>
----@field host_headers? table<string, table<string, string>>
+---@field hosts? table<string, theaterref.HostOptions>
 ---@field ca_file? string
 ---@field client_cert? string
 ---@field client_key? string
@@ -50,9 +50,18 @@
 ---@field unix_socket? string
 ---@field user_agent? string
 ---@field refuse_private? boolean
----@field max_host_connections? integer
----@field max_connections? integer
+---@field proxy? string
+---@field redirect_hosts? string[]
+---@field require_length? boolean
 ---@field revalidate? boolean
+
+---@class theaterref.HostOptions
+---@field headers? table<string, string>
+---@field ca_file? string
+---@field client_cert? string
+---@field client_key? string
+---@field proxy? string
+---@field netrc? boolean
 
 ---@class theaterref.LogOptions
 ---@field level? theaterref.Level
@@ -68,6 +77,10 @@
 ---@field log? theaterref.Level|theaterref.LogOptions|false
 ---@field helpers? table<string, function>
 ---@field on_event? fun(event: theaterref.Event)
+---@field resolve_timeout? number
+---@field plan_timeout? number
+---@field max_host_connections? integer
+---@field max_connections? integer
 
 ---@class theaterref.DiskCacheOptions
 ---@field store? string
@@ -213,7 +226,7 @@ function Future:wait(seconds) end
 ---Gives it up; a transfer that nobody else wants stops.
 function Future:cancel() end
 
----A descriptor that becomes readable with the result; do not read or close it.
+---A descriptor that is readable when the result of `done()` has changed; do not read or close it.
 ---@return integer
 function Future:pollfd() end
 
@@ -221,9 +234,25 @@ function Future:pollfd() end
 ---@return "r"
 function Future:events() end
 
----How long a loop may sleep on it.
----@return nil
+---How long a loop may sleep on it, in seconds.
+---@return number?
 function Future:timeout() end
+
+---@class theaterref.Info
+---@field url string redacted, after redirects
+---@field status integer
+---@field attempts integer
+---@field received integer bytes, as sent
+---@field unchanged boolean
+---@field content_type? string
+---@field etag? string
+---@field last_modified? string
+---@field digest? string
+---@field seconds { started?: number, connected?: number, first_byte?: number, done: number }
+
+---Facts about the fetch, once it is done.
+---@return theaterref.Info?
+function Future:info() end
 
 ---Bytes received so far and, when known, expected in all.
 ---@return integer
@@ -505,21 +534,24 @@ function policy.percentile(name) end
 ---@field ttl? number
 ---@field revalidate? boolean
 ---@field disk? false not through the disk cache
+---@field resolve_timeout? number
 
 ---References to bytes, under a policy.
 ---@class theaterref.Resolver
 local Resolver = {}
 
 ---@param reference string
+---@param options? { resolve_timeout?: number }
 ---@return theaterref.Blob?
 ---@return theaterref.Error?
-function Resolver:resolve(reference) end
+function Resolver:resolve(reference, options) end
 
 ---@param reference string
 ---@param cache? theaterref.Cache instead of the resolver's own
 ---@return theaterref.Blob?
+---@param options? { resolve_timeout?: number }
 ---@return boolean|theaterref.Error # whether it was there already
-function Resolver:resolve_cached(reference, cache) end
+function Resolver:resolve_cached(reference, cache, options) end
 
 ---@param references string[]
 ---@return (theaterref.Blob|false)[]
@@ -534,7 +566,7 @@ function Resolver:start(reference, options) end
 
 ---Everything a spawn needs.
 ---@param manifest_reference string
----@param options? { initial_state?: theaterref.Bytes }
+---@param options? { initial_state?: theaterref.Bytes, plan_timeout?: number }
 ---@return theaterref.Plan?
 ---@return theaterref.Error?
 function Resolver:plan(manifest_reference, options) end
@@ -562,7 +594,7 @@ function reference.is_own_scheme(scheme) end
 
 ---@param ref string
 ---@param schemes? table<string, any> names of other schemes that count as such
----@return { scheme: string, path?: string, id?: string, hash?: string, label?: string, url?: string, digest?: string }?
+---@return { scheme: string, path?: string, id?: string, hash?: string, label?: string, url?: string, host?: string, port?: integer, digest?: string }?
 ---@return theaterref.Error?
 function reference.parse(ref, schemes) end
 

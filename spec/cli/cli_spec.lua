@@ -164,7 +164,7 @@ describe("the command", function()
     local _, err, status = theaterref("store label yard two --expect none " .. two)
     assert.equal("theaterref: label two is not at none but at " .. one .. "\n", err)
     assert.equal(1, status)
-    assert.equal("deleted    " .. two .. "\n", (theaterref "store gc yard --grace 0 -n"))
+    assert.equal("deleted         " .. two .. "\n", (theaterref "store gc yard --grace 0 -n"))
     assert.same({ deleted = { two }, temporary_files = {} }, cjson.decode((theaterref "store gc yard --grace 0 --json")))
     assert.equal("           4 bytes  two\n           0 bytes  without a label\n           4 bytes  in all\n",
       (theaterref "store usage yard"))

@@ -110,8 +110,8 @@ describe("every command", function()
 
   it("shows of a configuration's headers no more than their names", function()
     helper.write(folder .. "/theaterref.conf.lua",
-      "return { headers = { Authorization = 'hunter2' }, host_headers = { h = { Cookie = 'hunter2' } } }")
-    assert.equal('-- theaterref.conf.lua\nheaders = {"Authorization":"…"}\nhost_headers = {"h":{"Cookie":"…"}}\n',
+      "return { headers = { Authorization = 'hunter2' }, hosts = { h = { headers = { Cookie = 'hunter2' } } } }")
+    assert.equal('-- theaterref.conf.lua\nheaders = {"Authorization":"…"}\nhosts = {"h":{"headers":{"Cookie":"…"}}}\n',
       (shell "theaterref config --config theaterref.conf.lua"))
     assert.is_nil((shell "theaterref config --config theaterref.conf.lua --json"):find "hunter2")
   end)
@@ -161,7 +161,7 @@ describe("every command", function()
   end)
 
   it("writes no binary to a terminal", function()
-    assert.matches("this is no text, and nothing for a terminal: give %-o FILE", on_terminal "theaterref resolve actor.wasm")
+    assert.matches("refusing to write binary data to a terminal; use %-o FILE", on_terminal "theaterref resolve actor.wasm")
     assert.matches('{"n":"b"}', on_terminal "theaterref resolve state.json")
   end)
 

@@ -9,9 +9,11 @@ describe("a reference", function()
     assert.same({ scheme = "store", id = "demo", label = "a/b/c d" }, reference.parse "store://demo/a/b/c d")
     assert.same({ scheme = "store", id = "demo", hash = hash:lower() }, reference.parse("store://demo/hash/" .. hash))
     assert.same({ scheme = "store", id = "demo", label = "hash" }, reference.parse "store://demo/hash")
-    assert.same({ scheme = "https", url = "https://h/x?y" }, reference.parse "https://h/x?y#part")
-    assert.same({ scheme = "http", url = "HTTP://h" }, reference.parse "HTTP://h")
-    assert.same({ scheme = "https", url = "https://h/x", digest = hash:lower() }, reference.parse("https://h/x#sha256=" .. hash))
+    assert.same({ scheme = "https", url = "https://h/x?y", host = "h", port = 443 }, reference.parse "https://h/x?y#part")
+    assert.same({ scheme = "http", url = "http://h/", host = "h", port = 80 }, reference.parse "HTTP://H:80")
+    assert.same({ scheme = "http", url = "http://u:p@h:8080/b", host = "h", port = 8080 }, reference.parse "http://u:p@h:8080/a/../b")
+    assert.same({ scheme = "https", url = "https://h/x", host = "h", port = 443, digest = hash:lower() },
+      reference.parse("https://h/x#sha256=" .. hash))
     for _, path in ipairs { "a", "/a/b", "./a", "a:b", "store:/x/y", "ftp://x/y", "C:\\x" } do
       assert.same({ scheme = "file", path = path }, reference.parse(path))
     end

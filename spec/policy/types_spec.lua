@@ -74,7 +74,7 @@ describe("the stubs for editors", function()
 
   it("have every option, and no others", function()
     for class, set in pairs { RequestOptions = options.request, LogOptions = options.log, CacheOptions = options.cache,
-      DiskCacheOptions = options.disk, StoreOptions = options.store } do
+      DiskCacheOptions = options.disk, HostOptions = options.host, StoreOptions = options.store } do
       local names = {}
       for name in pairs(set.by_name) do names[name] = true end
       assert.same(names, fields("theaterref." .. class))

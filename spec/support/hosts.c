@@ -38,7 +38,7 @@ static void count_line(void *context, const char *level, const char *line) {
 
 static tr_host *make(const char *policy, tr_error *error) {
   char config[512], script[512];
-  tr_host_options o = {0};
+  tr_host_options o = TR_HOST_OPTIONS;
   o.config = in_folder(config, "conf.lua");
   o.policy = policy != NULL ? in_folder(script, policy) : NULL;
   o.cache = "hosts";
@@ -51,16 +51,18 @@ static tr_host *make(const char *policy, tr_error *error) {
 static void plan(tr_host *host) {
   char path[512];
   tr_error error;
-  tr_plan *plan = tr_host_plan(host, in_folder(path, "manifest.toml"),
-                               "{\"port\":1}", &error);
+  tr_call_options call = TR_CALL_OPTIONS;
   tr_blob *blob, *again;
-  CHECK(plan != NULL && strcmp(plan->name, "worker") == 0);
-  CHECK(plan->used_cache && tr_blob_size(plan->package) == 4);
-  CHECK(tr_blob_size(plan->initial_state) == strlen("{\"port\":1}"));
-  blob = tr_blob_retain(plan->package);
+  tr_plan *plan;
+  call.initial_state = "{\"port\":1}";
+  plan = tr_host_plan(host, in_folder(path, "manifest.toml"), &call, &error);
+  CHECK(plan != NULL && strcmp(tr_plan_name(plan), "worker") == 0);
+  CHECK(tr_plan_used_cache(plan) && tr_blob_size(tr_plan_package(plan)) == 4);
+  CHECK(tr_blob_size(tr_plan_initial_state(plan)) == strlen("{\"port\":1}"));
+  blob = tr_blob_retain(tr_plan_package(plan));
   tr_plan_free(plan);
   CHECK(memcmp(tr_blob_data(blob), "\0asm", 4) == 0); /* outlives its plan */
-  again = tr_host_resolve(host, in_folder(path, "actor.wasm"), &error);
+  again = tr_host_resolve(host, in_folder(path, "actor.wasm"), NULL, &error);
   CHECK(again == blob); /* by the same name: what the cache has */
   tr_blob_release(again);
   tr_blob_release(blob);
@@ -72,9 +74,9 @@ static void fail(tr_host *host, tr_host *closed) {
   CHECK(tr_host_plan(closed, in_folder(path, "manifest.toml"), NULL, &error) ==
         NULL);
   CHECK(error.kind == TR_DENIED && strstr(error.message, "closed") != NULL);
-  CHECK(tr_host_resolve(host, "http://127.0.0.1:1/", &error) == NULL);
+  CHECK(tr_host_resolve(host, "http://127.0.0.1:1/", NULL, &error) == NULL);
   CHECK(error.kind == TR_NETWORK && error.status == 0);
-  CHECK(tr_host_resolve(host, "store://x", &error) == NULL);
+  CHECK(tr_host_resolve(host, "store://x", NULL, &error) == NULL);
   CHECK(error.kind == TR_INVALID_REFERENCE);
   CHECK(tr_host_plan(host, in_folder(path, "none.toml"), NULL, &error) == NULL);
   CHECK(error.kind == TR_NOT_FOUND);
@@ -99,7 +101,7 @@ static void *work(void *shared) {
 static void refuse(void) {
   char path[512];
   tr_error error;
-  tr_host_options o = {0};
+  tr_host_options o = TR_HOST_OPTIONS;
   o.config = in_folder(path, "none.lua");
   CHECK(tr_host_new(&o, &error) == NULL && error.kind == TR_NOT_FOUND);
   o.config = in_folder(path, "manifest.toml");

@@ -114,7 +114,7 @@ end
 -- Headers may hold tokens: their names are all that is shown.
 local function without_values(headers)
   local shown = {}
-  for name, value in pairs(headers) do shown[name] = type(value) == "table" and without_values(value) or "…" end
+  for name in pairs(headers) do shown[name] = "…" end
   return shown
 end
 
@@ -122,15 +122,16 @@ local function config(args)
   if args.example then return { example = true } end
   local options, err = settings.config(args)
   if not options then return nil, err end
-  for _, name in ipairs { "headers", "host_headers" } do
-    if options[name] then options[name] = without_values(options[name]) end
+  if options.headers then options.headers = without_values(options.headers) end
+  for _, host in pairs(options.hosts or {}) do
+    if host.headers then host.headers = without_values(host.headers) end
   end
   return { file = settings.config_file(args), options = options }
 end
 
 -- The placeholder for a value of each kind, in the example.
 local values = { seconds = "<seconds>", count = "<number>", flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
-  cache = "{ … }", disk = "{ … }", table = "{ … }" }
+  cache = "{ … }", disk = "{ … }", table = "{ … }", hosts = "{ … }", list = "{ … }" }
 
 -- The lines of a text, none wider than 'width' unless a word is.
 local function wrapped(text, width)
@@ -161,6 +162,8 @@ local function example()
     end
   end
   list(option_sets.resolver, "  ")
+  lines[#lines + 1] = "\n  -- In hosts = { [\"example.org\"] = { … } }:"
+  list(option_sets.host, "  --   ")
   lines[#lines + 1] = "\n  -- In cache = { … }:"
   list(option_sets.cache, "  --   ")
   lines[#lines + 1] = "\n  -- In cache = { disk = { … } }:"

@@ -62,7 +62,7 @@ local function explain(args)
   local steps = output.array {}
   resolver.policy.tracer = function(step)
     if type(step.answer) == "table" and step.rule == "allow_spawn" then step.answer = "a narrowed manifest" end
-    if step.rule == "request" and type(step.answer) == "table" then step.answer.headers, step.answer.host_headers = nil, nil end
+    if step.rule == "request" and type(step.answer) == "table" then step.answer.headers, step.answer.hosts = nil, nil end
     steps[#steps + 1] = step
   end
   local blob, plan

@@ -78,15 +78,19 @@ function M.admit(resolver, job)
   return job
 end
 
--- The headers for a URL: those for its host, on top of those for all.
-local function headers_for(url, headers, host_headers)
-  local authority = url:match("^%a+://([^/?#]*)"):gsub("^.*@", "")
-  local own = host_headers[authority] or host_headers[authority:gsub(":%d+$", "")]
-  if not own then return headers end
-  local all = {}
-  for name, value in pairs(headers or {}) do all[name] = value end
-  for name, value in pairs(own) do all[name] = value end
-  return all
+-- Adds the options of a URL's host to a request.
+local function add_host_options(request, parsed)
+  local own = request.hosts[parsed.host .. ":" .. parsed.port] or request.hosts[parsed.host]
+  request.hosts = nil
+  for name, value in pairs(own or {}) do
+    if name == "headers" then
+      local all = {}
+      for header, text in pairs(request.headers or {}) do all[header] = text end
+      for header, text in pairs(value) do all[header] = text end
+      value = all
+    end
+    request[name] = value
+  end
 end
 
 --- How a job's URL is to be fetched: what the resolver was made with, and on top
@@ -104,9 +108,7 @@ function M.request(resolver, job)
   local request = {}
   for name, value in pairs(resolver.request) do request[name] = value end
   for name, value in pairs(answer or {}) do request[name] = value end
-  if request.host_headers then
-    request.headers = headers_for(job.parsed.url, request.headers, request.host_headers)
-  end
+  if request.hosts then add_host_options(request, job.parsed) end
   request.digest = job.parsed.digest or job.integrity and job.integrity.digest
   return request
 end

@@ -2,7 +2,7 @@
 --
 -- A job is one target on its way, a table: `ctx` (what it is for), `target`,
 -- `parsed`, `key` (in caches) and `integrity` (see `theaterref.resolve.admit`), `cache`,
--- `claim_options`, `no_disk`, `will_wait`, `request` (once asked for), `disk`,
+-- `claim_options`, `deadline` (as `core.now`), `no_disk`, `will_wait`, `request` (once asked for), `disk`,
 -- `leads` (this Lua state began the load), `led_to` (the job that a scheme went on
 -- with) and `hops` (how many did). A function that begins to load a job completes
 -- its future sooner or later, unless it returns nil and an error.
@@ -78,7 +78,7 @@ local function follow(resolver, job, target, future)
     return nil, errors.new("policy", "schemes led from one to the next more than eight times")
   end
   local next_job = { ctx = job.ctx, will_wait = job.will_wait, hops = hops, cache = job.cache,
-    claim_options = job.claim_options, no_disk = job.no_disk, target = target, key = target }
+    claim_options = job.claim_options, deadline = job.deadline, no_disk = job.no_disk, target = target, key = target }
   local admitted, err = admit.admit(resolver, next_job)
   if not admitted then return nil, err end
   next_job.integrity, next_job.key = next_job.integrity or job.integrity, job.key
@@ -146,9 +146,10 @@ local function from_disk(job, future)
   local revalidate = job.claim_options and job.claim_options.revalidate
   if about.stored > 0 and not revalidate and (not ttl or age < ttl) then
     job.disk = nil -- it has these bytes already
-    return future:complete(blob, { age = math.max(0, age), etag = about.etag, last_modified = about.last_modified })
+    about.age = math.max(0, age)
+    return future:complete(blob, about)
   end
-  future:know(blob, { etag = about.etag, last_modified = about.last_modified })
+  future:know(blob, about)
   return false
 end
 
@@ -157,6 +158,10 @@ local function begin_fetch(resolver, job, future)
   if not job.request then job.request, err = admit.request(resolver, job) end
   if err then return nil, err end
   job.request.will_wait = job.will_wait
+  if job.deadline then
+    local left, timeout = math.max(0, job.deadline - core.now()), job.request.timeout
+    job.request.timeout = timeout and timeout >= 0 and math.min(timeout, left) or left
+  end
   local ok, result, why = pcall(core.fetch, job.parsed.url, job.request, future)
   if ok then return result, why end
   return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(result))
@@ -223,7 +228,7 @@ end
 -- ------------------------------------------------------------------ starting
 
 local function begin_in_background(resolver, job, future)
-  job.will_wait = false
+  job.will_wait, job.deadline = false, nil
   if begin(resolver, job, future) then
     future:detach()
     resolver.background[#resolver.background + 1] = { core = future, job = job }
@@ -295,7 +300,10 @@ function M.start(resolver, job, future, options)
   end
   if err then return nil, err end
   if not future.result then
-    future.on_result = function(loaded, blob) on_result(resolver, job, loaded, blob) end
+    future.on_result = function(loaded, blob)
+      future.fetch_info = loaded and loaded:info()
+      on_result(resolver, job, loaded, blob)
+    end
   elseif resolver.has_listeners then
     emit_resolved(resolver, job, future.result)
   end

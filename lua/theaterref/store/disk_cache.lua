@@ -49,7 +49,7 @@ local function read_about(store, label)
     or type(about.stored) ~= "number" or type(about.used) ~= "number" or type(about.bytes) ~= "number" then
     return nil
   end
-  for _, name in ipairs { "etag", "last_modified" } do
+  for _, name in ipairs { "etag", "last_modified", "url", "unsigned_url" } do
     if type(about[name]) ~= "string" then about[name] = nil end
   end
   return about
@@ -64,7 +64,7 @@ end
 -- @tparam string reference
 -- @treturn ?theaterref.blob nil: nothing, or nothing sound
 -- @treturn ?table `reference`, `hash`, `bytes`, `stored`, `used` (seconds since
--- 1970), `etag`, `last_modified`
+-- 1970), and its freshness: `etag`, `last_modified`, `url`, `unsigned_url`
 function DiskCache:read(reference)
   local digest = core.digest(reference)
   local about = read_about(self.store, "about/" .. digest)
@@ -82,15 +82,15 @@ end
 --- Keeps what a reference gave. A failure is no more than a miss to come.
 -- @tparam string reference
 -- @tparam theaterref.blob blob
--- @tparam ?string etag
--- @tparam ?string last_modified
-function DiskCache:write(reference, blob, etag, last_modified)
+-- @tparam table freshness as of a core future
+function DiskCache:write(reference, blob, freshness)
   if self.max_bytes > 0 and #blob > self.max_bytes then return end
   local digest, now = core.digest(reference), os.time()
   local hash = self.store:put(blob)
   if not hash or not self.store:label("body/" .. digest, hash) then return end
   write_about(self.store, digest, { reference = reference, hash = hash, bytes = #blob, stored = now, used = now,
-    etag = etag, last_modified = last_modified })
+    etag = freshness.etag, last_modified = freshness.last_modified, url = freshness.url,
+    unsigned_url = freshness.unsigned_url })
   self.bytes = self.bytes and self.bytes + #blob or self:size()
   if self.max_bytes > 0 and self.bytes > self.max_bytes then self:shrink(self.max_bytes * ROOM) end
 end

@@ -1,0 +1,16 @@
+/* The fetch engine's interface for other files, beside the public one. */
+#ifndef TR_ENGINE_H
+#define TR_ENGINE_H
+
+#include "future.h"
+
+/*
+** As tr_fetch. With 'will_wait' the caller waits for a future of the promise at
+** once, and so becomes the driver: that saves waking the engine's thread. One
+** that does not wait after all is only slower.
+*/
+bool tr_engine_fetch(tr_promise *promise, const char *url,
+                     const tr_fetch_options *options, bool will_wait,
+                     tr_error *error);
+
+#endif

@@ -1,0 +1,17 @@
+/* The origins that failed a moment ago. */
+#ifndef TR_OUTAGE_H
+#define TR_OUTAGE_H
+
+#include "url.h"
+
+/* True if an error is the network's or the server's fault, and passes. */
+bool tr_is_outage(const tr_error *error);
+
+/* Note that a fetch from an origin failed like that, or did not. */
+void tr_outage_note(const tr_url *url, bool failed);
+
+/* True if the last fetch from a URL's origin failed within the last 30 s; false
+** for what is no URL. Any thread. */
+bool tr_outage_is_on(const char *url);
+
+#endif

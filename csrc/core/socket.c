@@ -1,0 +1,128 @@
+/*
+** Addresses are refused before anything is sent to them: a connection, even one
+** without a byte, tells whether a port is open.
+*/
+#include "socket.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "http.h"
+#include "request.h"
+
+enum {
+  KEEPALIVE_SECONDS = 15, /* of silence before the peer is probed */
+  KEEPALIVE_PROBES = 3,
+  /* A connection whose data is not acknowledged for so long is dead, and leaves
+  ** libcurl's pool: NATs and balancers drop connections in silence. */
+  UNACKNOWLEDGED_MS = 20000
+};
+
+/* True if the peer of this request is chosen by us: a proxy and a unix socket
+** are the operator's choice, and only the proxy knows whom it asks. */
+static bool checks_peer(const tr_request *r) {
+  return r->config->unix_socket == NULL && r->proxy[0] == '\0';
+}
+
+/* Note an address that must not be asked. True: it must not. */
+static bool is_refused(tr_request *r, const char *address) {
+  bool link_local = tr_address_is_link_local(address);
+  if (!checks_peer(r) ||
+      (!link_local && !(r->refuse_private && tr_address_is_private(address))))
+    return false;
+  r->link_local |= link_local;
+  snprintf(r->refused, sizeof r->refused, "%s", address);
+  return true;
+}
+
+static void set_option(int fd, int level, int name, int value) {
+  setsockopt(fd, level, name, &value,
+             sizeof value); /* better with than without */
+}
+
+static void keep_alive(int fd) {
+  set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_SECONDS);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_SECONDS / 3);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+  set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS);
+}
+
+/* A descriptor above those of standard input, output and error: a program that
+** closed these would write its messages to a server. */
+static int above_standard(int fd) {
+  int moved;
+  if (fd < 0 || fd > 2)
+    return fd;
+  moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  close(fd);
+  return moved;
+}
+
+curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
+                             struct curl_sockaddr *address) {
+  tr_request *r = ((tr_handle *)context)->request;
+  char text[INET6_ADDRSTRLEN] = "";
+  const struct sockaddr *a = &address->addr;
+  int fd;
+  (void)purpose;
+  if (a->sa_family == AF_INET)
+    inet_ntop(AF_INET, &((const struct sockaddr_in *)a)->sin_addr, text,
+              sizeof text);
+  else if (a->sa_family == AF_INET6)
+    inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)a)->sin6_addr, text,
+              sizeof text);
+  if (text[0] != '\0' && is_refused(r, text))
+    return CURL_SOCKET_BAD;
+  fd = above_standard(socket(address->family, address->socktype | SOCK_CLOEXEC,
+                             address->protocol));
+  if (fd < 0) {
+    r->socket_errno = errno;
+    return CURL_SOCKET_BAD;
+  }
+  r->tried_addresses++;
+  if (text[0] != '\0')
+    keep_alive(fd);
+  return fd;
+}
+
+/*
+** True if a connection that was used before has something to read: bytes that
+** belong to no request, which would become the response to this one, or its end.
+** TLS may have a session ticket to read, and HTTP/2 has frames of its own.
+*/
+static bool has_unread_bytes(const tr_handle *h) {
+  curl_socket_t fd = CURL_SOCKET_BAD;
+  struct pollfd look = {.events = POLLIN};
+  curl_easy_getinfo(h->easy, CURLINFO_ACTIVESOCKET, &fd);
+  look.fd = fd;
+  return fd != CURL_SOCKET_BAD && poll(&look, 1, 0) > 0;
+}
+
+int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
+                        int own_port) {
+  tr_handle *h = context;
+  tr_request *r = h->request;
+  long opened = 0;
+  (void)own, (void)peer_port, (void)own_port;
+  if (is_refused(r, peer))
+    return CURL_PREREQFUNC_ABORT;
+  curl_easy_getinfo(h->easy, CURLINFO_NUM_CONNECTS, &opened);
+  r->reused = opened == 0;
+  if (r->reused && !r->url.secure && has_unread_bytes(h)) {
+    r->out_of_step = true;
+    return CURL_PREREQFUNC_ABORT;
+  }
+  r->connected = true;
+  r->on_connected(r);
+  r->last_progress = tr_now();
+  if (r->info != NULL && r->info->connected < 0)
+    r->info->connected = r->last_progress - r->submitted;
+  return CURL_PREREQFUNC_OK;
+}

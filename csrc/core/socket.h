@@ -1,0 +1,16 @@
+/* The sockets of fetches: made here, and refused here. */
+#ifndef TR_SOCKET_H
+#define TR_SOCKET_H
+
+#include "libcurl.h"
+
+/* libcurl's CURLOPT_OPENSOCKETFUNCTION; the context is a tr_handle. */
+curl_socket_t tr_socket_open(void *handle, curlsocktype purpose,
+                             struct curl_sockaddr *address);
+
+/* libcurl's CURLOPT_PREREQFUNCTION: there is a connection, new or used before,
+** and nothing is sent yet. */
+int tr_socket_connected(void *handle, char *peer, char *own, int peer_port,
+                        int own_port);
+
+#endif
