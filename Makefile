@@ -145,7 +145,7 @@ demo: deps-demo
 # With sanitizers the interpreter is one that they are linked into.
 SPEC_LUA := $(if $(SAN),$(CURDIR)/$(BUILD)/spec/lua,$(LUA))
 BUSTED = $(LUA_ENV) THEATERREF_LOG=off THEATERREF_CONFIG= BUILD=$(BUILD) SPEC_LUA=$(SPEC_LUA) \
-  TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/spec/support/tsan.supp" \
+  TSAN_OPTIONS="halt_on_error=1 die_after_fork=0 suppressions=$(CURDIR)/spec/support/tsan.supp" \
   LSAN_OPTIONS="suppressions=$(CURDIR)/spec/support/lsan.supp:print_suppressions=0" \
   $(SPEC_LUA) /usr/bin/busted
 SPECS ?= spec
@@ -160,8 +160,14 @@ $(BARE): spec/bench/bare.c
 	@echo "  ld  $@"
 	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $< -o $@ -lcurl $(LDLIBS)
 
+OURS := $(BUILD)/spec/ours.so
+$(OURS): spec/bench/ours.c $(ARCHIVE)
+	@mkdir -p $(@D)
+	@echo "  ld  $@"
+	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $< $(ARCHIVE) -o $@ -l$(LUA_PKG) $(LDLIBS)
+
 bench: deps-bench
-	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BARE)
+	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BARE) $(OURS)
 	@$(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(CURDIR)/spec/support/?.lua;$(CURDIR)/spec/bench/?.lua;;" \
 	  $(LUA) spec/bench/bench.lua $(ONLY)
 

@@ -349,6 +349,22 @@ static const char *const *optlist(lua_State *L, int index, const char *name) {
   return list;
 }
 
+/* Keep the items of 'redirect_hosts', which the caller may change later: they are
+** strings, which live as long as the table at 'keep' has them. */
+static void keep_items(lua_State *L, int keep) {
+  lua_Unsigned i, count;
+  lua_newtable(L);
+  if (lua_getfield(L, 1, "redirect_hosts") == LUA_TTABLE) {
+    count = lua_rawlen(L, -1);
+    for (i = 1; i <= count; i++) {
+      lua_rawgeti(L, -1, (lua_Integer)i);
+      lua_rawseti(L, -3, (lua_Integer)i);
+    }
+  }
+  lua_pop(L, 1);
+  lua_setfield(L, keep, "redirect_hosts");
+}
+
 /* A whole number that fits an int. */
 static int optcount(lua_State *L, int index, const char *name, int otherwise) {
   size_t value = tr_optsize(L, index, name, (size_t)otherwise);
@@ -357,36 +373,78 @@ static int optcount(lua_State *L, int index, const char *name, int otherwise) {
   return (int)value;
 }
 
-/* fetch(url [, options [, future]]) -> future | nil, error */
+/* Options of fetches, read from a table once. The user values keep its strings. */
+typedef struct lrequest {
+  tr_fetch_options options;
+} lrequest;
+
+/*
+** request_options(table) -> options for 'fetch': names, values and units as in the
+** topic "options". The table is not read again.
+*/
+static int request_options(lua_State *L) {
+  lrequest *r;
+  tr_fetch_options o = TR_FETCH_OPTIONS;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  o.timeout = tr_optseconds(L, 1, "timeout", o.timeout);
+  o.connect_timeout = tr_optseconds(L, 1, "connect_timeout", o.connect_timeout);
+  o.stall_timeout = tr_optseconds(L, 1, "stall_timeout", o.stall_timeout);
+  o.max_bytes = tr_optsize(L, 1, "max_bytes", o.max_bytes);
+  o.max_redirects = optcount(L, 1, "max_redirects", o.max_redirects);
+  o.retries = optcount(L, 1, "retries", o.retries);
+  o.netrc = tr_optbool(L, 1, "netrc", false);
+  o.refuse_private = tr_optbool(L, 1, "refuse_private", false);
+  o.require_length = tr_optbool(L, 1, "require_length", false);
+  o.ca_file = tr_optstring(L, 1, "ca_file");
+  o.client_cert = tr_optstring(L, 1, "client_cert");
+  o.client_key = tr_optstring(L, 1, "client_key");
+  o.unix_socket = tr_optstring(L, 1, "unix_socket");
+  o.user_agent = tr_optstring(L, 1, "user_agent");
+  o.proxy = tr_optstring(L, 1, "proxy");
+  o.headers = optheaders(L, 1);
+  o.redirect_hosts = optlist(L, 1, "redirect_hosts");
+  /* Whatever is on the stack by now is what the pointers lead to. */
+  lua_createtable(L, lua_gettop(L) + 8, 0);
+  {
+    static const char *const texts[] = {"ca_file",     "client_cert",
+                                        "client_key",  "unix_socket",
+                                        "user_agent",  "proxy",
+                                        "redirect_hosts"};
+    int i, top = lua_gettop(L);
+    for (i = 2; i < top; i++) {
+      lua_pushvalue(L, i);
+      lua_rawseti(L, top, i - 1);
+    }
+    for (i = 0; i < (int)(sizeof texts / sizeof *texts); i++) {
+      lua_getfield(L, 1, texts[i]);
+      lua_setfield(L, top, texts[i]);
+    }
+    keep_items(L, top);
+  }
+  r = lua_newuserdatauv(L, sizeof *r, 1);
+  r->options = o;
+  lua_insert(L, -2);
+  lua_setiuservalue(L, -2, 1);
+  luaL_setmetatable(L, TR_REQUEST);
+  return 1;
+}
+
+/*
+** fetch(url, options [, future [, digest [, will_wait [, timeout]]]]) -> future |
+** nil, error. 'options' is of request_options; the others are of this fetch.
+*/
 static int fetch(lua_State *L) {
   const char *url = tr_checkcstring(L, 1);
-  tr_fetch_options options = TR_FETCH_OPTIONS;
+  lrequest *r = luaL_checkudata(L, 2, TR_REQUEST);
+  tr_fetch_options options = r->options;
+  bool will_wait = lua_toboolean(L, 5);
+  double timeout = luaL_optnumber(L, 6, -1);
   tr_error error;
   lfuture *f;
-  bool will_wait = tr_optbool(L, 2, "will_wait", false);
-  options.timeout = tr_optseconds(L, 2, "timeout", options.timeout);
-  options.connect_timeout =
-      tr_optseconds(L, 2, "connect_timeout", options.connect_timeout);
-  options.stall_timeout =
-      tr_optseconds(L, 2, "stall_timeout", options.stall_timeout);
-  options.max_bytes = tr_optsize(L, 2, "max_bytes", options.max_bytes);
-  options.max_redirects =
-      optcount(L, 2, "max_redirects", options.max_redirects);
-  options.retries = optcount(L, 2, "retries", options.retries);
-  options.netrc = tr_optbool(L, 2, "netrc", false);
-  options.refuse_private = tr_optbool(L, 2, "refuse_private", false);
-  options.require_length = tr_optbool(L, 2, "require_length", false);
-  if (lua_istable(L, 2)) {
-    options.ca_file = tr_optstring(L, 2, "ca_file");
-    options.client_cert = tr_optstring(L, 2, "client_cert");
-    options.client_key = tr_optstring(L, 2, "client_key");
-    options.unix_socket = tr_optstring(L, 2, "unix_socket");
-    options.digest = tr_optstring(L, 2, "digest");
-    options.user_agent = tr_optstring(L, 2, "user_agent");
-    options.proxy = tr_optstring(L, 2, "proxy");
-    options.headers = optheaders(L, 2);
-    options.redirect_hosts = optlist(L, 2, "redirect_hosts");
-  }
+  options.digest = luaL_optstring(L, 4, NULL);
+  if (timeout >= 0 && (options.timeout < 0 || timeout < options.timeout))
+    options.timeout = timeout;
   if (lua_isnoneornil(L, 3)) {
     f = tr_newfuture(L);
     f->future = tr_future_create();
@@ -444,11 +502,14 @@ void tr_open_future(lua_State *L) {
                                               {"signal", notifier_signal},
                                               {NULL, NULL}};
   static const luaL_Reg functions[] = {{"fetch", fetch},
+                                       {"request_options", request_options},
                                        {"future", new_future},
                                        {"notifier", new_notifier},
                                        {"configure_engine", configure_engine},
                                        {"interrupt", interrupt},
                                        {NULL, NULL}};
+  luaL_newmetatable(L, TR_REQUEST);
+  lua_pop(L, 1);
   tr_newtype(L, TR_NOTIFIER, notifier_methods);
   lua_pop(L, 1);
   tr_newtype(L, TR_FUTURE, methods);

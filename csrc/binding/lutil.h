@@ -79,6 +79,7 @@ const char *tr_optstring(lua_State *L, int index, const char *name);
 #define TR_BLOB "theaterref.blob"
 #define TR_FUTURE "theaterref.future"
 #define TR_NOTIFIER "theaterref.notifier"
+#define TR_REQUEST "theaterref.request"
 #define TR_CACHE "theaterref.cache"
 #define TR_STORE "theaterref.store"
 #define TR_BATCH "theaterref.batch"

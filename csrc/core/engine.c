@@ -11,6 +11,7 @@
 ** touches the queues, the heap, the handles and the fields of requests.
 */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@
 #include "options.h"
 #include "outage.h"
 #include "queue.h"
+#include "socket.h"
 #include "thread.h"
 
 /* The longest that the driver sleeps, and so the longest that an interrupt
@@ -34,6 +36,8 @@ static const double GRACE = 0.001;
 /* Seconds that it keeps watching when there is nothing to do, so that a loop of
 ** fetches does not have to wake it each time. */
 static const double WATCH = 0.05;
+/* Seconds that a waiting thread gives the engine's thread to leave the work. */
+static const double HANDOVER = 0.005;
 /* Seconds that the exit of the process waits for a driver. */
 static const double EXIT_PATIENCE = 2;
 
@@ -43,10 +47,12 @@ static struct engine {
   CURLM *multi;
   int wake_fd; /* an eventfd that the driver listens to */
   bool driven, stopping;
+  bool by_thread; /* the driver is the engine's thread */
+  int waiting;    /* threads that want to be the driver instead */
   bool watching; /* the engine's thread looks for work */
   bool urgent;   /* it is to drive without delay */
   bool has_thread;
-  double left_at; /* when a driver left */
+  double left_at; /* when a waiting thread was the driver last */
   size_t pending; /* requests that are not finished */
   tr_request *posted, **posted_end;
   size_t max_connections, max_per_origin;
@@ -72,8 +78,8 @@ static void wake(void) {
 
 static void *run(void *unused);
 
-/* See to it that there is a driver: at once, unless a thread is about to wait.
-** The lock is held. */
+/* See to it that there is a driver: at once, unless a thread is about to wait, as
+** one that was the driver a moment ago does. The lock is held. */
 static void call_driver(bool at_once) {
   if (engine.driven) {
     wake();
@@ -81,6 +87,7 @@ static void call_driver(bool at_once) {
   }
   if (!engine.has_thread)
     engine.has_thread = tr_thread_start("theaterref-net", run);
+  at_once = at_once && tr_now() - engine.left_at > GRACE;
   if (at_once || !engine.watching) {
     engine.watching = true;
     engine.urgent |= at_once;
@@ -295,6 +302,12 @@ static void drop(tr_request *r) {
 
 /* --------------------------------------------------------------- the driver */
 
+/* A request has its connection, and other limits from now on. */
+static void on_connected(tr_request *r) {
+  tr_queue_connected(r);
+  tr_heap_set(r, next_moment(r)); /* it is in the heap: this needs no memory */
+}
+
 /* A request that the driver has not seen yet. */
 static void adopt(tr_request *r) {
   tr_error error;
@@ -303,7 +316,7 @@ static void adopt(tr_request *r) {
     r->all_next->all_prev = r;
   engine.all = r;
   r->on_hashed = on_hashed;
-  r->on_connected = tr_queue_connected;
+  r->on_connected = on_connected;
   r->query.done = on_answer;
   r->adopted = true;
   if (!tr_promise_wanted(r->promise)) {
@@ -422,6 +435,7 @@ static double advance(void) {
   pthread_mutex_unlock(&engine.lock);
   do { /* libcurl 7.88 may keep the data of streams without an event */
     before = progress;
+    tr_request_clock = tr_now();
     take_all_posted();
     take_moments();
     wake_at = start_attempts(all, per_origin);
@@ -445,10 +459,26 @@ static void wait_for_events(double moment) {
       ;
 }
 
-/* Become the driver. False: another thread is, or the process is ending. */
+/* Sleep for some time, or until something changes. The lock is held. */
+static void rest(double seconds) {
+  struct timespec until;
+  double moment = tr_now() + seconds;
+  until.tv_sec = (time_t)moment;
+  until.tv_nsec = (long)((moment - (double)until.tv_sec) * 1e9);
+  pthread_cond_timedwait(&engine.changed, &engine.lock, &until);
+}
+
+/* Become the driver, in place of the engine's thread. False: another waiting
+** thread is, or the process is ending. */
 static bool become_driver(void) {
   bool possible;
   pthread_mutex_lock(&engine.lock);
+  if (engine.driven && engine.by_thread && !engine.stopping) {
+    engine.waiting++;
+    wake();
+    rest(HANDOVER);
+    engine.waiting--;
+  }
   possible = !engine.driven && !engine.stopping && engine.multi != NULL;
   if (possible)
     engine.driven = true;
@@ -458,9 +488,8 @@ static bool become_driver(void) {
 
 /* Be the driver no more. The lock is held. */
 static void leave_driver(void) {
-  engine.driven = false;
-  engine.left_at = tr_now();
-  if (engine.stopping)
+  engine.driven = engine.by_thread = false;
+  if (engine.stopping || engine.waiting > 0)
     pthread_cond_broadcast(&engine.changed);
 }
 
@@ -485,6 +514,7 @@ static void drive(tr_promise *promise, double deadline) {
   }
   pthread_mutex_lock(&engine.lock);
   leave_driver();
+  engine.left_at = tr_now();
   if (engine.pending > 0 && !engine.watching)
     call_driver(false);
   pthread_mutex_unlock(&engine.lock);
@@ -504,25 +534,17 @@ static const tr_worker worker = {drive, unwanted};
 
 /* ------------------------------------------------------- the engine's thread */
 
-/* Sleep for some time, or until something changes. The lock is held. */
-static void rest(double seconds) {
-  struct timespec until;
-  double moment = tr_now() + seconds;
-  until.tv_sec = (time_t)moment;
-  until.tv_nsec = (long)((moment - (double)until.tv_sec) * 1e9);
-  pthread_cond_timedwait(&engine.changed, &engine.lock, &until);
-}
-
-/* Drive until there is nothing left to do. The lock is held. */
+/* Drive until there is nothing left to do, or a waiting thread takes over. The
+** lock is held. */
 static void drive_all(void) {
-  engine.driven = true;
+  engine.driven = engine.by_thread = true;
   engine.urgent = false;
-  while (engine.pending > 0 && !engine.stopping) {
+  while (engine.pending > 0 && !engine.stopping && engine.waiting == 0) {
     double moment;
     pthread_mutex_unlock(&engine.lock);
     moment = advance();
     pthread_mutex_lock(&engine.lock);
-    if (engine.pending == 0 || engine.stopping)
+    if (engine.pending == 0 || engine.stopping || engine.waiting > 0)
       break;
     pthread_mutex_unlock(&engine.lock);
     wait_for_events(moment);
@@ -547,7 +569,8 @@ static void *run(void *unused) {
         engine.watching = false;
     } else {
       idle_since = tr_now();
-      if (engine.driven || (!engine.urgent && idle_since - engine.left_at < GRACE))
+      if (engine.driven || engine.waiting > 0 ||
+          (!engine.urgent && idle_since - engine.left_at < GRACE))
         rest(GRACE);
       else
         drive_all();
@@ -635,6 +658,7 @@ static void in_child(void) {
   engine.posted_end = &engine.posted;
   tr_queue_forget();
   tr_handle_forget_all();
+  tr_socket_forget_all();
   make_condition();
   pthread_mutex_unlock(&engine.lock);
 }
@@ -648,10 +672,22 @@ static void init_once(void) {
   atexit(at_exit);
 }
 
+/* Fill the places of standard input, output and error if they are closed: else
+** sockets would take them, and a program would write its messages to servers. */
+static void hold_standard_descriptors(void) {
+  int fd;
+  do
+    fd = open("/dev/null", O_RDWR);
+  while (fd >= 0 && fd <= 2);
+  if (fd > 2)
+    close(fd);
+}
+
 /* Make what the engine needs. The lock is held. */
 static bool start_engine(tr_error *error) {
   if (engine.multi != NULL)
     return true;
+  hold_standard_descriptors();
   engine.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (engine.wake_fd < 0) {
     tr_error_errno(error, errno, "Failed to make", "an eventfd");

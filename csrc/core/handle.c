@@ -54,6 +54,7 @@ static CURLcode configure(tr_handle *h, const tr_config *c) {
   SET(CURLOPT_HEADERDATA, h);
   SET(CURLOPT_OPENSOCKETFUNCTION, tr_socket_open);
   SET(CURLOPT_OPENSOCKETDATA, h);
+  SET(CURLOPT_CLOSESOCKETFUNCTION, tr_socket_close);
   SET(CURLOPT_PREREQFUNCTION, tr_socket_connected);
   SET(CURLOPT_PREREQDATA, h);
   SET(CURLOPT_USERAGENT,

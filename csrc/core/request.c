@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "crypto.h"
 #include "error.h"
@@ -29,6 +30,8 @@ enum {
   /* libcurl forgets addresses after 60 s, and would look them up itself. */
   ADDRESSES_SECONDS = 20
 };
+
+double tr_request_clock;
 
 /* ------------------------------------------------------------------ creating */
 
@@ -200,6 +203,13 @@ bool tr_request_route(tr_request *r) {
   return r->lookup_host != NULL;
 }
 
+/* Forget a response; its texts are ended, not cleared. */
+static void clear_response(tr_response *p) {
+  memset(p, 0, offsetof(tr_response, etag));
+  p->etag[0] = p->last_modified[0] = p->content_type[0] = p->location[0] =
+      '\0';
+}
+
 /* -------------------------------------------------------------------- sending */
 
 static bool add_header(struct curl_slist **list, const char *line) {
@@ -362,7 +372,7 @@ bool tr_request_send(tr_request *r, tr_handle *h) {
   h->request = r;
   h->why[0] = '\0';
   r->handle = h;
-  memset(&r->response, 0, sizeof r->response);
+  clear_response(&r->response);
   r->discarded = r->header_bytes = 0;
   r->conditional = false;
   r->range_mismatch = r->stalled = r->out_of_step = r->connected = false;
@@ -393,7 +403,7 @@ static const char *value_of(const char *line, size_t size, const char *name,
   size_t name_len = strlen(name);
   const char *at = line + name_len + 1, *end = line + size;
   if (size <= name_len || line[name_len] != ':' ||
-      !curl_strnequal(line, name, name_len))
+      strncasecmp(line, name, name_len) != 0)
     return NULL;
   while (at < end && (*at == ' ' || *at == '\t'))
     at++;
@@ -517,7 +527,9 @@ static void read_header(tr_response *p, const char *line, size_t size) {
       copy_value(p->etag, sizeof p->etag, v, len);
     break;
   case 'l':
-    if ((v = value_of(line, size, "last-modified", &len)) != NULL) {
+    if ((v = value_of(line, size, "location", &len)) != NULL)
+      copy_value(p->location, sizeof p->location, v, len);
+    else if ((v = value_of(line, size, "last-modified", &len)) != NULL) {
       copy_value(p->last_modified, sizeof p->last_modified, v, len);
       p->modified = read_date(v, len);
     }
@@ -539,7 +551,7 @@ static void read_header(tr_response *p, const char *line, size_t size) {
 ** whole one, when libcurl has turned from HTTP/2 to HTTP/1.1 by itself. */
 static void begin_response(tr_response *p, const char *line, size_t size) {
   const char *space = memchr(line, ' ', size);
-  memset(p, 0, sizeof *p);
+  clear_response(p);
   p->http2 = size > 6 && line[5] >= '2';
   if (space != NULL && line + size - space >= 4)
     p->status = (space[1] - '0') * 100 + (space[2] - '0') * 10 +
@@ -554,7 +566,7 @@ size_t tr_request_on_header(char *data, size_t size, size_t count,
   r->header_bytes += n;
   if (r->header_bytes > TR_MAX_HEADERS)
     return 0;
-  r->last_progress = tr_now();
+  r->last_progress = tr_request_clock;
   if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
     begin_response(p, data, n);
   else if (p->complete_headers)
@@ -712,7 +724,7 @@ size_t tr_request_on_body(char *data, size_t size, size_t count,
                           void *handle) {
   tr_request *r = ((tr_handle *)handle)->request;
   size_t n = size * count; /* libcurl passes size 1 */
-  r->last_progress = tr_now();
+  r->last_progress = tr_request_clock;
   r->info->received += n;
   if (!tr_is_success(r->response.status) ||
       (r->response.status == 206 && !r->resuming)) {

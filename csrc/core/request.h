@@ -42,6 +42,7 @@ typedef struct tr_response {
   double retry_after, date, modified; /* seconds; 0: none */
   char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX];
   char content_type[128];
+  char location[4096];
 } tr_response;
 
 typedef struct tr_request {
@@ -104,6 +105,10 @@ typedef struct tr_request {
   bool refuse_private, require_length, moved;
   tr_info *info; /* filled in as it goes */
 } tr_request;
+
+/* The time, as the driver sets it before it hands libcurl the thread: bytes come
+** too often to ask for it each time. */
+extern double tr_request_clock;
 
 /* A request for a promise. NULL with the error. */
 tr_request *tr_request_new(tr_promise *promise, const char *url,

@@ -225,6 +225,16 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
   return false;
 }
 
+/* Follow the Location of a response. */
+static tr_verdict follow(tr_request *r, tr_error *error) {
+  char *location = tr_url_join(&r->url, r->response.location);
+  bool followed = location != NULL && redirect(r, location, error);
+  if (location == NULL)
+    tr_error_nomem(error);
+  free(location);
+  return followed ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
+}
+
 /* ------------------------------------------------------------------- retries */
 
 /* True if the connection, not the server behind it, failed. */
@@ -459,7 +469,6 @@ tr_verdict tr_request_end_attempt(tr_request *r, int curl_code, tr_blob **blob,
                                   tr_error *error) {
   CURLcode code = true_code(r, (CURLcode)curl_code);
   int status = r->response.status;
-  char *location = NULL;
   *blob = NULL;
   if (r->out_of_step && r->step_retries-- > 0) {
     r->fresh_connection = true;
@@ -470,11 +479,9 @@ tr_verdict tr_request_end_attempt(tr_request *r, int curl_code, tr_blob **blob,
     explain_failure(r, code, error);
     return TR_VERDICT_DONE;
   }
-  if (code == CURLE_OK && is_redirect(status)) {
-    curl_easy_getinfo(r->handle->easy, CURLINFO_REDIRECT_URL, &location);
-    if (location != NULL)
-      return redirect(r, location, error) ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
-  }
+  if (code == CURLE_OK && is_redirect(status) &&
+      r->response.location[0] != '\0')
+    return follow(r, error);
   if (code == CURLE_OK && status == 304 && r->conditional) {
     *blob = take_known(r);
     return TR_VERDICT_DONE;

@@ -10,6 +10,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -54,16 +55,64 @@ static void keep_alive(int fd) {
   set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS);
 }
 
-/* A descriptor above those of standard input, output and error: a program that
-** closed these would write its messages to a server. */
-static int above_standard(int fd) {
-  int moved;
-  if (fd < 0 || fd > 2)
-    return fd;
-  moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-  close(fd);
-  return moved;
+/*
+** The open sockets of plain connections, with their own ports: libcurl does not
+** tell which socket a request is about to use. The driver's.
+*/
+static struct plain_socket {
+  int fd, port; /* port 0: not connected yet */
+  bool used;    /* by a request before */
+} *plain;
+static size_t plain_count, plain_room;
+
+static void add_plain(int fd) {
+  if (plain_count == plain_room) {
+    size_t room = plain_room > 0 ? 2 * plain_room : 64;
+    struct plain_socket *larger = realloc(plain, room * sizeof *plain);
+    if (larger == NULL)
+      return; /* then it is not checked */
+    plain = larger;
+    plain_room = room;
+  }
+  plain[plain_count++] = (struct plain_socket){.fd = fd};
 }
+
+/* The socket that is bound to a port, or NULL. */
+static struct plain_socket *find_plain(int port) {
+  size_t i;
+  for (i = 0; i < plain_count; i++)
+    if (plain[i].port == port)
+      return &plain[i];
+  return NULL;
+}
+
+/* Note the ports of sockets that are connected by now. */
+static void note_ports(void) {
+  size_t i;
+  for (i = 0; i < plain_count; i++) {
+    struct sockaddr_storage own;
+    socklen_t len = sizeof own;
+    if (plain[i].port != 0 ||
+        getsockname(plain[i].fd, (struct sockaddr *)&own, &len) != 0)
+      continue;
+    plain[i].port = ntohs(own.ss_family == AF_INET6
+                              ? ((struct sockaddr_in6 *)&own)->sin6_port
+                              : ((struct sockaddr_in *)&own)->sin_port);
+  }
+}
+
+int tr_socket_close(void *context, curl_socket_t fd) {
+  size_t i;
+  (void)context; /* it may be gone */
+  for (i = 0; i < plain_count; i++)
+    if (plain[i].fd == fd) {
+      plain[i] = plain[--plain_count];
+      break;
+    }
+  return close(fd);
+}
+
+void tr_socket_forget_all(void) { plain_count = 0; }
 
 curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
                              struct curl_sockaddr *address) {
@@ -80,8 +129,8 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
               sizeof text);
   if (text[0] != '\0' && is_refused(r, text))
     return CURL_SOCKET_BAD;
-  fd = above_standard(socket(address->family, address->socktype | SOCK_CLOEXEC,
-                             address->protocol));
+  fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
+              address->protocol);
   if (fd < 0) {
     r->socket_errno = errno;
     return CURL_SOCKET_BAD;
@@ -89,20 +138,30 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
   r->tried_addresses++;
   if (text[0] != '\0')
     keep_alive(fd);
+  if (text[0] != '\0' && !r->url.secure)
+    add_plain(fd);
   return fd;
 }
 
 /*
-** True if a connection that was used before has something to read: bytes that
-** belong to no request, which would become the response to this one, or its end.
-** TLS may have a session ticket to read, and HTTP/2 has frames of its own.
+** True if a plain connection that was used before has something to read: bytes
+** that belong to no request, which would become the response to this one, or its
+** end. (TLS may have a session ticket to read, and HTTP/2 frames of its own.)
 */
-static bool has_unread_bytes(const tr_handle *h) {
-  curl_socket_t fd = CURL_SOCKET_BAD;
+static bool is_out_of_step(int port) {
+  struct plain_socket *s = find_plain(port);
   struct pollfd look = {.events = POLLIN};
-  curl_easy_getinfo(h->easy, CURLINFO_ACTIVESOCKET, &fd);
-  look.fd = fd;
-  return fd != CURL_SOCKET_BAD && poll(&look, 1, 0) > 0;
+  bool used;
+  if (s == NULL) {
+    note_ports();
+    s = find_plain(port);
+  }
+  if (s == NULL)
+    return false;
+  used = s->used;
+  s->used = true;
+  look.fd = s->fd;
+  return used && poll(&look, 1, 0) > 0;
 }
 
 int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
@@ -110,12 +169,12 @@ int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
   tr_handle *h = context;
   tr_request *r = h->request;
   long opened = 0;
-  (void)own, (void)peer_port, (void)own_port;
+  (void)own, (void)peer_port;
   if (is_refused(r, peer))
     return CURL_PREREQFUNC_ABORT;
   curl_easy_getinfo(h->easy, CURLINFO_NUM_CONNECTS, &opened);
   r->reused = opened == 0;
-  if (r->reused && !r->url.secure && has_unread_bytes(h)) {
+  if (!r->url.secure && is_out_of_step(own_port)) {
     r->out_of_step = true;
     return CURL_PREREQFUNC_ABORT;
   }

@@ -8,6 +8,12 @@
 curl_socket_t tr_socket_open(void *handle, curlsocktype purpose,
                              struct curl_sockaddr *address);
 
+/* libcurl's CURLOPT_CLOSESOCKETFUNCTION. */
+int tr_socket_close(void *unused, curl_socket_t fd);
+
+/* In a child: forget the sockets, which are the parent's. */
+void tr_socket_forget_all(void);
+
 /* libcurl's CURLOPT_PREREQFUNCTION: there is a connection, new or used before,
 ** and nothing is sent yet. */
 int tr_socket_connected(void *handle, char *peer, char *own, int peer_port,

@@ -224,6 +224,52 @@ const char *tr_url_parse(tr_url *url, const char *text) {
   return fault;
 }
 
+/* The length of a scheme with its colon, or 0. */
+static size_t scheme_length(const char *text) {
+  size_t len = 0;
+  if (!isalpha((unsigned char)text[0]))
+    return 0;
+  while (isalnum((unsigned char)text[len]) ||
+         (text[len] != '\0' && strchr("+-.", text[len]) != NULL))
+    len++;
+  return text[len] == ':' ? len + 1 : 0;
+}
+
+char *tr_url_join(const tr_url *base, const char *location) {
+  const char *path = base->text + base->origin_len;
+  size_t keep = base->origin_len, i, spaces = 0;
+  char *joined, *out;
+  if (scheme_length(location) > 0)
+    keep = 0;
+  else if (strncmp(location, "//", 2) == 0)
+    keep = (size_t)(strchr(base->text, ':') + 1 - base->text);
+  else if (location[0] == '?')
+    keep += strcspn(path, "?");
+  else if (location[0] == '\0' || location[0] == '#')
+    keep = strlen(base->text);
+  else if (location[0] != '/')
+    for (i = 0; path[i] != '\0' && path[i] != '?'; i++)
+      if (path[i] == '/')
+        keep = base->origin_len + i + 1;
+  for (i = 0; location[i] != '\0'; i++)
+    spaces += location[i] == ' ';
+  joined = malloc(keep + strlen(location) + 2 * spaces + 1);
+  if (joined == NULL)
+    return NULL;
+  memcpy(joined, base->text, keep);
+  out = joined + keep;
+  for (; *location != '\0'; location++) {
+    if (*location == ' ') { /* servers send them, and browsers follow */
+      memcpy(out, "%20", 3);
+      out += 3;
+    } else {
+      *out++ = *location;
+    }
+  }
+  *out = '\0';
+  return joined;
+}
+
 bool tr_url_same_origin(const tr_url *a, const tr_url *b) {
   return a->origin_len == b->origin_len &&
          memcmp(a->text, b->text, a->origin_len) == 0;

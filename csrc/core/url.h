@@ -24,6 +24,10 @@ typedef struct tr_url {
 const char *tr_url_parse(tr_url *url, const char *text);
 void tr_url_free(tr_url *url);
 
+/* Return the absolute URL that 'location' means in a response from 'base' (RFC
+** 3986, 5.2): malloc'ed, not in normal form yet. NULL when memory is short. */
+char *tr_url_join(const tr_url *base, const char *location);
+
 /* True if two URLs have the same scheme, host and port. */
 bool tr_url_same_origin(const tr_url *a, const tr_url *b);
 

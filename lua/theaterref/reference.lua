@@ -57,9 +57,19 @@ local function parse_store(reference)
   return { scheme = "store", id = id, label = rest }
 end
 
+-- The last URLs that were parsed: most are asked for again.
+local parsed_urls, parsed_count = {}, 0
+
+local function remember(reference, parsed)
+  if parsed_count >= 256 then parsed_urls, parsed_count = {}, 0 end
+  parsed_urls[reference], parsed_count = parsed, parsed_count + 1
+  return parsed
+end
+
 -- A fragment may be the digest that the body must have. Any other fragment means
 -- nothing to a server.
 local function parse_url(reference, scheme)
+  if parsed_urls[reference] then return parsed_urls[reference] end
   if reference:find("\0", 1, true) then return invalid(reference, "Invalid URL: it has a zero byte in it") end
   local parts, fault = core.parse_url(reference)
   if not parts then return invalid(reference, "Invalid URL: " .. fault) end
@@ -70,7 +80,8 @@ local function parse_url(reference, scheme)
   end
   local url = parts.url
   if parts.userinfo then url = url:gsub("^%a+://", function(start) return start .. parts.userinfo .. "@" end) end
-  return { scheme = scheme, url = url, host = parts.host, port = parts.port, digest = digest and digest:lower() }
+  return remember(reference, { scheme = scheme, url = url, host = parts.host, port = parts.port,
+    digest = digest and digest:lower() })
 end
 
 --- Takes a reference apart.

@@ -67,6 +67,68 @@ static int fetch(lua_State *L) {
   return code == CURLE_OK ? 1 : luaL_error(L, "%s", curl_easy_strerror(code));
 }
 
+enum { MAX_AT_ONCE = 1024 };
+
+/* multi(url, ca_file, n, at_once, sliding) -> seconds of n fetches over a multi
+** handle: a window that slides, or batches */
+static int multi(lua_State *L) {
+  struct body {
+    char *data;
+    size_t len, cap;
+  } *bodies = calloc(MAX_AT_ONCE, sizeof *bodies);
+  lua_Integer n = luaL_checkinteger(L, 3), started_ones = 0, done = 0, i;
+  lua_Integer at_once = luaL_checkinteger(L, 4), open = 0;
+  int sliding = lua_toboolean(L, 5), running, left;
+  CURLM *multi = curl_multi_init();
+  CURL *easy[MAX_AT_ONCE], *idle[MAX_AT_ONCE];
+  lua_Integer idle_count = at_once;
+  CURLMsg *message;
+  double started;
+  luaL_argcheck(L, at_once > 0 && at_once <= MAX_AT_ONCE, 4, "1 to 1024");
+  for (i = 0; i < at_once; i++) {
+    easy[i] = idle[i] = curl_easy_init();
+    curl_easy_setopt(easy[i], CURLOPT_URL, luaL_checkstring(L, 1));
+    curl_easy_setopt(easy[i], CURLOPT_CAINFO, luaL_checkstring(L, 2));
+    curl_easy_setopt(easy[i], CURLOPT_WRITEFUNCTION, keep);
+    curl_easy_setopt(easy[i], CURLOPT_WRITEDATA, &bodies[i]);
+    curl_easy_setopt(easy[i], CURLOPT_PRIVATE, &bodies[i]);
+    curl_easy_setopt(easy[i], CURLOPT_PIPEWAIT, 1L);
+    curl_easy_setopt(easy[i], CURLOPT_BUFFERSIZE, 128L * 1024);
+  }
+  started = now();
+  while (done < n) {
+    if (sliding || open == 0)
+      while (idle_count > 0 && started_ones < n) {
+        curl_multi_add_handle(multi, idle[--idle_count]);
+        started_ones++;
+        open++;
+      }
+    curl_multi_perform(multi, &running);
+    while ((message = curl_multi_info_read(multi, &left)) != NULL) {
+      struct body *body = NULL;
+      CURL *finished = message->easy_handle;
+      if (message->data.result != CURLE_OK)
+        return luaL_error(L, "%s", curl_easy_strerror(message->data.result));
+      curl_easy_getinfo(finished, CURLINFO_PRIVATE, (char **)&body);
+      body->len = 0;
+      curl_multi_remove_handle(multi, finished);
+      idle[idle_count++] = finished;
+      open--;
+      done++;
+    }
+    if (open > 0 && running > 0)
+      curl_multi_poll(multi, NULL, 0, 1000, NULL);
+  }
+  lua_pushnumber(L, now() - started);
+  for (i = 0; i < at_once; i++) {
+    curl_easy_cleanup(easy[i]);
+    free(bodies[i].data);
+  }
+  curl_multi_cleanup(multi);
+  free(bodies);
+  return 1;
+}
+
 static int nothing(lua_State *L) {
   (void)L;
   return 0;
@@ -215,6 +277,7 @@ static int crowd(lua_State *L) {
 
 __attribute__((visibility("default"))) int luaopen_bare(lua_State *L) {
   static const luaL_Reg functions[] = {{"fetch", fetch},
+                                       {"multi", multi},
                                        {"object", object},
                                        {"rwlock", rwlock},
                                        {"put", put},

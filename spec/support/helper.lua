@@ -215,8 +215,22 @@ function M.misbehaving()
   local out = self.folder .. "/out"
   self.pid = M.run_ok(("lua5.4 %s/spec/support/misbehave.lua >%s 2>&1 & echo $!"):format(M.root, out)):match("%d+")
   M.eventually(function() return M.exists(out) and M.read(out):find("\n") end)
-  self.port = assert(M.read(out):match("^(%d+)\n"), M.read(out))
+  self.ports = {}
+  for port in M.read(out):gmatch "%d+" do self.ports[#self.ports + 1] = port end
+  self.port = assert(self.ports[8] and self.ports[1], M.read(out))
   self.http = "http://127.0.0.1:" .. self.port
+  return self
+end
+
+--- A TCP relay (spec/support/relay.lua) to a port, whose first connections fail as
+-- 'fault' says: "silent" or "reset".
+function M.relay(port, fault, count)
+  local self = setmetatable({ folder = M.temporary_folder() }, Server)
+  local out = self.folder .. "/out"
+  self.pid = M.run_ok(("lua5.4 %s/spec/support/relay.lua %d %s %d >%s 2>&1 & echo $!"):format(M.root, port, fault, count,
+    out)):match "%d+"
+  M.eventually(function() return M.exists(out) and M.read(out):find "\n" end)
+  self.port = assert(M.read(out):match "^(%d+)\n", M.read(out))
   return self
 end
 

@@ -1,10 +1,12 @@
 -- An HTTP server that does what servers do at their worst, by the path asked
 -- for. Run as a process of its own; prints its port, and serves until killed.
 -- GET /count/<path> tells how often a path was asked for; a query makes a path
--- of its own: /flaky?a and /flaky?b fail on their own.
+-- of its own: /flaky?a and /flaky?b fail on their own. GET /last/<path> gives the last
+-- request for a path, GET /connections how many connections there were.
 local uv = require "luv"
 
-local counts = {}
+local counts, last = {}, {}
+local connections = 0
 local late, most_late = 0, 0
 local body = ("0123456789abcdef"):rep(4096) -- 64 KiB
 
@@ -77,7 +79,96 @@ local function part(from, claimed)
     "206 Partial Content")
 end
 
+-- The first time sends some of a body of 1,000 bytes and breaks off; then answers a
+-- range, if one was asked for, by 'part'.
+local thousand = ("0123456789"):rep(100)
+local function broken_thousand(fields, part_of)
+  return function(client, request, count)
+    local from = tonumber(request:match "[Rr]ange: bytes=(%d+)%-")
+    if count == 1 then return finish(client, head("200 OK", "Content-Length: 1000\r\n" .. fields) .. thousand:sub(1, 100)) end
+    finish(client, from and part_of(from, count) or plain(thousand, fields))
+  end
+end
+
+local function range(from, to, total, fields)
+  return plain(thousand:sub(from + 1, to + 1), ("Content-Range: bytes %d-%d/%s\r\n%s"):format(from, to, total, fields or ""),
+    "206 Partial Content")
+end
+
+local etag = 'ETag: "v1"\r\n'
+
+-- A page that calls itself unchanged to whoever sends its ETag.
+local function page(text)
+  return function(client, request)
+    local same = request:find('[Ii]f%-[Nn]one%-[Mm]atch: "same"')
+    finish(client, same and head("304 Not Modified", 'ETag: "same"\r\n') or plain(text, 'ETag: "same"\r\n'))
+  end
+end
+
+local function moved(to, body)
+  return plain(body or "", "Location: " .. to .. "\r\n", "302 Found")
+end
+
+-- "half a file" by gzip, and its first half.
+local zipped = "\31\139\8\0\0\0\0\0\2\3\203\72\204\73\83\72\84\72\203\204\73\5\0\56\81\105\115\11\0\0\0"
+
+-- Keeps the connection open for the next request.
+local function keep(client, text)
+  client:write("HTTP/1.1 200 OK\r\nContent-Length: " .. #text .. "\r\n\r\n" .. text)
+end
+
 local paths = {
+  ["/range-in-parts"] = broken_thousand(etag, function(from) return range(from, math.min(from + 99, 999), "1000", etag) end),
+  ["/range-without-validator"] = broken_thousand(etag, function(from) return range(from, 999, "1000") end),
+  ["/range-of-another"] = broken_thousand(etag, function(from) return range(from, 999, "2000", etag) end),
+  ["/range-of-another-etag"] = broken_thousand(etag, function(from) return range(from, 999, "1000", 'ETag: "v2"\r\n') end),
+  ["/range-as-gzip"] = broken_thousand(etag, function(from) return range(from, 999, "1000", etag .. "Content-Encoding: gzip\r\n") end),
+  ["/range-empty"] = broken_thousand(etag, function(from)
+    return head("206 Partial Content", ("Transfer-Encoding: chunked\r\nContent-Range: bytes %d-999/1000\r\n"):format(from)) .. "0\r\n\r\n"
+  end),
+  ["/range-too-long"] = broken_thousand(etag, function(from)
+    return plain(thousand:sub(from + 1) .. "more", ("Content-Range: bytes %d-999/1000\r\n"):format(from), "206 Partial Content")
+  end),
+  ["/weak-date"] = broken_thousand("Date: Thu, 01 Jan 2026 00:00:30 GMT\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n",
+    function(from) return range(from, 999, "1000") end),
+  ["/strong-date"] = broken_thousand("Date: Thu, 01 Jan 2026 01:00:00 GMT\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n",
+    function(from) return range(from, 999, "1000") end),
+  ["/stalls-once"] = function(client, request, count)
+    if count == 1 then return client:write(head("200 OK", "Content-Length: 1000\r\n" .. etag) .. thousand:sub(1, 100)) end
+    local from = tonumber(request:match "[Rr]ange: bytes=(%d+)%-")
+    finish(client, from and range(from, 999, "1000", etag) or plain(thousand, etag))
+  end,
+  ["/page-a"] = page "page a", ["/page-b"] = page "page b",
+  ["/switch"] = function(client, _, count) finish(client, moved(count == 1 and "/page-a" or "/page-b")) end,
+  ["/signed"] = function(client, _, count) finish(client, moved("/page-a?X-Amz-Signature=" .. count .. "&v=1")) end,
+  ["/right"] = function(client, request)
+    finish(client, request:find "[Ii]f%-[Nn]one%-[Mm]atch" and head "304 Not Modified" or plain "right")
+  end,
+  ["/to-echo"] = function(client) finish(client, moved "/echo") end,
+  ["/to"] = function(client, request) finish(client, moved((request:match "^GET /to%?(%S+)"))) end,
+  ["/large-redirect"] = function(client) finish(client, moved("/fine", ("x"):rep(100 << 10))) end,
+  ["/large-missing"] = function(client) finish(client, plain(("x"):rep(1 << 20), "", "404 Not Found")) end,
+  ["/moved-304"] = function(client) finish(client, head("304 Not Modified", "Location: /fine\r\n")) end,
+  ["/choices"] = function(client) finish(client, plain("", "Location: /fine\r\n", "300 Multiple Choices")) end,
+  ["/half-gzip"] = function(client, request)
+    local packed = request:find "[Aa]ccept%-[Ee]ncoding: gzip"
+    finish(client, packed and head("200 OK", "Content-Encoding: gzip\r\n") .. zipped:sub(1, 20) or plain "half a file")
+  end,
+  ["/gzip"] = function(client) finish(client, plain(zipped, "Content-Encoding: gzip\r\n")) end,
+  ["/unasked-coding"] = function(client) finish(client, plain("xx", "Content-Encoding: br\r\n")) end,
+  ["/two-lengths"] = function(client) finish(client, head("200 OK", "Content-Length: 4\r\nContent-Length: 5\r\n") .. "fine") end,
+  ["/same-lengths"] = function(client) finish(client, head("200 OK", "Content-Length: 4\r\nContent-Length: 4\r\n") .. "fine") end,
+  ["/no-length"] = function(client) finish(client, head "200 OK" .. "cut off?") end,
+  ["/then-silent"] = function(client, _, count) if count == 1 then finish(client, plain "good") end end,
+  ["/hint"] = function(client, _, count)
+    local hint = "HTTP/1.1 103 Early Hints\r\nRetry-After: 3600\r\n\r\n"
+    finish(client, hint .. (count == 1 and plain("", "", "503 Service Unavailable") or plain "fine"))
+  end,
+  ["/keep"] = function(client) keep(client, "kept") end,
+  ["/keep-with-more"] = function(client)
+    keep(client, "kept")
+    client:write "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+  end,
   ["/fine"] = function(client) finish(client, plain "fine") end,
   ["/close-at-once"] = function(client) client:close() end,
   ["/close-amid-headers"] = function(client) finish(client, "HTTP/1.1 200 OK\r\nContent-Le") end,
@@ -169,7 +260,15 @@ local function answer(client, request)
   path = path:gsub("^http://[^/]*", "") -- as a proxy is asked
   local counted = path:match "^/count(/.*)$"
   if counted then return finish(client, plain(tostring(counts[counted] or 0))) end
-  counts[path] = (counts[path] or 0) + 1
+  if path == "/connections" then return finish(client, plain(tostring(connections))) end
+  local asked = path:match "^/last(/.*)$"
+  if asked then return finish(client, plain(last[asked] or "")) end
+  if request:find "^CONNECT" then
+    counts.CONNECT = (counts.CONNECT or 0) + 1
+    return finish(client, plain("", "", "407 Proxy Authentication Required"))
+  end
+  if path == "/connects" then return finish(client, plain(tostring(counts.CONNECT or 0))) end
+  counts[path], last[path] = (counts[path] or 0) + 1, request
   local handler = paths[path:match "^[^?]*"] or paths["/missing"]
   handler(client, request, counts[path])
 end
@@ -177,24 +276,29 @@ end
 local function on_connection(listener)
   local client = uv.new_tcp()
   listener:accept(client)
-  local request, answered = "", false
+  connections = connections + 1
+  local request = ""
   client:read_start(function(err, data)
     if err or not data then
       if not client:is_closing() then client:close() end
       return
     end
     request = request .. data
-    if not answered and request:find("\r\n\r\n", 1, true) then
-      answered = true
+    if request:find("\r\n\r\n", 1, true) then
       answer(client, request)
+      request = ""
     end
   end)
 end
 
 uv.new_signal():start "sigpipe" -- clients hang up on us all the time
-local listener = uv.new_tcp()
-assert(listener:bind("127.0.0.1", 0))
-assert(listener:listen(512, function() on_connection(listener) end))
-io.stdout:write(listener:getsockname().port, "\n")
+local ports = {}
+for i = 1, 8 do -- as many origins
+  local listener = uv.new_tcp()
+  assert(listener:bind("127.0.0.1", 0))
+  assert(listener:listen(512, function() on_connection(listener) end))
+  ports[i] = listener:getsockname().port
+end
+io.stdout:write(table.concat(ports, " "), "\n")
 io.stdout:flush()
 uv.run()

@@ -1,6 +1,7 @@
 --- The policy's answers about a reference: its candidates, whether it is allowed,
 -- the digest its bytes must have, and the options of its request.
 -- @module theaterref.resolve.admit
+local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local options = require "theaterref.options"
 local reference = require "theaterref.reference"
@@ -97,20 +98,27 @@ end
 -- of that what the rule `request` answers.
 -- @tparam theaterref.resolver resolver
 -- @tparam table job
--- @treturn table
+-- @treturn userdata options for `core.fetch`
+-- @treturn ?boolean whether the options say `revalidate`
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.request(resolver, job)
+  local given = resolver.request
+  if not resolver.policy:overrides "request" and not given.hosts then
+    resolver.compiled = resolver.compiled or core.request_options(given)
+    return resolver.compiled, given.revalidate
+  end
   local answer, _, err = resolver.policy:ask("request", job.target, job.ctx)
   if err then return nil, err end
   local fault = answer and options.fault(options.request, answer)
   if fault then return nil, errors.new("policy", "the rule 'request' is wrong: " .. fault) end
   local request = {}
-  for name, value in pairs(resolver.request) do request[name] = value end
+  for name, value in pairs(given) do request[name] = value end
   for name, value in pairs(answer or {}) do request[name] = value end
   if request.hosts then add_host_options(request, job.parsed) end
-  request.digest = job.parsed.digest or job.integrity and job.integrity.digest
-  return request
+  local ok, compiled = pcall(core.request_options, request)
+  if ok then return compiled, request.revalidate end
+  return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled))
 end
 
 return M

@@ -122,6 +122,6 @@ end
 -- `attempts`, `received` (bytes, as sent), `unchanged` (304), and `seconds`, a table
 -- of the moments `started`, `connected`, `first_byte` and `done`.
 -- @treturn ?table nil: nothing was fetched for this future
-function Future:info() return self.fetch_info end
+function Future:info() return self.loaded and self.loaded:info() end
 
 return Future

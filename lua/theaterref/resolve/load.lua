@@ -154,17 +154,12 @@ local function from_disk(job, future)
 end
 
 local function begin_fetch(resolver, job, future)
-  local err
-  if not job.request then job.request, err = admit.request(resolver, job) end
-  if err then return nil, err end
-  job.request.will_wait = job.will_wait
-  if job.deadline then
-    local left, timeout = math.max(0, job.deadline - core.now()), job.request.timeout
-    job.request.timeout = timeout and timeout >= 0 and math.min(timeout, left) or left
-  end
-  local ok, result, why = pcall(core.fetch, job.parsed.url, job.request, future)
-  if ok then return result, why end
-  return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(result))
+  local request, err = job.request, nil
+  if not request then request, err = admit.request(resolver, job) end
+  if not request then return nil, err end
+  local left = job.deadline and math.max(0, job.deadline - core.now())
+  local digest = job.parsed.digest or job.integrity and job.integrity.digest
+  return core.fetch(job.parsed.url, request, future, digest, job.will_wait, left)
 end
 
 -- Begins to load a job, as the leader of a claim into that claim's future.
@@ -271,10 +266,13 @@ local function choose_cache(resolver, job, options)
   if options.ttl or options.revalidate then job.claim_options = { ttl = options.ttl, revalidate = options.revalidate } end
   if options.disk == false then job.no_disk = true end
   if not is_remote(job.parsed) then return true end
-  local err
-  if not job.cache then job.request, err = admit.request(resolver, job) end
-  if err then return nil, err end
-  if (job.request or resolver.request).revalidate and (job.cache or resolver.cache) then
+  local revalidate = resolver.request.revalidate
+  if not job.cache or resolver.policy:overrides "request" then
+    local request, wanted = admit.request(resolver, job)
+    if not request then return nil, wanted end
+    job.request, revalidate = request, wanted
+  end
+  if revalidate and (job.cache or resolver.cache) then
     job.cache, job.claim_options = job.cache or resolver.cache, { ttl = options.ttl, revalidate = true }
   end
   return true
@@ -301,7 +299,7 @@ function M.start(resolver, job, future, options)
   if err then return nil, err end
   if not future.result then
     future.on_result = function(loaded, blob)
-      future.fetch_info = loaded and loaded:info()
+      future.loaded = loaded
       on_result(resolver, job, loaded, blob)
     end
   elseif resolver.has_listeners then
