@@ -492,3 +492,86 @@ describe("a TLS server", function()
     end)
   end)
 end)
+
+describe("looking names up", function()
+  local server
+  setup(function() server = helper.misbehaving() end)
+  teardown(function() server:stop() end)
+
+  -- Runs Lua code under the name service of spec/support/names.c.
+  local function with_names(code, environment)
+    return helper.run(program(code, ("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/names.so %s"):format(
+      helper.root, helper.build, environment or "")))
+  end
+
+  -- ThreadSanitizer's runtime calls what is preloaded before it is ready.
+  local preloaded = helper.build:find "thread" and pending or it
+
+  preloaded("holds up no other fetch, not even the end of the process", function()
+    local out, err, status = with_names(([[
+      local core, theaterref = require "theaterref.core", require "theaterref"
+      local started = core.now()
+      local resolver = theaterref.resolver { timeout = 0.3, log = false }
+      local futures = {}
+      for i = 1, 5 do futures[i] = resolver:start("http://slow" .. i .. ".spec/") end
+      assert(theaterref.resolve_reference(%q))
+      for i = 1, 5 do assert(select(2, futures[i]:wait()).kind == "timeout") end
+      assert(theaterref.resolve_reference(%q))
+      resolver:start "http://slow.spec/":cancel()
+      theaterref.resolve_reference(%q)
+      print(core.now() - started < 5)]]):format(server.http .. "/fine", server.http .. "/fine", server.http .. "/fine"))
+    assert.same({ "true\n", 0 }, { out, status }, err)
+  end)
+
+  preloaded("ends with the process", function()
+    local started = os.time()
+    local _, err, status = with_names [[require("theaterref").resolver({ log = false }):start "http://slow.spec/":wait(0.1)]]
+    assert.equal(0, status, err)
+    assert.is_true(os.time() - started < 6)
+  end)
+
+  preloaded("asks 32 at a time, and again for what may pass", function()
+    local out, err = with_names(([[
+      local resolver = require("theaterref").resolver { timeout = 1, log = false }
+      local futures = {}
+      for i = 1, 50 do futures[i] = resolver:start("http://slow" .. i .. ".spec/") end
+      for i = 1, 50 do futures[i]:wait() end
+      print(require("theaterref").resolve_reference("http://again.spec:%s/fine"))]]):format(server.port), "SHOW_LOOKUPS=1")
+    assert.matches("32 at once", err)
+    assert.is_nil(err:find "33 at once")
+    assert.matches("fine", out)
+  end)
+
+  preloaded("refuses a name that leads to a link-local address", function()
+    local out = with_names [[print(select(2, require("theaterref").resolve_reference("http://meta.spec/", { log = false })))]]
+    assert.matches("link%-local address 169.254.169.254", out)
+  end)
+end)
+
+describe("the C API", function()
+  local server, folder, binary
+  setup(function()
+    server, folder = helper.misbehaving(), helper.temporary_folder()
+    binary = folder .. "/engine"
+    local library = helper.root .. "/" .. helper.build .. "/lib"
+    helper.run_ok(("%s -D_GNU_SOURCE -std=c11 -g -O1 %s spec/support/engine.c -Icsrc -L%s -ltheaterref -Wl,-rpath,%s -pthread -o %s")
+      :format(os.getenv "CC" or "cc", helper.sanitizers, library, library, binary))
+  end)
+  teardown(function()
+    server:stop()
+    helper.remove(folder)
+  end)
+
+  local function run(what, path) return helper.run_ok(("timeout 60 %s %s %s"):format(binary, what, server.http .. path)) end
+
+  it("refuses structs without a size, takes NULL, and lets leaders go", function() assert.equal("ok\n", run("api", "/fine")) end)
+
+  it("leaves the program's signals to the program", function() assert.equal("ok\n", run("signal", "/fine")) end)
+
+  it("interrupts a wait from a signal handler", function() assert.equal("ok\n", run("interrupt", "/never")) end)
+
+  it("lets the process end while threads drive the engine", function()
+    -- Threads that are still there hold memory, which is no leak.
+    for _ = 1, 10 do helper.run_ok("ASAN_OPTIONS=detect_leaks=0 timeout 60 " .. binary .. " exit " .. server.http .. "/keep") end
+  end)
+end)

@@ -1,0 +1,218 @@
+/* Checks of the C API that only a program in C can make. argv: what, a URL. */
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <theaterref.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CHECK(what)                                                            \
+  do {                                                                         \
+    if (!(what)) {                                                             \
+      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);               \
+      exit(1);                                                                 \
+    }                                                                          \
+  } while (0)
+
+static const char *url;
+
+static tr_future *start(const tr_fetch_options *options) {
+  tr_future *future = tr_future_create();
+  tr_error error;
+  CHECK(future != NULL);
+  CHECK(tr_fetch(future, url, options, &error));
+  return future;
+}
+
+/* Fetches until the process ends, which it is told by a failure. */
+static void *fetch_for_ever(void *unused) {
+  bool fetching = true;
+  (void)unused;
+  while (fetching) {
+    tr_future *future = tr_future_create();
+    fetching = tr_fetch(future, url, NULL, NULL);
+    if (fetching)
+      tr_future_wait(future, -1, NULL, NULL);
+    tr_future_release(future);
+  }
+  return NULL;
+}
+
+/* The process ends while threads drive the engine. */
+static void end_amid_fetches(void) {
+  struct timespec pause = {0, 30 * 1000 * 1000};
+  pthread_t thread;
+  int i;
+  for (i = 0; i < 4; i++)
+    CHECK(pthread_create(&thread, NULL, fetch_for_ever, NULL) == 0 &&
+          pthread_detach(thread) == 0);
+  nanosleep(&pause, NULL);
+  exit(0);
+}
+
+/* A signal for the process reaches the program's own sigtimedwait. */
+static void wait_for_signal(void) {
+  struct timespec patience = {5, 0};
+  tr_future *future;
+  tr_blob *blob = NULL;
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGUSR1);
+  future = start(NULL);
+  CHECK(tr_future_wait(future, 10, &blob, NULL) == TR_READY);
+  tr_blob_release(blob);
+  tr_future_release(future);
+  pthread_sigmask(SIG_BLOCK, &set, NULL); /* after the threads are there */
+  CHECK(kill(getpid(), SIGUSR1) == 0);
+  CHECK(sigtimedwait(&set, NULL, &patience) == SIGUSR1);
+}
+
+static void on_alarm(int signal) {
+  (void)signal;
+  tr_interrupt(true);
+}
+
+/* A signal handler ends a wait without a limit. */
+static void interrupt(void) {
+  struct itimerval soon = {.it_value = {.tv_usec = 100 * 1000}};
+  tr_future *future;
+  tr_error error;
+  signal(SIGALRM, on_alarm);
+  CHECK(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+  future = start(NULL);
+  CHECK(tr_future_wait(future, -1, NULL, &error) == TR_PENDING);
+  CHECK(error.kind == TR_CANCELLED);
+  tr_interrupt(false);
+  CHECK(tr_future_wait(future, 0.01, NULL, &error) == TR_PENDING);
+  CHECK(error.kind == TR_TIMEOUT);
+  tr_future_release(future);
+}
+
+/* Structs that were zeroed, not initialised, are refused. */
+static void refuse_zeroed(void) {
+  tr_fetch_options fetch = {0};
+  tr_cache_options cache = {0};
+  tr_store_options store = {0};
+  tr_host_options host = {0};
+  tr_engine_options engine = {0};
+  tr_future *future = tr_future_create();
+  tr_error error;
+  CHECK(!tr_fetch(future, url, &fetch, &error) && error.kind == TR_POLICY);
+  CHECK(strstr(error.message, "TR_FETCH_OPTIONS") != NULL);
+  CHECK(tr_future_get_status(future) == TR_PENDING);
+  CHECK(tr_cache_open("zeroed", &cache, &error) == NULL);
+  CHECK(tr_store_open("/tmp/nowhere", &store, &error) == NULL);
+  CHECK(tr_host_new(&host, &error) == NULL);
+  CHECK(!tr_engine_configure(&engine, &error));
+  tr_future_release(future);
+}
+
+/* Options of an older header are shorter; the rest keeps its defaults. */
+static void take_shorter(void) {
+  tr_fetch_options options = TR_FETCH_OPTIONS;
+  tr_future *future;
+  options.size = offsetof(tr_fetch_options, require_length);
+  options.require_length = true; /* beyond what the caller knows */
+  future = start(&options);
+  CHECK(tr_future_wait(future, 10, NULL, NULL) == TR_READY);
+  tr_future_release(future);
+}
+
+/* Optional arguments may be NULL. */
+static void take_null(void) {
+  tr_cache *cache = tr_cache_open("null", NULL, NULL), *again;
+  tr_cache_options other = TR_CACHE_OPTIONS;
+  tr_store *store = tr_store_open("/nowhere/store", NULL, NULL);
+  tr_future *future = start(NULL);
+  uint64_t one = 0;
+  CHECK(strcmp(tr_version(), TR_VERSION) == 0);
+  CHECK(cache != NULL && store != NULL);
+  other.max_entries = 5;
+  CHECK(tr_cache_open("null", &other, NULL) == NULL);
+  again = tr_cache_open("null", NULL, NULL);
+  CHECK(again == cache);
+  tr_cache_get_stats(cache, &one, 1);
+  CHECK(tr_store_get(store, "00", NULL) == NULL);
+  CHECK(tr_file_read("/nowhere", 10, NULL) == NULL);
+  CHECK(tr_host_new(&(tr_host_options){.size = 1}, NULL) == NULL);
+  tr_future_progress(future, NULL, NULL);
+  CHECK(tr_future_wait(future, 10, NULL, NULL) == TR_READY);
+  CHECK(tr_info_status(tr_future_get_info(future)) == 200);
+  tr_future_release(future);
+  tr_future_release(NULL);
+  tr_store_close(store);
+  tr_cache_release(again);
+  tr_cache_release(cache);
+}
+
+/* The leader of a load lets go: one who waits is told, and leads next. */
+static void let_go(void) {
+  tr_cache *cache = tr_cache_open(NULL, NULL, NULL);
+  tr_future *leader, *waiter;
+  tr_blob *blob;
+  CHECK(tr_cache_claim(cache, "k", 1, NULL, &blob, &leader) == TR_LEAD);
+  CHECK(tr_cache_claim(cache, "k", 1, NULL, &blob, &waiter) == TR_WAIT);
+  CHECK(tr_future_fd(leader) != tr_future_fd(waiter));
+  tr_future_retain(leader);
+  tr_future_release(leader);
+  CHECK(tr_future_get_status(waiter) == TR_PENDING);
+  tr_future_release(leader);
+  CHECK(tr_future_wait(waiter, 5, NULL, NULL) == TR_ABANDONED);
+  tr_future_release(waiter);
+  CHECK(tr_cache_claim(cache, "k", 1, NULL, &blob, &leader) == TR_LEAD);
+  tr_future_release(leader);
+  tr_cache_release(cache);
+}
+
+/* A time that is no number is no time. */
+static void wait_nan(void) {
+  tr_fetch_options options = TR_FETCH_OPTIONS;
+  tr_cache_options cache = TR_CACHE_OPTIONS;
+  tr_future *future = tr_future_create();
+  double nan = strtod("nan", NULL);
+  CHECK(tr_future_wait(future, nan, NULL, NULL) == TR_PENDING);
+  options.timeout = nan;
+  CHECK(!tr_fetch(future, url, &options, NULL));
+  cache.ttl = nan;
+  CHECK(tr_cache_open(NULL, &cache, NULL) == NULL);
+  tr_future_release(future);
+}
+
+/* The engine stops, and starts again. */
+static void restart(void) {
+  tr_future *future = start(NULL);
+  CHECK(tr_future_wait(future, 10, NULL, NULL) == TR_READY);
+  tr_future_release(future);
+  tr_shutdown();
+  tr_shutdown();
+  future = start(NULL);
+  CHECK(tr_future_wait(future, 10, NULL, NULL) == TR_READY);
+  tr_future_release(future);
+}
+
+int main(int argc, char **argv) {
+  const char *what = argc == 3 ? argv[1] : "";
+  url = argc == 3 ? argv[2] : "";
+  alarm(strcmp(what, "interrupt") == 0 ? 0 : 60);
+  if (strcmp(what, "exit") == 0)
+    end_amid_fetches();
+  else if (strcmp(what, "signal") == 0)
+    wait_for_signal();
+  else if (strcmp(what, "interrupt") == 0)
+    interrupt();
+  else if (strcmp(what, "api") == 0) {
+    refuse_zeroed();
+    take_shorter();
+    take_null();
+    let_go();
+    wait_nan();
+    restart();
+  } else
+    return 2;
+  puts("ok");
+  return 0;
+}
