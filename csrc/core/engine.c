@@ -39,7 +39,7 @@ static const double WATCH = 0.05;
 /* Seconds that a waiting thread gives the engine's thread to leave the work. */
 static const double HANDOVER = 0.005;
 /* Seconds that the exit of the process waits for a driver. */
-static const double EXIT_PATIENCE = 2;
+static const double EXIT_PATIENCE = 5;
 
 static struct engine {
   pthread_mutex_t lock; /* guards the fields up to 'max_per_origin' */

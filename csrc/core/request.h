@@ -1,8 +1,8 @@
 /*
 ** One fetch, from its options to its result, over any number of attempts.
-** request.c sends an attempt and receives its response; response.c decides what
-** the end of an attempt means. The engine runs the attempts and knows nothing of
-** HTTP.
+** request.c sends an attempt, receive.c receives its response, response.c decides
+** what the end of an attempt means. The engine runs the attempts and knows nothing
+** of HTTP.
 */
 #ifndef TR_REQUEST_H
 #define TR_REQUEST_H
@@ -122,6 +122,9 @@ bool tr_request_route(tr_request *r);
 /* Prepare the next attempt on a handle of its configuration. False: memory is
 ** short. */
 bool tr_request_send(tr_request *r, tr_handle *handle);
+
+/* Forget a response. */
+void tr_response_clear(tr_response *response);
 
 /* The names of libcurl's callbacks; the context is a tr_handle. */
 size_t tr_request_on_header(char *data, size_t size, size_t count,

@@ -2,7 +2,7 @@ local helper = require "helper"
 local theaterref = require "theaterref"
 local core = require "theaterref.core"
 
--- Runs Lua code in a process of its own, with some shell in front of it.
+-- Runs Lua code in a process of its own; `before` and `after` are shell words around the command.
 local function program(code, before, after)
   return ("%s timeout 60 %s -e %s %s"):format(before or "", helper.lua, helper.quote(code), after or "")
 end

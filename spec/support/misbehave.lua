@@ -105,8 +105,8 @@ local function page(text)
   end
 end
 
-local function moved(to, body)
-  return plain(body or "", "Location: " .. to .. "\r\n", "302 Found")
+local function moved(to, text)
+  return plain(text or "", "Location: " .. to .. "\r\n", "302 Found")
 end
 
 -- "half a file" by gzip, and its first half.

@@ -1,0 +1,371 @@
+/* Receiving the response of an attempt: its headers, and its body. */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include "crypto.h"
+#include "request.h"
+
+enum {
+  /* A larger Content-Length is believed piece by piece. */
+  TRUSTED_LENGTH = 64 * 1024 * 1024,
+  /* Larger bodies are hashed on a worker while they arrive. */
+  INLINE_HASH = 64 * 1024
+};
+
+double tr_request_clock;
+
+/* Forget a response; its texts are ended, not cleared. */
+void tr_response_clear(tr_response *p) {
+  memset(p, 0, offsetof(tr_response, etag));
+  p->etag[0] = p->last_modified[0] = p->content_type[0] = p->location[0] =
+      '\0';
+}
+
+/* ------------------------------------------------------------ response headers */
+
+/* The value of a header line if it has this name: without white space around it,
+** and its length. NULL for any other header. */
+static const char *value_of(const char *line, size_t size, const char *name,
+                            size_t *len) {
+  size_t name_len = strlen(name);
+  const char *at = line + name_len + 1, *end = line + size;
+  if (size <= name_len || line[name_len] != ':' ||
+      strncasecmp(line, name, name_len) != 0)
+    return NULL;
+  while (at < end && (*at == ' ' || *at == '\t'))
+    at++;
+  while (end > at && isspace((unsigned char)end[-1]))
+    end--;
+  *len = (size_t)(end - at);
+  return at;
+}
+
+/* Copy a value, or nothing if it is too long or has odd characters. */
+static void copy_value(char *to, size_t room, const char *value, size_t len) {
+  size_t i;
+  to[0] = '\0';
+  if (len >= room)
+    return;
+  for (i = 0; i < len; i++)
+    if ((unsigned char)value[i] < ' ' || value[i] == 0x7F)
+      return;
+  memcpy(to, value, len);
+  to[len] = '\0';
+}
+
+/* Read digits; false for none, or too many. */
+static bool read_number(const char **at, const char *end, uint64_t *number) {
+  const char *start = *at;
+  *number = 0;
+  for (; *at < end && isdigit((unsigned char)**at); (*at)++) {
+    if (*number > UINT64_MAX / 10 - 1)
+      return false;
+    *number = *number * 10 + (uint64_t)(**at - '0');
+  }
+  return *at > start;
+}
+
+/* A Content-Length that is no number, or not the one before, says nothing about
+** where the body ends: who put it there may mean to smuggle bytes. */
+static void read_length(tr_response *p, const char *value, size_t len) {
+  const char *at = value, *end = value + len;
+  do {
+    uint64_t length;
+    while (at < end && (*at == ' ' || *at == ','))
+      at++;
+    if (!read_number(&at, end, &length) ||
+        (p->has_length && length != p->length)) {
+      p->bad_length = true;
+      return;
+    }
+    p->has_length = true;
+    p->length = length;
+    while (at < end && *at == ' ')
+      at++;
+  } while (at < end && *at == ',');
+  p->bad_length = at != end;
+}
+
+/* Content-Range: bytes start-end/total, or * for the total. */
+static void read_range(tr_response *p, const char *value, size_t len) {
+  const char *at = value + 6, *end = value + len;
+  if (len < 6 || !curl_strnequal(value, "bytes ", 6) ||
+      !read_number(&at, end, &p->range_start) || at == end || *at++ != '-' ||
+      !read_number(&at, end, &p->range_end) || at == end || *at++ != '/')
+    return;
+  p->range_total = 0;
+  if (end - at == 1 && *at == '*')
+    p->has_range = true;
+  else
+    p->has_range = read_number(&at, end, &p->range_total) && at == end &&
+                   p->range_end < p->range_total;
+  p->has_range = p->has_range && p->range_start <= p->range_end;
+}
+
+static double read_date(const char *value, size_t len) {
+  char text[64];
+  time_t date;
+  if (len >= sizeof text)
+    return 0;
+  memcpy(text, value, len);
+  text[len] = '\0';
+  date = curl_getdate(text, NULL);
+  return date > 0 ? (double)date : 0;
+}
+
+static void read_retry_after(tr_response *p, const char *value, size_t len) {
+  const char *at = value;
+  uint64_t seconds;
+  if (read_number(&at, value + len, &seconds) && at == value + len)
+    p->retry_after = (double)seconds;
+  else
+    p->retry_after = read_date(value, len) - (double)time(NULL);
+}
+
+static void read_encoding(tr_response *p, const char *value, size_t len) {
+  p->gzip = (len == 4 && curl_strnequal(value, "gzip", 4)) ||
+            (len == 6 && curl_strnequal(value, "x-gzip", 6));
+  p->other_encoding =
+      !p->gzip && !(len == 0 || (len == 8 && curl_strnequal(value, "identity",
+                                                            8)));
+}
+
+/* Note a header that matters here. */
+static void read_header(tr_response *p, const char *line, size_t size) {
+  const char *v;
+  size_t len;
+  switch (line[0] | 32) {
+  case 'c':
+    if ((v = value_of(line, size, "content-length", &len)) != NULL)
+      read_length(p, v, len);
+    else if ((v = value_of(line, size, "content-range", &len)) != NULL)
+      read_range(p, v, len);
+    else if ((v = value_of(line, size, "content-encoding", &len)) != NULL)
+      read_encoding(p, v, len);
+    else if ((v = value_of(line, size, "content-type", &len)) != NULL)
+      copy_value(p->content_type, sizeof p->content_type, v, len);
+    break;
+  case 'd':
+    if ((v = value_of(line, size, "date", &len)) != NULL)
+      p->date = read_date(v, len);
+    break;
+  case 'e':
+    if ((v = value_of(line, size, "etag", &len)) != NULL)
+      copy_value(p->etag, sizeof p->etag, v, len);
+    break;
+  case 'l':
+    if ((v = value_of(line, size, "location", &len)) != NULL)
+      copy_value(p->location, sizeof p->location, v, len);
+    else if ((v = value_of(line, size, "last-modified", &len)) != NULL) {
+      copy_value(p->last_modified, sizeof p->last_modified, v, len);
+      p->modified = read_date(v, len);
+    }
+    break;
+  case 'r':
+    if ((v = value_of(line, size, "retry-after", &len)) != NULL)
+      read_retry_after(p, v, len);
+    break;
+  case 't':
+    if ((v = value_of(line, size, "transfer-encoding", &len)) != NULL)
+      p->chunked = len > 0;
+    break;
+  default:
+    break;
+  }
+}
+
+/* A status line begins a response: an interim one may have come before, and a
+** whole one, when libcurl has turned from HTTP/2 to HTTP/1.1 by itself. */
+static void begin_response(tr_response *p, const char *line, size_t size) {
+  const char *space = memchr(line, ' ', size);
+  tr_response_clear(p);
+  p->http2 = size > 6 && line[5] >= '2';
+  if (space != NULL && line + size - space >= 4)
+    p->status = (space[1] - '0') * 100 + (space[2] - '0') * 10 +
+                (space[3] - '0');
+}
+
+size_t tr_request_on_header(char *data, size_t size, size_t count,
+                            void *handle) {
+  tr_request *r = ((tr_handle *)handle)->request;
+  tr_response *p = &r->response;
+  size_t n = size * count;
+  r->header_bytes += n;
+  if (r->header_bytes > TR_MAX_HEADERS)
+    return 0;
+  r->last_progress = tr_request_clock;
+  if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
+    begin_response(p, data, n);
+  else if (p->complete_headers)
+    ; /* a trailer */
+  else if (data[0] == '\r' || data[0] == '\n')
+    p->complete_headers = p->status >= 200;
+  else
+    read_header(p, data, n);
+  return n;
+}
+
+/* -------------------------------------------------------------- response body */
+
+void tr_request_reset_body(tr_request *r) {
+  if (r->hashing)
+    tr_hasher_reset(r->hasher);
+  r->hashing = false;
+  r->fed = 0;
+  r->body.len = 0;
+  r->total = 0;
+  r->total_known = false;
+  r->freshness = (tr_freshness){0};
+  tr_gzip_free(r->gunzip);
+  r->gunzip = NULL;
+}
+
+/* True if a 206 continues exactly at the end of the bytes received, of the same
+** body. */
+static bool continues(const tr_request *r) {
+  const tr_response *p = &r->response;
+  return p->has_range && p->range_start == r->body.len && !p->gzip &&
+         !p->other_encoding &&
+         (p->range_total == 0 || !r->total_known || p->range_total == r->total) &&
+         (p->etag[0] == '\0' || r->freshness.etag[0] == '\0' ||
+          strcmp(p->etag, r->freshness.etag) == 0);
+}
+
+static void begin_part(tr_request *r) {
+  if (r->response.range_total > 0) {
+    r->total = r->response.range_total;
+    r->total_known = true;
+  }
+}
+
+/* Take the validators of a whole body. */
+static void begin_whole(tr_request *r) {
+  const tr_response *p = &r->response;
+  tr_freshness *f = &r->freshness;
+  tr_request_reset_body(r);
+  r->resuming = false;
+  r->total_known = p->has_length && !p->chunked && !p->gzip;
+  r->total = r->total_known ? p->length : 0;
+  memcpy(f->etag, p->etag, sizeof f->etag);
+  memcpy(f->last_modified, p->last_modified, sizeof f->last_modified);
+  r->body_date = p->date;
+  r->body_modified = p->modified;
+}
+
+bool tr_request_begin_body(tr_request *r) {
+  const tr_response *p = &r->response;
+  r->response.body_started = true;
+  if (r->info->first_byte < 0)
+    r->info->first_byte = tr_now() - r->submitted;
+  if (p->status == 206 && r->resuming) {
+    if (!continues(r)) {
+      r->range_mismatch = true;
+      return false;
+    }
+    begin_part(r);
+  } else {
+    begin_whole(r);
+    if (p->other_encoding) {
+      r->fault = "it has a content coding that was not asked for";
+      return false;
+    }
+    if (p->gzip && (r->gunzip = tr_gzip_new()) == NULL) {
+      r->no_memory = true;
+      return false;
+    }
+  }
+  if (r->total > r->max_bytes) {
+    r->too_large = true;
+    return false;
+  }
+  if (r->total > r->body.len) /* exact, so that a body takes no more */
+    tr_buffer_reserve(&r->body, (r->total < TRUSTED_LENGTH
+                                     ? (size_t)r->total
+                                     : (size_t)TRUSTED_LENGTH) -
+                                    r->body.len);
+  tr_promise_set_progress(r->promise, r->body.len, (size_t)r->total);
+  return true;
+}
+
+/* Make room for a piece. The hasher must not read a buffer that moves. */
+static bool make_room(tr_request *r, size_t more) {
+  if (r->body.cap - r->body.len >= more)
+    return true;
+  if (r->hashing)
+    tr_hasher_pause(r->hasher);
+  return tr_buffer_reserve(&r->body, more);
+}
+
+static bool append_unpacked(tr_request *r, const char *data, size_t n) {
+  if (r->hashing) /* its buffer may move within */
+    tr_hasher_pause(r->hasher);
+  switch (tr_gzip_append(r->gunzip, data, n, r->max_bytes, &r->body)) {
+  case TR_GZIP_OK:
+    return true;
+  case TR_GZIP_TOO_LARGE:
+    r->too_large = true;
+    return false;
+  case TR_GZIP_CORRUPT:
+    r->fault = "its gzip coding is damaged";
+    return false;
+  default:
+    r->no_memory = true;
+    return false;
+  }
+}
+
+static bool append(tr_request *r, const char *data, size_t n) {
+  if (r->gunzip != NULL)
+    return append_unpacked(r, data, n);
+  if (n > r->max_bytes || r->body.len > r->max_bytes - n) {
+    r->too_large = true;
+    return false;
+  }
+  if (r->total_known && r->body.len + n > r->total) {
+    r->range_mismatch = r->resuming;
+    r->fault = "it is longer than its Content-Range says";
+    return false;
+  }
+  if (!make_room(r, n)) {
+    r->no_memory = true;
+    return false;
+  }
+  memcpy(r->body.data + r->body.len, data, n);
+  r->body.len += n;
+  return true;
+}
+
+/* Pass the bytes that have come to the hasher, once there are enough. */
+static void feed_hasher(tr_request *r) {
+  if (r->digest[0] == '\0' || r->body.len < r->fed + INLINE_HASH)
+    return;
+  if (r->hasher == NULL)
+    r->hasher = tr_hasher_new(tr_algorithm_of(r->digest), r->on_hashed, r);
+  if (r->hasher == NULL)
+    return; /* hashed at the end, then */
+  r->hashing = tr_hasher_feed(r->hasher, r->body.data, r->body.len);
+  r->fed = r->body.len;
+}
+
+size_t tr_request_on_body(char *data, size_t size, size_t count,
+                          void *handle) {
+  tr_request *r = ((tr_handle *)handle)->request;
+  size_t n = size * count; /* libcurl passes size 1 */
+  r->last_progress = tr_request_clock;
+  r->info->received += n;
+  if (!tr_is_success(r->response.status) ||
+      (r->response.status == 206 && !r->resuming)) {
+    r->discarded += n;
+    return r->discarded <= TR_ERROR_BODY ? n : 0;
+  }
+  if (!r->response.body_started && !tr_request_begin_body(r))
+    return 0;
+  if (!append(r, data, n))
+    return 0;
+  feed_hasher(r);
+  tr_promise_set_received(r->promise, r->body.len);
+  return n;
+}
