@@ -31,6 +31,10 @@
 /* The longest that the driver sleeps, and so the longest that an interrupt
 ** takes to be seen. */
 static const double MAX_SLEEP = 0.1;
+/* For how long bodies that keep coming hold up what waits for the driver. */
+static const double MAX_ADVANCE = 0.001;
+/* Of all bodies together, in one call of libcurl: a millisecond or two. */
+static const size_t TURN_BYTES = 1024 * 1024;
 /* Seconds that the engine's thread leaves the work to a thread that may wait. */
 static const double GRACE = 0.001;
 /* Seconds that it keeps watching when there is nothing to do, so that a loop of
@@ -422,12 +426,22 @@ static void take_messages(void) {
   }
 }
 
+/* Let the bodies go on that have had their share of a turn. */
+static void end_turn(void) {
+  tr_handle *h;
+  while ((h = tr_request_turn.paused) != NULL) {
+    tr_request_turn.paused = h->next;
+    h->paused = false;
+    curl_easy_pause(h->easy, CURLPAUSE_CONT);
+  }
+}
+
 /* Move every request on by what can be done without waiting. Returns the moment
 ** at which there is something to do for sure. */
 static double advance(void) {
-  double wake_at;
+  double wake_at, started = tr_now();
   size_t all, per_origin;
-  int running, rounds = 0;
+  int running;
   uint64_t before;
   pthread_mutex_lock(&engine.lock);
   all = engine.max_connections;
@@ -435,16 +449,18 @@ static double advance(void) {
   pthread_mutex_unlock(&engine.lock);
   do { /* libcurl 7.88 may keep the data of streams without an event */
     before = progress;
-    tr_request_clock = tr_now();
+    tr_request_turn.now = tr_now();
     take_all_posted();
     take_moments();
     wake_at = start_attempts(all, per_origin);
+    tr_request_turn.share = TURN_BYTES / (engine.running + 1);
     curl_multi_perform(engine.multi, &running);
+    end_turn();
     take_messages();
-  } while (progress != before && ++rounds < 100);
+  } while (progress != before && tr_request_turn.now - started < MAX_ADVANCE);
   if (tr_heap_first() != NULL)
     wake_at = fmin(wake_at, tr_heap_first()->wake_at);
-  return rounds < 100 ? wake_at : 0;
+  return progress == before ? wake_at : 0;
 }
 
 /* Sleep until there is data, a post, or the moment. */

@@ -19,7 +19,7 @@ typedef struct tr_handle {
   struct curl_slist *addresses;
   double addresses_set; /* when libcurl got them last */
   bool one_time;        /* it has options of one attempt: not to be kept */
-  bool fresh, no_ca_cache;
+  bool fresh, no_ca_cache, paused;
   char proxy[128];
   char why[CURL_ERROR_SIZE];
   struct tr_handle *next;

@@ -16,6 +16,7 @@
   F(easy_cleanup)                                                              \
   F(easy_getinfo)                                                              \
   F(easy_init)                                                                 \
+  F(easy_pause)                                                                \
   F(easy_setopt)                                                               \
   F(easy_strerror)                                                             \
   F(getdate)                                                                   \
@@ -61,6 +62,7 @@ CURLM *tr_curl_new_multi(void);
 #define curl_easy_cleanup tr_curl.easy_cleanup
 #define curl_easy_getinfo tr_curl.easy_getinfo
 #define curl_easy_init tr_curl.easy_init
+#define curl_easy_pause tr_curl.easy_pause
 #define curl_easy_setopt tr_curl.easy_setopt
 #define curl_easy_strerror tr_curl.easy_strerror
 #define curl_getdate tr_curl.getdate

@@ -15,7 +15,7 @@ enum {
   INLINE_HASH = 64 * 1024
 };
 
-double tr_request_clock;
+tr_turn tr_request_turn;
 
 /* Forget a response; its texts are ended, not cleared. */
 void tr_response_clear(tr_response *p) {
@@ -196,7 +196,7 @@ size_t tr_request_on_header(char *data, size_t size, size_t count,
   r->header_bytes += n;
   if (r->header_bytes > TR_MAX_HEADERS)
     return 0;
-  r->last_progress = tr_request_clock;
+  r->last_progress = tr_request_turn.now;
   if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
     begin_response(p, data, n);
   else if (p->complete_headers)
@@ -350,11 +350,29 @@ static void feed_hasher(tr_request *r) {
   r->fed = r->body.len;
 }
 
+/* Let the other connections have their turn when this body has had its share.
+** Streams of HTTP/2 share a connection, and the turn of that. */
+static void yield_turn(tr_request *r, tr_handle *handle, size_t n) {
+  tr_turn *turn = &tr_request_turn;
+  if (r->turn != turn->now) {
+    r->turn = turn->now;
+    r->taken = 0;
+  }
+  r->taken += n;
+  if (handle->paused || r->taken < turn->share || r->response.http2 ||
+      (r->total_known && r->body.len >= r->total))
+    return;
+  curl_easy_pause(handle->easy, CURLPAUSE_RECV);
+  handle->paused = true; /* libcurl passes on what it has read */
+  handle->next = turn->paused;
+  turn->paused = handle;
+}
+
 size_t tr_request_on_body(char *data, size_t size, size_t count,
                           void *handle) {
   tr_request *r = ((tr_handle *)handle)->request;
   size_t n = size * count; /* libcurl passes size 1 */
-  r->last_progress = tr_request_clock;
+  r->last_progress = tr_request_turn.now;
   r->info->received += n;
   if (!tr_is_success(r->response.status) ||
       (r->response.status == 206 && !r->resuming)) {
@@ -367,5 +385,6 @@ size_t tr_request_on_body(char *data, size_t size, size_t count,
     return 0;
   feed_hasher(r);
   tr_promise_set_received(r->promise, r->body.len);
+  yield_turn(r, handle, n);
   return n;
 }

@@ -75,7 +75,8 @@ typedef struct tr_request {
   bool fresh_connection, plain_encoding, resuming, connected, reused;
   char *userinfo;    /* of the reference, or NULL */
   tr_response response;
-  size_t discarded, header_bytes;
+  size_t discarded, header_bytes, taken; /* in the turn that began at 'turn' */
+  double turn;
   double started, connect_by, last_progress, not_before;
   char refused[64]; /* an address that may not be asked, or empty */
   bool link_local;  /* it is refused whatever the options say */
@@ -106,9 +107,14 @@ typedef struct tr_request {
   tr_info *info; /* filled in as it goes */
 } tr_request;
 
-/* The time, as the driver sets it before it hands libcurl the thread: bytes come
-** too often to ask for it each time. */
-extern double tr_request_clock;
+/* What one call of libcurl may do; the driver's. libcurl reads a connection on for
+** as long as bytes come, up to 12 MiB, while all others wait. */
+typedef struct tr_turn {
+  double now;        /* bytes come too often to ask for the time each time */
+  size_t share;      /* bytes of one body, after which it is paused */
+  tr_handle *paused; /* by 'next', for the driver to go on with */
+} tr_turn;
+extern tr_turn tr_request_turn;
 
 /* A request for a promise. NULL with the error. */
 tr_request *tr_request_new(tr_promise *promise, const char *url,

@@ -7,68 +7,7 @@ local measure = require "measure"
 local theaterref = require "theaterref"
 local threads = require "threads"
 
-local compare, line, resident = measure.compare, measure.line, measure.resident
-local timed, title = measure.timed, measure.title
-
--- ------------------------------------------------------------------- fetch
-
--- Requests per second of h2load.
-local function h2load(url, streams)
-  local out = helper.run(("h2load -n 8192 -c 1 -m %d %s 2>/dev/null"):format(streams, url))
-  return assert(tonumber(out:match("([%d.]+) req/s")), out)
-end
-
-local function bench_fetch()
-  local server = helper.nginx()
-  server:put("small", ("x"):rep(1024))
-  server:put("mib", ("x"):rep(1 << 20))
-  server:put("large", ("x"):rep(8 << 20))
-  local resolver = theaterref.resolver { ca_file = server.ca, max_host_connections = 64 }
-
-  title "Fetching; requests or MB per second, the baseline a bare loop over one reused libcurl handle"
-  local function against_bare(work, url, n, size, target)
-    assert(resolver:resolve(url))
-    local ours, theirs, ratio = compare(function()
-      return timed(function() for _ = 1, n do assert(resolver:resolve(url)) end end)
-    end, function() return bare.fetch(url, server.ca, n) end)
-    local unit = size and "%.0f MB/s" or "%.0f /s"
-    line(work, unit:format((size or 1) * n / ours), unit:format((size or 1) * n / theirs), 1 / ratio, target)
-  end
-  against_bare("HTTPS 1 KiB, one after another", server.https .. "/small", 2000, nil, ">= 0.65")
-  against_bare("HTTP 8 MiB", server.http .. "/large", 40, 8.388608, ">= 0.9")
-  against_bare("HTTPS 8 MiB", server.https .. "/large", 20, 8.388608, ">= 0.9")
-
-  for _, at_once in ipairs { 16, 64 } do
-    local refs = {}
-    for i = 1, at_once do refs[i] = server.https .. "/small" end
-    local rounds = 8192 // at_once
-    local ours, theirs, ratio = compare(function()
-      return rounds * at_once / timed(function()
-        for _ = 1, rounds do
-          local blobs = resolver:resolve_all(refs)
-          for j = 1, at_once do assert(blobs[j]) end
-        end
-      end)
-    end, function() return h2load(server.https .. "/small", at_once) end)
-    line(("HTTPS 1 KiB, %d at once, against h2load"):format(at_once), ("%.0f /s"):format(ours),
-      ("%.0f /s"):format(theirs), ratio, ">= 0.4")
-  end
-
-  local before, refs = resident(), {}
-  for i = 1, 64 do refs[i] = server.http .. "/large?" .. i end
-  local blobs = resolver:resolve_all(refs)
-  line("memory of 64 bodies of 8 MiB", ("%d MiB"):format((resident() - before) >> 20), "512 MiB",
-    (resident() - before) / (512 << 20), "<= 1.2")
-  for i = 1, 64 do assert(#blobs[i] == 8 << 20) end
-  blobs = nil -- luacheck: ignore
-  collectgarbage()
-  collectgarbage()
-  before = resident()
-  for _ = 1, 10000 do assert(resolver:resolve(server.http .. "/mib")) end
-  line("growth over 10,000 fetches of 1 MiB", ("%d MiB"):format((resident() - before) >> 20), "64 MiB",
-    math.max(0, resident() - before) / (64 << 20), "< 1")
-  server:stop()
-end
+local compare, line, timed, title = measure.compare, measure.line, measure.timed, measure.title
 
 -- ------------------------------------------------------------------- cache
 
@@ -203,7 +142,7 @@ local function bench_start()
   end
 end
 
-local parts = { fetch = bench_fetch, cache = bench_cache, store = require("store").run, plan = bench_plan, start = bench_start }
+local parts = { fetch = require("fetch").run, cache = bench_cache, store = require("store").run, plan = bench_plan, start = bench_start }
 for _, name in ipairs { "fetch", "cache", "store", "plan", "start" } do
   if not arg[1] or arg[1] == name then parts[name]() end
 end
