@@ -6,6 +6,7 @@
 #include "cache_registry.h"
 #include "error.h"
 #include "options.h"
+#include "outage.h"
 
 enum {
   MAX_CONSUMERS = 256 /* per cache; later ones are not counted by name */
@@ -55,6 +56,7 @@ static void in_child(void) {
 
 static void at_fork(void) {
   tr_future_prepare_fork();
+  tr_outage_prepare_fork();
   pthread_atfork(lock_all, unlock_all, in_child);
 }
 

@@ -44,7 +44,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work = PTHREAD_COND_INITIALIZER;
 static tr_table hosts;
 static tr_dns_host *first, **end = &first;
-static int threads, idle;
+static int threads, idle, queued;
 
 /* ------------------------------------------------------------------- answers */
 
@@ -156,13 +156,29 @@ static tr_dns_host *get_host(const char *name) {
   return host;
 }
 
+/* Queries are added in front; whoever asked first is to be first. */
+static void reverse_queries(tr_dns_host *host) {
+  tr_dns_query *query = host->queries, *next;
+  host->queries = NULL;
+  for (; query != NULL; query = next) {
+    next = query->next;
+    query->next = host->queries;
+    host->queries = query;
+  }
+}
+
 /* Give everyone who waits for a host its answer. The lock is held. */
 static void deliver(tr_dns_host *host, tr_dns_answer *answer) {
   tr_dns_query *query;
+  bool keeps = host->answer != NULL && host->answer->error == 0 &&
+               tr_now() - host->expires < KEEP_STALE;
   host->looking_up = false;
-  tr_dns_release(host->answer);
-  host->answer = answer->error != EAI_AGAIN ? tr_dns_retain(answer) : NULL;
-  host->expires = tr_now() + (answer->error == 0 ? KEEP : KEEP_FAILURE);
+  if (answer->error == 0 || !keeps) { /* a failure replaces no good answer */
+    tr_dns_release(host->answer);
+    host->answer = answer->error != EAI_AGAIN ? tr_dns_retain(answer) : NULL;
+    host->expires = tr_now() + (answer->error == 0 ? KEEP : KEEP_FAILURE);
+  }
+  reverse_queries(host);
   while ((query = host->queries) != NULL) {
     host->queries = query->next;
     query->host = NULL;
@@ -191,6 +207,7 @@ static void *run(void *unused) {
     if (host == NULL)
       break;
     first = host->next;
+    queued--;
     if (first == NULL)
       end = &first;
     if (host->queries == NULL && host->answer == NULL) {
@@ -210,12 +227,13 @@ static void *run(void *unused) {
 
 /* Queue a lookup. False when there is no thread for it. The lock is held. */
 static bool look_up(tr_dns_host *host) {
-  if (idle > 0)
+  if (idle > queued) /* an idle thread takes one lookup, however slow it wakes */
     pthread_cond_signal(&work);
   else if (threads < MAX_THREADS && tr_thread_start("theaterref-dns", run))
     threads++;
   if (threads == 0)
     return false;
+  queued++;
   host->looking_up = true;
   host->next = NULL;
   *end = host;
@@ -283,7 +301,7 @@ static void in_child(void) {
   hosts = (tr_table){0};
   first = NULL;
   end = &first;
-  threads = idle = 0;
+  threads = idle = queued = 0;
   pthread_cond_init(&work, NULL);
   pthread_mutex_unlock(&lock);
 }

@@ -50,7 +50,7 @@ static struct engine {
   pthread_cond_t changed;
   CURLM *multi;
   int wake_fd; /* an eventfd that the driver listens to */
-  bool driven, stopping;
+  bool driven, stopping, ending; /* ending: the process is */
   bool by_thread; /* the driver is the engine's thread */
   int waiting;    /* threads that want to be the driver instead */
   bool watching; /* the engine's thread looks for work */
@@ -91,10 +91,9 @@ static void call_driver(bool at_once) {
   }
   if (!engine.has_thread)
     engine.has_thread = tr_thread_start("theaterref-net", run);
-  at_once = at_once && tr_now() - engine.left_at > GRACE;
   if (at_once || !engine.watching) {
     engine.watching = true;
-    engine.urgent |= at_once;
+    engine.urgent |= at_once && tr_now() - engine.left_at > GRACE;
     pthread_cond_broadcast(&engine.changed);
   }
 }
@@ -157,6 +156,7 @@ static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
     tr_promise_fail(r->promise, error);
   else
     tr_promise_orphan(r->promise);
+  tr_promise_resign(r->promise);
   tr_blob_release(blob);
   progress++;
   if (!posted) /* else when it is taken from that list */
@@ -600,11 +600,25 @@ static void *run(void *unused) {
 
 /* ------------------------------------------------------------ start and stop */
 
-/* Stop driving, in every thread. True: the engine is at rest, and the caller's. */
-static bool stop(void) {
+/* Allow fetches again, unless the process is ending. The lock is held. */
+static void start_again(void) {
+  engine.stopping = engine.watching = engine.urgent = false;
+  pthread_cond_broadcast(&engine.changed);
+}
+
+/* Stop driving, in every thread. True: the engine is at rest, and the caller's;
+** another that stops it meanwhile is waited for. */
+static bool stop(bool for_good) {
   double patience = tr_now() + EXIT_PATIENCE;
   bool at_rest;
   pthread_mutex_lock(&engine.lock);
+  engine.ending |= for_good;
+  while (engine.multi != NULL && engine.stopping && tr_now() < patience)
+    rest(patience - tr_now());
+  if (engine.multi == NULL || engine.stopping) { /* nothing to stop, or too late */
+    pthread_mutex_unlock(&engine.lock);
+    return false;
+  }
   engine.stopping = true;
   if (engine.driven)
     wake();
@@ -612,39 +626,38 @@ static bool stop(void) {
   while ((engine.driven || engine.has_thread) && tr_now() < patience)
     rest(patience - tr_now());
   at_rest = !engine.driven && !engine.has_thread;
+  if (!at_rest && !engine.ending)
+    start_again();
   pthread_mutex_unlock(&engine.lock);
   return at_rest;
 }
 
 /* Abandon what is under way and free what libcurl holds. */
 static void clean_up(void) {
-  if (engine.multi == NULL)
-    return;
+  CURLM *multi = engine.multi;
   take_all_posted();
   while (engine.all != NULL)
     drop(engine.all);
   tr_handle_free_all();
-  curl_multi_cleanup(engine.multi);
+  curl_multi_cleanup(multi);
+  pthread_mutex_lock(&engine.lock);
   engine.multi = NULL;
   close(engine.wake_fd);
   engine.wake_fd = -1;
+  start_again();
+  pthread_mutex_unlock(&engine.lock);
 }
 
 /* Runs before the exit handlers of libcurl and OpenSSL, which must not find a
 ** request under way. A driver that does not stop in time is left alone. */
 static void at_exit(void) {
-  if (stop())
+  if (stop(true))
     clean_up();
 }
 
 void tr_shutdown(void) {
-  bool at_rest = stop();
-  if (at_rest)
+  if (stop(false))
     clean_up();
-  pthread_mutex_lock(&engine.lock);
-  engine.stopping = false;
-  engine.watching = engine.urgent = false;
-  pthread_mutex_unlock(&engine.lock);
 }
 
 static void before_fork(void) { pthread_mutex_lock(&engine.lock); }
@@ -667,7 +680,9 @@ static void in_child(void) {
   inherited = engine;
   engine.multi = NULL;
   engine.wake_fd = -1;
-  engine.driven = engine.stopping = engine.has_thread = false;
+  engine.driven = engine.by_thread = engine.stopping = engine.has_thread = false;
+  engine.waiting = 0;
+  engine.left_at = 0;
   engine.watching = engine.urgent = false;
   engine.pending = engine.running = 0;
   engine.posted = engine.all = NULL;
@@ -725,7 +740,9 @@ static bool start_engine(tr_error *error) {
 static bool submit(tr_request *r, bool will_wait, tr_error *error) {
   bool open;
   pthread_mutex_lock(&engine.lock);
-  open = !engine.stopping;
+  while (engine.stopping && !engine.ending) /* tr_shutdown in another thread */
+    rest(EXIT_PATIENCE);
+  open = !engine.ending;
   if (!open)
     tr_error_set(error, TR_CANCELLED,
                  "Failed to fetch from %s: it is too late, the process is "
@@ -733,7 +750,12 @@ static bool submit(tr_request *r, bool will_wait, tr_error *error) {
                  r->shown);
   else
     open = start_engine(error);
-  if (open && tr_promise_assign(r->promise, &worker)) {
+  if (open && tr_promise_work(r->promise) != NULL) {
+    tr_error_set(error, TR_CANCELLED,
+                 "Failed to fetch from %s: its future waits for another fetch",
+                 r->shown);
+    open = false;
+  } else if (open && tr_promise_assign(r->promise, &worker)) {
     tr_promise_set_work(r->promise, r);
     engine.pending++;
     post(r, !will_wait);

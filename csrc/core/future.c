@@ -82,11 +82,21 @@ bool tr_interrupted(void) {
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void in_parent(void) { pthread_mutex_unlock(&lock); }
 
+static void init_condition(pthread_cond_t *condition) {
+  pthread_condattr_t attr;
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(condition, &attr);
+  pthread_condattr_destroy(&attr);
+}
+
 /* The threads that worked on these promises are not in the child. */
 static void in_child(void) {
   tr_promise *p;
   tr_future *f;
-  for (p = all; p != NULL; p = p->next)
+  for (p = all; p != NULL; p = p->next) {
+    init_condition(&p->arrived); /* the child has no thread that waits */
+    p->waiting = 0;
     if (atomic_load(&p->status) == TR_PENDING) {
       atomic_store(&p->status, TR_ABANDONED);
       p->worker = NULL;
@@ -94,15 +104,19 @@ static void in_child(void) {
                    "the load was lost in a fork(); ask again");
       for (f = p->futures; f != NULL; f = f->next) {
         if (f->own != NULL)
-          tr_notifier_renew(f->own);
+          tr_notifier_signal(f->own);
         if (f->other != NULL)
-          tr_notifier_renew(f->other);
+          tr_notifier_signal(f->other);
       }
     }
+  }
   pthread_mutex_unlock(&lock);
 }
 
-static void at_fork(void) { pthread_atfork(before_fork, in_parent, in_child); }
+static void at_fork(void) {
+  tr_notifier_prepare_fork();
+  pthread_atfork(before_fork, in_parent, in_child);
+}
 
 void tr_future_prepare_fork(void) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -112,15 +126,11 @@ void tr_future_prepare_fork(void) {
 /* ------------------------------------------------------------------ promises */
 
 tr_promise *tr_promise_new(tr_on_result on_result, void *context) {
-  pthread_condattr_t attr;
   tr_promise *p = calloc(1, sizeof *p);
   if (p == NULL)
     return NULL;
   tr_future_prepare_fork();
-  pthread_condattr_init(&attr);
-  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-  pthread_cond_init(&p->arrived, &attr);
-  pthread_condattr_destroy(&attr);
+  init_condition(&p->arrived);
   p->refs = 1;
   atomic_init(&p->status, TR_PENDING);
   atomic_init(&p->attempts, 1);
@@ -205,6 +215,13 @@ bool tr_promise_assign(tr_promise *p, const tr_worker *worker) {
     p->worker = worker;
   pthread_mutex_unlock(&lock);
   return open;
+}
+
+void tr_promise_resign(tr_promise *p) {
+  pthread_mutex_lock(&lock);
+  if (!is_open(p))
+    p->worker = NULL;
+  pthread_mutex_unlock(&lock);
 }
 
 void tr_promise_set_work(tr_promise *p, void *work) { p->work = work; }
@@ -357,12 +374,12 @@ static void detach_future(tr_future *f, const tr_worker **worker,
   *(f->prev != NULL ? &f->prev->next : &p->futures) = f->next;
   if (f->next != NULL)
     f->next->prev = f->prev;
-  if (!is_open(p) || p->detached)
+  if (p->detached)
     return;
-  if (p->worker == NULL)
-    *orphan = f->leads || p->futures == NULL;
-  else if (p->futures == NULL)
-    *worker = p->worker;
+  if (p->worker != NULL) /* also if someone else has set the result meanwhile */
+    *worker = p->futures == NULL ? p->worker : NULL;
+  else
+    *orphan = is_open(p) && (f->leads || p->futures == NULL);
 }
 
 void tr_future_release(tr_future *f) {
@@ -470,7 +487,11 @@ tr_future_status tr_future_wait(tr_future *f, double timeout, tr_blob **blob,
 int tr_future_fd(tr_future *f) {
   tr_notifier *fresh = NULL;
   int fd = -1;
-  if (f->own == NULL && (fresh = tr_notifier_new()) == NULL)
+  bool lacks;
+  pthread_mutex_lock(&lock);
+  lacks = f->own == NULL;
+  pthread_mutex_unlock(&lock);
+  if (lacks && (fresh = tr_notifier_new()) == NULL)
     return -1;
   pthread_mutex_lock(&lock);
   if (f->own == NULL) {

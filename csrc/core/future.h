@@ -72,6 +72,9 @@ tr_promise *tr_future_promise(const tr_future *future); /* not retained */
 /* Hand the work to 'worker'. False when there is a result already. */
 bool tr_promise_assign(tr_promise *promise, const tr_worker *worker);
 
+/* The worker of a promise that has a result wants to hear no more of it. */
+void tr_promise_resign(tr_promise *p);
+
 /* The worker's own pointer; guarded by the worker. */
 void tr_promise_set_work(tr_promise *promise, void *work);
 void *tr_promise_work(const tr_promise *promise);
@@ -121,9 +124,8 @@ void tr_notifier_release(tr_notifier *notifier); /* NULL is allowed */
 int tr_notifier_fd(const tr_notifier *notifier);
 void tr_notifier_signal(tr_notifier *notifier);
 void tr_notifier_drain(tr_notifier *notifier);
-/* In the child of a fork(): a descriptor of its own under the same number, which
-** is readable. The parent's is left alone. */
-void tr_notifier_renew(tr_notifier *notifier);
+/* Registers the fork handler: before those of whoever signals in a child. */
+void tr_notifier_prepare_fork(void);
 /* Signal 'notifier', which it retains, when the future has its result. */
 void tr_future_notify(tr_future *future, tr_notifier *notifier);
 

@@ -30,7 +30,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t paused = PTHREAD_COND_INITIALIZER;
 static tr_hasher *first, **end = &first;
-static int workers, idle;
+static int workers, idle, queued;
 
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void in_parent(void) { pthread_mutex_unlock(&lock); }
@@ -39,7 +39,7 @@ static void in_parent(void) { pthread_mutex_unlock(&lock); }
 static void in_child(void) {
   first = NULL;
   end = &first;
-  workers = idle = 0;
+  workers = idle = queued = 0;
   pthread_cond_init(&work, NULL);
   pthread_cond_init(&paused, NULL);
   pthread_mutex_unlock(&lock);
@@ -69,6 +69,7 @@ tr_hasher *tr_hasher_new(tr_algorithm algorithm, void (*done)(void *context),
 /* Append to the queue. The lock is held. */
 static void enqueue(tr_hasher *h) {
   h->queued = true;
+  queued++;
   h->next = NULL;
   *end = h;
   end = &h->next;
@@ -80,6 +81,7 @@ static tr_hasher *dequeue(void) {
   if (first == NULL)
     end = &first;
   h->queued = false;
+  queued--;
   return h;
 }
 
@@ -132,7 +134,7 @@ static void *run(void *unused) {
 
 /* See to it that a worker takes what is in the queue. The lock is held. */
 static bool wake_worker(void) {
-  if (idle > 0) {
+  if (idle > queued) {
     pthread_cond_signal(&work);
     return true;
   }
@@ -176,6 +178,7 @@ static void stop(tr_hasher *h) {
     if (h->next == NULL)
       end = link;
     h->queued = false;
+    queued--;
   }
   while (h->busy)
     pthread_cond_wait(&paused, &lock);

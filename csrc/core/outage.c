@@ -29,6 +29,11 @@ static void at_fork(void) {
   pthread_atfork(before_fork, after_fork, after_fork);
 }
 
+void tr_outage_prepare_fork(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, at_fork);
+}
+
 bool tr_is_outage(const tr_error *error) {
   return error->kind == TR_NETWORK || error->kind == TR_TIMEOUT ||
          error->kind == TR_IO || error->status >= 500 || error->status == 429 ||
@@ -74,10 +79,9 @@ static void begin(const tr_url *url, uint64_t hash) {
 }
 
 void tr_outage_note(const tr_url *url, bool failed) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
   uint64_t hash;
   outage *o;
-  pthread_once(&once, at_fork);
+  tr_outage_prepare_fork();
   pthread_mutex_lock(&lock);
   if (failed || outages.count > 0) {
     o = find(url, &hash);

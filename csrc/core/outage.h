@@ -14,4 +14,8 @@ void tr_outage_note(const tr_url *url, bool failed);
 ** for what is no URL. Any thread. */
 bool tr_outage_is_on(const char *url);
 
+/* Registers the fork handler. A lock under which tr_outage_is_on is called must
+** register its own after it: handlers take their locks last in, first out. */
+void tr_outage_prepare_fork(void);
+
 #endif
