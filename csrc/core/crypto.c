@@ -101,9 +101,15 @@ static struct {
   int (*final)(void *, unsigned char *, unsigned *);
 } evp;
 
+/* Contexts in use: the exit of the process waits for them. */
+static atomic_int contexts;
+
 static void *libcrypto_create(tr_algorithm algorithm) {
+  void *context = evp.new_context();
   (void)algorithm;
-  return evp.new_context();
+  if (context != NULL)
+    atomic_fetch_add(&contexts, 1);
+  return context;
 }
 
 static void libcrypto_start(void *state, tr_algorithm algorithm) {
@@ -119,7 +125,10 @@ static void libcrypto_finish(void *state, unsigned char *raw) {
   must(evp.final(state, raw, NULL) == 1);
 }
 
-static void libcrypto_destroy(void *state) { evp.free_context(state); }
+static void libcrypto_destroy(void *state) {
+  evp.free_context(state);
+  atomic_fetch_sub(&contexts, 1);
+}
 
 static const backend libcrypto_backend = {"libcrypto",      libcrypto_create,
                                           libcrypto_start,  libcrypto_update,
@@ -151,6 +160,7 @@ static bool find_libcrypto(void) {
 /* ------------------------------------------------------------------ choosing */
 
 static _Atomic(const backend *) chosen = &mbedtls_backend;
+static atomic_int choosing; /* threads that take a context just now */
 
 /* Seconds that a library takes for some bytes; below 0: it failed. */
 static double measure(const backend *library) {
@@ -170,14 +180,38 @@ static double measure(const backend *library) {
          (double)(after.tv_nsec - before.tv_nsec) / 1e9;
 }
 
+/* True if libcrypto hashes at all: a FIPS provider that is missing refuses. */
+static bool works(void) {
+  void *context = evp.new_context();
+  bool ok = context != NULL && evp.sha1() != NULL && evp.sha256() != NULL &&
+            evp.init(context, evp.sha1(), NULL) == 1 &&
+            evp.init(context, evp.sha256(), NULL) == 1;
+  if (context != NULL)
+    evp.free_context(context);
+  return ok;
+}
+
+/*
+** Runs before libcrypto's own exit handler, which frees what hashing needs while
+** other threads may hash: they go on with mbedTLS.
+*/
+static void leave_libcrypto(void) {
+  const struct timespec pause = {.tv_nsec = 1000000};
+  int i;
+  atomic_store(&chosen, &mbedtls_backend);
+  for (i = 0; i < 1000 && (atomic_load(&contexts) > 0 || atomic_load(&choosing) > 0);
+       i++)
+    nanosleep(&pause, NULL);
+}
+
 static void choose(void) {
   double ours, theirs;
-  if (!find_libcrypto())
+  if (!find_libcrypto() || !works())
     return;
   measure(&libcrypto_backend); /* its first use fetches the algorithm */
   theirs = measure(&libcrypto_backend);
   ours = measure(&mbedtls_backend);
-  if (theirs >= 0 && theirs < ours)
+  if (theirs >= 0 && theirs < ours && atexit(leave_libcrypto) == 0)
     atomic_store_explicit(&chosen, &libcrypto_backend, memory_order_release);
 }
 
@@ -196,9 +230,11 @@ tr_hash *tr_hash_new(tr_algorithm algorithm) {
   tr_hash *hash = malloc(sizeof *hash);
   if (hash == NULL)
     return NULL;
-  hash->library = atomic_load_explicit(&chosen, memory_order_acquire);
+  atomic_fetch_add(&choosing, 1); /* so that no exit comes in between */
+  hash->library = atomic_load(&chosen);
   hash->algorithm = algorithm;
   hash->state = hash->library->create(algorithm);
+  atomic_fetch_sub(&choosing, 1);
   if (hash->state == NULL) {
     free(hash);
     return NULL;

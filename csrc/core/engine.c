@@ -62,7 +62,7 @@ static struct engine {
   size_t max_connections, max_per_origin;
 
   tr_request *all; /* the driver's, from here on */
-  size_t running;
+  size_t running, kept_connections;
 } engine = {.lock = PTHREAD_MUTEX_INITIALIZER,
             .wake_fd = -1,
             .posted_end = &engine.posted,
@@ -131,6 +131,14 @@ static void on_hashed(void *context) {
 
 /* ------------------------------------------------------------------ requests */
 
+/* Note whether the servers of a request are well: the one asked for, too, which
+** is all that a cache knows. */
+static void note_outage(const tr_request *r, bool failed) {
+  tr_outage_note(&r->url, failed);
+  if (r->asked.text != NULL)
+    tr_outage_note(&r->asked, failed);
+}
+
 /* Give the promise its result and forget the request. Driver only. */
 static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
   bool posted;
@@ -149,7 +157,7 @@ static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
   r->finished = true;
   pthread_mutex_unlock(&engine.lock);
   if (blob != NULL || error != NULL)
-    tr_outage_note(&r->url, blob == NULL && tr_is_outage(error));
+    note_outage(r, blob == NULL && tr_is_outage(error));
   if (blob != NULL)
     tr_promise_complete(r->promise, blob);
   else if (error != NULL)
@@ -169,6 +177,9 @@ static double next_moment(const tr_request *r) {
   if (r->state == TR_REQUEST_LOOKUP ||
       (r->state == TR_REQUEST_RUNNING && !r->connected))
     moment = r->connect_by;
+  else if (r->state == TR_REQUEST_RUNNING && r->response.status >= 300 &&
+           r->response.complete_headers) /* the status decides already */
+    moment = r->headers_at + TR_ERROR_SECONDS;
   else if (r->state == TR_REQUEST_RUNNING && r->stall_timeout >= 0)
     moment = r->last_progress + r->stall_timeout;
   else if (r->state == TR_REQUEST_RESTING)
@@ -447,6 +458,10 @@ static double advance(void) {
   all = engine.max_connections;
   per_origin = engine.max_per_origin;
   pthread_mutex_unlock(&engine.lock);
+  if (all != engine.kept_connections) {
+    curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS, (long)all);
+    engine.kept_connections = all;
+  }
   do { /* libcurl 7.88 may keep the data of streams without an event */
     before = progress;
     tr_request_turn.now = tr_now();
@@ -725,11 +740,9 @@ static bool start_engine(tr_error *error) {
     return false;
   }
   engine.multi = tr_curl_new_multi();
-  if (engine.multi != NULL) {
-    curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS,
-                      (long)engine.max_connections);
+  engine.kept_connections = 0;
+  if (engine.multi != NULL)
     return true;
-  }
   close(engine.wake_fd);
   engine.wake_fd = -1;
   tr_error_nomem(error);

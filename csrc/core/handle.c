@@ -78,6 +78,8 @@ static CURLcode configure(tr_handle *h, const tr_config *c) {
   SET(CURLOPT_KEYPASSWD, ""); /* or OpenSSL would ask on the terminal */
   if (c->unix_socket != NULL)
     SET(CURLOPT_UNIX_SOCKET_PATH, c->unix_socket);
+  /* Unix sockets have no names by which socket.c could tell them apart. */
+  SET(CURLOPT_FORBID_REUSE, c->unix_socket != NULL ? 1L : 0L);
   if (c->netrc)
     SET(CURLOPT_NETRC, (long)CURL_NETRC_OPTIONAL);
 #undef SET
@@ -95,6 +97,7 @@ static tr_handle *handle_new(tr_config *config, CURLcode *code) {
     *code = configure(h, config);
   if (h->easy != NULL && *code == CURLE_OK) {
     h->config = tr_config_use(config);
+    h->proxy[0] = '\1'; /* not set: libcurl would ask the environment */
     return h;
   }
   curl_easy_cleanup(h->easy);

@@ -65,6 +65,13 @@ bool tr_address_is_link_local(const char *address) {
   static const unsigned char amazon[16] = {0xFD, 0x00, 0x0E, 0xC2, 0, 0, 0, 0,
                                            0,    0,    0,    0,    0, 0, 2, 0x54};
   unsigned char a[16];
+  char text[INET6_ADDRSTRLEN];
+  size_t len = strlen(address);
+  if (len > 1 && len < sizeof text && address[len - 1] == '.') {
+    memcpy(text, address, len - 1); /* "169.254.169.254." is the same */
+    text[len - 1] = '\0';
+    address = text;
+  }
   if (inet_pton(AF_INET, address, a) == 1)
     return a[0] == 169 && a[1] == 254;
   if (inet_pton(AF_INET6, address, a) != 1)

@@ -3,6 +3,7 @@
 #include "proxy.h"
 
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -108,4 +109,37 @@ bool tr_proxy_parse(const char *proxy, char **host, int *port) {
   if (colon < end && *colon == ':' && atoi(colon + 1) > 0)
     *port = atoi(colon + 1);
   return *host != NULL && **host != '\0';
+}
+
+bool tr_proxy_let_resolve(char **proxy) {
+  static const char *const names[][2] = {{"socks5://", "socks5h://"},
+                                         {"socks4://", "socks4a://"}};
+  size_t i;
+  for (i = 0; i < sizeof names / sizeof *names; i++) {
+    size_t len = strlen(names[i][0]), size;
+    char *longer;
+    if (strncasecmp(*proxy, names[i][0], len) != 0)
+      continue;
+    size = strlen(*proxy) + 2;
+    longer = malloc(size);
+    if (longer == NULL)
+      return false;
+    snprintf(longer, size, "%s%s", names[i][1], *proxy + len);
+    free(*proxy);
+    *proxy = longer;
+    break;
+  }
+  return true;
+}
+
+char *tr_proxy_display(const char *proxy) {
+  const char *scheme_end = strstr(proxy, "://");
+  size_t scheme = scheme_end != NULL ? (size_t)(scheme_end + 3 - proxy) : 0;
+  const char *at = strrchr(proxy + scheme, '@');
+  const char *rest = at != NULL ? at + 1 : proxy + scheme;
+  size_t size = scheme + strlen(rest) + 1;
+  char *shown = malloc(size);
+  if (shown != NULL)
+    snprintf(shown, size, "%.*s%s", (int)scheme, proxy, rest);
+  return shown;
 }

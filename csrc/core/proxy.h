@@ -16,4 +16,12 @@ bool tr_proxy_for(const tr_url *url, char **proxy);
 ** when it names no host, or memory is short. */
 bool tr_proxy_parse(const char *proxy, char **host, int *port);
 
+/* Let a SOCKS proxy resolve the names: libcurl would in a thread of its own, which
+** whoever cancels the fetch has to wait for. False: memory is short. */
+bool tr_proxy_let_resolve(char **proxy);
+
+/* A proxy for a message: without user and password. Freed by the caller. NULL:
+** memory is short. */
+char *tr_proxy_display(const char *proxy);
+
 #endif

@@ -7,6 +7,7 @@
 
 #include "crypto.h"
 #include "request.h"
+#include "socket.h"
 
 enum {
   /* A larger Content-Length is believed piece by piece. */
@@ -20,8 +21,9 @@ tr_turn tr_request_turn;
 /* Forget a response; its texts are ended, not cleared. */
 void tr_response_clear(tr_response *p) {
   memset(p, 0, offsetof(tr_response, etag));
-  p->etag[0] = p->last_modified[0] = p->content_type[0] = p->location[0] =
-      '\0';
+  p->etag[0] = p->last_modified[0] = p->content_type[0] = '\0';
+  free(p->location);
+  p->location = NULL;
 }
 
 /* ------------------------------------------------------------ response headers */
@@ -86,7 +88,7 @@ static void read_length(tr_response *p, const char *value, size_t len) {
     while (at < end && *at == ' ')
       at++;
   } while (at < end && *at == ',');
-  p->bad_length = at != end;
+  p->bad_length |= at != end;
 }
 
 /* Content-Range: bytes start-end/total, or * for the total. */
@@ -125,18 +127,58 @@ static void read_retry_after(tr_response *p, const char *value, size_t len) {
     p->retry_after = read_date(value, len) - (double)time(NULL);
 }
 
+static bool is_word(const char *value, size_t len, const char *word) {
+  return len == strlen(word) && curl_strnequal(value, word, len);
+}
+
+/* The codings of all such lines together: gzip alone is understood. */
 static void read_encoding(tr_response *p, const char *value, size_t len) {
-  p->gzip = (len == 4 && curl_strnequal(value, "gzip", 4)) ||
-            (len == 6 && curl_strnequal(value, "x-gzip", 6));
-  p->other_encoding =
-      !p->gzip && !(len == 0 || (len == 8 && curl_strnequal(value, "identity",
-                                                            8)));
+  if (len == 0 || is_word(value, len, "identity"))
+    return;
+  p->other_encoding |= p->gzip || !(is_word(value, len, "gzip") ||
+                                    is_word(value, len, "x-gzip"));
+  p->gzip = true;
+}
+
+static void read_transfer_encoding(tr_response *p, const char *value,
+                                   size_t len) {
+  if (is_word(value, len, "chunked"))
+    p->chunked = true;
+  else
+    p->other_encoding |= !is_word(value, len, "identity");
+}
+
+/* Keep where a redirect leads. */
+static void read_location(tr_response *p, const char *value, size_t len) {
+  size_t i;
+  for (i = 0; i < len; i++)
+    if ((unsigned char)value[i] < ' ' || value[i] == 0x7F)
+      return;
+  free(p->location);
+  p->location = len > 0 ? strndup(value, len) : NULL;
+}
+
+/*
+** A header that frames the body may be written so that one program reads it and
+** another does not: with a space before its colon, or folded. (RFC 9112, 5.1)
+*/
+static void check_framing(tr_response *p, const char *line, size_t size) {
+  const char *colon = memchr(line, ':', size);
+  bool folded = line[0] == ' ' || line[0] == '\t';
+  if (folded)
+    p->bad_header |= p->framing;
+  else
+    p->framing = (size > 8 && curl_strnequal(line, "content-", 8)) ||
+                 (size > 9 && curl_strnequal(line, "transfer-", 9));
+  if (p->framing && !folded && colon != NULL && colon > line)
+    p->bad_header |= colon[-1] == ' ' || colon[-1] == '\t';
 }
 
 /* Note a header that matters here. */
 static void read_header(tr_response *p, const char *line, size_t size) {
   const char *v;
   size_t len;
+  check_framing(p, line, size);
   switch (line[0] | 32) {
   case 'c':
     if ((v = value_of(line, size, "content-length", &len)) != NULL)
@@ -158,7 +200,7 @@ static void read_header(tr_response *p, const char *line, size_t size) {
     break;
   case 'l':
     if ((v = value_of(line, size, "location", &len)) != NULL)
-      copy_value(p->location, sizeof p->location, v, len);
+      read_location(p, v, len);
     else if ((v = value_of(line, size, "last-modified", &len)) != NULL) {
       copy_value(p->last_modified, sizeof p->last_modified, v, len);
       p->modified = read_date(v, len);
@@ -170,7 +212,7 @@ static void read_header(tr_response *p, const char *line, size_t size) {
     break;
   case 't':
     if ((v = value_of(line, size, "transfer-encoding", &len)) != NULL)
-      p->chunked = len > 0;
+      read_transfer_encoding(p, v, len);
     break;
   default:
     break;
@@ -188,6 +230,16 @@ static void begin_response(tr_response *p, const char *line, size_t size) {
                 (space[3] - '0');
 }
 
+static void end_headers(tr_request *r) {
+  tr_response *p = &r->response;
+  p->complete_headers = p->status >= 200;
+  r->headers_at = tr_request_turn.now;
+  if (p->complete_headers && !p->http2)
+    tr_socket_answered(r->socket);
+  if (p->status >= 300) /* what is left of it has less time */
+    r->on_connected(r);
+}
+
 size_t tr_request_on_header(char *data, size_t size, size_t count,
                             void *handle) {
   tr_request *r = ((tr_handle *)handle)->request;
@@ -202,7 +254,7 @@ size_t tr_request_on_header(char *data, size_t size, size_t count,
   else if (p->complete_headers)
     ; /* a trailer */
   else if (data[0] == '\r' || data[0] == '\n')
-    p->complete_headers = p->status >= 200;
+    end_headers(r);
   else
     read_header(p, data, n);
   return n;
@@ -223,6 +275,11 @@ void tr_request_reset_body(tr_request *r) {
   r->gunzip = NULL;
 }
 
+/* True if two validators do not contradict each other. */
+static bool agree(const char *a, const char *b) {
+  return a[0] == '\0' || b[0] == '\0' || strcmp(a, b) == 0;
+}
+
 /* True if a 206 continues exactly at the end of the bytes received, of the same
 ** body. */
 static bool continues(const tr_request *r) {
@@ -230,11 +287,12 @@ static bool continues(const tr_request *r) {
   return p->has_range && p->range_start == r->body.len && !p->gzip &&
          !p->other_encoding &&
          (p->range_total == 0 || !r->total_known || p->range_total == r->total) &&
-         (p->etag[0] == '\0' || r->freshness.etag[0] == '\0' ||
-          strcmp(p->etag, r->freshness.etag) == 0);
+         agree(p->etag, r->freshness.etag) &&
+         agree(p->last_modified, r->freshness.last_modified);
 }
 
 static void begin_part(tr_request *r) {
+  r->part_end = r->response.range_end + 1;
   if (r->response.range_total > 0) {
     r->total = r->response.range_total;
     r->total_known = true;
@@ -247,6 +305,7 @@ static void begin_whole(tr_request *r) {
   tr_freshness *f = &r->freshness;
   tr_request_reset_body(r);
   r->resuming = false;
+  r->part_end = UINT64_MAX;
   r->total_known = p->has_length && !p->chunked && !p->gzip;
   r->total = r->total_known ? p->length : 0;
   memcpy(f->etag, p->etag, sizeof f->etag);
@@ -260,8 +319,8 @@ bool tr_request_begin_body(tr_request *r) {
   r->response.body_started = true;
   if (r->info->first_byte < 0)
     r->info->first_byte = tr_now() - r->submitted;
-  if (p->status == 206 && r->resuming) {
-    if (!continues(r)) {
+  if (r->resuming && p->status != 200) {
+    if (p->status != 206 || !continues(r)) {
       r->range_mismatch = true;
       return false;
     }
@@ -324,7 +383,8 @@ static bool append(tr_request *r, const char *data, size_t n) {
     r->too_large = true;
     return false;
   }
-  if (r->total_known && r->body.len + n > r->total) {
+  if (r->body.len + n > r->part_end ||
+      (r->total_known && r->body.len + n > r->total)) {
     r->range_mismatch = r->resuming;
     r->fault = "it is longer than its Content-Range says";
     return false;
@@ -346,7 +406,7 @@ static void feed_hasher(tr_request *r) {
     r->hasher = tr_hasher_new(tr_algorithm_of(r->digest), r->on_hashed, r);
   if (r->hasher == NULL)
     return; /* hashed at the end, then */
-  r->hashing = tr_hasher_feed(r->hasher, r->body.data, r->body.len);
+  r->hashing |= tr_hasher_feed(r->hasher, r->body.data, r->body.len);
   r->fed = r->body.len;
 }
 
@@ -371,20 +431,24 @@ static void yield_turn(tr_request *r, tr_handle *handle, size_t n) {
 size_t tr_request_on_body(char *data, size_t size, size_t count,
                           void *handle) {
   tr_request *r = ((tr_handle *)handle)->request;
-  size_t n = size * count; /* libcurl passes size 1 */
+  size_t n = size * count, before; /* libcurl passes size 1 */
   r->last_progress = tr_request_turn.now;
   r->info->received += n;
   if (!tr_is_success(r->response.status) ||
       (r->response.status == 206 && !r->resuming)) {
-    r->discarded += n;
-    return r->discarded <= TR_ERROR_BODY ? n : 0;
+    r->discarded += n; /* to keep the connection, if that is cheap */
+    return r->discarded <= TR_ERROR_BODY &&
+                   tr_request_turn.now < r->headers_at + TR_ERROR_SECONDS
+               ? n
+               : 0;
   }
   if (!r->response.body_started && !tr_request_begin_body(r))
     return 0;
+  before = r->body.len;
   if (!append(r, data, n))
     return 0;
   feed_hasher(r);
   tr_promise_set_received(r->promise, r->body.len);
-  yield_turn(r, handle, n);
+  yield_turn(r, handle, r->body.len - before > n ? r->body.len - before : n);
   return n;
 }

@@ -16,10 +16,17 @@ static bool is_scheme_character(char c) {
   return isalnum((unsigned char)c) || c == '+' || c == '.' || c == '-';
 }
 
-/* The first byte past a URL: white space, a quote or a bracket ends one. */
-static const char *url_end(const char *at, const char *end) {
-  while (at < end && (unsigned char)*at > ' ' && *at != 0x7F && *at != '"' &&
-         *at != '\'' && *at != '<' && *at != '>' && *at != '`')
+/* The quote that ends a URL which begins after 'before'; a space if none does: a
+** URL may have quotes in it, also in a password. */
+static char closing_quote(char before) {
+  return before == '<'                                       ? '>'
+         : before != '\0' && strchr("\"'`", before) != NULL ? before
+                                                            : ' ';
+}
+
+/* The first byte past a URL: white space or its closing quote ends it. */
+static const char *url_end(const char *at, const char *end, char quote) {
+  while (at < end && (unsigned char)*at > ' ' && *at != 0x7F && *at != quote)
     at++;
   return at;
 }
@@ -73,7 +80,7 @@ static bool append_url(const char *at, const char *end, tr_buffer *out) {
 bool tr_redact(const char *text, size_t len, tr_buffer *out) {
   const char *end = text + len, *at = text;
   while (at < end) {
-    const char *colon = memchr(at, ':', (size_t)(end - at)), *stop;
+    const char *colon = memchr(at, ':', (size_t)(end - at)), *stop, *scheme;
     if (colon == NULL)
       break;
     if (colon == at || !is_scheme_character(colon[-1]) || end - colon < 3 ||
@@ -83,7 +90,10 @@ bool tr_redact(const char *text, size_t len, tr_buffer *out) {
       at = colon + 1;
       continue;
     }
-    stop = url_end(colon + 3, end);
+    for (scheme = colon; scheme > text && is_scheme_character(scheme[-1]);)
+      scheme--;
+    stop = url_end(colon + 3, end,
+                   closing_quote(scheme > text ? scheme[-1] : '\0'));
     if (!tr_buffer_append(out, at, (size_t)(colon + 3 - at)) ||
         !append_url(colon + 3, stop, out))
       return false;
@@ -100,8 +110,22 @@ char *tr_redacted(const char *text) {
   return NULL;
 }
 
+/* Redact a text that is one URL, and nothing else, to its end. */
+static char *redact_url(const char *url) {
+  const char *scheme_end = strstr(url, "://"), *at;
+  tr_buffer out = {0};
+  if (scheme_end == NULL)
+    return tr_redacted(url);
+  at = scheme_end + 3;
+  if (tr_buffer_append(&out, url, (size_t)(at - url)) &&
+      append_url(at, at + strlen(at), &out) && tr_buffer_append(&out, "", 1))
+    return out.data;
+  tr_buffer_free(&out);
+  return NULL;
+}
+
 char *tr_display_url(const char *url) {
-  char *shown = tr_redacted(url);
+  char *shown = redact_url(url);
   size_t len = shown != NULL ? strlen(shown) : 0;
   if (len > MAX_DISPLAY) {
     char *cut = shown + MAX_DISPLAY - DISPLAY_TAIL;

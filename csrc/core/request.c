@@ -34,6 +34,8 @@ void tr_request_free(tr_request *r) {
   tr_blob_release(r->known);
   tr_dns_release(r->answer);
   tr_url_free(&r->url);
+  tr_url_free(&r->asked);
+  tr_response_clear(&r->response);
   free(r->shown);
   free(r->proxy);
   free(r->lookup_host);
@@ -177,7 +179,7 @@ bool tr_request_route(tr_request *r) {
     r->proxy = strdup(c->proxy);
   else if (!tr_proxy_for(&r->url, &r->proxy))
     return false;
-  if (r->proxy == NULL)
+  if (r->proxy == NULL || !tr_proxy_let_resolve(&r->proxy))
     return false;
   if (r->proxy[0] == '\0') {
     r->lookup_host = strdup(r->url.host);
@@ -220,11 +222,14 @@ static bool add_conditions(tr_request *r, tr_handle *h) {
   if (known->unsigned_url[0] != '\0' &&
       strcmp(known->unsigned_url, unsigned_url) != 0)
     return true;
-  r->conditional = true;
+  r->conditional = known->etag[0] != '\0';
   if (!add_field(h, "If-None-Match", known->etag))
     return false;
-  return (known->url[0] != '\0' && strcmp(known->url, whole) != 0) ||
-         add_field(h, "If-Modified-Since", known->last_modified);
+  if (known->last_modified[0] == '\0' ||
+      (known->url[0] != '\0' && strcmp(known->url, whole) != 0))
+    return true;
+  r->conditional = true;
+  return add_field(h, "If-Modified-Since", known->last_modified);
 }
 
 static bool add_range(tr_request *r, tr_handle *h) {
@@ -363,6 +368,7 @@ bool tr_request_send(tr_request *r, tr_handle *h) {
   r->refused[0] = '\0';
   r->tried_addresses = r->socket_errno = 0;
   r->fault = NULL;
+  r->socket = -1;
   r->started = r->last_progress = tr_now();
   r->connect_by = tr_deadline(r->config->connect_timeout);
   if (r->info->queued < 0)

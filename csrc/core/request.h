@@ -17,6 +17,7 @@
 enum {
   /* How much of an error's body is read, to keep its connection alive. */
   TR_ERROR_BODY = 64 * 1024,
+  TR_ERROR_SECONDS = 1, /* and for how long */
   /* Of one response. libcurl bounds a line, and older ones not their sum. */
   TR_MAX_HEADERS = 256 * 1024
 };
@@ -36,13 +37,15 @@ typedef struct tr_response {
   int status;
   bool complete_headers; /* the blank line of a final response has come */
   bool http2, chunked, has_length, bad_length, has_range, other_encoding, gzip;
+  bool framing; /* the last line was of a header that says where the body ends */
+  bool bad_header;
   bool body_started; /* its body is being received */
   uint64_t length;   /* of the body as sent */
   uint64_t range_start, range_end, range_total; /* total 0: "*" */
   double retry_after, date, modified; /* seconds; 0: none */
   char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX];
   char content_type[128];
-  char location[4096];
+  char *location; /* or NULL */
 } tr_response;
 
 typedef struct tr_request {
@@ -66,6 +69,7 @@ typedef struct tr_request {
 
   /* The attempt. */
   tr_url url;        /* where it goes, after redirects */
+  tr_url asked;      /* where the reference led first, if there was a redirect */
   char *shown;       /* the reference asked for, for messages */
   char *proxy;       /* "" for none */
   char *lookup_host; /* the name to look up: the host's or the proxy's */
@@ -76,8 +80,9 @@ typedef struct tr_request {
   char *userinfo;    /* of the reference, or NULL */
   tr_response response;
   size_t discarded, header_bytes, taken; /* in the turn that began at 'turn' */
-  double turn;
+  double turn, headers_at;
   double started, connect_by, last_progress, not_before;
+  int socket; /* it runs on, or below 0 */
   char refused[64]; /* an address that may not be asked, or empty */
   bool link_local;  /* it is refused whatever the options say */
   int tried_addresses, socket_errno;
@@ -87,6 +92,7 @@ typedef struct tr_request {
   /* The body so far, over attempts. */
   tr_buffer body;
   uint64_t total;         /* of the whole body; 0: not known */
+  uint64_t part_end;      /* of what has been received and is under way */
   bool total_known;
   size_t resumed_from;
   tr_freshness freshness; /* of the body */

@@ -11,12 +11,15 @@
 #include "crypto.h"
 #include "error.h"
 #include "http.h"
+#include "proxy.h"
 #include "redact.h"
 #include "request.h"
 
 /* The first retry comes after about this; each further one after twice as
 ** long, give or take a half, so that clients do not come back in step. */
 static const double FIRST_DELAY = 0.2, LONGEST_DELAY = 10;
+/* A server that asks for more is reported instead. */
+static const double LONGEST_RETRY_AFTER = 60;
 
 enum { NEWER_TOO_LARGE = 100 /* CURLE_TOO_LARGE, of libcurl 8.6 and newer */ };
 
@@ -26,7 +29,7 @@ enum { NEWER_TOO_LARGE = 100 /* CURLE_TOO_LARGE, of libcurl 8.6 and newer */ };
 static void fail(const tr_request *r, tr_error_kind kind, tr_error *error,
                  const char *reason) {
   char tries[32] = "", via[256] = "";
-  char *proxy = r->proxy[0] != '\0' ? tr_redacted(r->proxy) : NULL;
+  char *proxy = r->proxy[0] != '\0' ? tr_proxy_display(r->proxy) : NULL;
   if (r->attempts > 1)
     snprintf(tries, sizeof tries, " (after %d attempts)", r->attempts);
   if (proxy != NULL)
@@ -46,11 +49,14 @@ static void describe_failure(const tr_request *r, CURLcode code,
                         ? r->handle->why
                         : curl_easy_strerror(code);
   tr_error_kind kind = tr_error_kind_of_curl(code);
-  char *plain = tr_redacted(why), reason[768];
+  char *plain, reason[768];
   const char *advice = code == CURLE_PEER_FAILED_VERIFICATION
                            ? " (for a CA of your own, give ca_file)"
                            : "";
   long os_error = 0;
+  if (r->proxy[0] != '\0' && strstr(why, r->proxy) != NULL)
+    why = curl_easy_strerror(code); /* it may have a password */
+  plain = tr_redacted(why);
   if (r->handle != NULL)
     curl_easy_getinfo(r->handle->easy, CURLINFO_OS_ERRNO, &os_error);
   if (r->socket_errno != 0 && !r->connected)
@@ -210,7 +216,10 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
     refuse_redirect(r, reason, location, error);
   } else {
     r->first_origin = r->first_origin && tr_url_same_origin(&r->url, &to);
-    tr_url_free(&r->url);
+    if (r->asked.text == NULL)
+      r->asked = r->url;
+    else
+      tr_url_free(&r->url);
     r->url = to;
     r->resuming = false;
     r->moved = true;
@@ -232,6 +241,7 @@ static tr_verdict follow(tr_request *r, tr_error *error) {
   if (location == NULL)
     tr_error_nomem(error);
   free(location);
+  tr_response_clear(&r->response);
   return followed ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
 }
 
@@ -298,7 +308,7 @@ static bool has_strong_validator(const tr_request *r) {
 
 /* True if the next attempt can request the rest of the body. */
 static bool can_resume(const tr_request *r) {
-  return r->response.body_started && r->body.len > 0 && r->gunzip == NULL &&
+  return r->body.len > 0 && r->gunzip == NULL &&
          r->total_known && r->body.len < r->total && has_strong_validator(r);
 }
 
@@ -311,9 +321,9 @@ static bool retry(tr_request *r, CURLcode code) {
     delay = LONGEST_DELAY;
   if (code == CURLE_OK && r->response.retry_after > delay)
     delay = r->response.retry_after;
-  if (tr_now() + delay >= r->deadline)
+  if (tr_now() + delay >= r->deadline || delay > LONGEST_RETRY_AFTER)
     return false; /* better to say now what is wrong */
-  r->resuming = code != CURLE_OK && can_resume(r);
+  r->resuming = can_resume(r);
   r->fresh_connection = code != CURLE_OK;
   r->not_before = tr_now() + delay;
   r->retries_left--;
@@ -425,7 +435,8 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
     explain_failure(r, CURLE_OK, error);
     return TR_VERDICT_DONE;
   }
-  if (r->gunzip != NULL && !tr_gzip_ended(r->gunzip)) {
+  if (r->gunzip != NULL && !tr_gzip_ended(r->gunzip) &&
+      !(r->response.has_length && r->response.length == 0)) {
     if (!r->plain_encoding) { /* once more, without the coding */
       r->plain_encoding = true;
       return start_over(r);
@@ -433,8 +444,9 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
     fail(r, TR_NETWORK, error, "its gzip coding breaks off");
     return TR_VERDICT_DONE;
   }
-  if (r->require_length && !r->response.has_length && !r->response.chunked &&
-      !r->response.http2) {
+  /* Over HTTP/2, libcurl does not tell a stream's end from its reset. */
+  if (r->require_length && !r->response.has_length &&
+      (r->response.http2 || !r->response.chunked)) {
     fail(r, TR_NETWORK, error,
          "its end is not marked by a length (require_length)");
     return TR_VERDICT_DONE;
@@ -460,7 +472,7 @@ static CURLcode true_code(tr_request *r, CURLcode code) {
   const tr_response *p = &r->response;
   if (code == CURLE_OK && !p->complete_headers)
     return CURLE_PARTIAL_FILE; /* it takes half a header for a whole */
-  if (code == CURLE_WRITE_ERROR && r->discarded > TR_ERROR_BODY)
+  if (p->complete_headers && p->status >= 300)
     return CURLE_OK; /* its status is all that was wanted */
   return code;
 }
@@ -474,13 +486,18 @@ tr_verdict tr_request_end_attempt(tr_request *r, int curl_code, tr_blob **blob,
     r->fresh_connection = true;
     return start_over(r);
   }
+  if (r->response.bad_header) {
+    r->fault = "a header that frames its body is malformed";
+    explain_failure(r, code, error);
+    return TR_VERDICT_DONE;
+  }
   if (r->response.bad_length && code != CURLE_OPERATION_TIMEDOUT) {
     r->fault = "its Content-Length is malformed, or contradicts another";
     explain_failure(r, code, error);
     return TR_VERDICT_DONE;
   }
   if (code == CURLE_OK && is_redirect(status) &&
-      r->response.location[0] != '\0')
+      r->response.location != NULL)
     return follow(r, error);
   if (code == CURLE_OK && status == 304 && r->conditional) {
     *blob = take_known(r);

@@ -56,63 +56,84 @@ static void keep_alive(int fd) {
 }
 
 /*
-** The open sockets of plain connections, with their own ports: libcurl does not
-** tell which socket a request is about to use. The driver's.
+** The open sockets with their addresses and ports, by which libcurl's callback
+** can be told on which of them a request is about to be sent. The driver's.
 */
-static struct plain_socket {
-  int fd, port; /* port 0: not connected yet */
-  bool used;    /* by a request before */
-} *plain;
-static size_t plain_count, plain_room;
+static struct known_socket {
+  int fd, own_port, peer_port; /* ports 0: not connected yet */
+  char own[INET6_ADDRSTRLEN], peer[INET6_ADDRSTRLEN];
+  bool answered; /* a whole HTTP/1 response may have come: it is reused */
+} *sockets;
+static size_t socket_count, socket_room;
 
-static void add_plain(int fd) {
-  if (plain_count == plain_room) {
-    size_t room = plain_room > 0 ? 2 * plain_room : 64;
-    struct plain_socket *larger = realloc(plain, room * sizeof *plain);
+static void add_socket(int fd) {
+  if (socket_count == socket_room) {
+    size_t room = socket_room > 0 ? 2 * socket_room : 64;
+    struct known_socket *larger = realloc(sockets, room * sizeof *sockets);
     if (larger == NULL)
       return; /* then it is not checked */
-    plain = larger;
-    plain_room = room;
+    sockets = larger;
+    socket_room = room;
   }
-  plain[plain_count++] = (struct plain_socket){.fd = fd};
+  sockets[socket_count++] = (struct known_socket){.fd = fd};
 }
 
-/* The socket that is bound to a port, or NULL. */
-static struct plain_socket *find_plain(int port) {
+/* Write out an address; returns its port. */
+static int describe(const struct sockaddr_storage *a, char *text) {
+  if (a->ss_family == AF_INET6) {
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)a;
+    inet_ntop(AF_INET6, &v6->sin6_addr, text, INET6_ADDRSTRLEN);
+    return ntohs(v6->sin6_port);
+  }
+  inet_ntop(AF_INET, &((const struct sockaddr_in *)a)->sin_addr, text,
+            INET6_ADDRSTRLEN);
+  return ntohs(((const struct sockaddr_in *)a)->sin_port);
+}
+
+/* Note the addresses of a socket once it is connected. */
+static void note_addresses(struct known_socket *s) {
+  struct sockaddr_storage own, peer;
+  socklen_t own_len = sizeof own, peer_len = sizeof peer;
+  if (getsockname(s->fd, (struct sockaddr *)&own, &own_len) == 0 &&
+      getpeername(s->fd, (struct sockaddr *)&peer, &peer_len) == 0) {
+    s->own_port = describe(&own, s->own);
+    s->peer_port = describe(&peer, s->peer);
+  }
+}
+
+static struct known_socket *find_socket(const char *own, int own_port,
+                                        const char *peer, int peer_port) {
   size_t i;
-  for (i = 0; i < plain_count; i++)
-    if (plain[i].port == port)
-      return &plain[i];
+  for (i = 0; i < socket_count; i++) {
+    struct known_socket *s = &sockets[i];
+    if (s->own_port == 0)
+      note_addresses(s);
+    if (s->own_port == own_port && s->peer_port == peer_port &&
+        strcmp(s->own, own) == 0 && strcmp(s->peer, peer) == 0)
+      return s;
+  }
   return NULL;
-}
-
-/* Note the ports of sockets that are connected by now. */
-static void note_ports(void) {
-  size_t i;
-  for (i = 0; i < plain_count; i++) {
-    struct sockaddr_storage own;
-    socklen_t len = sizeof own;
-    if (plain[i].port != 0 ||
-        getsockname(plain[i].fd, (struct sockaddr *)&own, &len) != 0)
-      continue;
-    plain[i].port = ntohs(own.ss_family == AF_INET6
-                              ? ((struct sockaddr_in6 *)&own)->sin6_port
-                              : ((struct sockaddr_in *)&own)->sin_port);
-  }
 }
 
 int tr_socket_close(void *context, curl_socket_t fd) {
   size_t i;
   (void)context; /* it may be gone */
-  for (i = 0; i < plain_count; i++)
-    if (plain[i].fd == fd) {
-      plain[i] = plain[--plain_count];
+  for (i = 0; i < socket_count; i++)
+    if (sockets[i].fd == fd) {
+      sockets[i] = sockets[--socket_count];
       break;
     }
   return close(fd);
 }
 
-void tr_socket_forget_all(void) { plain_count = 0; }
+void tr_socket_forget_all(void) { socket_count = 0; }
+
+void tr_socket_answered(int fd) {
+  size_t i;
+  for (i = 0; i < socket_count; i++)
+    if (sockets[i].fd == fd)
+      sockets[i].answered = true;
+}
 
 curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
                              struct curl_sockaddr *address) {
@@ -136,45 +157,36 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
     return CURL_SOCKET_BAD;
   }
   r->tried_addresses++;
-  if (text[0] != '\0')
+  if (text[0] != '\0') {
     keep_alive(fd);
-  if (text[0] != '\0' && !r->url.secure)
-    add_plain(fd);
+    add_socket(fd);
+  }
   return fd;
 }
 
 /*
-** True if a plain connection that was used before has something to read: bytes
+** True if a connection that has served HTTP/1 before has something to read: bytes
 ** that belong to no request, which would become the response to this one, or its
-** end. (TLS may have a session ticket to read, and HTTP/2 frames of its own.)
+** end. (HTTP/2 has frames of its own to read. A late TLS session ticket costs no
+** more than a new connection.)
 */
-static bool is_out_of_step(int port) {
-  struct plain_socket *s = find_plain(port);
-  struct pollfd look = {.events = POLLIN};
-  bool used;
-  if (s == NULL) {
-    note_ports();
-    s = find_plain(port);
-  }
-  if (s == NULL)
-    return false;
-  used = s->used;
-  s->used = true;
-  look.fd = s->fd;
-  return used && poll(&look, 1, 0) > 0;
+static bool is_out_of_step(const struct known_socket *s) {
+  struct pollfd look = {.fd = s->fd, .events = POLLIN};
+  return s->answered && poll(&look, 1, 0) > 0;
 }
 
 int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
                         int own_port) {
   tr_handle *h = context;
   tr_request *r = h->request;
+  struct known_socket *s = find_socket(own, own_port, peer, peer_port);
   long opened = 0;
-  (void)own, (void)peer_port;
   if (is_refused(r, peer))
     return CURL_PREREQFUNC_ABORT;
   curl_easy_getinfo(h->easy, CURLINFO_NUM_CONNECTS, &opened);
   r->reused = opened == 0;
-  if (!r->url.secure && is_out_of_step(own_port)) {
+  r->socket = s != NULL ? s->fd : -1;
+  if (s != NULL && is_out_of_step(s)) {
     r->out_of_step = true;
     return CURL_PREREQFUNC_ABORT;
   }

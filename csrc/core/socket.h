@@ -11,6 +11,10 @@ curl_socket_t tr_socket_open(void *handle, curlsocktype purpose,
 /* libcurl's CURLOPT_CLOSESOCKETFUNCTION. */
 int tr_socket_close(void *unused, curl_socket_t fd);
 
+/* An HTTP/1 response has begun on a socket, which may be reused after it. Below 0
+** is none. */
+void tr_socket_answered(int fd);
+
 /* In a child: forget the sockets, which are the parent's. */
 void tr_socket_forget_all(void);
 

@@ -327,6 +327,23 @@ static bool is_signature(const char *name, size_t len) {
   return false;
 }
 
+/* True if a query has a parameter that is a signature itself. Names such as "sp"
+** mean a signature's terms beside one only. */
+static bool is_signed(const char *query) {
+  while (*query != '\0') {
+    size_t name = strcspn(query, "=&");
+    if ((name == 3 && strncasecmp(query, "sig", 3) == 0) ||
+        (name == 4 && strncasecmp(query, "hmac", 4) == 0) ||
+        (name == 9 && strncasecmp(query, "Signature", 9) == 0) ||
+        (name == 15 && strncasecmp(query, "X-Amz-Signature", 15) == 0) ||
+        (name == 16 && strncasecmp(query, "X-Goog-Signature", 16) == 0))
+      return true;
+    query += strcspn(query, "&");
+    query += *query == '&';
+  }
+  return false;
+}
+
 static void short_digest(const void *data, size_t size,
                          char hex[TR_URL_DIGEST]) {
   char whole[TR_HEX_MAX];
@@ -342,7 +359,7 @@ void tr_url_digests(const char *url, char whole[TR_URL_DIGEST],
   char *rest;
   short_digest(url, len, whole);
   memcpy(unsigned_, whole, TR_URL_DIGEST);
-  rest = query != NULL ? malloc(len + 1) : NULL;
+  rest = query != NULL && is_signed(query + 1) ? malloc(len + 1) : NULL;
   if (rest == NULL) /* without memory a new signature is a new URL */
     return;
   len = (size_t)(query - url);
