@@ -180,6 +180,20 @@ tr_config *tr_config_get(const tr_fetch_options *o, tr_error *error) {
   return c;
 }
 
+tr_config *tr_config_foreign(const tr_config *c, tr_error *error) {
+  tr_fetch_options o = TR_FETCH_OPTIONS;
+  o.connect_timeout = c->connect_timeout;
+  o.stall_timeout = c->stall_timeout;
+  o.netrc = c->netrc;
+  o.ca_file = c->ca_file;
+  o.unix_socket = c->unix_socket;
+  o.user_agent = c->user_agent;
+  o.proxy = c->proxy;
+  o.headers = (const char *const *)c->header_lines;
+  o.redirect_hosts = (const char *const *)c->redirect_hosts;
+  return tr_config_get(&o, error);
+}
+
 tr_config *tr_config_use(tr_config *config) {
   pthread_mutex_lock(&lock);
   config->uses++;

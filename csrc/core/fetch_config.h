@@ -23,6 +23,9 @@ typedef struct tr_config {
 
 /* The configuration of some options, used; NULL with the error. */
 tr_config *tr_config_get(const tr_fetch_options *options, tr_error *error);
+/* The same without the client's certificate, for an origin that it is not meant
+** for; used. NULL with the error. */
+tr_config *tr_config_foreign(const tr_config *config, tr_error *error);
 tr_config *tr_config_use(tr_config *config);
 void tr_config_release(tr_config *config);
 

@@ -190,9 +190,22 @@ static void refuse_redirect(const tr_request *r, const char *what,
   free(shown);
 }
 
+/* See to it that only the origin asked for sees the client's certificate. */
+static bool withhold_certificate(tr_request *r, tr_error *error) {
+  tr_config *foreign;
+  if (r->first_origin || r->config->client_cert == NULL)
+    return true;
+  foreign = tr_config_foreign(r->config, error);
+  if (foreign == NULL)
+    return false;
+  tr_config_release(r->config);
+  r->config = foreign;
+  return true;
+}
+
 /*
 ** Follow a redirect within the rules: http and https only, never from https to
-** http, to allowed hosts, the caller's headers and password on the same origin
+** http, to allowed hosts; headers, password and certificate on the same origin
 ** only. False with the error when it must not or cannot be followed.
 */
 static bool redirect(tr_request *r, const char *location, tr_error *error) {
@@ -225,6 +238,8 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
     r->moved = true;
     r->fresh_connection = false;
     r->not_before = 0;
+    if (!withhold_certificate(r, error))
+      return false;
     if (tr_request_route(r))
       return true;
     tr_error_nomem(error);

@@ -79,9 +79,20 @@ function M.admit(resolver, job)
   return job
 end
 
+-- The options of a URL's host: those of its port before those of all ports.
+local function host_options(hosts, parsed)
+  local with_port, found = parsed.host .. ":" .. parsed.port, nil
+  for name, own in pairs(hosts) do
+    name = name:lower()
+    if name == with_port then return own end
+    if name == parsed.host then found = own end
+  end
+  return found
+end
+
 -- Adds the options of a URL's host to a request.
 local function add_host_options(request, parsed)
-  local own = request.hosts[parsed.host .. ":" .. parsed.port] or request.hosts[parsed.host]
+  local own = host_options(request.hosts, parsed)
   request.hosts = nil
   for name, value in pairs(own or {}) do
     if name == "headers" then
@@ -92,6 +103,13 @@ local function add_host_options(request, parsed)
     end
     request[name] = value
   end
+end
+
+-- The options as the core takes them, and whether they say `revalidate`.
+local function compile(request)
+  local ok, compiled = pcall(core.request_options, request)
+  if ok then return compiled, request.revalidate end
+  return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled))
 end
 
 --- How a job's URL is to be fetched: what the resolver was made with, and on top
@@ -105,8 +123,10 @@ end
 function M.request(resolver, job)
   local given = resolver.request
   if not resolver.policy:overrides "request" and not given.hosts then
-    resolver.compiled = resolver.compiled or core.request_options(given)
-    return resolver.compiled, given.revalidate
+    if resolver.compiled then return resolver.compiled, given.revalidate end
+    local compiled, more = compile(given)
+    resolver.compiled = compiled
+    return compiled, more
   end
   local answer, _, err = resolver.policy:ask("request", job.target, job.ctx)
   if err then return nil, err end
@@ -116,9 +136,7 @@ function M.request(resolver, job)
   for name, value in pairs(given) do request[name] = value end
   for name, value in pairs(answer or {}) do request[name] = value end
   if request.hosts then add_host_options(request, job.parsed) end
-  local ok, compiled = pcall(core.request_options, request)
-  if ok then return compiled, request.revalidate end
-  return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled))
+  return compile(request)
 end
 
 return M
