@@ -200,6 +200,13 @@ static bool schedule(tr_request *r) {
 /* Take a running request out of the multi handle. Its handle stays with it, for
 ** questions about how it ended. */
 static void stop_running(tr_request *r) {
+  tr_handle **link = &tr_request_turn.paused;
+  if (r->handle->paused) {
+    while (*link != r->handle)
+      link = &(*link)->next;
+    *link = r->handle->next;
+    r->handle->paused = false;
+  }
   curl_multi_remove_handle(engine.multi, r->handle->easy);
   tr_queue_stop(r);
   engine.running--;
@@ -437,13 +444,21 @@ static void take_messages(void) {
   }
 }
 
-/* Let the bodies go on that have had their share of a turn. */
+/* Let the bodies go on that have had their share of a turn. What libcurl holds of
+** them comes at once, and may be paused again. */
 static void end_turn(void) {
-  tr_handle *h;
-  while ((h = tr_request_turn.paused) != NULL) {
-    tr_request_turn.paused = h->next;
+  tr_handle *h = tr_request_turn.paused, *next;
+  tr_request_turn.paused = NULL;
+  for (; h != NULL; h = next) {
+    CURLcode code;
+    next = h->next;
     h->paused = false;
-    curl_easy_pause(h->easy, CURLPAUSE_CONT);
+    tr_request_turn.now = tr_now();
+    code = curl_easy_pause(h->easy, CURLPAUSE_CONT);
+    if (code != CURLE_OK && code != CURLE_BAD_FUNCTION_ARGUMENT) {
+      stop_running(h->request);
+      end_attempt(h->request, code);
+    }
   }
 }
 
@@ -472,10 +487,11 @@ static double advance(void) {
     curl_multi_perform(engine.multi, &running);
     end_turn();
     take_messages();
-  } while (progress != before && tr_request_turn.now - started < MAX_ADVANCE);
+  } while ((progress != before || tr_request_turn.paused != NULL) &&
+           tr_request_turn.now - started < MAX_ADVANCE);
   if (tr_heap_first() != NULL)
     wake_at = fmin(wake_at, tr_heap_first()->wake_at);
-  return progress == before ? wake_at : 0;
+  return progress == before && tr_request_turn.paused == NULL ? wake_at : 0;
 }
 
 /* Sleep until there is data, a post, or the moment. */

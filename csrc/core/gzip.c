@@ -71,7 +71,9 @@ tr_gzip_status tr_gzip_append(tr_gzip *g, const void *data, size_t size,
   for (;;) {
     size_t room;
     int code;
-    if (g->ended) { /* another member may follow */
+    if (g->ended) { /* padding may follow, or another member */
+      for (; s->avail_in > 0 && *s->next_in == 0; s->avail_in--)
+        s->next_in++;
       if (s->avail_in == 0)
         return TR_GZIP_OK;
       if (zlib.reset(s) != Z_OK)

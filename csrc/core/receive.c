@@ -419,11 +419,11 @@ static void yield_turn(tr_request *r, tr_handle *handle, size_t n) {
     r->taken = 0;
   }
   r->taken += n;
-  if (handle->paused || r->taken < turn->share || r->response.http2 ||
+  if (handle->paused || r->taken < turn->share || (r->response.http2 && r->gunzip == NULL) ||
       (r->total_known && r->body.len >= r->total))
     return;
   curl_easy_pause(handle->easy, CURLPAUSE_RECV);
-  handle->paused = true; /* libcurl passes on what it has read */
+  handle->paused = true;
   handle->next = turn->paused;
   turn->paused = handle;
 }
@@ -432,6 +432,8 @@ size_t tr_request_on_body(char *data, size_t size, size_t count,
                           void *handle) {
   tr_request *r = ((tr_handle *)handle)->request;
   size_t n = size * count, before; /* libcurl passes size 1 */
+  if (((tr_handle *)handle)->paused && r->gunzip != NULL)
+    return CURL_WRITEFUNC_PAUSE; /* a little of it may be a lot */
   r->last_progress = tr_request_turn.now;
   r->info->received += n;
   if (!tr_is_success(r->response.status) ||

@@ -5,11 +5,14 @@
 */
 #include <lauxlib.h>
 #include <lualib.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/error.h"
+#include "core/future.h"
 #include "core/options.h"
 #include "theaterref.h"
 
@@ -231,12 +234,42 @@ static void set_timeout(lua_State *L, const char *name, double seconds) {
   lua_setfield(L, -2, name);
 }
 
+/* Take the Lua state from other threads, and what that took off the job's time.
+** False with the error. */
+static bool enter(tr_host *host, job *j, tr_error *error) {
+  double deadline = tr_deadline(j->options.timeout);
+  for (;;) {
+    double slice = tr_now() + 0.1;
+    struct timespec until;
+    if (slice > deadline)
+      slice = deadline;
+    until.tv_sec = (time_t)slice;
+    until.tv_nsec = (long)((slice - (double)until.tv_sec) * 1e9);
+    if (pthread_mutex_clocklock(&host->lock, CLOCK_MONOTONIC, &until) == 0)
+      break;
+    if (tr_interrupted() || tr_now() >= deadline) {
+      if (tr_interrupted())
+        tr_error_set(error, TR_CANCELLED, "interrupted");
+      else
+        tr_error_set(error, TR_TIMEOUT,
+                     "no turn within %g seconds: the host is serving other "
+                     "threads",
+                     j->options.timeout);
+      return false;
+    }
+  }
+  if (isfinite(deadline))
+    j->options.timeout = fmax(deadline - tr_now(), 0.001);
+  return true;
+}
+
 /* Run a job's function while no other thread uses the Lua state. */
 static bool perform(tr_host *host, lua_CFunction work, job *j,
                     tr_error *error) {
   lua_State *L = host->L;
   int status;
-  pthread_mutex_lock(&host->lock);
+  if (!enter(host, j, error))
+    return false;
   lua_pushcfunction(L, work);
   lua_pushvalue(L, 1);
   lua_pushlightuserdata(L, j);

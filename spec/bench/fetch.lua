@@ -164,7 +164,7 @@ function M.run()
   server:put("mib", ("x"):rep(MIB))
   server:put("large", ("x"):rep(8 * MIB))
   local resolver = theaterref.resolver { ca_file = server.ca, max_host_connections = 64, log = false }
-  for _, part in ipairs { large_bodies, latency, waiting, memory } do part(server, resolver) end
+  for _, part in ipairs { small_bodies, large_bodies, latency, waiting, memory } do part(server, resolver) end
   server:stop()
 end
 
