@@ -33,7 +33,8 @@ describe("the fetch engine", function()
       ["/range-in-parts"] = "asks for the rest until there is none", ["/range-without-validator"] = "keeps the validators it has",
       ["/range-of-another"] = "starts over when the total is another", ["/range-of-another-etag"] = "starts over when the ETag is another",
       ["/range-as-gzip"] = "starts over when the part is packed", ["/weak-date"] = "starts over when the date proves nothing",
-      ["/strong-date"] = "goes by a date that is strong",
+      ["/strong-date"] = "goes by a date that is strong", ["/range-of-another-date"] = "starts over when the date is another",
+      ["/range-of-nothing"] = "starts over when there is no content", ["/range-past-its-end"] = "starts over when the part is longer than said",
     } do
       it(why, function() assert.equal(thousand, (text(path))) end)
     end
@@ -125,6 +126,21 @@ describe("the fetch engine", function()
     end)
   end)
 
+  it("follows a redirect whose body does not come, or not to its end", function()
+    for _, kind in ipairs { "dripping", "silent", "cut", "far" } do
+      local started = core.now()
+      assert.equal("fine", (text("/" .. kind .. "-redirect", { retries = 0, stall_timeout = 20, timeout = 20 })))
+      assert.is_true(core.now() - started < 10)
+    end
+    local _, err = text("/cut-missing", { retries = 0 })
+    assert.equal(404, err.status)
+  end)
+
+  it("does not wait for as long as a server may ask", function()
+    local _, err = theaterref.resolve_reference(server.http .. "/busy-for-an-hour", { log = false })
+    assert.equal(429, err.status)
+  end)
+
   it("gives the status of an error however long its body is", function()
     local _, err = text("/large-missing", { max_bytes = 10 })
     assert.equal(404, err.status)
@@ -171,6 +187,59 @@ describe("the fetch engine", function()
     assert.equal(2, asked "/half-gzip")
     local _, err = text "/unasked-coding"
     assert.equal("network", err.kind)
+  end)
+
+  it("takes no body that is framed or packed in a way it does not know", function()
+    for _, path in ipairs { "/three-lengths", "/spaced-length", "/folded-length", "/two-codings", "/hidden-coding", "/packed-transfer" } do
+      local body, err = text(path, { retries = 0 })
+      assert.is_nil(body, path)
+      assert.equal("network", err.kind, path)
+    end
+    assert.equal("half a file", (text "/padded-gzip"))
+    assert.equal("", (text "/empty-gzip"))
+    assert.is_nil((text("/identity-transfer", { require_length = true })))
+  end)
+
+  it("takes a 304 only for an answer to a condition", function()
+    local cache = theaterref.resource_cache { ttl = 0 }
+    local url = server.http .. "/always-304"
+    assert.equal("good", tostring(theaterref.resolve_reference_cached(url, cache)))
+    local blob, err = theaterref.resolve_reference_cached(url, cache)
+    assert.is_nil(blob)
+    assert.equal(304, err.status)
+  end)
+
+  it("asks no proxy of the environment if told to use none", function()
+    local code = ([[local theaterref = require "theaterref"
+      print((theaterref.resolve_reference(%q, { proxy = "", retries = 0 })))]]):format(server.http .. "/fine")
+    assert.equal("fine\n", helper.run_ok(program(code, "http_proxy=http://127.0.0.1:1")))
+  end)
+
+  it("finds the options of a host in any case", function()
+    assert.matches("X%-Own: yes", (text(server.http:gsub("127.0.0.1", "localhost") .. "/echo",
+      { hosts = { LOCALHOST = { headers = { ["X-Own"] = "yes" } } } })))
+  end)
+
+  it("shows no password of a proxy, however it is written", function()
+    for _, proxy in ipairs { "user:hush@127.0.0.1:1", "user:hush@127.0.0.1:99999", "http://user:hush@127.0.0.1:1" } do
+      local _, err = text("/fine", { proxy = proxy, retries = 0 })
+      assert.is_nil(tostring(err):find "hush")
+    end
+  end)
+
+  it("lets small fetches pass while large bodies arrive", function()
+    local resolver = theaterref.resolver { log = false, max_bytes = 64 << 20, retries = 0, timeout = 20 }
+    local large = {}
+    for i = 1, 4 do large[i] = resolver:start(server.http .. "/endless?" .. i) end
+    for _ = 1, 10 do
+      local started = core.now()
+      assert.equal("fine", tostring(resolver:resolve(server.http .. "/fine")))
+      assert.is_true(core.now() - started < 2)
+    end
+    for i = 1, 4 do
+      local _, err = large[i]:wait()
+      assert.equal("too_large", err.kind)
+    end
   end)
 
   it("takes no body with two lengths", function()
@@ -565,6 +634,18 @@ describe("the C API", function()
   local function run(what, path) return helper.run_ok(("timeout 60 %s %s %s"):format(binary, what, server.http .. path)) end
 
   it("refuses structs without a size, takes NULL, and lets leaders go", function() assert.equal("ok\n", run("api", "/fine")) end)
+
+  for what, why in pairs {
+    fork = "gives parent and child descriptors of their own",
+    shutdown = "is shut down by several threads while others fetch",
+    settled = "gives up a fetch whose future has a result already, once it is released",
+  } do
+    it(why, function() assert.equal("ok\n", run(what, "/fine")) end)
+  end
+
+  it("hashes on while the process ends", function()
+    for _ = 1, 5 do helper.run_ok("ASAN_OPTIONS=detect_leaks=0 timeout 60 " .. binary .. " hash " .. server.http .. "/fine") end
+  end)
 
   it("leaves the program's signals to the program", function() assert.equal("ok\n", run("signal", "/fine")) end)
 

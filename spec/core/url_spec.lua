@@ -67,6 +67,14 @@ describe("a text", function()
     it(("is shown without secrets: %s"):format(given), function() assert.equal(expected, core.redact(given)) end)
   end
 
+  it("is shown without secrets that have quotes in them", function()
+    for _, quote in ipairs { "'", '"', "`", "<", ">" } do
+      local url = ("http://us%ser:hush@h/p?a=%shush"):format(quote, quote)
+      assert.equal("http://h/p?…", core.redact(url))
+      assert.equal("see 'http://h/p?…'", core.redact("see 'http://user:hush@h/p?a=hush'"))
+    end
+  end)
+
   it("costs no more than its length to redact", function()
     local started = core.now()
     core.redact(("http://a@b?c "):rep(50000))

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <theaterref.h>
 #include <time.h>
 #include <unistd.h>
@@ -194,12 +195,120 @@ static void restart(void) {
   tr_future_release(future);
 }
 
+static bool is_readable(int fd) {
+  struct pollfd look = {.fd = fd, .events = POLLIN};
+  return poll(&look, 1, 0) > 0;
+}
+
+/* A result in the child wakes nobody in the parent, and takes no wake-up of it. */
+static void share_no_descriptor(void) {
+  tr_future *open = tr_future_create(), *done = tr_future_create();
+  tr_blob *blob = tr_blob_new("x", 1);
+  int status;
+  pid_t child;
+  CHECK(!is_readable(tr_future_fd(open)));
+  CHECK(tr_future_complete(done, blob) && is_readable(tr_future_fd(done)));
+  child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    bool ok = is_readable(tr_future_fd(open)) && is_readable(tr_future_fd(done));
+    tr_future_release(done);
+    tr_future_release(open);
+    _exit(ok ? 0 : 1);
+  }
+  CHECK(waitpid(child, &status, 0) == child && status == 0);
+  CHECK(!is_readable(tr_future_fd(open)) && is_readable(tr_future_fd(done)));
+  tr_future_release(done);
+  tr_future_release(open);
+  tr_blob_release(blob);
+}
+
+static void *shut_down(void *unused) {
+  int i;
+  (void)unused;
+  for (i = 0; i < 20; i++)
+    tr_shutdown();
+  return NULL;
+}
+
+/* Fetches begin and end while the engine is shut down by several threads. */
+static void shut_down_amid_fetches(void) {
+  pthread_t threads[3];
+  int i;
+  for (i = 0; i < 3; i++)
+    CHECK(pthread_create(&threads[i], NULL, shut_down, NULL) == 0);
+  for (i = 0; i < 100; i++) {
+    tr_future *future = start(NULL);
+    CHECK(tr_future_wait(future, 10, NULL, NULL) != TR_PENDING);
+    tr_future_release(future);
+  }
+  for (i = 0; i < 3; i++)
+    pthread_join(threads[i], NULL);
+}
+
+/* Fetches whose futures got a result from elsewhere hold no connections. */
+static void settle_amid_fetches(void) {
+  tr_fetch_options options = TR_FETCH_OPTIONS;
+  const char *fine = url;
+  char *silent = malloc(strlen(url) + 16);
+  tr_blob *blob = tr_blob_new("x", 1);
+  tr_future *future;
+  int i;
+  sprintf(silent, "%.*s/never", (int)(strrchr(url, '/') - url), url);
+  url = silent;
+  for (i = 0; i < 64; i++) {
+    future = start(NULL);
+    tr_future_wait(future, 0.001, NULL, NULL);
+    CHECK(tr_future_complete(future, blob));
+    tr_future_release(future);
+  }
+  url = fine;
+  options.timeout = 10;
+  future = start(&options);
+  CHECK(tr_future_wait(future, 20, NULL, NULL) == TR_READY);
+  tr_future_release(future);
+  tr_blob_release(blob);
+  free(silent);
+}
+
+static void *hash_for_ever(void *unused) {
+  static const char bytes[4096];
+  char hex[TR_HEX_MAX];
+  (void)unused;
+  for (;;)
+    tr_digest(TR_SHA256, bytes, sizeof bytes, hex);
+  return NULL;
+}
+
+/* The process ends while threads hash with what the exit handlers free. */
+static void end_amid_hashing(void) {
+  struct timespec pause = {0, 30 * 1000 * 1000};
+  tr_future *future = start(NULL);
+  pthread_t thread;
+  int i;
+  CHECK(tr_future_wait(future, 10, NULL, NULL) == TR_READY);
+  tr_future_release(future);
+  for (i = 0; i < 4; i++)
+    CHECK(pthread_create(&thread, NULL, hash_for_ever, NULL) == 0 &&
+          pthread_detach(thread) == 0);
+  nanosleep(&pause, NULL);
+  exit(0);
+}
+
 int main(int argc, char **argv) {
   const char *what = argc == 3 ? argv[1] : "";
   url = argc == 3 ? argv[2] : "";
   alarm(strcmp(what, "interrupt") == 0 ? 0 : 60);
   if (strcmp(what, "exit") == 0)
     end_amid_fetches();
+  else if (strcmp(what, "hash") == 0)
+    end_amid_hashing();
+  else if (strcmp(what, "fork") == 0)
+    share_no_descriptor();
+  else if (strcmp(what, "shutdown") == 0)
+    shut_down_amid_fetches();
+  else if (strcmp(what, "settled") == 0)
+    settle_amid_fetches();
   else if (strcmp(what, "signal") == 0)
     wait_for_signal();
   else if (strcmp(what, "interrupt") == 0)

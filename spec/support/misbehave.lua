@@ -129,6 +129,14 @@ local paths = {
   ["/range-too-long"] = broken_thousand(etag, function(from)
     return plain(thousand:sub(from + 1) .. "more", ("Content-Range: bytes %d-999/1000\r\n"):format(from), "206 Partial Content")
   end),
+  ["/range-of-another-date"] = broken_thousand(
+    "Date: Thu, 01 Jan 2026 01:00:00 GMT\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n",
+    function(from) return range(from, 999, "1000", "Last-Modified: Thu, 01 Jan 2026 00:30:00 GMT\r\n") end),
+  ["/range-of-nothing"] = broken_thousand(etag, function() return head "204 No Content" end),
+  ["/range-past-its-end"] = broken_thousand(etag, function(from, count)
+    if count > 2 then return range(from, 999, "1000", etag) end
+    return plain(("?"):rep(900), ("Content-Range: bytes %d-%d/1000\r\n%s"):format(from, from + 9, etag), "206 Partial Content")
+  end),
   ["/weak-date"] = broken_thousand("Date: Thu, 01 Jan 2026 00:00:30 GMT\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n",
     function(from) return range(from, 999, "1000") end),
   ["/strong-date"] = broken_thousand("Date: Thu, 01 Jan 2026 01:00:00 GMT\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n",
@@ -146,6 +154,15 @@ local paths = {
   end,
   ["/to-echo"] = function(client) finish(client, moved "/echo") end,
   ["/to"] = function(client, request) finish(client, moved((request:match "^GET /to%?(%S+)"))) end,
+  ["/dripping-redirect"] = function(client)
+    client:write(head("302 Found", "Location: /fine\r\nContent-Length: 1000\r\n"))
+    pour(client, "x", 1000, 100)
+  end,
+  ["/silent-redirect"] = function(client) client:write(head("302 Found", "Location: /fine\r\nContent-Length: 1000\r\n")) end,
+  ["/cut-redirect"] = function(client) finish(client, head("302 Found", "Location: /fine\r\nContent-Length: 1000\r\n") .. "x") end,
+  ["/cut-missing"] = function(client) finish(client, head("404 Not Found", "Content-Length: 1000\r\n") .. "x") end,
+  ["/far-redirect"] = function(client) finish(client, moved("/fine?" .. ("x"):rep(5000))) end,
+  ["/always-304"] = function(client, _, count) finish(client, count == 1 and plain "good" or head "304 Not Modified") end,
   ["/large-redirect"] = function(client) finish(client, moved("/fine", ("x"):rep(100 << 10))) end,
   ["/large-missing"] = function(client) finish(client, plain(("x"):rep(1 << 20), "", "404 Not Found")) end,
   ["/moved-304"] = function(client) finish(client, head("304 Not Modified", "Location: /fine\r\n")) end,
@@ -157,6 +174,17 @@ local paths = {
   ["/gzip"] = function(client) finish(client, plain(zipped, "Content-Encoding: gzip\r\n")) end,
   ["/unasked-coding"] = function(client) finish(client, plain("xx", "Content-Encoding: br\r\n")) end,
   ["/two-lengths"] = function(client) finish(client, head("200 OK", "Content-Length: 4\r\nContent-Length: 5\r\n") .. "fine") end,
+  ["/three-lengths"] = function(client)
+    finish(client, head("200 OK", "Content-Length: 4\r\nContent-Length: 5\r\nContent-Length: 4\r\n") .. "fine")
+  end,
+  ["/spaced-length"] = function(client) finish(client, head("200 OK", "Content-Length : 2\r\n") .. "fine") end,
+  ["/folded-length"] = function(client) finish(client, head("200 OK", "Content-Length:\r\n 2\r\n") .. "fine") end,
+  ["/two-codings"] = function(client) finish(client, plain("xx", "Content-Encoding: gzip\r\nContent-Encoding: gzip\r\n")) end,
+  ["/hidden-coding"] = function(client) finish(client, plain("xx", "Content-Encoding: br\r\nContent-Encoding: identity\r\n")) end,
+  ["/packed-transfer"] = function(client) finish(client, head("200 OK", "Transfer-Encoding: gzip\r\n") .. zipped:sub(1, 20)) end,
+  ["/padded-gzip"] = function(client) finish(client, plain(zipped .. ("\0"):rep(100), "Content-Encoding: gzip\r\n")) end,
+  ["/empty-gzip"] = function(client) finish(client, plain("", "Content-Encoding: gzip\r\n")) end,
+  ["/identity-transfer"] = function(client) finish(client, head("200 OK", "Transfer-Encoding: identity\r\n") .. "cut off?") end,
   ["/same-lengths"] = function(client) finish(client, head("200 OK", "Content-Length: 4\r\nContent-Length: 4\r\n") .. "fine") end,
   ["/no-length"] = function(client) finish(client, head "200 OK" .. "cut off?") end,
   ["/then-silent"] = function(client, _, count) if count == 1 then finish(client, plain "good") end end,
