@@ -218,7 +218,8 @@ typedef struct tr_fetch_options {
   int max_redirects;       /* 10 */
   int retries;             /* after a failure that may pass; 2 */
   const char *ca_file;     /* PEM bundle, instead of the system's */
-  const char *client_cert; /* PEM file */
+  const char *client_cert; /* PEM file; not for another origin that a redirect
+                              leads to */
   const char *client_key;  /* PEM file, without a password; NULL: client_cert */
   const char *unix_socket; /* path of a server's socket; NULL: TCP */
   const char *proxy;       /* NULL: the environment's; "": none */
@@ -233,7 +234,9 @@ typedef struct tr_fetch_options {
                           address; a proxy, which hides the peer, is exempt */
   bool netrc;          /* user and password from ~/.netrc */
   bool require_length; /* refuse a body that ends with the connection, without
-                          a length or chunks: it may have been cut off */
+                          a length or chunks: it may have been cut off. Over
+                          HTTP/2 a length is needed: libcurl does not tell the
+                          end of a stream from its reset */
 } tr_fetch_options;
 
 #define TR_FETCH_OPTIONS                                                       \

@@ -444,8 +444,8 @@ static void take_messages(void) {
   }
 }
 
-/* Let the bodies go on that have had their share of a turn. What libcurl holds of
-** them comes at once, and may be paused again. */
+/* Let the bodies go on that have had their share of a turn. Those of their bytes
+** that libcurl holds come at once, and may pause them again. */
 static void end_turn(void) {
   tr_handle *h = tr_request_turn.paused, *next;
   tr_request_turn.paused = NULL;

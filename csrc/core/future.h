@@ -72,7 +72,7 @@ tr_promise *tr_future_promise(const tr_future *future); /* not retained */
 /* Hand the work to 'worker'. False when there is a result already. */
 bool tr_promise_assign(tr_promise *promise, const tr_worker *worker);
 
-/* The worker of a promise that has a result wants to hear no more of it. */
+/* The worker of a promise that has a result wants to hear no more of the promise. */
 void tr_promise_resign(tr_promise *p);
 
 /* The worker's own pointer; guarded by the worker. */

@@ -236,7 +236,7 @@ static void end_headers(tr_request *r) {
   r->headers_at = tr_request_turn.now;
   if (p->complete_headers && !p->http2)
     tr_socket_answered(r->socket);
-  if (p->status >= 300) /* what is left of it has less time */
+  if (p->status >= 300) /* the rest of the body has less time */
     r->on_connected(r);
 }
 
@@ -433,7 +433,7 @@ size_t tr_request_on_body(char *data, size_t size, size_t count,
   tr_request *r = ((tr_handle *)handle)->request;
   size_t n = size * count, before; /* libcurl passes size 1 */
   if (((tr_handle *)handle)->paused && r->gunzip != NULL)
-    return CURL_WRITEFUNC_PAUSE; /* a little of it may be a lot */
+    return CURL_WRITEFUNC_PAUSE; /* a few bytes may unpack to many */
   r->last_progress = tr_request_turn.now;
   r->info->received += n;
   if (!tr_is_success(r->response.status) ||

@@ -113,7 +113,7 @@ typedef struct tr_request {
   tr_info *info; /* filled in as it goes */
 } tr_request;
 
-/* What one call of libcurl may do; the driver's. libcurl reads a connection on for
+/* The limits of one call of libcurl; the driver's. libcurl reads a connection on for
 ** as long as bytes come, up to 12 MiB, while all others wait. */
 typedef struct tr_turn {
   double now;        /* bytes come too often to ask for the time each time */

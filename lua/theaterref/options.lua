@@ -65,13 +65,13 @@ M.request = set("request option", {
   { "max_bytes", "count", "1 GiB", "of the body, unpacked; of a file too" },
   { "max_redirects", "count", "10", "followed; never to another scheme than http and https, nor from https to http" },
   { "retries", "count", "2", "after a failure that may pass: no connection, one that broke, or status 408, 429, 500, 502, "
-    .. "503, 504. The first comes after about 0.2 s, each further one after twice as long, or when `Retry-After` says; a body "
-    .. "that broke off is resumed" },
-  { "headers", "table", "none", "values by name; not sent on to another host by a redirect" },
-  { "hosts", "hosts", "none", "options for some hosts, by host or `host:port`: `headers`, `ca_file`, `client_cert`, "
+    .. "503, 504. The first comes after about 0.2 s, each further one after twice as long, or when `Retry-After` says, if that "
+    .. "is within a minute; a body that broke off is resumed" },
+  { "headers", "table", "none", "values by name; not sent on to another origin by a redirect" },
+  { "hosts", "hosts", "none", "options for some hosts, by host or `host:port` in any case: `headers`, `ca_file`, `client_cert`, "
     .. "`client_key`, `proxy`, `netrc`. Headers add to those for all; the others replace them" },
   { "ca_file", "text", "the system's", "PEM file of the authorities to trust, instead of the system's" },
-  { "client_cert", "text", "none", "PEM file to identify with" },
+  { "client_cert", "text", "none", "PEM file to identify with; not shown to another origin by a redirect" },
   { "client_key", "text", "in `client_cert`", "PEM file of its key" },
   { "netrc", "flag", "false", "take user and password from `~/.netrc`" },
   { "unix_socket", "text", "none", "path of the server's socket, whatever host the URL names" },
@@ -82,7 +82,7 @@ M.request = set("request option", {
     .. "`all_proxy`, but for hosts in `no_proxy`" },
   { "redirect_hosts", "list", "any", "hosts that redirects may lead to, such as `*.example.org`, beside the host itself" },
   { "require_length", "flag", "false", "refuse a body that ends with its connection, without a length or chunks: it may have "
-    .. "been cut off" },
+    .. "been cut off. Over HTTP/2 a length is needed, since libcurl does not tell the end of a stream from its reset" },
   { "revalidate", "flag", "false", "keep the body in the resolver's cache, but ask each time whether it has changed" },
 })
 

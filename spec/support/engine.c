@@ -200,7 +200,7 @@ static bool is_readable(int fd) {
   return poll(&look, 1, 0) > 0;
 }
 
-/* A result in the child wakes nobody in the parent, and takes no wake-up of it. */
+/* A result in the child wakes nobody in the parent, and takes none of its wake-ups. */
 static void share_no_descriptor(void) {
   tr_future *open = tr_future_create(), *done = tr_future_create();
   tr_blob *blob = tr_blob_new("x", 1);

@@ -32,7 +32,7 @@ M.for_fetches = {
   { "--lockfile", "FILE", "Refuse references that are not in this lockfile, and bytes without its digest." },
   { "--offline", "ID", "Take locked content from this store; fetch nothing." },
   { "--ca-file", "FILE", "PEM file of the certificate authorities to trust." },
-  { "--timeout", "SECONDS", "For each fetch; default 30.", convert = tonumber },
+  { "--timeout", "SECONDS", "For each fetch; no limit unless given.", convert = tonumber },
 }
 
 --- All options of a command, its own first.
