@@ -194,6 +194,7 @@ function M.nginx()
     local values = { folder = self.folder, http = port, https = port + 1 }
     for name, number in pairs(self.bad_ports) do values[name] = number end
     M.write(self.folder .. "/nginx.conf", (config:gsub("%%{(%w+)}", values)))
+    os.remove(self.folder .. "/socket") -- an nginx that found a port taken leaves its own
     local _
     _, err, status = M.run("nginx -c " .. quote(self.folder .. "/nginx.conf") .. " -e "
       .. quote(self.folder .. "/error.log"))
