@@ -182,11 +182,13 @@ TR_API const tr_info *tr_future_get_info(tr_future *future);
 /* The URL after redirects, without user, password and query. */
 TR_API const char *tr_info_url(const tr_info *info);
 TR_API int tr_info_status(const tr_info *info); /* HTTP's */
+/* The media type that the server said. */
 TR_API const char *tr_info_content_type(const tr_info *info);
 /* The digest that the body was checked against, in hex. */
 TR_API const char *tr_info_digest(const tr_info *info);
 /* True if the server said that the known body has not changed (304). */
 TR_API bool tr_info_unchanged(const tr_info *info);
+/* How many requests it took, redirects aside; 1 and up. */
 TR_API int tr_info_attempts(const tr_info *info);
 /* Bytes of bodies received, as sent: more than the body if it was retried. */
 TR_API uint64_t tr_info_received(const tr_info *info);
@@ -210,7 +212,7 @@ TR_API double tr_info_seconds(const tr_info *info, tr_moment moment);
 ** it is retried and resumed while there is time.
 */
 typedef struct tr_fetch_options {
-  size_t size;
+  size_t size; /* set by the initialiser macro */
   double timeout; /* seconds for everything: queue, attempts, pauses; -1 */
   double connect_timeout;  /* seconds to look up and to connect; 10 */
   double stall_timeout;    /* seconds without a byte; 15 */
@@ -239,6 +241,7 @@ typedef struct tr_fetch_options {
                           end of a stream from its reset */
 } tr_fetch_options;
 
+/* Initialises a tr_fetch_options: its size, and the defaults. */
 #define TR_FETCH_OPTIONS                                                       \
   {                                                                            \
     sizeof(tr_fetch_options), -1, 10, 15, (size_t)1 << 30, 10, 2, 0, 0, 0, 0,  \
@@ -263,11 +266,12 @@ TR_API bool tr_fetch(tr_future *future, const char *url,
 
 /* Limits of the process, which has one engine for all its fetches. */
 typedef struct tr_engine_options {
-  size_t size;
+  size_t size; /* set by the initialiser macro */
   int max_connections;      /* requests at one time; 128. 0: as it is */
   int max_host_connections; /* the same for one origin; 32. 0: as it is */
 } tr_engine_options;
 
+/* Initialises a tr_engine_options: its size, and the defaults. */
 #define TR_ENGINE_OPTIONS                                                      \
   { sizeof(tr_engine_options), 128, 32 }
 
@@ -286,7 +290,7 @@ typedef struct tr_cache tr_cache;
 
 /* Options of a cache. */
 typedef struct tr_cache_options {
-  size_t size;
+  size_t size; /* set by the initialiser macro */
   size_t max_bytes;    /* 256 MiB; 0: no bound */
   size_t max_entries;  /* 0: no bound */
   double ttl;          /* seconds an entry is fresh; below 0: for ever */
@@ -303,6 +307,7 @@ typedef struct tr_cache_options {
   size_t disk_max_bytes; /* the disk cache's bound; 0: none */
 } tr_cache_options;
 
+/* Initialises a tr_cache_options: its size, and the defaults. */
 #define TR_CACHE_OPTIONS                                                       \
   { sizeof(tr_cache_options), (size_t)256 << 20, 0, -1, 0, 0, 0, false, 0, 0 }
 
@@ -338,7 +343,7 @@ typedef enum tr_claim {
 
 /* Options of one claim, beside the cache's own. */
 typedef struct tr_claim_options {
-  size_t size;
+  size_t size; /* set by the initialiser macro */
   double ttl;      /* of what this claim loads; TR_CACHE_TTL */
   bool revalidate; /* never a hit: the server is asked whether what is cached
                       is still good */
@@ -347,6 +352,7 @@ typedef struct tr_claim_options {
 /* The 'ttl' that stands for the cache's own. */
 #define TR_CACHE_TTL (-1e300)
 
+/* Initialises a tr_claim_options: its size, and the defaults. */
 #define TR_CLAIM_OPTIONS                                                       \
   { sizeof(tr_claim_options), TR_CACHE_TTL, false }
 
@@ -434,13 +440,14 @@ typedef enum tr_verify {
 
 /* Options of a store. */
 typedef struct tr_store_options {
-  size_t size;
+  size_t size; /* set by the initialiser macro */
   tr_algorithm algorithm; /* names of new content; TR_SHA1 is Theater's */
   tr_verify verify;       /* when a read is checked against its name */
   bool durable;           /* sync what is written before it returns; true */
   bool unmapped;          /* read large content rather than map it */
 } tr_store_options;
 
+/* Initialises a tr_store_options: its size, and the defaults. */
 #define TR_STORE_OPTIONS                                                       \
   { sizeof(tr_store_options), TR_SHA1, TR_VERIFY_ONCE, true, false }
 
@@ -570,7 +577,7 @@ typedef void (*tr_log_sink)(void *context, const char *level, const char *line);
 /* Options of a host. Strings may be NULL and are copied. They override the
 ** configuration. */
 typedef struct tr_host_options {
-  size_t size;
+  size_t size; /* set by the initialiser macro */
   const char *config;   /* path of a configuration file; "": the one that is in
                            the usual places, if any; NULL: none */
   const char *policy;   /* path of a policy script; NULL: the default rules */
@@ -593,6 +600,7 @@ typedef struct tr_host_options {
                              installed */
 } tr_host_options;
 
+/* Initialises a tr_host_options: its size, and the defaults. */
 #define TR_HOST_OPTIONS                                                        \
   {                                                                            \
     sizeof(tr_host_options), 0, 0, false, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0         \
@@ -606,12 +614,13 @@ TR_API void tr_host_free(tr_host *host);
 
 /* Options of one call of a host. */
 typedef struct tr_call_options {
-  size_t size;
+  size_t size; /* set by the initialiser macro */
   double timeout;            /* seconds for the call; -1: no limit */
   const char *initial_state; /* of plans: JSON text that overrides the
                                 manifest's initial state, or NULL */
 } tr_call_options;
 
+/* Initialises a tr_call_options: its size, and the defaults. */
 #define TR_CALL_OPTIONS                                                        \
   { sizeof(tr_call_options), -1, 0 }
 
@@ -631,6 +640,7 @@ TR_API void tr_plan_free(tr_plan *plan);
 TR_API const char *tr_plan_name(const tr_plan *plan); /* the actor's */
 /* The reference that the package came from. */
 TR_API const char *tr_plan_package_reference(const tr_plan *plan);
+/* The bytes to run. */
 TR_API tr_blob *tr_plan_package(const tr_plan *plan);
 /* JSON text with its secrets, or NULL: there is none. */
 TR_API tr_blob *tr_plan_initial_state(const tr_plan *plan);
