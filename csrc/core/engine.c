@@ -717,6 +717,7 @@ static void in_child(void) {
   engine.watching = engine.urgent = false;
   engine.pending = engine.running = 0;
   engine.posted = engine.all = NULL;
+  tr_request_turn.paused = NULL;
   engine.posted_end = &engine.posted;
   tr_queue_forget();
   tr_handle_forget_all();

@@ -419,7 +419,8 @@ static void yield_turn(tr_request *r, tr_handle *handle, size_t n) {
     r->taken = 0;
   }
   r->taken += n;
-  if (handle->paused || r->taken < turn->share || (r->response.http2 && r->gunzip == NULL) ||
+  if (handle->paused || r->taken < turn->share ||
+      (r->response.http2 && r->gunzip == NULL) ||
       (r->total_known && r->body.len >= r->total))
     return;
   curl_easy_pause(handle->easy, CURLPAUSE_RECV);
