@@ -204,6 +204,12 @@ static void leave_libcrypto(void) {
     nanosleep(&pause, NULL);
 }
 
+/* The threads that had contexts are not in the child. */
+static void in_child(void) {
+  atomic_store(&contexts, 0);
+  atomic_store(&choosing, 0);
+}
+
 static void choose(void) {
   double ours, theirs;
   if (!find_libcrypto() || !works())
@@ -211,6 +217,7 @@ static void choose(void) {
   measure(&libcrypto_backend); /* its first use fetches the algorithm */
   theirs = measure(&libcrypto_backend);
   ours = measure(&mbedtls_backend);
+  pthread_atfork(NULL, NULL, in_child);
   if (theirs >= 0 && theirs < ours && atexit(leave_libcrypto) == 0)
     atomic_store_explicit(&chosen, &libcrypto_backend, memory_order_release);
 }

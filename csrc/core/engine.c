@@ -712,6 +712,7 @@ static void in_child(void) {
   engine.multi = NULL;
   engine.wake_fd = -1;
   engine.driven = engine.by_thread = engine.stopping = engine.has_thread = false;
+  engine.ending = false;
   engine.waiting = 0;
   engine.left_at = 0;
   engine.watching = engine.urgent = false;

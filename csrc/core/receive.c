@@ -163,15 +163,21 @@ static void read_location(tr_response *p, const char *value, size_t len) {
 ** another does not: with a space before its colon, or folded. (RFC 9112, 5.1)
 */
 static void check_framing(tr_response *p, const char *line, size_t size) {
-  const char *colon = memchr(line, ':', size);
-  bool folded = line[0] == ' ' || line[0] == '\t';
-  if (folded)
+  static const char *const names[] = {"content-length", "content-encoding",
+                                      "content-range", "transfer-encoding"};
+  size_t i;
+  if (line[0] == ' ' || line[0] == '\t') {
     p->bad_header |= p->framing;
-  else
-    p->framing = (size > 8 && curl_strnequal(line, "content-", 8)) ||
-                 (size > 9 && curl_strnequal(line, "transfer-", 9));
-  if (p->framing && !folded && colon != NULL && colon > line)
-    p->bad_header |= colon[-1] == ' ' || colon[-1] == '\t';
+    return;
+  }
+  p->framing = false;
+  for (i = 0; i < sizeof names / sizeof *names; i++) {
+    size_t len = strlen(names[i]);
+    if (size > len && curl_strnequal(line, names[i], len)) {
+      p->framing |= strchr(": \t", line[len]) != NULL;
+      p->bad_header |= line[len] == ' ' || line[len] == '\t';
+    }
+  }
 }
 
 /* Note a header that matters here. */

@@ -235,6 +235,7 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
       tr_url_free(&r->url);
     r->url = to;
     r->resuming = false;
+    tr_request_reset_body(r);
     r->moved = true;
     r->fresh_connection = false;
     r->not_before = 0;

@@ -28,7 +28,9 @@ struct tr_plan {
 };
 
 struct tr_host {
-  pthread_mutex_t lock; /* held while a thread uses the Lua state */
+  pthread_mutex_t lock;
+  pthread_cond_t left;
+  bool busy;            /* a thread uses the Lua state */
   lua_State *L;         /* its stack holds the resolver, at 1 */
   tr_log_sink sink;
   void *context;
@@ -182,6 +184,7 @@ static void take_error(lua_State *L, tr_error *error) {
 tr_host *tr_host_new(const tr_host_options *options, tr_error *error) {
   tr_host *host = calloc(1, sizeof *host);
   tr_host_options copy = TR_HOST_OPTIONS;
+  pthread_condattr_t attr;
   error = tr_error_or_ignored(error);
   if (!tr_options_copy(&copy, sizeof copy, options, "TR_HOST_OPTIONS", error)) {
     free(host);
@@ -194,6 +197,10 @@ tr_host *tr_host_new(const tr_host_options *options, tr_error *error) {
     free(host);
     return NULL;
   }
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(&host->left, &attr);
+  pthread_condattr_destroy(&attr);
   pthread_mutex_init(&host->lock, NULL);
   host->sink = copy.log_sink;
   host->context = copy.log_context;
@@ -212,6 +219,7 @@ void tr_host_free(tr_host *host) {
   if (host == NULL)
     return;
   lua_close(host->L);
+  pthread_cond_destroy(&host->left);
   pthread_mutex_destroy(&host->lock);
   free(host);
 }
@@ -238,29 +246,39 @@ static void set_timeout(lua_State *L, const char *name, double seconds) {
 ** False with the error. */
 static bool enter(tr_host *host, job *j, tr_error *error) {
   double deadline = tr_deadline(j->options.timeout);
-  for (;;) {
+  bool entered;
+  pthread_mutex_lock(&host->lock);
+  while (host->busy && !tr_interrupted() && tr_now() < deadline) {
     double slice = tr_now() + 0.1;
     struct timespec until;
     if (slice > deadline)
       slice = deadline;
     until.tv_sec = (time_t)slice;
     until.tv_nsec = (long)((slice - (double)until.tv_sec) * 1e9);
-    if (pthread_mutex_clocklock(&host->lock, CLOCK_MONOTONIC, &until) == 0)
-      break;
-    if (tr_interrupted() || tr_now() >= deadline) {
-      if (tr_interrupted())
-        tr_error_set(error, TR_CANCELLED, "interrupted");
-      else
-        tr_error_set(error, TR_TIMEOUT,
-                     "no turn within %g seconds: the host is serving other "
-                     "threads",
-                     j->options.timeout);
-      return false;
-    }
+    pthread_cond_timedwait(&host->left, &host->lock, &until);
   }
+  entered = !host->busy;
+  host->busy = true;
+  pthread_mutex_unlock(&host->lock);
+  if (!entered && tr_interrupted())
+    tr_error_set(error, TR_CANCELLED, "interrupted");
+  else if (!entered)
+    tr_error_set(error, TR_TIMEOUT,
+                 "no turn within %g seconds: the host is serving other threads",
+                 j->options.timeout);
+  if (!entered)
+    return false;
   if (isfinite(deadline))
     j->options.timeout = fmax(deadline - tr_now(), 0.001);
   return true;
+}
+
+/* Leave the Lua state to other threads. */
+static void leave(tr_host *host) {
+  pthread_mutex_lock(&host->lock);
+  host->busy = false;
+  pthread_cond_signal(&host->left);
+  pthread_mutex_unlock(&host->lock);
 }
 
 /* Run a job's function while no other thread uses the Lua state. */
@@ -277,7 +295,7 @@ static bool perform(tr_host *host, lua_CFunction work, job *j,
   error->status = 0;
   if (status != LUA_OK)
     take_error(L, error);
-  pthread_mutex_unlock(&host->lock);
+  leave(host);
   return status == LUA_OK;
 }
 
