@@ -5,7 +5,6 @@ local helper = require "helper"
 local measure = require "measure"
 local ours = require "ours"
 local theaterref = require "theaterref"
-local uv = require "luv"
 
 local compare, line, timed, title = measure.compare, measure.line, measure.timed, measure.title
 
@@ -128,15 +127,13 @@ end
 
 local function waiting(server, resolver)
   title "A small fetch over HTTP while others wait"
-  local listener = uv.new_tcp()
-  assert(listener:bind("127.0.0.1", 0))
-  assert(listener:listen(128, function() end)) -- the kernel accepts; nobody answers
-  local silent = ("http://127.0.0.1:%d/"):format(listener:getsockname().port)
+  local misbehaving = helper.misbehaving()
+  local silent = misbehaving.http .. "/never?"
   local url = server.http .. "/small"
   local a, b, ratio = compare(function() return while_waiting(resolver, url, silent, 10000) end,
     function() return while_waiting(resolver, url, silent, 10) end)
   line("10,000 others against 10", ("%.1f us"):format(a / 4000 * 1e6), ("%.1f us"):format(b / 4000 * 1e6), ratio, "<= 1.1")
-  listener:close()
+  misbehaving:stop()
 end
 
 local function memory(server, resolver)
