@@ -108,7 +108,7 @@ DEPS_build := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev
 DEPS_demo  := $(DEPS_build) nginx-light openssl wabt
 DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks \
               dpkg-dev groff-base g++
-DEPS_bench := $(DEPS_demo) nghttp2-client
+DEPS_bench := $(DEPS_demo)
 DEPS_doc   := lua-ldoc lua-discount doxygen
 DEPS_coverage := $(DEPS_test) lcov
 DEPS_fuzz  := $(DEPS_build) lua-filesystem clang libclang-rt-14-dev

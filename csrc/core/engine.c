@@ -312,15 +312,18 @@ static void start_attempt(tr_request *r) {
   finish(r, NULL, &error);
 }
 
-/* End a request without a result. */
-static void drop(tr_request *r) {
+/* End a request in mid-attempt, if there is one, with an error or no result. */
+static void break_off(tr_request *r, const tr_error *error) {
   if (r->state == TR_REQUEST_RUNNING) {
     stop_running(r);
     tr_handle_release(r->handle, false);
     r->handle = NULL;
   }
-  finish(r, NULL, NULL);
+  finish(r, NULL, error);
 }
+
+/* End a request without a result. */
+static void drop(tr_request *r) { break_off(r, NULL); }
 
 /* --------------------------------------------------------------- the driver */
 
@@ -390,12 +393,7 @@ static void on_moment(tr_request *r, double now) {
   tr_error error;
   if (now >= r->deadline) {
     tr_request_time_out(r, engine.running, &error);
-    if (r->state == TR_REQUEST_RUNNING) {
-      stop_running(r);
-      tr_handle_release(r->handle, false);
-      r->handle = NULL;
-    }
-    finish(r, NULL, &error);
+    break_off(r, &error);
   } else if (now < next_moment(r)) {
     schedule(r); /* there was progress since */
   } else if (r->state == TR_REQUEST_RESTING) {

@@ -315,8 +315,7 @@ static bool is_signature(const char *name, size_t len) {
                                       "Key-Pair-Id",
                                       "hmac",
                                       "AWSAccessKeyId",
-                                      "GoogleAccessId",
-                                      "x-amz-security-token"};
+                                      "GoogleAccessId"};
   size_t i;
   if ((len > 6 && strncasecmp(name, "X-Amz-", 6) == 0) ||
       (len > 7 && strncasecmp(name, "X-Goog-", 7) == 0))
