@@ -11,17 +11,15 @@
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "future.h"
 #include "table.h"
-#include "thread.h"
+#include "pool.h"
 
 enum {
   MAX_THREADS = 32,
   MAX_HOSTS = 4096,   /* in the cache; beyond, answers are not kept */
-  MAX_ADDRESSES = 16, /* of one host */
-  IDLE_SECONDS = 10   /* after which a thread ends */
+  MAX_ADDRESSES = 16  /* of one host */
 };
 /* Seconds that answers are kept: long enough for a burst of fetches, short
 ** enough that a move of a service is noticed. */
@@ -41,10 +39,12 @@ typedef struct tr_dns_host {
 } tr_dns_host;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t work = PTHREAD_COND_INITIALIZER;
 static tr_table hosts;
 static tr_dns_host *first, **end = &first;
-static int threads, idle, queued;
+
+static void *run(void *unused);
+static tr_pool pool = {
+    .lock = &lock, .name = "theaterref-dns", .run = run, .max = MAX_THREADS};
 
 /* ------------------------------------------------------------------- answers */
 
@@ -192,22 +192,11 @@ static void *run(void *unused) {
   static tr_dns_answer no_memory = {.refs = 1, .error = EAI_MEMORY};
   (void)unused;
   pthread_mutex_lock(&lock);
-  for (;;) {
-    struct timespec until;
-    tr_dns_host *host;
+  while (tr_pool_wait(&pool)) {
+    tr_dns_host *host = first;
     tr_dns_answer *answer;
-    int waited = 0;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += IDLE_SECONDS;
-    idle++;
-    while (first == NULL && waited == 0)
-      waited = pthread_cond_timedwait(&work, &lock, &until);
-    idle--;
-    host = first;
-    if (host == NULL)
-      break;
     first = host->next;
-    queued--;
+    pool.queued--;
     if (first == NULL)
       end = &first;
     if (host->queries == NULL && host->answer == NULL) {
@@ -220,20 +209,15 @@ static void *run(void *unused) {
     deliver(host, answer != NULL ? answer : tr_dns_retain(&no_memory));
     tr_dns_release(answer);
   }
-  threads--;
   pthread_mutex_unlock(&lock);
   return NULL;
 }
 
 /* Queue a lookup. False when there is no thread for it. The lock is held. */
 static bool look_up(tr_dns_host *host) {
-  if (idle > queued) /* an idle thread takes one lookup, however slow it wakes */
-    pthread_cond_signal(&work);
-  else if (threads < MAX_THREADS && tr_thread_start("theaterref-dns", run))
-    threads++;
-  if (threads == 0)
+  if (!tr_pool_call(&pool))
     return false;
-  queued++;
+  pool.queued++;
   host->looking_up = true;
   host->next = NULL;
   *end = host;
@@ -301,12 +285,12 @@ static void in_child(void) {
   hosts = (tr_table){0};
   first = NULL;
   end = &first;
-  threads = idle = queued = 0;
-  pthread_cond_init(&work, NULL);
+  tr_pool_init(&pool);
   pthread_mutex_unlock(&lock);
 }
 
 static void init_once(void) {
+  tr_pool_init(&pool);
   pthread_atfork(before_fork, in_parent, in_child);
 }
 

@@ -506,11 +506,7 @@ static void wait_for_events(double moment) {
 
 /* Sleep for some time, or until something changes. The lock is held. */
 static void rest(double seconds) {
-  struct timespec until;
-  double moment = tr_now() + seconds;
-  until.tv_sec = (time_t)moment;
-  until.tv_nsec = (long)((moment - (double)until.tv_sec) * 1e9);
-  pthread_cond_timedwait(&engine.changed, &engine.lock, &until);
+  tr_condition_wait(&engine.changed, &engine.lock, tr_now() + seconds);
 }
 
 /* Become the driver, in place of the engine's thread. False: another waiting
@@ -695,14 +691,6 @@ static void in_parent(void) { pthread_mutex_unlock(&engine.lock); }
 /* Kept in a child so that leak checkers find the parent's. */
 __attribute__((used)) static struct engine inherited;
 
-static void make_condition(void) {
-  pthread_condattr_t attr;
-  pthread_condattr_init(&attr);
-  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-  pthread_cond_init(&engine.changed, &attr);
-  pthread_condattr_destroy(&attr);
-}
-
 /* The child starts with an empty engine. A thread that the child does not have
 ** may have been changing the inherited one, so that is left alone. */
 static void in_child(void) {
@@ -721,12 +709,12 @@ static void in_child(void) {
   tr_queue_forget();
   tr_handle_forget_all();
   tr_socket_forget_all();
-  make_condition();
+  tr_condition_init(&engine.changed);
   pthread_mutex_unlock(&engine.lock);
 }
 
 static void init_once(void) {
-  make_condition();
+  tr_condition_init(&engine.changed);
   tr_future_prepare_fork();
   pthread_atfork(before_fork, in_parent, in_child);
   tr_config_prepare_fork();

@@ -8,7 +8,6 @@
 */
 #include "future.h"
 
-#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -18,6 +17,7 @@
 
 #include "blob.h"
 #include "error.h"
+#include "thread.h"
 
 /* The longest that a waiting thread sleeps before it looks whether the work has
 ** a driver, or the process was interrupted. */
@@ -82,20 +82,12 @@ bool tr_interrupted(void) {
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void in_parent(void) { pthread_mutex_unlock(&lock); }
 
-static void init_condition(pthread_cond_t *condition) {
-  pthread_condattr_t attr;
-  pthread_condattr_init(&attr);
-  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-  pthread_cond_init(condition, &attr);
-  pthread_condattr_destroy(&attr);
-}
-
 /* The threads that worked on these promises are not in the child. */
 static void in_child(void) {
   tr_promise *p;
   tr_future *f;
   for (p = all; p != NULL; p = p->next) {
-    init_condition(&p->arrived); /* the child has no thread that waits */
+    tr_condition_init(&p->arrived); /* the child has no thread that waits */
     p->waiting = 0;
     if (atomic_load(&p->status) == TR_PENDING) {
       atomic_store(&p->status, TR_ABANDONED);
@@ -130,7 +122,7 @@ tr_promise *tr_promise_new(tr_on_result on_result, void *context) {
   if (p == NULL)
     return NULL;
   tr_future_prepare_fork();
-  init_condition(&p->arrived);
+  tr_condition_init(&p->arrived);
   p->refs = 1;
   atomic_init(&p->status, TR_PENDING);
   atomic_init(&p->attempts, 1);
@@ -434,14 +426,11 @@ tr_future_status tr_future_get_status(tr_future *f) {
 /* Sleep until there is a result or the deadline is past. The lock is held. */
 static void await(tr_promise *p, double deadline) {
   double slice = tr_now() + WAIT_SLICE;
-  struct timespec until;
   if (slice < deadline)
     deadline = slice;
-  until.tv_sec = (time_t)deadline;
-  until.tv_nsec = (long)((deadline - (double)until.tv_sec) * 1e9);
   p->waiting++;
   while (atomic_load_explicit(&p->status, memory_order_relaxed) == TR_PENDING)
-    if (pthread_cond_timedwait(&p->arrived, &lock, &until) == ETIMEDOUT)
+    if (!tr_condition_wait(&p->arrived, &lock, deadline))
       break;
   p->waiting--;
 }

@@ -6,14 +6,12 @@
 #include "hasher.h"
 
 #include <stdlib.h>
-#include <time.h>
 
-#include "thread.h"
+#include "pool.h"
 
 enum {
   MAX_WORKERS = 2,
-  SLICE = 256 * 1024,
-  IDLE_SECONDS = 10 /* after which a worker ends */
+  SLICE = 256 * 1024
 };
 
 struct tr_hasher {
@@ -27,10 +25,12 @@ struct tr_hasher {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t work = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t paused = PTHREAD_COND_INITIALIZER;
 static tr_hasher *first, **end = &first;
-static int workers, idle, queued;
+
+static void *run(void *unused);
+static tr_pool pool = {
+    .lock = &lock, .name = "theaterref-sha", .run = run, .max = MAX_WORKERS};
 
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void in_parent(void) { pthread_mutex_unlock(&lock); }
@@ -39,13 +39,13 @@ static void in_parent(void) { pthread_mutex_unlock(&lock); }
 static void in_child(void) {
   first = NULL;
   end = &first;
-  workers = idle = queued = 0;
-  pthread_cond_init(&work, NULL);
+  tr_pool_init(&pool);
   pthread_cond_init(&paused, NULL);
   pthread_mutex_unlock(&lock);
 }
 
 static void init_once(void) {
+  tr_pool_init(&pool);
   pthread_atfork(before_fork, in_parent, in_child);
 }
 
@@ -69,7 +69,7 @@ tr_hasher *tr_hasher_new(tr_algorithm algorithm, void (*done)(void *context),
 /* Append to the queue. The lock is held. */
 static void enqueue(tr_hasher *h) {
   h->queued = true;
-  queued++;
+  pool.queued++;
   h->next = NULL;
   *end = h;
   end = &h->next;
@@ -81,7 +81,7 @@ static tr_hasher *dequeue(void) {
   if (first == NULL)
     end = &first;
   h->queued = false;
-  queued--;
+  pool.queued--;
   return h;
 }
 
@@ -114,33 +114,10 @@ static void hash_slice(tr_hasher *h) {
 static void *run(void *unused) {
   (void)unused;
   pthread_mutex_lock(&lock);
-  for (;;) {
-    struct timespec until;
-    int waited = 0;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += IDLE_SECONDS;
-    idle++;
-    while (first == NULL && waited == 0)
-      waited = pthread_cond_timedwait(&work, &lock, &until);
-    idle--;
-    if (first == NULL)
-      break;
+  while (tr_pool_wait(&pool))
     hash_slice(dequeue());
-  }
-  workers--;
   pthread_mutex_unlock(&lock);
   return NULL;
-}
-
-/* See to it that a worker takes what is in the queue. The lock is held. */
-static bool wake_worker(void) {
-  if (idle > queued) {
-    pthread_cond_signal(&work);
-    return true;
-  }
-  if (workers < MAX_WORKERS && tr_thread_start("theaterref-sha", run))
-    workers++;
-  return workers > 0;
 }
 
 static bool feed(tr_hasher *h, const void *data, size_t len, bool finishing) {
@@ -150,7 +127,7 @@ static bool feed(tr_hasher *h, const void *data, size_t len, bool finishing) {
   h->len = len;
   h->finishing = finishing;
   if (!h->queued && !h->busy && (h->hashed < len || finishing)) {
-    served = wake_worker();
+    served = tr_pool_call(&pool);
     if (served)
       enqueue(h);
     else
@@ -178,7 +155,7 @@ static void stop(tr_hasher *h) {
     if (h->next == NULL)
       end = link;
     h->queued = false;
-    queued--;
+    pool.queued--;
   }
   while (h->busy)
     pthread_cond_wait(&paused, &lock);

@@ -1,10 +1,11 @@
-/* Threads of the library's own. */
+/* Threads of the library's own, and conditions that no change of the clock moves. */
 #ifndef TR_THREAD_H
 #define TR_THREAD_H
 
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <time.h>
 
 /*
 ** Start a thread in which every signal is blocked, so that a program's own
@@ -24,6 +25,25 @@ static inline bool tr_thread_start(const char *name, void *(*run)(void *)) {
     pthread_detach(thread);
   }
   return started;
+}
+
+/* Make a condition whose waits go by tr_now(). */
+static inline void tr_condition_init(pthread_cond_t *condition) {
+  pthread_condattr_t attr;
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(condition, &attr);
+  pthread_condattr_destroy(&attr);
+}
+
+/* Wait for a condition until a moment of tr_now(), which must be finite. False
+** when it has come. */
+static inline bool tr_condition_wait(pthread_cond_t *condition,
+                                     pthread_mutex_t *lock, double moment) {
+  struct timespec until;
+  until.tv_sec = (time_t)moment;
+  until.tv_nsec = (long)((moment - (double)until.tv_sec) * 1e9);
+  return pthread_cond_timedwait(condition, lock, &until) == 0;
 }
 
 #endif

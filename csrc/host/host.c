@@ -9,11 +9,11 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/error.h"
 #include "core/future.h"
 #include "core/options.h"
+#include "core/thread.h"
 #include "theaterref.h"
 
 #ifndef TR_LUA_FOLDER /* the Makefile says where PREFIX has it */
@@ -184,7 +184,6 @@ static void take_error(lua_State *L, tr_error *error) {
 tr_host *tr_host_new(const tr_host_options *options, tr_error *error) {
   tr_host *host = calloc(1, sizeof *host);
   tr_host_options copy = TR_HOST_OPTIONS;
-  pthread_condattr_t attr;
   error = tr_error_or_ignored(error);
   if (!tr_options_copy(&copy, sizeof copy, options, "TR_HOST_OPTIONS", error)) {
     free(host);
@@ -197,10 +196,7 @@ tr_host *tr_host_new(const tr_host_options *options, tr_error *error) {
     free(host);
     return NULL;
   }
-  pthread_condattr_init(&attr);
-  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-  pthread_cond_init(&host->left, &attr);
-  pthread_condattr_destroy(&attr);
+  tr_condition_init(&host->left);
   pthread_mutex_init(&host->lock, NULL);
   host->sink = copy.log_sink;
   host->context = copy.log_context;
@@ -249,13 +245,8 @@ static bool enter(tr_host *host, job *j, tr_error *error) {
   bool entered;
   pthread_mutex_lock(&host->lock);
   while (host->busy && !tr_interrupted() && tr_now() < deadline) {
-    double slice = tr_now() + 0.1;
-    struct timespec until;
-    if (slice > deadline)
-      slice = deadline;
-    until.tv_sec = (time_t)slice;
-    until.tv_nsec = (long)((slice - (double)until.tv_sec) * 1e9);
-    pthread_cond_timedwait(&host->left, &host->lock, &until);
+    double slice = tr_now() + 0.1; /* after which to look for an interrupt */
+    tr_condition_wait(&host->left, &host->lock, fmin(slice, deadline));
   }
   entered = !host->busy;
   host->busy = true;
