@@ -160,6 +160,19 @@ http {
 
 local key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
 
+local authority = [[
+[ca]
+default_ca = spec
+[spec]
+new_certs_dir = .
+database = index
+rand_serial = yes
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
+]]
+
 --- A certificate authority, and certificates of its: a good one for localhost,
 -- one that is past its time, one for another host, one of a client; and one
 -- that nobody signed.
@@ -174,7 +187,9 @@ function M.certificates(folder)
     "openssl req -x509 " .. key .. " -days 2 -subj /CN=spec-ca -keyout ca.key -out ca.pem",
     "openssl req -x509 " .. key .. " -days 2 -subj /CN=localhost -keyout self.key -out self.pem",
     certificate("server", "localhost", 2, "DNS:localhost,IP:127.0.0.1"),
-    "openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -days -1 -extfile ext -out expired.pem",
+    "touch index && printf %s " .. quote(authority) .. " > ca.conf",
+    "openssl ca -batch -notext -config ca.conf -cert ca.pem -keyfile ca.key -startdate 20200101000000Z -enddate 20200102000000Z"
+      .. " -extfile ext -in server.csr -out expired.pem", -- 'x509' takes no negative number of days since OpenSSL 3.4
     certificate("elsewhere", "elsewhere.example", 2, "DNS:elsewhere.example"),
     certificate("client", "client", 2, "DNS:client") }, " && ") .. "; } 2>/dev/null")
 end
