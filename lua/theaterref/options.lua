@@ -27,6 +27,14 @@ local kinds = {
     end
     return true
   end },
+  hosts_or_any = { says = "a list of hosts, or \"any\"", fits = function(v)
+    if type(v) ~= "table" then return v == "any" end
+    for _, host in pairs(v) do
+      if type(host) ~= "string" then return false end
+    end
+    return true
+  end },
+  bytes = { says = "a string or a blob", fits = function(v) return type(v) == "string" or type(v) == "userdata" end },
   table = { says = "a table", fits = function(v) return type(v) == "table" end },
   ["function"] = { says = "a function", fits = function(v) return type(v) == "function" end },
   policy = { says = "the path of a script, or a table", fits = function(v)
@@ -117,6 +125,42 @@ M.disk = set("disk cache option", {
   { "home", "text", "Theater home", "where that lies" },
   { "base_path", "text", "in `home`", "the store's own folder, instead" },
   { "max_bytes", "count", "1 GiB", "bound of what it keeps; 0 is no bound" },
+})
+
+--- Of one call: `resolver:start`, `resolve` and `resolve_cached`.
+M.call = set("call option", {
+  { "cached", "flag", "false", "through the resolver's cache" },
+  { "cache", "cache", "the resolver's", "through this cache" },
+  { "ttl", "seconds", "the cache's", "how long what this call loads is fresh" },
+  { "revalidate", "flag", "false", "ask the server whether what is cached has changed" },
+  { "disk", "flag", "true", "false: not through the disk cache" },
+  { "resolve_timeout", "seconds", "the resolver's", "time limit for this call" },
+})
+
+--- Of one plan: `resolver:plan` and `resolver:start_plan`.
+M.plan = set("plan option", {
+  { "initial_state", "bytes", "none", "JSON text that overrides the manifest's own" },
+  { "plan_timeout", "seconds", "the resolver's", "time limit for this plan" },
+})
+
+--- Of the second answer of a policy's rule `allow`.
+M.allow = set("field of the answer", {
+  { "redirect_hosts", "hosts_or_any", "the same host", "hosts that redirects may lead to, or \"any\"" },
+})
+
+--- Of an answer of a policy's rule `integrity`.
+M.integrity = set("field of the answer", {
+  { "sha256", "text", "none", "hex digest" },
+  { "sha1", "text", "none", "hex digest" },
+  { "store", "text", "none", "id of a store to look in first" },
+  { "offline", "flag", "false", "look nowhere else" },
+})
+
+--- Of an answer of a policy's rule `cacheable`.
+M.cacheable = set("field of the answer", {
+  { "ttl", "seconds", "the cache's", "how long it is fresh" },
+  { "revalidate", "flag", "false", "ask the server each time whether it has changed" },
+  { "disk", "flag", "true", "false: not in the disk cache" },
 })
 
 --- Of a log.

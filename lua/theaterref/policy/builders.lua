@@ -39,9 +39,11 @@ return function(theaterref)
   --- Replaces prefixes by a text, or by a list to try in order. The longest prefix
   -- that matches counts.
   -- @tparam table prefixes text or list, by prefix
+  -- A reference that is relative to its manifest is joined to it first.
   -- @treturn function a rule `rewrite`
   function policy.mirror(prefixes)
-    return function(ref)
+    return function(ref, ctx)
+      ref = default.rewrite(ref, ctx)
       local best
       for prefix in pairs(prefixes) do
         if starts_with(ref, prefix) and (not best or #prefix > #best) then best = prefix end
@@ -201,16 +203,17 @@ return function(theaterref)
   -- @tparam[opt] table options
   -- @treturn table with a rule `integrity`
   function policy.lockfile(file, options)
-    local digests = theaterref.read_lockfile(file)
+    local lines = theaterref.read_lockfile(file)
     local where = options or {}
     return {
       integrity = function(ref, ctx)
         if ctx.purpose == "secret" then return nil end -- which a lockfile has no business to know
-        local sha256 = digests[reference.absolute(ref)]
-        if not sha256 then
-          error(("%s is not in the lockfile %s; to allow it, lock it: theaterref lock"):format(ref, file), 0)
+        local fields = lines[reference.absolute(ref)]
+        if not fields then
+          return nil, ("it is not in the lockfile %s; to allow it, lock its manifest again: theaterref lock -o %s MANIFEST")
+            :format(file, file)
         end
-        return { sha256 = sha256, store = where.store, offline = where.offline }
+        return { sha256 = fields.sha256, store = where.store, offline = where.offline }
       end,
     }
   end
