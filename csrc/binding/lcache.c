@@ -75,6 +75,8 @@ static inline bool push_own(lua_State *L, lcache *c, int index,
   return true;
 }
 
+static const tr_limits no_limits;
+
 /***
 The blob, when it is there and fresh.
 @function get
@@ -98,15 +100,13 @@ static int cache_get(lua_State *L) {
   lua_settop(L, 2);
   key = lua_tolstring(L, 2, &len);
   tr_newblob(L);
-  if (!tr_cache_find(c->cache, &c->handle, key, len, &hit)) {
+  if (!tr_cache_find(c->cache, &c->handle, key, len, &no_limits, &hit)) {
     lua_pushnil(L);
     return 1;
   }
   push_hit(L, &hit);
   return 1;
 }
-
-static const tr_limits no_limits;
 
 /*
 ** Read the options of a claim: a table, a compiled request alone, or nothing. Their
@@ -183,6 +183,34 @@ static int cache_claim(lua_State *L) {
   default:
     return luaL_error(L, "out of memory");
   }
+}
+
+/*
+** peek(key [, request]) -> blob | nil
+** As 'get', but only what the limits of the request allow.
+*/
+static int cache_peek(lua_State *L) {
+  lcache *c = checkcache(L);
+  const lrequest *r =
+      lua_isnoneornil(L, 3) ? NULL : luaL_checkudata(L, 3, TR_REQUEST);
+  const tr_limits *limits = r != NULL ? &r->limits : &no_limits;
+  size_t len;
+  const char *key;
+  tr_hit hit;
+  luaL_checktype(L, 2, LUA_TSTRING);
+  lua_settop(L, 3);
+  lua_getiuservalue(L, 1, L1);
+  if (push_own(L, c, 4, limits))
+    return 1;
+  lua_settop(L, 3);
+  key = lua_tolstring(L, 2, &len);
+  tr_newblob(L);
+  if (!tr_cache_find(c->cache, &c->handle, key, len, limits, &hit)) {
+    lua_pushnil(L);
+    return 1;
+  }
+  push_hit(L, &hit);
+  return 1;
 }
 
 /* The reference, argument 2: a string, not a number that could be one. */
@@ -449,7 +477,8 @@ void tr_open_cache(lua_State *L) {
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"keep", cache_keep},
-      {"claim", cache_claim},       {"disk", cache_disk},
+      {"claim", cache_claim},       {"peek", cache_peek},
+      {"disk", cache_disk},
       {"ttl", cache_ttl},           {"close", cache_close},
       {NULL, NULL}};
   static const luaL_Reg with_last[] = {{"get", cache_get},

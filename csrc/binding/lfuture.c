@@ -264,6 +264,15 @@ static int future_freshness(lua_State *L) {
   return 1;
 }
 
+/* record(blob) -> the record of a blob that came from a cache; {} if it has none */
+static int blob_record(lua_State *L) {
+  const lblob *b = luaL_checkudata(L, 1, TR_BLOB);
+  lua_createtable(L, 0, 8);
+  if (b->hit.entry != NULL && b->hit.entry->record != NULL)
+    set_record(L, b->hit.entry->record);
+  return 1;
+}
+
 /* A record in a userdata, which owns it while Lua may raise. */
 static int record_gc(lua_State *L) {
   tr_record **record = luaL_checkudata(L, 1, TR_RECORD);
@@ -643,6 +652,7 @@ void tr_open_future(lua_State *L) {
   static const luaL_Reg functions[] = {{"fetch", fetch},
                                        {"request_options", request_options},
                                        {"request_scope", request_scope},
+                                       {"record", blob_record},
                                        {"future", new_future},
                                        {"notifier", new_notifier},
                                        {"configure_engine", configure_engine},

@@ -119,12 +119,12 @@ static void take(const found *f, tr_hit *hit) {
 }
 
 bool tr_cache_find(tr_cache *cache, tr_cache_handle *handle, const char *key,
-                   size_t len, tr_hit *hit) {
+                   size_t len, const tr_limits *limits, tr_hit *hit) {
   claim c;
   found f;
   bool is_hit;
-  begin(&c, cache, handle, key, len, &no_limits);
-  f = look_up(&c, &c.load.key);
+  begin(&c, cache, handle, key, len, limits);
+  f = look_up_allowed(&c);
   is_hit = is_fresh(&f);
   if (is_hit) {
     take(&f, hit);
@@ -144,7 +144,7 @@ static tr_blob *blob_of(tr_hit *hit) {
 
 tr_blob *tr_cache_get(tr_cache *cache, const char *key, size_t len) {
   tr_hit hit;
-  return tr_cache_find(cache, NULL, key, len, &hit) ? blob_of(&hit) : NULL;
+  return tr_cache_find(cache, NULL, key, len, &no_limits, &hit) ? blob_of(&hit) : NULL;
 }
 
 /* Serves a stale entry where the options allow it; the first to be served is

@@ -386,11 +386,29 @@ static bool check_digest(const tr_request *r, const char *actual,
   return false;
 }
 
+/* Write where a redirect led to as an extra of the record: the name "origin" and
+** the URL, which may be shown. Nothing without a redirect. */
+static tr_bytes write_origin(const tr_request *r, char room[TR_EXTRA_MAX]) {
+  static const char name[] = "origin";
+  char *shown = r->asked.text != NULL ? tr_display_url(r->url.text) : NULL;
+  size_t len = shown != NULL ? strlen(shown) + 1 : 0;
+  if (shown == NULL || sizeof name + len > TR_EXTRA_MAX) {
+    len = 0;
+  } else {
+    memcpy(room, name, sizeof name);
+    memcpy(room + sizeof name, shown, len);
+  }
+  free(shown);
+  return (tr_bytes){room, len > 0 ? sizeof name + len : 0};
+}
+
 /* Add what the request knows to the record of a result, and hand it to the
 ** promise. False: memory is short. */
 static bool publish_record(tr_request *r, tr_record *draft) {
-  char url[TR_URL_DIGEST], unsigned_url[TR_URL_DIGEST];
+  char url[TR_URL_DIGEST], unsigned_url[TR_URL_DIGEST], origin[TR_EXTRA_MAX];
   tr_record *record;
+  if (draft->extra.len == 0)
+    draft->extra = write_origin(r, origin);
   tr_url_digests(r->url.text, url, unsigned_url);
   draft->url = url;
   draft->unsigned_url = unsigned_url;

@@ -151,6 +151,21 @@ M.plan = set("plan option", {
   { "plan_timeout", "seconds", "the resolver's", "time limit for this plan" },
 })
 
+--- Of the policy builder `only`.
+M.only = set("list of policy.only", {
+  { "schemes", "list", "any", "schemes; `file` is that of paths" },
+  { "hosts", "list", "any", "hosts of http and https references, such as `example.org` and `*.example.org`" },
+  { "stores", "list", "any", "ids of stores" },
+  { "prefixes", "list", "any", "what whole references begin with" },
+  { "redirect_hosts", "list", "none", "hosts that redirects may lead to, beside `hosts`" },
+})
+
+--- Of the policy builder `lockfile`.
+M.lockfile = set("option of policy.lockfile", {
+  { "store", "text", "none", "id of a store to look in first" },
+  { "offline", "flag", "false", "look nowhere else" },
+})
+
 --- Of the second answer of a policy's rule `allow`.
 M.allow = set("field of the answer", {
   { "redirect_hosts", "hosts_or_any", "the same host", "hosts that redirects may lead to, or \"any\"" },

@@ -150,13 +150,13 @@ describe("the command", function()
       helper.write(folder .. "/policy.lua", [[
         return { allow = function(ref) if ref:find "passwd" then return false, "not that" end return true end }]])
       assert.same({ "", "", 0 }, { theaterref_command "lock m.toml" })
-      assert.equal(core.blob("\0asm"):digest "sha256" .. "  actor.wasm",
-        helper.read(folder .. "/theaterref.lock"):match "\n(%x+  [^\n]*actor.wasm)")
+      assert.equal("sha256=" .. core.blob("\0asm"):digest "sha256" .. " size=4  actor.wasm",
+        helper.read(folder .. "/theaterref.lock"):match "\n(%S+ %S+  [^\n]*actor.wasm)")
       assert.equal(0, select(3, theaterref_command "plan m.toml --lockfile theaterref.lock"))
       helper.write(folder .. "/actor.wasm", "changed")
       local _, err, status = theaterref_command "plan m.toml --lockfile theaterref.lock"
       assert.equal(1, status)
-      assert.matches("actor.wasm has the digest %x+, but %x+ was expected", err)
+      assert.matches("actor.wasm has the sha256 %x+, but %x+ was expected", err)
       _, err, status = theaterref_command "plan m.toml --offline x"
       assert.equal(1, status)
       assert.matches("give a lockfile too %(%-%-lockfile%)", err)
@@ -167,7 +167,7 @@ describe("the command", function()
       assert.matches("=> worker: package /.*/actor.wasm, 7 bytes\n$", out)
       out, err, status = theaterref_command "explain /etc/passwd --policy policy.lua"
       assert.equal(1, status)
-      assert.matches("allow +/etc/passwd %-> false %(not that%)", out)
+      assert.matches("allow +/etc/passwd: refused %(not that%) +%[policy.lua%]", out)
       assert.matches("Not allowed: /etc/passwd: not that", err)
       assert.matches('"steps":%[{', (theaterref_command "explain m.toml --json"))
 

@@ -6,6 +6,7 @@
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local lockfiles = require "theaterref.policy.lockfile"
+local option_sets = require "theaterref.options"
 local reference = require "theaterref.reference"
 local rules = require "theaterref.policy.rules"
 local suggest = require "theaterref.suggest"
@@ -139,11 +140,13 @@ local function exposed_to(path)
     theaterref = {
       policy = { default = M.default },
       reference = { parse = reference.parse, join = reference.join, scheme = reference.scheme,
-        absolute = reference.absolute },
+        is_own_scheme = reference.is_own_scheme, absolute = reference.absolute },
       merge_initial_states = core.merge_initial_states,
       json_split = core.json_split,
       json_quote = core.json_quote,
       sha256 = function(text) return core.blob(text):digest "sha256" end,
+      closest = suggest.closest,
+      option_fault = function(set, given) return option_sets.fault(option_sets[set], given) end,
       getenv = function(name) return (name == "HOME" or name:find "^THEATERREF_") and os.getenv(name) or nil end,
       read_lockfile = function(name) return lockfiles.read_or_raise(reference.join(path, name)) end,
     },

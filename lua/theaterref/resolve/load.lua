@@ -74,31 +74,45 @@ end
 -- The digest that whatever lies under a job's key has been checked against.
 local function key_digest(job) return job.sha256 and "sha256" or "sha1" end
 
--- Returns a job's bytes from its disk cache, if they are fresh there. They go into memory
--- too, also when they are stale: good for "has it changed?", or while the server fails.
+-- Sets where a job's bytes came from, if that is not its target.
+local function set_origin(job, record)
+  job.origin = record.extra and record.extra.origin
+end
+
+-- Puts bytes that are there into a job's cache. Returns the blob that the cache has now.
+local function put(job, blob, record)
+  local how, what = job.cache:claim(job.key, { ttl = job.ttl, request = job.request and job.request.compiled,
+    revalidate = true })
+  if how == "lead" then what:complete(blob, record) end
+  return blob
+end
+
+-- Returns a job's bytes from its disk cache, if they are fresh there. Stale ones are good
+-- for "has it changed?", or while the server fails.
 local function from_disk(context, job)
   job.disk = not job.no_disk and job.source.fetches and caches.disk_cache_of(job.cache) or nil
   if not job.disk then return nil end
   local blob, record = job.disk:read(job.key)
   if not blob then return nil end
-  local ttl = job.ttl or job.cache:ttl()
-  record.age = math.max(0, os.time() - record.stored)
-  job.cache:insert(job.key, blob, record, { ttl = job.ttl })
-  if job.revalidate or ttl and record.age >= ttl then
-    job.known = { blob, record }
+  local ttl, age = job.ttl or job.cache:ttl(), os.time() - record.stored
+  if job.revalidate or age < 0 or ttl and age >= ttl then
+    job.known = { blob = blob, record = record, age = age >= 0 and age or math.huge }
     return nil
   end
   emit_cache(context, job, "disk")
-  return blob
+  set_origin(job, record)
+  record.age = age
+  return put(job, blob, record)
 end
 
 -- Returns a job's bytes if they are fresh in a cache, or nil.
 local function from_cache(context, job)
   if not job.cache then return nil end
-  local blob = not job.revalidate and job.cache:get(job.key, job.request and job.request.compiled)
+  local blob = not job.revalidate and job.cache:peek(job.key, job.request and job.request.compiled)
   if blob then emit_cache(context, job, "hit") else blob = from_disk(context, job) end
   if not blob then return nil end
   job.hit = true
+  if job.ctx.purpose == "manifest" then set_origin(job, core.record(blob)) end
   return verify(job, blob, key_digest(job))
 end
 
@@ -119,12 +133,10 @@ local function after_fetch(context, job, future, blob)
   if attempts > 1 then
     context:emit(blob and "retry" or "retries_failed", { reference = reference.redact(job.target), attempts = attempts })
   end
-  if not blob then return end
-  if job.disk then job.disk:write(job.key, blob, future:freshness()) end
-  if job.ctx.purpose == "manifest" then
-    local info = future:info()
-    if info and info.redirects then job.origin = info.url end
-  end
+  if not blob or not job.disk and job.ctx.purpose ~= "manifest" then return end
+  local record = future:freshness()
+  set_origin(job, record)
+  if job.disk then job.disk:write(job.key, blob, record) end
 end
 
 -- Fetches a job, into the future that leads its claim if there is one.
@@ -151,7 +163,7 @@ end
 -- Loads a job, as the leader of its claim.
 local function lead_claim(context, task, job, lead)
   if not job.source.fetches then return load_local(context, task, job, lead) end
-  if job.known then lead:know(table.unpack(job.known)) end
+  if job.known then lead:know(job.known.blob, job.known.record) end
   return fetch(context, task, job, lead)
 end
 
@@ -167,6 +179,7 @@ local function through_cache(context, task, job)
     if how == "lead" then return lead_claim(context, task, job, what) end
     local blob, err, why = what, nil, nil
     if how == "wait" then blob, err, why = task:await(what) else job.hit = true end
+    if blob and job.ctx.purpose == "manifest" then set_origin(job, how == "wait" and what:freshness() or core.record(blob)) end
     if refresh then in_background(context, job, refresh) end
     if blob then return verify(job, blob, key_digest(job)) end
     if why ~= "abandoned" then return nil, err end -- else claim it again
@@ -180,7 +193,7 @@ local function at_hand(context, task, job)
   if blob or err then return blob, err end
   blob, err = from_integrity_store(context, job)
   if err then return nil, err end
-  if blob and job.cache then job.cache:insert(job.key, blob, {}, { ttl = job.ttl }) end
+  if blob and job.cache then put(job, blob) end
   if blob or job.source.is_remote(job.parsed, context) then return blob end
   if job.cache then return through_cache(context, task, job) end
   return load_local(context, task, job)
@@ -201,7 +214,7 @@ local function drive_chain(context, task, job)
   if not blob then return nil, err end
   blob, err = verify(job, blob)
   if blob and job.cache then
-    job.cache:insert(job.key, blob, { origin = job.origin, content = job.led_to and job.led_to.key }, { ttl = job.ttl })
+    blob = put(job, blob, { extra = { origin = job.origin }, content = job.led_to and job.led_to.key })
   end
   return blob, err
 end
