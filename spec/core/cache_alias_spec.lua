@@ -69,7 +69,7 @@ describe("an alias", function()
     local cache = theaterref.resource_cache()
     local url, request = server.http .. "/page-a", core.request_options {}
     local function renew()
-      local how, lead = cache:claim(url, { content = how == nil and content or nil })
+      local how, lead = cache:claim(url, { content = content })
       assert.equal("lead", how)
       local record, known = lead:known()
       if record and not known then -- the leader finds the bytes of the content somewhere
