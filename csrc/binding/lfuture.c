@@ -153,14 +153,17 @@ static void set_text(lua_State *L, const char *name, const char *text) {
   lua_setfield(L, -2, name);
 }
 
-/* freshness() -> { etag, last_modified, url, unsigned_url }: of the result */
+/* freshness() -> { no_store, etag, last_modified, url, unsigned_url }: of the
+** result */
 static int future_freshness(lua_State *L) {
   lfuture *f = checkfuture(L);
   const tr_freshness *freshness;
-  lua_createtable(L, 0, 4);
+  lua_createtable(L, 0, 5);
   if (f->future == NULL || tr_future_get_status(f->future) != TR_READY)
     return 1;
   freshness = tr_future_freshness(f->future);
+  lua_pushboolean(L, freshness->no_store);
+  lua_setfield(L, -2, "no_store");
   set_text(L, "etag", freshness->etag);
   set_text(L, "last_modified", freshness->last_modified);
   set_text(L, "url", freshness->url);

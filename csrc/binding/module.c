@@ -121,6 +121,7 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_blob(L);
   tr_open_future(L);
   tr_open_cache(L);
+  tr_open_disk(L);
   tr_open_store(L);
   lua_getfield(L, -1, "store_methods");
   tr_open_labels(L);

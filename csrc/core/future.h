@@ -14,6 +14,7 @@
 enum { TR_VALIDATOR_MAX = 256 };
 typedef struct tr_freshness {
   double age; /* seconds */
+  bool no_store; /* its server allows no cache on disk */
   char etag[TR_VALIDATOR_MAX];
   char last_modified[TR_VALIDATOR_MAX];
   char url[TR_URL_DIGEST], unsigned_url[TR_URL_DIGEST];

@@ -39,6 +39,7 @@ typedef struct tr_response {
   bool http2, chunked, has_length, bad_length, has_range, other_encoding, gzip;
   bool framing; /* the last line was of a header that says where the body ends */
   bool bad_header;
+  bool no_store;     /* Cache-Control: no-store, or private */
   bool body_started; /* its body is being received */
   uint64_t length;   /* of the body as sent */
   uint64_t range_start, range_end, range_total; /* total 0: "*" */

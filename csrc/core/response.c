@@ -425,6 +425,7 @@ void tr_request_end_hashing(tr_request *r, tr_blob **blob, tr_error *error) {
 static tr_blob *take_known(tr_request *r) {
   tr_freshness f = r->known_freshness;
   f.age = 0;
+  f.no_store = r->response.no_store;
   if (r->response.etag[0] != '\0')
     memcpy(f.etag, r->response.etag, sizeof f.etag);
   if (r->response.last_modified[0] != '\0')

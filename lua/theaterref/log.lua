@@ -3,7 +3,8 @@
 -- Every event has a level:
 --
 -- * `error`: a policy script that changed is broken, and its old rules stay in force
--- * `warn`: something went wrong on the way to a good end: a `retry`, a `fallback`
+-- * `warn`: something went wrong on the way to a good end: a `retry`, a `fallback`,
+--   a `disk_cache` that cannot be written (once for each process and folder)
 -- * `info`: a `failure`, a `refusal` or retries in vain, which its caller gets as an
 --   error as well; a policy script was reloaded
 -- * `debug`: all else: what was `resolved`, what a `cache` had, the `phase`s of plans
@@ -35,6 +36,7 @@ local kinds = {
   retry = { "warn", function(e) return ("%s: there after %d attempts"):format(e.reference, e.attempts) end },
   in_vain = { "info", function(e) return ("%s: given up after %d attempts"):format(e.reference, e.attempts) end },
   fallback = { "warn", function(e) return ("trying %s instead: %s"):format(e.reference, e.message) end },
+  disk_cache = { "warn", function(e) return ("%s: not kept on disk: %s"):format(e.reference, e.message) end },
   policy = { "error", function(e) return ("%s: the old rules stay in force: %s"):format(e.reference, e.error) end },
   reloaded = { "info", function(e) return e.reference .. ": the changed rules are in force" end },
 }

@@ -56,7 +56,7 @@ function Resolver.new(options, blame)
   local request = {}
   for _, option in ipairs(option_sets.request) do request[option.name] = options[option.name] end
   local self = setmetatable({ policy = policy, cache = cache, home = options.home, helpers = options.helpers,
-    request = request, log = log, on_event = options.on_event,
+    request = request, log = log, on_event = options.on_event, respect_no_store = options.respect_no_store,
     resolve_timeout = options.resolve_timeout, plan_timeout = options.plan_timeout, stores = {}, background = {} }, Resolver)
   self.has_listeners = has_listeners(self)
   return self

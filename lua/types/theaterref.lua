@@ -73,6 +73,7 @@
 ---@field lockfile? string
 ---@field offline? string
 ---@field cache? theaterref.Cache|theaterref.CacheOptions
+---@field respect_no_store? boolean
 ---@field home? string
 ---@field log? theaterref.Level|theaterref.LogOptions|false
 ---@field helpers? table<string, function>
@@ -245,6 +246,7 @@ function Future:timeout() end
 ---@field received integer bytes, as sent
 ---@field unchanged boolean
 ---@field content_type? string
+---@field no_store? boolean # Cache-Control: no-store or private
 ---@field etag? string
 ---@field last_modified? string
 ---@field digest? string
@@ -412,7 +414,7 @@ function Store:import(path, options) end
 ---@field package? string
 
 ---@class theaterref.Event
----@field type "resolved"|"cache"|"retry"|"fallback"|"phase"|"failure"|"refusal"|"policy"
+---@field type "resolved"|"cache"|"retry"|"fallback"|"phase"|"failure"|"refusal"|"policy"|"disk_cache"
 ---@field reference? string
 ---@field purpose? theaterref.Purpose|"spawn"
 ---@field bytes? integer

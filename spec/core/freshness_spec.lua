@@ -186,7 +186,7 @@ describe("a disk cache", function()
 
   it("believes nothing that is damaged", function()
     assert.equal("version 1", version(restarted(), "t2"))
-    helper.run_ok("cd " .. folder .. "/store/disk/data && for f in *; do chmod u+w $f; echo rot > $f; done")
+    helper.run_ok("cd " .. folder .. "/store/disk/disk-cache-1 && for f in *-*; do echo rot >> $f; done")
     assert.equal("version 2", version(restarted(), "t2"))
   end)
 

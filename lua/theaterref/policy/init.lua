@@ -36,8 +36,9 @@ local function nothing() end
 -- `resolved` (with `bytes`: how many it has), `cache` (with
 -- `outcome`: `hit`, `stale`, `wait` or `miss`), `retry` (with `attempts`, and
 -- whether it `failed`), `fallback` (with `message`), `phase` and `failure` (of a
--- plan's step `name`), `refusal` (with a `reason`) or `policy` (a changed script
--- was `reloaded`, or has an `error`). Most have a `reference` and a `purpose`
+-- plan's step `name`), `refusal` (with a `reason`), `disk_cache` (which cannot be
+-- written, with `message`; once for each process and folder) or `policy` (a changed
+-- script was `reloaded`, or has an `error`). Most have a `reference` and a `purpose`
 M.default = {
   rewrite = require("theaterref.policy.rewrite").relative_to_manifest,
   allow = require("theaterref.policy.access").no_local_from_network,

@@ -189,6 +189,18 @@ local function emit_resolved(resolver, job, blob)
   if job.led_to then emit_resolved(resolver, job.led_to, blob) end
 end
 
+-- Keeps what was fetched on disk, and as its server allows.
+local function keep(resolver, job, loaded, blob)
+  local freshness = loaded:freshness()
+  if job.disk then
+    local ok, err, first = job.disk:write(job.key, blob, freshness)
+    if not ok and first then
+      resolver:emit { type = "disk_cache", reference = errors.redact(job.target), message = tostring(err) }
+    end
+  end
+  if job.cache and freshness.no_store and resolver.respect_no_store then job.cache:remove(job.key) end
+end
+
 -- A job's future has its result: 'blob', or nil when it failed.
 local function on_result(resolver, job, loaded, blob)
   if job.leads then
@@ -199,10 +211,7 @@ local function on_result(resolver, job, loaded, blob)
     end
     local load = job
     while load.led_to do load = load.led_to end
-    if blob and load.disk then
-      local kept = load.cache:get(load.key)
-      if kept and kept:same(blob) then load.disk:write(load.key, blob, loaded:freshness()) end
-    end
+    if blob then keep(resolver, load, loaded, blob) end
   end
   if blob and resolver.has_listeners then emit_resolved(resolver, job, blob) end
 end
