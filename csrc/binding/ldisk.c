@@ -244,26 +244,33 @@ static bool pull_record(lua_State *L, const char *at, size_t size) {
 
 /* ------------------------------------------------------------------ methods */
 
+static void set_integer(lua_State *L, const char *name, lua_Integer value) {
+  lua_pushinteger(L, value);
+  lua_setfield(L, -2, name);
+}
+
 /* read(key) -> blob, record | nil */
 static int disk_read(lua_State *L) {
   tr_disk *disk = checkdisk(L);
   size_t len;
   const char *key = luaL_checklstring(L, 2, &len);
   lblob *body = tr_newblob(L), *rest = tr_newblob(L); /* own what is read */
-  tr_disk_entry e;
   int top = lua_gettop(L);
-  if (!tr_disk_read(disk, key, len, &e))
-    return 0;
-  body->blob = e.body;
-  rest->blob = e.rest;
-  tr_accountblob(L, tr_blob_size(e.body));
-  lua_createtable(L, 0, 12);
-  if (!pull_record(L, e.record, e.record_size))
-    return 0;
-  lua_pushinteger(L, (lua_Integer)tr_disk_stored(&e.st));
-  lua_setfield(L, -2, "stored");
-  lua_pushinteger(L, (lua_Integer)e.bytes);
-  lua_setfield(L, -2, "bytes");
+  tr_disk_entry e;
+  bool found = tr_disk_read(disk, key, len, &e);
+  if (found) {
+    body->blob = e.body;
+    rest->blob = e.rest;
+    tr_accountblob(L, tr_blob_size(e.body));
+    lua_createtable(L, 0, 12);
+    found = pull_record(L, e.record, e.record_size);
+  }
+  if (!found) {
+    lua_pushnil(L);
+    return 1;
+  }
+  set_integer(L, "stored", (lua_Integer)tr_disk_stored(&e.st));
+  set_integer(L, "bytes", (lua_Integer)e.bytes);
   lua_pushstring(L, e.sha256);
   lua_setfield(L, -2, "sha256");
   lua_remove(L, top);
@@ -362,11 +369,6 @@ static bool gather(void *context, const tr_disk_entry *e) {
   g->no_memory = !tr_buffer_append(&g->lines, &one, sizeof one) ||
                  !tr_buffer_append(&g->lines, e->shown, strlen(e->shown) + 1);
   return !g->no_memory;
-}
-
-static void set_integer(lua_State *L, const char *name, lua_Integer value) {
-  lua_pushinteger(L, value);
-  lua_setfield(L, -2, name);
 }
 
 /***

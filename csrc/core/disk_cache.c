@@ -20,7 +20,8 @@ enum { USED_AGAIN = 60 /* seconds until a use is noted again */ };
 
 /* ------------------------------------------------------------------ reading */
 
-/* Remove a damaged entry, if it is still that file and nobody holds the lock. */
+/* Remove a damaged entry, if it is still that file and nobody holds the lock. Files
+** that were changed in place may have other sizes than those in the sum. */
 static void remove_damaged(tr_disk *disk, const char *name,
                            const struct stat *damaged) {
   tr_disk_holder h;
@@ -29,8 +30,9 @@ static void remove_damaged(tr_disk *disk, const char *name,
   if (!tr_disk_hold(disk, 0, &h, &ignored))
     return;
   if (fstatat(h.dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-      st.st_ino == damaged->st_ino && tr_disk_discard(h.dir, name))
-    h.total -= tr_disk_blocks(st.st_size);
+      st.st_ino == damaged->st_ino)
+    tr_disk_discard(h.dir, name);
+  tr_disk_count(&h, &ignored);
   tr_disk_let_go(&h);
 }
 
@@ -84,8 +86,6 @@ static bool write_file(int dir, const char *name, const void *data, size_t size,
     ok = renameat(dir, "new", dir, name) == 0;
     errnum = errno;
   }
-  if (!ok)
-    tr_disk_discard(dir, "new");
   errno = errnum;
   return ok;
 }
@@ -101,6 +101,7 @@ static bool replace(tr_disk_holder *h, const tr_disk_id *id, const void *data,
     before = tr_disk_blocks(st.st_size);
   if (!write_file(h->dir, id->name, data, size, rest)) {
     tr_error_errno(error, errno, "cannot write to the disk cache", h->disk->path);
+    h->wrong = !tr_disk_discard(h->dir, "new");
     return false;
   }
   h->total = h->total + need - before;

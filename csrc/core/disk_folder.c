@@ -171,7 +171,7 @@ void tr_disk_stamp(int dir, const char *name, bool stored) {
 /* ------------------------------------------------------------------ holding */
 
 typedef struct item {
-  int64_t used;
+  int64_t used; /* nanoseconds since 1970 */
   uint64_t bytes;
   char name[TR_DISK_NAME];
 } item;
@@ -213,7 +213,8 @@ static void count_file(void *context, int dir, const char *name,
   tr_disk_holder *h = context;
   int64_t age = (int64_t)time(NULL) - st->st_ctim.tv_sec;
   bool ours = S_ISREG(st->st_mode) && tr_disk_is_entry_name(name);
-  item i = {tr_disk_used(st), tr_disk_blocks(st->st_size), ""};
+  int64_t used = tr_disk_used(st) * 1000000000;
+  item i = {used > 0 ? used + st->st_atim.tv_nsec : 0, tr_disk_blocks(st->st_size), ""};
   bool doomed = strcmp(name, "new") == 0 || (!ours && (age < 0 || age > GRACE));
   if (doomed && tr_disk_discard(dir, name))
     return;
@@ -228,7 +229,8 @@ bool tr_disk_count(tr_disk_holder *h, tr_error *error) {
   h->total = 0;
   h->items.len = 0;
   h->counted = tr_disk_walk(h->dir, "", count_file, h);
-  if (!h->counted)
+  h->wrong = !h->counted;
+  if (h->wrong)
     tr_error_errno(error, errno, "cannot list the disk cache", h->disk->path);
   return h->counted;
 }
@@ -295,7 +297,8 @@ static void unlock(tr_disk_holder *h) {
 }
 
 void tr_disk_let_go(tr_disk_holder *h) {
-  write_state(h, "clean");
+  if (!h->wrong)
+    write_state(h, "clean"); /* it is dirty until now */
   unlock(h);
 }
 

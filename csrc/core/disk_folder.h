@@ -40,6 +40,7 @@ typedef struct tr_disk_holder {
   uint64_t total;  /* bytes of all files */
   tr_buffer items; /* the entries, if they have been counted */
   bool counted;
+  bool wrong; /* the sum is not known any more: the next holder counts */
 } tr_disk_holder;
 
 /* Take the lock, within so many seconds, and the sum. False with the error. */
