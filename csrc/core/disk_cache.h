@@ -39,14 +39,12 @@ bool tr_disk_forget(tr_disk *disk, const char *key, size_t len);
 bool tr_disk_remove(tr_disk *disk, const char *reference, size_t len);
 bool tr_disk_expire(tr_disk *disk, const char *reference, size_t len);
 
-/* Remove every file, and count the entries among them. Wait for the lock for so
-*many
+/* Remove every file, and count the entries among them. Wait for the lock for so many
 ** seconds at most; without it, the file that is being written stays. False with the
 ** error. */
 bool tr_disk_clear(tr_disk *disk, double seconds, size_t *entries, tr_error *error);
 
-/* Call 'visit' with every sound entry, without bodies, until it returns false.
-*False
+/* Call 'visit' with every sound entry, without bodies, until it returns false. False
 ** with the error; a folder that is missing is empty. */
 typedef bool (*tr_disk_visit)(void *context, const tr_disk_entry *entry);
 bool tr_disk_each(tr_disk *disk, tr_disk_visit visit, void *context,

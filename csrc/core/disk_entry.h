@@ -20,7 +20,7 @@ enum { TR_DISK_PREFIX = 33 /* common to all entries of a reference */ };
 void tr_disk_identify(const char *key, size_t len, tr_disk_id *id);
 bool tr_disk_is_entry_name(const char *name);
 
-/* What an entry holds. The texts live as long as both blobs. */
+/* An entry that was read. The texts live as long as both blobs. */
 typedef struct tr_disk_entry {
   tr_blob *body;              /* the caller's; NULL if only the rest was read */
   tr_blob *rest;              /* the caller's, or NULL */

@@ -9,19 +9,16 @@
 **     lock                        locked by the one process that writes
 **
 ** 1. An entry is whole or absent. It gets its name by a rename, and its bytes never
-**    change after that, so a mapping of them stays right. Reads take no lock.
-*Damage
+**    change after that, so a mapping of them stays right. Reads take no lock. Damage
 **    is a miss.
 ** 2. Only the times of an entry change. mtime: its bytes were fetched or confirmed;
-**    0 if it was expired. atime: it was used. A time in the future counts as 0:
-*stale,
+**    0 if it was expired. atime: it was used. A time in the future counts as 0: stale,
 **    and the first to be evicted.
 ** 3. Only the holder of the lock adds files. "new" is the only temporary file; one
 **    that a holder finds is left from a process that was killed, and removed.
 ** 4. A holder makes room before it writes, so all files together, "new" included,
 **    stay within max_bytes. Each counts in whole blocks, as on a disk.
-** 5. The lock file holds the sum of all files and the folder's mtime. It is
-*believed
+** 5. The lock file holds the sum of all files and the folder's mtime. It is believed
 **    if its last writer came to an end and the folder has not changed since. So a
 **    write looks at its own file only, and a kill costs one count.
 */

@@ -138,7 +138,7 @@ describe("a disk cache", function()
   it("looks at one file for a write, however many there are", function()
     local out, _, status = run([[
       local disk = require("theaterref.store.disk_cache").open(..., 1 << 30)
-      for i = 1, 300 do assert(disk:write("r" .. i, "x", {})) end]], "strace -f -e trace=getdents64 -o " .. folder .. "/calls")
+      for i = 1, 300 do assert(disk:write("r" .. i, "x", {})) end]], "ASAN_OPTIONS=detect_leaks=0 strace -f -e trace=getdents64 -o " .. folder .. "/calls")
     if status ~= 0 then return pending("strace does not run here: " .. out) end
     local _, count = helper.read(folder .. "/calls"):gsub("getdents64%(", "")
     assert.is_true(count <= 10, count .. " calls") -- those of the first write, which counts
@@ -196,7 +196,8 @@ describe("a disk cache's bound", function()
       local disk = require("theaterref.store.disk_cache").open(..., 100 << 10)
       assert(disk:write("r", ("x"):rep(20000), {}))]], with_faults)
     assert.equal("1 lock\n", helper.run_ok("cd " .. path "" .. " && ls | grep -c -- - && ls | grep -v -- -"):gsub("\n", " ", 1), nil)
-    assert.equal((select(2, counted())), (counted()))
+    local bytes, sum = counted()
+    assert.equal(bytes, sum)
   end)
 
   it("holds while sixteen processes are killed at random, and the sum is right after it", function()
@@ -270,7 +271,7 @@ end)
 describe("a disk cache that is damaged", function()
   use_folder()
 
-  -- What may happen to a file, as shell commands on "$f".
+  -- Shell commands that damage the file "$f".
   local damage = { "truncate -s 0 $f", "truncate -s 1 $f", "truncate -s 100000 $f", "truncate -s 300000 $f", "truncate -s +1 $f",
     "head -c 70000 /dev/urandom > $f", "head -c 100 $f | tee $f >/dev/null", "printf y | dd of=$f conv=notrunc 2>&1",
     "printf x | dd of=$f conv=notrunc bs=1 seek=$(($(stat -c %s $f) - 1)) 2>&1",
@@ -279,7 +280,7 @@ describe("a disk cache that is damaged", function()
     "chmod 0 $f; rm -f $f", "cp -p $f $f.copy; mv $f.copy ${f%-*}-00000000000000000000000000000000; rm $f" }
 
   it("has a miss, raises nothing, and is whole again with the next write", function()
-    for _, size in ipairs { 1000, 70000, 600000 } do
+    for _, size in ipairs { 70000, 600000 } do
       for _, command in ipairs(damage) do
         local disk = open(4 << 20)
         assert.is_true(disk:write(url, ("x"):rep(size), { etag = '"1"' }))
@@ -290,7 +291,8 @@ describe("a disk cache that is damaged", function()
         if not command:find "mkdir" then
           assert.is_true(disk:write(url, "new", {}), command)
           assert.equal("new", tostring(disk:read(url)))
-          assert.equal((select(2, counted())), (counted()), command)
+          local bytes, sum = counted()
+          assert.equal(bytes, sum, command)
         end
         helper.run_ok("rm -rf " .. path "")
       end

@@ -31,7 +31,7 @@ local function age(seconds)
   return seconds .. " s"
 end
 
--- What was used last comes first.
+-- Lists entries, the last used first.
 local function ls(disk)
   local list, err = disk:list()
   if not list then return nil, err end
