@@ -148,8 +148,12 @@ bool tr_disk_discard(int dir, const char *name) {
 
 /* -------------------------------------------------------------------- times */
 
+/* A time that is not in the future, or 0. The clock is that of the stamps; time() is
+** a little behind it. */
 static int64_t past(const struct timespec *t) {
-  return t->tv_sec > 0 && t->tv_sec <= time(NULL) ? (int64_t)t->tv_sec : 0;
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return t->tv_sec > 0 && t->tv_sec <= now.tv_sec ? (int64_t)t->tv_sec : 0;
 }
 
 int64_t tr_disk_stored(const struct stat *st) { return past(&st->st_mtim); }

@@ -1,5 +1,6 @@
 local helper = require "helper"
 local theaterref = require "theaterref"
+local threads = require "threads"
 local core = require "theaterref.core"
 local disk_caches = require "theaterref.store.disk_cache"
 
@@ -182,6 +183,30 @@ describe("a disk cache's bound", function()
     assert.equal(bytes, sum)
     assert.is_true(bytes <= 300 << 10 and bytes > 200 << 10)
     assert.is_truthy(open():read "a40" or open():read "b40")
+  end)
+
+  it("is the same for threads, and for a child after fork()", function()
+    local results = threads.run(8, ([[
+      local disk, seed = require("theaterref.store.disk_cache").open(%q, 300 << 10), tostring({}):rep(600)
+      return function()
+        for i = 1, 30 do
+          assert(disk:write("r" .. i, seed, { seed = seed }, 30))
+          local blob, record = disk:read("r" .. math.random(30))
+          assert(not blob or tostring(blob) == record.seed)
+        end
+        return "done"
+      end]]):format(folder))
+    for _, result in ipairs(results) do assert.equal("done", result) end
+    run_ok([[
+      local threads = require "threads"
+      local disk = require("theaterref.store.disk_cache").open(..., 300 << 10)
+      assert(disk:write("parent", "x", {}))
+      local in_child = threads.fork()
+      for i = 1, 30 do assert(disk:write((in_child and "c" or "p") .. i, ("x"):rep(9000), {}, 30) and disk:list()) end
+      if in_child then threads.leave() else threads.wait() end]])
+    local bytes, sum = counted()
+    assert.equal(bytes, sum)
+    assert.is_true(bytes <= 300 << 10)
   end)
 
   it("counts files of others, and removes them when they are an hour old", function()

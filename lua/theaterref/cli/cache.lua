@@ -54,7 +54,10 @@ local function show_list(list)
 end
 
 local function rm(disk, args)
-  if not disk:remove(args.reference) then return nil, "not in this cache: " .. errors.redact(args.reference) end
+  if not disk:remove(args.reference) then
+    local list, err = disk:list()
+    return nil, list and "not in this cache: " .. errors.redact(args.reference) or err
+  end
   return { removed = errors.redact(args.reference) }
 end
 
