@@ -128,7 +128,7 @@ static int future_know(lua_State *L) {
 
 /*
 ** freshness() -> the record of the result: { etag, last_modified, url, unsigned_url,
-** hosts, private, content, extra }; an empty table if there is none
+** hosts, private, no_store, content, extra }; an empty table if there is none
 */
 static int future_freshness(lua_State *L) {
   lfuture *f = checkfuture(L);
@@ -256,13 +256,9 @@ static int future_detach(lua_State *L) {
 /* fail(kind, message [, status]) -> boolean: gives it an error. */
 static int future_fail(lua_State *L) {
   lfuture *f = checkfuture(L);
-  const char *kind = luaL_checkstring(L, 2);
   tr_error error;
-  int i = TR_INVALID_REFERENCE;
-  while (i < TR_CANCELLED &&
-         strcmp(tr_error_kind_name((tr_error_kind)i), kind) != 0)
-    i++;
-  tr_error_set(&error, (tr_error_kind)i, "%s", luaL_checkstring(L, 3));
+  tr_error_set(&error, tr_error_kind_named(luaL_checkstring(L, 2)), "%s",
+               luaL_checkstring(L, 3));
   error.status = (int)luaL_optinteger(L, 4, 0);
   lua_pushboolean(L, f->future != NULL && tr_future_fail(f->future, &error));
   return 1;

@@ -106,6 +106,7 @@ void tr_set_text(lua_State *L, const char *name, const char *text);
 #define TR_STORE "theaterref.store"
 #define TR_BATCH "theaterref.batch"
 #define TR_LOCK "theaterref.lock"
+#define TR_DISK "theaterref.disk_cache"
 #define TR_ERROR "theaterref.error"
 
 /* Each adds its type and functions to the module table on the stack's top. */
@@ -114,6 +115,7 @@ void tr_open_future(lua_State *L);
 void tr_open_request(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);
+void tr_open_disk(lua_State *L);
 void tr_open_json(lua_State *L);
 void tr_open_sandbox(lua_State *L);
 

@@ -39,6 +39,7 @@ typedef struct tr_response {
   bool http2, chunked, has_length, bad_length, has_range, other_encoding, gzip;
   bool framing; /* the last line was of a header that says where the body ends */
   bool bad_header;
+  bool no_store;     /* Cache-Control: no-store, or private */
   bool body_started; /* its body is being received */
   uint64_t length;   /* of the body as sent */
   uint64_t range_start, range_end, range_total; /* total 0: "*" */
@@ -108,6 +109,7 @@ typedef struct tr_request {
   char *hosts; /* that it was redirected to (tr_hosts_add), or NULL */
   size_t hosts_len;
   bool from_private; /* a peer had a private address */
+  bool no_store;     /* a server allowed no cache that others may read */
   char digest[TR_HEX_MAX]; /* that the body must have, or empty */
   size_t max_bytes;
   double submitted, deadline, timeout, stall_timeout;

@@ -423,7 +423,9 @@ static bool publish_record(tr_request *r, tr_record *draft) {
 
 /* Turn the body into a blob, whose digest is right. */
 static tr_blob *take_body(tr_request *r, tr_error *error) {
-  tr_record draft = {.etag = r->etag, .last_modified = r->last_modified};
+  tr_record draft = {.etag = r->etag,
+                     .last_modified = r->last_modified,
+                     .no_store = r->no_store};
   tr_blob *blob = NULL;
   if (publish_record(r, &draft)) {
     publish_info(r);
@@ -467,6 +469,7 @@ static tr_blob *take_known(tr_request *r, tr_error *error) {
   for (; ok && host < end; host += strlen(host) + 1)
     ok = tr_request_add_host(r, host);
   draft.age = 0;
+  draft.no_store = r->response.no_store;
   if (r->response.etag[0] != '\0')
     draft.etag = r->response.etag;
   if (r->response.last_modified[0] != '\0')

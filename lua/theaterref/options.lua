@@ -130,10 +130,10 @@ M.cache = set("cache option", {
 
 --- Of a disk cache.
 M.disk = set("disk cache option", {
-  { "store", "text", "`cache`", "the id of its store" },
+  { "store", "text", "`cache`", "it lies in the folder of the store of this id" },
   { "home", "text", "Theater home", "where that lies" },
-  { "base_path", "text", "in `home`", "the store's own folder, instead" },
-  { "max_bytes", "count", "1 GiB", "bound of what it keeps; 0 is no bound" },
+  { "base_path", "text", "in `home`", "its folder, instead" },
+  { "max_bytes", "count", "1 GiB", "bound of all its files, each in whole blocks of 4 KiB; 0 is no bound" },
 })
 
 --- Of one call: `resolver:start`, `resolve` and `resolve_cached`.
@@ -201,6 +201,8 @@ M.resolver = set("resolver option", {
   { "lockfile", "text", "none", "path of a lockfile that every reference must be in" },
   { "offline", "text", "none", "id of the store to take locked content from; nothing is fetched" },
   { "cache", "cache", "none", "for what the policy calls cacheable, and `resolve_cached`" },
+  { "respect_no_store", "flag", "false", "keep no body in memory either whose server answers `Cache-Control: no-store` or "
+    .. "`private`; a disk cache never does" },
   { "home", "text", "`$THEATER_HOME`, else `~/.theater`", "where the stores lie" },
   { "log", "log", "warnings, to standard error", "a level, a table, below, or false" },
   { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },

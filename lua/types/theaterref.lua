@@ -76,6 +76,7 @@
 ---@field lockfile? string
 ---@field offline? string
 ---@field cache? theaterref.Cache|theaterref.CacheOptions
+---@field respect_no_store? boolean
 ---@field home? string
 ---@field log? theaterref.Level|theaterref.LogOptions|false
 ---@field helpers? table<string, function>
@@ -257,6 +258,7 @@ function Future:timeout() end
 ---@field received integer bytes, as sent
 ---@field unchanged boolean
 ---@field content_type? string
+---@field no_store? boolean # Cache-Control: no-store or private
 ---@field etag? string
 ---@field last_modified? string
 ---@field digest? string
@@ -427,7 +429,7 @@ function Store:import(path, options) end
 ---@field reference? string for `cacheable`: what is to be kept
 
 ---@class theaterref.Event
----@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"phase"|"failure"|"refusal"|"policy_reloaded"|"policy_broken"
+---@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"disk_cache"|"phase"|"failure"|"refusal"|"policy_reloaded"|"policy_broken"
 ---@field reference string redacted
 ---@field purpose? theaterref.Purpose|"spawn"
 ---@field bytes? integer

@@ -51,7 +51,7 @@ describe("the stubs for editors", function()
     helper.with_folder(function(folder)
       local store = theaterref.content_store("x", { base_path = folder })
       assert.same(functions(debug.getmetatable(core.blob "x")), stubbed("Blob", ":"))
-      assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "claim peek"), stubbed("Cache", ":"))
+      assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "claim peek stale_if_error"), stubbed("Cache", ":"))
       assert.same(functions(debug.getmetatable(store),
         "begin_batch check content_sizes discard discard_temporary_file list_temporary_files list_quarantined lock"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
