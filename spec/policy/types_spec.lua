@@ -118,3 +118,25 @@ describe("the stubs for editors", function()
     end
   end)
 end)
+
+describe("the operators' guide", function()
+  local guide = helper.read "examples/guides/operators.md"
+
+  it("has a row for every event, as the list has it", function()
+    for _, event in ipairs(require("theaterref.events").list) do
+      local row = guide:match("\n| `" .. event.type .. "` | ([^\n]+)")
+      assert.is_truthy(row, event.type)
+      assert.equal(event.level, row:match "^%l+")
+      assert.is_truthy(row:find(event.does, 1, true), event.type)
+      for field in pairs(event.fields) do
+        assert.is_true(field == "reference" or row:find("`" .. field .. "`", 1, true) ~= nil, event.type .. "." .. field)
+      end
+    end
+  end)
+
+  it("has a row for every rule, with its arguments", function()
+    for _, rule in ipairs(require("theaterref.policy.rules").list) do
+      assert.is_truthy(guide:find("\n| `" .. rule.name .. "` | ", 1, true), rule.name)
+    end
+  end)
+end)

@@ -129,7 +129,8 @@ function Future:wait(seconds)
       return nil, about(self, err), why
     end
   end
-  return self.result, self.err
+  if self.result ~= nil then return self.result end
+  return nil, self.err
 end
 
 --- Gives it up; a request that nobody else wants stops.
