@@ -238,6 +238,13 @@ static int notifier_signal(lua_State *L) {
   return 0;
 }
 
+/* set_deadline(moment): as of core.now(); nil: none */
+static int notifier_set_deadline(lua_State *L) {
+  tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
+  tr_notifier_set_deadline(*n, luaL_optnumber(L, 2, HUGE_VAL));
+  return 0;
+}
+
 static int notifier_gc(lua_State *L) {
   tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
   tr_notifier_release(*n);
@@ -354,6 +361,7 @@ void tr_open_future(lua_State *L) {
                                               {"fd", notifier_fd},
                                               {"drain", notifier_drain},
                                               {"signal", notifier_signal},
+                                              {"set_deadline", notifier_set_deadline},
                                               {NULL, NULL}};
   static const luaL_Reg functions[] = {{"fetch", fetch},
                                        {"future", new_future},

@@ -31,6 +31,7 @@ end
 -- Takes the result, or the error, that the work ended with.
 local function finish(self, result, err)
   self.thread, self.awaited, self.finished = nil, nil, true
+  if self.notifier then self.notifier:set_deadline(nil) end
   if result ~= nil then self.result = result else self.err = about(self, err) end
 end
 
@@ -157,6 +158,7 @@ function Future:pollfd()
   if not self.notifier then
     self.notifier = core.notifier()
     self:notify(self.notifier)
+    if self.deadline and not self.finished then self.notifier:set_deadline(self.deadline) end
   end
   return self.notifier:fd()
 end
