@@ -35,7 +35,7 @@ void tr_accountblob(lua_State *L, size_t size) {
 lblob *tr_newblob(lua_State *L) {
   lblob *b = lua_newuserdatauv(L, sizeof *b, 0);
   b->blob = NULL;
-  b->entry = NULL;
+  b->hit = (tr_hit){NULL, NULL};
   luaL_setmetatable(L, TR_BLOB);
   return b;
 }
@@ -60,10 +60,18 @@ static tr_blob *checkblob(lua_State *L, int index) {
 static int blob_gc(lua_State *L) {
   lblob *b = luaL_checkudata(L, 1, TR_BLOB);
   tr_blob_release(b->blob);
-  tr_entry_release(b->entry);
+  tr_entry_release(b->hit.entry);
+  tr_entry_release(b->hit.content);
   b->blob = NULL;
-  b->entry = NULL;
+  b->hit = (tr_hit){NULL, NULL};
   return 0;
+}
+
+/* A blob from a cache is also of everybody else in this Lua state that got it from
+** there. It goes when it is collected. */
+static int blob_close(lua_State *L) {
+  lblob *b = luaL_checkudata(L, 1, TR_BLOB);
+  return b->hit.entry != NULL ? 0 : blob_gc(L);
 }
 
 static int blob_len(lua_State *L) {
@@ -249,7 +257,7 @@ static int read_file(lua_State *L) {
 
 void tr_open_blob(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"__gc", blob_gc},         {"__close", blob_gc},
+      {"__gc", blob_gc},         {"__close", blob_close},
       {"__len", blob_len},       {"__tostring", blob_tostring},
       {"__eq", blob_eq},         {"sub", blob_sub},
       {"byte", blob_byte},       {"digest", blob_digest},

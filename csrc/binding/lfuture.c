@@ -97,52 +97,114 @@ static int future_wait(lua_State *L) {
   return 3;
 }
 
-/* Copy a string field of the table at 'index', unless it is missing, too long or
-** would end a header line. */
-static void copy_field(lua_State *L, int index, const char *name, char *to,
-                       size_t room) {
+/* A text of the record at 'index', unless it would end a header line, or is longer
+** than a server's can be. */
+static const char *record_text(lua_State *L, int index, const char *name) {
   const char *value = tr_optstring(L, index, name);
-  to[0] = '\0';
-  if (value != NULL && strlen(value) < room &&
-      value[strcspn(value, "\r\n")] == '\0')
-    strcpy(to, value);
+  return value != NULL && strlen(value) < TR_VALIDATOR_MAX &&
+                 value[strcspn(value, "\r\n")] == '\0'
+             ? value
+             : "";
 }
 
-/* Read { age =, etag =, last_modified =, url =, unsigned_url = }. */
-static tr_freshness optfreshness(lua_State *L, int index) {
-  tr_freshness f = {.age = 0};
-  f.age = tr_optseconds(L, index, "age", 0);
+const char *tr_checkcontent(lua_State *L, size_t *len) {
+  const char *content = NULL;
+  *len = 0;
+  if (lua_isnil(L, -1))
+    return NULL;
+  if (lua_type(L, -1) == LUA_TSTRING)
+    content = lua_tolstring(L, -1, len);
+  if (content == NULL || *len == 0 || *len > TR_CONTENT_MAX)
+    luaL_error(L, "'content' must be a key of 1 to %d bytes", TR_CONTENT_MAX);
+  return content;
+}
+
+/* Read the field 'hosts' of the record at 'index', a list, into a buffer. */
+static tr_bytes record_hosts(lua_State *L, int index, char *hosts) {
+  tr_bytes bytes = {hosts, 0};
+  int top = lua_gettop(L);
+  lua_Integer i;
+  if (lua_getfield(L, index, "hosts") == LUA_TTABLE)
+    for (i = 1; lua_rawgeti(L, top + 1, i) == LUA_TSTRING; i++) {
+      tr_hosts_add(hosts, &bytes.len, lua_tostring(L, -1));
+      lua_pop(L, 1);
+    }
+  lua_settop(L, top);
+  return bytes;
+}
+
+/* Read the field 'extra' of the record at 'index', strings by name, into a buffer. */
+static tr_bytes record_extra(lua_State *L, int index, char *extra) {
+  tr_bytes bytes = {extra, 0};
+  int top = lua_gettop(L);
+  if (lua_getfield(L, index, "extra") == LUA_TTABLE)
+    for (lua_pushnil(L); lua_next(L, top + 1) != 0; lua_pop(L, 1)) {
+      size_t name, value;
+      if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
+        luaL_error(L, "'extra' must hold strings by name");
+      name = strlen(lua_tostring(L, -2)) + 1;
+      value = strlen(lua_tostring(L, -1)) + 1;
+      if (name > TR_EXTRA_MAX || value > TR_EXTRA_MAX ||
+          bytes.len + name + value > TR_EXTRA_MAX)
+        luaL_error(L, "'extra' holds more than %d bytes", TR_EXTRA_MAX);
+      memcpy(extra + bytes.len, lua_tostring(L, -2), name);
+      memcpy(extra + bytes.len + name, lua_tostring(L, -1), value);
+      bytes.len += name + value;
+    }
+  lua_settop(L, top);
+  return bytes;
+}
+
+/* Make a record of the table at 'index', or NULL if there is none. */
+static tr_record *optrecord(lua_State *L, int index) {
+  char hosts[TR_HOSTS_MAX], extra[TR_EXTRA_MAX];
+  tr_record draft = {.age = 0}, *record;
   if (lua_isnoneornil(L, index))
-    return f;
-  copy_field(L, index, "etag", f.etag, sizeof f.etag);
-  copy_field(L, index, "last_modified", f.last_modified,
-             sizeof f.last_modified);
-  copy_field(L, index, "url", f.url, sizeof f.url);
-  copy_field(L, index, "unsigned_url", f.unsigned_url, sizeof f.unsigned_url);
-  return f;
+    return NULL;
+  draft.age = tr_optseconds(L, index, "age", 0);
+  draft.etag = record_text(L, index, "etag");
+  draft.last_modified = record_text(L, index, "last_modified");
+  draft.url = record_text(L, index, "url");
+  draft.unsigned_url = record_text(L, index, "unsigned_url");
+  draft.from_private = tr_optbool(L, index, "private", false);
+  draft.hosts = record_hosts(L, index, hosts);
+  draft.extra = record_extra(L, index, extra);
+  lua_getfield(L, index, "content");
+  draft.content.at = tr_checkcontent(L, &draft.content.len);
+  lua_pop(L, 1); /* the table has it */
+  record = tr_record_new(&draft);
+  if (record == NULL)
+    luaL_error(L, "out of memory");
+  return record;
 }
 
-/* complete(blob [, freshness]) -> boolean: gives the future its result. */
+/* complete(blob [, record]) -> boolean: gives the future its result. */
 static int future_complete(lua_State *L) {
   lfuture *f = checkfuture(L);
   lblob *b = luaL_checkudata(L, 2, TR_BLOB);
-  tr_freshness freshness = optfreshness(L, 3);
+  tr_record *record;
   luaL_argcheck(L, b->blob != NULL, 2, "blob is closed");
+  record = optrecord(L, 3);
   if (f->future != NULL)
-    tr_promise_set_freshness(tr_future_promise(f->future), &freshness);
+    tr_promise_set_record(tr_future_promise(f->future), record);
+  else
+    tr_record_release(record);
   lua_pushboolean(L,
                   f->future != NULL && tr_future_complete(f->future, b->blob));
   return 1;
 }
 
-/* know(blob, freshness): what a fetch may find unchanged. */
+/* know(blob, record): what a fetch may find unchanged. */
 static int future_know(lua_State *L) {
   lfuture *f = checkfuture(L);
   lblob *b = luaL_checkudata(L, 2, TR_BLOB);
-  tr_freshness freshness = optfreshness(L, 3);
+  tr_record *record;
   luaL_argcheck(L, b->blob != NULL, 2, "blob is closed");
+  luaL_checktype(L, 3, LUA_TTABLE);
+  record = optrecord(L, 3);
   if (f->future != NULL)
-    tr_promise_set_known(tr_future_promise(f->future), b->blob, &freshness);
+    tr_promise_set_known(tr_future_promise(f->future), b->blob, record);
+  tr_record_release(record);
   return 0;
 }
 
@@ -153,22 +215,97 @@ static void set_text(lua_State *L, const char *name, const char *text) {
   lua_setfield(L, -2, name);
 }
 
-/* freshness() -> { no_store, etag, last_modified, url, unsigned_url }: of the
-** result */
+/* Add the fields of a record to the table on the stack's top. */
+static void set_record(lua_State *L, const tr_record *record) {
+  const char *at, *end;
+  lua_Integer count = 0;
+  set_text(L, "etag", record->etag);
+  set_text(L, "last_modified", record->last_modified);
+  set_text(L, "url", record->url);
+  set_text(L, "unsigned_url", record->unsigned_url);
+  lua_pushboolean(L, record->from_private);
+  lua_setfield(L, -2, "private");
+  lua_pushboolean(L, record->no_store);
+  lua_setfield(L, -2, "no_store");
+  lua_newtable(L);
+  at = record->hosts.at;
+  for (end = at + record->hosts.len; at < end; at += strlen(at) + 1) {
+    lua_pushstring(L, at);
+    lua_rawseti(L, -2, ++count);
+  }
+  lua_setfield(L, -2, "hosts");
+  if (record->content.len > 0) {
+    lua_pushlstring(L, record->content.at, record->content.len);
+    lua_setfield(L, -2, "content");
+  }
+  if (record->extra.len == 0)
+    return;
+  lua_newtable(L);
+  at = record->extra.at;
+  for (end = at + record->extra.len; at < end; at += strlen(at) + 1) {
+    lua_pushstring(L, at);
+    at += strlen(at) + 1;
+    lua_pushstring(L, at);
+    lua_rawset(L, -3);
+  }
+  lua_setfield(L, -2, "extra");
+}
+
+/*
+** freshness() -> the record of the result: { etag, last_modified, url, unsigned_url,
+** hosts, private, no_store, content, extra }; an empty table if there is none
+*/
 static int future_freshness(lua_State *L) {
   lfuture *f = checkfuture(L);
-  const tr_freshness *freshness;
-  lua_createtable(L, 0, 5);
-  if (f->future == NULL || tr_future_get_status(f->future) != TR_READY)
-    return 1;
-  freshness = tr_future_freshness(f->future);
-  lua_pushboolean(L, freshness->no_store);
-  lua_setfield(L, -2, "no_store");
-  set_text(L, "etag", freshness->etag);
-  set_text(L, "last_modified", freshness->last_modified);
-  set_text(L, "url", freshness->url);
-  set_text(L, "unsigned_url", freshness->unsigned_url);
+  const tr_record *record = NULL;
+  lua_createtable(L, 0, 8);
+  if (f->future != NULL && tr_future_get_status(f->future) == TR_READY)
+    record = tr_future_record(f->future);
+  if (record != NULL)
+    set_record(L, record);
   return 1;
+}
+
+/* record(blob) -> the record of a blob that came from a cache; {} if it has none */
+static int blob_record(lua_State *L) {
+  const lblob *b = luaL_checkudata(L, 1, TR_BLOB);
+  lua_createtable(L, 0, 8);
+  if (b->hit.entry != NULL && b->hit.entry->record != NULL)
+    set_record(L, b->hit.entry->record);
+  return 1;
+}
+
+/* A record in a userdata, which owns it while Lua may raise. */
+static int record_gc(lua_State *L) {
+  tr_record **record = luaL_checkudata(L, 1, TR_RECORD);
+  tr_record_release(*record);
+  *record = NULL;
+  return 0;
+}
+
+/*
+** known() -> the record of an earlier load that this one is to replace [, its blob]
+** | nil: nothing is known, or there is a result
+*/
+static int future_known(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  tr_record **record = lua_newuserdatauv(L, sizeof *record, 0);
+  lblob *b;
+  *record = NULL;
+  luaL_setmetatable(L, TR_RECORD);
+  b = tr_newblob(L);
+  lua_createtable(L, 0, 8);
+  if (f->future != NULL)
+    b->blob = tr_promise_known(tr_future_promise(f->future), record);
+  if (*record == NULL) {
+    lua_pushnil(L);
+    return 1;
+  }
+  set_record(L, *record);
+  if (b->blob == NULL)
+    return 1;
+  lua_insert(L, -2);
+  return 2;
 }
 
 static void set_seconds(lua_State *L, const char *name, double seconds) {
@@ -332,14 +469,17 @@ static const char *const *optheaders(lua_State *L, int index) {
   return lines;
 }
 
-/* Read a list of strings from the options; as optheaders. */
-static const char *const *optlist(lua_State *L, int index, const char *name) {
+/* Read the hosts that redirects may lead to: a list, or "any"; as optheaders. */
+static const char *const *opthosts(lua_State *L, int index) {
+  static const char name[] = "redirect_hosts";
   const char **list;
   lua_Unsigned i, count;
-  if (lua_getfield(L, index, name) == LUA_TNIL)
+  if (lua_getfield(L, index, name) == LUA_TNIL ||
+      (lua_type(L, -1) == LUA_TSTRING &&
+       strcmp(lua_tostring(L, -1), "any") == 0))
     return NULL;
   if (lua_type(L, -1) != LUA_TTABLE)
-    luaL_error(L, "'%s' must be a list of strings", name);
+    luaL_error(L, "'%s' must be a list of strings, or \"any\"", name);
   count = lua_rawlen(L, -1);
   list = lua_newuserdatauv(L, (size_t)(count + 1) * sizeof *list, 0);
   for (i = 0; i < count; i++) {
@@ -376,11 +516,6 @@ static int optcount(lua_State *L, int index, const char *name, int otherwise) {
   return (int)value;
 }
 
-/* Options of fetches, read from a table once. The user values keep its strings. */
-typedef struct lrequest {
-  tr_fetch_options options;
-} lrequest;
-
 /*
 ** request_options(table) -> options for 'fetch': names, values and units as in the
 ** topic "options". The table is not read again.
@@ -388,6 +523,7 @@ typedef struct lrequest {
 static int request_options(lua_State *L) {
   lrequest *r;
   tr_fetch_options o = TR_FETCH_OPTIONS;
+  tr_error error;
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
   o.timeout = tr_optseconds(L, 1, "timeout", o.timeout);
@@ -406,14 +542,15 @@ static int request_options(lua_State *L) {
   o.user_agent = tr_optstring(L, 1, "user_agent");
   o.proxy = tr_optstring(L, 1, "proxy");
   o.headers = optheaders(L, 1);
-  o.redirect_hosts = optlist(L, 1, "redirect_hosts");
+  o.cache_scope = tr_optstring(L, 1, "cache_scope");
+  o.redirect_hosts = opthosts(L, 1);
   /* Whatever is on the stack by now is what the pointers lead to. */
   lua_createtable(L, lua_gettop(L) + 8, 0);
   {
     static const char *const texts[] = {"ca_file",     "client_cert",
                                         "client_key",  "unix_socket",
                                         "user_agent",  "proxy",
-                                        "redirect_hosts"};
+                                        "cache_scope"};
     int i, top = lua_gettop(L);
     for (i = 2; i < top; i++) {
       lua_pushvalue(L, i);
@@ -427,9 +564,19 @@ static int request_options(lua_State *L) {
   }
   r = lua_newuserdatauv(L, sizeof *r, 1);
   r->options = o;
+  r->limits = tr_limits_of(&o);
+  if (!tr_request_scope(&o, r->scope, &error))
+    return luaL_error(L, "%s", error.message);
   lua_insert(L, -2);
   lua_setiuservalue(L, -2, 1);
   luaL_setmetatable(L, TR_REQUEST);
+  return 1;
+}
+
+/* request_scope(options) -> the scope of their cache keys; "": none */
+static int request_scope(lua_State *L) {
+  const lrequest *r = luaL_checkudata(L, 1, TR_REQUEST);
+  lua_pushstring(L, r->scope);
   return 1;
 }
 
@@ -498,7 +645,7 @@ void tr_open_future(lua_State *L) {
       {"progress", future_progress},   {"attempts", future_attempts},
       {"know", future_know},           {"freshness", future_freshness},
       {"detach", future_detach},       {"info", future_info},
-      {NULL, NULL}};
+      {"known", future_known},         {NULL, NULL}};
   static const luaL_Reg notifier_methods[] = {{"__gc", notifier_gc},
                                               {"fd", notifier_fd},
                                               {"drain", notifier_drain},
@@ -506,12 +653,17 @@ void tr_open_future(lua_State *L) {
                                               {NULL, NULL}};
   static const luaL_Reg functions[] = {{"fetch", fetch},
                                        {"request_options", request_options},
+                                       {"request_scope", request_scope},
+                                       {"record", blob_record},
                                        {"future", new_future},
                                        {"notifier", new_notifier},
                                        {"configure_engine", configure_engine},
                                        {"interrupt", interrupt},
                                        {NULL, NULL}};
+  static const luaL_Reg record_methods[] = {{"__gc", record_gc}, {NULL, NULL}};
   luaL_newmetatable(L, TR_REQUEST);
+  lua_pop(L, 1);
+  tr_newtype(L, TR_RECORD, record_methods);
   lua_pop(L, 1);
   tr_newtype(L, TR_NOTIFIER, notifier_methods);
   lua_pop(L, 1);

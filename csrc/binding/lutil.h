@@ -8,10 +8,11 @@
 #include "core/cache.h"
 #include "theaterref.h"
 
-/* A blob as Lua holds it; 'entry' when it came out of a cache. */
+/* A blob as Lua holds it, with its entries if it came out of a cache: then all of
+** this Lua state that have it share the userdata. */
 typedef struct lblob {
   tr_blob *blob;
-  tr_entry *entry;
+  tr_hit hit; /* both NULL: from no cache */
 } lblob;
 
 /* A new, empty blob userdata on the stack: make it first, then fill it, so
@@ -50,6 +51,16 @@ typedef struct lfuture {
 
 lfuture *tr_newfuture(lua_State *L);
 
+/* The content's key at the stack's top, or NULL for nil; raises for anything else. */
+const char *tr_checkcontent(lua_State *L, size_t *len);
+
+/* The options of a fetch as Lua holds them (request_options). */
+typedef struct lrequest {
+  tr_fetch_options options;
+  tr_limits limits;
+  char scope[TR_HEX_MAX]; /* tr_request_scope */
+} lrequest;
+
 /* Pushes nil and the error as a table with the module's metatable. */
 int tr_pusherror(lua_State *L, const tr_error *error);
 
@@ -80,6 +91,7 @@ const char *tr_optstring(lua_State *L, int index, const char *name);
 #define TR_FUTURE "theaterref.future"
 #define TR_NOTIFIER "theaterref.notifier"
 #define TR_REQUEST "theaterref.request"
+#define TR_RECORD "theaterref.record"
 #define TR_CACHE "theaterref.cache"
 #define TR_STORE "theaterref.store"
 #define TR_BATCH "theaterref.batch"

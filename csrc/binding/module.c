@@ -1,11 +1,13 @@
 /* The module "theaterref.core": every type and function, in one table. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/blob.h"
 #include "core/crypto.h"
+#include "core/outage.h"
 #include "core/redact.h"
 #include "core/url.h"
 #include "lutil.h"
@@ -103,6 +105,19 @@ static int is_terminal(lua_State *L) {
   return 1;
 }
 
+/* origin_fails(url) -> boolean: its server failed within the last 30 s */
+static int origin_fails(lua_State *L) {
+  lua_pushboolean(L, tr_outage_is_on(tr_checkcstring(L, 1)));
+  return 1;
+}
+
+/* next_id() -> an integer that no other call in this process gets */
+static int next_id(lua_State *L) {
+  static atomic_llong last;
+  lua_pushinteger(L, (lua_Integer)atomic_fetch_add(&last, 1) + 1);
+  return 1;
+}
+
 int luaopen_theaterref_core(lua_State *L) {
   static const luaL_Reg functions[] = {{"now", now},
                                        {"working_folder", working_folder},
@@ -110,6 +125,8 @@ int luaopen_theaterref_core(lua_State *L) {
                                        {"file_stamp", file_stamp},
                                        {"curl", curl},
                                        {"redact", redact},
+                                       {"origin_fails", origin_fails},
+                                       {"next_id", next_id},
                                        {"parse_url", parse_url},
                                        {"digest_library", digest_library},
                                        {NULL, NULL}};
