@@ -636,7 +636,8 @@ typedef struct tr_host_options {
   const char *policy;   /* path of a policy script; NULL: the default rules */
   bool trusted;         /* run that script without a sandbox */
   const char *home;     /* Theater home; NULL: $THEATER_HOME, or ~/.theater */
-  const char *cache;    /* name of the process's cache to use; NULL: none */
+  const char *cache;    /* name of the process's cache to use, made with the
+                           defaults unless it is open; NULL: none */
   const char *lockfile; /* path of a lockfile that must list every reference;
                            NULL: none */
   const char *offline;  /* id of the store to take locked content from, without

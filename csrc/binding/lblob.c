@@ -242,6 +242,15 @@ static int live_blobs(lua_State *L) {
   return 1;
 }
 
+/* record(blob) -> the record of a blob that came from a cache; {} if it has none */
+static int blob_record(lua_State *L) {
+  const lblob *b = luaL_checkudata(L, 1, TR_BLOB);
+  lua_createtable(L, 0, 8);
+  if (b->hit.entry != NULL && b->hit.entry->record != NULL)
+    tr_set_record(L, b->hit.entry->record);
+  return 1;
+}
+
 /* read_file(path [, max_bytes]) -> blob | nil, error */
 static int read_file(lua_State *L) {
   tr_error error;
@@ -266,6 +275,7 @@ void tr_open_blob(lua_State *L) {
   static const luaL_Reg functions[] = {{"blob", new_blob},
                                        {"is_blob", is_blob},
                                        {"live_blobs", live_blobs},
+                                       {"record", blob_record},
                                        {"read_file", read_file},
                                        {"write_file", blob_write},
                                        {"digest", blob_digest},

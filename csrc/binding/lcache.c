@@ -61,7 +61,7 @@ static void push_hit(lua_State *L, const tr_hit *hit) {
 
 /* Pushes what the L1 at 'index' has for argument 2 and counts the hit, if it
 ** is still good and within the limits. Else false, with something on the stack. */
-static inline bool push_own(lua_State *L, lcache *c, int index,
+static inline __attribute__((always_inline)) bool push_own(lua_State *L, lcache *c, int index,
                             const tr_limits *limits) {
   const lblob *b;
   lua_pushvalue(L, 2);
@@ -77,23 +77,12 @@ static inline bool push_own(lua_State *L, lcache *c, int index,
 
 static const tr_limits no_limits;
 
-/***
-The blob, when it is there and fresh.
-@function get
-@tparam string reference
-@treturn ?theaterref.blob
-*/
-static int cache_get(lua_State *L) {
-  lcache *c = lua_touserdata(L, 1);
-  const last *l = lua_touserdata(L, LAST);
+/* 'get' on another handle than the last one, or of what L1 does not have. */
+static __attribute__((noinline)) int get_slowly(lua_State *L) {
+  lcache *c = use_handle(L);
   size_t len;
   const char *key;
   tr_hit hit;
-  /* Arguments are checked only past here: each call into Lua is a tenth of a
-  ** hit, and what L1 finds was a good argument. */
-  if (c != NULL && c == l->handle && push_own(L, c, LAST_L1, NULL))
-    return 1;
-  c = use_handle(L);
   luaL_checktype(L, 2, LUA_TSTRING);
   if (push_own(L, c, LAST_L1, NULL))
     return 1;
@@ -106,6 +95,22 @@ static int cache_get(lua_State *L) {
   }
   push_hit(L, &hit);
   return 1;
+}
+
+/***
+The blob, when it is there and fresh.
+@function get
+@tparam string key
+@treturn ?theaterref.blob
+*/
+static int cache_get(lua_State *L) {
+  /* Arguments are checked only where this fails: each call into Lua is a tenth of a
+  ** hit, and what L1 finds was a good argument. */
+  lcache *c = lua_touserdata(L, 1);
+  if (c != NULL && c == ((const last *)lua_touserdata(L, LAST))->handle &&
+      push_own(L, c, LAST_L1, NULL))
+    return 1;
+  return get_slowly(L);
 }
 
 /*

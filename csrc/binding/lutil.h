@@ -53,6 +53,12 @@ lfuture *tr_newfuture(lua_State *L);
 
 /* The content's key at the stack's top, or NULL for nil; raises for anything else. */
 const char *tr_checkcontent(lua_State *L, size_t *len);
+/* Return the record of a table at 'index', or NULL if there is no table. */
+tr_record *tr_optrecord(lua_State *L, int index);
+/* Add the fields of a record to the table on the stack's top. */
+void tr_set_record(lua_State *L, const tr_record *record);
+/* Push a new userdata for a record, empty, which owns it while Lua may raise. */
+tr_record **tr_newrecord(lua_State *L);
 
 /* The options of a fetch as Lua holds them (request_options). */
 typedef struct lrequest {
@@ -84,8 +90,12 @@ double tr_optseconds(lua_State *L, int index, const char *name,
                      double otherwise);
 size_t tr_optsize(lua_State *L, int index, const char *name, size_t otherwise);
 bool tr_optbool(lua_State *L, int index, const char *name, bool otherwise);
+int tr_optcount(lua_State *L, int index, const char *name, int otherwise);
 /* A string, or NULL; it lives as long as the options table keeps it. */
 const char *tr_optstring(lua_State *L, int index, const char *name);
+
+/* Set a field of the table on the stack's top, unless the text is NULL or empty. */
+void tr_set_text(lua_State *L, const char *name, const char *text);
 
 #define TR_BLOB "theaterref.blob"
 #define TR_FUTURE "theaterref.future"
@@ -102,6 +112,7 @@ const char *tr_optstring(lua_State *L, int index, const char *name);
 /* Each adds its type and functions to the module table on the stack's top. */
 void tr_open_blob(lua_State *L);
 void tr_open_future(lua_State *L);
+void tr_open_request(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);
 void tr_open_disk(lua_State *L);

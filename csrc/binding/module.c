@@ -137,6 +137,7 @@ int luaopen_theaterref_core(lua_State *L) {
   lua_setfield(L, -2, "error_metatable"); /* error.lua gives it methods */
   tr_open_blob(L);
   tr_open_future(L);
+  tr_open_request(L);
   tr_open_cache(L);
   tr_open_disk(L);
   tr_open_store(L);

@@ -21,6 +21,10 @@ tr_entry *tr_entry_retain(tr_entry *entry) {
   return entry;
 }
 
+bool tr_entry_expired(const tr_entry *entry) {
+  return tr_now() >= entry->expires;
+}
+
 void tr_entry_release(tr_entry *entry) {
   tr_slot *s = (tr_slot *)entry;
   if (s == NULL ||

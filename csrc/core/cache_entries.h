@@ -25,11 +25,13 @@ typedef struct tr_entry {
   tr_record *record;    /* or NULL */
 } tr_entry;
 
+/* True if an entry's time is over. */
+bool tr_entry_expired(const tr_entry *entry);
+
 /* True if the entry may still be served. Marks it as used. Lock-free. */
 static inline bool tr_entry_fresh(tr_entry *entry) {
-  if (!atomic_load_explicit(&entry->live, memory_order_acquire))
-    return false;
-  if (entry->expires < HUGE_VAL && tr_now() >= entry->expires)
+  if (!atomic_load_explicit(&entry->live, memory_order_acquire) ||
+      (entry->expires < HUGE_VAL && tr_entry_expired(entry)))
     return false;
   if (!atomic_load_explicit(&entry->visited, memory_order_relaxed))
     atomic_store_explicit(&entry->visited, true, memory_order_relaxed);

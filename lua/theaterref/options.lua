@@ -114,7 +114,8 @@ M.host = set("host option", {
 
 --- Of a cache.
 M.cache = set("cache option", {
-  { "name", "text", "none", "one cache for the whole process; without it, a private one" },
+  { "name", "text", "none", "one cache for the whole process; without it, a private one. With no other option but "
+    .. "`consumer` it joins the cache that is open under the name, whatever its options" },
   { "consumer", "text", "none", "a name under which `stats().by_consumer` counts this handle" },
   { "max_bytes", "count", "256 MiB", "bound of what it holds; 0 is no bound" },
   { "max_entries", "count", "0", "the same by number" },

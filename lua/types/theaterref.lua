@@ -53,6 +53,7 @@
 ---@field proxy? string
 ---@field redirect_hosts? string[]|"any"
 ---@field require_length? boolean
+---@field cache_scope? string
 ---@field revalidate? boolean
 ---@field cache_scope? string
 
@@ -169,7 +170,7 @@ function Cache:is_empty() end
 
 ---Forgets it.
 ---@param reference string
----@return boolean # whether it was there
+---@return boolean # whether it was there; a remembered failure is not
 function Cache:remove(reference) end
 
 ---Forgets everything.
@@ -200,6 +201,11 @@ function Cache:keep(reference, kept) end
 
 ---@return theaterref.CacheStats
 function Cache:stats() end
+
+---Closes the cache of this name: its handles go on with it, and the next one to open the
+---name makes a new cache.
+---@return boolean # false: it has no name, or is closed already
+function Cache:close() end
 
 ---Seconds that an entry is fresh; nil: for ever.
 ---@return number?

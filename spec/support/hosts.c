@@ -120,12 +120,17 @@ static void refuse(void) {
 
 int main(int argc, char **argv) {
   pthread_t threads[THREADS];
+  tr_cache_options options = TR_CACHE_OPTIONS;
+  tr_cache *cache;
   tr_error error;
   tr_host *shared;
   int i;
   CHECK(argc == 2);
   folder = argv[1];
   refuse();
+  options.max_entries = 1000; /* hosts name the cache, whatever its options */
+  cache = tr_cache_open("hosts", &options, &error);
+  CHECK(cache != NULL);
   shared = make(NULL, &error);
   CHECK(shared != NULL);
   for (i = 0; i < THREADS; i++)
@@ -133,6 +138,8 @@ int main(int argc, char **argv) {
   for (i = 0; i < THREADS; i++)
     CHECK(pthread_join(threads[i], NULL) == 0);
   tr_host_free(shared);
+  CHECK(tr_cache_len(cache) == 1);
+  tr_cache_release(cache);
   printf("%d plans, %d lines\n", 2 * THREADS * ROUNDS, atomic_load(&lines));
   return 0;
 }

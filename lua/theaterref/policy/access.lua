@@ -8,9 +8,9 @@ local ANYWHERE = { redirect_hosts = "any" }
 
 local function is_local(scheme) return scheme == nil or scheme == "file" or scheme == "store" or scheme == "data" end
 
---- A manifest that came over the network may name neither local files nor stores
--- other than the one it came from, and one that came by https no plain http. A
--- reference from the caller is allowed. Redirects may lead to any host.
+--- A manifest that came over the network may name neither local files nor stores, and
+-- one that came by https no plain http. A reference from the caller is allowed. Redirects
+-- may lead to any host.
 -- @tparam string ref after rewriting, in normal form
 -- @tparam table ctx `ctx.origin`: where the manifest's bytes came from
 -- @treturn boolean
@@ -22,6 +22,8 @@ function M.no_local_from_network(ref, ctx)
   if ctx.purpose == "direct" or ctx.purpose == "manifest" or is_local(from) then return true, ANYWHERE end
   local to = reference.scheme(ref)
   if to == "https" or to == "data" or to == "http" and from == "http" then return true, ANYWHERE end
+  -- A policy's own scheme, which the manifest came by.
+  if to and not reference.is_own_scheme(to) and to == reference.scheme(ctx.manifest_reference or "") then return true, ANYWHERE end
   local what = to == "http" and "plain http" or to == "store" and "a local store" or to and to ~= "file" and "the scheme " .. to
     or "a local file"
   return false, ("a manifest that came by %s may not name %s; to allow it, give a policy with a rule 'allow'")

@@ -137,8 +137,8 @@ local function choose_cache(context, job, wish)
   if not cache then return nil end
   job.cache, job.ttl, job.revalidate, job.no_disk = cache, options.ttl, revalidate, options.disk == false
   local digest, scope = job.sha256 or job.sha1, request and request.scope or job.source.is_chain and context.policy_scope
-  local key = job.source.key(job.parsed)
-  job.key = (digest or scope and scope ~= "") and ("%s\0%s\0%s"):format(key, digest or "", scope or "") or key
+  job.key = core.cache_key(job.source.key(job.parsed), digest, scope)
+  if job.sha256 then job.content = core.cache_key("sha256:" .. job.sha256, nil, scope) end
 end
 
 -- -------------------------------------------------------------------- admit
@@ -151,8 +151,9 @@ end
 -- @treturn table a job: `ctx`; `source` and `parsed`; `target`, in normal form; `sha256`,
 -- `sha1`, `digests_by`; `store` and `store_only`: where to look for the digest first, and
 -- whether nowhere else; `redirect_hosts`; `request`: `compiled`, `scope`, `revalidate`;
--- `cache`, or nil, and for it `key`, `ttl`, `revalidate`, `no_disk`; and, later, `lead`, the
--- future of a claim that it leads, `hit`, and `origin`
+-- `cache`, or nil, and for it `key`, `content` (the key under which all references to the
+-- same bytes share them), `ttl`, `revalidate`, `no_disk`; and, later, `lead`, the future of a
+-- claim that it leads, `hit`, and `origin`
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.admit(context, wish, target, expected)

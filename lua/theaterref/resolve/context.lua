@@ -4,6 +4,7 @@ local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local events = require "theaterref.events"
 local home = require "theaterref.home"
+local reference = require "theaterref.reference"
 
 local M = {}
 
@@ -76,8 +77,8 @@ end
 -- @tparam string purpose
 -- @tparam ?string why
 function Context:refuse(message, subject, purpose, why)
-  why = why or "the policy gives no reason"
-  self:emit("refusal", { reference = errors.redact(subject), purpose = purpose, reason = why })
+  why, subject = why or "the policy gives no reason", reference.redact(subject)
+  self:emit("refusal", { reference = subject, purpose = purpose, reason = why })
   return nil, errors.new("denied", message .. ": " .. why, subject)
 end
 

@@ -82,7 +82,7 @@ end
 -- Puts bytes that are there into a job's cache. Returns the blob that the cache has now.
 local function put(job, blob, record)
   local how, what = job.cache:claim(job.key, { ttl = job.ttl, request = job.request and job.request.compiled,
-    revalidate = true })
+    content = job.content, revalidate = true })
   if how == "lead" then what:complete(blob, record) end
   return blob
 end
@@ -108,7 +108,14 @@ end
 -- Returns a job's bytes if they are fresh in a cache, or nil.
 local function from_cache(context, job)
   if not job.cache then return nil end
-  local blob = not job.revalidate and job.cache:peek(job.key, job.request and job.request.compiled)
+  local request, blob = job.request and job.request.compiled, nil
+  if not job.revalidate then
+    blob = job.cache:peek(job.key, request)
+    if not blob and job.content then
+      blob = job.cache:peek(job.content, request)
+      if blob then put(job, blob, core.record(blob)) end
+    end
+  end
   if blob then emit_cache(context, job, "hit") else blob = from_disk(context, job) end
   if not blob then return nil end
   job.hit = true
@@ -181,7 +188,8 @@ local in_background
 -- Gets a job's bytes through its cache: those of a load that is under way, or of one that
 -- it leads.
 local function through_cache(context, task, job)
-  local options = { ttl = job.ttl, revalidate = job.revalidate, request = job.request and job.request.compiled }
+  local options = { ttl = job.ttl, revalidate = job.revalidate, request = job.request and job.request.compiled,
+    content = job.content }
   while true do
     local how, what, refresh = job.cache:claim(job.key, options)
     emit_cache(context, job, how == "lead" and "miss" or how)
@@ -223,7 +231,7 @@ local function drive_chain(context, task, job)
   if not blob then return nil, err end
   blob, err = verify(job, blob)
   if blob and job.cache then
-    blob = put(job, blob, { extra = { origin = job.origin }, content = job.led_to and job.led_to.key })
+    blob = put(job, blob, { extra = { origin = job.origin }, content = job.content or job.led_to and job.led_to.key })
   end
   return blob, err
 end

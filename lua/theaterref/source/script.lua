@@ -14,8 +14,11 @@ function M.parse(reference, scheme)
     reference:gsub("%c", "?"))
 end
 
---- As for a URL: relative to what stands in front of the last '/'.
-function M.join(base, reference) return paths.join_url(base.text, reference) end
+--- Relative to what stands in front of the last '/'. An absolute path stays one.
+function M.join(base, reference)
+  if reference:find "^/" then return reference end
+  return paths.join_url(base.text, reference)
+end
 
 function M.key(parsed) return parsed.text end
 
