@@ -1,6 +1,6 @@
 /*
 ** Records in Lua are tables: { age, etag, last_modified, url, unsigned_url, hosts,
-** private, content, extra }, each as in tr_record.
+** private, no_store, content, extra }, each as in tr_record.
 */
 #include <string.h>
 
@@ -75,6 +75,7 @@ tr_record *tr_optrecord(lua_State *L, int index) {
   draft.url = record_text(L, index, "url");
   draft.unsigned_url = record_text(L, index, "unsigned_url");
   draft.from_private = tr_optbool(L, index, "private", false);
+  draft.no_store = tr_optbool(L, index, "no_store", false);
   draft.hosts = record_hosts(L, index, hosts);
   draft.extra = record_extra(L, index, extra);
   lua_getfield(L, index, "content");
@@ -95,8 +96,10 @@ void tr_set_record(lua_State *L, const tr_record *record) {
   tr_set_text(L, "unsigned_url", record->unsigned_url);
   lua_pushboolean(L, record->from_private);
   lua_setfield(L, -2, "private");
-  lua_pushboolean(L, record->no_store);
-  lua_setfield(L, -2, "no_store");
+  if (record->no_store) {
+    lua_pushboolean(L, 1);
+    lua_setfield(L, -2, "no_store");
+  }
   lua_newtable(L);
   at = record->hosts.at;
   for (end = at + record->hosts.len; at < end; at += strlen(at) + 1) {

@@ -183,10 +183,10 @@ function Future:progress()
 end
 
 --- Facts about the fetch, once it is done: `url` (redacted, after redirects),
--- `status`, `content_type`, `etag`, `last_modified`, `no_store` (`Cache-Control: no-store`
--- or `private`), `digest` (if one was asked for),
--- `attempts`, `received` (bytes, as sent), `unchanged` (304), and `seconds`, a table
--- of the moments `started`, `connected`, `first_byte` and `done`.
+-- `status`, `content_type`, `etag`, `last_modified`, `digest` (if one was asked for),
+-- `attempts`, `received` (bytes, as sent), `unchanged` (304), `no_store` (true for
+-- `Cache-Control: no-store` or `private`), and `seconds`, a table of the moments
+-- `started`, `connected`, `first_byte` and `done`.
 -- @treturn ?table nil: nothing was fetched for this future
 function Future:info() return self.finished and self.fetched and self.fetched:info() or nil end
 
