@@ -296,6 +296,12 @@ static int cache_ttl(lua_State *L) {
   return 1;
 }
 
+/* stale_if_error() -> seconds */
+static int cache_stale_if_error(lua_State *L) {
+  lua_pushnumber(L, tr_cache_get_options(checkcache(L)->cache)->stale_if_error);
+  return 1;
+}
+
 /***
 Forgets everything.
 @function clear
@@ -483,6 +489,7 @@ void tr_open_cache(lua_State *L) {
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"keep", cache_keep},
       {"claim", cache_claim},       {"peek", cache_peek},
+      {"stale_if_error", cache_stale_if_error},
       {"disk", cache_disk},
       {"ttl", cache_ttl},           {"close", cache_close},
       {NULL, NULL}};

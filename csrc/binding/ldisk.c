@@ -33,7 +33,7 @@ static double optpatience(lua_State *L, int index) {
 ** letter and a value, each text ended by a zero byte.
 **
 **   s text    i integer    n the bits of a float in hex    t, f booleans
-**   l the number of texts that follow    m the number of bytes of the record that follows
+**   l the number of texts that follow
 */
 
 static bool is_plain(const char *text, size_t len) {
@@ -94,38 +94,8 @@ static bool push_list(lua_State *L, int index) {
   return true;
 }
 
-/* The fields that a read adds. */
-static bool is_reserved(const char *name) {
-  return strcmp(name, "stored") == 0 || strcmp(name, "bytes") == 0 ||
-         strcmp(name, "sha256") == 0;
-}
-
-static bool push_fields(lua_State *L, int index, bool inner, const char **fault);
-
-/* Push a table within a record: a list of texts, or fields of its own. */
-static bool push_table(lua_State *L, int index, bool inner, const char **fault) {
-  char text[32];
-  if (inner)
-    return false;
-  lua_pushnil(L);
-  if (lua_next(L, index) == 0 || lua_type(L, -2) == LUA_TNUMBER) {
-    lua_settop(L, index);
-    return push_list(L, index);
-  }
-  lua_settop(L, index);
-  if (!push_fields(L, index, true, fault))
-    return false;
-  snprintf(text, sizeof text, "m%llu", (unsigned long long)lua_rawlen(L, -1));
-  lua_pushlstring(L, text, strlen(text) + 1);
-  lua_insert(L, -2);
-  lua_concat(L, 2);
-  return true;
-}
-
-/* Push a value, which is on the stack's top, as bytes. False: a record may not have it;
-** the stack has more. */
-static bool push_value(lua_State *L, bool inner, const char **fault) {
-  int index = lua_gettop(L);
+/* Push a value as bytes. False: a record may not have it; the stack has more. */
+static bool push_value(lua_State *L, int index) {
   switch (lua_type(L, index)) {
   case LUA_TSTRING:
     return push_text(L, index, "s");
@@ -135,40 +105,45 @@ static bool push_value(lua_State *L, bool inner, const char **fault) {
     lua_pushlstring(L, lua_toboolean(L, index) ? "t" : "f", 2);
     return true;
   case LUA_TTABLE:
-    return push_table(L, index, inner, fault);
+    return push_list(L, index);
   default:
     return false;
   }
 }
 
-/* Push the fields of the table at 'index' as bytes. False with the name of a field that
-** a record may not have; the stack has more. */
-static bool push_fields(lua_State *L, int index, bool inner, const char **fault) {
+/* The fields that a read adds. */
+static bool is_reserved(const char *name) {
+  return strcmp(name, "stored") == 0 || strcmp(name, "bytes") == 0 ||
+         strcmp(name, "sha256") == 0;
+}
+
+/* Push the bytes of the record at 'index'. False with the error. */
+static bool push_record(lua_State *L, int index, tr_error *error) {
   lua_Integer count = 0;
-  int base = lua_gettop(L), pieces;
-  luaL_checkstack(L, 20, "record");
+  int pieces;
   lua_getglobal(L, "table");
   lua_getfield(L, -1, "concat");
   lua_getfield(L, -2, "sort");
   lua_newtable(L);
   pieces = lua_gettop(L);
   for (lua_pushnil(L); lua_next(L, index) != 0;) {
-    int name = lua_gettop(L) - 1;
-    const char *text = lua_type(L, name) == LUA_TSTRING ? lua_tostring(L, name) : "";
-    *fault = text;
-    if (inner || !is_reserved(text)) {
-      if (*text == '\0' || !push_text(L, name, ""))
-        return false;
-      lua_pushvalue(L, name + 1);
-      if (!push_value(L, inner, fault)) {
-        *fault = text;
+    int value = lua_gettop(L);
+    const char *name =
+        lua_type(L, value - 1) == LUA_TSTRING ? lua_tostring(L, value - 1) : "?";
+    if (!is_reserved(name)) {
+      if (*name == '\0' || lua_type(L, value - 1) != LUA_TSTRING ||
+          !push_text(L, value - 1, "") || !push_value(L, value)) {
+        tr_error_set(error, TR_SYNTAX,
+                     "'%.100s' cannot be kept in the disk cache: a record has "
+                     "finite numbers, booleans, and strings and lists of them "
+                     "without line breaks or zero bytes",
+                     name);
         return false;
       }
-      lua_remove(L, -2);
       lua_concat(L, 2);
       lua_rawseti(L, pieces, ++count);
     }
-    lua_settop(L, name);
+    lua_settop(L, value - 1);
   }
   lua_pushvalue(L, pieces - 1); /* each begins with its name */
   lua_pushvalue(L, pieces);
@@ -176,22 +151,7 @@ static bool push_fields(lua_State *L, int index, bool inner, const char **fault)
   lua_pushvalue(L, pieces - 2);
   lua_pushvalue(L, pieces);
   lua_call(L, 1, 1);
-  lua_replace(L, base + 1);
-  lua_settop(L, base + 1);
   return true;
-}
-
-/* Push the bytes of the record at 'index'. False with the error. */
-static bool push_record(lua_State *L, int index, tr_error *error) {
-  const char *fault;
-  if (push_fields(L, index, false, &fault))
-    return true;
-  tr_error_set(error, TR_SYNTAX,
-               "'%.100s' cannot be kept in the disk cache: a record has finite "
-               "numbers, booleans, strings without line breaks or zero bytes, and "
-               "lists and tables of them",
-               fault);
-  return false;
 }
 
 /* The next text of a record; NULL at the end, or if it is odd. */
@@ -244,24 +204,7 @@ static bool pull_list(lua_State *L, const char *digits, const char **at,
   return true;
 }
 
-static bool pull_fields(lua_State *L, const char *at, const char *end, bool inner);
-
-static bool pull_table(lua_State *L, const char *digits, const char **at,
-                       const char *end) {
-  const char *start = *at;
-  lua_Integer size;
-  if (!pull_integer(L, digits))
-    return false;
-  size = lua_tointeger(L, -1);
-  if (size < 0 || size > end - start)
-    return false;
-  lua_newtable(L);
-  lua_replace(L, -2);
-  *at = start + size;
-  return pull_fields(L, start, start + size, true);
-}
-
-static bool pull_value(lua_State *L, const char *text, bool inner, const char **at,
+static bool pull_value(lua_State *L, const char *text, const char **at,
                        const char *end) {
   switch (text[0]) {
   case 's':
@@ -276,9 +219,7 @@ static bool pull_value(lua_State *L, const char *text, bool inner, const char **
     lua_pushboolean(L, text[0] == 't');
     return text[1] == '\0';
   case 'l':
-    return !inner && pull_list(L, text + 1, at, end);
-  case 'm':
-    return !inner && pull_table(L, text + 1, at, end);
+    return pull_list(L, text + 1, at, end);
   default:
     return false;
   }
@@ -286,14 +227,15 @@ static bool pull_value(lua_State *L, const char *text, bool inner, const char **
 
 /* Set the fields of the table on the stack's top. False: a value is odd; the stack
 ** has more. */
-static bool pull_fields(lua_State *L, const char *at, const char *end, bool inner) {
+static bool pull_record(lua_State *L, const char *at, size_t size) {
+  const char *end = at + size;
   while (at < end) {
     const char *name = next_text(&at, end);
     const char *value = name == NULL ? NULL : next_text(&at, end);
-    if (value == NULL || *name == '\0' || (!inner && is_reserved(name)))
+    if (value == NULL || *name == '\0' || is_reserved(name))
       return false;
     lua_pushstring(L, name);
-    if (!pull_value(L, value, inner, &at, end))
+    if (!pull_value(L, value, &at, end))
       return false;
     lua_rawset(L, -3);
   }
@@ -321,7 +263,7 @@ static int disk_read(lua_State *L) {
     rest->blob = e.rest;
     tr_accountblob(L, tr_blob_size(e.body));
     lua_createtable(L, 0, 12);
-    found = pull_fields(L, e.record, e.record + e.record_size, false);
+    found = pull_record(L, e.record, e.record_size);
   }
   if (!found) {
     lua_pushnil(L);

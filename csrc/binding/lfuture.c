@@ -238,6 +238,13 @@ static int notifier_signal(lua_State *L) {
   return 0;
 }
 
+/* set_deadline(moment): as of core.now(); nil: none */
+static int notifier_set_deadline(lua_State *L) {
+  tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
+  tr_notifier_set_deadline(*n, luaL_optnumber(L, 2, HUGE_VAL));
+  return 0;
+}
+
 static int notifier_gc(lua_State *L) {
   tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
   tr_notifier_release(*n);
@@ -256,13 +263,9 @@ static int future_detach(lua_State *L) {
 /* fail(kind, message [, status]) -> boolean: gives it an error. */
 static int future_fail(lua_State *L) {
   lfuture *f = checkfuture(L);
-  const char *kind = luaL_checkstring(L, 2);
   tr_error error;
-  int i = TR_INVALID_REFERENCE;
-  while (i < TR_CANCELLED &&
-         strcmp(tr_error_kind_name((tr_error_kind)i), kind) != 0)
-    i++;
-  tr_error_set(&error, (tr_error_kind)i, "%s", luaL_checkstring(L, 3));
+  tr_error_set(&error, tr_error_kind_named(luaL_checkstring(L, 2)), "%s",
+               luaL_checkstring(L, 3));
   error.status = (int)luaL_optinteger(L, 4, 0);
   lua_pushboolean(L, f->future != NULL && tr_future_fail(f->future, &error));
   return 1;
@@ -358,6 +361,7 @@ void tr_open_future(lua_State *L) {
                                               {"fd", notifier_fd},
                                               {"drain", notifier_drain},
                                               {"signal", notifier_signal},
+                                              {"set_deadline", notifier_set_deadline},
                                               {NULL, NULL}};
   static const luaL_Reg functions[] = {{"fetch", fetch},
                                        {"future", new_future},

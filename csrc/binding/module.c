@@ -7,6 +7,7 @@
 
 #include "core/blob.h"
 #include "core/crypto.h"
+#include "core/error.h"
 #include "core/outage.h"
 #include "core/redact.h"
 #include "core/url.h"
@@ -111,6 +112,18 @@ static int origin_fails(lua_State *L) {
   return 1;
 }
 
+/* is_outage(error) -> boolean: the network or a server failed, and that may pass */
+static int is_outage(lua_State *L) {
+  tr_error error;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_getfield(L, 1, "kind");
+  lua_getfield(L, 1, "status");
+  tr_error_set(&error, tr_error_kind_named(lua_tostring(L, -2)), "%s", "");
+  error.status = (int)lua_tointeger(L, -1);
+  lua_pushboolean(L, tr_is_outage(&error));
+  return 1;
+}
+
 /* next_id() -> an integer that no other call in this process gets */
 static int next_id(lua_State *L) {
   static atomic_llong last;
@@ -126,6 +139,7 @@ int luaopen_theaterref_core(lua_State *L) {
                                        {"curl", curl},
                                        {"redact", redact},
                                        {"origin_fails", origin_fails},
+                                       {"is_outage", is_outage},
                                        {"next_id", next_id},
                                        {"parse_url", parse_url},
                                        {"digest_library", digest_library},

@@ -119,6 +119,9 @@ void tr_notifier_release(tr_notifier *notifier); /* NULL is allowed */
 int tr_notifier_fd(const tr_notifier *notifier);
 void tr_notifier_signal(tr_notifier *notifier);
 void tr_notifier_drain(tr_notifier *notifier);
+/* Make it readable at a tr_now() moment, too, and again after each drain; infinity:
+** no longer. By its owner's thread, as tr_notifier_drain. */
+void tr_notifier_set_deadline(tr_notifier *notifier, double deadline);
 /* Registers the fork handler: before those of whoever signals in a child. */
 void tr_notifier_prepare_fork(void);
 /* Signal 'notifier', which it retains, when the future has its result. */

@@ -1,17 +1,24 @@
-/* Notifiers: eventfds with a count of references, kept for the next. */
+/*
+** Notifiers: descriptors with a count of references, kept for the next. Each is a
+** timer: a signal is a timer that is over at once, and a deadline is one that is over
+** then.
+*/
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "future.h"
 
 struct tr_notifier {
   atomic_size_t refs;
+  atomic_bool signalled; /* since the last drain */
+  double deadline;       /* a tr_now() moment, infinity: none; its owner's */
   int fd;
   tr_notifier *next;     /* unused ones */
   tr_notifier *all_next; /* none is ever freed */
@@ -23,16 +30,34 @@ static tr_notifier *unused, *all;
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void in_parent(void) { pthread_mutex_unlock(&lock); }
 
-/* An eventfd would be one for parent and child: each would wake the other, and
-** take its signals. The child gets its own under the same number. */
+/* Have the timer over at a moment; at once if that is past; never if it is infinite. */
+static void arm(const tr_notifier *n, double moment) {
+  struct itimerspec when = {{0, 0}, {0, 0}};
+  if (moment < 1e9) { /* far below what the fields hold */
+    double whole = floor(fmax(moment, 0));
+    when.it_value.tv_sec = (time_t)whole;
+    when.it_value.tv_nsec = (long)((fmax(moment, 0) - whole) * 1e9);
+    if (when.it_value.tv_sec == 0 && when.it_value.tv_nsec == 0)
+      when.it_value.tv_nsec = 1; /* 0 would disarm it */
+  }
+  timerfd_settime(n->fd, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
+static int new_timer(void) {
+  return timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+}
+
+/* A timer would be one for parent and child: each would wake the other, and take
+** its signals. The child gets its own under the same number. */
 static void renew(const tr_notifier *n) {
   struct pollfd look = {.fd = n->fd, .events = POLLIN};
   bool signalled = poll(&look, 1, 0) > 0;
-  int fd = eventfd(signalled, EFD_CLOEXEC | EFD_NONBLOCK);
+  int fd = new_timer();
   if (fd < 0)
     return;
   dup3(fd, n->fd, O_CLOEXEC);
   close(fd);
+  arm(n, signalled ? 0 : n->deadline);
 }
 
 static void in_child(void) {
@@ -49,16 +74,29 @@ void tr_notifier_prepare_fork(void) {
   pthread_once(&once, at_fork);
 }
 
+/* A signal that comes while the deadline is set again is set again, too. */
 void tr_notifier_drain(tr_notifier *n) {
   uint64_t count;
+  atomic_store(&n->signalled, false);
   while (read(n->fd, &count, sizeof count) < 0 && errno == EINTR)
     ;
+  if (isinf(n->deadline))
+    return;
+  arm(n, n->deadline);
+  if (atomic_load(&n->signalled))
+    arm(n, 0);
 }
 
 void tr_notifier_signal(tr_notifier *n) {
-  uint64_t one = 1;
-  while (write(n->fd, &one, sizeof one) < 0 && errno == EINTR)
-    ; /* a full counter refuses it, and is readable already */
+  atomic_store(&n->signalled, true);
+  arm(n, 0);
+}
+
+void tr_notifier_set_deadline(tr_notifier *n, double deadline) {
+  n->deadline = deadline;
+  arm(n, deadline);
+  if (atomic_load(&n->signalled))
+    arm(n, 0);
 }
 
 int tr_notifier_fd(const tr_notifier *n) { return n->fd; }
@@ -75,7 +113,9 @@ tr_notifier *tr_notifier_new(void) {
     n = malloc(sizeof *n);
     if (n == NULL)
       return NULL;
-    n->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    n->deadline = HUGE_VAL;
+    atomic_init(&n->signalled, false);
+    n->fd = new_timer();
     if (n->fd < 0) {
       free(n);
       return NULL;
@@ -93,7 +133,9 @@ void tr_notifier_release(tr_notifier *n) {
   if (n == NULL ||
       atomic_fetch_sub_explicit(&n->refs, 1, memory_order_acq_rel) != 1)
     return;
-  tr_notifier_drain(n);
+  n->deadline = HUGE_VAL;
+  arm(n, HUGE_VAL);
+  atomic_store(&n->signalled, false);
   pthread_mutex_lock(&lock);
   n->next = unused;
   unused = n;

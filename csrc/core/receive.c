@@ -148,7 +148,7 @@ static void read_transfer_encoding(tr_response *p, const char *value,
     p->other_encoding |= !is_word(value, len, "identity");
 }
 
-/* Cache-Control: a body with these directives is for no cache that others may read. */
+/* Cache-Control: no cache that others may read has a body with these directives. */
 static void read_cache_control(tr_response *p, const char *value, size_t len) {
   const char *at = value, *end = value + len;
   while (at < end) {

@@ -37,7 +37,7 @@ typedef struct tr_record {
   tr_bytes content; /* the key of the content, if the bytes have one */
   tr_bytes extra;   /* names and values by turns: each ends with a zero byte */
   bool from_private; /* a peer had a private address */
-  bool no_store;     /* its server allows no cache on disk */
+  bool no_store;     /* the server allows no cache that others may read */
 } tr_record;
 
 /* A shared copy with one reference. NULL when memory is short. */

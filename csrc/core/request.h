@@ -97,7 +97,6 @@ typedef struct tr_request {
   bool total_known;
   size_t resumed_from;
   char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX]; /* its own */
-  bool no_store; /* its server says so */
   double body_date, body_modified;
   tr_gzip *gunzip;
   tr_hasher *hasher;
@@ -110,6 +109,7 @@ typedef struct tr_request {
   char *hosts; /* that it was redirected to (tr_hosts_add), or NULL */
   size_t hosts_len;
   bool from_private; /* a peer had a private address */
+  bool no_store;     /* a server allowed no cache that others may read */
   char digest[TR_HEX_MAX]; /* that the body must have, or empty */
   size_t max_bytes;
   double submitted, deadline, timeout, stall_timeout;

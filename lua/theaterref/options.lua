@@ -30,13 +30,6 @@ local kinds = {
     end
     return true
   end },
-  hosts_or_any = { says = "a list of hosts, or \"any\"", fits = function(v)
-    if type(v) ~= "table" then return v == "any" end
-    for _, host in pairs(v) do
-      if type(host) ~= "string" then return false end
-    end
-    return true
-  end },
   bytes = { says = "a string or a blob", fits = function(v) return type(v) == "string" or type(v) == "userdata" end },
   table = { says = "a table", fits = function(v) return type(v) == "table" end },
   ["function"] = { says = "a function", fits = function(v) return type(v) == "function" end },
@@ -169,7 +162,7 @@ M.lockfile = set("option of policy.lockfile", {
 
 --- Of the second answer of a policy's rule `allow`.
 M.allow = set("field of the answer", {
-  { "redirect_hosts", "hosts_or_any", "the same host", "hosts that redirects may lead to, or \"any\"" },
+  { "redirect_hosts", "hosts_list", "the same host", "hosts that redirects may lead to, or \"any\"" },
 })
 
 --- Of an answer of a policy's rule `integrity`.

@@ -258,10 +258,10 @@ function Future:timeout() end
 ---@field received integer bytes, as sent
 ---@field unchanged boolean
 ---@field content_type? string
+---@field no_store? boolean # Cache-Control: no-store or private
 ---@field etag? string
 ---@field last_modified? string
 ---@field digest? string
----@field no_store? true # Cache-Control: no-store or private
 ---@field seconds { started?: number, connected?: number, first_byte?: number, done: number }
 
 ---Facts about the fetch, once it is done.

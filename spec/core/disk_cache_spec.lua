@@ -51,8 +51,7 @@ describe("a disk cache", function()
 
   it("gives back bytes and record as they were, in another process too", function()
     local record = { etag = 'W/"1"', empty = "", count = math.maxinteger, low = math.mininteger, part = 0.1, whole = 2.0,
-      private = false, yes = true, hosts = { "a.example", "b.example" }, none = {}, ["odd name"] = "ü",
-      extra = { origin = "https://example.org/", count = 1, yes = true, stored = "x" } }
+      private = false, yes = true, hosts = { "a.example", "b.example" }, none = {}, ["odd name"] = "ü" }
     for _, body in ipairs { "", "x", ("0123456789abcdef"):rep(1 << 15) } do
       assert.is_true(open():write(url, core.blob(body), record))
       local blob, got = open():read(url)
@@ -126,7 +125,7 @@ describe("a disk cache", function()
 
   it("refuses records that it could not give back", function()
     local disk = open()
-    for _, value in ipairs { 0 / 0, math.huge, "a\nb", "a\rb", "a\0b", print, { { "x" } }, { a = { "x" } }, { a = "x", "y" }, { a = {} }, { "x", a = "y" }, { "x\n" }, { 1 } } do
+    for _, value in ipairs { 0 / 0, math.huge, "a\nb", "a\rb", "a\0b", print, { { "x" } }, { a = "x" }, { "x\n" }, { 1 } } do
       local ok, err = disk:write(url, "x", { field = value })
       assert.is_nil(ok)
       assert.matches("'field' cannot be kept", err.message)
@@ -348,8 +347,7 @@ describe("a disk cache that is damaged", function()
     assert.same({ "good", 7 }, { select(2, disk:read(url)).a, select(2, disk:read(url)).n })
     for _, record in ipairs { "a\0sx\r\nInjected: 1\0", "a\0n7ff8000000000000\0", "a\0n7ff0000000000000\0", "a\0n1e999\0", "a\0i1e9\0",
       "a\0i99999999999999999999\0", "a\0i 1\0", "a\0", "a", "\0sx\0", "a\0x\0", "a\0\0", "a\0tt\0", "a\0l2\0x\0", "a\0l-1\0",
-      "a\0l9223372036854775807\0x\0", "a\0m3\0b\0\0", "a\0m9\0b\0sx\0", "a\0m9223372036854775807\0b\0sx\0",
-      "a\0m-1\0", "a\0m8\0b\0m4\0c\0t\0", "a\0m6\0b\0l0\0", "a\nb\0sx\0", "stored\0i1\0", "a\0sx" } do
+      "a\0l9223372036854775807\0x\0", "a\nb\0sx\0", "stored\0i1\0", "a\0sx" } do
       forge(record)
       assert.is_nil(disk:read(url), ("%q"):format(record))
     end
@@ -556,7 +554,7 @@ describe("a resolver with a disk cache", function()
     for name, no_store in pairs { ["/public"] = false, ["/no-store"] = true, ["/private"] = true } do
       local future = r:start(server.http .. name)
       assert(future:wait())
-      assert.equal(no_store, future:info().no_store or false)
+      assert.equal(no_store, future:info().no_store)
     end
   end)
 

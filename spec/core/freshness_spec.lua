@@ -268,6 +268,20 @@ describe("a disk cache", function()
     assert.equal("2", tostring(theaterref.resolve_reference(server.http .. "/count/versioned?t3")))
   end)
 
+  it("stands in for a server that is down, also after a restart: while fresh, and as stale_if_error says", function()
+    local gone = helper.misbehaving()
+    local url = gone.http .. "/new-each-time?t7"
+    assert(restarted():resolve_cached(url))
+    gone:stop()
+    local blob, hit = restarted():resolve_cached(url)
+    assert.same({ "version 1", true }, { tostring(blob), hit })
+    restarted().cache:refresh(url) -- stale from now on
+    local _, err = restarted({ ttl = 1 }):resolve_cached(url)
+    assert.equal("network", err.kind)
+    blob, hit = restarted({ ttl = 1, stale_if_error = 1e10 }):resolve_cached(url)
+    assert.same({ "version 1", true }, { tostring(blob), hit })
+  end)
+
   it("forgets what its cache is told to forget", function()
     local r = restarted()
     assert.equal("version 1", version(r, "t4"))

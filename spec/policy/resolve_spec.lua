@@ -374,6 +374,28 @@ describe("resolving", function()
       assert.equal("timeout", err.kind)
     end)
 
+    it("makes its descriptor readable at its deadline, whoever loads what it waits for", function()
+      local uv = require "luv"
+      local cache = theaterref.resource_cache()
+      local resolver = theaterref.resolver { cache = cache, log = false }
+      local first = assert(resolver:start(server.http .. "/slow", { cached = true }))
+      local future = assert(resolver:start(server.http .. "/slow", { cached = true, resolve_timeout = 0.2 }))
+      local poll, events = uv.new_poll(future:pollfd()), 0
+      poll:start("r", function()
+        events = events + 1
+        if future:done() then poll:stop() end
+      end)
+      local guard = uv.new_timer()
+      guard:start(5000, 0, function() uv.stop() end)
+      while not future.finished and uv.run "once" do end
+      guard:close()
+      poll:close()
+      uv.run()
+      assert.equal("timeout", select(2, future:wait()).kind)
+      assert.is_true(events >= 1 and events < 5, events)
+      first:cancel()
+    end)
+
     it("goes on while other code runs, and many at once", function()
       local futures, left = {}, 0
       for i = 1, 20 do

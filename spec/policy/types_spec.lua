@@ -51,7 +51,7 @@ describe("the stubs for editors", function()
     helper.with_folder(function(folder)
       local store = theaterref.content_store("x", { base_path = folder })
       assert.same(functions(debug.getmetatable(core.blob "x")), stubbed("Blob", ":"))
-      assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "claim peek"), stubbed("Cache", ":"))
+      assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "claim peek stale_if_error"), stubbed("Cache", ":"))
       assert.same(functions(debug.getmetatable(store),
         "begin_batch check content_sizes discard discard_temporary_file list_temporary_files list_quarantined lock"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
@@ -115,6 +115,28 @@ describe("the stubs for editors", function()
   it("have every kind of error", function()
     for kind in helper.read "lua/theaterref/error.lua":match "%* `kind`:(.-)\n%-%- %*":gmatch "`([%l_]+)`" do
       assert.is_truthy(text:find('---| "' .. kind .. '"', 1, true), kind)
+    end
+  end)
+end)
+
+describe("the operators' guide", function()
+  local guide = helper.read "examples/guides/operators.md"
+
+  it("has a row for every event, as the list has it", function()
+    for _, event in ipairs(require("theaterref.events").list) do
+      local row = guide:match("\n| `" .. event.type .. "` | ([^\n]+)")
+      assert.is_truthy(row, event.type)
+      assert.equal(event.level, row:match "^%l+")
+      assert.is_truthy(row:find(event.does, 1, true), event.type)
+      for field in pairs(event.fields) do
+        assert.is_true(field == "reference" or row:find("`" .. field .. "`", 1, true) ~= nil, event.type .. "." .. field)
+      end
+    end
+  end)
+
+  it("has a row for every rule, with its arguments", function()
+    for _, rule in ipairs(require("theaterref.policy.rules").list) do
+      assert.is_truthy(guide:find("\n| `" .. rule.name .. "` | ", 1, true), rule.name)
     end
   end)
 end)

@@ -54,13 +54,15 @@ end
 
 -- ----------------------------------------------------------------- requests
 
--- The options of a URL's host: those of its port before those of all ports.
+-- The options of a URL's host: those of its port before those of all ports. A name is
+-- the same with and without its final dot, and an address with and without brackets.
 local function host_options(hosts, parsed)
-  local with_port, found = parsed.host .. ":" .. parsed.port, nil
+  local host, found = parsed.host:gsub("%.$", ""), nil
+  local with_port = host .. ":" .. parsed.port
   for name, own in pairs(hosts) do
-    name = name:lower()
+    name = name:lower():gsub("^%[(.-)%]", "%1"):gsub("%.$", ""):gsub("%.(:%d+)$", "%1")
     if name == with_port then return own end
-    if name == parsed.host then found = own end
+    if name == host then found = own end
   end
   return found
 end

@@ -15,9 +15,10 @@ Context.__index = Context
 -- when the resolver takes a new one.
 -- @tparam table fields `policy`; `cache` or nil; `home`, a folder or nil; `defaults`, the
 -- request options of the resolver; `lockfile`, as `theaterref.policy.lockfile` reads one, or
--- nil; `offline`: fetch nothing; `helpers`: template helpers; `log`; `on_event`, a
+-- nil; `offline`: fetch nothing; `respect_no_store`: keep nothing in memory that its server
+-- would not have kept; `helpers`: template helpers; `log`; `on_event`, a
 -- function or nil; `stores` and `background`, tables that all contexts of a resolver share;
--- `trace`: called with each step, or nil; `respect_no_store`, an option
+-- `trace`: called with each step, or nil
 -- @treturn table
 function M.new(fields)
   local self = setmetatable(fields, Context)

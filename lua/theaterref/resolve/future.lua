@@ -31,6 +31,7 @@ end
 -- Takes the result, or the error, that the work ended with.
 local function finish(self, result, err)
   self.thread, self.awaited, self.finished = nil, nil, true
+  if self.notifier then self.notifier:set_deadline(nil) end
   if result ~= nil then self.result = result else self.err = about(self, err) end
 end
 
@@ -129,7 +130,8 @@ function Future:wait(seconds)
       return nil, about(self, err), why
     end
   end
-  return self.result, self.err
+  if self.result ~= nil then return self.result end
+  return nil, self.err
 end
 
 --- Gives it up; a request that nobody else wants stops.
@@ -156,6 +158,7 @@ function Future:pollfd()
   if not self.notifier then
     self.notifier = core.notifier()
     self:notify(self.notifier)
+    if self.deadline and not self.finished then self.notifier:set_deadline(self.deadline) end
   end
   return self.notifier:fd()
 end
@@ -183,10 +186,10 @@ function Future:progress()
 end
 
 --- Facts about the fetch, once it is done: `url` (redacted, after redirects),
--- `status`, `content_type`, `etag`, `last_modified`, `digest` (if one was asked for),
--- `attempts`, `received` (bytes, as sent), `unchanged` (304), `no_store` (true for
--- `Cache-Control: no-store` or `private`), and `seconds`, a table of the moments
--- `started`, `connected`, `first_byte` and `done`.
+-- `status`, `content_type`, `etag`, `last_modified`, `no_store` (`Cache-Control: no-store`
+-- or `private`), `digest` (if one was asked for),
+-- `attempts`, `received` (bytes, as sent), `unchanged` (304), and `seconds`, a table
+-- of the moments `started`, `connected`, `first_byte` and `done`.
 -- @treturn ?table nil: nothing was fetched for this future
 function Future:info() return self.finished and self.fetched and self.fetched:info() or nil end
 

@@ -94,14 +94,15 @@ local function from_disk(context, job)
   if not job.disk then return nil end
   local blob, record = job.disk:read(job.key)
   if not blob then return nil end
+  record.extra = { origin = record.origin }
   local ttl, age = job.ttl or job.cache:ttl(), os.time() - record.stored
-  if job.revalidate or record.stored == 0 or ttl and age >= ttl then
-    job.known = { blob = blob, record = record, age = age }
+  if job.revalidate or record.stored == 0 or age < 0 or ttl and age >= ttl then
+    job.known = { blob = blob, record = record, past_ttl = age < 0 and math.huge or age - (ttl or 0) }
     return nil
   end
   emit_cache(context, job, "disk")
   set_origin(job, record)
-  record.age = math.max(0, age)
+  record.age = age
   return put(job, blob, record)
 end
 
@@ -134,25 +135,36 @@ local function load_local(context, task, job, lead)
   return blob, err
 end
 
--- Keeps what was fetched as its server allows.
-local function keep(context, job, blob, record)
-  if job.disk then
-    local _, err, first = job.disk:write(job.key, blob, record)
-    if first then context:emit("disk_cache", { reference = reference.redact(job.target), message = tostring(err) }) end
+local function keep_on_disk(context, job, blob, record)
+  record.origin, record.extra = job.origin, nil -- a record on disk has no tables within it
+  local ok, err, warn = job.disk:write(job.key, blob, record)
+  if not ok and warn then
+    context:emit("disk_cache", { reference = reference.redact(job.target), message = tostring(err) })
   end
-  if record.no_store and context.respect_no_store and job.cache then job.cache:remove(job.key:match "^[^\0]*") end
 end
 
--- Reports what a fetch took, and keeps its bytes.
+-- Reports what a fetch took, and keeps its bytes on disk.
 local function after_fetch(context, job, future, blob)
   local attempts = future:attempts()
   if attempts > 1 then
     context:emit(blob and "retry" or "retries_failed", { reference = reference.redact(job.target), attempts = attempts })
   end
-  if not blob or not job.disk and job.ctx.purpose ~= "manifest" and not context.respect_no_store then return end
+  if not blob or not job.disk and not context.respect_no_store and job.ctx.purpose ~= "manifest" then return end
   local record = future:freshness()
   set_origin(job, record)
-  keep(context, job, blob, record)
+  if job.disk then keep_on_disk(context, job, blob, record) end
+  if job.cache and record.no_store and context.respect_no_store then job.cache:remove(job.key) end
+end
+
+-- Returns what the disk cache has past its ttl if a server failed and 'stale_if_error'
+-- allows it; or the error.
+local function stale_from_disk(context, job, err)
+  local known = job.known
+  if not known or not core.is_outage(err) or known.past_ttl >= job.cache:stale_if_error() then return nil, err end
+  emit_cache(context, job, "stale")
+  job.hit = true
+  set_origin(job, known.record)
+  return known.blob
 end
 
 -- Fetches a job, into the future that leads its claim if there is one.
@@ -172,6 +184,7 @@ local function fetch(context, task, job, lead)
   blob, err = task:await(started.future)
   task.fetched = started.future
   after_fetch(context, job, started.future, blob)
+  if not blob then blob, err = stale_from_disk(context, job, err) end
   if not blob then return nil, err end
   return verify(job, blob, key_digest(job))
 end

@@ -42,8 +42,7 @@ local write = core.disk_methods.write
 -- no more than a miss to come.
 -- @tparam string key
 -- @tparam string|theaterref.blob blob
--- @tparam table record by name: finite numbers, booleans, strings, lists of strings, and
--- tables of these by name, but for lists.
+-- @tparam table record finite numbers, booleans, strings and lists of strings by name.
 -- With `no_store = true` nothing is written, and an older entry is removed
 -- @tparam[opt=1] number seconds time limit for the lock; no lock, no write
 -- @treturn boolean true
