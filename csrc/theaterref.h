@@ -356,7 +356,7 @@ TR_API tr_cache *tr_cache_retain(tr_cache *cache);
 ** cache that is not closed has a reference of its own. */
 TR_API void tr_cache_release(tr_cache *cache);
 /*
-** Close the cache of a name. Whoever has it open goes on with it; it is freed with
+** Close the cache of a name. Those who have it open go on with it; it is freed with
 ** the last reference. The next opening of the name makes a new cache. False: there
 ** is none.
 */

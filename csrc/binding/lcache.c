@@ -25,24 +25,11 @@ static lcache *checkcache(lua_State *L) {
 }
 
 /*
-** The upvalues of 'get': the handle it was used on last, and that one's L1.
-** Comparing an address is all the type check that a handle costs which is
-** used again, and its L1 is at hand.
+** The upvalue of 'get': the L1 of the handle that it was used on last. Its blobs know
+** their handle: comparing an address is all the type check that it costs to use
+** that handle again. A handle that is closed or collected empties its L1.
 */
-enum { LAST = lua_upvalueindex(1), LAST_L1 = lua_upvalueindex(2) };
-
-typedef struct last {
-  const lcache *handle; /* NULL once that is closed or collected */
-} last;
-
-/* The handle at index 1, which is the last one from now on. */
-static lcache *use_handle(lua_State *L) {
-  lcache *c = checkcache(L);
-  lua_getiuservalue(L, 1, L1);
-  lua_replace(L, LAST_L1);
-  ((last *)lua_touserdata(L, LAST))->handle = c;
-  return c;
-}
+enum { LAST_L1 = lua_upvalueindex(1) };
 
 /* Pushes a blob for the hit, which it takes over, and keeps it in L1, unless it is
 ** not for every claim of the key. */
@@ -50,6 +37,7 @@ static void push_hit(lua_State *L, const tr_hit *hit) {
   lblob *b = lua_touserdata(L, -1); /* made before the hit was taken */
   b->hit = *hit;
   b->blob = tr_blob_retain(tr_hit_blob(hit));
+  b->owner = lua_touserdata(L, 1);
   if (hit->entry->limited)
     return;
   lua_getiuservalue(L, 1, L1);
@@ -59,15 +47,17 @@ static void push_hit(lua_State *L, const tr_hit *hit) {
   lua_pop(L, 1);
 }
 
-/* Pushes what the L1 at 'index' has for argument 2 and counts the hit, if it
-** is still good and within the limits. Else false, with something on the stack. */
-static inline __attribute__((always_inline)) bool push_own(lua_State *L, lcache *c, int index,
-                            const tr_limits *limits) {
+/* Pushes what the L1 at 'index' has for argument 2 and counts the hit, if the L1 is
+** of the handle, and the hit still good and within the limits. Else false, with
+** something on the stack. 'c' may be any address. */
+static inline __attribute__((always_inline)) bool
+push_own(lua_State *L, lcache *c, int index, const tr_limits *limits) {
   const lblob *b;
   lua_pushvalue(L, 2);
   lua_rawget(L, index);
   b = lua_touserdata(L, -1);
-  if (b == NULL || b->hit.entry == NULL || !tr_entry_fresh(b->hit.entry) ||
+  if (b == NULL || c == NULL || b->owner != c ||
+      !tr_entry_fresh(b->hit.entry) ||
       (b->hit.content != NULL && !tr_entry_fresh(b->hit.content)) ||
       (limits != NULL && !tr_entry_allowed(b->hit.entry, limits)))
     return false;
@@ -77,10 +67,12 @@ static inline __attribute__((always_inline)) bool push_own(lua_State *L, lcache 
 
 /* 'get' on another handle than the last one, or of what L1 does not have. */
 static __attribute__((noinline)) int get_slowly(lua_State *L) {
-  lcache *c = use_handle(L);
+  lcache *c = checkcache(L);
   size_t len;
   const char *key;
   tr_hit hit;
+  lua_getiuservalue(L, 1, L1);
+  lua_replace(L, LAST_L1);
   luaL_checktype(L, 2, LUA_TSTRING);
   if (push_own(L, c, LAST_L1, NULL))
     return 1;
@@ -104,11 +96,8 @@ The blob, when it is there and fresh.
 static int cache_get(lua_State *L) {
   /* Arguments are checked only where this fails: each call into Lua is a tenth of a
   ** hit, and what L1 finds was a good argument. */
-  lcache *c = lua_touserdata(L, 1);
-  if (c != NULL && c == ((const last *)lua_touserdata(L, LAST))->handle &&
-      push_own(L, c, LAST_L1, NULL))
-    return 1;
-  return get_slowly(L);
+  return push_own(L, lua_touserdata(L, 1), LAST_L1, NULL) ? 1
+                                                          : get_slowly(L);
 }
 
 static const tr_limits no_limits;
@@ -355,9 +344,13 @@ static int cache_stats(lua_State *L) {
 
 static int cache_gc(lua_State *L) {
   lcache *c = luaL_checkudata(L, 1, TR_CACHE);
-  last *l = lua_touserdata(L, LAST);
-  if (l->handle == c)
-    l->handle = NULL;
+  if (lua_getiuservalue(L, 1, L1) == LUA_TTABLE)
+    for (lua_pushnil(L); lua_next(L, -2) != 0;) {
+      lua_pop(L, 1);
+      lua_pushvalue(L, -1); /* clearing a field is allowed on the way */
+      lua_pushnil(L);
+      lua_rawset(L, -4);
+    }
   if (c->cache != NULL) {
     tr_cache_detach(c->cache, &c->handle);
     tr_cache_release(c->cache);
@@ -456,18 +449,15 @@ void tr_open_cache(lua_State *L) {
       {"refresh", cache_refresh},   {"keep", cache_keep},
       {"claim", cache_claim},       {"disk", cache_disk},
       {"ttl", cache_ttl},           {"close", cache_close},
+      {"__gc", cache_gc},           {"__close", cache_gc},
       {NULL, NULL}};
-  static const luaL_Reg with_last[] = {{"get", cache_get},
-                                       {"__gc", cache_gc},
-                                       {"__close", cache_gc},
-                                       {NULL, NULL}};
+  static const luaL_Reg with_last[] = {{"get", cache_get}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"resource_cache", resource_cache},
                                        {"cache_key", cache_key},
                                        {NULL, NULL}};
   tr_newtype(L, TR_CACHE, methods);
-  ((last *)lua_newuserdatauv(L, sizeof(last), 0))->handle = NULL;
-  lua_pushnil(L);
-  luaL_setfuncs(L, with_last, 2);
+  lua_newtable(L);
+  luaL_setfuncs(L, with_last, 1);
   lua_setfield(L, -2, "cache_methods"); /* cache.lua adds to them */
   luaL_setfuncs(L, functions, 0);
 }

@@ -51,8 +51,8 @@ static void end(claim *c) {
   tr_deferred_release(&c->deferred);
 }
 
-/* What a claim found: the slot of its key, and the one with the bytes, which is
-** another for an alias. Both may be NULL. */
+/* A find: the slot of a key, and the one with its bytes, which is another for an
+** alias. Both may be NULL. */
 typedef struct found {
   tr_slot *slot, *bytes;
 } found;

@@ -83,7 +83,7 @@ static bool is_absence(const tr_error *error) {
          error->status == 410;
 }
 
-/* What is to be stored of a result; made without the lock. */
+/* The parts of a result to store, made without the lock. */
 typedef struct outcome {
   tr_slot *slot;    /* for the key: a blob, an alias or a failure; or NULL */
   tr_slot *content; /* for the content's key, beside an alias; or NULL */
