@@ -25,11 +25,24 @@ static lcache *checkcache(lua_State *L) {
 }
 
 /*
-** The upvalue of 'get': the L1 of the handle that it was used on last. Its blobs know
-** their handle: comparing an address is all the type check that it costs to use
-** that handle again. A handle that is closed or collected empties its L1.
+** The upvalues of 'get' and 'claim'. The first is the L1 of the handle that they were
+** used on last. Its blobs know their handle: comparing an address is all the type check
+** that it costs to use that handle again. A handle that is closed or collected empties
+** its L1.
 */
-enum { LAST_L1 = lua_upvalueindex(1) };
+enum {
+  LAST_L1 = lua_upvalueindex(1),
+  HIT = lua_upvalueindex(2),         /* of 'claim': "hit" */
+  LAST_REQUEST = lua_upvalueindex(3) /* of 'claim': checked already */
+};
+
+/* The handle at index 1, which is the last one from now on. */
+static lcache *use_handle(lua_State *L) {
+  lcache *c = checkcache(L);
+  lua_getiuservalue(L, 1, L1);
+  lua_replace(L, LAST_L1);
+  return c;
+}
 
 /* Pushes a blob for the hit, which it takes over, and keeps it in L1, unless it is
 ** not for every claim of the key. */
@@ -67,12 +80,10 @@ push_own(lua_State *L, lcache *c, int index, const tr_limits *limits) {
 
 /* 'get' on another handle than the last one, or of what L1 does not have. */
 static __attribute__((noinline)) int get_slowly(lua_State *L) {
-  lcache *c = checkcache(L);
+  lcache *c = use_handle(L);
   size_t len;
   const char *key;
   tr_hit hit;
-  lua_getiuservalue(L, 1, L1);
-  lua_replace(L, LAST_L1);
   luaL_checktype(L, 2, LUA_TSTRING);
   if (push_own(L, c, LAST_L1, NULL))
     return 1;
@@ -103,39 +114,42 @@ static int cache_get(lua_State *L) {
 static const tr_limits no_limits;
 
 /*
-** Read the options of a claim: a table, a compiled request alone, or nothing. Their
-** strings live as long as argument 3. Returns the limits of the request.
+** Read what of a claim's options, argument 3, decides about a hit: the request, which
+** may be all that is given, and 'revalidate'. Returns the request's limits.
 */
-static const tr_limits *check_claim_options(lua_State *L,
-                                            tr_claim_options *options) {
+static const tr_limits *check_request(lua_State *L, bool *revalidate) {
   const lrequest *r = NULL;
-  *options = (tr_claim_options)TR_CLAIM_OPTIONS;
-  if (lua_isnoneornil(L, 3)) /* spares a hit the look-ups */
+  *revalidate = false;
+  if (lua_isnil(L, 3))
     return &no_limits;
   if (lua_type(L, 3) == LUA_TUSERDATA) {
     r = luaL_checkudata(L, 3, TR_REQUEST);
+    lua_pushvalue(L, 3);
+    lua_replace(L, LAST_REQUEST);
     return &r->limits;
   }
-  options->ttl = tr_optseconds(L, 3, "ttl", TR_CACHE_TTL);
-  options->revalidate = tr_optbool(L, 3, "revalidate", false);
-  lua_getfield(L, 3, "content");
-  options->content = tr_checkcontent(L, &options->content_len);
+  *revalidate = tr_optbool(L, 3, "revalidate", false);
   if (lua_getfield(L, 3, "request") != LUA_TNIL)
     r = luaL_checkudata(L, -1, TR_REQUEST);
-  lua_pop(L, 2);
+  lua_pop(L, 1);
   return r != NULL ? &r->limits : &no_limits;
 }
 
-/*
-** claim(key [, options]) -> "hit", blob | "wait", future | "lead", future
-** | "stale", blob, future
-** The options are 'ttl', 'revalidate', 'request' and 'content' (tr_claim_options), or
-** the request alone.
-*/
-static int cache_claim(lua_State *L) {
-  lcache *c = checkcache(L);
-  tr_claim_options options;
-  const tr_limits *limits = check_claim_options(L, &options);
+/* Read the others. Their strings live as long as argument 3. */
+static void check_claim_options(lua_State *L, tr_claim_options *options) {
+  if (lua_type(L, 3) != LUA_TTABLE)
+    return;
+  options->ttl = tr_optseconds(L, 3, "ttl", TR_CACHE_TTL);
+  lua_getfield(L, 3, "content");
+  options->content = tr_checkcontent(L, &options->content_len);
+  lua_pop(L, 1);
+}
+
+/* 'claim' with other arguments than the last ones, or of what L1 does not have. */
+static __attribute__((noinline)) int claim_slowly(lua_State *L) {
+  lcache *c = use_handle(L);
+  tr_claim_options options = TR_CLAIM_OPTIONS;
+  const tr_limits *limits = check_request(L, &options.revalidate);
   size_t len;
   const char *key;
   tr_hit hit = {NULL, NULL};
@@ -143,14 +157,11 @@ static int cache_claim(lua_State *L) {
   tr_claim how;
   lfuture *f;
   luaL_checktype(L, 2, LUA_TSTRING);
-  lua_settop(L, 3);
-  lua_getiuservalue(L, 1, L1);
-  if (!options.revalidate && push_own(L, c, 4, limits)) {
-    lua_pushliteral(L, "hit");
-    lua_insert(L, -2);
+  lua_pushvalue(L, HIT);
+  if (!options.revalidate && push_own(L, c, LAST_L1, limits))
     return 2;
-  }
   lua_settop(L, 3);
+  check_claim_options(L, &options);
   key = lua_tolstring(L, 2, &len);
   f = tr_newfuture(L); /* 4 */
   tr_newblob(L);       /* 5 */
@@ -161,7 +172,7 @@ static int cache_claim(lua_State *L) {
     push_hit(L, &hit);
   switch (how) {
   case TR_HIT:
-    lua_pushliteral(L, "hit");
+    lua_pushvalue(L, HIT);
     lua_insert(L, -2);
     return 2;
   case TR_STALE:
@@ -177,6 +188,27 @@ static int cache_claim(lua_State *L) {
   default:
     return luaL_error(L, "out of memory");
   }
+}
+
+/*
+** claim(key [, options]) -> "hit", blob | "wait", future | "lead", future
+** | "stale", blob, future
+** The options are 'ttl', 'revalidate', 'request' and 'content' (tr_claim_options), or
+** the request alone.
+*/
+static int cache_claim(lua_State *L) {
+  const lrequest *r = NULL;
+  lua_settop(L, 3);
+  if (lua_rawequal(L, 3, LAST_REQUEST))
+    r = lua_touserdata(L, 3);
+  if (r != NULL || lua_isnil(L, 3)) {
+    lua_pushvalue(L, HIT);
+    if (push_own(L, lua_touserdata(L, 1), LAST_L1,
+                 r != NULL ? &r->limits : NULL))
+      return 2;
+    lua_settop(L, 3);
+  }
+  return claim_slowly(L);
 }
 
 /* The reference, argument 2: a string, not a number that could be one. */
@@ -447,17 +479,21 @@ void tr_open_cache(lua_State *L) {
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"keep", cache_keep},
-      {"claim", cache_claim},       {"disk", cache_disk},
-      {"ttl", cache_ttl},           {"close", cache_close},
-      {"__gc", cache_gc},           {"__close", cache_gc},
-      {NULL, NULL}};
-  static const luaL_Reg with_last[] = {{"get", cache_get}, {NULL, NULL}};
+      {"disk", cache_disk},         {"ttl", cache_ttl},
+      {"close", cache_close},       {"__gc", cache_gc},
+      {"__close", cache_gc},        {NULL, NULL}};
   static const luaL_Reg functions[] = {{"resource_cache", resource_cache},
                                        {"cache_key", cache_key},
                                        {NULL, NULL}};
   tr_newtype(L, TR_CACHE, methods);
   lua_newtable(L);
-  luaL_setfuncs(L, with_last, 1);
+  lua_pushcclosure(L, cache_get, 1);
+  lua_setfield(L, -2, "get");
+  lua_newtable(L);
+  lua_pushliteral(L, "hit");
+  lua_pushboolean(L, false); /* no request yet */
+  lua_pushcclosure(L, cache_claim, 3);
+  lua_setfield(L, -2, "claim");
   lua_setfield(L, -2, "cache_methods"); /* cache.lua adds to them */
   luaL_setfuncs(L, functions, 0);
 }
