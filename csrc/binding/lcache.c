@@ -404,18 +404,13 @@ static int cache_close(lua_State *L) {
 
 /* cache_key(reference [, digest [, scope]]) -> the key of its entry */
 static int cache_key(lua_State *L) {
-  size_t digest_len, scope_len;
-  const char *digest = luaL_optlstring(L, 2, "", &digest_len);
-  const char *scope = luaL_optlstring(L, 3, "", &scope_len);
-  luaL_checktype(L, 1, LUA_TSTRING);
-  lua_pushvalue(L, 1);
-  if (digest_len == 0 && scope_len == 0)
-    return 1;
-  lua_pushlstring(L, "", 1);
-  lua_pushlstring(L, digest, digest_len);
-  lua_pushlstring(L, "", 1);
-  lua_pushlstring(L, scope, scope_len);
-  lua_concat(L, 5);
+  const char *reference = tr_checkcstring(L, 1);
+  const char *digest = lua_isnoneornil(L, 2) ? "" : tr_checkcstring(L, 2);
+  const char *scope = lua_isnoneornil(L, 3) ? "" : tr_checkcstring(L, 3);
+  size_t size = tr_cache_key(NULL, 0, reference, digest, scope);
+  luaL_Buffer b;
+  tr_cache_key(luaL_buffinitsize(L, &b, size), size, reference, digest, scope);
+  luaL_pushresultsize(&b, size);
   return 1;
 }
 
