@@ -227,6 +227,18 @@ describe("a claim's request", function()
     assert.equal("lead", (cache:claim("far", listed)))
   end)
 
+  it("is asked about bytes that no claim found", function()
+    for record, allowed in pairs { [{ private = true }] = { false, true }, [{ hosts = { "a.example" } }] = { true, true },
+      [{ hosts = { "c.example" } }] = { true, false }, [{}] = { true, true } } do
+      assert.same(allowed, { core.request_allows(guarded, record), core.request_allows(listed, record) })
+    end
+    -- A leader that completes with such bytes all the same fills the cache for others.
+    local cache = theaterref.resource_cache()
+    load(cache, "r", "x", { private = true }, guarded)
+    assert.equal("lead", (cache:claim("r", guarded)))
+    assert.equal("x", tostring(cache:get "r"))
+  end)
+
   it("leaves what it may not have to others, and stores its own beside it", function()
     local name = "beside-" .. math.random(1 << 40)
     local cache, other = theaterref.resource_cache { name = name }, theaterref.resource_cache { name = name }
