@@ -310,8 +310,8 @@ TR_API size_t tr_cache_key(char *key, size_t size, const char *reference,
 ** bytes arrive. Else it is the HMAC-SHA-256 in hex, with a key that never leaves
 ** this process and its children, of the headers, 'client_cert', 'client_key',
 ** 'netrc', 'unix_socket', 'proxy' and 'ca_file' ("" is a proxy too: none, whatever the
-** environment says). It is a digest of 'cache_scope' alone if that is set: then it is
-** the same in every process. Options that change how bytes arrive, but not whose,
+** environment says). It is the SHA-256 of 'cache_scope' alone if that is set: the same
+** in every process. Options that change how bytes arrive, but not whose,
 ** have no part in it: limits, timeouts, retries, 'user_agent'; and 'refuse_private'
 ** and 'redirect_hosts', which a claim checks. Reads no file. False with the error.
 */
@@ -356,7 +356,7 @@ TR_API tr_cache *tr_cache_retain(tr_cache *cache);
 ** cache that is not closed has a reference of its own. */
 TR_API void tr_cache_release(tr_cache *cache);
 /*
-** Close the cache of a name. Whoever has it open goes on with it; it is freed with
+** Close the cache of a name. Those who have it open go on with it; it is freed with
 ** the last reference. The next opening of the name makes a new cache. False: there
 ** is none.
 */

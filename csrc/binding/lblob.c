@@ -36,6 +36,7 @@ lblob *tr_newblob(lua_State *L) {
   lblob *b = lua_newuserdatauv(L, sizeof *b, 0);
   b->blob = NULL;
   b->hit = (tr_hit){NULL, NULL};
+  b->owner = NULL;
   luaL_setmetatable(L, TR_BLOB);
   return b;
 }
@@ -64,6 +65,7 @@ static int blob_gc(lua_State *L) {
   tr_entry_release(b->hit.content);
   b->blob = NULL;
   b->hit = (tr_hit){NULL, NULL};
+  b->owner = NULL;
   return 0;
 }
 

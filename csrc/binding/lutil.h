@@ -13,6 +13,7 @@
 typedef struct lblob {
   tr_blob *blob;
   tr_hit hit; /* both NULL: from no cache */
+  const void *owner; /* the handle that got it from there, to compare with */
 } lblob;
 
 /* A new, empty blob userdata on the stack: make it first, then fill it, so

@@ -123,6 +123,9 @@ describe("the fetch engine", function()
       assert.matches("redirect_hosts", err.message)
       assert.equal("fine", (text("/to?" .. other, { redirect_hosts = { "LOCALHOST" } })))
       assert.equal("fine", (text("/to?" .. server.http .. "/fine", { redirect_hosts = {} })))
+      local back = "http://localhost:" .. server.port .. "/to?" .. server.http .. "/fine"
+      assert.equal("fine", (text("/to?" .. back, { redirect_hosts = { "localhost" } })))
+      assert.equal("fine", (text("/to?" .. other, { redirect_hosts = "any" })))
     end)
   end)
 
