@@ -337,6 +337,20 @@ static int cache_gc(lua_State *L) {
   return 0;
 }
 
+/* True if an options table has others than those of this handle: its cache is then
+** opened with them, else as it is. */
+static bool has_cache_options(lua_State *L, int index) {
+  size_t others = 0;
+  if (lua_isnil(L, index))
+    return false;
+  for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1))
+    others++;
+  others -= lua_getfield(L, index, "name") != LUA_TNIL;
+  others -= lua_getfield(L, index, "consumer") != LUA_TNIL;
+  lua_pop(L, 2);
+  return others > 0;
+}
+
 /* resource_cache(options) -> cache | nil, error */
 static int resource_cache(lua_State *L) {
   tr_cache_options options = TR_CACHE_OPTIONS;
@@ -368,7 +382,8 @@ static int resource_cache(lua_State *L) {
   lua_setfield(L, -2, "__mode");
   lua_setmetatable(L, -2);
   lua_setiuservalue(L, -2, L1);
-  cache = tr_cache_open(name, &options, &error);
+  cache =
+      tr_cache_open(name, has_cache_options(L, 1) ? &options : NULL, &error);
   if (cache == NULL)
     return tr_pusherror(L, &error);
   c->cache = cache;
