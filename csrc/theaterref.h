@@ -568,8 +568,8 @@ TR_API tr_blob *tr_merge_states(tr_blob *config_state, tr_blob *override_state,
 typedef struct tr_host tr_host;
 
 /*
-** Gets each line of a host's log, on the thread that plans, while it plans. A call
-** of the same host in it fails, with kind TR_POLICY. 'level' is "debug", "info",
+** Gets each line of a host's log, on the thread that plans, while it plans. If it
+** calls the same host, that call fails with kind TR_POLICY. 'level' is "debug", "info",
 ** "warn" or "error". The strings are only good for the call; the line has no
 ** newline, no secret and no control character in it.
 */
@@ -612,7 +612,7 @@ typedef struct tr_host_options {
 /* Make a host. NULL with the error: of kind TR_POLICY when the policy or an
 ** option is at fault, TR_SYNTAX when the configuration is. */
 TR_API tr_host *tr_host_new(const tr_host_options *options, tr_error *error);
-/* Free a host. NULL is allowed. No call of it may be running. Its plans stay. */
+/* Free a host that is not in a call. NULL is allowed. Its plans stay. */
 TR_API void tr_host_free(tr_host *host);
 
 /* Options of one call of a host. */
@@ -649,8 +649,8 @@ TR_API const char *tr_plan_name(const tr_plan *plan);
 /*
 ** The manifest as JSON text: its variables are filled in, and the policy may have
 ** narrowed it. Nothing is lost: numbers are as a JSON manifest writes them, or have
-** all their digits; [] and {} stay apart, but in Lua manifests {} is an object. What
-** JSON does not have is a string, spelled as in TOML: dates, inf and nan. Keys are
+** all their digits; [] and {} stay apart, but in Lua manifests {} is an object. Dates,
+** inf and nan, which JSON does not have, are strings, spelled as in TOML. Keys are
 ** sorted.
 */
 TR_API tr_blob *tr_plan_manifest(const tr_plan *plan);

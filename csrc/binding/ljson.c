@@ -1,5 +1,5 @@
-/* JSON in Lua: a strict decoder that loses nothing, and the merge; and what the
-** tables of a document carry along that Lua's own types cannot tell. */
+/* JSON in Lua: a strict decoder that loses nothing, and the merge; and the marks of
+** arrays and dates, and the texts of numbers, that tables carry along. */
 #include <string.h>
 
 #include "core/error.h"
@@ -237,8 +237,8 @@ static int push_value(reader *r, tr_json_token token, tr_error *error) {
 
 /*
 ** json_decode(text [, exact [, written]]) -> value | nil, error
-** null is json_null; arrays carry the metatable json_array. 'written': json_written
-** tells how numbers were written that Lua writes in another way.
+** null is json_null; arrays carry the metatable json_array. 'written': keep the
+** texts of numbers that Lua writes in another way, for json_written.
 */
 static int json_decode(lua_State *L) {
   size_t len;

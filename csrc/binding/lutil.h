@@ -77,9 +77,9 @@ bool tr_optbool(lua_State *L, int index, const char *name, bool otherwise);
 const char *tr_optstring(lua_State *L, int index, const char *name);
 
 /*
-** What tables that come from documents carry along (ljson.c): a mark that tells
-** an empty array from an empty object, and a date from a table; and how numbers
-** were written that Lua writes in another way.
+** Tables that come from documents carry along (ljson.c): a mark, which tells an
+** empty array from an empty object and a date from a table; and the texts of
+** numbers that Lua writes in another way.
 */
 typedef enum tr_mark {
   TR_MARK_NONE,

@@ -136,7 +136,8 @@ static void push_witness(lua_State *L, tr_host *host) {
   lua_setfield(L, -2, "__gc");
 }
 
-/* Protected: (host, options), light userdata. Return what a host's stack holds. */
+/* Protected: (host, options), light userdata. Return the values that stay on the
+** host's stack. */
 static int set_up(lua_State *L) {
   tr_host *host = lua_touserdata(L, 1);
   const tr_host_options *o = lua_touserdata(L, 2);
@@ -200,7 +201,7 @@ static tr_error_kind kind_named(const char *name) {
   return TR_POLICY;
 }
 
-/* Protected: (error, tr_error). What is read from a table may raise. */
+/* Protected, since reading a table may raise: (error, tr_error). */
 static int read_error(lua_State *L) {
   tr_error *error = lua_touserdata(L, 2);
   tr_error_kind kind = TR_POLICY;
@@ -391,9 +392,9 @@ static void leave(tr_host *host) {
 }
 
 /*
-** Release what a call made: an idle host holds no result. A collection of young
-** objects finds it and costs little. What lived through such collections is young
-** no more: if one ran during the call, all objects are looked at.
+** Release everything that a call made: an idle host holds no result. A collection of
+** young objects finds it and costs little. An object that lived through two of them
+** counts as old: if one ran during the call, collect old objects, too.
 */
 static void collect(tr_host *host) {
   if (host->collected)
@@ -402,13 +403,13 @@ static void collect(tr_host *host) {
     lua_gc(host->L, LUA_GCSTEP, 0);
 }
 
-/* What is to be called, and with what. */
+/* A function to call, and its job. */
 typedef struct call {
   lua_CFunction work;
   void *job;
 } call;
 
-/* Protected: what a host's stack holds, and a call. */
+/* Protected: (resolver, function that writes manifests, witness, call). */
 static int perform(lua_State *L) {
   const call *c = lua_touserdata(L, -1);
   lua_newuserdatauv(L, 0, 0);

@@ -1,4 +1,4 @@
-/* What a host is asked for: plans and bytes. */
+/* Plans and bytes: the calls of a host, and the parts of a plan. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /*
-** Hosts in C, for spec/core/host_spec.lua. Says what went wrong, if anything did.
+** Hosts in C, for spec/core/host_spec.lua. Prints the check that fails, if any.
 **
 **   hosts ask [OPTION=VALUE]... plan|resolve REFERENCE
 **                            make a host, ask it, and print the answer
@@ -102,7 +102,7 @@ static void set(tr_host_options *o, tr_call_options *call, const char *name,
   else if (strcmp(name, "log_context") == 0)
     o->log_sink = print_line, o->log_context = (void *)value;
   else
-    CHECK(!"an option there is not");
+    CHECK(!"an unknown option");
 }
 
 static int ask(char **argument) {
@@ -161,10 +161,10 @@ static bool comes_down_to(lua_Integer count) {
 
 /* Bytes of memory in use; sanitizers keep what was freed, so 0 for those. */
 static size_t resident(void) {
-  size_t size = 0, pages = 0;
+  size_t pages = 0;
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   FILE *file = fopen("/proc/self/statm", "r");
-  CHECK(file != NULL && fscanf(file, "%zu %zu", &size, &pages) == 2);
+  CHECK(file != NULL && fscanf(file, "%*u %zu", &pages) == 1);
   fclose(file);
 #endif
   return pages * (size_t)sysconf(_SC_PAGESIZE);
@@ -285,7 +285,7 @@ static void block(scene *s) {
     CHECK(errno == EINTR);
 }
 
-/* Begin a call on a thread, and return in the middle of it. */
+/* Begin a call on a thread, and return while it is in its sink. */
 static void begin(scene *s, pthread_t *thread) {
   prepare(s, block);
   CHECK(pthread_create(thread, NULL, resolve_actor, s) == 0);
@@ -595,5 +595,5 @@ int main(int argc, char **argv) {
       cases[i].run();
       return 0;
     }
-  CHECK(!"a case there is not");
+  CHECK(!"an unknown case");
 }
