@@ -34,7 +34,7 @@ Q := $(if $(V),,@)
 WARNINGS := -Wall -Wextra -Wpedantic
 OPTIMIZE ?= $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
 CPPFLAGS += -D_GNU_SOURCE -Icsrc
-CFLAGS   += -std=c11 -g $(OPTIMIZE) -fPIC -fvisibility=hidden -pthread $(WARNINGS)
+CFLAGS   += -std=c11 -g $(OPTIMIZE) -fPIC -fno-plt -fvisibility=hidden -pthread $(WARNINGS)
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN)) $(if $(COVERAGE),--coverage -O0)
 PKG_CFLAGS = $(shell pkg-config --cflags $(LUA_PKG) libcurl)
 # -z nodelete: closing the last Lua state must not unmap code that the I/O

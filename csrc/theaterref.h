@@ -229,7 +229,7 @@ typedef struct tr_fetch_options {
   const char *const *headers; /* "Name: value", NULL-terminated; not sent on to
                                  another origin */
   const char *const *redirect_hosts; /* NULL-terminated: redirects may lead to
-                                        the same host and to these, such as
+                                        the host asked and to these, such as
                                         "*.example.org"; NULL: to any */
   const char *digest;  /* hex of the SHA-1 or SHA-256 the body must have */
   bool refuse_private; /* never connect to a private, loopback or link-local
@@ -239,13 +239,14 @@ typedef struct tr_fetch_options {
                           a length or chunks: it may have been cut off. Over
                           HTTP/2 a length is needed: libcurl does not tell the
                           end of a stream from its reset */
+  const char *cache_scope; /* who shares cached bytes; see tr_request_scope */
 } tr_fetch_options;
 
 /* Initialises a tr_fetch_options: its size, and the defaults. */
 #define TR_FETCH_OPTIONS                                                       \
   {                                                                            \
     sizeof(tr_fetch_options), -1, 10, 15, (size_t)1 << 30, 10, 2, 0, 0, 0, 0,  \
-        0, 0, 0, 0, 0, false, false, false                                     \
+        0, 0, 0, 0, 0, false, false, false, 0                                  \
   }
 
 /* libcurl is opened at the first fetch, or by one of these. Static storage.
@@ -285,8 +286,37 @@ TR_API void tr_shutdown(void);
 
 /* --------------------------------------------------------------- cache */
 
-/* References to blobs, shared by every Lua state and thread of the process. */
+/*
+** References to blobs, shared by every Lua state and thread of the process.
+**
+** A key of an entry is bytes: the reference alone, or reference, zero byte, digest,
+** zero byte, scope (tr_cache_key). The digest is the one that the bytes were checked
+** against, the scope tells apart who asked (tr_request_scope); both may be empty.
+** Getting and claiming take a whole key. Removing, refreshing and keeping take a
+** reference, and act on all of its entries and loads.
+*/
 typedef struct tr_cache tr_cache;
+
+/*
+** Write the key of a reference to 'key', which has room for 'size' bytes, and
+** return its length; nothing is written if there is no room for it. 'digest' and
+** 'scope' may be NULL or empty. A key has no final zero byte.
+*/
+TR_API size_t tr_cache_key(char *key, size_t size, const char *reference,
+                           const char *digest, const char *scope);
+
+/*
+** Write the scope of a request's options: "" if nothing in them can change whose
+** bytes arrive. Else it is the HMAC-SHA-256 in hex, with a key that never leaves
+** this process and its children, of the headers, 'client_cert', 'client_key',
+** 'netrc', 'unix_socket', 'proxy' and 'ca_file' ("" is a proxy too: none, whatever the
+** environment says). It is a digest of 'cache_scope' alone if that is set: then it is
+** the same in every process. Options that change how bytes arrive, but not whose,
+** have no part in it: limits, timeouts, retries, 'user_agent'; and 'refuse_private'
+** and 'redirect_hosts', which a claim checks. Reads no file. False with the error.
+*/
+TR_API bool tr_request_scope(const tr_fetch_options *options,
+                             char scope[TR_HEX_MAX], tr_error *error);
 
 /* Options of a cache. */
 typedef struct tr_cache_options {
@@ -312,19 +342,25 @@ typedef struct tr_cache_options {
   { sizeof(tr_cache_options), (size_t)256 << 20, 0, -1, 0, 0, 0, false, 0, 0 }
 
 /*
-** Opens the process's cache of that name, making it on the first call; a
-** NULL name makes a private one. NULL options open a cache as it is, or make it with
-** the defaults. Options that differ from those it was made with are an error of
-** kind TR_IO, with both values in the message.
+** Opens the process's cache of that name, making it on the first call; a NULL name
+** makes a private one. NULL options are the defaults for a cache that is made, and
+** join one that is open, whatever its options. Other options that differ from those
+** that it was made with are an error of kind TR_IO.
 */
 TR_API tr_cache *tr_cache_open(const char *name,
                                const tr_cache_options *options,
                                tr_error *error);
 /* One reference more, for the caller; returns the cache. */
 TR_API tr_cache *tr_cache_retain(tr_cache *cache);
-/* Release one reference. NULL is allowed. The last one frees a private cache; a
-** named cache stays for the life of the process. */
+/* Release one reference. NULL is allowed. The last one frees the cache; a named
+** cache that is not closed has a reference of its own. */
 TR_API void tr_cache_release(tr_cache *cache);
+/*
+** Close the cache of a name. Whoever has it open goes on with it; it is freed with
+** the last reference. The next opening of the name makes a new cache. False: there
+** is none.
+*/
+TR_API bool tr_cache_close(const char *name);
 
 /* The fresh blob cached under the key, retained, or NULL. */
 TR_API tr_blob *tr_cache_get(tr_cache *cache, const char *key, size_t len);
@@ -347,6 +383,9 @@ typedef struct tr_claim_options {
   double ttl;      /* of what this claim loads; TR_CACHE_TTL */
   bool revalidate; /* never a hit: the server is asked whether what is cached
                       is still good */
+  const tr_fetch_options *request; /* how this claim would fetch, or NULL */
+  const char *content; /* the key that all references with these bytes share */
+  size_t content_len;  /* 0: none; 256 at most */
 } tr_claim_options;
 
 /* The 'ttl' that stands for the cache's own. */
@@ -354,33 +393,47 @@ typedef struct tr_claim_options {
 
 /* Initialises a tr_claim_options: its size, and the defaults. */
 #define TR_CLAIM_OPTIONS                                                       \
-  { sizeof(tr_claim_options), TR_CACHE_TTL, false }
+  { sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0 }
 
 /*
 ** Claim 'key' for loading; see tr_claim. Does not block on a load. '*blob' and
 ** '*future' are set to NULL, or as tr_claim says; release both. A load that finds
 ** its blob unchanged (HTTP's 304) gives everybody the same memory again.
+**
+** An entry remembers the hosts that its bytes were redirected to, and whether a peer
+** had a private address. It is a miss for a claim whose request forbids that by
+** 'redirect_hosts' or 'refuse_private'. Such a claim leaves it to others: it waits
+** only for loads of claims with the same two options, and its own load is stored
+** beside that entry, for claims with the same two options.
+**
+** 'content' is for a key whose content has a name, such as a digest that is checked:
+** "sha256:<hex>" as the reference of a key, with its scope. The blob is stored once,
+** under that key; the claimed key becomes an alias, through which it is found at the
+** cost of a hit. An alias does not keep its blob in the cache. It leads to a blob, not
+** to another alias.
 */
 TR_API tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
                                const tr_claim_options *options, tr_blob **blob,
                                tr_future **future);
 /*
-** Forgets a key. A load in flight still answers those who wait for it, but its
-** result is not kept. Returns whether it was there.
+** Forgets a reference. A load in flight still answers those who wait for it, but
+** its result is not kept. Returns whether an entry was there; a remembered failure
+** is none.
 */
-TR_API bool tr_cache_remove(tr_cache *cache, const char *key, size_t len);
-/* The same for all keys. */
+TR_API bool tr_cache_remove(tr_cache *cache, const char *reference, size_t len);
+/* The same for all references. */
 TR_API void tr_cache_clear(tr_cache *cache);
 /*
-** Makes an entry stale: the next claim leads, and asks the server whether it
-** has changed. False when there was none.
+** Makes the entries of a reference stale: the next claim leads, and asks the server
+** whether they have changed. False when there were none.
 */
-TR_API bool tr_cache_refresh(tr_cache *cache, const char *key, size_t len);
+TR_API bool tr_cache_refresh(tr_cache *cache, const char *reference,
+                             size_t len);
 /*
-** Keeps an entry (and what replaces it) from eviction, or no longer does. It
-** still counts against 'max_bytes'. False when there is no such entry.
+** Keeps the entries of a reference (and what replaces them) from eviction, or no
+** longer does. They still count against 'max_bytes'. False when there are none.
 */
-TR_API bool tr_cache_keep(tr_cache *cache, const char *key, size_t len,
+TR_API bool tr_cache_keep(tr_cache *cache, const char *reference, size_t len,
                           bool kept);
 /* How many blobs it holds, stale ones as well. */
 TR_API size_t tr_cache_len(tr_cache *cache);
@@ -584,9 +637,9 @@ typedef struct tr_host_options {
   const char *policy;   /* path of a policy script; NULL: the default rules */
   bool trusted;         /* run that script without a sandbox */
   const char *home;     /* Theater home; NULL: $THEATER_HOME, or ~/.theater */
-  const char *cache;    /* name of the process's cache to use, with the options
-                           that it was opened with; NULL: the configuration's,
-                           else none */
+  const char *cache;    /* name of the process's cache to use, made with the
+                           defaults unless it is open; NULL: the
+                           configuration's, else none */
   const char *lockfile; /* path of a lockfile that must list every reference;
                            NULL: none */
   const char *offline;  /* id of the store to take locked content from, without
@@ -654,8 +707,10 @@ TR_API const char *tr_plan_name(const tr_plan *plan);
 ** sorted.
 */
 TR_API tr_blob *tr_plan_manifest(const tr_plan *plan);
-/* The reference of the manifest. */
+/* The reference of the manifest, as it was asked for. */
 TR_API const char *tr_plan_manifest_reference(const tr_plan *plan);
+/* The reference that its bytes came from: after rewriting, schemes and redirects. */
+TR_API const char *tr_plan_origin(const tr_plan *plan);
 /* The reference that the package came from. */
 TR_API const char *tr_plan_package_reference(const tr_plan *plan);
 /* The bytes to run. */

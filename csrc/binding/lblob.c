@@ -35,7 +35,7 @@ void tr_accountblob(lua_State *L, size_t size) {
 lblob *tr_newblob(lua_State *L) {
   lblob *b = lua_newuserdatauv(L, sizeof *b, 0);
   b->blob = NULL;
-  b->entry = NULL;
+  b->hit = (tr_hit){NULL, NULL};
   luaL_setmetatable(L, TR_BLOB);
   return b;
 }
@@ -60,10 +60,18 @@ static tr_blob *checkblob(lua_State *L, int index) {
 static int blob_gc(lua_State *L) {
   lblob *b = luaL_checkudata(L, 1, TR_BLOB);
   tr_blob_release(b->blob);
-  tr_entry_release(b->entry);
+  tr_entry_release(b->hit.entry);
+  tr_entry_release(b->hit.content);
   b->blob = NULL;
-  b->entry = NULL;
+  b->hit = (tr_hit){NULL, NULL};
   return 0;
+}
+
+/* A blob from a cache is also of everybody else in this Lua state that got it from
+** there. It goes when it is collected. */
+static int blob_close(lua_State *L) {
+  lblob *b = luaL_checkudata(L, 1, TR_BLOB);
+  return b->hit.entry != NULL ? 0 : blob_gc(L);
 }
 
 static int blob_len(lua_State *L) {
@@ -234,6 +242,15 @@ static int live_blobs(lua_State *L) {
   return 1;
 }
 
+/* record(blob) -> the record of a blob that came from a cache; {} if it has none */
+static int blob_record(lua_State *L) {
+  const lblob *b = luaL_checkudata(L, 1, TR_BLOB);
+  lua_createtable(L, 0, 8);
+  if (b->hit.entry != NULL && b->hit.entry->record != NULL)
+    tr_set_record(L, b->hit.entry->record);
+  return 1;
+}
+
 /* read_file(path [, max_bytes]) -> blob | nil, error */
 static int read_file(lua_State *L) {
   tr_error error;
@@ -249,7 +266,7 @@ static int read_file(lua_State *L) {
 
 void tr_open_blob(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"__gc", blob_gc},         {"__close", blob_gc},
+      {"__gc", blob_gc},         {"__close", blob_close},
       {"__len", blob_len},       {"__tostring", blob_tostring},
       {"__eq", blob_eq},         {"sub", blob_sub},
       {"byte", blob_byte},       {"digest", blob_digest},
@@ -258,6 +275,7 @@ void tr_open_blob(lua_State *L) {
   static const luaL_Reg functions[] = {{"blob", new_blob},
                                        {"is_blob", is_blob},
                                        {"live_blobs", live_blobs},
+                                       {"record", blob_record},
                                        {"read_file", read_file},
                                        {"write_file", blob_write},
                                        {"digest", blob_digest},

@@ -44,11 +44,14 @@ static lcache *use_handle(lua_State *L) {
   return c;
 }
 
-/* Pushes a blob for the entry, which it takes over, and keeps it in L1. */
-static void push_entry(lua_State *L, tr_entry *entry) {
-  lblob *b = lua_touserdata(L, -1); /* made before the entry was taken */
-  b->entry = entry;
-  b->blob = tr_blob_retain(entry->blob);
+/* Pushes a blob for the hit, which it takes over, and keeps it in L1, unless it is
+** not for every claim of the key. */
+static void push_hit(lua_State *L, const tr_hit *hit) {
+  lblob *b = lua_touserdata(L, -1); /* made before the hit was taken */
+  b->hit = *hit;
+  b->blob = tr_blob_retain(tr_hit_blob(hit));
+  if (hit->entry->limited)
+    return;
   lua_getiuservalue(L, 1, L1);
   lua_pushvalue(L, 2);
   lua_pushvalue(L, -3);
@@ -57,90 +60,116 @@ static void push_entry(lua_State *L, tr_entry *entry) {
 }
 
 /* Pushes what the L1 at 'index' has for argument 2 and counts the hit, if it
-** is still good. Else false, with something on the stack. */
-static bool push_own(lua_State *L, lcache *c, int index) {
-  lblob *b;
+** is still good and within the limits. Else false, with something on the stack. */
+static inline __attribute__((always_inline)) bool push_own(lua_State *L, lcache *c, int index,
+                            const tr_limits *limits) {
+  const lblob *b;
   lua_pushvalue(L, 2);
   lua_rawget(L, index);
   b = lua_touserdata(L, -1);
-  if (b == NULL || b->entry == NULL || !tr_entry_fresh(b->entry))
+  if (b == NULL || b->hit.entry == NULL || !tr_entry_fresh(b->hit.entry) ||
+      (b->hit.content != NULL && !tr_entry_fresh(b->hit.content)) ||
+      (limits != NULL && !tr_entry_allowed(b->hit.entry, limits)))
     return false;
   tr_count_hit(&c->handle);
   return true;
 }
 
-/***
-The blob, when it is there and fresh.
-@function get
-@tparam string reference
-@treturn ?theaterref.blob
-*/
-static int cache_get(lua_State *L) {
-  lcache *c = lua_touserdata(L, 1);
-  const last *l = lua_touserdata(L, LAST);
+static const tr_limits no_limits;
+
+/* 'get' on another handle than the last one, or of what L1 does not have. */
+static __attribute__((noinline)) int get_slowly(lua_State *L) {
+  lcache *c = use_handle(L);
   size_t len;
   const char *key;
-  tr_entry *entry;
-  /* Arguments are checked only past here: each call into Lua is a tenth of a
-  ** hit, and what L1 finds was a good argument. */
-  if (c != NULL && c == l->handle && push_own(L, c, LAST_L1))
-    return 1;
-  c = use_handle(L);
+  tr_hit hit;
   luaL_checktype(L, 2, LUA_TSTRING);
-  if (push_own(L, c, LAST_L1))
+  if (push_own(L, c, LAST_L1, NULL))
     return 1;
   lua_settop(L, 2);
   key = lua_tolstring(L, 2, &len);
   tr_newblob(L);
-  entry = tr_cache_find(c->cache, &c->handle, key, len);
-  if (entry == NULL) {
+  if (!tr_cache_find(c->cache, &c->handle, key, len, &no_limits, &hit)) {
     lua_pushnil(L);
     return 1;
   }
-  push_entry(L, entry);
+  push_hit(L, &hit);
   return 1;
 }
 
-/* Read the options of a claim from a table at 'index', which may be absent. */
-static tr_claim_options check_claim_options(lua_State *L, int index) {
-  tr_claim_options options = TR_CLAIM_OPTIONS;
-  if (lua_isnoneornil(L, index)) /* spares a hit two look-ups */
-    return options;
-  options.ttl = tr_optseconds(L, index, "ttl", TR_CACHE_TTL);
-  options.revalidate = tr_optbool(L, index, "revalidate", false);
-  return options;
+/***
+The blob, when it is there and fresh.
+@function get
+@tparam string key
+@treturn ?theaterref.blob
+*/
+static int cache_get(lua_State *L) {
+  /* Arguments are checked only where this fails: each call into Lua is a tenth of a
+  ** hit, and what L1 finds was a good argument. */
+  lcache *c = lua_touserdata(L, 1);
+  if (c != NULL && c == ((const last *)lua_touserdata(L, LAST))->handle &&
+      push_own(L, c, LAST_L1, NULL))
+    return 1;
+  return get_slowly(L);
 }
 
 /*
-** claim(reference [, options]) -> "hit", blob | "wait", future | "lead", future
+** Read the options of a claim: a table, a compiled request alone, or nothing. Their
+** strings live as long as argument 3. Returns the limits of the request.
+*/
+static const tr_limits *check_claim_options(lua_State *L,
+                                            tr_claim_options *options) {
+  const lrequest *r = NULL;
+  *options = (tr_claim_options)TR_CLAIM_OPTIONS;
+  if (lua_isnoneornil(L, 3)) /* spares a hit the look-ups */
+    return &no_limits;
+  if (lua_type(L, 3) == LUA_TUSERDATA) {
+    r = luaL_checkudata(L, 3, TR_REQUEST);
+    return &r->limits;
+  }
+  options->ttl = tr_optseconds(L, 3, "ttl", TR_CACHE_TTL);
+  options->revalidate = tr_optbool(L, 3, "revalidate", false);
+  lua_getfield(L, 3, "content");
+  options->content = tr_checkcontent(L, &options->content_len);
+  if (lua_getfield(L, 3, "request") != LUA_TNIL)
+    r = luaL_checkudata(L, -1, TR_REQUEST);
+  lua_pop(L, 2);
+  return r != NULL ? &r->limits : &no_limits;
+}
+
+/*
+** claim(key [, options]) -> "hit", blob | "wait", future | "lead", future
 ** | "stale", blob, future
+** The options are 'ttl', 'revalidate', 'request' and 'content' (tr_claim_options), or
+** the request alone.
 */
 static int cache_claim(lua_State *L) {
   lcache *c = checkcache(L);
-  tr_claim_options options = check_claim_options(L, 3);
+  tr_claim_options options;
+  const tr_limits *limits = check_claim_options(L, &options);
   size_t len;
   const char *key;
-  tr_entry *entry = NULL;
+  tr_hit hit = {NULL, NULL};
   tr_future *future = NULL;
   tr_claim how;
   lfuture *f;
   luaL_checktype(L, 2, LUA_TSTRING);
-  lua_settop(L, 2);
+  lua_settop(L, 3);
   lua_getiuservalue(L, 1, L1);
-  if (!options.revalidate && push_own(L, c, 3)) {
+  if (!options.revalidate && push_own(L, c, 4, limits)) {
     lua_pushliteral(L, "hit");
     lua_insert(L, -2);
     return 2;
   }
-  lua_settop(L, 2);
+  lua_settop(L, 3);
   key = lua_tolstring(L, 2, &len);
-  f = tr_newfuture(L); /* 3 */
-  tr_newblob(L);       /* 4 */
-  how = tr_cache_claim_entry(c->cache, &c->handle, key, len, &options, &entry,
-                             &future);
+  f = tr_newfuture(L); /* 4 */
+  tr_newblob(L);       /* 5 */
+  how = tr_cache_claim_entry(c->cache, &c->handle, key, len, &options, limits,
+                             &hit, &future);
   f->future = future;
-  if (entry != NULL)
-    push_entry(L, entry);
+  if (hit.entry != NULL)
+    push_hit(L, &hit);
   switch (how) {
   case TR_HIT:
     lua_pushliteral(L, "hit");
@@ -149,16 +178,44 @@ static int cache_claim(lua_State *L) {
   case TR_STALE:
     lua_pushliteral(L, "stale");
     lua_insert(L, -2);
-    lua_pushvalue(L, 3);
+    lua_pushvalue(L, 4);
     return 3;
   case TR_WAIT:
   case TR_LEAD:
     lua_pushstring(L, how == TR_WAIT ? "wait" : "lead");
-    lua_pushvalue(L, 3);
+    lua_pushvalue(L, 4);
     return 2;
   default:
     return luaL_error(L, "out of memory");
   }
+}
+
+/*
+** peek(key [, request]) -> blob | nil
+** As 'get', but only what the limits of the request allow.
+*/
+static int cache_peek(lua_State *L) {
+  lcache *c = checkcache(L);
+  const lrequest *r =
+      lua_isnoneornil(L, 3) ? NULL : luaL_checkudata(L, 3, TR_REQUEST);
+  const tr_limits *limits = r != NULL ? &r->limits : &no_limits;
+  size_t len;
+  const char *key;
+  tr_hit hit;
+  luaL_checktype(L, 2, LUA_TSTRING);
+  lua_settop(L, 3);
+  lua_getiuservalue(L, 1, L1);
+  if (push_own(L, c, 4, limits))
+    return 1;
+  lua_settop(L, 3);
+  key = lua_tolstring(L, 2, &len);
+  tr_newblob(L);
+  if (!tr_cache_find(c->cache, &c->handle, key, len, limits, &hit)) {
+    lua_pushnil(L);
+    return 1;
+  }
+  push_hit(L, &hit);
+  return 1;
 }
 
 /* The reference, argument 2: a string, not a number that could be one. */
@@ -171,7 +228,7 @@ static const char *checkkey(lua_State *L, size_t *len) {
 Forgets a reference. A load under way still completes for its waiters.
 @function remove
 @tparam string reference
-@treturn boolean whether it was there
+@treturn boolean whether it was there; a remembered failure is not
 */
 static int cache_remove(lua_State *L) {
   lcache *c = checkcache(L);
@@ -236,6 +293,12 @@ static int cache_ttl(lua_State *L) {
     lua_pushnil(L);
   else
     lua_pushnumber(L, ttl);
+  return 1;
+}
+
+/* stale_if_error() -> seconds */
+static int cache_stale_if_error(lua_State *L) {
+  lua_pushnumber(L, tr_cache_get_options(checkcache(L)->cache)->stale_if_error);
   return 1;
 }
 
@@ -337,18 +400,44 @@ static int cache_gc(lua_State *L) {
   return 0;
 }
 
-/* True if an options table has others than those of this handle: its cache is then
-** opened with them, else as it is. */
+/***
+Close the cache of this name. Its handles go on with it; `resource_cache` with the
+name makes a new one.
+@function close
+@treturn boolean false: it has no name, or is closed already
+*/
+static int cache_close(lua_State *L) {
+  lua_pushboolean(L, tr_cache_close_name(checkcache(L)->cache));
+  return 1;
+}
+
+/* cache_key(reference [, digest [, scope]]) -> the key of its entry */
+static int cache_key(lua_State *L) {
+  size_t digest_len, scope_len;
+  const char *digest = luaL_optlstring(L, 2, "", &digest_len);
+  const char *scope = luaL_optlstring(L, 3, "", &scope_len);
+  luaL_checktype(L, 1, LUA_TSTRING);
+  lua_pushvalue(L, 1);
+  if (digest_len == 0 && scope_len == 0)
+    return 1;
+  lua_pushlstring(L, "", 1);
+  lua_pushlstring(L, digest, digest_len);
+  lua_pushlstring(L, "", 1);
+  lua_pushlstring(L, scope, scope_len);
+  lua_concat(L, 5);
+  return 1;
+}
+
+/* True if a table of options has any but the names of the cache and the consumer. */
 static bool has_cache_options(lua_State *L, int index) {
-  size_t others = 0;
-  if (lua_isnil(L, index))
-    return false;
-  for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1))
-    others++;
-  others -= lua_getfield(L, index, "name") != LUA_TNIL;
-  others -= lua_getfield(L, index, "consumer") != LUA_TNIL;
-  lua_pop(L, 2);
-  return others > 0;
+  for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1)) {
+    const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
+    if (strcmp(name, "name") != 0 && strcmp(name, "consumer") != 0) {
+      lua_pop(L, 2);
+      return true;
+    }
+  }
+  return false;
 }
 
 /* resource_cache(options) -> cache | nil, error */
@@ -356,6 +445,7 @@ static int resource_cache(lua_State *L) {
   tr_cache_options options = TR_CACHE_OPTIONS;
   tr_error error;
   const char *name = NULL, *consumer = NULL;
+  bool joins = true; /* the cache of that name, whatever its options */
   tr_cache *cache;
   lcache *c;
   lua_settop(L, 1);
@@ -372,6 +462,7 @@ static int resource_cache(lua_State *L) {
     name = tr_optstring(L, 1, "name");
     consumer = tr_optstring(L, 1, "consumer");
     options.disk = tr_optstring(L, 1, "disk");
+    joins = !has_cache_options(L, 1);
   }
   c = lua_newuserdatauv(L, sizeof *c, 1);
   c->cache = NULL;
@@ -382,8 +473,7 @@ static int resource_cache(lua_State *L) {
   lua_setfield(L, -2, "__mode");
   lua_setmetatable(L, -2);
   lua_setiuservalue(L, -2, L1);
-  cache =
-      tr_cache_open(name, has_cache_options(L, 1) ? &options : NULL, &error);
+  cache = tr_cache_open(name, joins ? NULL : &options, &error);
   if (cache == NULL)
     return tr_pusherror(L, &error);
   c->cache = cache;
@@ -398,13 +488,17 @@ void tr_open_cache(lua_State *L) {
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"keep", cache_keep},
-      {"claim", cache_claim},       {"disk", cache_disk},
-      {"ttl", cache_ttl},           {NULL, NULL}};
+      {"claim", cache_claim},       {"peek", cache_peek},
+      {"stale_if_error", cache_stale_if_error},
+      {"disk", cache_disk},
+      {"ttl", cache_ttl},           {"close", cache_close},
+      {NULL, NULL}};
   static const luaL_Reg with_last[] = {{"get", cache_get},
                                        {"__gc", cache_gc},
                                        {"__close", cache_gc},
                                        {NULL, NULL}};
   static const luaL_Reg functions[] = {{"resource_cache", resource_cache},
+                                       {"cache_key", cache_key},
                                        {NULL, NULL}};
   tr_newtype(L, TR_CACHE, methods);
   ((last *)lua_newuserdatauv(L, sizeof(last), 0))->handle = NULL;

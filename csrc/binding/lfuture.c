@@ -1,6 +1,5 @@
 /* Futures and fetching in Lua. */
 #include <errno.h>
-#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -97,75 +96,71 @@ static int future_wait(lua_State *L) {
   return 3;
 }
 
-/* Copy a string field of the table at 'index', unless it is missing, too long or
-** would end a header line. */
-static void copy_field(lua_State *L, int index, const char *name, char *to,
-                       size_t room) {
-  const char *value = tr_optstring(L, index, name);
-  to[0] = '\0';
-  if (value != NULL && strlen(value) < room &&
-      value[strcspn(value, "\r\n")] == '\0')
-    strcpy(to, value);
-}
-
-/* Read { age =, etag =, last_modified =, url =, unsigned_url = }. */
-static tr_freshness optfreshness(lua_State *L, int index) {
-  tr_freshness f = {.age = 0};
-  f.age = tr_optseconds(L, index, "age", 0);
-  if (lua_isnoneornil(L, index))
-    return f;
-  copy_field(L, index, "etag", f.etag, sizeof f.etag);
-  copy_field(L, index, "last_modified", f.last_modified,
-             sizeof f.last_modified);
-  copy_field(L, index, "url", f.url, sizeof f.url);
-  copy_field(L, index, "unsigned_url", f.unsigned_url, sizeof f.unsigned_url);
-  return f;
-}
-
-/* complete(blob [, freshness]) -> boolean: gives the future its result. */
+/* complete(blob [, record]) -> boolean: gives the future its result. */
 static int future_complete(lua_State *L) {
   lfuture *f = checkfuture(L);
   lblob *b = luaL_checkudata(L, 2, TR_BLOB);
-  tr_freshness freshness = optfreshness(L, 3);
+  tr_record *record;
   luaL_argcheck(L, b->blob != NULL, 2, "blob is closed");
+  record = tr_optrecord(L, 3);
   if (f->future != NULL)
-    tr_promise_set_freshness(tr_future_promise(f->future), &freshness);
+    tr_promise_set_record(tr_future_promise(f->future), record);
+  else
+    tr_record_release(record);
   lua_pushboolean(L,
                   f->future != NULL && tr_future_complete(f->future, b->blob));
   return 1;
 }
 
-/* know(blob, freshness): what a fetch may find unchanged. */
+/* know(blob, record): what a fetch may find unchanged. */
 static int future_know(lua_State *L) {
   lfuture *f = checkfuture(L);
   lblob *b = luaL_checkudata(L, 2, TR_BLOB);
-  tr_freshness freshness = optfreshness(L, 3);
+  tr_record *record;
   luaL_argcheck(L, b->blob != NULL, 2, "blob is closed");
+  luaL_checktype(L, 3, LUA_TTABLE);
+  record = tr_optrecord(L, 3);
   if (f->future != NULL)
-    tr_promise_set_known(tr_future_promise(f->future), b->blob, &freshness);
+    tr_promise_set_known(tr_future_promise(f->future), b->blob, record);
+  tr_record_release(record);
   return 0;
 }
 
-static void set_text(lua_State *L, const char *name, const char *text) {
-  if (text == NULL || text[0] == '\0')
-    return;
-  lua_pushstring(L, text);
-  lua_setfield(L, -2, name);
-}
-
-/* freshness() -> { etag, last_modified, url, unsigned_url }: of the result */
+/*
+** freshness() -> the record of the result: { etag, last_modified, url, unsigned_url,
+** hosts, private, no_store, content, extra }; an empty table if there is none
+*/
 static int future_freshness(lua_State *L) {
   lfuture *f = checkfuture(L);
-  const tr_freshness *freshness;
-  lua_createtable(L, 0, 4);
-  if (f->future == NULL || tr_future_get_status(f->future) != TR_READY)
-    return 1;
-  freshness = tr_future_freshness(f->future);
-  set_text(L, "etag", freshness->etag);
-  set_text(L, "last_modified", freshness->last_modified);
-  set_text(L, "url", freshness->url);
-  set_text(L, "unsigned_url", freshness->unsigned_url);
+  const tr_record *record = NULL;
+  lua_createtable(L, 0, 8);
+  if (f->future != NULL && tr_future_get_status(f->future) == TR_READY)
+    record = tr_future_record(f->future);
+  if (record != NULL)
+    tr_set_record(L, record);
   return 1;
+}
+
+/*
+** known() -> the record of an earlier load that this one is to replace [, its blob]
+** | nil: nothing is known, or there is a result
+*/
+static int future_known(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  tr_record **record = tr_newrecord(L);
+  lblob *b = tr_newblob(L);
+  lua_createtable(L, 0, 8);
+  if (f->future != NULL)
+    b->blob = tr_promise_known(tr_future_promise(f->future), record);
+  if (*record == NULL) {
+    lua_pushnil(L);
+    return 1;
+  }
+  tr_set_record(L, *record);
+  if (b->blob == NULL)
+    return 1;
+  lua_insert(L, -2);
+  return 2;
 }
 
 static void set_seconds(lua_State *L, const char *name, double seconds) {
@@ -185,11 +180,11 @@ static int future_info(lua_State *L) {
     return 1;
   }
   future_freshness(L); /* its table takes the rest */
-  set_text(L, "url", tr_info_url(info));
+  tr_set_text(L, "url", tr_info_url(info));
   lua_pushnil(L);
   lua_setfield(L, -2, "unsigned_url");
-  set_text(L, "content_type", tr_info_content_type(info));
-  set_text(L, "digest", tr_info_digest(info));
+  tr_set_text(L, "content_type", tr_info_content_type(info));
+  tr_set_text(L, "digest", tr_info_digest(info));
   lua_pushinteger(L, tr_info_status(info));
   lua_setfield(L, -2, "status");
   lua_pushinteger(L, tr_info_attempts(info));
@@ -261,13 +256,9 @@ static int future_detach(lua_State *L) {
 /* fail(kind, message [, status]) -> boolean: gives it an error. */
 static int future_fail(lua_State *L) {
   lfuture *f = checkfuture(L);
-  const char *kind = luaL_checkstring(L, 2);
   tr_error error;
-  int i = TR_INVALID_REFERENCE;
-  while (i < TR_CANCELLED &&
-         strcmp(tr_error_kind_name((tr_error_kind)i), kind) != 0)
-    i++;
-  tr_error_set(&error, (tr_error_kind)i, "%s", luaL_checkstring(L, 3));
+  tr_error_set(&error, tr_error_kind_named(luaL_checkstring(L, 2)), "%s",
+               luaL_checkstring(L, 3));
   error.status = (int)luaL_optinteger(L, 4, 0);
   lua_pushboolean(L, f->future != NULL && tr_future_fail(f->future, &error));
   return 1;
@@ -290,143 +281,6 @@ static int future_progress(lua_State *L) {
 static int future_attempts(lua_State *L) {
   lfuture *f = checkfuture(L);
   lua_pushinteger(L, f->future != NULL ? tr_future_attempts(f->future) : 1);
-  return 1;
-}
-
-/*
-** Turn the table 'headers' (name -> value) of the options into "Name: value"
-** lines. Leaves on the stack what keeps them alive.
-*/
-static const char *const *optheaders(lua_State *L, int index) {
-  const char **lines;
-  lua_Unsigned count = 0;
-  int headers, keep;
-  if (lua_getfield(L, index, "headers") == LUA_TNIL)
-    return NULL;
-  if (lua_type(L, -1) != LUA_TTABLE)
-    luaL_error(L, "'headers' must be a table of names and values");
-  headers = lua_gettop(L);
-  lua_newtable(L);
-  keep = lua_gettop(L);
-  for (lua_pushnil(L); lua_next(L, headers) != 0; lua_pop(L, 1)) {
-    if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING ||
-        strpbrk(lua_tostring(L, -2), "\r\n:") != NULL ||
-        strpbrk(lua_tostring(L, -1), "\r\n") != NULL)
-      luaL_error(L, "'headers' must hold names and values without line "
-                    "breaks");
-    /* curl sends a header without value only when it ends in ';' */
-    lua_pushfstring(L, *lua_tostring(L, -1) == '\0' ? "%s;%s" : "%s: %s",
-                    lua_tostring(L, -2), lua_tostring(L, -1));
-    lua_rawseti(L, keep, (lua_Integer)++count);
-  }
-  lines = lua_newuserdatauv(L, (size_t)(count + 1) * sizeof *lines, 0);
-  lines[count] = NULL;
-  while (count > 0) {
-    lua_rawgeti(L, keep, (lua_Integer)count);
-    lines[--count] = lua_tostring(L, -1);
-    lua_pop(L, 1);
-  }
-  return lines;
-}
-
-/* Read a list of strings from the options; as optheaders. */
-static const char *const *optlist(lua_State *L, int index, const char *name) {
-  const char **list;
-  lua_Unsigned i, count;
-  if (lua_getfield(L, index, name) == LUA_TNIL)
-    return NULL;
-  if (lua_type(L, -1) != LUA_TTABLE)
-    luaL_error(L, "'%s' must be a list of strings", name);
-  count = lua_rawlen(L, -1);
-  list = lua_newuserdatauv(L, (size_t)(count + 1) * sizeof *list, 0);
-  for (i = 0; i < count; i++) {
-    if (lua_rawgeti(L, -2, (lua_Integer)i + 1) != LUA_TSTRING)
-      luaL_error(L, "'%s' must be a list of strings", name);
-    list[i] = lua_tostring(L, -1); /* the options keep it */
-    lua_pop(L, 1);
-  }
-  list[count] = NULL;
-  return list;
-}
-
-/* Keep the items of 'redirect_hosts', which the caller may change later: they are
-** strings, which live as long as the table at 'keep' has them. */
-static void keep_items(lua_State *L, int keep) {
-  lua_Unsigned i, count;
-  lua_newtable(L);
-  if (lua_getfield(L, 1, "redirect_hosts") == LUA_TTABLE) {
-    count = lua_rawlen(L, -1);
-    for (i = 1; i <= count; i++) {
-      lua_rawgeti(L, -1, (lua_Integer)i);
-      lua_rawseti(L, -3, (lua_Integer)i);
-    }
-  }
-  lua_pop(L, 1);
-  lua_setfield(L, keep, "redirect_hosts");
-}
-
-/* A whole number that fits an int. */
-static int optcount(lua_State *L, int index, const char *name, int otherwise) {
-  size_t value = tr_optsize(L, index, name, (size_t)otherwise);
-  if (value > INT_MAX)
-    luaL_error(L, "'%s' is too large", name);
-  return (int)value;
-}
-
-/* Options of fetches, read from a table once. The user values keep its strings. */
-typedef struct lrequest {
-  tr_fetch_options options;
-} lrequest;
-
-/*
-** request_options(table) -> options for 'fetch': names, values and units as in the
-** topic "options". The table is not read again.
-*/
-static int request_options(lua_State *L) {
-  lrequest *r;
-  tr_fetch_options o = TR_FETCH_OPTIONS;
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_settop(L, 1);
-  o.timeout = tr_optseconds(L, 1, "timeout", o.timeout);
-  o.connect_timeout = tr_optseconds(L, 1, "connect_timeout", o.connect_timeout);
-  o.stall_timeout = tr_optseconds(L, 1, "stall_timeout", o.stall_timeout);
-  o.max_bytes = tr_optsize(L, 1, "max_bytes", o.max_bytes);
-  o.max_redirects = optcount(L, 1, "max_redirects", o.max_redirects);
-  o.retries = optcount(L, 1, "retries", o.retries);
-  o.netrc = tr_optbool(L, 1, "netrc", false);
-  o.refuse_private = tr_optbool(L, 1, "refuse_private", false);
-  o.require_length = tr_optbool(L, 1, "require_length", false);
-  o.ca_file = tr_optstring(L, 1, "ca_file");
-  o.client_cert = tr_optstring(L, 1, "client_cert");
-  o.client_key = tr_optstring(L, 1, "client_key");
-  o.unix_socket = tr_optstring(L, 1, "unix_socket");
-  o.user_agent = tr_optstring(L, 1, "user_agent");
-  o.proxy = tr_optstring(L, 1, "proxy");
-  o.headers = optheaders(L, 1);
-  o.redirect_hosts = optlist(L, 1, "redirect_hosts");
-  /* Whatever is on the stack by now is what the pointers lead to. */
-  lua_createtable(L, lua_gettop(L) + 8, 0);
-  {
-    static const char *const texts[] = {"ca_file",     "client_cert",
-                                        "client_key",  "unix_socket",
-                                        "user_agent",  "proxy",
-                                        "redirect_hosts"};
-    int i, top = lua_gettop(L);
-    for (i = 2; i < top; i++) {
-      lua_pushvalue(L, i);
-      lua_rawseti(L, top, i - 1);
-    }
-    for (i = 0; i < (int)(sizeof texts / sizeof *texts); i++) {
-      lua_getfield(L, 1, texts[i]);
-      lua_setfield(L, top, texts[i]);
-    }
-    keep_items(L, top);
-  }
-  r = lua_newuserdatauv(L, sizeof *r, 1);
-  r->options = o;
-  lua_insert(L, -2);
-  lua_setiuservalue(L, -2, 1);
-  luaL_setmetatable(L, TR_REQUEST);
   return 1;
 }
 
@@ -473,8 +327,8 @@ static int new_future(lua_State *L) {
 static int configure_engine(lua_State *L) {
   tr_engine_options options = TR_ENGINE_OPTIONS;
   tr_error error;
-  options.max_connections = optcount(L, 1, "max_connections", 0);
-  options.max_host_connections = optcount(L, 1, "max_host_connections", 0);
+  options.max_connections = tr_optcount(L, 1, "max_connections", 0);
+  options.max_host_connections = tr_optcount(L, 1, "max_host_connections", 0);
   if (!tr_engine_configure(&options, &error))
     return tr_pusherror(L, &error);
   return 0;
@@ -495,21 +349,18 @@ void tr_open_future(lua_State *L) {
       {"progress", future_progress},   {"attempts", future_attempts},
       {"know", future_know},           {"freshness", future_freshness},
       {"detach", future_detach},       {"info", future_info},
-      {NULL, NULL}};
+      {"known", future_known},         {NULL, NULL}};
   static const luaL_Reg notifier_methods[] = {{"__gc", notifier_gc},
                                               {"fd", notifier_fd},
                                               {"drain", notifier_drain},
                                               {"signal", notifier_signal},
                                               {NULL, NULL}};
   static const luaL_Reg functions[] = {{"fetch", fetch},
-                                       {"request_options", request_options},
                                        {"future", new_future},
                                        {"notifier", new_notifier},
                                        {"configure_engine", configure_engine},
                                        {"interrupt", interrupt},
                                        {NULL, NULL}};
-  luaL_newmetatable(L, TR_REQUEST);
-  lua_pop(L, 1);
   tr_newtype(L, TR_NOTIFIER, notifier_methods);
   lua_pop(L, 1);
   tr_newtype(L, TR_FUTURE, methods);

@@ -1,6 +1,7 @@
 /* Arguments, options and errors, the same way in every binding. */
 #include "lutil.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -146,4 +147,18 @@ const char *tr_optstring(lua_State *L, int index, const char *name) {
   }
   lua_pop(L, 1);
   return s;
+}
+
+int tr_optcount(lua_State *L, int index, const char *name, int otherwise) {
+  size_t value = tr_optsize(L, index, name, (size_t)otherwise);
+  if (value > INT_MAX)
+    luaL_error(L, "'%s' is too large", name);
+  return (int)value;
+}
+
+void tr_set_text(lua_State *L, const char *name, const char *text) {
+  if (text == NULL || text[0] == '\0')
+    return;
+  lua_pushstring(L, text);
+  lua_setfield(L, -2, name);
 }

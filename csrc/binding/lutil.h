@@ -8,10 +8,11 @@
 #include "core/cache.h"
 #include "theaterref.h"
 
-/* A blob as Lua holds it; 'entry' when it came out of a cache. */
+/* A blob as Lua holds it, with its entries if it came out of a cache: then all of
+** this Lua state that have it share the userdata. */
 typedef struct lblob {
   tr_blob *blob;
-  tr_entry *entry;
+  tr_hit hit; /* both NULL: from no cache */
 } lblob;
 
 /* A new, empty blob userdata on the stack: make it first, then fill it, so
@@ -50,6 +51,22 @@ typedef struct lfuture {
 
 lfuture *tr_newfuture(lua_State *L);
 
+/* The content's key at the stack's top, or NULL for nil; raises for anything else. */
+const char *tr_checkcontent(lua_State *L, size_t *len);
+/* Return the record of a table at 'index', or NULL if there is no table. */
+tr_record *tr_optrecord(lua_State *L, int index);
+/* Add the fields of a record to the table on the stack's top. */
+void tr_set_record(lua_State *L, const tr_record *record);
+/* Push a new userdata for a record, empty, which owns it while Lua may raise. */
+tr_record **tr_newrecord(lua_State *L);
+
+/* The options of a fetch as Lua holds them (request_options). */
+typedef struct lrequest {
+  tr_fetch_options options;
+  tr_limits limits;
+  char scope[TR_HEX_MAX]; /* tr_request_scope */
+} lrequest;
+
 /* Pushes nil and the error as a table with the module's metatable. */
 int tr_pusherror(lua_State *L, const tr_error *error);
 
@@ -73,8 +90,12 @@ double tr_optseconds(lua_State *L, int index, const char *name,
                      double otherwise);
 size_t tr_optsize(lua_State *L, int index, const char *name, size_t otherwise);
 bool tr_optbool(lua_State *L, int index, const char *name, bool otherwise);
+int tr_optcount(lua_State *L, int index, const char *name, int otherwise);
 /* A string, or NULL; it lives as long as the options table keeps it. */
 const char *tr_optstring(lua_State *L, int index, const char *name);
+
+/* Set a field of the table on the stack's top, unless the text is NULL or empty. */
+void tr_set_text(lua_State *L, const char *name, const char *text);
 
 /*
 ** Tables that come from documents carry along (ljson.c): a mark, which tells an
@@ -103,17 +124,21 @@ void tr_setwritten(lua_State *L, const char *text, size_t len);
 #define TR_FUTURE "theaterref.future"
 #define TR_NOTIFIER "theaterref.notifier"
 #define TR_REQUEST "theaterref.request"
+#define TR_RECORD "theaterref.record"
 #define TR_CACHE "theaterref.cache"
 #define TR_STORE "theaterref.store"
 #define TR_BATCH "theaterref.batch"
 #define TR_LOCK "theaterref.lock"
+#define TR_DISK "theaterref.disk_cache"
 #define TR_ERROR "theaterref.error"
 
 /* Each adds its type and functions to the module table on the stack's top. */
 void tr_open_blob(lua_State *L);
 void tr_open_future(lua_State *L);
+void tr_open_request(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);
+void tr_open_disk(lua_State *L);
 void tr_open_json(lua_State *L);
 void tr_open_sandbox(lua_State *L);
 

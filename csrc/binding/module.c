@@ -1,11 +1,14 @@
 /* The module "theaterref.core": every type and function, in one table. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/blob.h"
 #include "core/crypto.h"
+#include "core/error.h"
+#include "core/outage.h"
 #include "core/redact.h"
 #include "core/url.h"
 #include "lutil.h"
@@ -103,6 +106,31 @@ static int is_terminal(lua_State *L) {
   return 1;
 }
 
+/* origin_fails(url) -> boolean: its server failed within the last 30 s */
+static int origin_fails(lua_State *L) {
+  lua_pushboolean(L, tr_outage_is_on(tr_checkcstring(L, 1)));
+  return 1;
+}
+
+/* is_outage(error) -> boolean: the network or a server failed, and that may pass */
+static int is_outage(lua_State *L) {
+  tr_error error;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_getfield(L, 1, "kind");
+  lua_getfield(L, 1, "status");
+  tr_error_set(&error, tr_error_kind_named(lua_tostring(L, -2)), "%s", "");
+  error.status = (int)lua_tointeger(L, -1);
+  lua_pushboolean(L, tr_is_outage(&error));
+  return 1;
+}
+
+/* next_id() -> an integer that no other call in this process gets */
+static int next_id(lua_State *L) {
+  static atomic_llong last;
+  lua_pushinteger(L, (lua_Integer)atomic_fetch_add(&last, 1) + 1);
+  return 1;
+}
+
 int luaopen_theaterref_core(lua_State *L) {
   static const luaL_Reg functions[] = {{"now", now},
                                        {"working_folder", working_folder},
@@ -110,6 +138,9 @@ int luaopen_theaterref_core(lua_State *L) {
                                        {"file_stamp", file_stamp},
                                        {"curl", curl},
                                        {"redact", redact},
+                                       {"origin_fails", origin_fails},
+                                       {"is_outage", is_outage},
+                                       {"next_id", next_id},
                                        {"parse_url", parse_url},
                                        {"digest_library", digest_library},
                                        {NULL, NULL}};
@@ -120,7 +151,9 @@ int luaopen_theaterref_core(lua_State *L) {
   lua_setfield(L, -2, "error_metatable"); /* error.lua gives it methods */
   tr_open_blob(L);
   tr_open_future(L);
+  tr_open_request(L);
   tr_open_cache(L);
+  tr_open_disk(L);
   tr_open_store(L);
   lua_getfield(L, -1, "store_methods");
   tr_open_labels(L);

@@ -45,12 +45,27 @@ const tr_consumer *tr_cache_next_consumer(tr_cache *cache,
                                           const tr_consumer *after,
                                           tr_consumer *counters);
 
-/* Like tr_cache_get and tr_cache_claim, but a hit is a retained entry. */
-tr_entry *tr_cache_find(tr_cache *cache, tr_cache_handle *handle,
-                        const char *key, size_t len);
+/* A hit: the entry of the key, and the one with the bytes. Both retained. */
+typedef struct tr_hit {
+  tr_entry *entry;
+  tr_entry *content; /* NULL unless 'entry' is an alias */
+} tr_hit;
+
+static inline tr_blob *tr_hit_blob(const tr_hit *hit) {
+  return hit->content != NULL ? hit->content->blob : hit->entry->blob;
+}
+
+/* Like tr_cache_get and tr_cache_claim, but a hit is its entries. The limits are
+** those of the claim's request. */
+bool tr_cache_find(tr_cache *cache, tr_cache_handle *handle, const char *key,
+                   size_t len, const tr_limits *limits, tr_hit *hit);
 tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
                               const char *key, size_t len,
-                              const tr_claim_options *options, tr_entry **entry,
+                              const tr_claim_options *options,
+                              const tr_limits *limits, tr_hit *hit,
                               tr_future **future);
+
+/* Close a cache by name, of which the caller has a reference (tr_cache_close). */
+bool tr_cache_close_name(tr_cache *cache);
 
 #endif

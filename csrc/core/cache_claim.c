@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cache_registry.h"
+#include "cache_load.h"
 #include "options.h"
 #include "outage.h"
 
@@ -22,34 +22,27 @@
 ** when the first failed. */
 static const double REFRESH_PAUSE = 1;
 
-static tr_flight *flight_of(tr_node *node) {
-  return node == NULL ? NULL
-                      : (tr_flight *)((char *)node - offsetof(tr_flight, node));
-}
-
 /* ------------------------------------------------------------- claiming */
 
 /* A claim at work: the lock is held. */
 typedef struct claim {
   tr_cache *cache;
   tr_cache_handle *handle; /* or NULL */
-  const char *key;
-  size_t len;
-  uint64_t hash;
-  double ttl;
+  tr_load load;
   double now;
   tr_deferred deferred;
 } claim;
 
+static const tr_limits no_limits;
+
 static void begin(claim *c, tr_cache *cache, tr_cache_handle *handle,
-                  const char *key, size_t len) {
+                  const char *key, size_t len, const tr_limits *limits) {
   *c = (claim){.cache = cache,
                .handle = handle,
-               .key = key,
-               .len = len,
-               .hash = tr_table_hash(key, len),
-               .now = tr_now(),
-               .ttl = cache->options.ttl};
+               .load = {.key = tr_key_of(key, len),
+                        .limits = limits,
+                        .ttl = cache->options.ttl},
+               .now = tr_now()};
   pthread_mutex_lock(&cache->lock);
 }
 
@@ -58,9 +51,11 @@ static void end(claim *c) {
   tr_deferred_release(&c->deferred);
 }
 
-static bool validated(const tr_slot *s) {
-  return s->etag[0] != '\0' || s->last_modified[0] != '\0';
-}
+/* What a claim found: the slot of its key, and the one with the bytes, which is
+** another for an alias. Both may be NULL. */
+typedef struct found {
+  tr_slot *slot, *bytes;
+} found;
 
 /* True if an entry is kept, or can still be served, revalidated or waited
 ** for. */
@@ -69,19 +64,45 @@ static bool useful(const claim *c, tr_slot *s) {
   if (s->failure != NULL) /* of a load that a fork() ended: nobody's answer */
     return c->now < s->entry.expires &&
            tr_promise_status(s->failure) != TR_ABANDONED;
-  return s->kept || validated(s) ||
+  return s->kept || tr_slot_is_alias(s) ||
+         tr_record_has_validators(s->entry.record) ||
          c->now < s->entry.expires +
                       fmax(o->stale_while_revalidate, o->stale_if_error);
 }
 
-/* The slot of a claim's key, or NULL. */
-static tr_slot *look_up(claim *c) {
+/* Find what is under a key. */
+static found look_up(claim *c, const tr_key *key) {
   tr_entries *entries = &c->cache->entries;
-  tr_slot *s = tr_entries_find(entries, c->hash, c->key, c->len);
-  if (s == NULL || useful(c, s))
-    return s;
-  tr_entries_remove(entries, s, &c->deferred);
-  return NULL;
+  tr_slot *s = tr_entries_find(entries, key);
+  if (s != NULL && !useful(c, s)) {
+    tr_entries_remove(entries, s, &c->deferred);
+    s = NULL;
+  }
+  return (found){s, s != NULL ? tr_entries_follow(entries, s) : NULL};
+}
+
+/* True if what was found can be served. */
+static bool is_fresh(const found *f) {
+  return f->bytes != NULL && tr_entry_fresh(&f->slot->entry) &&
+         (f->bytes == f->slot || tr_entry_fresh(&f->bytes->entry));
+}
+
+/*
+** Find what is good for a claim: an entry for its own limits, or the one for
+** everybody if its limits allow that.
+*/
+static found look_up_allowed(claim *c) {
+  const tr_limits *limits = c->load.limits;
+  tr_key limited = tr_key_limited(c->load.key, limits->id);
+  found own = look_up(c, &limited), common;
+  if (limits->id == 0 || is_fresh(&own) ||
+      (own.slot != NULL && own.slot->failure != NULL))
+    return own;
+  common = look_up(c, &c->load.key);
+  if (common.slot == NULL || common.slot->failure != NULL ||
+      !tr_entry_allowed(&common.slot->entry, limits))
+    return own;
+  return own.slot == NULL || is_fresh(&common) ? common : own;
 }
 
 static void count_hit(claim *c) {
@@ -90,112 +111,59 @@ static void count_hit(claim *c) {
   c->cache->stats[TR_STAT_HITS]++;
 }
 
-tr_entry *tr_cache_find(tr_cache *cache, tr_cache_handle *handle,
-                        const char *key, size_t len) {
+/* Hand out what was found. */
+static void take(const found *f, tr_hit *hit) {
+  hit->entry = tr_entry_retain(&f->slot->entry);
+  hit->content =
+      f->bytes != f->slot ? tr_entry_retain(&f->bytes->entry) : NULL;
+}
+
+bool tr_cache_find(tr_cache *cache, tr_cache_handle *handle, const char *key,
+                   size_t len, const tr_limits *limits, tr_hit *hit) {
   claim c;
-  tr_slot *s;
-  tr_entry *entry = NULL;
-  begin(&c, cache, handle, key, len);
-  s = look_up(&c);
-  if (s != NULL && s->failure == NULL && tr_entry_fresh(&s->entry)) {
-    entry = tr_entry_retain(&s->entry);
+  found f;
+  bool is_hit;
+  begin(&c, cache, handle, key, len, limits);
+  f = look_up_allowed(&c);
+  is_hit = is_fresh(&f);
+  if (is_hit) {
+    take(&f, hit);
     count_hit(&c);
   }
   end(&c);
-  return entry;
+  return is_hit;
 }
 
-tr_blob *tr_cache_get(tr_cache *cache, const char *key, size_t len) {
-  tr_entry *entry = tr_cache_find(cache, NULL, key, len);
-  tr_blob *blob;
-  if (entry == NULL)
-    return NULL;
-  blob = tr_blob_retain(entry->blob);
-  tr_entry_release(entry);
+/* Turn a hit into its blob. */
+static tr_blob *blob_of(tr_hit *hit) {
+  tr_blob *blob = tr_blob_retain(tr_hit_blob(hit));
+  tr_entry_release(hit->entry);
+  tr_entry_release(hit->content);
   return blob;
 }
 
-static tr_blob *on_result(void *context, const tr_result *result);
-
-static tr_flight *flight_new(const claim *c) {
-  tr_flight *f = calloc(1, sizeof *f + c->len);
-  if (f == NULL)
-    return NULL;
-  memcpy(f->key, c->key, c->len);
-  f->node = (tr_node){.hash = c->hash, .key = f->key, .len = c->len};
-  f->cache = c->cache;
-  f->ttl = c->ttl;
-  f->wanted = true;
-  f->promise = tr_promise_new(on_result, f);
-  if (f->promise == NULL) {
-    free(f);
-    return NULL;
-  }
-  return f;
-}
-
-/* The freshness that a slot remembers. */
-static tr_freshness freshness_of(const tr_slot *s) {
-  tr_freshness f = {.age = 0};
-  strcpy(f.etag, s->etag); /* as long as they were when stored */
-  strcpy(f.last_modified, s->last_modified);
-  strcpy(f.url, s->url);
-  strcpy(f.unsigned_url, s->unsigned_url);
-  return f;
-}
-
-/* Give the load the bytes that it may find unchanged. */
-static void set_known(tr_flight *f, tr_slot *stale) {
-  tr_freshness known;
-  if (stale == NULL || stale->entry.blob == NULL)
-    return;
-  f->stale = tr_entry_retain(&stale->entry);
-  if (!validated(stale))
-    return;
-  known = freshness_of(stale);
-  tr_promise_set_known(f->promise, stale->entry.blob, &known);
-}
-
-/* Register a new flight and return the future that leads it. NULL when memory
-** is short. */
-static tr_future *flight_start(const claim *c, tr_slot *stale) {
-  tr_cache *cache = c->cache;
-  tr_flight *f = flight_new(c);
-  tr_future *leader = f != NULL ? tr_promise_future(f->promise, true) : NULL;
-  if (leader == NULL) {
-    if (f != NULL)
-      tr_promise_release(f->promise);
-    free(f);
-    return NULL;
-  }
-  f->next = cache->loading;
-  if (f->next != NULL)
-    f->next->prev = f;
-  cache->loading = f;
-  f->listed = !cache->options.no_coalesce;
-  if (f->listed)
-    tr_table_add(&cache->flights, &f->node);
-  tr_cache_retain(cache);
-  set_known(f, stale);
-  return leader;
+tr_blob *tr_cache_get(tr_cache *cache, const char *key, size_t len) {
+  tr_hit hit;
+  return tr_cache_find(cache, NULL, key, len, &no_limits, &hit) ? blob_of(&hit) : NULL;
 }
 
 /* Serves a stale entry where the options allow it; the first to be served is
 ** to load it anew. */
-static tr_claim serve_stale(claim *c, tr_slot *s, bool loading,
-                            tr_entry **entry, tr_future **future) {
-  *entry = tr_entry_retain(&s->entry);
+static tr_claim serve_stale(claim *c, const found *f, bool loading,
+                            tr_hit *hit, tr_future **future) {
+  take(f, hit);
   c->cache->stats[TR_STAT_STALE]++;
-  if (loading || c->now < s->retry_at)
+  if (loading || c->now < f->slot->retry_at)
     return TR_HIT;
-  s->retry_at = c->now + REFRESH_PAUSE;
-  *future = flight_start(c, s);
+  f->slot->retry_at = c->now + REFRESH_PAUSE;
+  *future = tr_load_begin(c->cache, &c->load, f->slot, f->bytes);
   return *future != NULL ? TR_STALE : TR_HIT;
 }
 
-/* True if the claim's key is a URL whose server failed within the last 30 s. */
+/* True if the claim's reference is a URL whose server failed within the last 30
+** s. */
 static bool outage_is_on(const claim *c) {
-  char *key = strndup(c->key, c->len);
+  char *key = strndup(c->load.key.text, c->load.key.len);
   bool on = key != NULL && tr_outage_is_on(key);
   free(key);
   return on;
@@ -203,23 +171,26 @@ static bool outage_is_on(const claim *c) {
 
 /* True if a stale entry may be served at once: it is not stale for long, or its
 ** server failed a moment ago. */
-static bool may_serve_stale(const claim *c, const tr_slot *s) {
+static bool may_serve_stale(const claim *c, const found *f) {
   const tr_cache_options *o = &c->cache->options;
-  if (s->failure != NULL ||
-      !atomic_load_explicit(&s->entry.live, memory_order_relaxed))
+  double expires;
+  if (f->bytes == NULL ||
+      !atomic_load_explicit(&f->slot->entry.live, memory_order_relaxed) ||
+      !atomic_load_explicit(&f->bytes->entry.live, memory_order_relaxed))
     return false;
-  return c->now < s->entry.expires + o->stale_while_revalidate ||
-         (c->now < s->entry.expires + o->stale_if_error &&
-          outage_is_on(c));
+  expires = fmin(f->slot->entry.expires, f->bytes->entry.expires);
+  return c->now < expires + o->stale_while_revalidate ||
+         (c->now < expires + o->stale_if_error && outage_is_on(c));
 }
 
 /* Answers a claim that finds nothing to serve. */
-static tr_claim wait_or_lead(claim *c, tr_flight *f, tr_slot *stale,
+static tr_claim wait_or_lead(claim *c, tr_flight *flight, const found *f,
                              tr_future **future) {
   tr_consumer *consumer = c->handle != NULL ? c->handle->consumer : NULL;
-  if (f != NULL || (stale != NULL && stale->failure != NULL)) {
+  tr_promise *failure = f->slot != NULL ? f->slot->failure : NULL;
+  if (flight != NULL || failure != NULL) {
     *future =
-        tr_promise_future(f != NULL ? f->promise : stale->failure, false);
+        tr_promise_future(flight != NULL ? flight->promise : failure, false);
     if (*future == NULL)
       return TR_NOMEM;
     c->cache->stats[TR_STAT_COALESCED]++;
@@ -227,7 +198,7 @@ static tr_claim wait_or_lead(claim *c, tr_flight *f, tr_slot *stale,
       consumer->coalesced++;
     return TR_WAIT;
   }
-  *future = flight_start(c, stale);
+  *future = tr_load_begin(c->cache, &c->load, f->slot, f->bytes);
   if (*future == NULL)
     return TR_NOMEM;
   c->cache->stats[TR_STAT_MISSES]++;
@@ -236,31 +207,39 @@ static tr_claim wait_or_lead(claim *c, tr_flight *f, tr_slot *stale,
   return TR_LEAD;
 }
 
+/* The flight of a claim's key and limits, or NULL. */
+static tr_flight *flight_of(const claim *c) {
+  tr_key limited = tr_key_limited(c->load.key, c->load.limits->id);
+  return tr_flight_of(tr_index_find(&c->cache->flights, &limited));
+}
+
 tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
                               const char *key, size_t len,
-                              const tr_claim_options *options, tr_entry **entry,
+                              const tr_claim_options *options,
+                              const tr_limits *limits, tr_hit *hit,
                               tr_future **future) {
-  bool revalidate = options != NULL && options->revalidate;
+  bool revalidate = options->revalidate;
   tr_claim answer;
+  tr_flight *flight;
   claim c;
-  tr_slot *s;
-  tr_flight *f;
-  begin(&c, cache, handle, key, len);
-  if (options != NULL && options->ttl > TR_CACHE_TTL)
-    c.ttl = options->ttl;
-  s = look_up(&c);
-  f = flight_of(tr_table_find(&cache->flights, c.hash, key, len));
-  if (s != NULL && s->failure != NULL && revalidate)
-    s = NULL;
-  if (s != NULL && s->failure == NULL && !revalidate &&
-      tr_entry_fresh(&s->entry)) {
-    *entry = tr_entry_retain(&s->entry);
+  found f;
+  begin(&c, cache, handle, key, len, limits);
+  if (options->ttl > TR_CACHE_TTL)
+    c.load.ttl = options->ttl;
+  if (options->content_len <= TR_CONTENT_MAX)
+    c.load.content = (tr_bytes){options->content, options->content_len};
+  f = look_up_allowed(&c);
+  flight = flight_of(&c);
+  if (revalidate && f.slot != NULL && f.slot->failure != NULL)
+    f = (found){NULL, NULL};
+  if (!revalidate && is_fresh(&f)) {
+    take(&f, hit);
     count_hit(&c);
     answer = TR_HIT;
-  } else if (s != NULL && !revalidate && may_serve_stale(&c, s)) {
-    answer = serve_stale(&c, s, f != NULL, entry, future);
+  } else if (!revalidate && may_serve_stale(&c, &f)) {
+    answer = serve_stale(&c, &f, flight != NULL, hit, future);
   } else {
-    answer = wait_or_lead(&c, f, s, future);
+    answer = wait_or_lead(&c, flight, &f, future);
   }
   end(&c);
   return answer;
@@ -270,166 +249,93 @@ tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
                         const tr_claim_options *options, tr_blob **blob,
                         tr_future **future) {
   tr_claim_options o = TR_CLAIM_OPTIONS;
-  tr_entry *entry = NULL;
-  tr_error ignored;
+  tr_fetch_options request = TR_FETCH_OPTIONS;
+  tr_limits limits;
+  tr_hit hit = {NULL, NULL};
   tr_claim answer;
+  tr_error ignored;
   *blob = NULL;
   *future = NULL;
   tr_options_copy(&o, sizeof o, options, "TR_CLAIM_OPTIONS", &ignored);
-  answer = tr_cache_claim_entry(cache, NULL, key, len, &o, &entry, future);
-  if (entry != NULL) {
-    *blob = tr_blob_retain(entry->blob);
-    tr_entry_release(entry);
-  }
+  tr_options_copy(&request, sizeof request, o.request, "TR_FETCH_OPTIONS",
+                  &ignored);
+  limits = tr_limits_of(&request);
+  answer = tr_cache_claim_entry(cache, NULL, key, len, &o, &limits, &hit,
+                                future);
+  if (hit.entry != NULL)
+    *blob = blob_of(&hit);
   return answer;
-}
-
-/* ------------------------------------------------------------- results */
-
-/* True if the error says that the reference's content does not exist. */
-static bool is_absence(const tr_error *error) {
-  return error->kind == TR_NOT_FOUND || error->status == 404 ||
-         error->status == 410;
-}
-
-/* Return the slot to store for a result, or NULL. */
-static tr_slot *slot_for(const tr_flight *f, const tr_result *result) {
-  static const tr_freshness none;
-  const tr_cache_options *o = &f->cache->options;
-  if (result->status == TR_READY)
-    return tr_slot_new(
-        &f->node, result->blob, NULL, result->freshness,
-        f->ttl < 0 ? HUGE_VAL : tr_deadline(f->ttl) - result->freshness->age);
-  if (result->status == TR_FAILED && o->negative_ttl > 0 &&
-      is_absence(result->error))
-    return tr_slot_new(&f->node, NULL, f->promise, &none,
-                       tr_deadline(o->negative_ttl));
-  return NULL;
-}
-
-/* Return the stale blob, retained, if it may replace a failed load. */
-static tr_blob *stale_substitute(const tr_flight *f, const tr_result *result) {
-  if (f->stale == NULL || result->status != TR_FAILED ||
-      !tr_is_outage(result->error) ||
-      tr_now() >= f->stale->expires + f->cache->options.stale_if_error)
-    return NULL;
-  return tr_blob_retain(f->stale->blob);
-}
-
-/* Unregister a flight that has its result. The lock is held. */
-static void flight_finish(tr_flight *f) {
-  tr_cache *cache = f->cache;
-  if (f->listed)
-    tr_table_remove(&cache->flights, &f->node);
-  *(f->prev != NULL ? &f->prev->next : &cache->loading) = f->next;
-  if (f->next != NULL)
-    f->next->prev = f->prev;
-}
-
-/* Store a result in the cache. The lock is held. */
-static void store_result(tr_flight *f, const tr_result *result, tr_slot *s,
-                         tr_deferred *deferred) {
-  tr_entries *entries = &f->cache->entries;
-  tr_slot *old =
-      tr_entries_find(entries, f->node.hash, f->node.key, f->node.len);
-  if (s != NULL)
-    tr_entries_insert(entries, s, deferred);
-  else if (old != NULL && result->status == TR_FAILED &&
-           is_absence(result->error))
-    tr_entries_remove(entries, old, deferred); /* it is gone at its source */
-}
-
-/* Runs when a flight has its result: the blob is stored before any waiter is
-** woken. */
-static tr_blob *on_result(void *context, const tr_result *result) {
-  tr_flight *f = context;
-  tr_cache *cache = f->cache;
-  tr_deferred deferred = {NULL};
-  tr_slot *s = slot_for(f, result);
-  tr_blob *substitute = stale_substitute(f, result);
-  pthread_mutex_lock(&cache->lock);
-  flight_finish(f);
-  if (f->wanted) {
-    store_result(f, result, s, &deferred);
-    s = NULL;
-  }
-  cache->stats[TR_STAT_LOADS] += result->status == TR_READY;
-  cache->stats[TR_STAT_ERRORS] += result->status == TR_FAILED;
-  cache->stats[TR_STAT_STALE] += substitute != NULL;
-  pthread_mutex_unlock(&cache->lock);
-  tr_deferred_release(&deferred);
-  if (s != NULL)
-    tr_entry_release(&s->entry);
-  tr_entry_release(f->stale);
-  tr_promise_release(f->promise);
-  free(f);
-  tr_cache_release(cache);
-  return substitute;
 }
 
 /* --------------------------------------------------------- housekeeping */
 
-static bool same_key(const tr_flight *f, const claim *c) {
-  return f->node.hash == c->hash && f->node.len == c->len &&
-         memcmp(f->key, c->key, c->len) == 0;
+/* Detach the flights of a claim's reference: their results are not stored. */
+static void disown_flights(claim *c) {
+  tr_item *item = tr_index_first(&c->cache->flights, &c->load.key), *next;
+  for (; item != NULL; item = next) {
+    next = item->next;
+    tr_flight_disown(c->cache, tr_flight_of(item));
+  }
 }
 
 bool tr_cache_remove(tr_cache *cache, const char *key, size_t len) {
   claim c;
-  tr_slot *s;
-  tr_flight *f;
-  begin(&c, cache, NULL, key, len);
-  s = tr_entries_find(&cache->entries, c.hash, key, len);
-  if (s != NULL)
+  tr_slot *s, *next;
+  bool there = false;
+  begin(&c, cache, NULL, key, len, &no_limits);
+  for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL; s = next) {
+    next = tr_entries_next(s);
+    there |= s->failure == NULL;
     tr_entries_remove(&cache->entries, s, &c.deferred);
-  for (f = cache->loading; f != NULL; f = f->next)
-    if (same_key(f, &c))
-      tr_flight_disown(cache, f);
+  }
+  disown_flights(&c);
   end(&c);
-  return s != NULL;
+  return there;
 }
 
-/* Return a copy of an entry that is stale from now on. The old one is no
-** longer live, which every Lua state that holds it sees. NULL: no memory. */
+/* Return a copy of a slot that is stale from now on. NULL: memory is short. */
 static tr_slot *stale_copy(const tr_slot *s, double now) {
-  tr_freshness freshness = freshness_of(s);
+  tr_key key = tr_item_key(&s->item);
   tr_slot *copy =
-      tr_slot_new(&s->node, s->entry.blob, NULL, &freshness, now);
-  if (copy != NULL)
+      tr_slot_new(&key, s->entry.blob, NULL, s->entry.record, now);
+  if (copy != NULL) /* not live, as the old one: every Lua state sees that */
     atomic_store_explicit(&copy->entry.live, false, memory_order_relaxed);
   return copy;
 }
 
 bool tr_cache_refresh(tr_cache *cache, const char *key, size_t len) {
   claim c;
-  tr_slot *s, *copy = NULL;
-  tr_flight *f;
-  bool there;
-  begin(&c, cache, NULL, key, len);
-  s = tr_entries_find(&cache->entries, c.hash, key, len);
-  there = s != NULL && s->entry.blob != NULL;
-  if (there)
-    copy = stale_copy(s, c.now);
-  if (copy != NULL)
-    tr_entries_insert(&cache->entries, copy, &c.deferred);
-  else if (s != NULL)
-    tr_entries_remove(&cache->entries, s, &c.deferred);
-  for (f = cache->loading; f != NULL; f = f->next)
-    if (same_key(f, &c))
-      tr_flight_disown(cache, f); /* it may have begun before the change */
+  tr_slot *s, *next, *copy;
+  bool there = false;
+  begin(&c, cache, NULL, key, len, &no_limits);
+  for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL; s = next) {
+    next = tr_entries_next(s);
+    copy = s->failure == NULL ? stale_copy(s, c.now) : NULL;
+    there |= s->failure == NULL;
+    if (copy != NULL) /* it takes the place of the old one, and no other's */
+      tr_entries_insert(&cache->entries, copy, &c.deferred);
+    else
+      tr_entries_remove(&cache->entries, s, &c.deferred);
+  }
+  disown_flights(&c); /* they may have begun before the change */
   end(&c);
   return there;
 }
 
 bool tr_cache_keep(tr_cache *cache, const char *key, size_t len, bool kept) {
   claim c;
-  tr_slot *s;
-  begin(&c, cache, NULL, key, len);
-  s = tr_entries_find(&cache->entries, c.hash, key, len);
-  if (s != NULL)
-    tr_entries_keep(&cache->entries, s, kept);
+  tr_slot *s = NULL;
+  bool there = false;
+  begin(&c, cache, NULL, key, len, &no_limits);
+  for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL;
+       s = tr_entries_next(s))
+    if (s->failure == NULL) {
+      tr_entries_keep(&cache->entries, s, kept);
+      there = true;
+    }
+  tr_entries_trim(&cache->entries, &c.deferred);
   end(&c);
-  return s != NULL;
+  return there;
 }
 
 void tr_cache_clear(tr_cache *cache) {

@@ -21,48 +21,39 @@ tr_entry *tr_entry_retain(tr_entry *entry) {
   return entry;
 }
 
+bool tr_entry_expired(const tr_entry *entry) {
+  return tr_now() >= entry->expires;
+}
+
 void tr_entry_release(tr_entry *entry) {
   tr_slot *s = (tr_slot *)entry;
   if (s == NULL ||
       atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
     return;
   tr_blob_release(entry->blob);
+  tr_record_release(entry->record);
   if (s->failure != NULL)
     tr_promise_release(s->failure);
   free(s);
 }
 
-/* Copy a string to '*at', which moves on past it; return the copy. */
-static const char *keep_text(char **at, const char *text) {
-  size_t size = strlen(text) + 1;
-  char *copy = memcpy(*at, text, size);
-  *at += size;
-  return copy;
-}
-
-tr_slot *tr_slot_new(const tr_node *node, tr_blob *blob, tr_promise *failure,
-                     const tr_freshness *f, double expires) {
-  size_t text_len = node->len + strlen(f->etag) + strlen(f->last_modified) +
-                    strlen(f->url) + strlen(f->unsigned_url) + 4;
-  tr_slot *s = malloc(sizeof *s + text_len);
-  char *at;
+tr_slot *tr_slot_new(const tr_key *key, tr_blob *blob, tr_promise *failure,
+                     tr_record *record, double expires) {
+  tr_slot *s = malloc(sizeof *s + key->len);
   if (s == NULL)
     return NULL;
   memset(s, 0, sizeof *s);
   atomic_init(&s->entry.live, true);
   atomic_init(&s->entry.visited, false);
   s->entry.expires = expires;
+  s->entry.traits = (unsigned char)tr_record_traits(record);
   s->entry.blob = blob != NULL ? tr_blob_retain(blob) : NULL;
+  s->entry.record = record != NULL ? tr_record_retain(record) : NULL;
   s->failure = failure != NULL ? tr_promise_retain(failure) : NULL;
   atomic_init(&s->refs, 1);
-  memcpy(s->text, node->key, node->len);
-  s->text_len = text_len;
-  s->node = (tr_node){.hash = node->hash, .key = s->text, .len = node->len};
-  at = s->text + node->len;
-  s->etag = keep_text(&at, f->etag);
-  s->last_modified = keep_text(&at, f->last_modified);
-  s->url = keep_text(&at, f->url);
-  s->unsigned_url = keep_text(&at, f->unsigned_url);
+  if (key->len > 0)
+    memcpy(s->key, key->text, key->len);
+  tr_item_set_key(&s->item, key, s->key);
   return s;
 }
 
@@ -81,9 +72,10 @@ static void defer_free(tr_deferred *deferred, tr_slot *s) {
 
 /* The weight of a slot against 'max_bytes'. */
 static size_t weight(const tr_slot *s) {
-  size_t bytes = s->entry.blob != NULL ? tr_blob_size(s->entry.blob)
-                                       : (size_t)FAILURE_WEIGHT;
-  return bytes + sizeof *s + s->text_len;
+  return sizeof *s + s->item.node.len +
+         (s->entry.blob != NULL ? tr_blob_size(s->entry.blob) : 0) +
+         (s->failure != NULL ? (size_t)FAILURE_WEIGHT : 0) +
+         (s->entry.record != NULL ? tr_record_size(s->entry.record) : 0);
 }
 
 /* --------------------------------------------------------------- rings */
@@ -100,10 +92,22 @@ static void ring_remove(tr_ring *ring, tr_slot *s) {
   *(s->newer != NULL ? &s->newer->older : &ring->newest) = s->older;
 }
 
+static void enter_ring(tr_entries *e, tr_slot *s) {
+  ring_add(s->kept ? &e->kept : &e->evictable, s);
+  if (s->kept) {
+    e->kept_bytes += weight(s);
+    e->kept_slots++;
+  }
+}
+
 static void leave_ring(tr_entries *e, tr_slot *s) {
   if (e->hand == s)
     e->hand = s->newer;
   ring_remove(s->kept ? &e->kept : &e->evictable, s);
+  if (s->kept) {
+    e->kept_bytes -= weight(s);
+    e->kept_slots--;
+  }
 }
 
 static void evict_one(tr_entries *e, tr_deferred *deferred) {
@@ -118,16 +122,33 @@ static void evict_one(tr_entries *e, tr_deferred *deferred) {
 
 /* ------------------------------------------------------------- entries */
 
-tr_slot *tr_entries_find(const tr_entries *e, uint64_t hash, const char *key,
-                         size_t len) {
-  tr_node *node = tr_table_find(&e->index, hash, key, len);
-  return node == NULL ? NULL
-                      : (tr_slot *)((char *)node - offsetof(tr_slot, node));
+static tr_slot *slot_of(tr_item *item) {
+  return item == NULL ? NULL
+                      : (tr_slot *)((char *)item - offsetof(tr_slot, item));
+}
+
+tr_slot *tr_entries_find(const tr_entries *e, const tr_key *key) {
+  return slot_of(tr_index_find(&e->index, key));
+}
+
+tr_slot *tr_entries_first(const tr_entries *e, const tr_key *key) {
+  return slot_of(tr_index_first(&e->index, key));
+}
+
+tr_slot *tr_entries_next(const tr_slot *s) { return slot_of(s->item.next); }
+
+tr_slot *tr_entries_follow(const tr_entries *e, tr_slot *s) {
+  tr_key key;
+  if (!tr_slot_is_alias(s))
+    return s->entry.blob != NULL ? s : NULL;
+  key = tr_key_of(s->entry.record->content.at, s->entry.record->content.len);
+  s = tr_entries_find(e, &key);
+  return s != NULL && s->entry.blob != NULL ? s : NULL;
 }
 
 void tr_entries_remove(tr_entries *e, tr_slot *s, tr_deferred *deferred) {
   atomic_store_explicit(&s->entry.live, false, memory_order_release);
-  tr_table_remove(&e->index, &s->node);
+  tr_index_remove(&e->index, &s->item);
   leave_ring(e, s);
   e->bytes -= weight(s);
   e->blobs -= s->entry.blob != NULL;
@@ -141,33 +162,54 @@ void tr_entries_clear(tr_entries *e, tr_deferred *deferred) {
     tr_entries_remove(e, e->kept.oldest, deferred);
 }
 
-static bool fits(const tr_entries *e, size_t more) {
-  return (e->max_bytes == 0 ||
-          (more <= e->max_bytes && e->bytes <= e->max_bytes - more)) &&
-         (e->max_entries == 0 || e->index.count < e->max_entries);
+/* True if so many bytes and slots are within the bounds. */
+static bool fits(const tr_entries *e, size_t bytes, size_t slots) {
+  return (e->max_bytes == 0 || bytes <= e->max_bytes) &&
+         (e->max_entries == 0 || slots <= e->max_entries);
+}
+
+void tr_entries_trim(tr_entries *e, tr_deferred *deferred) {
+  while (e->evictable.oldest != NULL &&
+         !fits(e, e->bytes, e->index.keys.count))
+    evict_one(e, deferred);
 }
 
 void tr_entries_insert(tr_entries *e, tr_slot *s, tr_deferred *deferred) {
-  tr_slot *old = tr_entries_find(e, s->node.hash, s->node.key, s->node.len);
+  const tr_key key = tr_item_key(&s->item);
+  tr_slot *old = tr_entries_find(e, &key);
   if (old != NULL) {
-    s->kept = old->kept;
+    s->kept |= old->kept;
     tr_entries_remove(e, old, deferred);
   }
-  if (e->max_bytes == 0 || weight(s) <= e->max_bytes)
-    while (e->evictable.oldest != NULL && !fits(e, weight(s)))
-      evict_one(e, deferred);
-  if (!fits(e, weight(s))) {
+  if (!fits(e, e->kept_bytes + weight(s), e->kept_slots + 1)) {
     defer_free(deferred, s);
     return;
   }
-  tr_table_add(&e->index, &s->node);
-  ring_add(s->kept ? &e->kept : &e->evictable, s);
+  while (!fits(e, e->bytes + weight(s), e->index.keys.count + 1))
+    evict_one(e, deferred);
+  s->entry.limited = s->item.limits != 0;
+  tr_index_add(&e->index, &s->item);
+  enter_ring(e, s);
   e->bytes += weight(s);
   e->blobs += s->entry.blob != NULL;
+}
+
+/* Give a kept alias the bytes of its content. Nobody reads the blob of an alias
+** without the lock. */
+static void hold_bytes(tr_entries *e, tr_slot *s) {
+  tr_slot *content = tr_entries_follow(e, s);
+  size_t size = content != NULL ? tr_blob_size(content->entry.blob) : 0;
+  if (content == NULL || !fits(e, e->kept_bytes + weight(s) + size, 1))
+    return;
+  s->entry.blob = tr_blob_retain(content->entry.blob);
+  e->bytes += size;
+  e->blobs++;
 }
 
 void tr_entries_keep(tr_entries *e, tr_slot *s, bool kept) {
   leave_ring(e, s);
   s->kept = kept;
-  ring_add(kept ? &e->kept : &e->evictable, s);
+  if (kept && tr_slot_is_alias(s))
+    hold_bytes(e, s);
+  enter_ring(e, s);
 }

@@ -19,7 +19,7 @@ static tr_cache *registry;
 
 void tr_flight_disown(tr_cache *cache, tr_flight *f) {
   if (f->listed)
-    tr_table_remove(&cache->flights, &f->node);
+    tr_index_remove(&cache->flights, &f->item);
   f->listed = false;
   f->wanted = false;
 }
@@ -75,11 +75,11 @@ static tr_cache *cache_new(const char *name, const tr_cache_options *options) {
   cache->entries.max_bytes = options->max_bytes;
   cache->entries.max_entries = options->max_entries;
   atomic_init(&cache->refs, 1);
-  if (!tr_table_init(&cache->entries.index) ||
-      !tr_table_init(&cache->flights) || !copy(&cache->name, name) ||
+  if (!tr_index_init(&cache->entries.index) ||
+      !tr_index_init(&cache->flights) || !copy(&cache->name, name) ||
       !copy(&cache->disk, options->disk)) {
-    tr_table_free(&cache->entries.index);
-    tr_table_free(&cache->flights);
+    tr_index_free(&cache->entries.index);
+    tr_index_free(&cache->flights);
     free(cache->name);
     free(cache);
     return NULL;
@@ -153,8 +153,8 @@ static bool check_numbers(const tr_cache_options *o, tr_error *error) {
 
 static tr_cache *find_cache(const char *name) {
   tr_cache *cache = name != NULL ? registry : NULL;
-  while (cache != NULL &&
-         (cache->name == NULL || strcmp(cache->name, name) != 0))
+  while (cache != NULL && (cache->closed || cache->name == NULL ||
+                           strcmp(cache->name, name) != 0))
     cache = cache->next;
   return cache;
 }
@@ -175,7 +175,7 @@ tr_cache *tr_cache_open(const char *name, const tr_cache_options *options,
     cache = cache_new(name, &o);
     if (cache == NULL)
       tr_error_nomem(error);
-    else if (name != NULL) /* the registry's own: a named cache stays */
+    else if (name != NULL) /* the registry's own, until it is closed */
       tr_cache_retain(cache);
   } else if (options == NULL || same_options(cache, &o, error)) {
     tr_cache_retain(cache);
@@ -184,6 +184,31 @@ tr_cache *tr_cache_open(const char *name, const tr_cache_options *options,
   }
   pthread_mutex_unlock(&registry_lock);
   return cache;
+}
+
+bool tr_cache_close_name(tr_cache *cache) {
+  bool open;
+  pthread_mutex_lock(&registry_lock);
+  open = cache->name != NULL && !cache->closed;
+  cache->closed = true;
+  pthread_mutex_unlock(&registry_lock);
+  if (open)
+    tr_cache_release(cache);
+  return open;
+}
+
+bool tr_cache_close(const char *name) {
+  tr_cache *cache;
+  pthread_mutex_lock(&registry_lock);
+  cache = find_cache(name);
+  if (cache != NULL)
+    tr_cache_retain(cache);
+  pthread_mutex_unlock(&registry_lock);
+  if (cache == NULL)
+    return false;
+  tr_cache_close_name(cache); /* false: another thread did it just now */
+  tr_cache_release(cache);
+  return true;
 }
 
 tr_cache *tr_cache_retain(tr_cache *cache) {
@@ -201,8 +226,8 @@ static void cache_free(tr_cache *cache) {
     next = consumer->next;
     free(consumer);
   }
-  tr_table_free(&cache->entries.index);
-  tr_table_free(&cache->flights);
+  tr_index_free(&cache->entries.index);
+  tr_index_free(&cache->flights);
   pthread_mutex_destroy(&cache->lock);
   free(cache->name);
   free(cache->disk);

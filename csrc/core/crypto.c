@@ -302,6 +302,28 @@ void tr_digest(tr_algorithm algorithm, const void *data, size_t size,
   to_hex(raw, tr_hex_length(algorithm) / 2, hex);
 }
 
+/* --------------------------------------------------------------------- HMAC */
+
+static unsigned char process_key[32];
+static bool have_process_key;
+
+static void make_process_key(void) {
+  have_process_key = getrandom(process_key, sizeof process_key, 0) ==
+                     (ssize_t)sizeof process_key;
+}
+
+bool tr_process_hmac(const void *data, size_t size, char hex[TR_HEX_MAX]) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  unsigned char raw[MBEDTLS_MD_MAX_SIZE];
+  pthread_once(&once, make_process_key);
+  if (!have_process_key)
+    return false;
+  must(mbedtls_md_hmac(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256),
+                       process_key, sizeof process_key, data, size, raw) == 0);
+  to_hex(raw, sizeof process_key, hex);
+  return true;
+}
+
 /* -------------------------------------------------------------------- random */
 
 double tr_random(void) {

@@ -25,6 +25,10 @@ void tr_hash_finish(tr_hash *hash, char hex[TR_HEX_MAX]);
 void tr_hash_reset(tr_hash *hash);
 void tr_hash_free(tr_hash *hash);
 
+/* Write the HMAC-SHA-256 of 'data' in hex (RFC 2104), with a key that this process
+** and its children alone have. False: the system has no random bytes. */
+bool tr_process_hmac(const void *data, size_t size, char hex[TR_HEX_MAX]);
+
 /*
 ** Use libcrypto from now on, if this process has it loaded already and it is
 ** faster than mbedTLS, which it is by far where the processor has instructions

@@ -18,6 +18,14 @@ const char *tr_error_kind_name(tr_error_kind kind) {
   return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "unknown";
 }
 
+tr_error_kind tr_error_kind_named(const char *name) {
+  int kind = TR_OK + 1;
+  while (name != NULL && strcmp(tr_error_kind_name((tr_error_kind)kind), name) != 0)
+    if (strcmp(tr_error_kind_name((tr_error_kind)++kind), "unknown") == 0)
+      name = NULL;
+  return name != NULL ? (tr_error_kind)kind : TR_POLICY;
+}
+
 tr_error *tr_error_or_ignored(tr_error *error) {
   static _Thread_local tr_error ignored;
   return error != NULL ? error : &ignored;

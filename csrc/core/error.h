@@ -4,6 +4,10 @@
 
 #include "theaterref.h"
 
+/* The kind of a name (tr_error_kind_name); TR_POLICY if there is none. NULL is
+** allowed. */
+tr_error_kind tr_error_kind_named(const char *name);
+
 /*
 ** Fills 'error' from a printf format. Text that does not fit ends in "...",
 ** so that a hostile 10 kB label cannot crowd out what went wrong elsewhere.

@@ -140,7 +140,8 @@ bool tr_file_make_parents(const char *path, bool durable, tr_error *error) {
   return ok;
 }
 
-static bool write_all(int fd, const char *data, size_t size) {
+bool tr_file_write_all(int fd, const void *bytes, size_t size) {
+  const char *data = bytes;
   while (size > 0) {
     ssize_t n = write(fd, data, size);
     if (n < 0 && errno == EINTR)
@@ -167,7 +168,7 @@ static bool temporary_name(char name[TR_TEMPORARY]) {
 
 /* Fills an open file and closes it. False with errno. */
 static bool fill(int fd, const void *data, size_t size, bool durable) {
-  bool ok = write_all(fd, data, size) && (!durable || fsync(fd) == 0);
+  bool ok = tr_file_write_all(fd, data, size) && (!durable || fsync(fd) == 0);
   int errnum = errno;
   if (close(fd) != 0 && ok) /* where NFS and quotas report a lost write */
     return false;
@@ -224,7 +225,7 @@ static int give_name(int fd, int dir, const char *name) {
 ** taken, or -1 with errno; '*unnamable' if it could only not be named. */
 static int fill_and_name(int fd, int dir, const char *name, const void *data,
                          size_t size, bool durable, bool *unnamable) {
-  bool ok = write_all(fd, data, size) && (!durable || fsync(fd) == 0);
+  bool ok = tr_file_write_all(fd, data, size) && (!durable || fsync(fd) == 0);
   int named = ok ? give_name(fd, dir, name) : -1, errnum = errno;
   *unnamable = ok && named < 0; /* no /proc, or no links here */
   if (close(fd) != 0 && named == 1)

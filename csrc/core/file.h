@@ -11,6 +11,9 @@
 tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
                          size_t max_bytes, tr_error *error);
 
+/* Write all bytes to an open file. False with errno. */
+bool tr_file_write_all(int fd, const void *data, size_t size);
+
 /*
 ** Writes 'name' in the open folder 'dir' by way of a temporary in the open
 ** folder 'tmpdir' (of the same file system), so that the name shows the old

@@ -47,10 +47,10 @@ struct tr_promise {
   int waiting; /* threads */
   atomic_size_t received, total;
   atomic_int attempts;
-  tr_freshness freshness; /* of the result */
+  tr_record *record; /* of the result */
   tr_info *info;
   tr_blob *known;
-  tr_freshness known_freshness;
+  tr_record *known_record;
   tr_promise *prev, *next; /* all promises of the process */
 };
 
@@ -150,6 +150,8 @@ static void promise_free(tr_promise *p) {
   pthread_cond_destroy(&p->arrived);
   tr_blob_release(p->blob);
   tr_blob_release(p->known);
+  tr_record_release(p->record);
+  tr_record_release(p->known_record);
   tr_info_free(p->info);
   free(p);
 }
@@ -223,25 +225,37 @@ void *tr_promise_work(const tr_promise *p) { return p->work; }
 /* Set the result once, and wake everyone. The caller holds a reference. */
 static bool settle(tr_promise *p, tr_future_status status, tr_blob *blob,
                    const tr_error *error) {
-  const tr_result result = {status, blob, error, &p->freshness};
-  tr_blob *instead = NULL, *known;
+  tr_substitute instead = {NULL, NULL};
+  tr_blob *known;
+  tr_record *known_record;
   tr_future *f;
   pthread_mutex_lock(&lock);
   if (!is_open(p)) {
     pthread_mutex_unlock(&lock);
     return false;
   }
-  p->settling = true;
+  p->settling = true; /* from here on nobody else sets 'record' */
   pthread_mutex_unlock(&lock);
-  if (p->on_result != NULL)
+  if (p->on_result != NULL) {
+    const tr_result result = {status, blob, error, p->record};
     instead = p->on_result(p->context, &result);
+  }
   pthread_mutex_lock(&lock);
   known = p->known;
+  known_record = p->known_record;
   p->known = NULL;
-  p->blob = blob != NULL ? tr_blob_retain(blob) : instead;
+  p->known_record = NULL;
+  if (instead.blob != NULL)
+    p->blob = instead.blob;
+  else if (blob != NULL)
+    p->blob = tr_blob_retain(blob);
+  if (instead.record != NULL) {
+    tr_record_release(p->record);
+    p->record = instead.record;
+  }
   if (error != NULL)
     p->error = *error;
-  atomic_store_explicit(&p->status, instead != NULL ? TR_READY : status,
+  atomic_store_explicit(&p->status, p->blob != NULL ? TR_READY : status,
                         memory_order_release);
   if (p->waiting > 0)
     pthread_cond_broadcast(&p->arrived);
@@ -253,6 +267,7 @@ static bool settle(tr_promise *p, tr_future_status status, tr_blob *blob,
   }
   pthread_mutex_unlock(&lock);
   tr_blob_release(known);
+  tr_record_release(known_record);
   return true;
 }
 
@@ -283,11 +298,15 @@ void tr_promise_set_attempts(tr_promise *p, int attempts) {
   atomic_store_explicit(&p->attempts, attempts, memory_order_relaxed);
 }
 
-void tr_promise_set_freshness(tr_promise *p, const tr_freshness *f) {
+void tr_promise_set_record(tr_promise *p, tr_record *record) {
+  tr_record *unused = record;
   pthread_mutex_lock(&lock);
-  if (is_open(p))
-    p->freshness = *f;
+  if (is_open(p)) {
+    unused = p->record;
+    p->record = record;
+  }
   pthread_mutex_unlock(&lock);
+  tr_record_release(unused);
 }
 
 void tr_promise_set_info(tr_promise *p, tr_info *info) {
@@ -300,22 +319,29 @@ void tr_promise_set_info(tr_promise *p, tr_info *info) {
   tr_info_free(info);
 }
 
-void tr_promise_set_known(tr_promise *p, tr_blob *blob,
-                          const tr_freshness *freshness) {
-  tr_blob *before;
+void tr_promise_set_known(tr_promise *p, tr_blob *blob, tr_record *record) {
+  tr_blob *old_blob = blob;
+  tr_record *old_record = record;
+  if (blob != NULL)
+    tr_blob_retain(blob);
+  tr_record_retain(record);
   pthread_mutex_lock(&lock);
-  before = p->known;
-  p->known = tr_blob_retain(blob);
-  p->known_freshness = *freshness;
+  if (is_open(p)) {
+    old_blob = p->known;
+    old_record = p->known_record;
+    p->known = blob;
+    p->known_record = record;
+  }
   pthread_mutex_unlock(&lock);
-  tr_blob_release(before);
+  tr_blob_release(old_blob);
+  tr_record_release(old_record);
 }
 
-tr_blob *tr_promise_known(tr_promise *p, tr_freshness *freshness) {
+tr_blob *tr_promise_known(tr_promise *p, tr_record **record) {
   tr_blob *known;
   pthread_mutex_lock(&lock);
   known = p->known != NULL ? tr_blob_retain(p->known) : NULL;
-  *freshness = p->known_freshness;
+  *record = p->known_record != NULL ? tr_record_retain(p->known_record) : NULL;
   pthread_mutex_unlock(&lock);
   return known;
 }
@@ -520,8 +546,8 @@ int tr_future_attempts(tr_future *f) {
   return atomic_load_explicit(&f->promise->attempts, memory_order_relaxed);
 }
 
-const tr_freshness *tr_future_freshness(const tr_future *f) {
-  return &f->promise->freshness;
+const tr_record *tr_future_record(const tr_future *f) {
+  return f->promise->record;
 }
 
 const tr_info *tr_future_get_info(tr_future *f) {

@@ -6,18 +6,7 @@
 #ifndef TR_FUTURE_H
 #define TR_FUTURE_H
 
-#include "theaterref.h"
-#include "url.h"
-
-/* The age of a body, and its validators: empty strings if the server sent none.
-** The two digests tell which URL the validators are for (tr_url_digests). */
-enum { TR_VALIDATOR_MAX = 256 };
-typedef struct tr_freshness {
-  double age; /* seconds */
-  char etag[TR_VALIDATOR_MAX];
-  char last_modified[TR_VALIDATOR_MAX];
-  char url[TR_URL_DIGEST], unsigned_url[TR_URL_DIGEST];
-} tr_freshness;
+#include "record.h"
 
 /* Facts about a fetch; see the getters. */
 struct tr_info {
@@ -33,18 +22,23 @@ typedef struct tr_promise tr_promise;
 /* A promise's result, as passed to its 'on_result'. */
 typedef struct tr_result {
   tr_future_status status;
-  tr_blob *blob;                 /* TR_READY only */
-  const tr_error *error;         /* any other status */
-  const tr_freshness *freshness; /* TR_READY only */
+  tr_blob *blob;         /* TR_READY only */
+  const tr_error *error; /* any other status */
+  tr_record *record;     /* TR_READY only; or NULL */
 } tr_result;
+
+/* What a promise is completed with instead of its result; both retained. */
+typedef struct tr_substitute {
+  tr_blob *blob;     /* NULL: there is none */
+  tr_record *record; /* NULL: the result's own */
+} tr_substitute;
 
 /*
 ** Called once, before any waiter is woken, when a promise gets its result: on
-** the completing thread, with no lock held. It owns 'context', and may return a
-** retained blob to complete a failed promise with instead. A cache stores
+** the completing thread, with no lock held. It owns 'context'. A cache stores
 ** results by it.
 */
-typedef tr_blob *(*tr_on_result)(void *context, const tr_result *result);
+typedef tr_substitute (*tr_on_result)(void *context, const tr_result *result);
 
 /* The work behind a promise. */
 typedef struct tr_worker {
@@ -94,24 +88,25 @@ void tr_promise_set_progress(tr_promise *promise, size_t received,
                              size_t total);
 void tr_promise_set_received(tr_promise *promise, size_t received);
 void tr_promise_set_attempts(tr_promise *promise, int attempts);
-/* The freshness of the blob that the worker will complete it with. Only before
-** the result, by the worker. */
-void tr_promise_set_freshness(tr_promise *promise, const tr_freshness *f);
-/* The same for its info, which it takes over. NULL is allowed. */
+/* Set the record of the blob that the promise will be completed with, which it
+** takes over. NULL is allowed. No effect after the result. */
+void tr_promise_set_record(tr_promise *promise, tr_record *record);
+/* The same for its info. */
 void tr_promise_set_info(tr_promise *promise, tr_info *info);
 void tr_info_free(tr_info *info);
 
-/* The freshness of the result; only once it is TR_READY. */
-const tr_freshness *tr_future_freshness(const tr_future *future);
+/* The record of the result, or NULL; only once it is TR_READY. */
+const tr_record *tr_future_record(const tr_future *future);
 
 /*
-** Set the known blob: bytes of an earlier load, which a conditional request may
-** find unchanged. Call it before the work begins.
+** Set what is known of an earlier load, which a conditional request may find
+** unchanged: its record, and its bytes unless they are lost (NULL). Both are
+** retained. Call it before the work begins.
 */
 void tr_promise_set_known(tr_promise *promise, tr_blob *blob,
-                          const tr_freshness *freshness);
-/* The known blob, retained, or NULL. */
-tr_blob *tr_promise_known(tr_promise *promise, tr_freshness *freshness);
+                          tr_record *record);
+/* The known blob and record, retained; both NULL after the result. */
+tr_blob *tr_promise_known(tr_promise *promise, tr_record **record);
 
 /*
 ** A descriptor that futures make readable with their results. It is drained and

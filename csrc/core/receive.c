@@ -148,6 +148,18 @@ static void read_transfer_encoding(tr_response *p, const char *value,
     p->other_encoding |= !is_word(value, len, "identity");
 }
 
+/* Cache-Control: no cache that others may read has a body with these directives. */
+static void read_cache_control(tr_response *p, const char *value, size_t len) {
+  const char *at = value, *end = value + len;
+  while (at < end) {
+    size_t word = 0, left = (size_t)(end - at);
+    while (word < left && strchr(", \t=\"", at[word]) == NULL)
+      word++;
+    p->no_store |= is_word(at, word, "no-store") || is_word(at, word, "private");
+    at += word < left ? word + 1 : word;
+  }
+}
+
 /* Keep where a redirect leads. */
 static void read_location(tr_response *p, const char *value, size_t len) {
   size_t i;
@@ -195,6 +207,8 @@ static void read_header(tr_response *p, const char *line, size_t size) {
       read_encoding(p, v, len);
     else if ((v = value_of(line, size, "content-type", &len)) != NULL)
       copy_value(p->content_type, sizeof p->content_type, v, len);
+    else if ((v = value_of(line, size, "cache-control", &len)) != NULL)
+      read_cache_control(p, v, len);
     break;
   case 'd':
     if ((v = value_of(line, size, "date", &len)) != NULL)
@@ -276,7 +290,7 @@ void tr_request_reset_body(tr_request *r) {
   r->body.len = 0;
   r->total = 0;
   r->total_known = false;
-  r->freshness = (tr_freshness){0};
+  r->etag[0] = r->last_modified[0] = '\0';
   tr_gzip_free(r->gunzip);
   r->gunzip = NULL;
 }
@@ -293,12 +307,12 @@ static bool continues(const tr_request *r) {
   return p->has_range && p->range_start == r->body.len && !p->gzip &&
          !p->other_encoding &&
          (p->range_total == 0 || !r->total_known || p->range_total == r->total) &&
-         agree(p->etag, r->freshness.etag) &&
-         agree(p->last_modified, r->freshness.last_modified);
+         agree(p->etag, r->etag) && agree(p->last_modified, r->last_modified);
 }
 
 static void begin_part(tr_request *r) {
   r->part_end = r->response.range_end + 1;
+  r->no_store |= r->response.no_store;
   if (r->response.range_total > 0) {
     r->total = r->response.range_total;
     r->total_known = true;
@@ -308,14 +322,14 @@ static void begin_part(tr_request *r) {
 /* Take the validators of a whole body. */
 static void begin_whole(tr_request *r) {
   const tr_response *p = &r->response;
-  tr_freshness *f = &r->freshness;
   tr_request_reset_body(r);
   r->resuming = false;
   r->part_end = UINT64_MAX;
   r->total_known = p->has_length && !p->chunked && !p->gzip;
   r->total = r->total_known ? p->length : 0;
-  memcpy(f->etag, p->etag, sizeof f->etag);
-  memcpy(f->last_modified, p->last_modified, sizeof f->last_modified);
+  r->no_store = p->no_store;
+  memcpy(r->etag, p->etag, sizeof r->etag);
+  memcpy(r->last_modified, p->last_modified, sizeof r->last_modified);
   r->body_date = p->date;
   r->body_modified = p->modified;
 }

@@ -32,6 +32,8 @@ void tr_request_free(tr_request *r) {
   tr_buffer_free(&r->body);
   tr_gzip_free(r->gunzip);
   tr_blob_release(r->known);
+  tr_record_release(r->known_record);
+  free(r->hosts);
   tr_dns_release(r->answer);
   tr_url_free(&r->url);
   tr_url_free(&r->asked);
@@ -110,7 +112,7 @@ static bool copy_options(tr_request *r, const tr_fetch_options *o) {
 /* A known blob is of use only if it has the digest that is asked for. */
 static void take_known(tr_request *r) {
   char actual[TR_HEX_MAX];
-  r->known = tr_promise_known(r->promise, &r->known_freshness);
+  r->known = tr_promise_known(r->promise, &r->known_record);
   if (r->known == NULL || r->digest[0] == '\0')
     return;
   tr_digest(tr_algorithm_of(r->digest), tr_blob_data(r->known),
@@ -195,6 +197,13 @@ bool tr_request_route(tr_request *r) {
   return r->lookup_host != NULL;
 }
 
+bool tr_request_add_host(tr_request *r, const char *host) {
+  if (r->hosts == NULL && (r->hosts = malloc(TR_HOSTS_MAX)) == NULL)
+    return false;
+  tr_hosts_add(r->hosts, &r->hosts_len, host);
+  return true;
+}
+
 /* -------------------------------------------------------------------- sending */
 
 static bool add_header(struct curl_slist **list, const char *line) {
@@ -216,7 +225,7 @@ static bool add_field(tr_handle *h, const char *name, const char *value) {
 /* Validators go to the URL that they came from: the ETag also if only the
 ** signature of the URL is another. */
 static bool add_conditions(tr_request *r, tr_handle *h) {
-  const tr_freshness *known = &r->known_freshness;
+  const tr_record *known = r->known_record;
   char whole[TR_URL_DIGEST], unsigned_url[TR_URL_DIGEST];
   tr_url_digests(r->url.text, whole, unsigned_url);
   if (known->unsigned_url[0] != '\0' &&
@@ -237,9 +246,7 @@ static bool add_range(tr_request *r, tr_handle *h) {
   snprintf(range, sizeof range, "bytes=%zu-", r->body.len);
   return add_field(h, "Range", range) &&
          add_field(h, "If-Range",
-                   r->freshness.etag[0] != '\0'
-                       ? r->freshness.etag
-                       : r->freshness.last_modified);
+                   r->etag[0] != '\0' ? r->etag : r->last_modified);
 }
 
 /* Set the header fields: those of the configuration, if no more are needed. */

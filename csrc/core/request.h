@@ -39,6 +39,7 @@ typedef struct tr_response {
   bool http2, chunked, has_length, bad_length, has_range, other_encoding, gzip;
   bool framing; /* the last line was of a header that says where the body ends */
   bool bad_header;
+  bool no_store;     /* Cache-Control: no-store, or private */
   bool body_started; /* its body is being received */
   uint64_t length;   /* of the body as sent */
   uint64_t range_start, range_end, range_total; /* total 0: "*" */
@@ -95,7 +96,7 @@ typedef struct tr_request {
   uint64_t part_end;      /* of what has been received and is under way */
   bool total_known;
   size_t resumed_from;
-  tr_freshness freshness; /* of the body */
+  char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX]; /* its own */
   double body_date, body_modified;
   tr_gzip *gunzip;
   tr_hasher *hasher;
@@ -104,7 +105,11 @@ typedef struct tr_request {
 
   /* For the whole fetch. */
   tr_blob *known; /* the meaning of a 304; retained, or NULL */
-  tr_freshness known_freshness;
+  tr_record *known_record; /* if there is a known blob */
+  char *hosts; /* that it was redirected to (tr_hosts_add), or NULL */
+  size_t hosts_len;
+  bool from_private; /* a peer had a private address */
+  bool no_store;     /* a server allowed no cache that others may read */
   char digest[TR_HEX_MAX]; /* that the body must have, or empty */
   size_t max_bytes;
   double submitted, deadline, timeout, stall_timeout;
@@ -134,6 +139,9 @@ bool tr_request_route(tr_request *r);
 /* Prepare the next attempt on a handle of its configuration. False: memory is
 ** short. */
 bool tr_request_send(tr_request *r, tr_handle *handle);
+
+/* Note a host that the fetch was redirected to. False: memory is short. */
+bool tr_request_add_host(tr_request *r, const char *host);
 
 /* Forget a response. */
 void tr_response_clear(tr_response *response);

@@ -169,10 +169,10 @@ static bool is_redirect(int status) {
 
 /* Check where a redirect leads; NULL, or the reason why it is not followed. */
 static const char *check_redirect(const tr_request *r, const tr_url *to) {
+  const tr_url *asked = r->asked.text != NULL ? &r->asked : &r->url;
   if (r->url.secure && !to->secure)
     return "a redirect from https to plain http";
-  if (r->config->redirect_hosts != NULL &&
-      strcmp(to->host, r->url.host) != 0 &&
+  if (r->config->redirect_hosts != NULL && strcmp(to->host, asked->host) != 0 &&
       !tr_host_in_list(to->host,
                        (const char *const *)r->config->redirect_hosts))
     return "a redirect to a host that redirect_hosts does not list";
@@ -241,7 +241,9 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
     r->not_before = 0;
     if (!withhold_certificate(r, error))
       return false;
-    if (tr_request_route(r))
+    if ((strcmp(to.host, r->asked.host) == 0 ||
+         tr_request_add_host(r, to.host)) &&
+        tr_request_route(r))
       return true;
     tr_error_nomem(error);
     return false;
@@ -316,9 +318,9 @@ static bool is_transient(const tr_request *r, CURLcode code) {
 
 /* RFC 9110, 13.1.5: a date may be sent in If-Range only if it is strong. */
 static bool has_strong_validator(const tr_request *r) {
-  if (r->freshness.etag[0] != '\0')
-    return r->freshness.etag[0] == '"';
-  return r->freshness.last_modified[0] != '\0' && r->body_modified > 0 &&
+  if (r->etag[0] != '\0')
+    return r->etag[0] == '"';
+  return r->last_modified[0] != '\0' && r->body_modified > 0 &&
          r->body_date >= r->body_modified + 60;
 }
 
@@ -384,14 +386,51 @@ static bool check_digest(const tr_request *r, const char *actual,
   return false;
 }
 
+/* Write where a redirect led to as an extra of the record: the name "origin" and
+** the URL, which may be shown. Nothing without a redirect. */
+static tr_bytes write_origin(const tr_request *r, char room[TR_EXTRA_MAX]) {
+  static const char name[] = "origin";
+  char *shown = r->asked.text != NULL ? tr_display_url(r->url.text) : NULL;
+  size_t len = shown != NULL ? strlen(shown) + 1 : 0;
+  if (shown == NULL || sizeof name + len > TR_EXTRA_MAX) {
+    len = 0;
+  } else {
+    memcpy(room, name, sizeof name);
+    memcpy(room + sizeof name, shown, len);
+  }
+  free(shown);
+  return (tr_bytes){room, len > 0 ? sizeof name + len : 0};
+}
+
+/* Add what the request knows to the record of a result, and hand it to the
+** promise. False: memory is short. */
+static bool publish_record(tr_request *r, tr_record *draft) {
+  char url[TR_URL_DIGEST], unsigned_url[TR_URL_DIGEST], origin[TR_EXTRA_MAX];
+  tr_record *record;
+  if (draft->extra.len == 0)
+    draft->extra = write_origin(r, origin);
+  tr_url_digests(r->url.text, url, unsigned_url);
+  draft->url = url;
+  draft->unsigned_url = unsigned_url;
+  draft->hosts = (tr_bytes){r->hosts, r->hosts_len};
+  draft->from_private |= r->from_private;
+  record = tr_record_new(draft);
+  if (record == NULL)
+    return false;
+  tr_promise_set_record(r->promise, record);
+  return true;
+}
+
 /* Turn the body into a blob, whose digest is right. */
 static tr_blob *take_body(tr_request *r, tr_error *error) {
-  tr_freshness *f = &r->freshness;
-  tr_blob *blob;
-  tr_url_digests(r->url.text, f->url, f->unsigned_url);
-  tr_promise_set_freshness(r->promise, f);
-  publish_info(r);
-  blob = tr_buffer_to_blob(&r->body);
+  tr_record draft = {.etag = r->etag,
+                     .last_modified = r->last_modified,
+                     .no_store = r->no_store};
+  tr_blob *blob = NULL;
+  if (publish_record(r, &draft)) {
+    publish_info(r);
+    blob = tr_buffer_to_blob(&r->body);
+  }
   if (blob == NULL)
     tr_error_nomem(error);
   return blob;
@@ -421,16 +460,24 @@ void tr_request_end_hashing(tr_request *r, tr_blob **blob, tr_error *error) {
     *blob = take_body(r, error);
 }
 
-/* A 304: the known blob is still good. */
-static tr_blob *take_known(tr_request *r) {
-  tr_freshness f = r->known_freshness;
-  f.age = 0;
+/* A 304: the known blob is still good. Its bytes came from where they came from
+** then, and were confirmed from where this response came from. */
+static tr_blob *take_known(tr_request *r, tr_error *error) {
+  tr_record draft = *r->known_record;
+  const char *host = draft.hosts.at, *end = host + draft.hosts.len;
+  bool ok = true;
+  for (; ok && host < end; host += strlen(host) + 1)
+    ok = tr_request_add_host(r, host);
+  draft.age = 0;
+  draft.no_store = r->response.no_store;
   if (r->response.etag[0] != '\0')
-    memcpy(f.etag, r->response.etag, sizeof f.etag);
+    draft.etag = r->response.etag;
   if (r->response.last_modified[0] != '\0')
-    memcpy(f.last_modified, r->response.last_modified, sizeof f.last_modified);
-  tr_url_digests(r->url.text, f.url, f.unsigned_url);
-  tr_promise_set_freshness(r->promise, &f);
+    draft.last_modified = r->response.last_modified;
+  if (!ok || !publish_record(r, &draft)) {
+    tr_error_nomem(error);
+    return NULL;
+  }
   r->info->unchanged = true;
   publish_info(r);
   return tr_blob_retain(r->known);
@@ -516,7 +563,7 @@ tr_verdict tr_request_end_attempt(tr_request *r, int curl_code, tr_blob **blob,
       r->response.location != NULL)
     return follow(r, error);
   if (code == CURLE_OK && status == 304 && r->conditional) {
-    *blob = take_known(r);
+    *blob = take_known(r, error);
     return TR_VERDICT_DONE;
   }
   if (r->range_mismatch || (r->resuming && code == CURLE_OK && status == 416))

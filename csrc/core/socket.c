@@ -183,6 +183,7 @@ int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
   long opened = 0;
   if (is_refused(r, peer))
     return CURL_PREREQFUNC_ABORT;
+  r->from_private |= checks_peer(r) && tr_address_is_private(peer);
   curl_easy_getinfo(h->easy, CURLINFO_NUM_CONNECTS, &opened);
   r->reused = opened == 0;
   r->socket = s != NULL ? s->fd : -1;

@@ -15,7 +15,7 @@ typedef struct phase {
 
 /* Everything a spawn needs; see the getters. */
 struct tr_plan {
-  char *name, *manifest_reference, *package_reference;
+  char *name, *manifest_reference, *origin, *package_reference;
   tr_blob *manifest, *package, *initial_state, *state_without_secrets;
   bool used_cache, cache_hit;
   size_t phase_count;
@@ -139,6 +139,7 @@ static int make_plan(lua_State *L) {
   lua_pop(L, 1);
   take_string(L, "name", &plan->name);
   take_string(L, "manifest_reference", &plan->manifest_reference);
+  take_string(L, "origin", &plan->origin);
   take_manifest(L, plan);
   take_string(L, "package_reference", &plan->package_reference);
   lua_getfield(L, -1, "package");
@@ -174,6 +175,7 @@ void tr_plan_free(tr_plan *plan) {
     return;
   free(plan->name);
   free(plan->manifest_reference);
+  free(plan->origin);
   free(plan->package_reference);
   tr_blob_release(plan->manifest);
   tr_blob_release(plan->package);
@@ -192,6 +194,8 @@ tr_blob *tr_plan_manifest(const tr_plan *plan) { return plan->manifest; }
 const char *tr_plan_manifest_reference(const tr_plan *plan) {
   return plan->manifest_reference;
 }
+
+const char *tr_plan_origin(const tr_plan *plan) { return plan->origin; }
 
 const char *tr_plan_package_reference(const tr_plan *plan) {
   return plan->package_reference;

@@ -8,9 +8,9 @@ return {
     return default.rewrite(reference, ctx)
   end,
 
-  -- Packages that are named by their hash cannot change either.
+  -- Released packages never change either.
   cacheable = function(manifest, ctx)
-    return default.cacheable(manifest, ctx) or manifest.package:match("/hash/%x+$") ~= nil
+    return default.cacheable(manifest, ctx) or ctx.reference:match("/releases/") ~= nil
   end,
 
   request = function()

@@ -10,6 +10,6 @@ return {
   rewrite = policy.chain(policy.default.rewrite, builds, policy.expand { "THEATERREF_BUILDS" }),
   -- A build changes under one's hands: it is never kept.
   cacheable = function(manifest, ctx)
-    return not builds(ctx.package):find("^%${") and policy.default.cacheable(manifest, ctx)
+    return not (ctx.package and builds(ctx.package):find("^%${")) and policy.default.cacheable(manifest, ctx)
   end,
 }

@@ -9,7 +9,7 @@ return {
   allow = function(ref, ctx)
     local allowed, why = common(ref, ctx)
     if not allowed or ctx.purpose == "manifest" then return allowed, why end
-    local tenant = (ctx.manifest_reference or ""):match("^https://packages%.example%.org/tenants/([%w-]+)/")
+    local tenant = (ctx.origin or ""):match("^https://packages%.example%.org/tenants/([%w-]+)/")
     if ref:sub(1, #public) == public then return true end
     if tenant and policy.only { prefixes = { "https://packages.example.org/tenants/" .. tenant .. "/" } }(ref, ctx) then
       return true

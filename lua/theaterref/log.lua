@@ -1,17 +1,10 @@
---- Logs: what events say to people.
---
--- Every event has a level:
---
--- * `error`: a policy script that changed is broken, and its old rules stay in force
--- * `warn`: something went wrong on the way to a good end: a `retry`, a `fallback`
--- * `info`: a `failure`, a `refusal` or retries in vain, which its caller gets as an
---   error as well; a policy script was reloaded
--- * `debug`: all else: what was `resolved`, what a `cache` had, the `phase`s of plans
+--- Logs: what events say to people. `theaterref.events` lists each with its level.
 --
 -- A line never shows the user, the password or the query of a URL, nor a header,
 -- a state or a secret; and it is one line, whatever a server or manifest says.
 -- @module theaterref.log
 local core = require "theaterref.core"
+local events = require "theaterref.events"
 local options = require "theaterref.options"
 
 local M = {}
@@ -20,29 +13,6 @@ local levels = { debug = 1, info = 2, warn = 3, error = 4, off = 5 }
 
 local Log = {}
 Log.__index = Log
-
--- How loud each type of event is, and what it says.
-local kinds = {
-  resolved = { "debug", function(e) return ("%s: %d bytes"):format(e.reference, e.bytes) end },
-  cache = { "debug", function(e) return ("%s: cache %s"):format(e.reference, e.outcome) end },
-  phase = { "debug", function(e)
-    return ("%s: %s took %.3f ms, %d bytes"):format(e.reference, e.name, e.seconds * 1000, e.bytes)
-  end },
-  failure = { "info", function(e) return ("%s: %s failed: %s"):format(e.reference, e.name, e.message) end },
-  refusal = { "info", function(e)
-    return ("%s: refused as %s: %s"):format(e.reference, e.purpose, e.reason or "the policy gives no reason")
-  end },
-  retry = { "warn", function(e) return ("%s: there after %d attempts"):format(e.reference, e.attempts) end },
-  in_vain = { "info", function(e) return ("%s: given up after %d attempts"):format(e.reference, e.attempts) end },
-  fallback = { "warn", function(e) return ("trying %s instead: %s"):format(e.reference, e.message) end },
-  policy = { "error", function(e) return ("%s: the old rules stay in force: %s"):format(e.reference, e.error) end },
-  reloaded = { "info", function(e) return e.reference .. ": the changed rules are in force" end },
-}
-
-local function kind_of(event)
-  if event.type == "retry" and event.failed then return kinds.in_vain end
-  return event.reloaded and kinds.reloaded or kinds[event.type]
-end
 
 -- One line without secrets.
 local function clean(text)
@@ -83,9 +53,9 @@ end
 
 -- Writes the line of an event, if its level is high enough.
 function Log:emit(event)
-  local level, says = table.unpack(kind_of(event))
-  if levels[level] < self.threshold then return end
-  pcall(self.sink, level, clean(says(event)), event)
+  local kind = events.by_type[event.type]
+  if levels[kind.level] < self.threshold then return end
+  pcall(self.sink, kind.level, clean(kind.line(event)), event)
 end
 
 return M

@@ -6,6 +6,14 @@ local suggest = require "theaterref.suggest"
 
 local M = {}
 
+local function is_list_of_strings(v)
+  if type(v) ~= "table" then return false end
+  for key, item in pairs(v) do
+    if math.type(key) ~= "integer" or type(item) ~= "string" then return false end
+  end
+  return true
+end
+
 -- The kinds of values; 'says' is for messages, 'set' names the options that a
 -- table there has.
 local kinds = {
@@ -13,13 +21,8 @@ local kinds = {
   count = { says = "a whole number, 0 or more", fits = function(v) return math.type(v) == "integer" and v >= 0 end },
   flag = { says = "true or false", fits = function(v) return type(v) == "boolean" end },
   text = { says = "a string", fits = function(v) return type(v) == "string" end },
-  list = { says = "a list of strings", fits = function(v)
-    if type(v) ~= "table" then return false end
-    for key, item in pairs(v) do
-      if math.type(key) ~= "integer" or type(item) ~= "string" then return false end
-    end
-    return true
-  end },
+  list = { says = "a list of strings", fits = is_list_of_strings },
+  hosts_list = { says = "a list of hosts, or \"any\"", fits = function(v) return v == "any" or is_list_of_strings(v) end },
   hosts = { says = "a table of options by host", set = "host", by_key = true, fits = function(v)
     if type(v) ~= "table" then return false end
     for _, host in pairs(v) do
@@ -27,6 +30,14 @@ local kinds = {
     end
     return true
   end },
+  hosts_or_any = { says = "a list of hosts, or \"any\"", fits = function(v)
+    if type(v) ~= "table" then return v == "any" end
+    for _, host in pairs(v) do
+      if type(host) ~= "string" then return false end
+    end
+    return true
+  end },
+  bytes = { says = "a string or a blob", fits = function(v) return type(v) == "string" or type(v) == "userdata" end },
   table = { says = "a table", fits = function(v) return type(v) == "table" end },
   ["function"] = { says = "a function", fits = function(v) return type(v) == "function" end },
   policy = { says = "the path of a script, or a table", fits = function(v)
@@ -69,7 +80,7 @@ M.request = set("request option", {
     .. "is within a minute; a body that broke off is resumed" },
   { "headers", "table", "none", "values by name; not sent on to another origin by a redirect" },
   { "hosts", "hosts", "none", "options for some hosts, by host or `host:port` in any case: `headers`, `ca_file`, `client_cert`, "
-    .. "`client_key`, `proxy`, `netrc`. Headers add to those for all; the others replace them" },
+    .. "`client_key`, `proxy`, `netrc`, `cache_scope`. Headers add to those for all; the others replace them" },
   { "ca_file", "text", "the system's", "PEM file of the authorities to trust, instead of the system's" },
   { "client_cert", "text", "none", "PEM file to identify with; not shown to another origin by a redirect" },
   { "client_key", "text", "in `client_cert`", "PEM file of its key" },
@@ -80,9 +91,13 @@ M.request = set("request option", {
     .. "connected peer, at every redirect. A proxy is exempt: it connects, and hides the peer" },
   { "proxy", "text", "the environment's", "URL of a proxy; empty: none. The environment's are `http_proxy`, `https_proxy` and "
     .. "`all_proxy`, but for hosts in `no_proxy`" },
-  { "redirect_hosts", "list", "any", "hosts that redirects may lead to, such as `*.example.org`, beside the host itself" },
+  { "redirect_hosts", "hosts_list", "`any`", "hosts that redirects may lead to, such as `*.example.org`, beside the host "
+    .. "asked; or `any`" },
   { "require_length", "flag", "false", "refuse a body that ends with its connection, without a length or chunks: it may have "
     .. "been cut off. Over HTTP/2 a length is needed, since libcurl does not tell the end of a stream from its reset" },
+  { "cache_scope", "text", "a secret digest", "a name for who may share the cached bytes of these requests, in memory and on "
+    .. "disk. Without it, requests share them whose headers, `client_cert`, `client_key`, `netrc`, `unix_socket`, `proxy` and "
+    .. "`ca_file` are the same" },
   { "revalidate", "flag", "false", "keep the body in the resolver's cache, but ask each time whether it has changed" },
 })
 
@@ -94,11 +109,13 @@ M.host = set("host option", {
   { "client_key", "text", "as for all", "PEM file of its key" },
   { "proxy", "text", "as for all", "URL of a proxy; empty: none" },
   { "netrc", "flag", "as for all", "take user and password from `~/.netrc`" },
+  { "cache_scope", "text", "as for all", "a name for who may share the cached bytes" },
 })
 
 --- Of a cache.
 M.cache = set("cache option", {
-  { "name", "text", "none", "one cache for the whole process; without it, a private one" },
+  { "name", "text", "none", "one cache for the whole process; without it, a private one. With no other option but "
+    .. "`consumer` it joins the cache that is open under the name, whatever its options" },
   { "consumer", "text", "none", "a name under which `stats().by_consumer` counts this handle" },
   { "max_bytes", "count", "256 MiB", "bound of what it holds; 0 is no bound" },
   { "max_entries", "count", "0", "the same by number" },
@@ -113,10 +130,61 @@ M.cache = set("cache option", {
 
 --- Of a disk cache.
 M.disk = set("disk cache option", {
-  { "store", "text", "`cache`", "the id of its store" },
+  { "store", "text", "`cache`", "it lies in the folder of the store of this id" },
   { "home", "text", "Theater home", "where that lies" },
-  { "base_path", "text", "in `home`", "the store's own folder, instead" },
-  { "max_bytes", "count", "1 GiB", "bound of what it keeps; 0 is no bound" },
+  { "base_path", "text", "in `home`", "its folder, instead" },
+  { "max_bytes", "count", "1 GiB", "bound of all its files, each in whole blocks of 4 KiB; 0 is no bound" },
+})
+
+--- Of one call: `resolver:start`, `resolve` and `resolve_cached`.
+M.call = set("call option", {
+  { "cached", "flag", "false", "through the resolver's cache" },
+  { "cache", "cache", "the resolver's", "through this cache" },
+  { "ttl", "seconds", "the cache's", "how long what this call loads is fresh" },
+  { "revalidate", "flag", "false", "ask the server whether what is cached has changed" },
+  { "disk", "flag", "true", "false: not through the disk cache" },
+  { "resolve_timeout", "seconds", "the resolver's", "time limit for this call" },
+})
+
+--- Of one plan: `resolver:plan` and `resolver:start_plan`.
+M.plan = set("plan option", {
+  { "initial_state", "bytes", "none", "JSON text that overrides the manifest's own" },
+  { "plan_timeout", "seconds", "the resolver's", "time limit for this plan" },
+})
+
+--- Of the policy builder `only`.
+M.only = set("list of policy.only", {
+  { "schemes", "list", "any", "schemes; `file` is that of paths" },
+  { "hosts", "list", "any", "hosts of http and https references, such as `example.org` and `*.example.org`" },
+  { "stores", "list", "any", "ids of stores" },
+  { "prefixes", "list", "any", "what whole references begin with" },
+  { "redirect_hosts", "list", "none", "hosts that redirects may lead to, beside `hosts`" },
+})
+
+--- Of the policy builder `lockfile`.
+M.lockfile = set("option of policy.lockfile", {
+  { "store", "text", "none", "id of a store to look in first" },
+  { "offline", "flag", "false", "look nowhere else" },
+})
+
+--- Of the second answer of a policy's rule `allow`.
+M.allow = set("field of the answer", {
+  { "redirect_hosts", "hosts_or_any", "the same host", "hosts that redirects may lead to, or \"any\"" },
+})
+
+--- Of an answer of a policy's rule `integrity`.
+M.integrity = set("field of the answer", {
+  { "sha256", "text", "none", "hex digest" },
+  { "sha1", "text", "none", "hex digest" },
+  { "store", "text", "none", "id of a store to look in first" },
+  { "offline", "flag", "false", "look nowhere else" },
+})
+
+--- Of an answer of a policy's rule `cacheable`.
+M.cacheable = set("field of the answer", {
+  { "ttl", "seconds", "the cache's", "how long it is fresh" },
+  { "revalidate", "flag", "false", "ask the server each time whether it has changed" },
+  { "disk", "flag", "true", "false: not in the disk cache" },
 })
 
 --- Of a log.
@@ -133,6 +201,8 @@ M.resolver = set("resolver option", {
   { "lockfile", "text", "none", "path of a lockfile that every reference must be in" },
   { "offline", "text", "none", "id of the store to take locked content from; nothing is fetched" },
   { "cache", "cache", "none", "for what the policy calls cacheable, and `resolve_cached`" },
+  { "respect_no_store", "flag", "false", "keep no body in memory either whose server answers `Cache-Control: no-store` or "
+    .. "`private`; a disk cache never does" },
   { "home", "text", "`$THEATER_HOME`, else `~/.theater`", "where the stores lie" },
   { "log", "log", "warnings, to standard error", "a level, a table, below, or false" },
   { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },

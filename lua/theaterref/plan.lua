@@ -3,6 +3,8 @@
 -- A plan is a table with
 --
 -- * `manifest`: the document, exactly as it says, its variables filled in
+-- * `manifest_reference`: as it was asked for
+-- * `origin`: where the manifest's bytes came from: after rewriting, schemes and redirects
 -- * `name`: the actor's
 -- * `package`: its bytes, a blob
 -- * `package_reference`: where they came from
@@ -15,168 +17,183 @@
 -- @module theaterref.plan
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local loads = require "theaterref.resolve.load"
 local manifests = require "theaterref.manifest.manifest"
+local reference = require "theaterref.reference"
 local secrets = require "theaterref.manifest.secrets"
 
 local M = {}
 
--- Runs one step and writes down how long it took. 'bytes' is what it worked
--- on; without it, what it brought: a blob or a string has a length.
-local function phase(plan, resolver, name, step, bytes)
-  local started = core.now()
-  local result, err, more = step()
-  local seconds = core.now() - started
-  if not bytes and result and (type(result) == "string" or core.is_blob(result)) then bytes = #result end
-  plan.phases[#plan.phases + 1] = { name = name, seconds = seconds, bytes = bytes or 0 }
-  if err or resolver.has_listeners then
-    resolver:emit { type = err and "failure" or "phase", name = name, seconds = seconds, bytes = bytes or 0,
-      reference = errors.redact(plan.manifest_reference), message = err and tostring(err) }
+-- A plan at work: what its steps share, beside the plan itself.
+--
+-- * `context`, `task`: what it works with
+-- * `plan`: the result
+-- * `override`: the caller's state
+-- * `text`, `format`: the manifest's
+-- * `ctx`: what rules are told of what the manifest names
+-- * `state`: JSON text, merged
+-- * `fields`: of the manifest; see `theaterref.manifest.manifest`
+local steps = {}
+
+local ask_cacheable = { ask_cacheable = true }
+
+-- Resolves what a step needs. Returns the blob, an error, and the wish.
+local function resolve(work, ref, ctx)
+  local wish = { reference = ref, ctx = ctx, options = ask_cacheable, target = nil, hit = false, origin = nil,
+    used_cache = nil, base = nil }
+  local blob, err = loads.resolve(work.task, work.context, wish)
+  return blob, err, wish
+end
+
+-- What rules are told of a reference in the manifest.
+local function ctx_for(work, purpose)
+  local ctx = work.ctx
+  return { purpose = purpose, manifest_reference = ctx.manifest_reference, origin = ctx.origin, name = ctx.name }
+end
+
+-- Each step returns the bytes that it worked on, as a number or as what has a length; or
+-- nil and an error.
+
+function steps.manifest(work)
+  local plan = work.plan
+  local blob, err, wish = resolve(work, plan.manifest_reference, { purpose = "manifest" })
+  if not blob then return nil, err end
+  plan.origin = wish.origin
+  work.text = tostring(blob)
+  work.format = manifests.format_of(work.text, wish.target)
+  work.ctx = { purpose = "package", manifest_reference = wish.base, origin = wish.origin, name = nil, manifest = nil,
+    package = nil }
+  return blob
+end
+
+-- The state that the manifest brings, found before its variables are filled in.
+function steps.initial_state(work)
+  local state, ref = manifests.initial_state(work.text, work.format, work.override)
+  if not state and ref then
+    local blob, err = resolve(work, ref, ctx_for(work, "initial_state"))
+    if not blob then return nil, err end
+    state = tostring(blob)
   end
-  return result, err, more
+  work.configured = state
+  return state or 0
 end
 
-local function fetch(plan, resolver, ref, ctx, claim_options)
-  local options = { ctx = ctx, cached = claim_options ~= nil, will_wait = true, deadline = plan.deadline }
-  if claim_options then
-    for name, value in pairs(claim_options) do options[name] = value end
+function steps.merge(work)
+  local merged, _, err = work.context:ask("merge", work.configured, work.override, work.ctx)
+  if err then return nil, err end
+  work.state, work.plan.initial_state, work.plan.state_without_secrets = merged, merged, merged
+  return merged or 0
+end
+
+function steps.render(work)
+  local rendered, err = manifests.render(work.text, work.format, work.state, work.context.helpers)
+  work.rendered = rendered
+  return rendered, err
+end
+
+function steps.parse(work)
+  local err
+  work.plan.manifest, err = manifests.parse(work.rendered, work.format, work.state)
+  if not work.plan.manifest then return nil, err end
+  work.fields, err = manifests.fields(work.plan.manifest)
+  if not work.fields then return nil, err end
+  work.plan.name, work.ctx.name, work.ctx.manifest = work.fields.name, work.fields.name, work.plan.manifest
+  return #work.rendered
+end
+
+-- The rule may refuse the manifest, or narrow it.
+function steps.allow_spawn(work)
+  local answer, why, err = work.context:ask("allow_spawn", work.plan.manifest, work.ctx)
+  if err then return nil, err end
+  if not answer then
+    return work.context:refuse("Not allowed to spawn " .. work.fields.name, work.plan.manifest_reference, "spawn", why)
   end
-  local future, err = resolver:start(ref, options)
-  if not future then return nil, err end
-  if future.result then return future.result, nil, future end
-  local blob
-  blob, err = future:wait()
-  return blob, err, future
+  if answer == true then return 0 end
+  work.fields, err = manifests.fields(answer)
+  if not work.fields then return nil, err end
+  work.plan.manifest, work.ctx.manifest = answer, answer
+  work.plan.name, work.ctx.name = work.fields.name, work.fields.name
+  return 0
 end
 
--- The state that the manifest brings along, found before its variables are
--- filled in.
-local function configured_state(plan, resolver, text, format, ctx, override)
-  return phase(plan, resolver, "initial_state", function()
-    local state, ref = manifests.initial_state(text, format, override)
-    if state or not ref then return state end
-    local blob, err = fetch(plan, resolver, ref, { purpose = "initial_state", manifest_reference = ctx.manifest_reference })
-    return blob and tostring(blob), err
+-- A manifest's variables are filled in before: no secret gets into it.
+function steps.secrets(work)
+  local ctx = ctx_for(work, "secret")
+  local state, err = secrets.fill_in(work.state, function(ref)
+    local wanted, _, fault = work.context:ask("secrets", ref, ctx)
+    if fault or not wanted then return nil, fault end
+    local blob
+    blob, fault = resolve(work, ref, ctx)
+    return blob and (tostring(blob):gsub("\r?\n$", "")), fault and errors.about(fault, ref)
   end)
+  work.plan.initial_state = state
+  return state and 0, err
 end
 
--- The manifest with its variables filled in, parsed, and its fields.
-local function read_manifest(plan, resolver, text, format, state)
-  local rendered, err = phase(plan, resolver, "render", function()
-    return manifests.render(text, format, state, resolver.helpers)
-  end)
-  if not rendered then return nil, err end
-  local manifest
-  manifest, err = phase(plan, resolver, "parse", function()
-    return manifests.parse(rendered, format, state)
-  end, #rendered)
-  if not manifest then return nil, err end
-  local fields
-  fields, err = manifests.fields(manifest)
-  return manifest, err, fields
-end
-
-local function read_package(plan, resolver, fields, ctx)
+function steps.package(work)
+  local plan, fields = work.plan, work.fields
   if not fields.package then
     return nil, errors.new("syntax", "the manifest names no package: give it a 'package' (or, as older manifests do, "
       .. "a 'component' or 'component_path')")
   end
-  ctx.package = fields.package
-  local answer, _, err = resolver.policy:ask("cacheable", ctx.manifest, ctx)
-  if err then return nil, err end
-  plan.used_cache = (answer == true or type(answer) == "table") and resolver.cache ~= nil
-  local claim_options = plan.used_cache and (type(answer) == "table" and answer or {}) or nil
-  local blob, why, future = phase(plan, resolver, "package", function()
-    return fetch(plan, resolver, fields.package, ctx, claim_options)
-  end)
-  if not blob then return nil, why end
-  plan.package, plan.package_reference, plan.cache_hit = blob, future.target, future.hit
-  return plan
+  work.ctx.package = fields.package
+  local blob, err, wish = resolve(work, fields.package, work.ctx)
+  plan.package, plan.package_reference, plan.cache_hit, plan.used_cache = blob, wish.target, wish.hit, wish.used_cache
+  return blob, err
 end
 
--- Asks the rule 'allow_spawn', which may refuse the manifest or narrow it.
-local function allow_spawn(plan, resolver, fields, ctx)
-  local policy = resolver.policy
-  if not policy:overrides "allow_spawn" then return plan.manifest, nil, fields end
-  local answer, why, err = policy:ask("allow_spawn", plan.manifest, ctx)
-  if err then return nil, err end
-  if answer == true then return plan.manifest, nil, fields end
-  if not answer then
-    resolver:emit { type = "refusal", reference = errors.redact(plan.manifest_reference), purpose = "spawn", reason = why }
-    return nil, errors.new("denied", "Not allowed to spawn " .. fields.name .. ": " .. (why or "the policy gives no reason"))
+-- Runs a step, and writes down how long it took and on how many bytes.
+local function run(work, name)
+  local result, err = steps[name](work)
+  local ended, bytes = core.now(), 0
+  local seconds = ended - work.started
+  work.started = ended
+  if result then bytes = math.type(result) and result or #result end
+  local phases, context = work.plan.phases, work.context
+  phases[#phases + 1] = { name = name, seconds = seconds, bytes = bytes }
+  if err then
+    context:emit("failure", { reference = reference.redact(work.plan.manifest_reference), name = name, seconds = seconds,
+      bytes = bytes, message = tostring(err) })
+  elseif context.has_listeners then
+    context:emit("phase", { reference = reference.redact(work.plan.manifest_reference), name = name, seconds = seconds,
+      bytes = bytes })
   end
-  fields, err = manifests.fields(answer)
-  return fields and answer, err, fields
+  return result, err
 end
 
--- The state with its secrets, where the policy wants them.
-local function fill_in_secrets(plan, resolver, state, ctx)
-  local policy = resolver.policy
-  if not state or not policy:overrides "secrets" then return state end
-  return phase(plan, resolver, "secrets", function()
-    return secrets.fill_in(state, function(ref)
-      local wanted, _, err = policy:ask("secrets", ref, ctx)
-      if err or not wanted then return nil, err end
-      local blob
-      blob, err = fetch(plan, resolver, ref, ctx)
-      return blob and (tostring(blob):gsub("\r?\n$", "")), err and errors.about(err, ref)
-    end)
-  end, 0)
-end
+-- The steps in their order.
+local order = { "manifest", "initial_state", "merge", "render", "parse", "allow_spawn", "secrets", "package" }
 
-local function make(plan, resolver, ref, override)
-  local policy = resolver.policy
-  local blob, err, future = phase(plan, resolver, "manifest", function()
-    return fetch(plan, resolver, ref, { purpose = "manifest" })
-  end)
-  if not blob then return nil, err end
-  local text = tostring(blob)
-  local format = manifests.format_of(text, future.target)
-  local ctx = { purpose = "package", manifest_reference = future.target }
-  local configured
-  configured, err = configured_state(plan, resolver, text, format, ctx, override)
-  if err then return nil, err end
-  local state
-  state, err = phase(plan, resolver, "merge", function()
-    local merged, _, failure = policy:ask("merge", configured, override, ctx)
-    return merged, failure
-  end)
-  if err then return nil, err end
-  local fields
-  plan.manifest, err, fields = read_manifest(plan, resolver, text, format, state)
-  if err then return nil, err end
-  ctx.name, ctx.manifest = fields.name, plan.manifest
-  plan.manifest, err, fields = allow_spawn(plan, resolver, fields, ctx)
-  if err then return nil, err end
-  plan.name, ctx.manifest = fields.name, plan.manifest
-  -- A manifest's variables are filled in before: no secret gets into it.
-  plan.state_without_secrets = state
-  plan.initial_state, err = fill_in_secrets(plan, resolver, state,
-    { purpose = "secret", manifest_reference = ctx.manifest_reference, name = fields.name })
-  if err then return nil, err end
-  return read_package(plan, resolver, fields, ctx)
-end
+-- Which steps have nothing to do.
+local skipped = {
+  allow_spawn = function(work) return not work.context:must_ask "allow_spawn" end,
+  secrets = function(work) return not (work.state and work.context:must_ask "secrets") end,
+}
 
---- Makes a plan; what `resolver:plan` calls.
--- @tparam theaterref.resolver resolver
--- @tparam string ref the manifest's reference
--- @tparam table options `initial_state`: JSON text, string or blob, that
--- overrides the manifest's own
+--- Makes a plan, as a future's work; what `resolver:plan` runs.
+-- @tparam theaterref.future task its `reference` is the manifest's
+-- @tparam table context
+-- @tparam ?string override JSON text that overrides the manifest's own state
+-- @tparam[opt] string stop the step to end before, with the rendered manifest: `{ text =, format = }`
 -- @treturn table
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.make(resolver, ref, options)
-  local override = options.initial_state
-  if override ~= nil and type(override) ~= "string" and not core.is_blob(override) then
-    error("'initial_state' must be JSON text: a string or a blob", 3)
+function M.make(task, context, override, stop)
+  local ref = task.reference
+  local work = { context = context, task = task, plan = { manifest_reference = ref, origin = nil, manifest = nil, name = nil,
+    package = nil, package_reference = nil, initial_state = nil, state_without_secrets = nil, phases = {}, used_cache = false,
+    cache_hit = false }, override = override, started = core.now(), text = nil, format = nil, ctx = nil, configured = nil,
+    state = nil, rendered = nil, fields = nil }
+  for i = 1, #order do
+    local name = order[i]
+    if name == stop then return { text = work.rendered, format = work.format } end
+    local skip = skipped[name]
+    if not skip or not skip(work) then
+      local done, err = run(work, name)
+      if not done then return nil, errors.about(err, ref) end
+    end
   end
-  resolver:reload_policy()
-  local seconds = options.plan_timeout or resolver.plan_timeout
-  local plan = { manifest_reference = ref, deadline = seconds and seconds >= 0 and core.now() + seconds or nil,
-    phases = {}, used_cache = false, cache_hit = false }
-  local made, err = make(plan, resolver, ref, override and tostring(override))
-  plan.deadline = nil
-  if not made then return nil, errors.about(err, ref) end
-  return made
+  return work.plan
 end
 
 return M

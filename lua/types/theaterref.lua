@@ -51,9 +51,11 @@
 ---@field user_agent? string
 ---@field refuse_private? boolean
 ---@field proxy? string
----@field redirect_hosts? string[]
+---@field redirect_hosts? string[]|"any"
 ---@field require_length? boolean
+---@field cache_scope? string
 ---@field revalidate? boolean
+---@field cache_scope? string
 
 ---@class theaterref.HostOptions
 ---@field headers? table<string, string>
@@ -62,6 +64,7 @@
 ---@field client_key? string
 ---@field proxy? string
 ---@field netrc? boolean
+---@field cache_scope? string
 
 ---@class theaterref.LogOptions
 ---@field level? theaterref.Level
@@ -73,6 +76,7 @@
 ---@field lockfile? string
 ---@field offline? string
 ---@field cache? theaterref.Cache|theaterref.CacheOptions
+---@field respect_no_store? boolean
 ---@field home? string
 ---@field log? theaterref.Level|theaterref.LogOptions|false
 ---@field helpers? table<string, function>
@@ -166,7 +170,7 @@ function Cache:is_empty() end
 
 ---Forgets it.
 ---@param reference string
----@return boolean # whether it was there
+---@return boolean # whether it was there; a remembered failure is not
 function Cache:remove(reference) end
 
 ---Forgets everything.
@@ -198,6 +202,11 @@ function Cache:keep(reference, kept) end
 ---@return theaterref.CacheStats
 function Cache:stats() end
 
+---Closes the cache of this name: its handles go on with it, and the next one to open the
+---name makes a new cache.
+---@return boolean # false: it has no name, or is closed already
+function Cache:close() end
+
 ---Seconds that an entry is fresh; nil: for ever.
 ---@return number?
 function Cache:ttl() end
@@ -223,6 +232,10 @@ function Future:done() end
 ---@return theaterref.Error?
 function Future:wait(seconds) end
 
+---Has a notifier of the core's signalled when there may be something for `done` to do.
+---@param notifier userdata
+function Future:notify(notifier) end
+
 ---Gives it up; a transfer that nobody else wants stops.
 function Future:cancel() end
 
@@ -245,6 +258,7 @@ function Future:timeout() end
 ---@field received integer bytes, as sent
 ---@field unchanged boolean
 ---@field content_type? string
+---@field no_store? boolean # Cache-Control: no-store or private
 ---@field etag? string
 ---@field last_modified? string
 ---@field digest? string
@@ -406,39 +420,37 @@ function Store:import(path, options) end
 
 ---@class theaterref.Context
 ---@field purpose theaterref.Purpose
----@field manifest_reference? string
+---@field manifest_reference? string what the manifest's references are relative to
+---@field origin? string where the manifest's bytes came from: after rewriting, schemes and redirects
 ---@field manifest? table
 ---@field name? string
----@field package? string
+---@field package? string as written
+---@field digest? string for `cacheable`: the SHA-256 that the bytes must have
+---@field reference? string for `cacheable`: what is to be kept
 
 ---@class theaterref.Event
----@field type "resolved"|"cache"|"retry"|"fallback"|"phase"|"failure"|"refusal"|"policy"
----@field reference? string
+---@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"disk_cache"|"phase"|"failure"|"refusal"|"policy_reloaded"|"policy_broken"
+---@field reference string redacted
 ---@field purpose? theaterref.Purpose|"spawn"
 ---@field bytes? integer
----@field outcome? "hit"|"stale"|"wait"|"miss"
+---@field outcome? "hit"|"stale"|"wait"|"miss"|"disk"
 ---@field attempts? integer
----@field failed? boolean
 ---@field message? string
 ---@field reason? string
 ---@field name? string
 ---@field seconds? number
----@field error? string
----@field reloaded? boolean
----@field blob? theaterref.Blob for a host's own function only
----@field candidates? string[] for a host's own function only
 
 ---@alias theaterref.CacheableOptions { ttl?: number, revalidate?: boolean, disk?: false }
 ---@alias theaterref.Integrity string|{ sha256?: string, sha1?: string, store?: string, offline?: boolean }
 ---@alias theaterref.Rewrite fun(reference: string, ctx: theaterref.Context): string|string[]
----@alias theaterref.Allow fun(reference: string, ctx: theaterref.Context): boolean?, string?
+---@alias theaterref.Allow fun(reference: string, ctx: theaterref.Context): boolean?, string|{ redirect_hosts: string[]|"any" }|nil
 ---@alias theaterref.Merge fun(config_state?: string, override_state?: string, ctx?: theaterref.Context): string?
 
 ---@class theaterref.Rules
 ---@field rewrite? theaterref.Rewrite
 ---@field allow? theaterref.Allow
----@field integrity? fun(reference: string, ctx: theaterref.Context): theaterref.Integrity?
----@field cacheable? fun(manifest: table, ctx: theaterref.Context): boolean|theaterref.CacheableOptions?
+---@field integrity? fun(reference: string, ctx: theaterref.Context): theaterref.Integrity?, string?
+---@field cacheable? fun(manifest?: table, ctx: theaterref.Context): boolean|theaterref.CacheableOptions?
 ---@field merge? theaterref.Merge
 ---@field secrets? fun(reference: string, ctx: theaterref.Context): boolean?
 ---@field allow_spawn? fun(manifest: table, ctx: theaterref.Context): boolean|table, string?
@@ -450,7 +462,7 @@ function Store:import(path, options) end
 ---@field rewrite theaterref.Rewrite
 ---@field allow theaterref.Allow
 ---@field integrity fun(reference: string, ctx: theaterref.Context): theaterref.Integrity?
----@field cacheable fun(manifest: table, ctx: theaterref.Context): boolean
+---@field cacheable fun(manifest?: table, ctx: theaterref.Context): boolean
 ---@field merge theaterref.Merge
 ---@field secrets fun(reference: string, ctx: theaterref.Context): boolean
 ---@field allow_spawn fun(manifest: table, ctx: theaterref.Context): boolean
@@ -518,7 +530,8 @@ function policy.percentile(name) end
 
 ---@class theaterref.Plan
 ---@field manifest table exactly what the document says, its variables filled in
----@field manifest_reference string
+---@field manifest_reference string as it was asked for
+---@field origin string where its bytes came from: after rewriting, schemes and redirects
 ---@field name string
 ---@field package theaterref.Blob
 ---@field package_reference string
@@ -528,20 +541,24 @@ function policy.percentile(name) end
 ---@field cache_hit boolean
 ---@field phases theaterref.Phase[]
 
----@class theaterref.StartOptions
+---@class theaterref.CallOptions
 ---@field cached? boolean through the resolver's cache
 ---@field cache? theaterref.Cache through this one
 ---@field ttl? number
 ---@field revalidate? boolean
----@field disk? false not through the disk cache
+---@field disk? boolean false: not through the disk cache
 ---@field resolve_timeout? number
+
+---@class theaterref.PlanOptions
+---@field initial_state? theaterref.Bytes
+---@field plan_timeout? number
 
 ---References to bytes, under a policy.
 ---@class theaterref.Resolver
 local Resolver = {}
 
 ---@param reference string
----@param options? { resolve_timeout?: number }
+---@param options? theaterref.CallOptions
 ---@return theaterref.Blob?
 ---@return theaterref.Error?
 function Resolver:resolve(reference, options) end
@@ -549,7 +566,7 @@ function Resolver:resolve(reference, options) end
 ---@param reference string
 ---@param cache? theaterref.Cache instead of the resolver's own
 ---@return theaterref.Blob?
----@param options? { resolve_timeout?: number }
+---@param options? theaterref.CallOptions
 ---@return boolean|theaterref.Error # whether it was there already
 function Resolver:resolve_cached(reference, cache, options) end
 
@@ -559,17 +576,40 @@ function Resolver:resolve_cached(reference, cache, options) end
 function Resolver:resolve_all(references) end
 
 ---@param reference string
----@param options? theaterref.StartOptions
+---@param options? theaterref.CallOptions
 ---@return theaterref.Future?
 ---@return theaterref.Error?
 function Resolver:start(reference, options) end
 
 ---Everything a spawn needs.
 ---@param manifest_reference string
----@param options? { initial_state?: theaterref.Bytes, plan_timeout?: number }
+---@param options? theaterref.PlanOptions
 ---@return theaterref.Plan?
 ---@return theaterref.Error?
 function Resolver:plan(manifest_reference, options) end
+
+---Starts to plan a spawn, and returns at once. The future's result is the plan.
+---@param manifest_reference string
+---@param options? theaterref.PlanOptions
+---@return theaterref.Future?
+---@return theaterref.Error?
+function Resolver:start_plan(manifest_reference, options) end
+
+---The steps of a plan up to the manifest's variables.
+---@param manifest_reference string
+---@param options? theaterref.PlanOptions
+---@return { text: string, format: "toml"|"json"|"lua" }?
+---@return theaterref.Error?
+function Resolver:render(manifest_reference, options) end
+
+---Plans or resolves, and calls `trace` with each step: what a rule answered, and what was resolved.
+---@param reference string
+---@param ctx { purpose: theaterref.Purpose, name?: string } with the purpose `manifest` it is planned
+---@param trace fun(step: table)
+---@param options? theaterref.PlanOptions
+---@return theaterref.Plan|theaterref.Blob|nil
+---@return theaterref.Error?
+function Resolver:trace(reference, ctx, trace, options) end
 
 ---The store of an id, in this resolver's home.
 ---@param id string
@@ -594,16 +634,22 @@ function reference.is_own_scheme(scheme) end
 
 ---@param ref string
 ---@param schemes? table<string, any> names of other schemes that count as such
----@return { scheme: string, path?: string, id?: string, hash?: string, label?: string, url?: string, host?: string, port?: integer, digest?: string }?
+---@return { scheme: string, text: string, path?: string, id?: string, hash?: string, label?: string, url?: string, host?: string, port?: integer, sha256?: string, sha1?: string, bytes?: string }?
 ---@return theaterref.Error?
 function reference.parse(ref, schemes) end
 
 ---Joins a reference to the document at `base`.
 ---@param base? string
 ---@param ref string
+---@param info? table what loading the document fixed
 ---@return string?
 ---@return theaterref.Error?
-function reference.join(base, ref) end
+function reference.join(base, ref, info) end
+
+---A reference without what must not be shown.
+---@param ref string
+---@return string
+function reference.redact(ref) end
 
 ---A path as an absolute one; other references stay as they are.
 ---@param ref string

@@ -1,5 +1,6 @@
 -- The store, against bare C loops and npm's cacache.
 local bare = require "bare"
+local disk_caches = require "theaterref.store.disk_cache"
 local helper = require "helper"
 local measure = require "measure"
 local theaterref = require "theaterref"
@@ -99,6 +100,38 @@ local function bench_crowd()
   end)
 end
 
+local function bench_disk_cache()
+  in_folder(function(folder)
+    local record = { etag = '"1234567890abcdef"', last_modified = "Mon, 01 Jan 2024 00:00:00 GMT", url = ("a"):rep(32) }
+    local body = ("x"):rep(SIZE)
+    local disk = disk_caches.open(folder, 0)
+    local store = theaterref.content_store("bench", { base_path = folder .. "/store", durability = "none" })
+    local hash = store:put(body)
+    assert(disk:write("https://example.org/worker.wasm", body, record))
+    local ours, theirs, ratio = measure.compare(function()
+      return measure.timed(function()
+        for _ = 1, 5000 do assert(disk:read "https://example.org/worker.wasm") end
+      end)
+    end, function() return time_gets(store, hash, 5000) end)
+    measure.line("disk cache: read 64 KiB, against a store's get", us(ours, 5000), us(theirs, 5000), ratio, "<= 1.5")
+    local written = 0
+    local function crowded(name, count)
+      local other = disk_caches.open(folder .. "/" .. name, 1 << 40)
+      for i = 1, count do assert(other:write("r" .. i, "x", record)) end
+      return function()
+        return measure.timed(function()
+          for i = 1, 500 do
+            written = written + 1
+            assert(other:write("r" .. i, "x" .. written, record))
+          end
+        end)
+      end
+    end
+    ours, theirs, ratio = measure.compare(crowded("large", 10000), crowded("small", 500))
+    measure.line("disk cache: write among 10,000, against 500", us(ours, 500), us(theirs, 500), ratio, "<= 1.5")
+  end)
+end
+
 local script = [==[
 const cacache = require('cacache'), fs = require('fs')
 const [folder, count, size] = [process.argv[2], +process.argv[3], +process.argv[4]]
@@ -148,6 +181,7 @@ function M.run()
   bench_get("get 64 KiB, against open + read", SIZE, 20000, "<= 1.3")
   bench_get("get 8 MiB, against open + mmap", 8 << 20, 20000, "<= 1.3")
   bench_crowd()
+  bench_disk_cache()
   bench_cacache()
 end
 

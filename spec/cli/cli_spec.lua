@@ -124,6 +124,14 @@ describe("the command", function()
     assert.matches("proxy         https_proxy=http://proxy:80 http_proxy=proxy\n", out)
   end)
 
+  it("checks the disk cache that is configured", function()
+    helper.write(folder .. "/disk.conf.lua", 'return { cache = { disk = { base_path = "packages" } } }')
+    local out = theaterref "doctor --config disk.conf.lua"
+    assert.matches("ok    disk cache    can be written; 0 entries in /.*/packages\n", out)
+    helper.write(folder .. "/disk.conf.lua", 'return { cache = { disk = { base_path = "disk.conf.lua/x" } } }')
+    assert.matches("FAIL  disk cache    .*Not a directory\n", (theaterref "doctor --config disk.conf.lua"))
+  end)
+
   it("writes completions for the usual shells", function()
     assert.equal("", (helper.run(("%s %s/lua/bin/theaterref completion bash | bash -n"):format(helper.lua, helper.root))))
     assert.matches("store", (theaterref "completion zsh"))

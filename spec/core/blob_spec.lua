@@ -61,6 +61,23 @@ describe("a blob", function()
     assert.has_error(function() return #kept end)
   end)
 
+  it("stays open after <close> if it came from a cache, for all who share it", function()
+    collectgarbage()
+    local cache, blobs = theaterref.resource_cache(), core.live_blobs()
+    local _, lead = cache:claim "x"
+    lead:complete(core.blob "shared")
+    local held = cache:get "x"
+    do local closing <close> = cache:get "x"; assert.equal(held, closing) end
+    do local _, closing <close> = cache:claim "x"; assert.equal("shared", tostring(closing)) end
+    assert.equal("shared", tostring(held))
+    assert.equal("shared", tostring(cache:get "x"))
+    cache:clear()
+    held, lead = nil, nil -- luacheck: ignore
+    collectgarbage()
+    collectgarbage()
+    assert.equal(blobs, core.live_blobs())
+  end)
+
   it("does not let a loop of large ones outgrow the collector", function()
     -- In a state of its own: how many may live depends on what else it holds.
     local most = tonumber(helper.run_ok(helper.lua .. " -e " .. helper.quote([[

@@ -124,6 +124,74 @@ describe("a cache", function()
     assert.is_nil(cache:get "kept")
   end)
 
+  it("evicts nothing for an entry that cannot fit next to kept ones", function()
+    local cache = theaterref.resource_cache { max_bytes = 100000 }
+    local function load(name, bytes)
+      local _, lead = cache:claim(name)
+      lead:complete(core.blob(("x"):rep(bytes)))
+    end
+    load("kept", 60000)
+    cache:keep "kept"
+    for i = 1, 3 do load("small" .. i, 1000) end
+    load("large", 50000)
+    assert.is_nil(cache:get "large")
+    for i = 1, 3 do assert.truthy(cache:get("small" .. i)) end
+    assert.equal(0, cache:stats().evictions)
+    load("fits", 30000)
+    assert.truthy(cache:get "fits")
+    cache = filled({ max_entries = 2 }, { "a", "b" })
+    cache:keep "a"
+    cache:keep "b"
+    load("c", 1)
+    assert.is_nil(cache:get "c")
+    assert.equal(2, #cache)
+  end)
+
+  it("weighs validators and records, and has no entry for a failure", function()
+    local function weight(record)
+      local cache = theaterref.resource_cache { negative_ttl = 60 }
+      local _, lead = cache:claim "x"
+      lead:complete(core.blob "x", record)
+      return cache:stats().bytes
+    end
+    local bare = weight()
+    assert.is_true(weight { etag = ("e"):rep(200) } >= bare + 200)
+    assert.is_true(weight { hosts = { ("h"):rep(500) }, extra = { a = ("v"):rep(500) } } >= bare + 1000)
+    local cache = theaterref.resource_cache { negative_ttl = 60 }
+    for _, method in ipairs { "keep", "refresh", "remove" } do
+      local _, lead = cache:claim "gone"
+      lead:fail("not_found", "nothing")
+      assert.equal("wait", (cache:claim "gone"))
+      assert.is_false(cache[method](cache, "gone"))
+      cache:remove "gone"
+    end
+    assert.equal("lead", (cache:claim "gone"))
+  end)
+
+  it("is closed by name; whoever has it open goes on with it", function()
+    local name = "closed-" .. math.random(1 << 40)
+    local one = filled({ name = name, max_entries = 7 }, { "x" })
+    local same = theaterref.resource_cache { name = name }
+    assert.is_true(one:close())
+    assert.is_false(same:close())
+    local new = theaterref.resource_cache { name = name, max_entries = 8 }
+    assert.equal("x", tostring(one:get "x"))
+    assert.equal("x", tostring(same:get "x"))
+    assert.is_nil(new:get "x")
+    assert.is_false(one:close())
+    local _, lead = same:claim "y"
+    lead:complete(core.blob "y")
+    assert.equal("y", tostring(one:get "y"))
+    assert.is_true(new:close())
+    assert.is_false(theaterref.resource_cache():close())
+    collectgarbage()
+    local blobs = core.live_blobs()
+    one, same, new, lead = nil, nil, nil, nil -- luacheck: ignore
+    collectgarbage()
+    collectgarbage()
+    assert.equal(blobs - 2, core.live_blobs())
+  end)
+
   it("counts by consumer", function()
     local name = "consumer-" .. math.random(1 << 40)
     local cache = filled({ name = name, consumer = "spawner" }, { "x" })
@@ -186,7 +254,7 @@ describe("a disk cache", function()
 
   it("believes nothing that is damaged", function()
     assert.equal("version 1", version(restarted(), "t2"))
-    helper.run_ok("cd " .. folder .. "/store/disk/data && for f in *; do chmod u+w $f; echo rot > $f; done")
+    helper.run_ok("cd " .. folder .. "/store/disk/disk-cache-1 && for f in *-*; do echo rot >> $f; done")
     assert.equal("version 2", version(restarted(), "t2"))
   end)
 
@@ -198,6 +266,20 @@ describe("a disk cache", function()
     local blob = r:resolve_cached(server.http .. "/versioned?t3")
     assert.equal(64 << 10, #blob)
     assert.equal("2", tostring(theaterref.resolve_reference(server.http .. "/count/versioned?t3")))
+  end)
+
+  it("stands in for a server that is down, also after a restart: while fresh, and as stale_if_error says", function()
+    local gone = helper.misbehaving()
+    local url = gone.http .. "/new-each-time?t7"
+    assert(restarted():resolve_cached(url))
+    gone:stop()
+    local blob, hit = restarted():resolve_cached(url)
+    assert.same({ "version 1", true }, { tostring(blob), hit })
+    restarted().cache:refresh(url) -- stale from now on
+    local _, err = restarted({ ttl = 1 }):resolve_cached(url)
+    assert.equal("network", err.kind)
+    blob, hit = restarted({ ttl = 1, stale_if_error = 1e10 }):resolve_cached(url)
+    assert.same({ "version 1", true }, { tostring(blob), hit })
   end)
 
   it("forgets what its cache is told to forget", function()
@@ -220,7 +302,8 @@ describe("a disk cache", function()
   it("is agreed on by all who open the cache by name", function()
     local name = "disk-" .. math.random(1 << 40)
     assert(theaterref.resource_cache { name = name, disk = { base_path = folder } })
-    local _, err = theaterref.resource_cache { name = name }
+    local _, err = theaterref.resource_cache { name = name, max_entries = 0 }
     assert.matches("disk", err.message)
+    assert.equal(folder, (theaterref.resource_cache({ name = name }):disk()))
   end)
 end)

@@ -1,5 +1,6 @@
 local helper = require "helper"
 local core = require "theaterref.core"
+local lockfiles = require "theaterref.policy.lockfile"
 local theaterref = require "theaterref"
 
 describe("a host in C", function()
@@ -83,18 +84,21 @@ end }]])
 
   it("plans with the manifest as JSON, its reference, both states and the phases", function()
     write("secret", "s3cret\n")
-    write("secrets.lua", "return { secrets = function() return true end }")
-    local out = ask("policy=secrets.lua", 'initial_state={"key":{"$ref":"secret"}}', "plan", "manifest.toml")
+    write("secrets.lua", ([[return { secrets = function() return true end, rewrite = function(ref, ctx)
+      return ref == "other.toml" and "%s/manifest.toml" or theaterref.policy.default.rewrite(ref, ctx)
+    end }]]):format(folder))
+    local out = ask("policy=secrets.lua", 'initial_state={"key":{"$ref":"secret"}}', "plan", "other.toml")
     assert.equal(([[
 name: worker
-manifest_reference: manifest.toml
+manifest_reference: other.toml
+origin: %s/manifest.toml
 package_reference: %s/actor.wasm
 manifest: {"name":"worker","package":"actor.wasm","static_package":true}
 package: %sasm
 initial_state: {"key":"s3cret"}
 state_without_secrets: {"key":{"$ref":"secret"}}
 cache: not used, no hit
-]]):format(folder, "\0"), out:match "^.-\ncache.-\n")
+]]):format(folder, folder, "\0"), out:match "^.-\ncache.-\n")
     local phases = {}
     for name, bytes in out:gmatch "phase: ([%a_]+), (%d+) bytes" do phases[name] = tonumber(bytes) end
     assert.equal(4, phases.package)
@@ -199,24 +203,28 @@ end }]])
     assert.matches("\ncache: used, no hit\n", ask("config=cached.lua", "cache=ours", "plan", "manifest.toml"))
   end
 
+  -- Writes a lockfile for bytes of a reference.
+  local function lock(name, reference, bytes)
+    write(name, assert(lockfiles.text({ [reference] = { sha256 = core.digest(bytes, "sha256") } }, folder .. "/" .. name)))
+  end
+
   function options.lockfile()
-    local function lock(text) write("a.lock", core.digest(text, "sha256") .. "  actor.wasm\n") end
     local reference = folder .. "/actor.wasm"
-    lock "\0asm"
+    lock("a.lock", reference, "\0asm")
     assert.equal("bytes: \0asm\n", ask("lockfile=a.lock", "resolve", reference))
     assert.matches("is not in the lockfile", ask("lockfile=a.lock", "resolve", folder .. "/manifest.toml"))
-    lock "other bytes"
+    lock("a.lock", reference, "other bytes")
     assert.matches("^digest_mismatch: ", ask("lockfile=a.lock", "resolve", reference))
   end
 
   function options.offline()
-    local function lock(text) write("b.lock", core.digest(text, "sha256") .. "  " .. server.http .. "/actor.wasm\n") end
+    local reference = server.http .. "/actor.wasm"
     local store = assert(theaterref.content_store("locked", { home = folder .. "/home", algorithm = "sha256" }))
     assert(store:put "kept")
-    local function resolve() return ask("home=home", "lockfile=b.lock", "offline=locked", "resolve", server.http .. "/actor.wasm") end
-    lock "kept"
+    local function resolve() return ask("home=home", "lockfile=b.lock", "offline=locked", "resolve", reference) end
+    lock("b.lock", reference, "kept")
     assert.equal("bytes: kept\n", resolve())
-    lock "\0asm"
+    lock("b.lock", reference, "\0asm")
     assert.matches("^not_found: .*offline", resolve())
   end
 

@@ -98,15 +98,15 @@ describe("the example policy", function()
       assert.equal(i == 2, plan.cache_hit)
     end
     local _, err = r:plan(server.https .. "/other.toml")
-    assert.matches("is not in the lockfile", err.message)
+    assert.matches("it is not in the lockfile", err.message)
     assert.equal(2, server:requests "/locked")
   end)
 
   it("tenants keeps each to its own packages and the public ones", function()
     local r = resolver "tenants"
     local function allowed(ref, manifest)
-      return r.policy:ask("allow", ref, { purpose = "package",
-        manifest_reference = manifest or "https://packages.example.org/tenants/blue/m.toml" })
+      return r.context:ask("allow", ref, { purpose = "package",
+        origin = manifest or "https://packages.example.org/tenants/blue/m.toml" })
     end
     assert.is_true((allowed "https://packages.example.org/tenants/blue/x.wasm"))
     assert.is_true((allowed "https://packages.example.org/public/x.wasm"))
@@ -118,15 +118,15 @@ describe("the example policy", function()
       assert.is_false(answer, ref)
       assert.matches(why, reason, 1, true)
     end
-    assert.is_true(r.policy:ask("request", "https://x/", {}).refuse_private)
-    assert.is_false((r.policy:ask("allow_spawn", { permission_policy = { network = true } }, {})))
-    assert.is_true((r.policy:ask("allow_spawn", { permission_policy = { network = true, network_hosts = { "a" } } }, {})))
+    assert.is_true(r.context:ask("request", "https://x/", {}).refuse_private)
+    assert.is_false((r.context:ask("allow_spawn", { permission_policy = { network = true } }, {})))
+    assert.is_true((r.context:ask("allow_spawn", { permission_policy = { network = true, network_hosts = { "a" } } }, {})))
   end)
 
   it("canary moves five in a hundred actors, always the same", function()
     local r = resolver "canary"
     local function version(name)
-      return (r.policy:ask("rewrite", "https://packages.example.org/worker/1.2.3/w.wasm", { purpose = "package", name = name,
+      return (r.context:ask("rewrite", "https://packages.example.org/worker/1.2.3/w.wasm", { purpose = "package", name = name,
         manifest_reference = "/m.toml" })):match "worker/([%d.]+)"
     end
     local moved = 0
@@ -150,13 +150,13 @@ describe("the command", function()
       helper.write(folder .. "/policy.lua", [[
         return { allow = function(ref) if ref:find "passwd" then return false, "not that" end return true end }]])
       assert.same({ "", "", 0 }, { theaterref_command "lock m.toml" })
-      assert.equal(core.blob("\0asm"):digest "sha256" .. "  actor.wasm",
-        helper.read(folder .. "/theaterref.lock"):match "\n(%x+  [^\n]*actor.wasm)")
+      assert.equal("sha256=" .. core.blob("\0asm"):digest "sha256" .. " size=4  actor.wasm",
+        helper.read(folder .. "/theaterref.lock"):match "\n(%S+ %S+  [^\n]*actor.wasm)")
       assert.equal(0, select(3, theaterref_command "plan m.toml --lockfile theaterref.lock"))
       helper.write(folder .. "/actor.wasm", "changed")
       local _, err, status = theaterref_command "plan m.toml --lockfile theaterref.lock"
       assert.equal(1, status)
-      assert.matches("actor.wasm has the digest %x+, but %x+ was expected", err)
+      assert.matches("actor.wasm has the sha256 %x+, but %x+ was expected", err)
       _, err, status = theaterref_command "plan m.toml --offline x"
       assert.equal(1, status)
       assert.matches("give a lockfile too %(%-%-lockfile%)", err)
@@ -167,7 +167,7 @@ describe("the command", function()
       assert.matches("=> worker: package /.*/actor.wasm, 7 bytes\n$", out)
       out, err, status = theaterref_command "explain /etc/passwd --policy policy.lua"
       assert.equal(1, status)
-      assert.matches("allow +/etc/passwd %-> false %(not that%)", out)
+      assert.matches("allow +/etc/passwd: refused %(not that%) +%[policy.lua%]", out)
       assert.matches("Not allowed: /etc/passwd: not that", err)
       assert.matches('"steps":%[{', (theaterref_command "explain m.toml --json"))
 

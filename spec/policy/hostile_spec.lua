@@ -78,13 +78,10 @@ describe("a hostile policy script", function()
       local resolver, err = theaterref.resolver { policy = file }
       if resolver then
         -- from where the default rule would not allow it either
-        local future
-        future, err = resolver:start(path, { ctx = { purpose = "package", manifest_reference = "https://127.0.0.1:1/m.toml" } })
-        if future then
-          local blob
-          blob, err = future:wait()
-          assert.is_nil(blob, source)
-        end
+        local blob
+        blob, err = resolver:trace(path, { purpose = "package", manifest_reference = "https://127.0.0.1:1/m.toml",
+          origin = "https://127.0.0.1:1/m.toml" }, function() end)
+        assert.is_nil(blob, source)
       end
       assert.is_truthy(({ policy = true, denied = true, syntax = true, invalid_reference = true, not_found = true,
         network = true })[err.kind],

@@ -136,7 +136,7 @@ initial_state = '{"name":"x","kind":"actor"}'
         return theaterref.policy.default.rewrite(ref, ctx)
       end,
       cacheable = function(m, ctx)
-        assert(ctx.manifest == m and ctx.manifest_reference == folder .. "/manifest.toml")
+        assert(ctx.manifest == m and (not m or ctx.manifest_reference == folder .. "/manifest.toml"))
         return true
       end,
       merge = function(config, override) return (override or config):upper() end,

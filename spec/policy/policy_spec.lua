@@ -8,7 +8,7 @@ describe("a policy", function()
     for name, rule in pairs(policy.default) do
       if name ~= "merge" then assert.equal(rule, made.rules[name]) end
     end
-    assert.equal("mine", (made:ask("merge", "a", "b", {})))
+    assert.equal("mine", (made:ask(nil, "merge", "a", "b", {})))
   end)
 
   it("with an unknown rule, or one that is no function, is refused", function()
@@ -62,7 +62,7 @@ describe("a policy", function()
       local _, err = resolver:resolve "http://127.0.0.1:1/"
       assert.equal("denied", err.kind)
       assert.matches("no plain http here", err.message)
-      assert.equal('{"a":1}', (resolver.policy:ask("merge", '{"a":1}', '{"a":2}', {})))
+      assert.equal('{"a":1}', (resolver.context:ask("merge", '{"a":1}', '{"a":2}', {})))
     end)
   end)
 

@@ -5,17 +5,40 @@ describe("a reference", function()
   local hash = ("0123456789ABCDEF"):rep(4)
 
   it("is taken apart by its scheme", function()
-    assert.same({ scheme = "store", id = "demo", label = "greeting" }, reference.parse "store://demo/greeting")
-    assert.same({ scheme = "store", id = "demo", label = "a/b/c d" }, reference.parse "store://demo/a/b/c d")
-    assert.same({ scheme = "store", id = "demo", hash = hash:lower() }, reference.parse("store://demo/hash/" .. hash))
-    assert.same({ scheme = "store", id = "demo", label = "hash" }, reference.parse "store://demo/hash")
-    assert.same({ scheme = "https", url = "https://h/x?y", host = "h", port = 443 }, reference.parse "https://h/x?y#part")
-    assert.same({ scheme = "http", url = "http://h/", host = "h", port = 80 }, reference.parse "HTTP://H:80")
-    assert.same({ scheme = "http", url = "http://u:p@h:8080/b", host = "h", port = 8080 }, reference.parse "http://u:p@h:8080/a/../b")
-    assert.same({ scheme = "https", url = "https://h/x", host = "h", port = 443, digest = hash:lower() },
-      reference.parse("https://h/x#sha256=" .. hash))
-    for _, path in ipairs { "a", "/a/b", "./a", "a:b", "store:/x/y", "ftp://x/y", "C:\\x" } do
-      assert.same({ scheme = "file", path = path }, reference.parse(path))
+    local function is(expected, ref)
+      expected.text = expected.text or ref
+      assert.same(expected, reference.parse(ref))
+    end
+    is({ scheme = "store", id = "demo", label = "greeting" }, "store://demo/greeting")
+    is({ scheme = "store", id = "demo", label = "a/b/c d" }, "store://demo/a/b/c d")
+    is({ scheme = "store", id = "demo", hash = hash:lower() }, "store://demo/hash/" .. hash)
+    is({ scheme = "store", id = "demo", label = "hash" }, "store://demo/hash")
+    is({ scheme = "https", url = "https://h/x?y", host = "h", port = 443 }, "https://h/x?y#part")
+    is({ scheme = "http", url = "http://h/", text = "http://h/", host = "h", port = 80 }, "HTTP://H:80")
+    is({ scheme = "http", url = "http://u:p@h:8080/b", text = "http://u:p@h:8080/b", host = "h", port = 8080 },
+      "http://u:p@h:8080/a/../b")
+    is({ scheme = "https", url = "https://h/x", host = "h", port = 443, sha256 = hash:lower() }, "https://h/x#sha256=" .. hash)
+    is({ scheme = "https", url = "https://h/x", host = "h", port = 443, sha1 = ("a"):rep(40) },
+      "https://h/x#title=x&SHA1=" .. ("A"):rep(40))
+    for _, path in ipairs { "a", "/a/b", "./a", "a:b", "store:/x/y", "C:\\x", "data:x", "x#sha1=ab" } do
+      is({ scheme = "file", path = path }, path)
+    end
+    is({ scheme = "file", path = "/a b" }, "file:///a%20b")
+    is({ scheme = "data", bytes = "hello" }, "data:,hello")
+  end)
+
+  it("with an unknown scheme names the nearest, and those it may have", function()
+    local _, err = reference.parse "htps://h/x"
+    assert.equal("invalid_reference", err.kind)
+    assert.equal("unknown scheme 'htps' (did you mean 'https'?); known schemes: data, file, http, https, store", err.message)
+    _, err = reference.parse("ftp://h/x", { pkg = print })
+    assert.matches("known schemes: data, file, http, https, pkg, store", err.message)
+  end)
+
+  it("with a malformed digest is refused", function()
+    for _, fragment in ipairs { "sha256=12", "sha1=" .. ("g"):rep(40), "sha512=00", "SHA256=", "x&sha256=1", "sha" } do
+      local _, err = reference.parse("https://h/x#" .. fragment)
+      assert.matches("^Invalid digest", err.message)
     end
   end)
 

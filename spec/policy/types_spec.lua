@@ -51,20 +51,20 @@ describe("the stubs for editors", function()
     helper.with_folder(function(folder)
       local store = theaterref.content_store("x", { base_path = folder })
       assert.same(functions(debug.getmetatable(core.blob "x")), stubbed("Blob", ":"))
-      assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "claim"), stubbed("Cache", ":"))
+      assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "claim peek stale_if_error"), stubbed("Cache", ":"))
       assert.same(functions(debug.getmetatable(store),
         "begin_batch check content_sizes discard discard_temporary_file list_temporary_files list_quarantined lock"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
-      assert.same(functions(require "theaterref.resolve.future"), stubbed("Future", ":"))
-      assert.same(functions(require "theaterref.resolver", "new emit reload_policy"), stubbed("Resolver", ":"))
+      assert.same(functions(require "theaterref.resolve.future", "is run await"), stubbed("Future", ":"))
+      assert.same(functions(require "theaterref.resolver", "new"), stubbed("Resolver", ":"))
     end)
   end)
 
   it("have the functions of references, templates and policies, all and no others", function()
     assert.is_function(theaterref.policy.mirror) -- which loads the others
-    assert.same(functions(theaterref.reference), stubbed("reference", "%."))
+    assert.same(functions(theaterref.reference, "source"), stubbed("reference", "%."))
     assert.same(functions(theaterref.template), stubbed("template", "%."))
-    assert.same(functions(theaterref.policy, "load on_top"), stubbed("policy", "%."))
+    assert.same(functions(theaterref.policy, "load call"), stubbed("policy", "%."))
     assert.same(functions(theaterref.policy.merge), fields "theaterref.MergeRules")
     assert.same(functions(theaterref.policy.default), fields "theaterref.DefaultRules")
     local rules = functions(theaterref.policy.default)
@@ -74,7 +74,7 @@ describe("the stubs for editors", function()
 
   it("have every option, and no others", function()
     for class, set in pairs { RequestOptions = options.request, LogOptions = options.log, CacheOptions = options.cache,
-      DiskCacheOptions = options.disk, HostOptions = options.host, StoreOptions = options.store } do
+      CallOptions = options.call, PlanOptions = options.plan, DiskCacheOptions = options.disk, HostOptions = options.host, StoreOptions = options.store } do
       local names = {}
       for name in pairs(set.by_name) do names[name] = true end
       assert.same(names, fields("theaterref." .. class))
@@ -83,6 +83,19 @@ describe("the stubs for editors", function()
     for name in pairs(fields "theaterref.RequestOptions") do all[name] = true end
     for name in pairs(options.resolver.by_name) do assert.is_true(all[name], name) end
     for name in pairs(all) do assert.is_not_nil(options.resolver.by_name[name], name) end
+  end)
+
+  it("have every rule and every event of the lists, and no others", function()
+    local names = { on_event = true, schemes = true }
+    for _, rule in ipairs(require("theaterref.policy.rules").list) do names[rule.name] = true end
+    assert.same(names, fields "theaterref.Rules")
+    local types, event_fields = {}, { type = true }
+    for _, event in ipairs(require("theaterref.events").list) do
+      types[#types + 1] = '"' .. event.type .. '"'
+      for field in pairs(event.fields) do event_fields[field] = true end
+    end
+    assert.equal(table.concat(types, "|"), text:match "class theaterref.Event\n%-%-%-@field type ([^\n]+)")
+    assert.same(event_fields, fields "theaterref.Event")
   end)
 
   it("have the fields of a plan, an error and a cache's statistics", function()

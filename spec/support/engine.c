@@ -188,6 +188,78 @@ static void let_go(void) {
   tr_cache_release(cache);
 }
 
+static tr_claim claim(tr_cache *cache, const char *key, size_t len,
+                      const tr_claim_options *options, tr_future **future) {
+  tr_blob *blob;
+  tr_claim how = tr_cache_claim(cache, key, len, options, &blob, future);
+  tr_blob_release(blob);
+  return how;
+}
+
+/* Keys of one reference are found together. */
+static void name_keys(void) {
+  static const char whole[] = "r\0d\0s";
+  tr_cache *cache = tr_cache_open(NULL, NULL, NULL);
+  tr_claim_options options = TR_CLAIM_OPTIONS;
+  tr_blob *blob = tr_blob_new("x", 1), *same;
+  tr_future *future;
+  char key[16] = "untouched";
+  size_t len = tr_cache_key(key, 4, "r", "d", "s");
+  CHECK(len == 5 && strcmp(key, "untouched") == 0);
+  CHECK(tr_cache_key(key, sizeof key, "r", "d", "s") == len);
+  CHECK(memcmp(key, whole, len) == 0);
+  options.content = "sha256:x";
+  options.content_len = strlen(options.content);
+  CHECK(claim(cache, key, len, &options, &future) == TR_LEAD);
+  CHECK(tr_future_complete(future, blob));
+  tr_future_release(future);
+  same = tr_cache_get(cache, options.content, options.content_len);
+  CHECK(same == blob);
+  tr_blob_release(same);
+  CHECK(tr_cache_key(key, sizeof key, "r", NULL, "") == 1 && key[0] == 'r');
+  CHECK(tr_cache_get(cache, key, 1) == NULL);
+  CHECK(tr_cache_remove(cache, "r", 1) && !tr_cache_remove(cache, "r", 1));
+  tr_blob_release(blob);
+  tr_cache_release(cache);
+}
+
+/* A fetch from this server, which is at a loopback address, is a miss for a claim
+** that must not have it. */
+static void limit_claims(void) {
+  tr_cache *cache = tr_cache_open(NULL, NULL, NULL);
+  tr_claim_options options = TR_CLAIM_OPTIONS;
+  tr_fetch_options request = TR_FETCH_OPTIONS;
+  char scope[TR_HEX_MAX] = "?";
+  tr_future *future;
+  CHECK(tr_request_scope(&request, scope, NULL) && scope[0] == '\0');
+  CHECK(tr_request_scope(NULL, scope, NULL) && scope[0] == '\0');
+  request.refuse_private = true;
+  options.request = &request;
+  CHECK(claim(cache, "k", 1, NULL, &future) == TR_LEAD);
+  CHECK(tr_fetch(future, url, NULL, NULL));
+  CHECK(tr_future_wait(future, 10, NULL, NULL) == TR_READY);
+  tr_future_release(future);
+  CHECK(claim(cache, "k", 1, NULL, &future) == TR_HIT);
+  CHECK(claim(cache, "k", 1, &options, &future) == TR_LEAD);
+  tr_future_release(future);
+  request.netrc = true;
+  CHECK(tr_request_scope(&request, scope, NULL) && strlen(scope) == 64);
+  tr_cache_release(cache);
+}
+
+/* A name is free again once its cache is closed. */
+static void close_name(void) {
+  tr_cache *cache = tr_cache_open("closed", NULL, NULL), *other;
+  CHECK(tr_cache_close("closed") && !tr_cache_close("closed"));
+  CHECK(!tr_cache_close("never opened"));
+  other = tr_cache_open("closed", NULL, NULL);
+  CHECK(other != NULL && other != cache);
+  CHECK(tr_cache_len(cache) == 0);
+  tr_cache_release(cache);
+  tr_cache_release(other);
+  CHECK(tr_cache_close("closed"));
+}
+
 /* A time that is no number is no time. */
 static void wait_nan(void) {
   tr_fetch_options options = TR_FETCH_OPTIONS;
@@ -339,6 +411,9 @@ int main(int argc, char **argv) {
     take_shorter();
     take_null();
     let_go();
+    name_keys();
+    limit_claims();
+    close_name();
     wait_nan();
     restart();
   } else

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 #define EXPORTED __attribute__((visibility("default")))
@@ -39,6 +40,10 @@ static int fails(const char *call) {
   }
 
 WRAP(ssize_t, read, (int fd, void *data, size_t size), (fd, data, size))
+WRAP(ssize_t, pread, (int fd, void *data, size_t size, off_t at),
+     (fd, data, size, at))
+WRAP(ssize_t, pwrite, (int fd, const void *data, size_t size, off_t at),
+     (fd, data, size, at))
 WRAP(int, flock, (int fd, int how), (fd, how))
 WRAP(int, mkdir, (const char *path, mode_t mode), (path, mode))
 WRAP(int, mkdirat, (int fd, const char *path, mode_t mode), (fd, path, mode))
@@ -50,6 +55,15 @@ WRAP(int, linkat, (int a, const char *from, int b, const char *to, int flags),
 WRAP(void *, mmap,
      (void *at, size_t size, int protection, int flags, int fd, off_t offset),
      (at, size, protection, flags, fd, offset))
+
+static time_t ahead;
+
+EXPORTED time_t time(time_t *to) {
+  time_t now = NEXT(time)(NULL) + ahead;
+  if (to != NULL)
+    *to = now;
+  return now;
+}
 
 static useconds_t slowness;
 
@@ -127,6 +141,12 @@ static int faults_slow(lua_State *L) {
   return 0;
 }
 
+/* set_clock(seconds): how far ahead time() is from now on */
+static int faults_set_clock(lua_State *L) {
+  ahead = (time_t)luaL_checkinteger(L, 1);
+  return 0;
+}
+
 /* stop() -> how many calls failed */
 static int faults_stop(lua_State *L) {
   plan.call[0] = '\0';
@@ -137,6 +157,7 @@ static int faults_stop(lua_State *L) {
 EXPORTED int luaopen_faults(lua_State *L) {
   static const luaL_Reg functions[] = {{"fail", faults_fail},
                                        {"slow", faults_slow},
+                                       {"set_clock", faults_set_clock},
                                        {"stop", faults_stop},
                                        {NULL, NULL}};
   luaL_newlib(L, functions);

@@ -49,9 +49,9 @@ static void print_blob(const char *name, tr_blob *blob) {
 
 static void print_plan(const tr_plan *plan) {
   size_t i;
-  printf("name: %s\nmanifest_reference: %s\npackage_reference: %s\n",
+  printf("name: %s\nmanifest_reference: %s\norigin: %s\npackage_reference: %s\n",
          tr_plan_name(plan), tr_plan_manifest_reference(plan),
-         tr_plan_package_reference(plan));
+         tr_plan_origin(plan), tr_plan_package_reference(plan));
   print_blob("manifest", tr_plan_manifest(plan));
   print_blob("package", tr_plan_package(plan));
   print_blob("initial_state", tr_plan_initial_state(plan));

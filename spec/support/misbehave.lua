@@ -262,6 +262,11 @@ local paths = {
     finish(client, same and head("304 Not Modified", 'ETag: "v1"\r\n') or plain(body, 'ETag: "v1"\r\n'))
   end,
   ["/new-each-time"] = function(client, _, count) finish(client, plain("version " .. count, 'ETag: "' .. count .. '"\r\n')) end,
+  ["/no-store"] = function(client, _, count)
+    finish(client, plain("secret " .. count, "Cache-Control: max-age=60,  No-Store\r\n"))
+  end,
+  ["/private"] = function(client) finish(client, plain("private", 'cache-control: max-age=1\r\nCache-Control: private="x", a\r\n')) end,
+  ["/public"] = function(client) finish(client, plain("public", "Cache-Control: public, x-private=1, no-storey\r\n")) end,
   ["/then-broken"] = function(client, _, count)
     finish(client, count == 1 and plain("good") or plain("", "", "503 Service Unavailable"))
   end,

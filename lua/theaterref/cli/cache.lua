@@ -31,32 +31,39 @@ local function age(seconds)
   return seconds .. " s"
 end
 
+-- Lists entries, the last used first.
 local function ls(disk)
-  local list = output.array(disk:list())
-  for _, about in ipairs(list) do about.reference = errors.redact(about.reference) end
-  return list
+  local list, err = disk:list()
+  if not list then return nil, err end
+  table.sort(list, function(a, b)
+    if a.used ~= b.used then return a.used > b.used end
+    return a.reference < b.reference
+  end)
+  return output.array(list)
 end
 
 local function show_list(list)
   local lines, bytes = {}, 0
-  for i = #list, 1, -1 do -- what was used last comes first
-    local about = list[i]
-    bytes = bytes + about.bytes
-    lines[#lines + 1] = ("%12d bytes  %8s old  %s"):format(about.bytes, age(os.time() - about.stored),
-      output.plain(about.reference))
+  for _, entry in ipairs(list) do
+    bytes = bytes + entry.bytes
+    lines[#lines + 1] = ("%12d bytes  %12s  %s"):format(entry.bytes,
+      entry.stored > 0 and age(os.time() - entry.stored) .. " old" or "stale", output.plain(entry.reference))
   end
   lines[#lines + 1] = ("%12d bytes  in %d entries"):format(bytes, #list)
   return table.concat(lines, "\n")
 end
 
 local function rm(disk, args)
-  if not disk:remove(args.reference) then return nil, "not in this cache: " .. errors.redact(args.reference) end
+  if not disk:remove(args.reference) then
+    local list, err = disk:list()
+    return nil, list and "not in this cache: " .. errors.redact(args.reference) or err
+  end
   return { removed = errors.redact(args.reference) }
 end
 
 local function clear(disk)
-  local count = #disk:list()
-  disk:clear()
+  local count, err = disk:clear()
+  if not count then return nil, err end
   return { removed = count }
 end
 

@@ -2,6 +2,7 @@
 -- work, and what was said about it where.
 -- @module theaterref.cli.doctor
 local core = require "theaterref.core"
+local disk_caches = require "theaterref.store.disk_cache"
 local errors = require "theaterref.error"
 local homes = require "theaterref.home"
 local option_sets = require "theaterref.options"
@@ -76,6 +77,18 @@ checks[#checks + 1] = { "stores", function(args)
   if not ok then return false, tostring(why) end
   remove_folders(assert(homes.store_folder(id, settings.home(args))))
   return true, "can be written, synced and read back"
+end }
+
+checks[#checks + 1] = { "disk cache", function(_, config)
+  local options = type(config.cache) == "table" and config.cache.disk
+  if not options then return true, "none is configured" end
+  local cache, err = theaterref.resource_cache { disk = options }
+  if not cache then return false, tostring(err) end
+  local disk, key = disk_caches.of(cache), "doctor-" .. math.random(1 << 30)
+  local ok, why = disk:write(key, "theaterref doctor checks that this can be kept", {})
+  disk:remove(key)
+  if not ok then return false, tostring(why) end
+  return true, ("can be written; %d entries in %s"):format(#disk:list(), (cache:disk()))
 end }
 
 checks[#checks + 1] = { "network", function(args, config)

@@ -1,11 +1,9 @@
 --- `theaterref resolve`, `plan` and `render`.
 -- @module theaterref.cli.fetching
 local core = require "theaterref.core"
-local errors = require "theaterref.error"
-local manifests = require "theaterref.manifest.manifest"
 local output = require "theaterref.cli.output"
+local references = require "theaterref.reference"
 local settings = require "theaterref.cli.settings"
-local theaterref = require "theaterref"
 
 local plain = output.plain
 
@@ -23,7 +21,7 @@ local function resolve(args)
     local ok, why = blob:write(args.output)
     if not ok then return nil, why end
   end
-  return { reference = errors.redact(args.reference), target = errors.redact(future.target), bytes = #blob,
+  return { reference = references.redact(args.reference), target = references.redact(future.target), bytes = #blob,
     sha256 = args.json and blob:digest(), output = args.output, blob = blob }
 end
 
@@ -42,7 +40,9 @@ local function plan(args)
   if resolver then made, err = resolver:plan(args.manifest, { initial_state = state }) end
   if not made then return nil, err end
   made.initial_state, made.state_without_secrets = made.state_without_secrets, nil -- this is shown
-  made.package_reference = errors.redact(made.package_reference)
+  for _, field in ipairs { "manifest_reference", "origin", "package_reference" } do
+    made[field] = references.redact(made[field])
+  end
   made.package_bytes, made.package_sha256 = #made.package, made.package:digest()
   return made
 end
@@ -80,24 +80,20 @@ end
 -- ------------------------------------------------------------------ render
 
 local function render(args)
-  local override, err = settings.state(args)
+  local state, err = settings.state(args)
   if err then return nil, err end
-  local resolver, blob, state, text
+  local resolver, rendered
   resolver, err = settings.resolver(args)
-  if resolver then blob, err = resolver:resolve(args.manifest) end
-  if not blob then return nil, err end
-  local source = tostring(blob)
-  local format = manifests.format_of(source, args.manifest)
-  state, err = theaterref.merge_initial_states(manifests.initial_state(source, format, override), override)
-  if err then return nil, err end
-  text, err = manifests.render(source, format, state)
-  return text and { manifest = errors.redact(args.manifest), format = format, text = text }, err
+  if resolver then rendered, err = resolver:render(args.manifest, { initial_state = state }) end
+  if not rendered then return nil, err end
+  rendered.manifest = references.redact(args.manifest)
+  return rendered
 end
 
 return {
   { name = "resolve", does = "Print what a reference means.", fetches = true,
     examples = { "theaterref resolve actor.wasm -o copy.wasm", "theaterref resolve store://demo/greeting --json" },
-    arguments = { { "reference", "A path, store://<id>/<label>, store://<id>/hash/<hash>, http://… or https://…" } },
+    arguments = { { "reference", "A path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://… or data:…,…" } },
     options = { { "-o --output", "FILE", "Write to this file instead." } },
     run = resolve, show = show_content },
   { name = "plan", does = "Show all that a spawn of a manifest's actor needs.", fetches = true,

@@ -6,42 +6,55 @@ local fetching = require "theaterref.cli.fetching"
 local lockfiles = require "theaterref.policy.lockfile"
 local output = require "theaterref.cli.output"
 local policies = require "theaterref.policy"
+local references = require "theaterref.reference"
 local settings = require "theaterref.cli.settings"
+local suggest = require "theaterref.suggest"
 
 -- -------------------------------------------------------------------- lock
 
--- Plans each manifest. Returns the digest of everything resolved on the way, and
--- puts it into the store, if there is one.
-local function collect_digests(args, store)
+-- Returns what adds each thing that is resolved to 'lines', and puts it into the store, if
+-- there is one. 'failed' is called with an error.
+local function collector(resolver, lines, store, failed)
+  local schemes = resolver.context.policy.schemes
+  return function(step)
+    local job, blob = step.resolved, step.blob
+    if not job or job.ctx.purpose == "secret" then return end
+    local fields = { sha256 = blob:digest "sha256", size = #blob }
+    for _, candidate in ipairs(step.candidates) do lines[references.parse(candidate, schemes).text] = fields end
+    local hash, err = true, nil
+    if store then hash, err = store:put(blob) end
+    if not hash then failed(err) end
+  end
+end
+
+-- Plans each manifest. Returns the line of everything that was resolved on the way.
+local function collect_lines(args, store)
   local state, err = settings.state(args)
   if err then return nil, err end
-  local digests, failure = {}, nil
+  local lines, failure = {}, nil
   local resolver
-  resolver, err = settings.resolver(args, function(event)
-    if event.type ~= "resolved" or event.purpose == "secret" then return end
-    local digest = event.blob:digest "sha256"
-    for _, candidate in ipairs(event.candidates) do digests[candidate] = digest end
-    if not store then return end
-    local hash, why = store:put(event.blob)
-    failure = failure or not hash and why
-  end)
+  resolver, err = settings.resolver(args)
   if not resolver then return nil, err end
+  local collect = collector(resolver, lines, store, function(why) failure = failure or why end)
   for _, manifest in ipairs(args.manifests) do
-    local plan, why = resolver:plan(manifest, { initial_state = state })
+    local plan, why = resolver:trace(manifest, { purpose = "manifest" }, collect, { initial_state = state })
     if not plan or failure then return nil, why or failure end
   end
-  return digests
+  return lines
 end
 
 local function lock(args)
-  local store, digests, ok, err
+  local store, lines, text, ok, err
   if args.store then
     store, err = settings.store(args, args.store, { algorithm = "sha256" })
     if not store then return nil, err end
   end
-  digests, err = collect_digests(args, store)
-  if not digests then return nil, err end
-  local data = { lockfile = args.output, digests = digests, text = core.blob(lockfiles.text(digests, args.output)) }
+  lines, err = collect_lines(args, store)
+  if lines then text, err = lockfiles.text(lines, args.output) end
+  if not text then return nil, err end
+  local digests = {}
+  for ref, fields in pairs(lines) do digests[references.redact(ref)] = fields.sha256 end
+  local data = { lockfile = args.output, digests = digests, text = core.blob(text) }
   if args.output == "-" then return data end
   ok, err = data.text:write(args.output)
   return ok and data, err
@@ -49,35 +62,39 @@ end
 
 -- ----------------------------------------------------------------- explain
 
--- True if a reference looks like a manifest, by its name or by its bytes.
-local function looks_like_manifest(reference, blob)
-  if reference:gsub("[?#].*$", ""):find "%.[tj][os][mo][ln]$" then return true end
-  local text = #blob < 1 << 20 and tostring(blob) or ""
-  return not text:find "^%z" and text:find "name%s*=" ~= nil and text:find "package%s*=" ~= nil
+local purposes = { direct = true, manifest = true, initial_state = true, package = true, secret = true }
+
+-- What a reference is for, when nothing is said: a name that ends as manifests do is one.
+local function purpose_of(args)
+  if args.purpose then return args.purpose end
+  local path = args.reference:gsub("[?#].*$", "")
+  return (path:find "%.toml$" or path:find "%.json$" or path:find "%.lua$") and "manifest" or "direct"
 end
 
 local function explain(args)
-  local resolver, err = settings.resolver(args)
+  local state, err = settings.state(args)
+  if err then return nil, err end
+  local purpose = purpose_of(args)
+  if not purposes[purpose] then
+    return nil, errors.new("policy", ("there is no purpose '%s'%s: direct, manifest, initial_state, package, secret")
+      :format(purpose, suggest.closest(purpose, purposes)))
+  end
+  local resolver
+  resolver, err = settings.resolver(args)
   if not resolver then return nil, err end
-  local steps = output.array {}
-  resolver.policy.tracer = function(step)
-    if type(step.answer) == "table" and step.rule == "allow_spawn" then step.answer = "a narrowed manifest" end
-    if step.rule == "request" and type(step.answer) == "table" then step.answer.headers, step.answer.hosts = nil, nil end
-    steps[#steps + 1] = step
+  local steps, result = output.array {}, nil
+  local function trace(step)
+    if step.rule then steps[#steps + 1] = step end
   end
-  local blob, plan
-  blob, err = resolver:resolve(args.reference)
-  if blob and looks_like_manifest(args.reference, blob) then
-    for i = 1, #steps do steps[i] = nil end
-    plan, err = resolver:plan(args.reference)
-  end
+  result, err = resolver:trace(args.reference, { purpose = purpose, name = args.name }, trace, { initial_state = state })
   local data = { steps = steps }
   if err then
     data.error = tostring(err)
-  elseif plan then
-    data.name, data.package_reference, data.bytes = plan.name, errors.redact(plan.package_reference), #plan.package
+  elseif purpose == "manifest" then
+    data.name, data.package_reference = result.name, references.redact(result.package_reference)
+    data.bytes = #result.package
   else
-    data.bytes = #blob
+    data.bytes = #result
   end
   return data, err
 end
@@ -90,8 +107,8 @@ end
 
 local function step_text(step)
   local subject = step.reference and " " .. step.reference or ""
-  if step.answer == nil and step.rule ~= "integrity" and step.rule ~= "request" then
-    return ("%-11s%s: %s"):format(step.rule, subject, step.reason or "no answer")
+  if not step.answer and step.reason then
+    return ("%-11s%s: refused (%s)   [%s]"):format(step.rule, subject, step.reason, step.by)
   end
   return ("%-11s%s -> %s%s   [%s]"):format(step.rule, subject, answer_text(step.answer),
     step.reason and " (" .. tostring(step.reason) .. ")" or "", step.by)
@@ -124,7 +141,9 @@ end
 return {
   { name = "explain", does = "Show what each rule makes of a reference or a manifest.", fetches = true,
     examples = { "theaterref explain manifest.toml --policy policy.lua" },
-    arguments = { { "reference", "Of anything; a manifest is planned." } },
+    arguments = { { "reference", "Of anything. One that ends in .toml, .json or .lua is planned as a manifest." } },
+    options = { { "--purpose", "NAME", "What it is for: direct, manifest, initial_state, package or secret." },
+      { "--name", "NAME", "The actor's name that rules see." }, fetching.state_option },
     run = explain, show = show_explanation },
   { name = "lock", does = "Write a lockfile with the digest of everything the manifests need.", fetches = true,
     examples = { "theaterref lock manifest.toml -o theaterref.lock --store release",

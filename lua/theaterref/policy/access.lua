@@ -4,20 +4,26 @@ local reference = require "theaterref.reference"
 
 local M = {}
 
---- A manifest that came over the network may name neither local files nor
--- local stores, and one that came by https no plain http. A reference from
--- the caller is allowed.
--- @tparam string ref after rewriting
--- @tparam table ctx `ctx.manifest_reference`: where the manifest came from
+local ANYWHERE = { redirect_hosts = "any" }
+
+local function is_local(scheme) return scheme == nil or scheme == "file" or scheme == "store" or scheme == "data" end
+
+--- A manifest that came over the network may name neither local files nor stores, and
+-- one that came by https no plain http. A reference from the caller is allowed. Redirects
+-- may lead to any host.
+-- @tparam string ref after rewriting, in normal form
+-- @tparam table ctx `ctx.origin`: where the manifest's bytes came from
 -- @treturn boolean
--- @treturn ?string why not, and how to allow it
+-- @treturn string|table why not, and how to allow it; or, when it is allowed, where
+-- redirects may lead
 function M.no_local_from_network(ref, ctx)
-  local from = ctx.manifest_reference and reference.scheme(ctx.manifest_reference)
-  if ctx.purpose == "direct" or ctx.purpose == "manifest" or from ~= "http" and from ~= "https" then
-    return true
-  end
+  local origin = ctx.origin or ctx.manifest_reference
+  local from = origin and reference.scheme(origin)
+  if ctx.purpose == "direct" or ctx.purpose == "manifest" or is_local(from) then return true, ANYWHERE end
   local to = reference.scheme(ref)
-  if to == "https" or to == "http" and from == "http" then return true end
+  if to == "https" or to == "data" or to == "http" and from == "http" then return true, ANYWHERE end
+  -- A policy's own scheme, which the manifest came by.
+  if to and not reference.is_own_scheme(to) and to == reference.scheme(ctx.manifest_reference or "") then return true, ANYWHERE end
   local what = to == "http" and "plain http" or to == "store" and "a local store" or to and to ~= "file" and "the scheme " .. to
     or "a local file"
   return false, ("a manifest that came by %s may not name %s; to allow it, give a policy with a rule 'allow'")

@@ -7,6 +7,30 @@ return function(theaterref)
   local policy, reference = theaterref.policy, theaterref.reference
   local default = policy.default
 
+  -- ------------------------------------------------------------------- checks
+
+  -- Raises a fault of a builder's argument at the line that calls the builder.
+  local function refuse(builder, fault) error(("policy.%s: %s"):format(builder, fault), 4) end
+
+  -- Checks the type of an argument, and of what is in it: 'item' names the types that
+  -- the values of a table may have, 'key' that of its keys.
+  local function check(builder, what, value, expected, key, item)
+    if type(value) ~= expected then refuse(builder, ("%s must be a %s, not a %s"):format(what, expected, type(value))) end
+    for k, v in pairs(item and value or {}) do
+      if type(k) ~= key then refuse(builder, ("the keys of %s must be %ss, not %s"):format(what, key, tostring(k))) end
+      if not item[type(v)] then refuse(builder, ("%s[%s] must not be a %s"):format(what, tostring(k), type(v))) end
+    end
+  end
+
+  -- Checks a table of options.
+  local function check_options(builder, set, given)
+    check(builder, "its options", given, "table")
+    local fault = theaterref.option_fault(set, given)
+    if fault then refuse(builder, fault) end
+  end
+
+  local text, text_or_list = { string = true }, { string = true, table = true }
+
   -- ---------------------------------------------------------------- rewriting
 
   local function starts_with(text, prefix) return text:sub(1, #prefix) == prefix end
@@ -26,7 +50,8 @@ return function(theaterref)
   -- @tparam function ... rules
   -- @treturn function a rule `rewrite`
   function policy.chain(...)
-    local rules = { ... }
+    local rules = table.pack(...)
+    for i = 1, rules.n do check("chain", "argument " .. i, rules[i], "function") end
     return function(ref, ctx)
       local answer = ref
       for _, rule in ipairs(rules) do
@@ -39,9 +64,15 @@ return function(theaterref)
   --- Replaces prefixes by a text, or by a list to try in order. The longest prefix
   -- that matches counts.
   -- @tparam table prefixes text or list, by prefix
+  -- A reference that is relative to its manifest is joined to it first.
   -- @treturn function a rule `rewrite`
   function policy.mirror(prefixes)
-    return function(ref)
+    check("mirror", "its argument", prefixes, "table", "string", text_or_list)
+    for prefix, list in pairs(prefixes) do
+      if type(list) == "table" then check("mirror", ("the list of '%s'"):format(prefix), list, "table", "number", text) end
+    end
+    return function(ref, ctx)
+      ref = default.rewrite(ref, ctx)
       local best
       for prefix in pairs(prefixes) do
         if starts_with(ref, prefix) and (not best or #prefix > #best) then best = prefix end
@@ -55,6 +86,7 @@ return function(theaterref)
   -- @tparam table names references by name
   -- @treturn function a rule `rewrite`
   function policy.alias(names)
+    check("alias", "its argument", names, "table", "string", text)
     return function(ref) return names[ref] or ref end
   end
 
@@ -63,6 +95,7 @@ return function(theaterref)
   -- @treturn function a rule `rewrite`
   function policy.expand(names)
     local allowed = { HOME = true }
+    check("expand", "its argument", names or {}, "table", "number", text)
     for _, name in ipairs(names or {}) do allowed[name] = true end
     local function value(name)
       if not allowed[name] then error("the environment variable '" .. name .. "' is not in the list that may be used", 0) end
@@ -91,31 +124,43 @@ return function(theaterref)
   end
 
   --- Only what is listed, on top of the default rule: `schemes`, `hosts` (also
-  -- `*.example.org`), `stores`, and `prefixes` of whole references.
+  -- `*.example.org`), `stores`, and `prefixes` of whole references. With `hosts`, redirects may
+  -- lead to those and to `redirect_hosts` only.
   -- @tparam table lists
   -- @treturn function a rule `allow`
   function policy.only(lists)
+    check_options("only", "only", lists)
+    if not next(lists) then refuse("only", "it lists nothing; give schemes, hosts, stores or prefixes") end
     local schemes, stores = set_of(lists.schemes), set_of(lists.stores)
-    local function refuse(what, list)
+    local function not_listed(what, list)
       return false, ("%s is not in the policy's list of %s; to allow it, add it there"):format(what, list)
+    end
+    local redirect_hosts
+    if lists.hosts then
+      redirect_hosts = {}
+      for _, host in ipairs(lists.hosts) do redirect_hosts[#redirect_hosts + 1] = host end
+      for _, host in ipairs(lists.redirect_hosts or {}) do redirect_hosts[#redirect_hosts + 1] = host end
     end
     return function(ref, ctx)
       local scheme = reference.scheme(ref) or "file"
-      if schemes and not schemes[scheme] then return refuse("the scheme " .. scheme, "schemes") end
-      local authority = ref:match "^%a[%w+.-]*://([^/?#]*)"
-      local host = authority and authority:gsub("^.*@", ""):gsub(":%d+$", ""):lower()
-      if lists.hosts and (scheme == "https" or scheme == "http") and not host_allowed(host, lists.hosts) then
-        return refuse("the host " .. host, "hosts")
+      if schemes and not schemes[scheme] then return not_listed("the scheme " .. scheme, "schemes") end
+      local parsed = reference.is_own_scheme(scheme) and reference.parse(ref) or {}
+      if lists.hosts and (scheme == "https" or scheme == "http") and not host_allowed(parsed.host, lists.hosts) then
+        return not_listed("the host " .. tostring(parsed.host), "hosts")
       end
-      if stores and scheme == "store" and not stores[authority] then return refuse("the store " .. authority, "stores") end
+      if stores and scheme == "store" and not stores[parsed.id] then
+        return not_listed("the store " .. tostring(parsed.id), "stores")
+      end
       if lists.prefixes then
         local found = false
         for _, prefix in ipairs(lists.prefixes) do found = found or starts_with(ref, prefix) end
         -- a path that climbs out of its prefix only looks as if it were below it
         local path = ref:gsub("%%2[eE]", "."):gsub("%%2[fF]", "/") .. "/"
-        if not found or path:find "/%.%.[/?#]" then return refuse("this reference", "prefixes") end
+        if not found or path:find "/%.%.[/?#]" then return not_listed("this reference", "prefixes") end
       end
-      return default.allow(ref, ctx)
+      local allowed, why = default.allow(ref, ctx)
+      if allowed and redirect_hosts then return true, { redirect_hosts = redirect_hosts } end
+      return allowed, why
     end
   end
 
@@ -177,6 +222,13 @@ return function(theaterref)
     -- @tparam table rules by key
     -- @treturn function a rule `merge`
     keys = function(rules)
+      check("merge.keys", "its argument", rules, "table", "string", { string = true, ["function"] = true })
+      for key, rule in pairs(rules) do
+        if type(rule) == "string" and rule ~= "config" and rule ~= "override" then
+          refuse("merge.keys", ("'%s' must be 'config', 'override' or a function, not '%s'%s"):format(key, rule,
+            theaterref.closest(rule, { config = true, override = true })))
+        end
+      end
       return function(config, override)
         local ours, theirs = config and members(config), override and members(override)
         if not ours or not theirs then return override or config end
@@ -201,16 +253,19 @@ return function(theaterref)
   -- @tparam[opt] table options
   -- @treturn table with a rule `integrity`
   function policy.lockfile(file, options)
-    local digests = theaterref.read_lockfile(file)
     local where = options or {}
+    check("lockfile", "its argument", file, "string")
+    check_options("lockfile", "lockfile", where)
+    local lines = theaterref.read_lockfile(file)
     return {
       integrity = function(ref, ctx)
         if ctx.purpose == "secret" then return nil end -- which a lockfile has no business to know
-        local sha256 = digests[reference.absolute(ref)]
-        if not sha256 then
-          error(("%s is not in the lockfile %s; to allow it, lock it: theaterref lock"):format(ref, file), 0)
+        local fields = lines[reference.absolute(ref)]
+        if not fields then
+          return nil, ("it is not in the lockfile %s; to allow it, lock its manifest again: theaterref lock -o %s MANIFEST")
+            :format(file, file)
         end
-        return { sha256 = sha256, store = where.store, offline = where.offline }
+        return { sha256 = fields.sha256, store = where.store, offline = where.offline }
       end,
     }
   end
@@ -222,6 +277,7 @@ return function(theaterref)
   -- @tparam string name
   -- @treturn number
   function policy.percentile(name)
+    check("percentile", "its argument", name, "string")
     return tonumber(theaterref.sha256(name):sub(1, 8), 16) / 0x100000000 * 100
   end
 
@@ -229,9 +285,10 @@ return function(theaterref)
   -- @tparam table ...
   -- @treturn table
   function policy.combine(...)
-    local all = {}
-    for _, rules in ipairs { ... } do
-      for name, rule in pairs(rules) do all[name] = rule end
+    local all, given = {}, table.pack(...)
+    for i = 1, given.n do
+      check("combine", "argument " .. i, given[i], "table")
+      for name, rule in pairs(given[i]) do all[name] = rule end
     end
     return all
   end

@@ -1,14 +1,16 @@
---- The default rule for which packages may be cached.
+--- The default rule for what may be kept in a cache.
 -- @module theaterref.policy.caching
 local M = {}
 
---- Packages that the manifest declares unchanging, with `static_package = true`, and
--- those with a digest in their reference, which cannot change.
--- @tparam table manifest
--- @tparam table ctx `ctx.package`: the package's reference, as written
+--- What cannot change: bytes with a SHA-256 that is checked, content of a store by its
+-- hash, and packages that their manifest declares so, with `static_package = true`.
+-- @tparam ?table manifest nil for manifests and initial states
+-- @tparam table ctx `ctx.digest`: the SHA-256 that the bytes must have; `ctx.reference`:
+-- what is to be kept
 -- @treturn boolean
 function M.static_or_digest(manifest, ctx)
-  if ctx and ctx.package and ctx.package:find "#sha%d+=%x+$" then return true end
+  if ctx.digest or ctx.reference and ctx.reference:find "^[Ss][Tt][Oo][Rr][Ee]://[^/]+/hash/%x+$" then return true end
+  if not manifest then return false end
   if manifest.static_package ~= nil then return manifest.static_package == true end
   return type(manifest.actor) == "table" and manifest.actor.static_package == true
 end

@@ -6,38 +6,23 @@
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local lockfiles = require "theaterref.policy.lockfile"
+local option_sets = require "theaterref.options"
 local reference = require "theaterref.reference"
+local rules = require "theaterref.policy.rules"
 local suggest = require "theaterref.suggest"
 
 local M = {}
 
 local function nothing() end
 
---- The default rules, for a rule of yours to call on. `ctx` says what a
--- reference is for: `purpose` (`direct`, `manifest`, `initial_state`, `package` or
--- `secret`), `manifest_reference`, `name` (the actor's, once known),
--- `manifest` (its document) and `package` (its reference, both for a package).
+--- The default rules, for a rule of yours to call on. `theaterref.policy.rules` lists what
+-- each one gets and answers. `ctx` says what a reference is for: `purpose` (`direct`,
+-- `manifest`, `initial_state`, `package` or `secret`); for what a manifest names also
+-- `manifest_reference`, what its references are relative to; `origin`, where its bytes
+-- finally came from: after rewriting, schemes and redirects; `name`, the actor's, once
+-- known; and, for a package, `manifest` (its document) and `package` (its reference as
+-- written). `cacheable` also gets `digest`: the SHA-256 that the bytes must have.
 -- @table default
--- @field rewrite `rewrite(reference, ctx) -> reference`, or a list of them to
--- try in order: the next one when the last could not be had
--- @field allow `allow(reference, ctx) -> true`, or false and a reason
--- @field integrity `integrity(reference, ctx) -> nil`, the hex SHA-256 or SHA-1 that the bytes
--- must have, or `{ sha256 =, store =, offline = }`: look in that store first,
--- and with `offline` nowhere else
--- @field cacheable `cacheable(manifest, ctx) -> boolean`, or options: `{ ttl =
--- seconds, revalidate = boolean, disk = false }` (`disk = false`: not on disk)
--- @field merge `merge(config_state, override_state, ctx) -> state`
--- @field secrets `secrets(reference, ctx) -> boolean`: whether an object `{
--- "$ref": reference }` in the initial state is replaced by what that means
--- @field allow_spawn `allow_spawn(manifest, ctx) -> true`; or false and a reason; or a
--- narrowed manifest in its place
--- @field request `request(reference, ctx) -> options`
--- @field on_event `on_event(event)`: gets each event, a table whose `type` is
--- `resolved` (with `bytes`: how many it has), `cache` (with
--- `outcome`: `hit`, `stale`, `wait` or `miss`), `retry` (with `attempts`, and
--- whether it `failed`), `fallback` (with `message`), `phase` and `failure` (of a
--- plan's step `name`), `refusal` (with a `reason`) or `policy` (a changed script
--- was `reloaded`, or has an `error`). Most have a `reference` and a `purpose`
 M.default = {
   rewrite = require("theaterref.policy.rewrite").relative_to_manifest,
   allow = require("theaterref.policy.access").no_local_from_network,
@@ -46,20 +31,8 @@ M.default = {
   merge = require("theaterref.policy.merge").shallow,
   secrets = function() return false end,
   allow_spawn = function() return true end,
-  request = require("theaterref.policy.request").defaults,
+  request = nothing,
   on_event = nothing,
-}
-
--- The types of a rule's answers; any other is an error of the policy.
-local answers = {
-  rewrite = { string = true, table = true },
-  allow = { boolean = true, ["nil"] = true },
-  integrity = { string = true, table = true, ["nil"] = true },
-  cacheable = { boolean = true, table = true, ["nil"] = true },
-  merge = { string = true, ["nil"] = true },
-  secrets = { boolean = true, ["nil"] = true },
-  allow_spawn = { boolean = true, table = true },
-  request = { table = true, ["nil"] = true },
 }
 
 local Policy = {}
@@ -67,33 +40,55 @@ Policy.__index = Policy
 
 local function broken(message) return nil, errors.new("policy", message) end
 
--- Passes a rule's answer to the tracer, without anything secret or long.
-local function trace(self, rule, arguments, answer, second)
-  self.tracer { rule = rule, by = self.own[rule] and self.path or "default rule",
-    reference = type(arguments[1]) == "string" and rule ~= "merge" and errors.redact(arguments[1]) or nil,
-    answer = rule == "merge" and "a state" or answer, reason = second }
+-- What may be shown of an answer.
+local function shown(rule, answer)
+  if rule == "merge" then return "a state" end
+  if type(answer) ~= "table" then return answer end
+  if rule == "allow_spawn" then return "a narrowed manifest" end
+  local copy = {}
+  for name, value in pairs(answer) do copy[name] = value end
+  copy.headers, copy.hosts, copy.proxy = nil, nil, nil
+  return copy
 end
 
--- Asks a rule. A rule that fails, or answers nonsense, is an error of kind
--- `policy`, never a Lua error.
--- @tparam string rule
+--- Calls a rule and checks its answers. A rule that fails, or answers nonsense, is an
+-- error of kind `policy`, never a Lua error.
+-- @tparam string rule its name
+-- @tparam function call
+-- @tparam ?function trace called with the step: `rule`, `by`, `reference`, `answer`,
+-- `reason`
+-- @tparam string by whose rule it is
 -- @param ... its arguments
 -- @return its two answers, and nil
 -- @return[2] nil, nil, error
-function Policy:ask(rule, ...)
-  local ok, answer, second = pcall(self.rules[rule], ...)
+function M.call(rule, call, trace, by, ...)
+  local ok, answer, second = pcall(call, ...)
+  local err
   if not ok then
-    if not errors.is(answer) then
-      answer = errors.new("policy", ("the rule '%s' failed: %s"):format(rule, tostring(answer)))
+    err = errors.is(answer) and answer or errors.new("policy", ("the rule '%s' failed: %s"):format(rule, tostring(answer)))
+  else
+    local fault = rules.by_name[rule].fault(answer, second)
+    if fault then
+      err = errors.is(second) and second or errors.new("policy", ("the rule '%s' %s; %s was expected"):format(rule, fault,
+        rules.by_name[rule].answers))
     end
-    if self.tracer then trace(self, rule, { ... }, nil, tostring(answer)) end
-    return nil, nil, answer
   end
-  if self.tracer then trace(self, rule, { ... }, answer, second) end
-  if answers[rule][type(answer)] then return answer, second end
-  if errors.is(second) then return nil, nil, second end
-  return nil, nil, errors.new("policy", ("the rule '%s' returned a %s, but %s was expected"):format(rule,
-    type(answer), next(answers[rule])))
+  if err then answer, second = nil, nil end
+  if trace then
+    local subject = ...
+    trace { rule = rule, by = by, reference = type(subject) == "string" and rule ~= "merge" and errors.redact(subject) or nil,
+      answer = shown(rule, answer), reason = err and tostring(err) or type(second) == "string" and second or nil }
+  end
+  return answer, second, err
+end
+
+--- Asks a rule of this policy; see `call`.
+-- @tparam ?function trace
+-- @tparam string rule
+-- @param ... its arguments
+function Policy:ask(trace, rule, ...)
+  if not trace and not self.own[rule] then return self.rules[rule](...) end -- ours, and known to be right
+  return M.call(rule, self.rules[rule], trace, self.own[rule] and self.path or "default rule", ...)
 end
 
 -- Calls the rule 'on_event'. One that fails changes nothing.
@@ -118,10 +113,10 @@ local function check_schemes(schemes, where)
   return schemes
 end
 
-local function overlay(rules, where)
+local function overlay(given, where)
   local merged, own, schemes = {}, {}, {}
   for name, rule in pairs(M.default) do merged[name] = rule end
-  for name, rule in pairs(rules) do
+  for name, rule in pairs(given) do
     if name == "schemes" then
       local checked, err = check_schemes(rule, where)
       if err then return nil, err end
@@ -134,7 +129,7 @@ local function overlay(rules, where)
       merged[name], own[name] = rule, true
     end
   end
-  return setmetatable({ rules = merged, own = own, schemes = schemes, path = where, listens = rules.on_event ~= nil }, Policy)
+  return setmetatable({ rules = merged, own = own, schemes = schemes, path = where, id = core.next_id(), listens = given.on_event ~= nil }, Policy)
 end
 
 -- ------------------------------------------------------------------ scripts
@@ -145,11 +140,13 @@ local function exposed_to(path)
     theaterref = {
       policy = { default = M.default },
       reference = { parse = reference.parse, join = reference.join, scheme = reference.scheme,
-        absolute = reference.absolute },
+        is_own_scheme = reference.is_own_scheme, absolute = reference.absolute },
       merge_initial_states = core.merge_initial_states,
       json_split = core.json_split,
       json_quote = core.json_quote,
       sha256 = function(text) return core.blob(text):digest "sha256" end,
+      closest = suggest.closest,
+      option_fault = function(set, given) return option_sets.fault(option_sets[set], given) end,
       getenv = function(name) return (name == "HOME" or name:find "^THEATERREF_") and os.getenv(name) or nil end,
       read_lockfile = function(name) return lockfiles.read_or_raise(reference.join(path, name)) end,
     },
@@ -175,23 +172,23 @@ end
 local function run_trusted(path, source)
   local chunk, why = load(source, "@" .. path, "t", setmetatable({ theaterref = M.host }, { __index = _G }))
   if not chunk then return nil, errors.new("policy", why) end
-  local ok, rules = pcall(chunk)
-  if ok then return rules end
-  return nil, errors.new("policy", tostring(rules))
+  local ok, given = pcall(chunk)
+  if ok then return given end
+  return nil, errors.new("policy", tostring(given))
 end
 
 local function load_script(path, trusted)
   local stamp = core.file_stamp(path)
   local source, err = core.read_file(path)
   if not source then return nil, errors.about(err, path) end
-  local rules
-  rules, err = (trusted and run_trusted or run_script)(path, tostring(source))
+  local given
+  given, err = (trusted and run_trusted or run_script)(path, tostring(source))
   if err then return nil, errors.about(err, path) end
-  if type(rules) ~= "table" then
-    return broken(path .. ": a policy script must return a table of rules, not a " .. type(rules))
+  if type(given) ~= "table" then
+    return broken(path .. ": a policy script must return a table of rules, not a " .. type(given))
   end
   local policy
-  policy, err = overlay(rules, path)
+  policy, err = overlay(given, path)
   if policy then policy.script, policy.stamp, policy.trusted = path, stamp, trusted end
   return policy, err
 end
@@ -199,18 +196,16 @@ end
 -- The policy as its script is now. A script that changed and is broken leaves
 -- the old rules in force.
 -- @treturn table this policy, or a new one
--- @treturn ?table an event to emit, when the script has changed
+-- @treturn ?string the type of an event to emit, when the script has changed
+-- @treturn ?table its fields
 function Policy:current()
   if not self.script then return self end
   local stamp = core.file_stamp(self.script)
   if stamp == self.stamp then return self end
   local fresh, err = load_script(self.script, self.trusted)
-  if not fresh then
-    self.stamp = stamp -- say it once
-    return self, { type = "policy", reference = self.script, error = tostring(err) }
-  end
-  fresh.tracer = self.tracer
-  return fresh, { type = "policy", reference = self.script, reloaded = true }
+  if fresh then return fresh, "policy_reloaded", { reference = self.script } end
+  self.stamp = stamp -- say it once
+  return self, "policy_broken", { reference = self.script, message = tostring(err) }
 end
 
 -- Makes a policy; what a resolver does with its option `policy`.
@@ -225,18 +220,6 @@ function M.load(policy, trusted)
   if type(policy) == "string" then return load_script(policy, trusted) end
   if getmetatable(policy) == Policy then return policy end
   return overlay(policy or {}, "the policy")
-end
-
--- A policy with other rules in front of its own.
--- @tparam table policy from `load`
--- @tparam table rules
--- @treturn table
-function M.on_top(policy, rules)
-  local own = {}
-  for name in pairs(policy.own) do own[name] = policy.rules[name] end
-  for name, rule in pairs(rules) do own[name] = rule end
-  own.schemes = policy.schemes
-  return assert(overlay(own, policy.path))
 end
 
 -- The builders for the host itself, such as `theaterref.policy.mirror`, and what

@@ -1,8 +1,12 @@
---- Lockfiles: the digest of each reference's bytes.
+--- Lockfiles: what each reference's bytes must be.
 --
--- A line is a hex SHA-256, two spaces and a reference, as sha256sum writes
--- them; a `#` begins a comment. Paths below the lockfile's folder are relative
--- to it, so that a project may be moved.
+-- The first line is `theaterref lockfile 1`. Every other line has fields, two spaces, and
+-- the reference, as it is fetched. Fields are separated by single spaces; `sha256=` is
+-- always there. A `#` begins a comment. Paths below the lockfile's folder are relative to it, so that a
+-- project may be moved.
+--
+--     theaterref lockfile 1
+--     sha256=5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03 size=6  actor.wasm
 -- @module theaterref.policy.lockfile
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
@@ -11,48 +15,85 @@ local reference = require "theaterref.reference"
 local M = {}
 
 local MAX_BYTES = 16 << 20
+local HEADER = "theaterref lockfile 1"
+
+-- The fields of a line by name; nil: it is no line of a lockfile.
+local function parse_line(line)
+  local words, ref = line:match "^(%S+=%S.-)  (.+)$"
+  if not words or ref:find "%c" then return nil end
+  local fields = {}
+  for word in words:gmatch "[^ ]+" do
+    local name, value = word:match "^([%l%d_]+)=(%S+)$"
+    if not name then return nil end
+    fields[name] = value
+  end
+  local sha256 = fields.sha256
+  if not sha256 or #sha256 ~= 64 or not sha256:find "^%x+$" then return nil end
+  fields.sha256 = sha256:lower()
+  return fields, ref
+end
 
 --- Reads a lockfile.
 -- @tparam string path
--- @treturn table hex digests by reference
+-- @treturn table the fields of each line, by reference; paths are absolute
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.read(path)
-  local text, err = core.read_file(path, MAX_BYTES)
-  if not text then return nil, err end
-  local digests, number = {}, 0
-  for line in (tostring(text) .. "\n"):gmatch "(.-)\r?\n" do
+  local blob, err = core.read_file(path, MAX_BYTES)
+  if not blob then
+    if err.kind ~= "not_found" then return nil, err end
+    return nil, errors.new("not_found", ("cannot open lockfile \"%s\": no such file (write one with 'theaterref lock -o %s "
+      .. "MANIFEST')"):format(path, path))
+  end
+  local text, folder = tostring(blob), reference.absolute(path)
+  if text:match "^[^\r\n]*" ~= HEADER then
+    return nil, errors.new("syntax", ("%s:1: the first line of a lockfile is '%s'; write it anew with 'theaterref lock -o %s "
+      .. "MANIFEST'"):format(path, HEADER, path))
+  end
+  local lines, number = {}, 0
+  for line in (text .. "\n"):gmatch "([^\n]*)\n" do
     number = number + 1
-    local digest, ref = line:match "^(%x+)  (.+)$"
-    if digest and #digest == 64 then
-      digests[reference.join(reference.absolute(path), ref)] = digest:lower()
-    elseif not line:match "^%s*#" and not line:match "^%s*$" then
-      return nil, errors.new("syntax", ("%s:%d: not a line of a lockfile: a SHA-256, two spaces and a reference were expected")
-        :format(path, number))
+    line = line:gsub("\r$", "")
+    local fields, ref = parse_line(line)
+    if fields then
+      lines[reference.join(folder, ref)] = fields
+    elseif number > 1 and line ~= "" and line:sub(1, 1) ~= "#" then
+      return nil, errors.new("syntax", ("%s:%d: not a line of a lockfile: sha256=<64 hex digits>, two spaces and a reference "
+        .. "were expected"):format(path, number))
     end
   end
-  return digests
+  return lines
 end
 
 --- The same, for rules: raises the error.
 function M.read_or_raise(path)
-  local digests, err = M.read(path)
-  return digests or error(tostring(err), 0)
+  local lines, err = M.read(path)
+  return lines or error(tostring(err), 0)
 end
 
 --- The text of a lockfile.
--- @tparam table digests hex digests by reference
+-- @tparam table lines fields by reference
 -- @tparam string path where it will lie
 -- @treturn string its text, sorted by reference
-function M.text(digests, path)
-  local folder, lines = reference.absolute(path):match "^(.*/)", {}
-  for ref, digest in pairs(digests) do
+-- @return[2] nil
+-- @treturn[2] table an error, when a reference cannot stand on a line
+function M.text(lines, path)
+  local folder, sorted = reference.absolute(path):match "^(.*/)", {}
+  for ref, fields in pairs(lines) do
+    if ref:find "%c" then
+      return nil, errors.new("invalid_reference", "a reference with a control character cannot be locked", ref:gsub("%c", "?"))
+    end
     ref = reference.absolute(ref)
     if ref:sub(1, #folder) == folder then ref = ref:sub(#folder + 1) end
-    lines[#lines + 1] = digest .. "  " .. ref
+    local words = {}
+    for name, value in pairs(fields) do words[#words + 1] = name .. "=" .. value end
+    table.sort(words)
+    sorted[#sorted + 1] = { ref, table.concat(words, " ") .. "  " .. ref }
   end
-  table.sort(lines, function(a, b) return a:sub(67) < b:sub(67) end)
-  return "# Written by 'theaterref lock': the SHA-256 of each reference's bytes.\n" .. table.concat(lines, "\n") .. "\n"
+  table.sort(sorted, function(a, b) return a[1] < b[1] end)
+  local out = { HEADER, "# Written by 'theaterref lock': the digest and the size of each reference's bytes." }
+  for _, line in ipairs(sorted) do out[#out + 1] = line[2] end
+  return table.concat(out, "\n") .. "\n"
 end
 
 return M

@@ -1,83 +1,58 @@
---- The policy's answers about a reference: its candidates, whether it is allowed,
--- the digest its bytes must have, and the options of its request.
+--- The policy's answers about one candidate: whether it is allowed, the digests its
+-- bytes must have, whether they may be cached, and the options of its request.
 -- @module theaterref.resolve.admit
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local options = require "theaterref.options"
+local policies = require "theaterref.policy"
 local reference = require "theaterref.reference"
 
 local M = {}
 
-local MAX_CANDIDATES = 16
+-- ------------------------------------------------------------------ digests
 
---- The candidates of a reference: the rule `rewrite`.
--- @tparam theaterref.resolver resolver
--- @tparam string ref
--- @tparam table ctx
--- @treturn table a list of at least one reference, to try in order
--- @return[2] nil
--- @treturn[2] table an error
-function M.candidates(resolver, ref, ctx)
-  local answer, _, err = resolver.policy:ask("rewrite", ref, ctx)
-  if not answer then return nil, err end
-  if type(answer) == "string" then return { answer } end
-  for _, target in ipairs(answer) do
-    if type(target) ~= "string" then err = "a list with a " .. type(target) .. " in it" end
-  end
-  if #answer == 0 then err = "an empty list" end
-  if #answer > MAX_CANDIDATES then err = ("a list of %d; %d are as many as are tried"):format(#answer, MAX_CANDIDATES) end
-  if err then return nil, errors.new("policy", "the rule 'rewrite' returned " .. err) end
-  return answer
-end
-
-local function refuse(resolver, target, ctx, why)
-  resolver:emit { type = "refusal", reference = errors.redact(target), purpose = ctx.purpose, reason = why }
-  return nil, errors.new("denied", ("Not allowed: %s: %s"):format(errors.redact(target),
-    why or "the policy gives no reason"), target)
-end
-
--- The digest that a target must have, if any: { digest = hex, store, offline }.
-local function integrity_of(resolver, target, parsed, ctx)
-  local answer, _, err = resolver.policy:ask("integrity", target, ctx)
-  if err or not answer then return nil, err end
-  if type(answer) == "string" then answer = { sha256 = answer } end
-  local hex = answer.sha256 or answer.sha1
-  if type(hex) ~= "string" or not hex:match "^%x+$" or #hex ~= 40 and #hex ~= 64 then
-    return nil, errors.new("policy", "the rule 'integrity' answered without a digest: 64 hex digits of SHA-256, or 40 of "
-      .. "SHA-1, were expected")
-  end
+-- Adds a digest to those that a job's bytes must have. Returns an error if it is
+-- another than one of the same kind.
+local function expect(job, algorithm, hex, by)
   hex = hex:lower()
-  if parsed.digest and parsed.digest ~= hex then
-    return nil, errors.new("digest_mismatch", ("%s names the digest %s, but the policy requires %s"):format(
-      errors.redact(target), parsed.digest, hex))
+  if job[algorithm] and job[algorithm] ~= hex then
+    return errors.new("digest_mismatch", ("%s must have the %s %s by %s, but %s by %s"):format(reference.redact(job.target),
+      algorithm, job[algorithm], job.digests_by, hex, by), job.target)
   end
-  return { digest = hex, store = answer.store, offline = answer.offline }
+  job[algorithm], job.digests_by = hex, job.digests_by or by
 end
 
---- Checks a job's target: the rules `allow` and `integrity`. Sets `parsed` and
--- `integrity`, and `key` if the policy requires a digest.
--- @tparam theaterref.resolver resolver
--- @tparam table job see `theaterref.resolve.load`
--- @treturn table the job
--- @return[2] nil
--- @treturn[2] table an error
-function M.admit(resolver, job)
-  local policy, target = resolver.policy, job.target
-  local parsed, err = reference.parse(target, policy.schemes)
-  if not parsed then return nil, err end
-  local allowed, why
-  allowed, why, err = policy:ask("allow", target, job.ctx)
-  if err then return nil, err end
-  if not allowed then return refuse(resolver, target, job.ctx, why) end
-  job.parsed = parsed
-  if policy:overrides "integrity" then
-    job.integrity, err = integrity_of(resolver, target, parsed, job.ctx)
-    if err then return nil, err end
-    -- Bytes cached without the digest were not checked against it.
-    if job.integrity and not parsed.digest then job.key = target .. "#sha256=" .. job.integrity.digest end
+-- Asks one rule for a job's digest. Returns an error.
+local function ask_integrity(context, job, rule, by)
+  local answer, why, err = policies.call("integrity", rule, context.trace, by, job.target, job.ctx)
+  if err then return err end
+  if answer == nil and why then
+    local _, refusal = context:refuse("Not allowed: " .. reference.redact(job.target), job.target, job.ctx.purpose, why)
+    return refusal
   end
-  return job
+  if answer == nil then return nil end
+  if type(answer) == "string" then answer = { [#answer == 40 and "sha1" or "sha256"] = answer } end
+  for _, algorithm in ipairs { "sha256", "sha1" } do
+    err = answer[algorithm] and expect(job, algorithm, answer[algorithm], by)
+    if err then return err end
+  end
+  job.store, job.store_only = job.store or answer.store, job.store_only or answer.offline
 end
+
+-- Adds the digests that a job's bytes must have by the reference that led to it, the
+-- policy and the lockfile. Returns an error.
+local function set_digests(context, job, expected)
+  if job.sha256 or job.sha1 then job.digests_by = "its reference" end
+  for algorithm, hex in pairs(expected or {}) do
+    local err = expect(job, algorithm, hex, "the reference that led to it")
+    if err then return err end
+  end
+  local policy = context.policy
+  local err = ask_integrity(context, job, policy.rules.integrity, policy.own.integrity and policy.path or "default rule")
+  if err then return err end
+  return context.lockfile and ask_integrity(context, job, context.lockfile.integrity, context.lockfile.path)
+end
+
+-- ----------------------------------------------------------------- requests
 
 -- The options of a URL's host: those of its port before those of all ports.
 local function host_options(hosts, parsed)
@@ -105,38 +80,109 @@ local function add_host_options(request, parsed)
   end
 end
 
--- The options as the core takes them, and whether they say `revalidate`.
+-- Compiles options for the core.
 local function compile(request)
   local ok, compiled = pcall(core.request_options, request)
-  if ok then return compiled, request.revalidate end
-  return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled))
+  if not ok then return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled)) end
+  return { compiled = compiled, scope = core.request_scope(compiled), revalidate = request.revalidate }
 end
 
---- How a job's URL is to be fetched: what the resolver was made with, and on top
--- of that what the rule `request` answers.
--- @tparam theaterref.resolver resolver
--- @tparam table job
--- @treturn userdata options for `core.fetch`
--- @treturn ?boolean whether the options say `revalidate`
+-- Returns how a job's URL is to be fetched: the resolver's options, on top of them what
+-- the rule `request` answers, and where redirects may lead.
+local function request_of(context, job)
+  local given, redirect_hosts = context.defaults, job.redirect_hosts
+  local asks = context:must_ask "request"
+  if not asks and not given.hosts then
+    local name = redirect_hosts == "any" and "any" or table.concat(redirect_hosts, " ")
+    local known, err = context.requests[name], nil
+    if known then return known end
+    local request = {}
+    for option, value in pairs(given) do request[option] = value end
+    if redirect_hosts ~= "any" then request.redirect_hosts = redirect_hosts end
+    known, err = compile(request)
+    context.requests[name] = known
+    return known, err
+  end
+  local answer, err
+  if asks then
+    answer, _, err = context:ask("request", job.target, job.ctx)
+    if err then return nil, err end
+  end
+  local request = {}
+  for option, value in pairs(given) do request[option] = value end
+  for option, value in pairs(answer or {}) do request[option] = value end
+  if request.hosts then add_host_options(request, job.parsed) end
+  if redirect_hosts ~= "any" then request.redirect_hosts = redirect_hosts end
+  return compile(request)
+end
+
+-- ------------------------------------------------------------------ caching
+
+-- Sets the cache that a job goes through, if any, its key (normal form, digest and
+-- scope), and the options of its claim. Returns an error.
+local function choose_cache(context, job, wish)
+  local options, ctx, request = wish.options, job.ctx, job.request
+  if ctx.purpose == "secret" then return nil end
+  local answer = options.cached
+  if options.ask_cacheable and context.cache then
+    local err
+    ctx.digest, ctx.reference = job.sha256, job.target
+    answer, _, err = context:ask("cacheable", ctx.manifest, ctx)
+    if err then return err end
+    if type(answer) == "table" then options = answer end
+  end
+  local cache = options.cache or answer and context.cache or nil
+  local revalidate = options.revalidate
+  if request and request.revalidate and (cache or context.cache) then cache, revalidate = cache or context.cache, true end
+  if not cache then return nil end
+  job.cache, job.ttl, job.revalidate, job.no_disk = cache, options.ttl, revalidate, options.disk == false
+  local digest, scope = job.sha256 or job.sha1, request and request.scope or job.source.is_chain and context.policy_scope
+  job.key = core.cache_key(job.source.key(job.parsed), digest, scope)
+  if job.sha256 then job.content = core.cache_key("sha256:" .. job.sha256, nil, scope) end
+end
+
+-- -------------------------------------------------------------------- admit
+
+--- Admits a candidate as a job.
+-- @tparam table context
+-- @tparam table wish what is to be resolved; see `theaterref.resolve.load`
+-- @tparam string target the candidate
+-- @tparam[opt] table expected digests by algorithm, of a reference that led to it
+-- @treturn table a job: `ctx`; `source` and `parsed`; `target`, in normal form; `sha256`,
+-- `sha1`, `digests_by`; `store` and `store_only`: where to look for the digest first, and
+-- whether nowhere else; `redirect_hosts`; `request`: `compiled`, `scope`, `revalidate`;
+-- `cache`, or nil, and for it `key`, `content` (the key under which all references to the
+-- same bytes share them), `ttl`, `revalidate`, `no_disk`; and, later, `lead`, the future of a
+-- claim that it leads, `hit`, and `origin`
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.request(resolver, job)
-  local given = resolver.request
-  if not resolver.policy:overrides "request" and not given.hosts then
-    if resolver.compiled then return resolver.compiled, given.revalidate end
-    local compiled, more = compile(given)
-    resolver.compiled = compiled
-    return compiled, more
+function M.admit(context, wish, target, expected)
+  local parsed, err = reference.parse(target, context.policy.schemes)
+  if not parsed then return nil, err end
+  -- Room for what most jobs need: a table that grows is slow.
+  local job = { ctx = wish.ctx, source = reference.source(parsed.scheme), parsed = parsed, target = parsed.text,
+    redirect_hosts = "any", hit = false, request = nil, lead = nil }
+  if parsed.sha256 or parsed.sha1 then job.sha256, job.sha1 = parsed.sha256, parsed.sha1 end
+  if job.ctx.manifest_reference or context:must_ask "allow" then
+    local allowed, more
+    allowed, more, err = context:ask("allow", job.target, job.ctx)
+    if err then return nil, err end
+    if not allowed then
+      return context:refuse("Not allowed: " .. reference.redact(job.target), job.target, job.ctx.purpose, more)
+    end
+    job.redirect_hosts = type(more) == "table" and more.redirect_hosts or {}
   end
-  local answer, _, err = resolver.policy:ask("request", job.target, job.ctx)
+  if expected or context.lockfile or context:must_ask "integrity" then
+    err = set_digests(context, job, expected)
+    if err then return nil, err end
+  end
+  if job.source.fetches then
+    job.request, err = request_of(context, job)
+    if err then return nil, err end
+  end
+  err = choose_cache(context, job, wish)
   if err then return nil, err end
-  local fault = answer and options.fault(options.request, answer)
-  if fault then return nil, errors.new("policy", "the rule 'request' is wrong: " .. fault) end
-  local request = {}
-  for name, value in pairs(given) do request[name] = value end
-  for name, value in pairs(answer or {}) do request[name] = value end
-  if request.hosts then add_host_options(request, job.parsed) end
-  return compile(request)
+  return job
 end
 
 return M

@@ -1,98 +1,161 @@
---- One result that arrives once: what `resolver:start` gives.
+--- One result that arrives once: what `resolver:start` and `resolver:start_plan` give.
 --
 -- `future.hit` is true if a cache had it. Wait for it, or give it to an event loop: `cqueues.poll(future)` works, and
 -- any loop can watch `future:pollfd()` for reading.
+--
+-- The work behind a future is a Lua function that calls `future:await` whenever it
+-- needs bytes that are still on their way. It runs in a coroutine, which `done` and
+-- `wait` resume; or, where the caller waits at once, without one.
 -- @classmod theaterref.future
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local reference = require "theaterref.reference"
 
 local Future = {}
 Future.__index = Future
 
--- Tells an event loop, if there is one, when the core future in hand has its result.
+--- True if a value is a future of this class.
+function Future.is(value) return getmetatable(value) == Future end
+
+-- ------------------------------------------------------------- its own side
+
+-- Has the event loop's descriptor signalled with the result of what is awaited.
 local function watch(self)
-  if self.notifier and self.core then self.core:notify(self.notifier) end
+  for _, notifier in ipairs(self.notifiers or {}) do self.awaited:notify(notifier) end
 end
 
--- Takes what the core future gave: the result, another core future, or the error.
-local function advance(self, blob, err, why)
-  local loaded = self.core
-  if blob then
-    self.result, self.core = blob, nil
-  elseif why == "abandoned" and self.again then -- its loader gave up: claim it again
-    self.core, err = self.again()
-    if err then self.err = errors.about(err, self.reference) end
+local function about(self, err)
+  return err.reference and err or errors.about(err, reference.redact(self.reference))
+end
+
+-- Takes the result, or the error, that the work ended with.
+local function finish(self, result, err)
+  self.thread, self.awaited, self.finished = nil, nil, true
+  if result ~= nil then self.result = result else self.err = about(self, err) end
+end
+
+-- Runs the work on to its next 'await', or to its end.
+local function resume(self, ...)
+  local ok, result, err = coroutine.resume(self.thread, ...)
+  if not ok then
+    self.thread, self.awaited, self.finished = nil, nil, true
+    self.err = about(self, errors.new("policy", tostring(result)))
+    error(result, 0)
+  end
+  if coroutine.status(self.thread) == "dead" then finish(self, result, err) else watch(self) end
+end
+
+-- Ends the work without a result.
+local function stop(self, kind, message)
+  if self.awaited then self.awaited:cancel() end
+  if self.thread then coroutine.close(self.thread) end
+  finish(self, nil, errors.new(kind, message))
+end
+
+local LATE = "not resolved in time (resolve_timeout, plan_timeout)"
+
+local function time_out(self) stop(self, "timeout", LATE) end
+
+-- The seconds that are left of a deadline; below 0: there is none.
+local function left(deadline) return deadline and math.max(0, deadline - core.now()) or -1 end
+
+-- Waits for a future on the calling thread, in place of a coroutine's yield.
+local function block(self, future)
+  if self.over then return nil, self.over end
+  local blob, err, why = future:wait(left(self.deadline))
+  if why ~= "pending" then return blob, err, why end
+  future:cancel()
+  local late = self.deadline and core.now() >= self.deadline
+  self.over = late and errors.new("timeout", LATE) or err
+  return nil, self.over
+end
+
+--- Starts work. It may have ended when this returns.
+-- @tparam table self the fields `reference`; `deadline`, as `core.now()`, or nil;
+-- `blocking`: wait on the calling thread, in no coroutine
+-- @tparam function work `work(future, ...)` returns the result, or nil and an error
+-- @param ... its further arguments
+-- @treturn theaterref.future
+function Future.run(self, work, ...)
+  setmetatable(self, Future)
+  if self.blocking then
+    finish(self, work(self, ...))
   else
-    errors.about(err, self.reference)
-    self.core = nil
-    local started = false
-    if self.fallback then started, err = self.fallback(err) end
-    if not started then self.err = errors.about(err, self.reference) end
+    self.thread = coroutine.create(work)
+    resume(self, self, ...)
   end
-  watch(self)
-  if not self.core and self.on_result then
-    local on_result = self.on_result
-    self.on_result = nil
-    on_result(loaded, blob)
-  end
+  return self
 end
 
--- Ends a future whose time is over.
-local function time_out(self)
-  self.core:cancel()
-  self.core, self.fallback = nil, nil
-  self.err = errors.new("timeout", "not resolved in time (resolve_timeout, plan_timeout)", self.reference)
+--- Waits within the work for another future.
+-- @param future one of the core's, or one of this class
+-- @return what its `wait` returns: a result; or nil, an error, and `"abandoned"` if
+-- whoever loaded it gave up
+function Future:await(future)
+  if self.blocking then return block(self, future) end
+  self.awaited = future
+  return coroutine.yield()
 end
+
+-- ---------------------------------------------------------- its owner's side
 
 --- True once the result is there.
 -- @treturn boolean
 function Future:done()
   if self.notifier then self.notifier:drain() end
-  while self.core and self.core:done() do advance(self, self.core:wait(0)) end
-  if self.core and self.deadline and core.now() >= self.deadline then time_out(self) end
-  return self.core == nil
+  while self.awaited and self.awaited:done() do resume(self, self.awaited:wait(0)) end
+  if not self.finished and self.deadline and core.now() >= self.deadline then time_out(self) end
+  return self.finished == true
 end
 
 --- Waits for the result.
 -- @tparam[opt] number seconds at most; without it, as long as the request may
 -- take by its own timeouts
--- @treturn theaterref.blob
+-- @treturn theaterref.blob or, of a plan, the plan
 -- @return[2] nil
 -- @treturn[2] table an error; of kind `timeout` when the seconds are over, after
 -- which it may be waited for again
+-- @treturn[2] ?string `"pending"` if there is no result yet
 function Future:wait(seconds)
-  local limit = seconds and core.now() + seconds
-  while self.core do
+  local limit = seconds and seconds >= 0 and core.now() + seconds
+  while not self.finished do
     local moment = self.deadline and limit and math.min(limit, self.deadline) or limit or self.deadline
-    local blob, err, why = self.core:wait(moment and math.max(0, moment - core.now()) or -1)
+    local result, err, why = self.awaited:wait(left(moment))
     if why ~= "pending" then
-      advance(self, blob, err, why)
+      resume(self, result, err, why)
     elseif self.deadline and err.kind == "timeout" and core.now() >= self.deadline then
       time_out(self)
     else
-      return nil, errors.about(err, self.reference)
+      return nil, about(self, err), why
     end
   end
-  if self.result then return self.result end
-  return nil, self.err
+  return self.result, self.err
 end
 
 --- Gives it up; a request that nobody else wants stops.
 function Future:cancel()
-  if not self.core then return end
-  self.core:cancel()
-  self.core, self.fallback = nil, nil
-  self.err = errors.new("cancelled", "the future was cancelled", self.reference)
-  if self.notifier then self.notifier:signal() end
+  if self.finished then return end
+  stop(self, "cancelled", "the future was cancelled")
+  for _, notifier in ipairs(self.notifiers or {}) do notifier:signal() end
+end
+
+--- Has a notifier of the core's signalled when there may be something for `done` to
+-- do.
+-- @tparam userdata notifier
+function Future:notify(notifier)
+  self.notifiers = self.notifiers or {}
+  table.insert(self.notifiers, notifier)
+  if self.awaited then self.awaited:notify(notifier) else notifier:signal() end
 end
 
 --- A descriptor for event loops; do not read or close it. It is readable if and only
--- if the result of `done()` has changed since the last call of `done()`.
+-- if the result of `done()` has changed since the last call of `done()`, or `done()`
+-- has work to go on with.
 -- @treturn integer the same one each time
 function Future:pollfd()
   if not self.notifier then
     self.notifier = core.notifier()
-    if self.core then watch(self) else self.notifier:signal() end
+    self:notify(self.notifier)
   end
   return self.notifier:fd()
 end
@@ -101,27 +164,30 @@ end
 -- @treturn string
 function Future:events() return "r" end -- luacheck: ignore self
 
---- The seconds that a loop may sleep on it: up to its `resolve_timeout`, or nil.
+--- The seconds that a loop may sleep on it: up to its deadline, or nil.
 -- @treturn ?number
 function Future:timeout()
-  return self.core and self.deadline and math.max(0, self.deadline - core.now()) or nil
+  return not self.finished and self.deadline and left(self.deadline) or nil
 end
 
---- Bytes received so far and, when known, expected in all. Once it is done both are
--- the size of its result.
+--- Bytes received so far and, when known, expected in all: of what it waits for now.
+-- Once it is done both are the size of its result.
 -- @treturn integer
 -- @treturn ?integer
 function Future:progress()
-  if self.core then return self.core:progress() end
-  local size = self.result and #self.result or 0
+  if self.awaited then return self.awaited:progress() end
+  local blob = self.result
+  if type(blob) == "table" then blob = blob.package end
+  local size = blob and #blob or 0
   return size, size
 end
 
 --- Facts about the fetch, once it is done: `url` (redacted, after redirects),
--- `status`, `content_type`, `etag`, `last_modified`, `digest` (if one was asked for),
+-- `status`, `content_type`, `etag`, `last_modified`, `no_store` (`Cache-Control: no-store`
+-- or `private`), `digest` (if one was asked for),
 -- `attempts`, `received` (bytes, as sent), `unchanged` (304), and `seconds`, a table
 -- of the moments `started`, `connected`, `first_byte` and `done`.
 -- @treturn ?table nil: nothing was fetched for this future
-function Future:info() return self.loaded and self.loaded:info() end
+function Future:info() return self.finished and self.fetched and self.fetched:info() or nil end
 
 return Future

@@ -1,311 +1,412 @@
---- Loading: how an admitted target becomes bytes.
+--- Resolving: how a reference becomes bytes.
 --
--- A job is one target on its way, a table: `ctx` (what it is for), `target`,
--- `parsed`, `key` (in caches) and `integrity` (see `theaterref.resolve.admit`), `cache`,
--- `claim_options`, `deadline` (as `core.now`), `no_disk`, `will_wait`, `request` (once asked for), `disk`,
--- `leads` (this Lua state began the load), `led_to` (the job that a scheme went on
--- with) and `hops` (how many did). A function that begins to load a job completes
--- its future sooner or later, unless it returns nil and an error.
+-- A wish is what is to be resolved, a table: `reference`; `ctx`, what it is for; `options`:
+-- `cached`, through the context's cache, `cache`, through that one, or `ask_cacheable`, as
+-- the rule `cacheable` says; and `ttl`, `revalidate` and `disk`, for the cache. The outcome
+-- is put on the same table:
+-- `target`, the candidate whose bytes they are; `origin`, where these finally came from;
+-- `base`, what references in them are relative to; `used_cache`, whether they went through
+-- a cache; `hit`, whether it had them.
 -- @module theaterref.resolve.load
 local admit = require "theaterref.resolve.admit"
 local caches = require "theaterref.cache"
+local candidates = require "theaterref.resolve.candidates"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local home = require "theaterref.home"
+local Future = require "theaterref.resolve.future"
+local reference = require "theaterref.reference"
 
 local M = {}
 
 local MAX_HOPS = 8
 
-local function is_remote(parsed) return parsed.scheme == "http" or parsed.scheme == "https" end
+-- ------------------------------------------------------------------ digests
 
---- A store of the resolver's home, opened once.
--- @tparam theaterref.resolver resolver
--- @tparam string id
--- @treturn theaterref.store
--- @return[2] nil
--- @treturn[2] table an error
-function M.store(resolver, id)
-  local store, err = resolver.stores[id], nil
-  if not store then
-    store, err = home.content_store(id, { home = resolver.home })
-    resolver.stores[id] = store
+local function check_digest(job, blob, algorithm)
+  local expected = job[algorithm]
+  local actual = blob:digest(algorithm)
+  if actual == expected then return true end
+  return nil, errors.new("digest_mismatch", ("%s has the %s %s, but %s was expected"):format(reference.redact(job.target),
+    algorithm, actual, expected))
+end
+
+-- Checks every digest that a job's bytes must have, but for one that 'verified' names.
+-- Returns the blob.
+local function verify(job, blob, verified)
+  for _, algorithm in ipairs { "sha256", "sha1" } do
+    if job[algorithm] and algorithm ~= verified then
+      local ok, err = check_digest(job, blob, algorithm)
+      if not ok then return nil, err end
+    end
   end
-  return store, err
+  return blob
 end
 
--- ------------------------------------------------------------- what is here
+-- ------------------------------------------------------------ what is at hand
 
-local loaders = {}
-
-function loaders.file(resolver, parsed)
-  return core.read_file(parsed.path, resolver.request.max_bytes)
-end
-
-function loaders.store(resolver, parsed)
-  local store, err = M.store(resolver, parsed.id)
+-- Returns content with a job's digest from the store that the policy names for it, nil if
+-- it is not there, or nil and an error.
+local function from_integrity_store(context, job)
+  if not job.store then return nil end
+  local store, err = context:store(job.store)
   if not store then return nil, err end
-  if parsed.hash then return store:get(parsed.hash) end
   local blob
-  blob, err = store:get_content_by_label(parsed.label)
+  blob, err = store:get(job.sha256 or job.sha1)
+  if blob then return verify(job, blob) end
+  if err.kind ~= "not_found" then return nil, err end
+  if not job.store_only then return nil end
+  return nil, errors.new("not_found", ("offline, and not in the store '%s': %s; put it there with 'theaterref lock --store %s'")
+    :format(job.store, job.sha256 or job.sha1, job.store))
+end
+
+-- Loads local bytes.
+local function load_local(context, task, job)
+  local loaded, err = job.source.start(job, context, task)
+  if not loaded then return nil, err end
+  return verify(job, loaded.blob)
+end
+
+local function emit_cache(context, job, outcome)
+  if not context.has_listeners then return end
+  context:emit("cache", { outcome = outcome, reference = reference.redact(job.target), purpose = job.ctx.purpose })
+end
+
+-- The digest that whatever lies under a job's key has been checked against.
+local function key_digest(job) return job.sha256 and "sha256" or "sha1" end
+
+-- Sets where a job's bytes came from, if that is not its target.
+local function set_origin(job, record)
+  job.origin = record.extra and record.extra.origin
+end
+
+-- Puts bytes that are there into a job's cache. Returns the blob that the cache has now.
+local function put(job, blob, record)
+  local how, what = job.cache:claim(job.key, { ttl = job.ttl, request = job.request and job.request.compiled,
+    content = job.content, revalidate = true })
+  if how == "lead" then what:complete(blob, record) end
+  return blob
+end
+
+-- Returns a job's bytes from its disk cache, if they are fresh there. Stale ones are good
+-- for "has it changed?", or while the server fails.
+local function from_disk(context, job)
+  job.disk = not job.no_disk and job.source.fetches and caches.disk_cache_of(job.cache) or nil
+  if not job.disk then return nil end
+  local blob, record = job.disk:read(job.key)
+  if not blob then return nil end
+  record.extra = { origin = record.origin }
+  local ttl, age = job.ttl or job.cache:ttl(), os.time() - record.stored
+  if job.revalidate or record.stored == 0 or age < 0 or ttl and age >= ttl then
+    job.known = { blob = blob, record = record, past_ttl = age < 0 and math.huge or age - (ttl or 0) }
+    return nil
+  end
+  emit_cache(context, job, "disk")
+  set_origin(job, record)
+  record.age = age
+  return put(job, blob, record)
+end
+
+-- Returns a job's bytes if they are fresh in a cache, or nil.
+local function from_cache(context, job)
+  if not job.cache then return nil end
+  local request, blob = job.request and job.request.compiled, nil
+  if not job.revalidate then
+    blob = job.cache:peek(job.key, request)
+    if not blob and job.content then
+      blob = job.cache:peek(job.content, request)
+      if blob then put(job, blob, core.record(blob)) end
+    end
+  end
+  if blob then emit_cache(context, job, "hit") else blob = from_disk(context, job) end
+  if not blob then return nil end
+  job.hit = true
+  if job.ctx.purpose == "manifest" then set_origin(job, core.record(blob)) end
+  return verify(job, blob, key_digest(job))
+end
+
+-- ------------------------------------------------------------- loads and claims
+
+-- Loads local bytes, into the future that leads a claim if there is one.
+local function load_local(context, task, job, lead)
+  local loaded, err = job.source.start(job, context, task)
+  local blob = loaded
+  if loaded then blob, err = verify(job, loaded.blob) end
+  if lead and blob then lead:complete(blob) elseif lead then lead:fail(err.kind, err.message, err.status) end
+  return blob, err
+end
+
+local function keep_on_disk(context, job, blob, record)
+  record.origin, record.extra = job.origin, nil -- a record on disk has no tables within it
+  local ok, err, warn = job.disk:write(job.key, blob, record)
+  if not ok and warn then
+    context:emit("disk_cache", { reference = reference.redact(job.target), message = tostring(err) })
+  end
+end
+
+-- Reports what a fetch took, and keeps its bytes on disk.
+local function after_fetch(context, job, future, blob)
+  local attempts = future:attempts()
+  if attempts > 1 then
+    context:emit(blob and "retry" or "retries_failed", { reference = reference.redact(job.target), attempts = attempts })
+  end
+  if not blob or not job.disk and not context.respect_no_store and job.ctx.purpose ~= "manifest" then return end
+  local record = future:freshness()
+  set_origin(job, record)
+  if job.disk then keep_on_disk(context, job, blob, record) end
+  if job.cache and record.no_store and context.respect_no_store then job.cache:remove(job.key) end
+end
+
+-- Returns what the disk cache has past its ttl if a server failed and 'stale_if_error'
+-- allows it; or the error.
+local function stale_from_disk(context, job, err)
+  local known = job.known
+  if not known or not core.is_outage(err) or known.past_ttl >= job.cache:stale_if_error() then return nil, err end
+  emit_cache(context, job, "stale")
+  job.hit = true
+  set_origin(job, known.record)
+  return known.blob
+end
+
+-- Fetches a job, into the future that leads its claim if there is one.
+local function fetch(context, task, job, lead)
+  local started, err = nil, nil
+  if context.offline then
+    err = errors.new("not_found", ("offline: %s is not here, and nothing is fetched"):format(reference.redact(job.target)))
+  else
+    job.lead = lead
+    started, err = job.source.start(job, context, task)
+  end
+  if not started then
+    if lead then lead:fail(err.kind, err.message, err.status) end
+    return nil, err
+  end
+  local blob
+  blob, err = task:await(started.future)
+  task.fetched = started.future
+  after_fetch(context, job, started.future, blob)
+  if not blob then blob, err = stale_from_disk(context, job, err) end
+  if not blob then return nil, err end
+  return verify(job, blob, key_digest(job))
+end
+
+-- Loads a job, as the leader of its claim.
+local function lead_claim(context, task, job, lead)
+  if not job.source.fetches then return load_local(context, task, job, lead) end
+  if job.known then lead:know(job.known.blob, job.known.record) end
+  return fetch(context, task, job, lead)
+end
+
+local in_background
+
+-- Gets a job's bytes through its cache: those of a load that is under way, or of one that
+-- it leads.
+local function through_cache(context, task, job)
+  local options = { ttl = job.ttl, revalidate = job.revalidate, request = job.request and job.request.compiled,
+    content = job.content }
+  while true do
+    local how, what, refresh = job.cache:claim(job.key, options)
+    emit_cache(context, job, how == "lead" and "miss" or how)
+    if how == "lead" then return lead_claim(context, task, job, what) end
+    local blob, err, why = what, nil, nil
+    if how == "wait" then blob, err, why = task:await(what) else job.hit = true end
+    if blob and job.ctx.purpose == "manifest" then set_origin(job, how == "wait" and what:freshness() or core.record(blob)) end
+    if refresh then in_background(context, job, refresh) end
+    if blob then return verify(job, blob, key_digest(job)) end
+    if why ~= "abandoned" then return nil, err end -- else claim it again
+  end
+end
+
+-- Returns a job's bytes if they are fresh in a cache, or local; nil if they are to be
+-- fetched; or nil and an error.
+local function at_hand(context, task, job)
+  local blob, err = from_cache(context, job)
   if blob or err then return blob, err end
-  return nil, errors.new("not_found", "Label not found: " .. parsed.label)
+  blob, err = from_integrity_store(context, job)
+  if err then return nil, err end
+  if blob and job.cache then put(job, blob) end
+  if blob or job.source.is_remote(job.parsed, context) then return blob end
+  if job.cache then return through_cache(context, task, job) end
+  return load_local(context, task, job)
 end
 
--- Content with a digest, from the store that the policy names for it. Nil without
--- an error: it is not there.
-local function from_integrity_store(resolver, integrity)
-  if not (integrity and integrity.store) then return nil end
-  local store, err = M.store(resolver, integrity.store)
-  if not store then return nil, err end
-  local blob
-  blob, err = store:get(integrity.digest)
-  if blob then return blob end
-  if not integrity.offline and err.kind == "not_found" then return nil end
-  if err.kind == "not_found" then
-    err = errors.new("not_found", ("offline, and not in the store '%s': %s; put it there with 'theaterref lock --store %s'")
-      :format(integrity.store, integrity.digest, integrity.store))
+-- ------------------------------------------------------------------- chains
+
+local follow
+
+-- Drives a chain: a scheme that leads to another reference. Each link has its own claim;
+-- the chain itself is claimed only when its bytes are there, so that nobody waits for
+-- another state's Lua.
+local function drive_chain(context, task, job)
+  local step, err = job.source.start(job, context, task)
+  local blob = step and step.blob
+  if step and step.future then blob, err = task:await(step.future) end
+  if step and step.reference then blob, err = follow(context, task, job, step) end
+  if not blob then return nil, err end
+  blob, err = verify(job, blob)
+  if blob and job.cache then
+    blob = put(job, blob, { extra = { origin = job.origin }, content = job.content or job.led_to and job.led_to.key })
   end
-  return nil, err
+  return blob, err
 end
 
-local begin
+-- Gets a remote job's bytes.
+local function get_remote(context, task, job)
+  if job.source.is_chain then return drive_chain(context, task, job) end
+  return (job.cache and through_cache or fetch)(context, task, job)
+end
 
--- Goes on with the reference that a scheme gave instead of bytes.
-local function follow(resolver, job, target, future)
+-- Goes on with the reference that a chain's step led to.
+function follow(context, task, job, step)
   local hops = (job.hops or 0) + 1
   if hops > MAX_HOPS then
     return nil, errors.new("policy", "schemes led from one to the next more than eight times")
   end
-  local next_job = { ctx = job.ctx, will_wait = job.will_wait, hops = hops, cache = job.cache,
-    claim_options = job.claim_options, deadline = job.deadline, no_disk = job.no_disk, target = target, key = target }
-  local admitted, err = admit.admit(resolver, next_job)
-  if not admitted then return nil, err end
-  next_job.integrity, next_job.key = next_job.integrity or job.integrity, job.key
-  job.led_to = next_job
-  return begin(resolver, next_job, future)
+  local expected = { sha256 = job.sha256, sha1 = job.sha1 }
+  for algorithm, hex in pairs(step.expected or {}) do expected[algorithm] = hex end
+  local wish = { ctx = job.ctx, options = { cache = job.cache, ttl = job.ttl, revalidate = job.revalidate,
+    disk = not job.no_disk } }
+  local next_job, err = admit.admit(context, wish, step.reference, expected)
+  if not next_job then return nil, err end
+  next_job.hops, job.led_to = hops, next_job
+  local blob
+  blob, err = at_hand(context, task, next_job)
+  if not blob and not err then blob, err = get_remote(context, task, next_job) end
+  job.origin, job.hit = next_job.origin or next_job.target, next_job.hit
+  return blob, err
 end
 
--- Calls a scheme of the policy's: it answers bytes, a future, or another reference.
-local function from_scheme(resolver, job, future)
-  local scheme = job.parsed.scheme
-  local ok, answer, err = pcall(resolver.policy.schemes[scheme], job.target, job.ctx)
-  if not ok then
-    if errors.is(answer) then return nil, answer end
-    return nil, errors.new("policy", ("the scheme '%s' failed: %s"):format(scheme, tostring(answer)))
-  end
-  if type(answer) == "table" and type(answer.reference) == "string" then
-    return follow(resolver, job, answer.reference, future)
-  end
-  if type(answer) == "table" and answer.wait or type(answer) == "userdata" and not core.is_blob(answer) then
-    answer, err = answer:wait()
-  end
-  if answer == nil then
-    return nil, errors.is(err) and err or errors.new("not_found", tostring(err or "nothing there"))
-  end
-  if type(answer) == "string" then answer = core.blob(answer) end
-  if core.is_blob(answer) then return answer end
-  return nil, errors.new("policy", ("the scheme '%s' returned a %s; bytes, a future or { reference = … } were expected")
-    :format(scheme, type(answer)))
-end
+-- ----------------------------------------------------------------- resolving
 
-local function check_digest(job, blob)
-  local digest = job.integrity and job.integrity.digest
-  if not digest then return true end
-  local actual = blob:digest(#digest == 40 and "sha1" or "sha256")
-  if actual == digest then return true end
-  return nil, errors.new("digest_mismatch", ("%s has the digest %s, but %s was expected"):format(errors.redact(job.target),
-    actual, digest))
-end
-
--- Loads what is local: bytes, or a future that has them. False: it is remote.
-local function load_now(resolver, job, future)
-  local blob, err = from_integrity_store(resolver, job.integrity)
-  if err or blob then return blob, err end
-  if is_remote(job.parsed) then return false end
-  if resolver.policy.schemes[job.parsed.scheme] then
-    blob, err = from_scheme(resolver, job, future)
-  else
-    blob, err = loaders[job.parsed.scheme](resolver, job.parsed)
-  end
-  if core.is_blob(blob) then
-    local ok
-    ok, err = check_digest(job, blob)
-    blob = ok and blob
-  end
-  return blob or nil, err
-end
-
--- ----------------------------------------------------------- what is remote
-
--- Looks in the disk cache. Returns whether it completed the future.
-local function from_disk(job, future)
-  local blob, about = job.disk:read(job.key)
-  if not blob then return false end
-  local age, ttl = os.time() - about.stored, job.claim_options and job.claim_options.ttl or job.cache:ttl()
-  local revalidate = job.claim_options and job.claim_options.revalidate
-  if about.stored > 0 and not revalidate and (not ttl or age < ttl) then
-    job.disk = nil -- it has these bytes already
-    about.age = math.max(0, age)
-    return future:complete(blob, about)
-  end
-  future:know(blob, about)
-  return false
-end
-
-local function begin_fetch(resolver, job, future)
-  local request, err = job.request, nil
-  if not request then request, err = admit.request(resolver, job) end
-  if not request then return nil, err end
-  local left = job.deadline and math.max(0, job.deadline - core.now())
-  local digest = job.parsed.digest or job.integrity and job.integrity.digest
-  return core.fetch(job.parsed.url, request, future, digest, job.will_wait, left)
-end
-
--- Begins to load a job, as the leader of a claim into that claim's future.
--- Local bytes are loaded by the time it returns.
-function begin(resolver, job, future)
-  job.leads = true
-  local result, err = load_now(resolver, job, future)
-  if result == false then
-    job.disk = job.cache and not job.no_disk and caches.disk_cache_of(job.cache)
-    if job.disk and from_disk(job, future) then return future end
-    result, err = begin_fetch(resolver, job, future)
-    if not result and future then future:fail(err.kind, err.message, err.status) end
-    return result, err
-  end
-  if result and not core.is_blob(result) then return result end -- a scheme led on to a fetch
-  future = future or core.future()
-  if result then future:complete(result) else future:fail(err.kind, err.message, err.status) end
-  return future
-end
-
--- ------------------------------------------------------------ what arrived
-
--- Emits that a job's bytes are here, and those of the target it led to.
-local function emit_resolved(resolver, job, blob)
-  resolver:emit({ type = "resolved", reference = errors.redact(job.target), purpose = job.ctx.purpose, bytes = #blob },
-    { blob = blob, candidates = job.candidates or { job.target } })
-  if job.led_to then emit_resolved(resolver, job.led_to, blob) end
-end
-
--- A job's future has its result: 'blob', or nil when it failed.
-local function on_result(resolver, job, loaded, blob)
-  if job.leads then
-    local attempts = loaded:attempts()
-    if attempts > 1 then
-      resolver:emit { type = "retry", reference = errors.redact(job.target), attempts = attempts,
-        failed = not blob or nil }
+-- Emits that bytes are there, of a job and of those it led to.
+local function emit_resolved(context, job, blob, list)
+  while job do
+    if context.trace then context.trace { resolved = job, blob = blob, candidates = list or { job.target } } end
+    if context.has_listeners then
+      context:emit("resolved", { reference = reference.redact(job.target), purpose = job.ctx.purpose, bytes = #blob })
     end
-    local load = job
-    while load.led_to do load = load.led_to end
-    if blob and load.disk then
-      local kept = load.cache:get(load.key)
-      if kept and kept:same(blob) then load.disk:write(load.key, blob, loaded:freshness()) end
+    job, list = job.led_to, nil
+  end
+end
+
+-- Puts the outcome of a wish on it.
+local function succeed(context, wish, job, blob, list)
+  wish.target, wish.hit = job.target, job.hit
+  if wish.ctx.purpose ~= "direct" then
+    wish.origin, wish.used_cache, wish.base = job.origin or job.target, job.cache ~= nil, candidates.base(wish.reference, job.target)
+  end
+  if context.has_listeners or context.trace then emit_resolved(context, job, blob, list) end
+  return blob
+end
+
+-- Moves the jobs whose server failed a moment ago behind the others.
+local function put_failing_last(jobs)
+  local sound, failing = {}, {}
+  for _, job in ipairs(jobs) do
+    local url = job.source.fetches and job.parsed.url
+    table.insert(url and core.origin_fails(url) and failing or sound, job)
+  end
+  return table.move(failing, 1, #failing, #sound + 1, sound)
+end
+
+-- Emits that a candidate is tried because the last one failed, if it did.
+local function tell_fallback(context, job, failures)
+  local last = failures[#failures]
+  if not last then return end
+  context:emit("fallback", { reference = reference.redact(job.target), message = tostring(last.err) })
+end
+
+-- Fetches jobs in order until one has bytes. Returns its bytes and the job.
+local function first_of(context, task, jobs, failures)
+  for _, job in ipairs(jobs) do
+    tell_fallback(context, job, failures)
+    local blob, err = get_remote(context, task, job)
+    if blob then return blob, job end
+    failures[#failures + 1] = { target = job.target, err = err }
+    if candidates.is_final(err) or task.over then return nil end
+  end
+end
+
+-- Resolves a wish whose reference has one candidate.
+local function resolve_one(task, context, wish, target)
+  local job, err = admit.admit(context, wish, target)
+  if not job then return nil, err end
+  local blob
+  blob, err = at_hand(context, task, job)
+  if not blob and not err then blob, err = get_remote(context, task, job) end
+  if not blob then return nil, err end
+  return succeed(context, wish, job, blob)
+end
+
+-- Resolves a wish whose reference has several: takes the first that is at hand, and
+-- fetches only if none is.
+local function resolve_list(task, context, wish, list)
+  local remote, failures = {}, {}
+  for _, target in ipairs(list) do
+    local job, blob, err
+    job, err = admit.admit(context, wish, target)
+    if job then
+      if not job.source.is_remote(job.parsed, context) then tell_fallback(context, job, failures) end
+      blob, err = at_hand(context, task, job)
+    end
+    if blob then return succeed(context, wish, job, blob, list) end
+    if err then
+      failures[#failures + 1] = { target = target, err = err }
+      if candidates.is_final(err) then break end
+    else
+      remote[#remote + 1] = job
     end
   end
-  if blob and resolver.has_listeners then emit_resolved(resolver, job, blob) end
+  remote = put_failing_last(remote)
+  for i = 1, #remote do remote[i].others = remote end
+  local blob, job = first_of(context, task, remote, failures)
+  if blob then return succeed(context, wish, job, blob, list) end
+  return nil, candidates.failure(failures)
 end
 
---- Sees to background loads that have arrived.
--- @tparam theaterref.resolver resolver
-function M.reap(resolver)
-  local background = resolver.background
-  for i = #background, 1, -1 do
-    local load = background[i]
-    if load.core:done() then
-      table.remove(background, i)
-      on_result(resolver, load.job, load.core, (load.core:wait(0)))
-    end
-  end
-end
-
--- ------------------------------------------------------------------ starting
-
-local function begin_in_background(resolver, job, future)
-  job.will_wait, job.deadline = false, nil
-  if begin(resolver, job, future) then
-    future:detach()
-    resolver.background[#resolver.background + 1] = { core = future, job = job }
-  end
-end
-
--- Claims a job's target in its cache; sets the future's result, or returns what
--- it waits for.
-local function claim(resolver, job, future)
-  local how, what, refresh = job.cache:claim(job.key, job.claim_options)
-  if resolver.has_listeners then
-    resolver:emit { type = "cache", outcome = how == "lead" and "miss" or how, reference = errors.redact(job.target),
-      purpose = job.ctx.purpose }
-  end
-  future.hit = how == "hit" or how == "stale"
-  if how == "stale" then begin_in_background(resolver, job, refresh) end
-  if future.hit then
-    future.result = what
-    return nil
-  end
-  if how == "wait" then return what end
-  return begin(resolver, job, what)
-end
-
--- Loads a job without a cache. Local bytes are the future's result at once; else it
--- gets a core future to wait for. Returns an error.
-local function load_uncached(resolver, job, future)
-  job.leads = true
-  local result, err = load_now(resolver, job, nil)
-  if result == false then
-    result, err = begin_fetch(resolver, job, nil)
-  end
-  if core.is_blob(result) then future.result = result else future.core = result end
-  return err
-end
-
--- Sets the cache of a job, if it goes through one, and the options of its claim.
-local function choose_cache(resolver, job, options)
-  job.cache = options.cache or options.cached and resolver.cache or nil
-  if options.ttl or options.revalidate then job.claim_options = { ttl = options.ttl, revalidate = options.revalidate } end
-  if options.disk == false then job.no_disk = true end
-  if not is_remote(job.parsed) then return true end
-  local revalidate = resolver.request.revalidate
-  if not job.cache or resolver.policy:overrides "request" then
-    local request, wanted = admit.request(resolver, job)
-    if not request then return nil, wanted end
-    job.request, revalidate = request, wanted
-  end
-  if revalidate and (job.cache or resolver.cache) then
-    job.cache, job.claim_options = job.cache or resolver.cache, { ttl = options.ttl, revalidate = true }
-  end
-  return true
-end
-
---- Starts to load an admitted job into a future: sets its `result`, or its `core`.
--- @tparam theaterref.resolver resolver
--- @tparam table job
--- @tparam theaterref.future future
--- @tparam table options as for `theaterref.resolver:start`
--- @treturn theaterref.future
+--- Resolves a wish within a future's work.
+-- @tparam theaterref.future task
+-- @tparam table context
+-- @tparam[opt] table wish the future itself, if it is nothing more
+-- @treturn theaterref.blob
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.start(resolver, job, future, options)
-  local ok, err = choose_cache(resolver, job, options)
-  if not ok then return nil, err end
-  future.target = job.target
-  if job.cache then
-    future.again = function() return claim(resolver, job, future) end
-    future.core, err = future.again()
-  else
-    err = load_uncached(resolver, job, future)
+function M.resolve(task, context, wish)
+  wish = wish or task
+  local list, err = candidates.list(context, wish.reference, wish.ctx)
+  local blob
+  if type(list) == "table" then
+    blob, err = resolve_list(task, context, wish, list)
+  elseif list then
+    blob, err = resolve_one(task, context, wish, list)
   end
-  if err then return nil, err end
-  if not future.result then
-    future.on_result = function(loaded, blob)
-      future.loaded = loaded
-      on_result(resolver, job, loaded, blob)
+  if blob then return blob end
+  return nil, errors.about(err, wish.reference)
+end
+
+-- Loads a stale entry anew into the future that leads its claim; if that fails, the other
+-- candidates, each for its own entry. Nobody waits for it: 'M.reap' moves it on.
+function in_background(context, job, lead)
+  lead:detach()
+  local function work(task)
+    local blob, err = lead_claim(context, task, job, lead)
+    if blob then return blob end
+    local failures, others = { { target = job.target, err = err } }, {}
+    for _, other in ipairs(job.others or {}) do
+      if other ~= job then others[#others + 1] = other end
     end
-  elseif resolver.has_listeners then
-    emit_resolved(resolver, job, future.result)
+    if candidates.is_final(err) then return nil, err end
+    return first_of(context, task, others, failures), err
   end
-  return future
+  table.insert(context.background, Future.run({ reference = job.target }, work))
+end
+
+--- Moves on the background loads of a context.
+-- @tparam table context
+function M.reap(context)
+  local background = context.background
+  for i = #background, 1, -1 do
+    if background[i]:done() then table.remove(background, i) end
+  end
 end
 
 return M

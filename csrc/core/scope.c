@@ -1,0 +1,124 @@
+/*
+** Scopes: who may share cached bytes. Only what is configured counts, not what it
+** leads to: no file is read, and no helper runs.
+*/
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "blob.h"
+#include "crypto.h"
+#include "error.h"
+#include "options.h"
+
+/* Add a field to the text of a scope, so that no two lists of fields have the same
+** text. */
+static bool add_field(tr_buffer *text, const char *name, const char *value,
+                      size_t len) {
+  return tr_buffer_append(text, name, strlen(name) + 1) &&
+         tr_buffer_append(text, &len, sizeof len) &&
+         tr_buffer_append(text, value, len);
+}
+
+/* A field for an option that is set. */
+static bool add_option(tr_buffer *text, const char *name, const char *value) {
+  return value == NULL || add_field(text, name, value, strlen(value));
+}
+
+/* The length of a header line's name. libcurl takes "Name;" for an empty value. */
+static size_t header_name_len(const char *line) { return strcspn(line, ":;"); }
+
+/* The value of a header line, without white space around it. */
+static const char *header_value(const char *line, size_t *len) {
+  const char *at = line + header_name_len(line);
+  if (*at != '\0')
+    at++;
+  at += strspn(at, " \t");
+  *len = strlen(at);
+  while (*len > 0 && (at[*len - 1] == ' ' || at[*len - 1] == '\t'))
+    (*len)--;
+  return at;
+}
+
+/* The order of header lines: by name in any case, then by the rest. */
+static int compare_headers(const void *a, const void *b) {
+  const char *x = *(const char *const *)a, *y = *(const char *const *)b;
+  size_t x_len = header_name_len(x), y_len = header_name_len(y);
+  int order = strncasecmp(x, y, x_len < y_len ? x_len : y_len);
+  if (order != 0)
+    return order;
+  if (x_len != y_len)
+    return x_len < y_len ? -1 : 1;
+  x = header_value(x, &x_len);
+  y = header_value(y, &y_len);
+  return strcmp(x, y);
+}
+
+static bool add_header_field(tr_buffer *text, const char *line) {
+  size_t name_len = header_name_len(line), len, i, start = text->len;
+  const char *value = header_value(line, &len);
+  char *name;
+  if (!tr_buffer_append(text, "header ", 7) ||
+      !tr_buffer_append(text, line, name_len + 1))
+    return false;
+  name = text->data + start + 7;
+  for (i = 0; i < name_len; i++)
+    name[i] = (char)tolower((unsigned char)name[i]);
+  name[name_len] = '\0';
+  return tr_buffer_append(text, &len, sizeof len) &&
+         tr_buffer_append(text, value, len);
+}
+
+static bool add_headers(tr_buffer *text, const char *const *headers) {
+  size_t count = 0, i;
+  const char **sorted;
+  bool ok;
+  while (headers != NULL && headers[count] != NULL)
+    count++;
+  if (count == 0)
+    return true;
+  sorted = malloc(count * sizeof *sorted);
+  if (sorted == NULL)
+    return false;
+  memcpy(sorted, headers, count * sizeof *sorted);
+  qsort(sorted, count, sizeof *sorted, compare_headers);
+  for (ok = true, i = 0; ok && i < count; i++)
+    ok = add_header_field(text, sorted[i]);
+  free(sorted);
+  return ok;
+}
+
+/* The options that can change whose bytes arrive. */
+static bool add_scope(tr_buffer *text, const tr_fetch_options *o) {
+  return add_headers(text, o->headers) &&
+         add_option(text, "client_cert", o->client_cert) &&
+         add_option(text, "client_key", o->client_key) &&
+         add_option(text, "netrc", o->netrc ? "" : NULL) &&
+         add_option(text, "unix_socket", o->unix_socket) &&
+         add_option(text, "proxy", o->proxy) &&
+         add_option(text, "ca_file", o->ca_file);
+}
+
+bool tr_request_scope(const tr_fetch_options *options, char scope[TR_HEX_MAX],
+                      tr_error *error) {
+  tr_fetch_options o = TR_FETCH_OPTIONS;
+  tr_buffer text = {0};
+  bool ok;
+  error = tr_error_or_ignored(error);
+  scope[0] = '\0';
+  if (!tr_options_copy(&o, sizeof o, options, "TR_FETCH_OPTIONS", error))
+    return false;
+  ok = o.cache_scope != NULL ? add_option(&text, "cache_scope", o.cache_scope)
+                             : add_scope(&text, &o);
+  if (!ok)
+    tr_error_nomem(error);
+  else if (o.cache_scope != NULL)
+    tr_digest(TR_SHA256, text.data, text.len, scope);
+  else if (text.len > 0 && !tr_process_hmac(text.data, text.len, scope)) {
+    tr_error_set(error, TR_IO, "the system has no random bytes");
+    ok = false;
+  }
+  tr_buffer_free(&text);
+  return ok;
+}

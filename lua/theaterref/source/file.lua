@@ -1,0 +1,49 @@
+--- Paths, and `file:///path` (RFC 8089).
+-- @module theaterref.source.file
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+
+local M = {}
+
+local function invalid(reference, why) return nil, errors.new("invalid_reference", why, reference) end
+
+-- Returns the path of `file:///path` or `file://localhost/path`, with %XX decoded.
+local function path_of_url(reference)
+  local host, path = reference:match "^%a+://([^/]*)(/[^?#]*)$"
+  if not path or host ~= "" and host:lower() ~= "localhost" then return nil end
+  return (path:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+function M.parse(reference, scheme)
+  local path = reference
+  if scheme == "file" and reference:find "^%a+://" then
+    path = path_of_url(reference)
+    if not path then
+      return invalid(reference, "Invalid file URL: " .. reference .. " (it has the form file:///path)")
+    end
+  end
+  if path:find("\0", 1, true) then
+    return invalid(reference:gsub("%z", "\\0"), "Invalid path: it has a zero byte in it")
+  end
+  return { scheme = "file", text = reference, path = path }
+end
+
+function M.join(base, reference)
+  if reference:find "^/" then return reference end
+  local path = base.path
+  if not path:find "^/" then path = core.working_folder() .. "/" .. path end
+  path = path:match "^(.*/)" .. reference
+  if not path:find("/./", 1, true) then return path end
+  return (path:gsub("/%./", "/"):gsub("/%./", "/"))
+end
+
+function M.key(parsed) return parsed.text end
+
+function M.is_remote() return false end
+
+function M.start(job, context)
+  local blob, err = core.read_file(job.parsed.path, context.defaults.max_bytes)
+  return blob and { blob = blob }, err
+end
+
+return M

@@ -1,0 +1,69 @@
+--- `http://` and `https://`, with `#sha256=<hex>` or `#sha1=<hex>`: the digest that the
+-- body must have.
+-- @module theaterref.source.http
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local paths = require "theaterref.source.paths"
+
+local M = { fetches = true }
+
+local function invalid(reference, why) return nil, errors.new("invalid_reference", why, reference) end
+
+local digits = { sha1 = 40, sha256 = 64 }
+
+-- Reads the digests in a fragment into 'parsed'. Fields are separated by '&'; a field
+-- that is no digest means nothing to us. Returns false when a digest is malformed.
+local function read_digests(parsed, fragment)
+  for field in fragment:gmatch "[^&]+" do
+    local name, value = field:match "^([^=]*)=?(.*)$"
+    name = name:lower()
+    if digits[name] then
+      if #value ~= digits[name] or not value:find "^%x+$" then return false end
+      parsed[name] = value:lower()
+    elseif name:find "^sha" then
+      return false
+    end
+  end
+  return true
+end
+
+-- The last URLs that were parsed: most are asked for again.
+local parsed_urls, parsed_count = {}, 0
+
+local function remember(reference, parsed)
+  if parsed_count >= 256 then parsed_urls, parsed_count = {}, 0 end
+  parsed_urls[reference], parsed_count = parsed, parsed_count + 1
+  return parsed
+end
+
+function M.parse(reference, scheme)
+  if parsed_urls[reference] then return parsed_urls[reference] end
+  if reference:find("\0", 1, true) then return invalid(reference, "Invalid URL: it has a zero byte in it") end
+  local parts, fault = core.parse_url(reference)
+  if not parts then return invalid(reference, "Invalid URL: " .. fault) end
+  local url = parts.url
+  if parts.userinfo then url = url:gsub("^%a+://", function(start) return start .. parts.userinfo .. "@" end) end
+  local fragment = parts.fragment and "#" .. parts.fragment or ""
+  local parsed = { scheme = scheme, text = url .. fragment, url = url, host = parts.host, port = parts.port }
+  if not read_digests(parsed, parts.fragment or "") then
+    return invalid(reference, "Invalid digest: #sha256= takes 64 hex digits, #sha1= takes 40")
+  end
+  return remember(reference, parsed)
+end
+
+function M.join(base, reference) return paths.join_url(base.url, reference) end
+
+function M.key(parsed) return parsed.url end
+
+function M.is_remote() return true end
+
+--- Starts the fetch. The engine completes `job.lead`, the future that leads a claim, if
+-- there is one.
+function M.start(job, _, task)
+  local left = task.deadline and math.max(0, task.deadline - core.now())
+  local future, err = core.fetch(job.parsed.url, job.request.compiled, job.lead, job.sha256 or job.sha1,
+    task.will_wait, left)
+  return future and { future = future }, err
+end
+
+return M

@@ -1,0 +1,46 @@
+--- Schemes that a policy defines: a function answers bytes, a future, or another
+-- reference.
+-- @module theaterref.source.script
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local Future = require "theaterref.resolve.future"
+local paths = require "theaterref.source.paths"
+
+local M = { is_chain = true }
+
+function M.parse(reference, scheme)
+  if not reference:find "[%c]" then return { scheme = scheme, text = reference } end
+  return nil, errors.new("invalid_reference", "Invalid reference: it has a control character in it",
+    reference:gsub("%c", "?"))
+end
+
+--- Relative to what stands in front of the last '/'. An absolute path stays one.
+function M.join(base, reference)
+  if reference:find "^/" then return reference end
+  return paths.join_url(base.text, reference)
+end
+
+function M.key(parsed) return parsed.text end
+
+--- What a function answers may come from anywhere.
+function M.is_remote() return true end
+
+function M.start(job, context)
+  local scheme = job.parsed.scheme
+  local ok, answer, err = pcall(context.policy.schemes[scheme], job.target, job.ctx)
+  if not ok then
+    if errors.is(answer) then return nil, answer end
+    return nil, errors.new("policy", ("the scheme '%s' failed: %s"):format(scheme, tostring(answer)))
+  end
+  if answer == nil then
+    return nil, errors.is(err) and err or errors.new("not_found", tostring(err or "nothing there"))
+  end
+  if type(answer) == "string" then answer = core.blob(answer) end
+  if core.is_blob(answer) then return { blob = answer } end
+  if type(answer) == "table" and type(answer.reference) == "string" then return { reference = answer.reference } end
+  if Future.is(answer) then return { future = answer } end
+  return nil, errors.new("policy", ("the scheme '%s' returned a %s; bytes, a future or { reference = … } were expected")
+    :format(scheme, type(answer)))
+end
+
+return M

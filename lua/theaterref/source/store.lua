@@ -1,0 +1,50 @@
+--- `store://<id>/<label>` and `store://<id>/hash/<hash>`: content in Theater's stores.
+-- @module theaterref.source.store
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local paths = require "theaterref.source.paths"
+
+local M = {}
+
+function M.parse(reference)
+  local id, rest = reference:match "^%a+://([^/]*)/(.+)$"
+  local function bad(why)
+    return nil, errors.new("invalid_reference", "Invalid store path format: " .. reference .. why, reference)
+  end
+  if not id or id == "" then return bad "" end
+  local fault = core.label_fault(id)
+  if fault then return bad(" (the store id: " .. fault .. ")") end
+  local hash = rest:match "^hash/(.*)$"
+  if hash then
+    if not (hash:match "^%x+$" and (#hash == 40 or #hash == 64)) then return bad " (a hash has 40 or 64 hex digits)" end
+    return { scheme = "store", text = reference, id = id, hash = hash:lower() }
+  end
+  fault = core.label_fault(rest)
+  if fault then return bad(" (the label: " .. fault .. ")") end
+  return { scheme = "store", text = reference, id = id, label = rest }
+end
+
+function M.join(base, reference)
+  if reference:find "^/" then return reference end -- a store's manifest is as local as a file's
+  local folder = base.label and base.label:match "^(.*/)" or ""
+  local label, inside = paths.normalize(folder .. reference)
+  if inside then return "store://" .. base.id .. "/" .. label end
+  return nil, errors.new("invalid_reference", ("Invalid reference: %s leads out of the store of %s"):format(reference,
+    base.text), reference)
+end
+
+function M.key(parsed) return parsed.text end
+
+function M.is_remote() return false end
+
+function M.start(job, context)
+  local parsed = job.parsed
+  local store, err = context:store(parsed.id)
+  if not store then return nil, err end
+  local blob
+  if parsed.hash then blob, err = store:get(parsed.hash) else blob, err = store:get_content_by_label(parsed.label) end
+  if blob then return { blob = blob } end
+  return nil, err or errors.new("not_found", "Label not found: " .. parsed.label)
+end
+
+return M

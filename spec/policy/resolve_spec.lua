@@ -1,0 +1,483 @@
+local core = require "theaterref.core"
+local helper = require "helper"
+local theaterref = require "theaterref"
+
+describe("resolving", function()
+  local folder, server
+
+  setup(function()
+    folder = helper.temporary_folder()
+    server = helper.nginx()
+    helper.run_ok(("mkdir -p %s/www/mirror %s/www/origin && chmod 755 %s/www/*"):format(server.folder, server.folder,
+      server.folder))
+  end)
+
+  teardown(function()
+    server:stop()
+    helper.remove(folder)
+  end)
+
+  local function file(name, text) return helper.write(folder .. "/" .. name, text) end
+
+  local function sha256(text) return core.blob(text):digest "sha256" end
+
+  -- The traced steps of a call: what rules answered, as "rule subject answer", or what was resolved.
+  local function traced(resolver, ref, purpose, options)
+    local rules, resolved = {}, {}
+    local result, err = resolver:trace(ref, { purpose = purpose }, function(step)
+      if step.rule then
+        rules[#rules + 1] = ("%s %s %s"):format(step.rule, step.reference, step.answer)
+      else
+        resolved[#resolved + 1] = step.resolved.target
+      end
+    end, options)
+    return { rules = rules, resolved = resolved, result = result, err = err }
+  end
+
+  describe("several candidates", function()
+    local silent = "http://127.0.0.1:1/silent" -- refuses at once; nobody may ask it when there is no need
+
+    it("takes what a cache has of a later one before it fetches an earlier one", function()
+      server:put("later", "bytes")
+      local cache, events = theaterref.resource_cache(), {}
+      assert(theaterref.resolver { cache = cache }:resolve_cached(server.http .. "/later"))
+      local resolver = theaterref.resolver { cache = cache, policy = {
+        rewrite = function() return { silent, server.http .. "/later" } end,
+        on_event = function(e) events[#events + 1] = e.type end } }
+      local blob, hit = resolver:resolve_cached "x"
+      assert.equal("bytes", tostring(blob))
+      assert.is_true(hit)
+      assert.same({ "cache", "resolved" }, events)
+    end)
+
+    it("asks those last whose server failed a moment ago", function()
+      server:put("sound", "bytes")
+      local asked = {}
+      local resolver = theaterref.resolver { retries = 0, log = false, policy = {
+        rewrite = function() return { "http://127.0.0.1:2/failing", server.http .. "/sound" } end,
+        on_event = function(e) asked[#asked + 1] = e.type end } }
+      assert(resolver:resolve "x")
+      assert(resolver:resolve "x")
+      assert.same({ "fallback", "resolved", "resolved" }, asked)
+    end)
+
+    it("names each with its reason when all fail, by the kind that says most", function()
+      local resolver = theaterref.resolver { retries = 0, log = false, policy = {
+        rewrite = function() return { folder .. "/missing", server.http .. "/none", silent } end } }
+      local _, err = resolver:resolve "x"
+      assert.equal("http_status", err.kind)
+      assert.equal(404, err.status)
+      for _, part in ipairs { "none of 3 candidates", folder .. "/missing: .*No such file", "/none: .*404", "127.0.0.1:1/silent: " } do
+        assert.matches(part, err.message)
+      end
+    end)
+
+    it("ends at a refusal, but fetches what was allowed before", function()
+      server:put("allowed", "bytes")
+      local resolver = theaterref.resolver { policy = {
+        rewrite = function(ref) return { server.http .. "/" .. ref, "/refused", server.http .. "/allowed" } end,
+        allow = function(ref) return ref ~= "/refused", "not that" end }, log = false }
+      assert.equal("bytes", tostring(assert(resolver:resolve "allowed")))
+      local _, err = resolver:resolve "nothing"
+      assert.equal("denied", err.kind)
+    end)
+  end)
+
+  describe("what a manifest names", function()
+    it("goes through 'rewrite' again after a mirror had the manifest", function()
+      server:put("mirror/m.toml", 'name = "m"\npackage = "./p.wasm"\n')
+      server:put("origin/p.wasm", "from the origin")
+      local mirror = theaterref.policy.mirror { [server.http .. "/origin/"] = { server.http .. "/mirror/",
+        server.http .. "/origin/" } }
+      local plan = assert(theaterref.resolver { policy = { rewrite = mirror }, log = false }:plan(server.http .. "/origin/m.toml"))
+      assert.equal(server.http .. "/mirror/m.toml", plan.origin)
+      assert.equal("from the origin", tostring(plan.package))
+    end)
+
+    it("may be relative to a file URL, to a policy's scheme, and to what a name stands for", function()
+      file("m.toml", 'name = "m"\npackage = "p.wasm"\n')
+      file("p.wasm", "\0asm")
+      local resolver = theaterref.resolver { policy = {
+        rewrite = function(ref, ctx)
+          return ref == "short" and folder .. "/m.toml" or theaterref.policy.default.rewrite(ref, ctx)
+        end,
+        schemes = { pkg = function(ref) return { reference = folder .. "/" .. ref:match "^pkg://x/(.*)" } end } } }
+      for _, ref in ipairs { "file://" .. folder .. "/m.toml", "pkg://x/m.toml", "short" } do
+        local plan = assert(resolver:plan(ref))
+        assert.equal("\0asm", tostring(plan.package))
+        assert.equal(folder .. "/m.toml", (plan.origin:gsub("^file://", "")))
+      end
+    end)
+
+    it("is judged by where the manifest's bytes came from", function()
+      file("secret", "local")
+      server:put("remote.toml", ('name = "m"\npackage = "file://%s/secret"\n'):format(folder))
+      local resolver = theaterref.resolver { policy = { schemes = {
+        pkg = function() return { reference = server.http .. "/remote.toml" } end,
+        own = function() return helper.read(server.folder .. "/www/remote.toml") end,
+        disk = function() return { reference = folder .. "/local.toml" } end } } }
+      for ref, origin in pairs { ["pkg://m"] = "http", ["own://m"] = "own" } do
+        local _, err = resolver:plan(ref)
+        assert.equal("denied", err.kind, ref)
+        assert.matches("a manifest that came by " .. origin .. " may not name a local file", err.message)
+      end
+      file("local.toml", ('name = "m"\npackage = "%s/secret"\n'):format(folder))
+      assert.equal("local", tostring(assert(resolver:plan "disk://m").package))
+    end)
+
+    it("is told the origin after redirects, also when a cache has the manifest", function()
+      server:put("hello", 'name = "m"\npackage = "mirror/p"\n')
+      server:put("mirror/p", "package")
+      local origins, cache = {}, theaterref.resource_cache()
+      local resolver = theaterref.resolver { cache = cache, policy = {
+        cacheable = function() return true end,
+        allow = function(_, ctx) origins[#origins + 1] = ctx.origin return true, { redirect_hosts = "any" } end } }
+      for _ = 1, 2 do
+        local plan = assert(resolver:plan(server.http .. "/here"))
+        assert.equal(server.http .. "/hello", plan.origin)
+      end
+      assert.same({ server.http .. "/hello", server.http .. "/hello" }, origins)
+    end)
+  end)
+
+  describe("a redirect", function()
+    it("stays on its host under an 'allow' of one's own, unless that names others", function()
+      server:put("header", "elsewhere")
+      local function fetch(second)
+        local resolver = theaterref.resolver { policy = { allow = function() return true, second end } }
+        local blob, err = resolver:resolve(server.http .. "/to-other")
+        return blob and tostring(blob), err and err.kind
+      end
+      assert.same({ nil, "denied" }, { fetch(nil) })
+      assert.same({ nil, "denied" }, { fetch { redirect_hosts = { "other.example" } } })
+      assert.same({ "[]" }, { fetch { redirect_hosts = { "localhost" } } })
+      assert.same({ "[]" }, { fetch { redirect_hosts = "any" } })
+      assert.equal("[]", tostring(assert(theaterref.resolver():resolve(server.http .. "/to-other"))))
+      local only = theaterref.resolver { policy = { allow = theaterref.policy.only { hosts = { "127.0.0.1" } } } }
+      assert.equal("denied", select(2, only:resolve(server.http .. "/to-other")).kind)
+      only = theaterref.resolver { policy = { allow = theaterref.policy.only { hosts = { "127.0.0.1" },
+        redirect_hosts = { "localhost" } } } }
+      assert(only:resolve(server.http .. "/to-other"))
+    end)
+  end)
+
+  describe("a digest", function()
+    it("is checked before and after a scheme, and of every kind that is asked for", function()
+      file("bytes", "bytes")
+      local good, other = sha256 "bytes", sha256 "other"
+      local sha1 = core.blob("bytes"):digest "sha1"
+      local function resolve(digests)
+        local resolver = theaterref.resolver { cache = theaterref.resource_cache(), policy = {
+          schemes = { pkg = function() return { reference = folder .. "/bytes" } end },
+          integrity = function(ref) return digests[ref:match "^%a+" or "file"] end } }
+        local err
+        for _ = 1, 2 do -- the second time from the cache
+          local _, why = resolver:resolve_cached "pkg://x"
+          err = why ~= true and why ~= false and why or nil
+        end
+        return err and err.kind or "resolved"
+      end
+      assert.equal("resolved", resolve { pkg = good, file = good })
+      assert.equal("resolved", resolve { pkg = good, file = sha1 })
+      assert.equal("resolved", resolve { pkg = { sha256 = good, sha1 = sha1 } })
+      assert.equal("digest_mismatch", resolve { pkg = other })
+      assert.equal("digest_mismatch", resolve { file = other })
+      assert.equal("digest_mismatch", resolve { pkg = other, file = good })
+      assert.equal("digest_mismatch", resolve { pkg = good, file = other })
+      assert.equal("digest_mismatch", resolve { pkg = { sha256 = good, sha1 = ("0"):rep(40) } })
+    end)
+
+    it("makes all references to the same bytes share one blob", function()
+      server:put("origin/a", "the same")
+      server:put("origin/b", "the same")
+      local resolver = theaterref.resolver { cache = theaterref.resource_cache() }
+      local fragment = "#sha256=" .. sha256 "the same"
+      local a = assert(resolver:resolve_cached(server.http .. "/origin/a" .. fragment))
+      local b, hit = resolver:resolve_cached(server.http .. "/origin/b" .. fragment)
+      assert.is_true(a:same(b))
+      assert.is_true(hit)
+      assert.equal(0, server:requests "/origin/b")
+    end)
+
+    it("of the lockfile comes on top of the policy's, and scripts are still reloaded", function()
+      local path = file("p", "p")
+      file("l.lock", ("theaterref lockfile 1\nsha256=%s  p\n"):format(sha256 "p"))
+      local script = file("policy.lua", ("return { integrity = function() return %q end }"):format(sha256 "q"))
+      local resolver = assert(theaterref.resolver { policy = script, lockfile = folder .. "/l.lock", log = false })
+      local _, err = resolver:resolve(path)
+      assert.equal("digest_mismatch", err.kind)
+      assert.matches("must have the sha256 %x+ by .*policy.lua, but %x+ by .*l.lock", err.message)
+      file("policy.lua", "return {}")
+      assert.equal("p", tostring(assert(resolver:resolve(path))))
+    end)
+  end)
+
+  describe("a refusal by 'integrity'", function()
+    it("is nil and a reason", function()
+      local path = file("p", "p")
+      local resolver = theaterref.resolver { policy = { integrity = function() return nil, "not locked" end }, log = false }
+      local _, err = resolver:resolve(path)
+      assert.equal("denied", err.kind)
+      assert.matches("not locked", err.message)
+    end)
+  end)
+
+  describe("caching", function()
+    it("is asked of manifests and initial states too, without a manifest", function()
+      file("state.json", '{"a":1}')
+      file("p", "p")
+      local path, asked = file("m.toml", 'name = "m"\npackage = "p"\ninit_state = "state.json"\n'), {}
+      local cache = theaterref.resource_cache()
+      local resolver = theaterref.resolver { cache = cache, policy = { cacheable = function(manifest, ctx)
+        asked[#asked + 1] = { ctx.purpose, manifest and manifest.name or "none", ctx.reference }
+        return true
+      end } }
+      assert(resolver:plan(path))
+      assert.same({ { "manifest", "none", path }, { "initial_state", "none", folder .. "/state.json" },
+        { "package", "m", folder .. "/p" } }, asked)
+      assert.equal(3, #cache)
+    end)
+
+    it("is on by default for a SHA-256, and content by its hash, and for nothing that only looks like it", function()
+      local default = theaterref.policy.default.cacheable
+      local hash = "store://s/hash/" .. ("a"):rep(40)
+      assert.is_true(default(nil, { digest = ("a"):rep(64), reference = "x" }))
+      assert.is_true(default(nil, { reference = hash }))
+      assert.is_true(default({ static_package = true }, { reference = "x" }))
+      for _, ref in ipairs { "x#sha1=ab", "https://h/x#sha1=" .. ("a"):rep(40), "store://s/label", "/hash/" .. ("a"):rep(40) } do
+        assert.is_false(default({}, { reference = ref }), ref)
+      end
+    end)
+
+    it("keeps what a policy's scheme loaded apart from other policies, unless they name a scope", function()
+      local cache = theaterref.resource_cache()
+      local function resolve(text, scope)
+        return tostring(assert(theaterref.resolver { cache = cache, cache_scope = scope,
+          policy = { schemes = { pkg = function() return text end } } }:resolve_cached "pkg://x"))
+      end
+      assert.same({ "one", "two" }, { resolve "one", resolve "two" })
+      assert.same({ "three", "three" }, { resolve("three", "shared"), resolve("four", "shared") })
+    end)
+
+    it("keeps what was fetched with other credentials apart", function()
+      local cache = theaterref.resource_cache()
+      local function resolve(secret)
+        return tostring(assert(theaterref.resolver { cache = cache, headers = secret and { ["X-Secret"] = secret } }
+          :resolve_cached(server.http .. "/header")))
+      end
+      os.remove(server.folder .. "/www/header")
+      assert.same({ "[a]", "[b]", "[]", "[a]" }, { resolve "a", resolve "b", resolve(nil), resolve "a" })
+      assert.equal(3, #cache)
+      cache:remove(server.http .. "/header")
+      assert.equal(0, #cache)
+    end)
+
+    it("never takes in a secret", function()
+      file("p", "p")
+      server:put("origin/token", "hunter2")
+      local path = file("m.toml", ('name = "m"\npackage = "p"\ninitial_state = \'{"t":{"$ref":"%s/origin/token"}}\'\n')
+        :format(server.http))
+      local cache = theaterref.resource_cache { disk = { base_path = folder .. "/disk" } }
+      local resolver = theaterref.resolver { cache = cache, revalidate = true, policy = { secrets = function() return true end,
+        cacheable = function() return true end } }
+      assert.equal('{"t":"hunter2"}', assert(resolver:plan(path)).initial_state)
+      assert.is_nil(cache:get(server.http .. "/origin/token"))
+      assert.equal("", (helper.run("grep -r hunter2 " .. folder .. "/disk")))
+    end)
+  end)
+
+  describe("offline", function()
+    it("takes files, stores and what caches have, and fetches nothing", function()
+      server:put("origin/x", "remote")
+      file("here", "local")
+      local lock = file("o.lock", ("theaterref lockfile 1\nsha256=%s  here\nsha256=%s  %s/origin/x\n"):format(sha256 "local",
+        sha256 "remote", server.http))
+      local cache = theaterref.resource_cache()
+      local options = { cache = cache, home = folder, lockfile = lock, offline = "release", log = false }
+      local resolver = assert(theaterref.resolver(options))
+      theaterref.content_store("release", { home = folder, algorithm = "sha256" }):put "local"
+      assert.equal("local", tostring(assert(resolver:resolve(folder .. "/here"))))
+      local _, err = resolver:resolve(server.http .. "/origin/x")
+      assert.equal("not_found", err.kind)
+      assert.matches("offline", err.message)
+      assert.equal(0, server:requests "/origin/x")
+    end)
+  end)
+
+  describe("data:", function()
+    it("is its own bytes, percent-decoded or base64", function()
+      for ref, bytes in pairs { ["data:,a%20b"] = "a b", ["data:text/plain;charset=utf-8,%E2%82%AC"] = "€",
+        ["data:application/wasm;base64,AGFzbQEAAAA="] = "\0asm\1\0\0\0", ["DATA:;base64,aGk"] = "hi", ["data:,"] = "",
+        ["data:;base64,aGVs%62G8="] = "hello", ["data:,a,b?c#d"] = "a,b?c#d" } do
+        assert.equal(bytes, tostring(assert(theaterref.resolve_reference(ref))), ref)
+      end
+      for _, ref in ipairs { "data:;base64,a", "data:;base64,a=b=", "data:;base64,=", "data:;base64,aGk=aGk=" } do
+        local _, err = theaterref.resolve_reference(ref)
+        assert.equal("invalid_reference", err.kind, ref)
+      end
+    end)
+
+    it("is cached, locked, explained, allowed and refused like any other", function()
+      local cache = theaterref.resource_cache()
+      local resolver = theaterref.resolver { cache = cache }
+      local first = assert(resolver:resolve_cached "data:,x")
+      local again, hit = resolver:resolve_cached "data:,x"
+      assert.is_true(hit and first:same(again))
+      local path = file("d.toml", 'name = "m"\npackage = "data:,x"\n')
+      local lock = folder .. "/d.lock"
+      helper.run_ok(("%s %s/lua/bin/theaterref lock %s -o %s"):format(helper.lua, helper.root, path, lock))
+      assert.matches("size=1  data:,x\n", helper.read(lock))
+      assert(theaterref.resolver { lockfile = lock }:plan(path))
+      local steps = traced(theaterref.resolver(), path, "manifest")
+      assert.same({ path, "data:,x" }, steps.resolved)
+      local strict = theaterref.resolver { log = false, policy = { allow = theaterref.policy.only { schemes = { "file" } } } }
+      assert.equal("denied", select(2, strict:plan(path)).kind)
+      local _, err = theaterref.resolver():plan('data:,name="m"%0Apackage="p.wasm"')
+      assert.equal("invalid_reference", err.kind)
+      assert.matches("is relative, but its manifest is a data URL", err.message)
+    end)
+
+    it("does not show its data in errors", function()
+      local _, err = theaterref.resolver { log = false, policy = { allow = function() return false, "no" end } }
+        :resolve "data:text/plain,hunter2"
+      assert.is_nil(tostring(err):find("hunter2", 1, true))
+      assert.matches("data:text/plain,… %(7 characters%)", tostring(err))
+    end)
+  end)
+
+  describe("a plan that is started", function()
+    it("is a future: it can be polled, waited for and cancelled", function()
+      server:put("m.toml", 'name = "m"\npackage = "mirror/q"\n')
+      server:put("mirror/q", "package")
+      local future = assert(theaterref.resolver():start_plan(server.http .. "/m.toml"))
+      assert.is_false(future:done())
+      assert.equal("number", type(future:pollfd()))
+      helper.eventually(function() return future:done() end)
+      assert.equal("package", tostring(assert(future:wait(0)).package))
+      assert.same({ 7, 7 }, { future:progress() })
+      local slow = assert(theaterref.resolver():start_plan(server.http .. "/slow"))
+      local _, err, why = slow:wait(0.01)
+      assert.same({ "timeout", "pending" }, { err.kind, why })
+      slow:cancel()
+      assert.equal("cancelled", select(2, slow:wait()).kind)
+      _, err = theaterref.resolver():start_plan(folder .. "/missing.toml")
+      assert.equal("not_found", err.kind)
+    end)
+
+    it("ends at its deadline, whichever step it is in", function()
+      server:put("deadline.toml", 'name = "m"\npackage = "slow"\n')
+      local future = assert(theaterref.resolver():start_plan(server.http .. "/deadline.toml", { plan_timeout = 0.2 }))
+      assert.is_true(future:timeout() <= 0.2)
+      local _, err = future:wait()
+      assert.equal("timeout", err.kind)
+      _, err = theaterref.resolver():plan(server.http .. "/deadline.toml", { plan_timeout = 0.2 })
+      assert.equal("timeout", err.kind)
+    end)
+
+    it("goes on while other code runs, and many at once", function()
+      local futures, left = {}, 0
+      for i = 1, 20 do
+        server:put("many" .. i .. ".toml", ('name = "m%d"\npackage = "mirror/q"\n'):format(i))
+        futures[i] = assert(theaterref.resolver():start_plan(server.http .. "/many" .. i .. ".toml"))
+      end
+      helper.eventually(function()
+        left = 0
+        for _, future in ipairs(futures) do left = left + (future:done() and 0 or 1) end
+        return left == 0
+      end)
+      for i, future in ipairs(futures) do assert.equal("m" .. i, assert(future:wait(0)).name) end
+    end)
+  end)
+
+  describe("render and explain", function()
+    it("are the same steps as a plan", function()
+      file("st.json", '{"who":"state"}')
+      file("w.wasm", "\0asm")
+      local path = file("r.toml", 'name = "{{shout who}}"\npackage = "w.wasm"\ninit_state = "st.json"\n')
+      local resolver = theaterref.resolver { helpers = { shout = function(text) return text:upper() end },
+        policy = { merge = function(configured) return configured end } }
+      local options = { initial_state = '{"who":"caller"}' }
+      local plan = assert(resolver:plan(path, options))
+      assert.equal("STATE", plan.name)
+      local rendered = assert(resolver:render(path, options))
+      assert.same({ 'name = "STATE"\npackage = "w.wasm"\ninit_state = "st.json"\n', "toml" }, { rendered.text, rendered.format })
+      local steps = traced(resolver, path, "manifest", options)
+      assert.equal("STATE", steps.result.name)
+      assert.same({ path, folder .. "/st.json", folder .. "/w.wasm" }, steps.resolved)
+    end)
+
+    it("never resolve a manifest with another purpose", function()
+      file("w.wasm", "\0asm")
+      local path, purposes = file("e.toml", 'name = "m"\npackage = "w.wasm"\n'), {}
+      local script = file("e.lua", [[return { allow = function(ref, ctx) return true, nil, ctx end,
+        rewrite = function(ref, ctx) if ctx.purpose == "direct" then error "direct" end
+          return theaterref.policy.default.rewrite(ref, ctx) end }]])
+      traced(assert(theaterref.resolver { policy = { rewrite = function(ref, ctx)
+        purposes[#purposes + 1] = ctx.purpose
+        return ref
+      end } }), path, "manifest")
+      assert.same({ "manifest", "package" }, purposes)
+      local out = helper.run_ok(("%s %s/lua/bin/theaterref explain %s --policy %s"):format(helper.lua, helper.root, path, script))
+      assert.matches("=> m: package " .. folder .. "/w.wasm", out)
+      out = helper.run(("%s %s/lua/bin/theaterref explain %s --purpose packege"):format(helper.lua, helper.root, path))
+      assert.equal("", out)
+    end)
+
+    it("explain takes a state, a name and a purpose", function()
+      file("w.wasm", "\0asm")
+      local path = file("n.toml", 'name = "{{n}}"\npackage = "w.wasm"\n')
+      local script = file("n.lua", [[return { rewrite = function(ref, ctx)
+        return ctx.name == "canary" and ref .. ".next" or theaterref.policy.default.rewrite(ref, ctx) end }]])
+      local command = ("%s %s/lua/bin/theaterref explain "):format(helper.lua, helper.root)
+      assert.matches("=> seven: package", helper.run_ok(command .. path .. " --state '{\"n\":\"seven\"}'"))
+      file("w.wasm.next", "\0asm next")
+      assert.matches("w.wasm.next.*=> 9 bytes", helper.run_ok(command .. folder .. "/w.wasm --purpose package --name canary --policy "
+        .. script))
+    end)
+  end)
+
+  describe("an answer of a rule", function()
+    it("that is wrong is an error of kind 'policy', never a Lua error", function()
+      local path = file("p", "p")
+      local manifest = file("a.toml", 'name = "m"\npackage = "p"\n')
+      for fault, rules in pairs {
+        ["'store' must be a string"] = { integrity = function() return { sha256 = ("a"):rep(64), store = {} } end },
+        ["'offlin' %(did you mean 'offline'%?%)"] = { integrity = function() return { sha256 = ("a"):rep(64), offlin = true } end },
+        ["'integrity' returned a SHA%-256 that is not 64 hex digits"] = { integrity = function() return "ab" end },
+        ["'integrity' returned a table without a digest"] = { integrity = function() return {} end },
+        ["'integrity' returned a boolean as its reason"] = { integrity = function() return nil, true end },
+        ["'allow_spawn' returned a table as its reason"] = { allow_spawn = function() return false, {} end },
+        ["'allow_spawn' returned a nil"] = nil,
+        ["'tll' %(did you mean 'ttl'%?%)"] = { cacheable = function() return { tll = 3 } end },
+        ["no field of the answer 'ctx'"] = { cacheable = function() return { ctx = {} } end },
+        ["'ttl' must be a number of seconds"] = { cacheable = function() return { ttl = 0 / 0 } end },
+        ["'redirect_host' %(did you mean 'redirect_hosts'%?%)"] = { allow = function() return true, { redirect_host = {} } end },
+        ["'redirect_hosts' must be a list of hosts"] = { allow = function() return true, { redirect_hosts = "some" } end },
+        ["the scheme 'own' returned a table"] = { schemes = { own = function() return { wait = true } end },
+          rewrite = function() return "own://x" end },
+        ["'secrets' returned a string"] = { secrets = function() return "yes" end },
+        ["'timout' %(did you mean 'timeout'%?%)"] = { request = function() return { timout = 1 } end,
+          rewrite = function() return "http://127.0.0.1:1/" end },
+        ["'rewrite' returned a list with a boolean in it"] = { rewrite = function() return { true } end },
+      } do
+        local resolver = theaterref.resolver { policy = rules, cache = theaterref.resource_cache(), log = false }
+        local plan, err = resolver:plan(manifest, { initial_state = '{"s":{"$ref":"p"}}' })
+        assert.is_nil(plan, fault)
+        assert.equal("policy", err.kind, fault)
+        assert.matches(fault, err.message)
+      end
+      assert(theaterref.resolver { policy = { allow = function() return true, "no reason needed" end } }:resolve(path))
+    end)
+  end)
+
+  it("checks the options of each call", function()
+    local resolver = theaterref.resolver()
+    for _, call in ipairs { function() resolver:start("x", { cahced = true }) end,
+      function() resolver:resolve("x", { cahced = true }) end, function() resolver:plan("x", { inital_state = "{}" }) end,
+      function() resolver:start_plan("x", { plan_timeout = "soon" }) end } do
+      local ok, why = pcall(call)
+      assert.is_false(ok)
+      assert.matches("^spec/policy/resolve_spec.lua:%d+: .*option '", why)
+    end
+  end)
+end)
