@@ -615,15 +615,16 @@ TR_API tr_blob *tr_merge_states(tr_blob *config_state, tr_blob *override_state,
 ** A host: a policy and what it needs to plan spawns. It has a Lua state of its
 ** own. Any number may be in one process, on any threads; those that name one
 ** cache share it. Two threads that plan with one host take turns: give each
-** thread a host.
+** thread a host. Between calls it holds no result of theirs. After a fork() the
+** child may use it, unless another thread was using it: then its calls fail.
 */
 typedef struct tr_host tr_host;
 
 /*
-** Gets each line of a host's log, on the thread that plans, while it plans: do
-** not call the same host from it. 'level' is "debug", "info", "warn" or
-** "error". The strings are only good for the call; the line has no newline, no
-** secret and no control character in it.
+** Gets each line of a host's log, on the thread that plans, while it plans. If it
+** calls the same host, that call fails with kind TR_POLICY. 'level' is "debug", "info",
+** "warn" or "error". The strings are only good for the call; the line has no
+** newline, no secret and no control character in it.
 */
 typedef void (*tr_log_sink)(void *context, const char *level, const char *line);
 
@@ -637,7 +638,8 @@ typedef struct tr_host_options {
   bool trusted;         /* run that script without a sandbox */
   const char *home;     /* Theater home; NULL: $THEATER_HOME, or ~/.theater */
   const char *cache;    /* name of the process's cache to use, made with the
-                           defaults unless it is open; NULL: none */
+                           defaults unless it is open; NULL: the
+                           configuration's, else none */
   const char *lockfile; /* path of a lockfile that must list every reference;
                            NULL: none */
   const char *offline;  /* id of the store to take locked content from, without
@@ -663,7 +665,7 @@ typedef struct tr_host_options {
 /* Make a host. NULL with the error: of kind TR_POLICY when the policy or an
 ** option is at fault, TR_SYNTAX when the configuration is. */
 TR_API tr_host *tr_host_new(const tr_host_options *options, tr_error *error);
-/* No thread may be planning with it. Plans outlive it. */
+/* Free a host that is not in a call. NULL is allowed. Its plans stay. */
 TR_API void tr_host_free(tr_host *host);
 
 /* Options of one call of a host. */
@@ -690,18 +692,46 @@ TR_API tr_plan *tr_host_plan(tr_host *host, const char *manifest,
 /* Free a plan and release its blobs. NULL is allowed. */
 TR_API void tr_plan_free(tr_plan *plan);
 
-/* The parts of a plan, which owns them; retain a blob to keep it longer. */
-TR_API const char *tr_plan_name(const tr_plan *plan); /* the actor's */
+/*
+** The parts of a plan, which owns them: they live as long as it does, unless you
+** retain a blob. Any thread may read them.
+*/
+
+/* The actor's name. */
+TR_API const char *tr_plan_name(const tr_plan *plan);
+/*
+** The manifest as JSON text: its variables are filled in, and the policy may have
+** narrowed it. Nothing is lost: numbers are as a JSON manifest writes them, or have
+** all their digits; [] and {} stay apart, but in Lua manifests {} is an object. Dates,
+** inf and nan, which JSON does not have, are strings, spelled as in TOML. Keys are
+** sorted.
+*/
+TR_API tr_blob *tr_plan_manifest(const tr_plan *plan);
+/* The reference of the manifest, as it was asked for. */
+TR_API const char *tr_plan_manifest_reference(const tr_plan *plan);
+/* The reference that its bytes came from: after rewriting, schemes and redirects. */
+TR_API const char *tr_plan_origin(const tr_plan *plan);
 /* The reference that the package came from. */
 TR_API const char *tr_plan_package_reference(const tr_plan *plan);
 /* The bytes to run. */
 TR_API tr_blob *tr_plan_package(const tr_plan *plan);
 /* JSON text with its secrets, or NULL: there is none. */
 TR_API tr_blob *tr_plan_initial_state(const tr_plan *plan);
+/* The same with the references of its secrets as they were: it may be logged. */
+TR_API tr_blob *tr_plan_state_without_secrets(const tr_plan *plan);
 /* True if the policy let the package be cached. */
 TR_API bool tr_plan_used_cache(const tr_plan *plan);
 /* True if the cache had it already. */
 TR_API bool tr_plan_cache_hit(const tr_plan *plan);
+
+/* How many steps the plan took. */
+TR_API size_t tr_plan_phase_count(const tr_plan *plan);
+/* The name of a step, such as "package"; NULL past the last. */
+TR_API const char *tr_plan_phase_name(const tr_plan *plan, size_t phase);
+/* How long it took, in seconds. */
+TR_API double tr_plan_phase_seconds(const tr_plan *plan, size_t phase);
+/* How many bytes it brought, or worked on. */
+TR_API uint64_t tr_plan_phase_bytes(const tr_plan *plan, size_t phase);
 
 /*
 ** The bytes that a reference means, under the host's policy and through its

@@ -98,6 +98,29 @@ const char *tr_optstring(lua_State *L, int index, const char *name);
 /* Set a field of the table on the stack's top, unless the text is NULL or empty. */
 void tr_set_text(lua_State *L, const char *name, const char *text);
 
+/*
+** Tables that come from documents carry along (ljson.c): a mark, which tells an
+** empty array from an empty object and a date from a table; and the texts of
+** numbers that Lua writes in another way.
+*/
+typedef enum tr_mark {
+  TR_MARK_NONE,
+  TR_MARK_ARRAY,
+  TR_MARK_DATETIME, /* { type =, text = } */
+  TR_MARK_COUNT
+} tr_mark;
+
+/* The mark of the table at 'index'. Never raises. */
+tr_mark tr_markof(lua_State *L, int index);
+/* Mark the table on top. */
+void tr_setmark(lua_State *L, tr_mark mark);
+
+/* Push the texts of a table's numbers by key, or nil and return false. Never
+** raises. A text counts while it means the number that the table has. */
+bool tr_pushwritten(lua_State *L, int index);
+/* Keep the text of a number; its table and its key are on top, and stay. */
+void tr_setwritten(lua_State *L, const char *text, size_t len);
+
 #define TR_BLOB "theaterref.blob"
 #define TR_FUTURE "theaterref.future"
 #define TR_NOTIFIER "theaterref.notifier"
