@@ -90,7 +90,7 @@ end
 -- Returns a job's bytes from its disk cache, if they are fresh there. Stale ones are good
 -- for "has it changed?", or while the server fails.
 local function from_disk(context, job)
-  job.disk = not job.no_disk and job.source.fetches and caches.disk_cache_of(job.cache) or nil
+  job.disk = not job.no_disk and caches.disk_cache_of(job.cache) or nil
   if not job.disk then return nil end
   local blob, record = job.disk:read(job.key)
   if not blob then return nil end
@@ -135,16 +135,17 @@ local function load_local(context, task, job, lead)
   return blob, err
 end
 
-local function keep_on_disk(context, job, blob, record)
+local function keep_on_disk(context, task, job, blob, record)
   record.origin, record.extra = job.origin, nil -- a record on disk has no tables within it
-  local ok, err, warn = job.disk:write(job.key, blob, record)
+  local seconds = task.deadline and math.max(0, math.min(1, task.deadline - core.now())) or nil
+  local ok, err, warn = job.disk:write(job.key, blob, record, seconds)
   if not ok and warn then
     context:emit("disk_cache", { reference = reference.redact(job.target), message = tostring(err) })
   end
 end
 
 -- Reports what a fetch took, and keeps its bytes on disk.
-local function after_fetch(context, job, future, blob)
+local function after_fetch(context, task, job, future, blob)
   local attempts = future:attempts()
   if attempts > 1 then
     context:emit(blob and "retry" or "retries_failed", { reference = reference.redact(job.target), attempts = attempts })
@@ -152,7 +153,7 @@ local function after_fetch(context, job, future, blob)
   if not blob or not job.disk and not context.respect_no_store and job.ctx.purpose ~= "manifest" then return end
   local record = future:freshness()
   set_origin(job, record)
-  if job.disk then keep_on_disk(context, job, blob, record) end
+  if job.disk then keep_on_disk(context, task, job, blob, record) end
   if job.cache and record.no_store and context.respect_no_store then job.cache:remove(job.key) end
 end
 
@@ -183,7 +184,7 @@ local function fetch(context, task, job, lead)
   local blob
   blob, err = task:await(started.future)
   task.fetched = started.future
-  after_fetch(context, job, started.future, blob)
+  after_fetch(context, task, job, started.future, blob)
   if not blob then blob, err = stale_from_disk(context, job, err) end
   if not blob then return nil, err end
   return verify(job, blob, key_digest(job))
