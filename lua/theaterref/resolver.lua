@@ -71,7 +71,8 @@ end
 -- The context for a call: with the policy script as it is now.
 local function context_of(self)
   local context = self.context
-  loads.reap(context)
+  if context.background[1] then loads.reap(context) end
+  if not context.policy.script then return context end
   local policy, event, fields = context.policy:current()
   if not event then return context end
   if policy ~= context.policy then

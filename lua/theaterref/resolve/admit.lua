@@ -96,7 +96,7 @@ end
 -- the rule `request` answers, and where redirects may lead.
 local function request_of(context, job)
   local given, redirect_hosts = context.defaults, job.redirect_hosts
-  local asks = context:must_ask "request"
+  local asks = context.asks.request
   if not asks and not given.hosts then
     local name = redirect_hosts == "any" and "any" or table.concat(redirect_hosts, " ")
     local known, err = context.requests[name], nil
@@ -163,13 +163,15 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.admit(context, wish, target, expected)
-  local parsed, err = reference.parse(target, context.policy.schemes)
+  local source, scheme = reference.source_of(target, context.policy.schemes)
+  if not source then return nil, scheme end
+  local parsed, err = source.parse(target, scheme)
   if not parsed then return nil, err end
   -- Room for what most jobs need: a table that grows is slow.
-  local job = { ctx = wish.ctx, source = reference.source(parsed.scheme), parsed = parsed, target = parsed.text,
+  local job = { ctx = wish.ctx, source = source, parsed = parsed, target = parsed.text,
     redirect_hosts = "any", hit = false, request = nil, lead = nil }
   if parsed.sha256 or parsed.sha1 then job.sha256, job.sha1 = parsed.sha256, parsed.sha1 end
-  if job.ctx.manifest_reference or context:must_ask "allow" then
+  if job.ctx.manifest_reference or context.asks.allow then
     local allowed, more
     allowed, more, err = context:ask("allow", job.target, job.ctx)
     if err then return nil, err end
@@ -178,7 +180,7 @@ function M.admit(context, wish, target, expected)
     end
     job.redirect_hosts = type(more) == "table" and more.redirect_hosts or {}
   end
-  if expected or context.lockfile or context:must_ask "integrity" then
+  if expected or context.lockfile or context.asks.integrity then
     err = set_digests(context, job, expected)
     if err then return nil, err end
   end

@@ -5,8 +5,7 @@
 -- the rule `cacheable` says; and `ttl`, `revalidate` and `disk`, for the cache. The outcome
 -- is put on the same table:
 -- `target`, the candidate whose bytes they are; `origin`, where these finally came from;
--- `base`, what references in them are relative to; `used_cache`, whether they went through
--- a cache; `hit`, whether it had them.
+-- `used_cache`, whether they went through a cache; `hit`, whether it had them.
 -- @module theaterref.resolve.load
 local admit = require "theaterref.resolve.admit"
 local caches = require "theaterref.cache"
@@ -292,9 +291,7 @@ end
 -- Puts the outcome of a wish on it.
 local function succeed(context, wish, job, blob, list)
   wish.target, wish.hit = job.target, job.hit
-  if wish.ctx.purpose ~= "direct" then
-    wish.origin, wish.used_cache, wish.base = job.origin or job.target, job.cache ~= nil, candidates.base(wish.reference, job.target)
-  end
+  if wish.ctx.purpose ~= "direct" then wish.origin, wish.used_cache = job.origin or job.target, job.cache ~= nil end
   if context.has_listeners or context.trace then emit_resolved(context, job, blob, list) end
   return blob
 end
