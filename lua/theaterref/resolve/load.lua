@@ -32,12 +32,10 @@ end
 -- Checks every digest that a job's bytes must have, but for one that 'verified' names.
 -- Returns the blob.
 local function verify(job, blob, verified)
-  for _, algorithm in ipairs { "sha256", "sha1" } do
-    if job[algorithm] and algorithm ~= verified then
-      local ok, err = check_digest(job, blob, algorithm)
-      if not ok then return nil, err end
-    end
-  end
+  local ok, err = true, nil
+  if job.sha256 and verified ~= "sha256" then ok, err = check_digest(job, blob, "sha256") end
+  if ok and job.sha1 and verified ~= "sha1" then ok, err = check_digest(job, blob, "sha1") end
+  if not ok then return nil, err end
   return blob
 end
 
@@ -58,13 +56,6 @@ local function from_integrity_store(context, job)
     :format(job.store, job.sha256 or job.sha1, job.store))
 end
 
--- Loads local bytes.
-local function load_local(context, task, job)
-  local loaded, err = job.source.start(job, context, task)
-  if not loaded then return nil, err end
-  return verify(job, loaded.blob)
-end
-
 local function emit_cache(context, job, outcome)
   if not context.has_listeners then return end
   context:emit("cache", { outcome = outcome, reference = reference.redact(job.target), purpose = job.ctx.purpose })
@@ -82,8 +73,7 @@ end
 local function put(job, blob, record)
   local how, what = job.cache:claim(job.key, { ttl = job.ttl, request = job.request and job.request.compiled,
     content = job.content, revalidate = true })
-  if how == "lead" then what:complete(blob, record) end
-  return blob
+  return how == "lead" and what:complete(blob, record) and what:wait(0) or blob
 end
 
 -- Returns a job's bytes from its disk cache, if they are fresh there. Stale ones are good
@@ -113,7 +103,7 @@ local function from_cache(context, job)
     blob = job.cache:peek(job.key, request)
     if not blob and job.content then
       blob = job.cache:peek(job.content, request)
-      if blob then put(job, blob, core.record(blob)) end
+      blob = blob and put(job, blob, core.record(blob))
     end
   end
   if blob then emit_cache(context, job, "hit") else blob = from_disk(context, job) end
@@ -130,8 +120,10 @@ local function load_local(context, task, job, lead)
   local loaded, err = job.source.start(job, context, task)
   local blob = loaded
   if loaded then blob, err = verify(job, loaded.blob) end
-  if lead and blob then lead:complete(blob) elseif lead then lead:fail(err.kind, err.message, err.status) end
-  return blob, err
+  if not lead then return blob, err end
+  if blob then return lead:complete(blob) and lead:wait(0) or blob end
+  lead:fail(err.kind, err.message, err.status)
+  return nil, err
 end
 
 local function keep_on_disk(context, task, job, blob, record)
