@@ -46,7 +46,7 @@ local function resolve(work, ref, ctx)
   return blob, err, wish
 end
 
--- What rules are told of a reference in the manifest.
+-- Returns the 'ctx' for rules about a reference in the manifest.
 local function ctx_for(work, purpose)
   local ctx = work.ctx
   return { purpose = purpose, manifest_reference = ctx.manifest_reference, origin = ctx.origin, name = ctx.name }

@@ -27,9 +27,9 @@ end
 
 -- A cache, or the options of one. Its disk cache lies in the resolver's home.
 local function cache_of(options, blame)
-  local given, disk = options.cache, nil
+  local given = options.cache
   if type(given) ~= "table" then return given end
-  disk = type(given.disk) == "string" and { store = given.disk } or given.disk
+  local disk = type(given.disk) == "string" and { store = given.disk } or given.disk
   if type(disk) ~= "table" or disk.home or disk.base_path then return caches.open(given, blame + 1) end
   local cache, own = {}, { home = options.home }
   for name, value in pairs(disk) do own[name] = value end
@@ -62,7 +62,8 @@ function Resolver.new(options, blame)
   local defaults = {}
   for _, option in ipairs(option_sets.request) do defaults[option.name] = options[option.name] end
   local context = contexts.new { policy = policy, cache = cache, home = options.home, defaults = defaults, lockfile = lockfile,
-    offline = options.offline ~= nil, respect_no_store = options.respect_no_store, helpers = options.helpers, log = log, on_event = options.on_event, stores = {},
+    offline = options.offline ~= nil, respect_no_store = options.respect_no_store, helpers = options.helpers, log = log,
+    on_event = options.on_event, stores = {},
     background = {} }
   return setmetatable({ context = context, cache = cache, resolve_timeout = options.resolve_timeout,
     plan_timeout = options.plan_timeout }, Resolver)

@@ -38,7 +38,7 @@ end
 -- Coroutines whose work is done, for the next: making one costs more than a step.
 local idle, MAX_IDLE = {}, 16
 
--- What a coroutine runs: one future's work after the other's.
+-- A coroutine runs one future's work after the other's.
 local function run_work(self, work, ...)
   finish(self, work(self, ...))
   return run_work(coroutine.yield())

@@ -161,7 +161,7 @@ end
 
 -- Fetches a job, into the future that leads its claim if there is one.
 local function fetch(context, task, job, lead)
-  local started, err = nil, nil
+  local started, err
   if context.offline then
     err = errors.new("not_found", ("offline: %s is not here, and nothing is fetched"):format(reference.redact(job.target)))
   else
