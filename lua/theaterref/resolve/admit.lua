@@ -101,7 +101,7 @@ local function request_of(context, job)
     local name = redirect_hosts == "any" and "any" or table.concat(redirect_hosts, " ")
     local known = context.requests[name]
     if known then return known end
-    local request, err = {}, nil
+    local request, err = {}
     for option, value in pairs(given) do request[option] = value end
     if redirect_hosts ~= "any" then request.redirect_hosts = redirect_hosts end
     known, err = compile(request)
