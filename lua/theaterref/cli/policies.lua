@@ -82,7 +82,8 @@ local function explain(args)
   local resolver
   resolver, err = settings.resolver(args)
   if not resolver then return nil, err end
-  local steps, result = output.array {}
+  local steps = output.array {}
+  local result
   local function trace(step)
     if step.rule then steps[#steps + 1] = step end
   end
