@@ -118,7 +118,8 @@ function Future:progress()
 end
 
 --- Facts about the fetch, once it is done: `url` (redacted, after redirects),
--- `status`, `content_type`, `etag`, `last_modified`, `digest` (if one was asked for),
+-- `status`, `content_type`, `etag`, `last_modified`, `hosts` (that it was redirected
+-- to), `private` (a server had a private address), `digest` (if one was asked for),
 -- `attempts`, `received` (bytes, as sent), `unchanged` (304), and `seconds`, a table
 -- of the moments `started`, `connected`, `first_byte` and `done`.
 -- @treturn ?table nil: nothing was fetched for this future
