@@ -374,7 +374,7 @@ typedef enum tr_claim {
               tr_fetch, or else tr_future_abandon; then release it */
   TR_STALE, /* both: serve 'blob', and load it anew in the background, as with
                TR_LEAD (tr_future_detach lets nobody wait for it) */
-  TR_NOMEM  /* memory is short; nothing is set */
+  TR_NOMEM  /* memory is short, or options were not initialised; nothing is set */
 } tr_claim;
 
 /* Options of one claim, beside the cache's own. */
@@ -385,7 +385,7 @@ typedef struct tr_claim_options {
                       is still good */
   const tr_fetch_options *request; /* how this claim would fetch, or NULL */
   const char *content; /* the key that all references with these bytes share */
-  size_t content_len;  /* 0: none; 256 at most */
+  size_t content_len;  /* 0: none; a longer one than 256 is ignored */
 } tr_claim_options;
 
 /* The 'ttl' that stands for the cache's own. */

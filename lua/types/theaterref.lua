@@ -261,6 +261,8 @@ function Future:timeout() end
 ---@field no_store? boolean # Cache-Control: no-store or private
 ---@field etag? string
 ---@field last_modified? string
+---@field hosts? string[] that it was redirected to, in order
+---@field private? boolean whether a server had a private address
 ---@field digest? string
 ---@field seconds { started?: number, connected?: number, first_byte?: number, done: number }
 

@@ -139,7 +139,7 @@ local function choose_cache(context, job, wish)
   if request and request.revalidate and (cache or context.cache) then cache, revalidate = cache or context.cache, true end
   if not cache then return nil end
   job.cache, job.ttl, job.revalidate = cache, options.ttl, revalidate
-  job.no_disk = options.disk == false or not (request and request.may_be_on_disk)
+  job.no_disk = options.disk == false or request ~= nil and not request.may_be_on_disk
   local digest, scope = job.sha256 or job.sha1, request and request.scope or job.source.is_chain and context.policy_scope
   job.key = core.cache_key(job.source.key(job.parsed), digest, scope)
   if job.sha256 then job.content = core.cache_key("sha256:" .. job.sha256, nil, scope) end
