@@ -65,9 +65,6 @@ void tr_add_pair(lua_State *L, lua_CFunction function, const char *plain,
 ** many values that are. */
 int tr_pushflag(lua_State *L, int flag, const tr_error *error);
 
-/* Pushes the content of a hash, or nil and the error; returns how many. */
-int tr_pushcontent(lua_State *L, tr_store *store, const char *hash);
-
 /* Fields of an options table at 'index', which may be nil or absent. */
 double tr_optseconds(lua_State *L, int index, const char *name,
                      double otherwise);
@@ -84,6 +81,7 @@ const char *tr_optstring(lua_State *L, int index, const char *name);
 #define TR_STORE "theaterref.store"
 #define TR_BATCH "theaterref.batch"
 #define TR_LOCK "theaterref.lock"
+#define TR_OUTPUT "theaterref.output"
 #define TR_ERROR "theaterref.error"
 
 /* Each adds its type and functions to the module table on the stack's top. */
@@ -91,6 +89,7 @@ void tr_open_blob(lua_State *L);
 void tr_open_future(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);
+void tr_open_output(lua_State *L);
 void tr_open_json(lua_State *L);
 void tr_open_sandbox(lua_State *L);
 

@@ -62,7 +62,7 @@ describe("a content store after a power cut", function()
     helper.with_folder(function(home)
       local file = helper.write(home .. "/script.lua", script)
       -- LeakSanitizer cannot work under strace.
-      helper.run_ok(("ASAN_OPTIONS=detect_leaks=0 strace -y -s 100000 -e trace=openat,write,fsync,syncfs,linkat,renameat,mkdir,mkdirat,unlinkat -o %s/trace %s %s %s")
+      helper.run_ok(("ASAN_OPTIONS=detect_leaks=0 strace -y -s 100000 -e trace=openat,write,fsync,syncfs,linkat,renameat,renameat2,mkdir,mkdirat,unlinkat -o %s/trace %s %s %s")
         :format(home, helper.lua, file, home))
       local ok, steps = pcall(replay.run, home .. "/trace", home, check)
       assert(ok, "seed " .. seed .. ": " .. tostring(steps))

@@ -242,10 +242,10 @@ describe("a content store", function()
     assert.same({}, report.corrupt)
     assert.same({ "dangling" }, report.dangling)
     assert.same({ ".tmp-0123" }, report.temporary_files)
-    assert.same({ deleted = {}, temporary_files = {} }, store:gc()) -- all are younger than the grace
-    assert.same({ deleted = { loose }, temporary_files = { ".tmp-0123" } }, store:gc { grace = 0, dry_run = true })
+    assert.same({ deleted = {}, temporary_files = {}, failed = {} }, store:gc()) -- all are younger than the grace
+    assert.same({ deleted = { loose }, temporary_files = { ".tmp-0123" }, failed = {} }, store:gc { grace = 0, dry_run = true })
     assert.is_true(store:exists(loose))
-    assert.same({ deleted = { loose }, temporary_files = { ".tmp-0123" } }, store:gc { grace = 0 })
+    assert.same({ deleted = { loose }, temporary_files = { ".tmp-0123" }, failed = {} }, store:gc { grace = 0 })
     assert.same({ kept }, store:list_all_content())
     local usage = store:usage()
     assert.same({ bytes = 4, unlabelled = 0, labels = { { label = "dangling", hash = ("0"):rep(40) },
@@ -273,7 +273,8 @@ describe("a content store", function()
     assert.same({}, store:list_labels())
     assert.same({}, store:list_all_content())
     assert.equal(0, store:calculate_total_size())
-    assert.same({ checked = 0, corrupt = {}, missing = {}, dangling = {}, quarantined = {}, temporary_files = {} }, store:verify())
+    assert.same({ checked = 0, corrupt = {}, unreadable = {}, missing = {}, dangling = {}, faulty_labels = {}, quarantined = {},
+      temporary_files = {} }, store:verify())
     local _, err = store:get(("0"):rep(40))
     assert.equal("not_found", err.kind)
     assert.matches("^Content not found: 0000", err.message)
