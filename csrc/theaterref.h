@@ -419,8 +419,8 @@ TR_API tr_blob *tr_file_read(const char *path, size_t max_bytes,
 /*
 ** Write a file. Its name shows the old content or the new, never a mixture, and the
 ** file keeps its mode; 'durable' syncs the file and its folder before it returns.
-** Symbolic links are followed. What is no regular file, such as a device or a pipe, is
-** opened and written. False with the error.
+** Symbolic links are followed. Anything but a regular file, such as a device or a pipe,
+** is opened and written. False with the error.
 */
 TR_API bool tr_file_write(const char *path, const void *data, size_t size,
                           bool durable, tr_error *error);
@@ -523,11 +523,11 @@ TR_API bool tr_batch_put(tr_batch *batch, tr_algorithm algorithm,
 TR_API bool tr_batch_label(tr_batch *batch, const char *label, const char *hash,
                            tr_error *error);
 /*
-** Put everything in place, the labels last. Before that it checks that all of it can
-** be: a label without content or with an impossible name is an error, and then nothing
+** Put everything in place, the labels last. Before that it checks that everything
+** can be: a label without content or with an impossible name is an error, and then nothing
 ** is in place. After another error, such as of a disk, content may be in place, and
-** if the disk fails just then some labels, each of them whole. What is in place is no
-** longer in the batch: commit again to try the rest.
+** if the disk fails just then some labels, each of them whole. The rest stays in the
+** batch: commit again to try it.
 */
 TR_API bool tr_batch_commit(tr_batch *batch, tr_error *error);
 /* Frees a batch; what was not committed never was. */
@@ -535,9 +535,9 @@ TR_API void tr_batch_free(tr_batch *batch);
 
 /* Called for each item of a listing; false stops it. */
 typedef bool (*tr_store_visit)(void *context, const char *name, size_t size);
-/* Visit every label, in no order; 'size' is 0. Nested labels come as "a/b". What lies
-** among them and is no label, such as a symbolic link, is visited too, since a label
-** may be behind it: tr_store_get_label says what is wrong. False with the error, unless
+/* Visit every label, in no order; 'size' is 0. Nested labels come as "a/b". Anything
+** else among them, such as a symbolic link, is visited too, since a label may be
+** behind it: tr_store_get_label tells the fault. False with the error, unless
 ** everything was seen or 'visit' stopped it. */
 TR_API bool tr_store_each_label(tr_store *store, tr_store_visit visit,
                                 void *context, tr_error *error);

@@ -155,8 +155,8 @@ static int blob_digest(lua_State *L) {
 
 /***
 Write a file and sync it. Its name shows the old content or the new, never a
-mixture, and it keeps its mode. Symbolic links are followed; what is no regular file,
-such as a device or a pipe, is opened and written.
+mixture, and it keeps its mode. Symbolic links are followed; anything but a regular
+file, such as a device or a pipe, is opened and written.
 @function write
 @tparam string path
 @treturn boolean true

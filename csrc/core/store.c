@@ -7,7 +7,7 @@
 ** Temporary files are in the base folder itself, where Theater does not look,
 ** and corrupt content is in quarantine in corrupt/. store_dir.c opens all folders.
 **
-** Locks, all of flock. Who takes several takes them in this order:
+** Locks, all of flock, in the order in which several are taken:
 **
 **   data/, then <base>  movers of labels, one at a time; see store_dir.c
 **   data/<hash>         shared to freshen content, exclusive to delete or to move it,

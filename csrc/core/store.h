@@ -98,7 +98,7 @@ bool tr_store_verify(const tr_store *store, int data, int fd,
                      const struct stat *st, const char *hash, tr_blob *blob,
                      bool putting, tr_error *error);
 
-/* ------------------------------------------------- what is known of files */
+/* ---------------------------------------------------------- known files */
 
 typedef enum tr_fact {
   TR_CHECKED = 1, /* its bytes match its name */
@@ -136,7 +136,7 @@ void tr_store_clear_place(int base, const char *label);
 /* Remove the folders above a label that are empty. */
 void tr_store_prune(int base, const char *label);
 
-/* What a label's file holds. */
+/* The content of a label's file. */
 typedef enum tr_holding {
   TR_FAULTY = -1, /* with the error */
   TR_ABSENT,

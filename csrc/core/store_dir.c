@@ -111,8 +111,8 @@ int tr_store_make_subfolder(int parent, const char *name) {
   return tr_store_open_subfolder(parent, name, false);
 }
 
-/* What a folder is known by: its times change with what is in it, so it is the
-** moment of its birth. False: not known. */
+/* Describe a folder by its birth: its other times change with every item in it. False
+** if it cannot be described. */
 static bool folder_identity(int folder, struct stat *st) {
   struct statx x;
   if (statx(folder, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &x) != 0)

@@ -1,4 +1,4 @@
-/* What garbage collection is made of: checks and deletions. */
+/* Checks and deletions, of which store.lua makes a garbage collection. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -55,7 +55,7 @@ int64_t tr_store_clock(const tr_store *store, int64_t after, tr_error *error) {
   return now;
 }
 
-/* What a file must be like to be deleted. */
+/* The conditions under which a file is deleted. */
 typedef struct condition {
   double grace;        /* seconds of age at least, by our clock */
   int64_t nanoseconds; /* or the time that it must still have; below 0: any */

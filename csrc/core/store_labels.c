@@ -230,6 +230,11 @@ static void spare(const tr_store *store, int base, const char *hash) {
     content_is_there(&unsynced, base, hash, &ignored);
 }
 
+bool tr_is_dots(const char *name) {
+  return name[0] == '.' &&
+         (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
+}
+
 /* Remove a folder that has nothing but empty folders in it. False: it has. */
 static bool remove_empty(int parent, const char *name, int depth) {
   int fd = depth < TR_MAX_DEPTH ? tr_store_open_subfolder(parent, name, false) : -1;

@@ -12,11 +12,6 @@
 #include "error.h"
 #include "store.h"
 
-bool tr_is_dots(const char *name) {
-  return name[0] == '.' &&
-         (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
-}
-
 /* ---------------------------------------------------------------- files */
 
 typedef bool (*visit_file)(void *context, const char *name,

@@ -34,7 +34,8 @@ function run.get(store, args)
   if not blob then return nil, err or no_label(args.name) end
   local ok, why = output.write_content(args.output, blob)
   if not ok then return nil, why end
-  local hash = is_hash and args.name or blob:digest(store:get_by_label(args.name))
+  -- The label may have moved by now, so the hash is that of the bytes.
+  local hash = is_hash and args.name or blob:digest(#(store:get_by_label(args.name) or "") == 64 and "sha256" or "sha1")
   return { hash = hash, bytes = #blob, output = args.output, blob = blob }
 end
 
@@ -136,7 +137,7 @@ function run.gc(store, args)
   if not report then return nil, err end
   array(report.deleted)
   array(report.temporary_files)
-  return report, next(report.failed) and errors.new("io", "some of it could not be deleted") or nil
+  return report, next(report.failed) and errors.new("io", "some files could not be deleted") or nil
 end
 
 function show.gc(data) return table.concat(report_lines(data, found_by_gc), "\n") end

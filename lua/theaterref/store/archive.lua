@@ -11,7 +11,7 @@ local BLOCK = 512
 local BATCH_BYTES, BATCH_ITEMS = 64 << 20, 10000
 -- Bytes of a blob that are made a string at a time.
 local PIECE = 1 << 20
--- What fits into the eleven octal digits of a header.
+-- The largest size for the eleven octal digits of a header.
 local MAX_OCTAL = (1 << 33) - 1
 
 local function padding(size) return ("\0"):rep(-size % BLOCK) end
