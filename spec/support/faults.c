@@ -7,11 +7,15 @@
 #include <fcntl.h>
 #include <lauxlib.h>
 #include <lua.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 #define EXPORTED __attribute__((visibility("default")))
@@ -50,6 +54,32 @@ WRAP(int, linkat, (int a, const char *from, int b, const char *to, int flags),
 WRAP(void *, mmap,
      (void *at, size_t size, int protection, int flags, int fd, off_t offset),
      (at, size, protection, flags, fd, offset))
+
+WRAP(int, fstatat, (int fd, const char *path, struct stat *st, int flags),
+     (fd, path, st, flags))
+
+/* Seconds that the clock of this process is ahead, from the environment. */
+static time_t clock_offset(void) {
+  const char *offset = getenv("FAULTS_CLOCK");
+  return offset == NULL ? 0 : (time_t)atoll(offset);
+}
+
+EXPORTED time_t time(time_t *result) {
+  time_t now = NEXT(time)(NULL) + clock_offset();
+  if (result != NULL)
+    *result = now;
+  return now;
+}
+
+EXPORTED int futimens(int fd, const struct timespec times[2]) {
+  struct timespec shifted[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
+  if (times == NULL && clock_offset() != 0) {
+    clock_gettime(CLOCK_REALTIME, &shifted[1]);
+    shifted[1].tv_sec += clock_offset();
+    times = shifted;
+  }
+  return fails("futimens") ? -1 : NEXT(futimens)(fd, times);
+}
 
 static useconds_t slowness;
 
@@ -127,6 +157,21 @@ static int faults_slow(lua_State *L) {
   return 0;
 }
 
+static void ignore(int number) { (void)number; }
+
+/* interrupt(microseconds): a signal that often, which makes calls fail by EINTR; 0:
+** none */
+static int faults_interrupt(lua_State *L) {
+  suseconds_t every = (suseconds_t)luaL_checkinteger(L, 1);
+  struct itimerval timer = {{0, every}, {0, every}};
+  struct sigaction action;
+  memset(&action, 0, sizeof action); /* without SA_RESTART */
+  action.sa_handler = ignore;
+  sigaction(SIGALRM, &action, NULL);
+  setitimer(ITIMER_REAL, &timer, NULL);
+  return 0;
+}
+
 /* stop() -> how many calls failed */
 static int faults_stop(lua_State *L) {
   plan.call[0] = '\0';
@@ -137,6 +182,7 @@ static int faults_stop(lua_State *L) {
 EXPORTED int luaopen_faults(lua_State *L) {
   static const luaL_Reg functions[] = {{"fail", faults_fail},
                                        {"slow", faults_slow},
+                                       {"interrupt", faults_interrupt},
                                        {"stop", faults_stop},
                                        {NULL, NULL}};
   luaL_newlib(L, functions);
