@@ -105,7 +105,10 @@ static tr_blob *load(const tr_store *store, int fd, const struct stat *st,
     if (blob != NULL) /* else the file system cannot, or there are too many */
       return blob;
   }
-  return tr_file_read_fd(fd, st, hash, SIZE_MAX, -1, error);
+  if (lseek(fd, 0, SEEK_SET) == 0)
+    return tr_file_read_fd(fd, st, hash, SIZE_MAX, -1, error);
+  tr_error_errno(error, errno, "Failed to read content", hash);
+  return NULL;
 }
 
 /* Open a content file and stat it. -1 with the error. */
@@ -230,7 +233,8 @@ static bool replace_with_copy(const tr_store *store, int data, int fd,
   int base = blob == NULL ? -1 : tr_store_open_base(store, error);
   bool ok = false;
   if (base >= 0) {
-    bool written = tr_file_write_temporary(base, temporary, tr_blob_data(blob),
+    bool written = tr_blob_size(blob) == (size_t)st->st_size &&
+                   tr_file_write_temporary(base, temporary, tr_blob_data(blob),
                                            tr_blob_size(blob),
                                            store->options.durable);
     ok = written &&
