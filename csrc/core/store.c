@@ -267,13 +267,17 @@ static int touch(const tr_store *store, int data, int fd, const struct stat *st,
     tr_error_errno(error, errno, "Failed to lock content", hash);
     return -1;
   }
-  if (fstatat(data, hash, &now, AT_SYMLINK_NOFOLLOW) != 0 ||
-      now.st_ino != st->st_ino || now.st_dev != st->st_dev)
+  if (fstatat(data, hash, &now, AT_SYMLINK_NOFOLLOW) != 0) {
+    touched = errno == ENOENT ? 0 : -1;
+    if (touched < 0)
+      tr_error_errno(error, errno, "Failed to look for content", hash);
+  } else if (now.st_ino != st->st_ino || now.st_dev != st->st_dev) {
     touched = 0;
-  else if (futimens(fd, NULL) != 0)
+  } else if (futimens(fd, NULL) != 0) {
     touched = replace_with_copy(store, data, fd, st, hash, error) ? 1 : -1;
-  else if (fstat(fd, &now) == 0)
+  } else if (fstat(fd, &now) == 0) {
     tr_store_renew(st, &now, hash);
+  }
   tr_unlock_file(fd);
   return touched;
 }

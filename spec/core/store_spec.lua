@@ -1,3 +1,4 @@
+local core = require "theaterref.core"
 local helper = require "helper"
 local theaterref = require "theaterref"
 local threads = require "threads"
@@ -192,6 +193,66 @@ describe("a content store", function()
     local trusting = theaterref.content_store("demo", { home = home, verify = "never" })
     assert.equal("corrupt", select(2, trusting:get(hash)).kind)
     assert.equal("", tostring(trusting:get(trusting:put "")))
+  end)
+
+  it("compares a put with what is there, even if it never checks reads", function()
+    local hash = store:put "good bytes"
+    helper.write(home .. "/store/demo/data/" .. hash, "evil bytes")
+    local trusting = theaterref.content_store("demo", { home = home, verify = "never" })
+    assert.equal(hash, trusting:put "good bytes")
+    assert.equal("good bytes", tostring(store:get(hash)))
+  end)
+
+  it("checks content once, however often other content is put", function()
+    local function seconds_of_get(hash)
+      local before = core.now()
+      assert(store:get(hash))
+      return core.now() - before
+    end
+    local large = store:put(("large"):rep(1 << 22))
+    local first = seconds_of_get(large)
+    for _ = 1, 70000 do store:put "small" end
+    local again = seconds_of_get(large)
+    assert.is_true(again < first / 3, ("%g s, then %g s"):format(first, again))
+  end)
+
+  it("syncs what a put and a label need, once", function()
+    local script = helper.write(home .. "/script.lua", ([[
+      io.stdout:setvbuf "no"
+      local store = require("theaterref").content_store("demo", { base_path = %q })
+      local function work(name, ...) print("begin " .. name) end
+      work "first" local one = store:put "one"
+      work "put" local two = store:put "two"
+      work "again" store:put "two"
+      work "label" store:label("a/b/c", one)
+      work "move" store:label("a/b/c", two)
+      work "end"]]):format(home .. "/made/by/put"))
+    -- LeakSanitizer cannot work under strace.
+    helper.run_ok(("ASAN_OPTIONS=detect_leaks=0 strace -y -e trace=fsync,write -o %s/trace %s %s"):format(home, helper.lua, script))
+    local counts, synced, phase = {}, {}, nil
+    for line in io.lines(home .. "/trace") do
+      local name = line:match '"begin (%w+)'
+      if name then phase, counts[name] = name, 0 end
+      local path = line:match "^fsync%(%d+<([^>]*)>"
+      if path then
+        counts[phase] = counts[phase] + 1
+        synced[phase .. " " .. path] = true
+      end
+    end
+    for _, folder in ipairs { "", "/made", "/made/by", "/made/by/put", "/made/by/put/data" } do
+      assert(synced["first " .. home .. folder], "not synced: " .. folder)
+    end
+    assert.equal(2, counts.put)
+    assert.equal(0, counts.again)
+    assert.equal(5, counts.label) -- its file, and the folders from the store's own to the one that the label is in
+    assert.equal(2, counts.move)
+  end)
+
+  it("labels a name that is an empty folder, as a crash leaves it", function()
+    local hash = store:put "x"
+    helper.run_ok("mkdir -p " .. home .. "/store/demo/labels/a/b/c")
+    assert.is_true(store:label("a", hash))
+    assert.equal(hash, store:get_by_label "a")
   end)
 
   it("keeps what a blob shows when its file is deleted or replaced", function()
