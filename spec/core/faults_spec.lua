@@ -103,6 +103,72 @@ describe("a content store on a file system that fails", function()
     end)
   end
 
+  it("that is interrupted all the time works as ever", function()
+    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
+    helper.with_folder(function(home)
+      local file = helper.write(home .. "/script.lua", [[
+        local faults, core = require "faults", require "theaterref.core"
+        local home = ...
+        local store = require("theaterref").content_store("demo", { home = home })
+        faults.interrupt(500)
+        local till = core.now() + 0.5
+        local i = 0
+        repeat
+          i = i + 1
+          local bytes = ("bytes %d "):format(i):rep(10000)
+          local hash = assert(store:store_at_label("a/b", bytes))
+          assert(tostring(assert(store:get(hash))) == bytes)
+          assert(store:batch(function(batch) return assert(batch:label("c" .. i % 3, assert(batch:put("batched " .. i)))) end))
+          assert(#assert(store:verify()).corrupt == 0)
+          assert(store:gc { grace = 0 })
+          assert(store:export(home .. "/export.tar"))
+        until core.now() > till
+        faults.interrupt(0)]])
+      helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s"):format(helper.root,
+        helper.build, helper.lua, file, home))
+    end)
+  end)
+
+  -- Runs a script with a folder on a file system that these shell commands mount there.
+  local function with_mount(mount, script)
+    if select(3, helper.run "unshare -m true") ~= 0 then return pending "this user may not mount file systems" end
+    helper.with_folder(function(home)
+      local file = helper.write(home .. "/script.lua", script)
+      local commands = ("cd %s && mkdir small && %s && %s %s %s"):format(home, mount, helper.lua, file, home)
+      helper.run_ok("unshare -m sh -c " .. helper.quote(commands))
+    end)
+  end
+
+  it("that is an overlay, or has content of a read-only layer, is a store like any", function()
+    with_mount("mount -t tmpfs none small && cd small && mkdir -p low/demo/data up work demo && printf 'hello store' > "
+      .. "low/demo/data/514bdd98016b6ce68aec404a10231de8dd30e85c && mount -t overlay -o lowerdir=low,upperdir=up,workdir=work none demo "
+      .. "&& cd ..", [[
+      local store = require("theaterref").content_store("demo", { base_path = ... .. "/small/demo/demo" })
+      local hash = assert(store:store_at_label("a/b", "hello store"))
+      assert(tostring(store:get(hash)) == "hello store")
+      local other = assert(store:store_at_label("a/b", "other"))
+      assert(store:batch(function(batch) return batch:label("c", batch:put "third") end))
+      assert(#assert(store:gc()).deleted == 0 and #assert(store:verify()).corrupt == 0)
+      local report = assert(store:gc { grace = 0 })
+      assert(#report.deleted == 1 and report.deleted[1] == hash)
+      assert(store:exists(other) and not store:exists(hash))]])
+  end)
+
+  it("that is out of inodes keeps what it has, and takes more when there are some again", function()
+    with_mount("mount -t tmpfs -o nr_inodes=40 none small", [[
+      local store = require("theaterref").content_store("demo", { base_path = ... .. "/small" })
+      local count, err = 0, nil
+      repeat
+        local hash
+        hash, err = store:store_at_label("folder" .. count .. "/label", "bytes " .. count)
+        if hash then count = count + 1 end
+      until not hash
+      assert(err.message:find "No space left on device", err.message)
+      assert(count > 5 and #assert(store:verify()).temporary_files == 0)
+      assert(store:remove_label "folder0/label")
+      for i = 1, count - 1 do assert(store:get_content_by_label("folder" .. i .. "/label")) end]])
+  end)
+
   it("that is full keeps what it has, and takes more when there is room again", function()
     local mounted = select(3, helper.run "unshare -m true") == 0
     if not mounted then return pending "this user may not mount a small file system" end

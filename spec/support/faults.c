@@ -71,15 +71,7 @@ EXPORTED time_t time(time_t *result) {
   return now;
 }
 
-EXPORTED int futimens(int fd, const struct timespec times[2]) {
-  struct timespec shifted[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
-  if (times == NULL && clock_offset() != 0) {
-    clock_gettime(CLOCK_REALTIME, &shifted[1]);
-    shifted[1].tv_sec += clock_offset();
-    times = shifted;
-  }
-  return fails("futimens") ? -1 : NEXT(futimens)(fd, times);
-}
+WRAP(int, futimens, (int fd, const struct timespec times[2]), (fd, times))
 
 static useconds_t slowness;
 
