@@ -55,18 +55,30 @@ int64_t tr_store_clock(const tr_store *store, int64_t after, tr_error *error) {
   return now;
 }
 
-/* The conditions under which a file is deleted. */
+/* The times of files that are deleted. */
 typedef struct condition {
-  double grace;        /* seconds of age at least, by our clock */
-  int64_t nanoseconds; /* or the time that it must still have; below 0: any */
+  int64_t from, to; /* nanoseconds, both included */
 } condition;
 
 static bool is_met(const condition *c, const struct stat *st) {
-  if (!S_ISREG(st->st_mode))
-    return false;
-  return c->nanoseconds >= 0
-             ? tr_modified(st) == c->nanoseconds
-             : difftime(time(NULL), st->st_mtim.tv_sec) >= c->grace;
+  return S_ISREG(st->st_mode) && tr_modified(st) >= c->from &&
+         tr_modified(st) <= c->to;
+}
+
+/* Files older than 'grace' seconds: by the file system's clock, since another one may
+** be far off. False with the error. */
+static bool older_than(const tr_store *store, double grace, condition *c,
+                       tr_error *error) {
+  int64_t now;
+  *c = (condition){INT64_MIN, INT64_MAX};
+  if (grace <= 0)
+    return true;
+  now = tr_store_clock(store, -2, error);
+  if (grace < 9e9) /* NaN and what would overflow: nothing is so old */
+    c->to = now - (int64_t)(grace * 1e9);
+  else
+    c->to = INT64_MIN;
+  return now >= 0;
 }
 
 /* Delete content in the open data/, which nobody freshens meanwhile. */
@@ -112,20 +124,23 @@ static int discard(const tr_store *store, const char *hash, const condition *c,
 
 int tr_store_discard(tr_store *store, const char *hash, double grace,
                      bool dry_run, tr_error *error) {
-  condition c = {.grace = grace, .nanoseconds = -1};
-  return discard(store, hash, &c, dry_run, tr_error_or_ignored(error));
+  condition c;
+  error = tr_error_or_ignored(error);
+  if (!older_than(store, grace, &c, error))
+    return error->kind == TR_NOT_FOUND ? 0 : -1;
+  return discard(store, hash, &c, dry_run, error);
 }
 
 int tr_store_discard_unchanged(const tr_store *store, const char *hash,
                                int64_t nanoseconds, bool dry_run,
                                tr_error *error) {
-  condition c = {.nanoseconds = nanoseconds};
+  condition c = {nanoseconds, nanoseconds};
   return discard(store, hash, &c, dry_run, error);
 }
 
 int tr_store_discard_temporary(tr_store *store, const char *name, double grace,
                                bool dry_run, tr_error *error) {
-  condition c = {.grace = grace, .nanoseconds = -1};
+  condition c;
   struct stat st;
   int base, result = -1;
   error = tr_error_or_ignored(error);
@@ -134,6 +149,8 @@ int tr_store_discard_temporary(tr_store *store, const char *name, double grace,
                  name);
     return -1;
   }
+  if (!older_than(store, grace, &c, error))
+    return error->kind == TR_NOT_FOUND ? 0 : -1;
   base = tr_store_open_listing(store, ".", false, error);
   if (base < 0)
     return error->kind == TR_OK ? 0 : -1;

@@ -66,7 +66,7 @@ describe("a batch", function()
     assert.same({}, store:list_temporary_files())
   end)
 
-  it("changes nothing if any of it cannot be placed", function()
+  it("changes nothing if one of its items cannot be placed", function()
     local there = store:put "there"
     assert(store:label("label", there))
     assert(store:label("folder/label", there))

@@ -130,10 +130,10 @@ describe("a content store on a file system that fails", function()
   end)
 
   -- Runs a script with a folder on a file system that these shell commands mount there.
-  local function with_mount(mount, script)
+  local function with_mount(mount, text)
     if select(3, helper.run "unshare -m true") ~= 0 then return pending "this user may not mount file systems" end
     helper.with_folder(function(home)
-      local file = helper.write(home .. "/script.lua", script)
+      local file = helper.write(home .. "/script.lua", text)
       local commands = ("cd %s && mkdir small && %s && %s %s %s"):format(home, mount, helper.lua, file, home)
       helper.run_ok("unshare -m sh -c " .. helper.quote(commands))
     end)

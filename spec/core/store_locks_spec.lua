@@ -53,7 +53,7 @@ describe("a content store that many use at once", function()
   it("is unlocked when it is unlocked, though a forked child still has the file open", function()
     local hash = store:put "x"
     do
-      local lock <close> = assert(store:lock())
+      local lock <close> = assert(store:lock()) -- luacheck: ignore 211
       if threads.fork(20) then
         while not core.file_stamp(home .. "/stop") do os.execute "sleep 0.05" end
         threads.leave()
@@ -68,7 +68,7 @@ describe("a content store that many use at once", function()
 
   it("takes content that is there from the one who has locked it", function()
     local hash = store:put "x"
-    local lock <close> = assert(store:lock())
+    local lock <close> = assert(store:lock()) -- luacheck: ignore 211
     assert.equal(hash, store:put "x")
     assert.is_string(store:put "new")
     assert.is_string(assert(store:batch(function(batch) return batch:put "x" end)))
@@ -77,7 +77,7 @@ describe("a content store that many use at once", function()
   it("waits for a lock as long as it was told, or until it is interrupted", function()
     local hash = store:put "x"
     local hasty = theaterref.content_store("demo", { home = home, durability = "none", lock_timeout = 0.05 })
-    local lock <close> = assert(store:lock())
+    local lock <close> = assert(store:lock()) -- luacheck: ignore 211
     for _, try in ipairs {
       function() return hasty:label("x", hash) end,
       function() return hasty:remove_label "x" end,

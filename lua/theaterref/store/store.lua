@@ -150,7 +150,7 @@ local function unlabelled_content(self, grace, dry_run)
   end
   for _, hash in pairs(labels) do times[hash] = nil end
   for hash, time in pairs(times) do
-    if not (time <= now - grace * 10 ^ 9) then times[hash] = nil end
+    if time > now - grace * 10 ^ 9 then times[hash] = nil end
   end
   return keys(times), times
 end
@@ -168,6 +168,7 @@ end
 function Store:gc(options)
   options = options or {}
   local grace, progress = options.grace or 3600, options.progress or nothing
+  if grace ~= grace then error("'grace' must be a number of seconds", 2) end
   local report = { deleted = {}, temporary_files = {}, failed = {} }
   local hashes, times = unlabelled_content(self, grace, options.dry_run)
   if not hashes and times.kind == "not_found" then return report end -- there is no store
