@@ -255,9 +255,9 @@ static bool replace_with_copy(const tr_store *store, int data, int fd,
 }
 
 /*
-** Make an open content file young in the eyes of gc. Return 1, 0 if it is no longer
-** data/<hash>, or -1 with the error. Nobody deletes the file meanwhile, because it is
-** locked.
+** Make an open content file young in the eyes of gc, by a copy if it has to be. Return
+** 1, 0 if it is no longer data/<hash>, or -1 with the error. Nobody deletes the file
+** meanwhile, because it is locked.
 */
 static int touch(const tr_store *store, int data, int fd, const struct stat *st,
                  const char *hash, tr_error *error) {
@@ -342,6 +342,21 @@ bool tr_store_freshen_labelled(const tr_store *store, int data,
                  "Content does not exist: %s (put it before you label it)",
                  hash);
   return fresh == 1;
+}
+
+void tr_store_spare(const tr_store *store, int data, const char *hash) {
+  struct stat st;
+  tr_error ignored;
+  int fd = open_content(store, data, hash, &st, &ignored);
+  if (fd < 0)
+    return;
+  if (tr_store_lock_file(store, fd, LOCK_SH)) {
+    struct stat now;
+    if (futimens(fd, NULL) == 0 && fstat(fd, &now) == 0)
+      tr_store_renew(&st, &now, hash);
+    tr_unlock_file(fd);
+  }
+  close(fd);
 }
 
 /* Write content that is not there. 1, 0 when it is there now, or -1. */

@@ -87,6 +87,10 @@ int tr_store_freshen(const tr_store *store, int data, const char *hash,
 bool tr_store_freshen_labelled(const tr_store *store, int data,
                                const char *hash, tr_error *error);
 
+/* Make content young in the eyes of gc that a label no longer points at: its readers
+** may be about to read it. Quick, without a sync, and no more than a favour. */
+void tr_store_spare(const tr_store *store, int data, const char *hash);
+
 /*
 ** Check bytes that were read from the open file data/<hash> against that name, if
 ** the options want it. If they do not match, move the file to quarantine, unless it

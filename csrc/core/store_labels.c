@@ -113,7 +113,11 @@ static tr_holding parse_label(int fd, const char *label, char hash[TR_HEX_MAX],
   size_t len = 0, start = 0;
   struct stat st;
   ssize_t n;
-  if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
+  if (fstat(fd, &st) != 0) {
+    tr_error_errno(error, errno, "Failed to read label", label);
+    return TR_FAULTY;
+  }
+  if (S_ISDIR(st.st_mode))
     return TR_ABSENT; /* a folder of labels is no label */
   if (!S_ISREG(st.st_mode))
     return not_a_hash(label, error);
@@ -221,13 +225,13 @@ static bool content_is_there(const tr_store *store, int base, const char *hash,
   return there;
 }
 
-/* Make content young in the eyes of gc that a label no longer points at: readers of
-** the label may be about to read it. Without a sync, and no more than a favour. */
+/* Spare the content of a label that has moved or gone; an empty hash: there was none. */
 static void spare(const tr_store *store, int base, const char *hash) {
-  tr_store unsynced = tr_store_unsynced(store);
-  tr_error ignored;
-  if (hash[0] != '\0')
-    content_is_there(&unsynced, base, hash, &ignored);
+  int data = hash[0] == '\0' ? -1 : tr_store_open_subfolder(base, "data", false);
+  if (data < 0)
+    return;
+  tr_store_spare(store, data, hash);
+  close(data);
 }
 
 bool tr_is_dots(const char *name) {
@@ -327,12 +331,10 @@ static bool sync_label(const tr_store *store, int base, const char *label,
                        tr_error *error) {
   const char *part = "labels", *rest = label;
   char room[TR_MAX_PART + 1];
-  int fd = dup(base);
+  int fd = store->options.durable ? dup(base) : -1;
   bool ok = fd >= 0;
-  if (!store->options.durable) {
-    close(fd);
+  if (!store->options.durable)
     return true;
-  }
   while (ok && part != NULL) {
     const char *slash = strchr(rest, '/');
     int inner = tr_store_open_subfolder(fd, part, false);
