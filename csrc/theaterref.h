@@ -441,7 +441,8 @@ typedef struct tr_store tr_store;
 typedef enum tr_verify {
   TR_VERIFY_ONCE, /* once in this process, for a file as it is */
   TR_VERIFY_ALWAYS,
-  TR_VERIFY_NEVER
+  TR_VERIFY_NEVER /* it is trusted; only an empty file, and what a put finds
+                     there, is checked */
 } tr_verify;
 
 /* Options of a store. */
@@ -481,8 +482,9 @@ TR_API tr_blob *tr_store_get(tr_store *store, const char *hash,
 /* 1, 0, or -1 with the error. */
 TR_API int tr_store_exists(tr_store *store, const char *hash, tr_error *error);
 /*
-** Points a label at content that is there; with 'expect', only if the label
-** points at that hash, or if that is "", only if there is no such label.
+** Point a label at content that is there; with 'expect', only if the label
+** points at that hash, or if that is "", only if there is no such label. The content
+** that it pointed at before is safe from garbage collection for the grace period.
 ** 1 when it was done, 0 when the label was not as expected, or -1.
 */
 TR_API int tr_store_label(tr_store *store, const char *label, const char *hash,
