@@ -62,14 +62,20 @@ local function verify_content(self, hashes, report, progress)
   end
 end
 
--- The hash of a label's content that is missing, or nil. A label that moves meanwhile
--- is looked at again.
+-- The hash of a label's content that is missing, false if none is, or nil and an error.
+-- A label that moves meanwhile is looked at again.
 local function missing_content(self, label, hash)
-  while hash and self:exists(hash) == false do
-    local now = self:get_by_label(label)
+  while hash do
+    local there, err = self:exists(hash)
+    if there == nil then return nil, err end
+    if there then return false end
+    local now
+    now, err = self:get_by_label(label)
+    if err then return nil, err end
     if now == hash then return hash end
     hash = now
   end
+  return false
 end
 
 --- Checks everything: content against its name, labels against content. Safe
@@ -92,7 +98,8 @@ function Store:verify(options)
   report.faulty_labels = faults
   local missing = {}
   for label, hash in pairs(labels) do
-    hash = missing_content(self, label, hash)
+    hash, err = missing_content(self, label, hash)
+    if hash == nil then return nil, err end
     if hash then
       report.dangling[#report.dangling + 1] = label
       missing[hash] = true
