@@ -255,6 +255,35 @@ describe("a store's export", function()
     assert.equal("", helper.run_ok("find " .. home .. " -maxdepth 1 -name '*.partial' -o -maxdepth 1 -name '.tmp*'"))
   end)
 
+  it("that is damaged in any way raises nothing and gives no bytes a wrong name", function()
+    store:remove_label(("long/"):rep(60) .. "label")
+    store:gc { grace = 0 }
+    assert(store:export(path))
+    local good, seed = helper.read(path), os.time()
+    math.randomseed(seed)
+    local edits = {
+      function(at) return good:sub(1, at - 1) .. string.char(math.random(0, 255)) .. good:sub(at + 1) end,
+      function(at) return good:sub(1, at) end,
+      function(at) return good:sub(1, at) .. good:sub(at + 512) end,
+      function(at) return good:sub(1, at // 512 * 512) .. good:sub(1, 512) .. good:sub(at // 512 * 512 + 1) end,
+      function(at) -- a size that lies, with the right checksum
+        local from = at // 512 * 512
+        local header = good:sub(from + 1, from + 124) .. ("%011o\0"):format(math.random(0, 1 << 32))
+          .. good:sub(from + 137, from + 148) .. (" "):rep(8) .. good:sub(from + 157, from + 512)
+        local sum = 0
+        for i = 1, #header do sum = sum + header:byte(i) end
+        return good:sub(1, from) .. header:sub(1, 148) .. ("%06o\0 "):format(sum) .. header:sub(157) .. good:sub(from + 513)
+      end,
+    }
+    for i = 1, 48 do
+      helper.write(path, edits[i % #edits + 1](math.random(#good - 1024)))
+      local copy = theaterref.content_store("copy" .. i, { home = home, durability = "none" })
+      local ok, count, err = pcall(copy.import, copy, path)
+      assert(ok and (count or err.kind), ("seed %d, way %d: %s"):format(seed, i, tostring(count)))
+      assert.same({}, copy:verify().corrupt)
+    end
+  end)
+
   it("is refused with a label that has no content", function()
     helper.write(home .. "/store/demo/labels/dangling", ("0"):rep(40))
     local ok, err = store:export(path)
