@@ -410,8 +410,8 @@ TR_API void tr_cache_get_stats(tr_cache *cache, uint64_t *values,
 #define TR_FILE_MAX_BYTES ((size_t)1 << 30)
 
 /*
-** Read a regular file whole, or up to a pipe's end; wait 30 seconds for a pipe's
-** writer, and as long for each piece. More than 'max_bytes' is TR_TOO_LARGE. Anything
+** Read a regular file whole, or up to a pipe's end; wait 2 seconds for a pipe's
+** writer, and 30 for each piece. More than 'max_bytes' is TR_TOO_LARGE. Anything
 ** else, such as a device, is refused. NULL with the error.
 */
 TR_API tr_blob *tr_file_read(const char *path, size_t max_bytes,

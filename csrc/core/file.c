@@ -25,6 +25,8 @@
 enum { CHUNK = 64 * 1024 };
 /* Seconds that a pipe may be silent: as long as a fetch may take by default. */
 static const double PATIENCE = 30;
+/* The same until a pipe has a writer, which should be at hand. */
+static const double WRITER_PATIENCE = 2;
 
 static tr_blob *too_large(const char *path, size_t max_bytes, tr_error *error) {
   tr_error_set(error, TR_TOO_LARGE,
@@ -100,14 +102,22 @@ nomem:
 ** for a pipe's first writer, without whom it would look empty. */
 static bool is_readable(int fd, const struct stat *st, const char *path,
                         tr_error *error) {
+  if (S_ISDIR(st->st_mode)) {
+    tr_error_errno(error, EISDIR, "Failed to read", path);
+    return false;
+  }
   if (!S_ISREG(st->st_mode) && !S_ISFIFO(st->st_mode)) {
     tr_error_set(error, TR_IO, "Failed to read %s: it is neither a file nor a pipe",
                  path);
     return false;
   }
-  if (S_ISREG(st->st_mode) || wait_ready(fd, POLLIN, PATIENCE))
+  if (S_ISREG(st->st_mode) || wait_ready(fd, POLLIN, WRITER_PATIENCE))
     return true;
-  tr_error_errno(error, errno, "Failed to read", path);
+  if (errno == ETIMEDOUT)
+    tr_error_set(error, TR_TIMEOUT, "Failed to read %s: nobody writes to this pipe",
+                 path);
+  else
+    tr_error_errno(error, errno, "Failed to read", path);
   return false;
 }
 
