@@ -390,9 +390,29 @@ static int move_label(const tr_store *store, int base, const char *label,
   return moved;
 }
 
+/* Write a temporary file and move a label to it. As tr_store_label. */
+static int write_label(const tr_store *store, int base, const char *label,
+                       const char *hash, const char *expect, tr_error *error) {
+  char temporary[TR_TEMPORARY];
+  int moved, tries = 8;
+  do {
+    if (!tr_file_write_temporary(base, temporary, hash, strlen(hash),
+                                 store->options.durable)) {
+      tr_error_errno(error, errno, "Failed to write label", label);
+      return -1;
+    }
+    moved = move_label(store, base, label, hash, temporary, expect, error);
+    /* A gc without a grace period may have deleted the temporary file. */
+  } while (moved < 0 && error->errnum == ENOENT && --tries > 0 &&
+           faccessat(base, temporary, F_OK, AT_SYMLINK_NOFOLLOW) != 0);
+  if (moved != 1)
+    unlinkat(base, temporary, 0);
+  return moved;
+}
+
 int tr_store_label(tr_store *store, const char *label, const char *hash,
                    const char *expect, tr_error *error) {
-  char normal[TR_HEX_MAX], temporary[TR_TEMPORARY];
+  char normal[TR_HEX_MAX];
   int base, moved = -1;
   error = tr_error_or_ignored(error);
   if (!tr_store_check_label(label, error) ||
@@ -404,18 +424,10 @@ int tr_store_label(tr_store *store, const char *label, const char *hash,
   /* Before the lock, where it may be synced, and again under it. */
   if (content_is_there(store, base, normal, error))
     moved = as_expected(base, label, expect, error);
-  if (moved == 1 &&
-      !tr_file_write_temporary(base, temporary, normal, strlen(normal),
-                               store->options.durable)) {
-    tr_error_errno(error, errno, "Failed to write label", label);
+  if (moved == 1)
+    moved = write_label(store, base, label, normal, expect, error);
+  if (moved == 1 && !sync_label(store, base, label, error))
     moved = -1;
-  } else if (moved == 1) {
-    moved = move_label(store, base, label, normal, temporary, expect, error);
-    if (moved != 1)
-      unlinkat(base, temporary, 0);
-    else if (!sync_label(store, base, label, error))
-      moved = -1;
-  }
   if (base >= 0)
     close(base);
   return moved;

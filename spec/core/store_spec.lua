@@ -1,4 +1,3 @@
-local core = require "theaterref.core"
 local helper = require "helper"
 local theaterref = require "theaterref"
 local threads = require "threads"
@@ -205,9 +204,9 @@ describe("a content store", function()
 
   it("checks content once, however often other content is put", function()
     local function seconds_of_get(hash)
-      local before = core.now()
+      local before = os.clock() -- of the processor, whatever else it does
       assert(store:get(hash))
-      return core.now() - before
+      return os.clock() - before
     end
     local large = store:put(("large"):rep(1 << 22))
     local first = seconds_of_get(large)
