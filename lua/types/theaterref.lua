@@ -111,6 +111,7 @@
 ---@field verify? "once"|"always"|"never"
 ---@field algorithm? theaterref.Algorithm
 ---@field map? boolean
+---@field lock_timeout? number
 
 -- --------------------------------------------------------------------- blobs
 
@@ -385,8 +386,10 @@ function Store:batch(work) end
 ---@class theaterref.VerifyReport
 ---@field checked integer
 ---@field corrupt string[]
+---@field unreadable string[]
 ---@field missing string[]
 ---@field dangling string[]
+---@field faulty_labels table<string, string>
 ---@field quarantined string[]
 ---@field temporary_files string[]
 
@@ -396,7 +399,7 @@ function Store:batch(work) end
 function Store:verify(options) end
 
 ---@param options? { grace?: number, dry_run?: boolean, progress?: fun(done: integer, all: integer) }
----@return { deleted: string[], temporary_files: string[] }?
+---@return { deleted: string[], temporary_files: string[], failed: table<string, string> }?
 ---@return theaterref.Error?
 function Store:gc(options) end
 
