@@ -386,6 +386,8 @@ typedef struct tr_claim_options {
   const tr_fetch_options *request; /* how this claim would fetch, or NULL */
   const char *content; /* the key that all references with these bytes share */
   size_t content_len;  /* 0: none; a longer one than 256 is ignored */
+  bool respect_no_store; /* do not keep a body with Cache-Control: no-store or
+                            private */
 } tr_claim_options;
 
 /* The 'ttl' that stands for the cache's own. */
@@ -393,7 +395,7 @@ typedef struct tr_claim_options {
 
 /* Initialises a tr_claim_options: its size, and the defaults. */
 #define TR_CLAIM_OPTIONS                                                       \
-  { sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0 }
+  { sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0, false }
 
 /*
 ** Claim 'key' for loading; see tr_claim. Does not block on a load. '*blob' and

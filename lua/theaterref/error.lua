@@ -38,6 +38,14 @@ function M.new(kind, message, reference)
                         reference = reference and M.redact(reference) }, metatable)
 end
 
+--- The text of whatever was raised.
+-- @param value
+-- @treturn string
+function M.message_of(value)
+  local ok, text = pcall(tostring, value)
+  return ok and text or "a " .. type(value) .. " that has no message"
+end
+
 --- True if a value is an error of theaterref's.
 function M.is(value)
   return getmetatable(value) == metatable

@@ -6,12 +6,15 @@ local suggest = require "theaterref.suggest"
 
 local M = {}
 
+-- Checks a list: its keys are 1, 2, … without a gap.
 local function is_list_of_strings(v)
   if type(v) ~= "table" then return false end
+  local count = 0
   for key, item in pairs(v) do
     if math.type(key) ~= "integer" or type(item) ~= "string" then return false end
+    count = count + 1
   end
-  return true
+  return count == #v
 end
 
 -- The kinds of values; 'says' is for messages, 'set' names the options that a
@@ -25,8 +28,8 @@ local kinds = {
   hosts_list = { says = "a list of hosts, or \"any\"", fits = function(v) return v == "any" or is_list_of_strings(v) end },
   hosts = { says = "a table of options by host", set = "host", by_key = true, fits = function(v)
     if type(v) ~= "table" then return false end
-    for _, host in pairs(v) do
-      if type(host) ~= "table" then return false end
+    for name, host in pairs(v) do
+      if type(name) ~= "string" or type(host) ~= "table" then return false end
     end
     return true
   end },
@@ -39,6 +42,7 @@ local kinds = {
   cache = { says = "a cache, or a table of its options", set = "cache", fits = function(v)
     return type(v) == "userdata" or type(v) == "table"
   end },
+  open_cache = { says = "a cache", fits = function(v) return type(v) == "userdata" end },
   disk = { says = "a store's id, or a table", set = "disk", fits = function(v)
     return type(v) == "string" or type(v) == "table"
   end },
@@ -132,7 +136,7 @@ M.disk = set("disk cache option", {
 --- Of one call: `resolver:start`, `resolve` and `resolve_cached`.
 M.call = set("call option", {
   { "cached", "flag", "false", "through the resolver's cache" },
-  { "cache", "cache", "the resolver's", "through this cache" },
+  { "cache", "open_cache", "the resolver's", "through this cache" },
   { "ttl", "seconds", "the cache's", "how long what this call loads is fresh" },
   { "revalidate", "flag", "false", "ask the server whether what is cached has changed" },
   { "disk", "flag", "true", "false: not through the disk cache" },

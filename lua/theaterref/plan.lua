@@ -125,7 +125,7 @@ function steps.secrets(work)
     if fault or not wanted then return nil, fault end
     local blob
     blob, fault = resolve(work, ref, ctx)
-    return blob and (tostring(blob):gsub("\r?\n$", "")), fault and errors.about(fault, ref)
+    return blob and (tostring(blob):gsub("\r?\n$", "")), fault and errors.about(fault, reference.redact(ref))
   end)
   work.plan.initial_state = state
   return state and 0, err
@@ -191,7 +191,7 @@ function M.make(task, context, override, stop)
     local skip = skipped[name]
     if not skip or not skip(work) then
       local done, err = run(work, name)
-      if not done then return nil, errors.about(err, ref) end
+      if not done then return nil, errors.about(err, reference.redact(ref)) end
     end
   end
   return work.plan

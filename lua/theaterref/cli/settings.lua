@@ -51,6 +51,7 @@ function M.resolver(args, on_event)
   for _, option in ipairs { "trusted", "home", "ca_file", "timeout", "lockfile", "offline" } do
     if args[option] ~= nil then options[option] = args[option] end
   end
+  if args.lockfile == false then options.lockfile, options.offline = nil, nil end
   if options.offline and not options.lockfile then
     return nil, errors.new("policy", "'offline' takes locked content from a store: give a lockfile too (--lockfile)")
   end

@@ -84,7 +84,10 @@ function M.text(lines, path)
       return nil, errors.new("invalid_reference", "a reference with a control character cannot be locked", ref:gsub("%c", "?"))
     end
     ref = reference.absolute(ref)
-    if ref:sub(1, #folder) == folder then ref = ref:sub(#folder + 1) end
+    if ref:sub(1, #folder) == folder then
+      ref = ref:sub(#folder + 1)
+      if reference.scheme(ref) then ref = "./" .. ref end -- a file with such a name
+    end
     local words = {}
     for name, value in pairs(fields) do words[#words + 1] = name .. "=" .. value end
     table.sort(words)
