@@ -86,8 +86,8 @@ end
 
 -- ----------------------------------------------------------------- resolving
 
--- What rules are told of a caller's own reference. They may change it, so a call that asks
--- rules has its own.
+-- The 'ctx' of a caller's own reference. Rules may change theirs, so a call that asks rules
+-- has one of its own.
 local direct = { purpose = "direct" }
 
 local no_options = {}
@@ -102,8 +102,8 @@ local function run(self, ref, options, blocking, will_wait)
   if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 3) end
   local context = context_of(self)
   return Future.run({ reference = ref, ctx = context.has_rules and { purpose = "direct" } or direct, options = options,
-    blocking = blocking, will_wait = will_wait, deadline = deadline_of(options.resolve_timeout or self.resolve_timeout), target = nil, hit = false, thread = nil,
-    awaited = nil, fetched = nil, finished = false, result = nil }, loads.resolve, context)
+    blocking = blocking, will_wait = will_wait, deadline = deadline_of(options.resolve_timeout or self.resolve_timeout),
+    target = nil, hit = false, thread = nil, awaited = nil, fetched = nil, finished = false, result = nil }, loads.resolve, context)
 end
 
 --- Starts to resolve a reference, and returns at once.

@@ -266,8 +266,8 @@ end
 
 local follow
 
--- Drives a chain: a scheme that leads to bytes, or to another reference. What it leads to
--- is admitted each time, and has an entry of its own in the cache.
+-- Drives a chain: a scheme that leads to bytes, or to another reference. That reference is
+-- admitted each time, and has an entry of its own in the cache.
 local function drive_chain(context, task, job)
   local step, err = job.source.start(job, context, task)
   if not step then return nil, err end
