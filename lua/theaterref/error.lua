@@ -50,6 +50,20 @@ end
 -- @treturn string
 M.redact = core.redact
 
+--- The line and the column of a byte in a text, for messages.
+-- @tparam string text
+-- @tparam integer at
+-- @treturn string such as "line 2, column 5"; columns count bytes
+function M.position(text, at)
+  local line, start = 1, 1
+  while true do
+    local newline = text:find("\n", start, true)
+    if not newline or newline >= at then break end
+    line, start = line + 1, newline + 1
+  end
+  return ("line %d, column %d"):format(line, at - start + 1)
+end
+
 --- Puts the reference on an error that does not have one yet.
 -- @tparam table err
 -- @tparam string reference
