@@ -92,6 +92,8 @@ M.request = set("request option", {
     .. "disk. Without it, requests share them whose headers, `client_cert`, `client_key`, `netrc`, `unix_socket`, `proxy` and "
     .. "`ca_file` are the same" },
   { "revalidate", "flag", "false", "keep the body in the resolver's cache, but ask each time whether it has changed" },
+  { "lua_manifests", "flag", "false", "accept Lua manifests that came over the network. They are programs: they run in a "
+    .. "sandbox, but see the initial state" },
 })
 
 --- Of a request to some hosts.
@@ -201,6 +203,10 @@ M.resolver = set("resolver option", {
   { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },
   { "resolve_timeout", "seconds", "no limit", "time limit for resolving one reference, with all its candidates" },
   { "plan_timeout", "seconds", "no limit", "time limit for a whole plan" },
+  { "max_manifest_bytes", "count", "4 MiB", "of a manifest, as it came and with its variables filled in" },
+  { "max_state_bytes", "count", "64 MiB", "of an initial state: the manifest's, the caller's, merged, and with its secrets" },
+  { "strict_state", "flag", "false", "an initial state that is not JSON is an error, with its line and column. Theater lets it "
+    .. "pass, and merges nothing" },
   { "max_host_connections", "count", "32", "requests at one time to one host, of the process, from now on; others wait" },
   { "max_connections", "count", "128", "the same for all hosts together" },
   { "on_event", "function", "none", "called with each event, as a policy's rule `on_event` is; not in a configuration" },

@@ -55,8 +55,9 @@ function Resolver.new(options, blame)
   local defaults = {}
   for _, option in ipairs(option_sets.request) do defaults[option.name] = options[option.name] end
   local context = contexts.new { policy = policy, cache = cache, home = options.home, defaults = defaults, lockfile = lockfile,
-    offline = options.offline ~= nil, respect_no_store = options.respect_no_store, helpers = options.helpers, log = log, on_event = options.on_event, stores = {},
-    background = {} }
+    offline = options.offline ~= nil, respect_no_store = options.respect_no_store, helpers = options.helpers, log = log,
+    on_event = options.on_event, max_manifest_bytes = options.max_manifest_bytes or 4 << 20,
+    max_state_bytes = options.max_state_bytes or 64 << 20, strict_state = options.strict_state, stores = {}, background = {} }
   return setmetatable({ context = context, cache = cache, resolve_timeout = options.resolve_timeout,
     plan_timeout = options.plan_timeout }, Resolver)
 end

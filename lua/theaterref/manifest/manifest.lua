@@ -172,12 +172,13 @@ end
 -- @tparam string format
 -- @tparam ?string state JSON text
 -- @tparam[opt] table helpers functions by name, for templates
+-- @tparam[opt] integer max_bytes of the result
 -- @treturn string
 -- @return[2] nil
 -- @treturn[2] table an error of kind `syntax` or `too_large`
-function M.render(text, format, state, helpers)
+function M.render(text, format, state, helpers, max_bytes)
   if format == "lua" or not text:find("{{", 1, true) then return text end
-  return template.substitute_variables(text, state, { helpers = helpers })
+  return template.substitute_variables(text, state, { helpers = helpers, max_bytes = max_bytes })
 end
 
 return M
