@@ -25,7 +25,7 @@ static lcache *checkcache(lua_State *L) {
 }
 
 /*
-** The upvalues of 'get' and 'claim'. The first is the L1 of the handle that they were
+** The upvalues of 'get', 'peek' and 'claim'. The first is the L1 of the handle that they were
 ** used on last. Its blobs know their handle: comparing an address is all the type check
 ** that it costs to use that handle again. A handle that is closed or collected empties
 ** its L1.
@@ -507,7 +507,7 @@ void tr_open_cache(lua_State *L) {
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"keep", cache_keep},
-      {"peek", cache_peek},         {"stale_if_error", cache_stale_if_error},
+      {"stale_if_error", cache_stale_if_error},
       {"disk", cache_disk},         {"ttl", cache_ttl},
       {"close", cache_close},       {"__gc", cache_gc},
       {"__close", cache_gc},        {NULL, NULL}};
@@ -518,6 +518,9 @@ void tr_open_cache(lua_State *L) {
   lua_newtable(L);
   lua_pushcclosure(L, cache_get, 1);
   lua_setfield(L, -2, "get");
+  lua_newtable(L);
+  lua_pushcclosure(L, cache_peek, 1);
+  lua_setfield(L, -2, "peek");
   lua_newtable(L);
   lua_pushliteral(L, "hit");
   lua_pushboolean(L, false); /* no request yet */

@@ -16,6 +16,7 @@
 -- * `phases`: an array of `{ name, seconds, bytes }`, one for each step
 -- @module theaterref.plan
 local access = require "theaterref.policy.access"
+local candidates = require "theaterref.resolve.candidates"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local loads = require "theaterref.resolve.load"
@@ -41,7 +42,7 @@ local ask_cacheable = { ask_cacheable = true }
 -- Resolves what a step needs. Returns the blob, an error, and the wish.
 local function resolve(work, ref, ctx)
   local wish = { reference = ref, ctx = ctx, options = ask_cacheable, target = nil, hit = false, origin = nil,
-    used_cache = nil, base = nil }
+    used_cache = nil }
   local blob, err = loads.resolve(work.task, work.context, wish)
   return blob, err, wish
 end
@@ -94,8 +95,8 @@ function steps.manifest(work)
   work.format = manifests.format_of(work.text, wish.target)
   err = lua_manifest_fault(work, wish)
   if err then return nil, err end
-  work.ctx = { purpose = "package", manifest_reference = wish.base, origin = wish.origin, name = nil, manifest = nil,
-    package = nil }
+  work.ctx = { purpose = "package", manifest_reference = candidates.base(plan.manifest_reference, wish.target),
+    origin = wish.origin, name = nil, manifest = nil, package = nil }
   return blob
 end
 
@@ -208,8 +209,8 @@ local order = { "manifest", "initial_state", "merge", "render", "parse", "allow_
 
 -- Which steps have nothing to do.
 local skipped = {
-  allow_spawn = function(work) return not work.context:must_ask "allow_spawn" end,
-  secrets = function(work) return not (work.state and work.context:must_ask "secrets") end,
+  allow_spawn = function(work) return not work.context.asks.allow_spawn end,
+  secrets = function(work) return not (work.state and work.context.asks.secrets) end,
 }
 
 --- Makes a plan, as a future's work; what `resolver:plan` runs.

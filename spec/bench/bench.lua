@@ -126,6 +126,23 @@ local function bench_plan()
     end)
     line("a plan, on top of reading and parsing", ("%.1f us"):format((ours - theirs) / PLANS * 1e6),
       ("%.1f us"):format(theirs / PLANS * 1e6), (ours - theirs) / PLANS / 15e-6, "<= 1")
+    for _, size in ipairs { 10, 100 } do
+      local handler = '[[handler]]\ntype = "tcp"\nlisten = "127.0.0.1:80"\nnames = ["a", "b"]\n'
+      helper.write(path, 'name = "worker"\npackage = "actor.wasm"\n' .. handler:rep(size * 1024 // #handler))
+      local times, ratio = 2000 // size, nil
+      ours, theirs, ratio = compare(function()
+        return timed(function() for _ = 1, times do assert(resolver:plan(path)) end end)
+      end, function()
+        return timed(function()
+          for _ = 1, times do
+            assert(require("theaterref.manifest.toml").parse(tostring(assert(core.read_file(path)))))
+            assert(core.read_file(package))
+          end
+        end)
+      end)
+      line(("a plan from %d KiB of TOML, against reading and parsing"):format(size), ("%.2f ms"):format(ours / times * 1e3),
+        ("%.2f ms"):format(theirs / times * 1e3), ratio, "<= 1.1")
+    end
   end)
 end
 

@@ -62,7 +62,7 @@ describe("the stubs for editors", function()
 
   it("have the functions of references, templates and policies, all and no others", function()
     assert.is_function(theaterref.policy.mirror) -- which loads the others
-    assert.same(functions(theaterref.reference, "source"), stubbed("reference", "%."))
+    assert.same(functions(theaterref.reference, "source_of"), stubbed("reference", "%."))
     assert.same(functions(theaterref.template), stubbed("template", "%."))
     assert.same(functions(theaterref.policy, "load call"), stubbed("policy", "%."))
     assert.same(functions(theaterref.policy.merge), fields "theaterref.MergeRules")

@@ -31,7 +31,7 @@ M.default = {
   merge = require("theaterref.policy.merge").shallow,
   secrets = function() return false end,
   allow_spawn = function() return true end,
-  request = nothing,
+  request = function() return {} end,
   on_event = nothing,
 }
 
