@@ -50,6 +50,36 @@ end
 -- @treturn string
 M.redact = core.redact
 
+-- Replaces what is not UTF-8.
+local function with_valid_bytes(text, replace)
+  local parts, from = {}, 1
+  while true do
+    local _, bad = utf8.len(text, from)
+    if not bad then break end
+    parts[#parts + 1], parts[#parts + 2] = text:sub(from, bad - 1), replace(text:byte(bad))
+    from = bad + 1
+  end
+  return from == 1 and text or table.concat(parts) .. text:sub(from)
+end
+
+local function escape_byte(byte) return ("\\%d"):format(byte) end
+
+--- A text as one line of UTF-8 that a terminal only shows: control characters, those of
+-- two bytes too, and bytes that are not UTF-8 are written as `\27`.
+-- @tparam string text
+-- @treturn string
+function M.printable(text)
+  text = with_valid_bytes(text, escape_byte):gsub("[\0-\31\127]", function(c) return escape_byte(c:byte()) end)
+  return (text:gsub("\xC2([\x80-\x9F])", function(c) return escape_byte(c:byte()) end))
+end
+
+--- A text with U+FFFD in place of each byte that is not UTF-8.
+-- @tparam string text
+-- @treturn string
+function M.valid_utf8(text)
+  return with_valid_bytes(text, function() return "\u{FFFD}" end)
+end
+
 --- The line and the column of a byte in a text, for messages.
 -- @tparam string text
 -- @tparam integer at

@@ -4,6 +4,7 @@
 -- a state or a secret; and it is one line, whatever a server or manifest says.
 -- @module theaterref.log
 local core = require "theaterref.core"
+local errors = require "theaterref.error"
 local events = require "theaterref.events"
 local options = require "theaterref.options"
 
@@ -15,9 +16,7 @@ local Log = {}
 Log.__index = Log
 
 -- One line without secrets.
-local function clean(text)
-  return (core.redact(text):gsub("%c", function(c) return ("\\%d"):format(c:byte()) end))
-end
+local function clean(text) return errors.printable(core.redact(text)) end
 
 local function to_stderr(level, line)
   io.stderr:write("theaterref: " .. level .. ": " .. line .. "\n")
@@ -54,7 +53,7 @@ end
 -- Writes the line of an event, if its level is high enough.
 function Log:emit(event)
   local kind = events.by_type[event.type]
-  if levels[kind.level] < self.threshold then return end
+  if not kind or levels[kind.level] < self.threshold then return end
   pcall(self.sink, kind.level, clean(kind.line(event)), event)
 end
 
