@@ -44,9 +44,6 @@ function M.open(log, blame)
   if type(log) ~= "table" then log = { level = log } end
   options.check(options.log, log, blame)
   local level = log.level or default_level()
-  if not levels[level] then
-    error(("there is no log level '%s' (debug, info, warn, error, off)"):format(level), blame)
-  end
   return setmetatable({ threshold = levels[level], verbose = levels[level] == levels.debug, sink = log.sink or to_stderr }, Log)
 end
 

@@ -66,7 +66,8 @@ describe("the guide", function()
   end
 
   it("to the options has each as it is", function()
-    local takes = { seconds = "seconds", count = "a whole number", flag = "true or false", text = "a string", table = "a table",
+    local takes = { seconds = "seconds", count = "a whole number", times = "a whole number",
+      level = "a string", headers = "a table", flag = "true or false", text = "a string", table = "a table",
       ["function"] = "a function", policy = "a path or a table", cache = "a cache or a table", disk = "an id or a table",
       log = "a level, a table or false", list = "a list of strings", hosts = "a table by host",
       hosts_list = "a list of hosts or `any`", bytes = "a string or a blob" }

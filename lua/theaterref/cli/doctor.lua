@@ -160,7 +160,7 @@ local function config(args)
 end
 
 -- The placeholder for a value of each kind, in the example.
-local values = { seconds = "<seconds>", count = "<number>", flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
+local values = { seconds = "<seconds>", count = "<number>", times = "<number>", level = '"…"', headers = "{ … }", flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
   cache = "{ … }", disk = "{ … }", table = "{ … }", hosts = "{ … }", list = "{ … }" }
 
 -- The lines of a text, none wider than 'width' unless a word is.
