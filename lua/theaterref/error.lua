@@ -28,14 +28,14 @@ function metatable:__tostring()
   return text
 end
 
---- A new error.
+--- A new error. Its texts are redacted.
 -- @tparam string kind
 -- @tparam string message
 -- @tparam[opt] string reference
 -- @treturn table
 function M.new(kind, message, reference)
-  return setmetatable({ kind = kind, message = message,
-                        reference = reference and M.redact(reference) }, metatable)
+  return setmetatable({ kind = kind, message = M.redact(message),
+                        reference = reference and M.redact_reference(reference) }, metatable)
 end
 
 --- True if a value is an error of theaterref's.
@@ -43,12 +43,29 @@ function M.is(value)
   return getmetatable(value) == metatable
 end
 
+-- The data of a data URL may be a secret, and may be long.
+local function redact_data(start, header, data)
+  if data:find "^…" then return nil end -- it was redacted already
+  return ("%s%s,… (%d characters)"):format(start, #header > 80 and header:sub(1, 80) .. "…" or header, #data)
+end
+
 --- A text with every URL in it redacted: without user and password, and with
--- `?…` in place of its query.
--- @function redact
+-- `?…` in place of its query; and with `…` in place of the data of data URLs.
 -- @tparam string text
 -- @treturn string
-M.redact = core.redact
+function M.redact(text)
+  text = core.redact(text)
+  if not text:find("[Dd][Aa][Tt][Aa]:") then return text end
+  return (text:gsub("%f[%w]([Dd][Aa][Tt][Aa]:)([^,%s]*),(%S+)", redact_data))
+end
+
+--- A text that is one reference, redacted to its end.
+-- @tparam string reference
+-- @treturn string
+function M.redact_reference(reference)
+  if reference:find "^%a[%w+.-]*:" then reference = reference:gsub("%s", "%%20") end
+  return M.redact(reference)
+end
 
 -- Replaces what is not UTF-8.
 local function with_valid_bytes(text, replace)
@@ -99,7 +116,7 @@ end
 -- @tparam string reference
 -- @treturn table the same error
 function M.about(err, reference)
-  err.reference = err.reference or M.redact(reference)
+  err.reference = err.reference or M.redact_reference(reference)
   return err
 end
 

@@ -3,7 +3,6 @@
 -- A line never shows the user, the password or the query of a URL, nor a header,
 -- a state or a secret; and it is one line, whatever a server or manifest says.
 -- @module theaterref.log
-local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local events = require "theaterref.events"
 local options = require "theaterref.options"
@@ -16,7 +15,7 @@ local Log = {}
 Log.__index = Log
 
 -- One line without secrets.
-local function clean(text) return errors.printable(core.redact(text)) end
+local function clean(text) return errors.printable(errors.redact(text)) end
 
 local function to_stderr(level, line)
   io.stderr:write("theaterref: " .. level .. ": " .. line .. "\n")

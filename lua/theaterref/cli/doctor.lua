@@ -156,7 +156,7 @@ local function config(args)
   for _, host in pairs(options.hosts or {}) do
     if host.headers then host.headers = without_values(host.headers) end
   end
-  return { file = settings.config_file(args), options = options }
+  return { file = settings.config_file(args), options = output.redacted(options) }
 end
 
 -- The placeholder for a value of each kind, in the example.

@@ -41,6 +41,15 @@ end
 
 M.to_json = to_json
 
+--- A copy of a value without the secrets in its URLs.
+function M.redacted(value)
+  if type(value) == "string" then return errors.redact(value) end
+  if type(value) ~= "table" then return value end
+  local copy = setmetatable({}, getmetatable(value))
+  for name, item in pairs(value) do copy[name] = M.redacted(item) end
+  return copy
+end
+
 --- A list that is JSON's [] when it is empty.
 function M.array(list) return setmetatable(list, core.json_array) end
 

@@ -43,10 +43,11 @@ local function broken(message) return nil, errors.new("policy", message) end
 -- What may be shown of an answer.
 local function shown(rule, answer)
   if rule == "merge" then return "a state" end
+  if type(answer) == "string" then return reference.redact(answer) end
   if type(answer) ~= "table" then return answer end
   if rule == "allow_spawn" then return "a narrowed manifest" end
   local copy = {}
-  for name, value in pairs(answer) do copy[name] = value end
+  for name, value in pairs(answer) do copy[name] = type(value) == "string" and reference.redact(value) or value end
   copy.headers, copy.hosts, copy.proxy = nil, nil, nil
   return copy
 end
@@ -76,8 +77,8 @@ function M.call(rule, call, trace, by, ...)
   if err then answer, second = nil, nil end
   if trace then
     local subject = ...
-    trace { rule = rule, by = by, reference = type(subject) == "string" and rule ~= "merge" and errors.redact(subject) or nil,
-      answer = shown(rule, answer), reason = err and tostring(err) or type(second) == "string" and second or nil }
+    trace { rule = rule, by = by, reference = type(subject) == "string" and rule ~= "merge" and reference.redact(subject) or nil,
+      answer = shown(rule, answer), reason = err and tostring(err) or type(second) == "string" and errors.redact(second) or nil }
   end
   return answer, second, err
 end
@@ -144,6 +145,7 @@ local function exposed_to(path)
       merge_initial_states = core.merge_initial_states,
       json_split = core.json_split,
       json_quote = core.json_quote,
+      lockfile_key = lockfiles.key,
       sha256 = function(text) return core.blob(text):digest "sha256" end,
       closest = suggest.closest,
       option_fault = function(set, given) return option_sets.fault(option_sets[set], given) end,
