@@ -26,8 +26,9 @@ function M.key(ref)
   local scheme = reference.scheme(ref)
   if not scheme or scheme == "file" or scheme == "store" or scheme == "data" then return reference.absolute(ref) end
   local before, query, fragment = ref:match "^([^?#]*)%?([^#]*)(.*)$"
-  if not query or query:find "^…%x+$" then return errors.redact_reference(ref) end
-  return errors.redact_reference(before) .. "?…" .. core.blob(query):digest("sha256"):sub(1, 16) .. fragment
+  if not query then return errors.redact_reference(ref) end
+  if not query:find "^…%x+$" then query = "…" .. core.blob(query):digest("sha256"):sub(1, 16) end
+  return errors.redact_reference(before) .. "?" .. query .. fragment
 end
 
 -- The fields of a line by name; nil: it is no line of a lockfile.
