@@ -24,10 +24,14 @@ describe("the guide", function()
   -- A reader's shell: variables set in one block are there in the next.
   local function reader(folder)
     local before = ""
+    -- Programs in C run with sanitizers, which see what they read past an end.
+    helper.run_ok("mkdir " .. folder .. "/cc")
+    helper.write(folder .. "/cc/cc", '#!/bin/sh\nexec /usr/bin/cc -g -fsanitize=address,undefined -fno-sanitize-recover=all "$@"\n')
+    helper.run_ok("chmod +x " .. folder .. "/cc/cc")
     return function(command, setup)
       if setup then before = before .. command .. "\n" end
-      return helper.run(("cd %s && unset THEATERREF_CONFIG && unset THEATERREF_LOG && export %s HOME=%s THEATER_HOME=%s/theater https_proxy=http://127.0.0.1:1 no_proxy=127.0.0.1 && set -e\n%s%s")
-        :format(folder, installation.environment, folder, folder, before, command))
+      return helper.run(("cd %s && unset THEATERREF_CONFIG && unset THEATERREF_LOG && export %s && export PATH=%s/cc:$PATH HOME=%s THEATER_HOME=%s/theater https_proxy=http://127.0.0.1:1 no_proxy=127.0.0.1 && set -e\n%s%s")
+        :format(folder, installation.environment, folder, folder, folder, before, command))
     end
   end
 
