@@ -664,7 +664,7 @@ local template = {}
 
 ---@param text string
 ---@param state? string|table JSON text or a Lua table
----@param options? { helpers?: table<string, function> }
+---@param options? { helpers?: table<string, function>, max_bytes?: integer }
 ---@return string?
 ---@return theaterref.Error?
 function template.substitute_variables(text, state, options) end

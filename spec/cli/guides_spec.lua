@@ -30,8 +30,9 @@ describe("the guide", function()
     helper.run_ok("chmod +x " .. folder .. "/cc/cc")
     return function(command, setup)
       if setup then before = before .. command .. "\n" end
-      return helper.run(("cd %s && unset THEATERREF_CONFIG && unset THEATERREF_LOG && export %s && export PATH=%s/cc:$PATH HOME=%s THEATER_HOME=%s/theater https_proxy=http://127.0.0.1:1 no_proxy=127.0.0.1 && set -e\n%s%s")
-        :format(folder, installation.environment, folder, folder, folder, before, command))
+      return helper.run(("cd %s && unset THEATERREF_CONFIG && unset THEATERREF_LOG && export %s && export PATH=$PWD/cc:$PATH HOME=$PWD "
+        .. "THEATER_HOME=$PWD/theater https_proxy=http://127.0.0.1:1 no_proxy=127.0.0.1 && set -e\n%s%s")
+        :format(folder, installation.environment, before, command))
     end
   end
 

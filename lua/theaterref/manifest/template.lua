@@ -66,7 +66,7 @@ local function comment_finder(text)
   local has_long_end = true
   return function(at)
     if text:sub(at, at + 2) ~= "{{!" then return nil end
-    local last
+    local _, last
     if has_long_end and text:sub(at + 3, at + 4) == "--" then
       _, last = text:find("--}}", at + 5, true)
       has_long_end = last ~= nil
