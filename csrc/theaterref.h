@@ -374,7 +374,7 @@ typedef enum tr_claim {
               tr_fetch, or else tr_future_abandon; then release it */
   TR_STALE, /* both: serve 'blob', and load it anew in the background, as with
                TR_LEAD (tr_future_detach lets nobody wait for it) */
-  TR_NOMEM  /* memory is short; nothing is set */
+  TR_NOMEM  /* memory is short, or options were not initialised; nothing is set */
 } tr_claim;
 
 /* Options of one claim, beside the cache's own. */
@@ -385,7 +385,7 @@ typedef struct tr_claim_options {
                       is still good */
   const tr_fetch_options *request; /* how this claim would fetch, or NULL */
   const char *content; /* the key that all references with these bytes share */
-  size_t content_len;  /* 0: none; 256 at most */
+  size_t content_len;  /* 0: none; a longer one than 256 is ignored */
 } tr_claim_options;
 
 /* The 'ttl' that stands for the cache's own. */
@@ -459,15 +459,21 @@ TR_API void tr_cache_get_stats(tr_cache *cache, uint64_t *values,
 
 /* ---------------------------------------------------------------- files */
 
+/* The usual limit for a file: 1 GiB. */
+#define TR_FILE_MAX_BYTES ((size_t)1 << 30)
+
 /*
-** Reads a regular file whole, or up to a pipe's end. More than 'max_bytes'
-** is TR_TOO_LARGE. NULL with the error on failure.
+** Read a regular file whole, or up to a pipe's end; wait 2 seconds for a pipe's
+** writer, and 30 for each piece. More than 'max_bytes' is TR_TOO_LARGE. Anything
+** else, such as a device, is refused. NULL with the error.
 */
 TR_API tr_blob *tr_file_read(const char *path, size_t max_bytes,
                              tr_error *error);
 /*
-** Writes a file so that its name shows the old content or the new, never a
-** mixture; 'durable' syncs the file and its folder before it returns.
+** Write a file. Its name shows the old content or the new, never a mixture, and the
+** file keeps its mode; 'durable' syncs the file and its folder before it returns.
+** Symbolic links are followed. Anything but a regular file, such as a device or a pipe,
+** is opened and written. False with the error.
 */
 TR_API bool tr_file_write(const char *path, const void *data, size_t size,
                           bool durable, tr_error *error);
@@ -488,7 +494,8 @@ typedef struct tr_store tr_store;
 typedef enum tr_verify {
   TR_VERIFY_ONCE, /* once in this process, for a file as it is */
   TR_VERIFY_ALWAYS,
-  TR_VERIFY_NEVER
+  TR_VERIFY_NEVER /* it is trusted; only an empty file, and what a put finds
+                     there, is checked */
 } tr_verify;
 
 /* Options of a store. */
@@ -498,11 +505,13 @@ typedef struct tr_store_options {
   tr_verify verify;       /* when a read is checked against its name */
   bool durable;           /* sync what is written before it returns; true */
   bool unmapped;          /* read large content rather than map it */
+  double lock_timeout;    /* seconds to wait for others who move labels or lock the
+                             store, then the call fails; 30; -1: no limit */
 } tr_store_options;
 
 /* Initialises a tr_store_options: its size, and the defaults. */
 #define TR_STORE_OPTIONS                                                       \
-  { sizeof(tr_store_options), TR_SHA1, TR_VERIFY_ONCE, true, false }
+  { sizeof(tr_store_options), TR_SHA1, TR_VERIFY_ONCE, true, false, 30 }
 
 /*
 ** A store in the folder 'base_path', which holds data/ and labels/. Neither
@@ -526,15 +535,24 @@ TR_API tr_blob *tr_store_get(tr_store *store, const char *hash,
 /* 1, 0, or -1 with the error. */
 TR_API int tr_store_exists(tr_store *store, const char *hash, tr_error *error);
 /*
-** Points a label at content that is there; with 'expect', only if the label
-** points at that hash, or if that is "", only if there is no such label.
+** Point a label at content that is there; with 'expect', only if the label
+** points at that hash, or if that is "", only if there is no such label. The content
+** that it pointed at before is safe from garbage collection for the grace period.
 ** 1 when it was done, 0 when the label was not as expected, or -1.
 */
 TR_API int tr_store_label(tr_store *store, const char *label, const char *hash,
                           const char *expect, tr_error *error);
-/* The hash a label points at: 1, 0 when there is no such label, or -1. */
+/* The hash a label points at: 1, 0 when there is no such label, or -1. The folder
+** labels/ and folders in it may be symbolic links for readers, not for others. */
 TR_API int tr_store_get_label(tr_store *store, const char *label,
                               char hash[TR_HEX_MAX], tr_error *error);
+/*
+** Get the content that a label points at. A label that moves meanwhile is read
+** again, so that the answer is what it points at, or did a moment ago. NULL with the
+** error, whose kind is TR_OK if there is no such label.
+*/
+TR_API tr_blob *tr_store_get_labelled(tr_store *store, const char *label,
+                                      tr_error *error);
 /*
 ** Removes a label; with 'only_if', only when it points at that hash.
 ** 1 when it was removed, 0 when there was nothing to remove, or -1.
@@ -545,7 +563,8 @@ TR_API int tr_store_remove_label(tr_store *store, const char *label,
 /*
 ** A batch: many puts and labels for the price of one sync. None of them is
 ** visible before the commit, and none at all if the process fails before. One
-** thread at a time.
+** thread at a time. It belongs to the process that began it: in a child of a fork,
+** nothing but tr_batch_free works.
 */
 typedef struct tr_batch tr_batch;
 /* An empty batch, to be freed before its store is closed. NULL with the
@@ -558,15 +577,23 @@ TR_API bool tr_batch_put(tr_batch *batch, tr_algorithm algorithm,
 /* The content may be in the store or in the batch: commit looks for it. */
 TR_API bool tr_batch_label(tr_batch *batch, const char *label, const char *hash,
                            tr_error *error);
-/* Put everything in place, the labels last. After an error some content and
-** labels may be in place, each of them whole. */
+/*
+** Put everything in place, the labels last. Before that it checks that everything
+** can be: a label without content or with an impossible name is an error, and then nothing
+** is in place. After another error, such as of a disk, content may be in place, and
+** if the disk fails just then some labels, each of them whole. The rest stays in the
+** batch: commit again to try it.
+*/
 TR_API bool tr_batch_commit(tr_batch *batch, tr_error *error);
 /* Frees a batch; what was not committed never was. */
 TR_API void tr_batch_free(tr_batch *batch);
 
 /* Called for each item of a listing; false stops it. */
 typedef bool (*tr_store_visit)(void *context, const char *name, size_t size);
-/* Every label, in no order; 'size' is 0. Nested labels come as "a/b". */
+/* Visit every label, in no order; 'size' is 0. Nested labels come as "a/b". Anything
+** else among them, such as a symbolic link, is visited too, since a label may be
+** behind it: tr_store_get_label tells the fault. False with the error, unless
+** everything was seen or 'visit' stopped it. */
 TR_API bool tr_store_each_label(tr_store *store, tr_store_visit visit,
                                 void *context, tr_error *error);
 /* Every content hash with its size in bytes, in no order. */
@@ -576,14 +603,15 @@ TR_API bool tr_store_each_content(tr_store *store, tr_store_visit visit,
 /* Checks content against its name, whatever was checked before. */
 TR_API bool tr_store_check(tr_store *store, const char *hash, tr_error *error);
 /*
-** Deletes content that was last put or labelled more than 'grace' seconds
-** ago. 1 when it was deleted (or, with 'dry_run', would be), 0, or -1.
+** Delete content that was last put, labelled or the content of a label more than
+** 'grace' seconds ago. 1 when it was deleted (or, with 'dry_run', would be), 0, or -1.
 */
 TR_API int tr_store_discard(tr_store *store, const char *hash, double grace,
                             bool dry_run, tr_error *error);
-/* Keeps garbage collectors and movers of labels in all processes waiting until
-** it is unlocked; readers and writers of content are not. -1 with the error,
-** of kind TR_NOT_FOUND where there is no store yet. */
+/* Keep garbage collectors and movers of labels, in all processes and in this thread,
+** waiting until it is unlocked; readers and writers of content are not. -1 with the
+** error, of kind TR_NOT_FOUND where there is no store yet, TR_TIMEOUT when
+** 'lock_timeout' is over. */
 TR_API int tr_store_lock_all(tr_store *store, tr_error *error);
 /* Unlocks what tr_store_lock_all locked. */
 TR_API void tr_store_unlock(int lock);

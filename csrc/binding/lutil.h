@@ -83,9 +83,6 @@ void tr_add_pair(lua_State *L, lua_CFunction function, const char *plain,
 ** many values that are. */
 int tr_pushflag(lua_State *L, int flag, const tr_error *error);
 
-/* Pushes the content of a hash, or nil and the error; returns how many. */
-int tr_pushcontent(lua_State *L, tr_store *store, const char *hash);
-
 /* Fields of an options table at 'index', which may be nil or absent. */
 double tr_optseconds(lua_State *L, int index, const char *name,
                      double otherwise);
@@ -131,6 +128,7 @@ void tr_setwritten(lua_State *L, const char *text, size_t len);
 #define TR_BATCH "theaterref.batch"
 #define TR_LOCK "theaterref.lock"
 #define TR_DISK "theaterref.disk_cache"
+#define TR_OUTPUT "theaterref.output"
 #define TR_ERROR "theaterref.error"
 
 /* Each adds its type and functions to the module table on the stack's top. */
@@ -140,6 +138,7 @@ void tr_open_request(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);
 void tr_open_disk(lua_State *L);
+void tr_open_output(lua_State *L);
 void tr_open_json(lua_State *L);
 void tr_open_sandbox(lua_State *L);
 

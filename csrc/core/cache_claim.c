@@ -259,9 +259,10 @@ tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
   tr_error ignored;
   *blob = NULL;
   *future = NULL;
-  tr_options_copy(&o, sizeof o, options, "TR_CLAIM_OPTIONS", &ignored);
-  tr_options_copy(&request, sizeof request, o.request, "TR_FETCH_OPTIONS",
-                  &ignored);
+  if (!tr_options_copy(&o, sizeof o, options, "TR_CLAIM_OPTIONS", &ignored) ||
+      !tr_options_copy(&request, sizeof request, o.request, "TR_FETCH_OPTIONS",
+                       &ignored))
+    return TR_NOMEM;
   limits = tr_limits_of(&request);
   answer = tr_cache_claim_entry(cache, NULL, key, len, &o, &limits, &hit,
                                 future);

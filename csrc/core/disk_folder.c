@@ -99,7 +99,7 @@ int tr_disk_open_folder(tr_disk *disk, bool make, tr_error *error) {
   if (tr_disk_is_current(disk))
     return disk->folder;
   close_folder(disk);
-  if (make && !tr_file_make_parents(disk->path, false, error))
+  if (make && !tr_file_make_parents(disk->path, error))
     return -1;
   if (!make || mkdir(disk->path, 0700) == 0 || errno == EEXIST)
     disk->folder =

@@ -47,7 +47,7 @@ local function resolve(work, ref, ctx)
   return blob, err, wish
 end
 
--- What rules are told of a reference in the manifest.
+-- Returns the 'ctx' for rules about a reference in the manifest.
 local function ctx_for(work, purpose)
   local ctx = work.ctx
   return { purpose = purpose, manifest_reference = ctx.manifest_reference, origin = ctx.origin, name = ctx.name }
@@ -127,7 +127,8 @@ function steps.merge(work)
 end
 
 function steps.render(work)
-  local rendered, err = manifests.render(work.text, work.format, work.state, work.context.helpers, work.context.max_manifest_bytes)
+  local context = work.context
+  local rendered, err = manifests.render(work.text, work.format, work.state, context.helpers, context.max_manifest_bytes)
   work.rendered = rendered
   return rendered, err
 end

@@ -27,9 +27,9 @@ end
 
 -- A cache, or the options of one. Its disk cache lies in the resolver's home.
 local function cache_of(options, blame)
-  local given, disk = options.cache, nil
+  local given = options.cache
   if type(given) ~= "table" then return given end
-  disk = type(given.disk) == "string" and { store = given.disk } or given.disk
+  local disk = type(given.disk) == "string" and { store = given.disk } or given.disk
   if type(disk) ~= "table" or disk.home or disk.base_path then return caches.open(given, blame + 1) end
   local cache, own = {}, { home = options.home }
   for name, value in pairs(disk) do own[name] = value end

@@ -242,6 +242,9 @@ static void limit_claims(void) {
   CHECK(claim(cache, "k", 1, NULL, &future) == TR_HIT);
   CHECK(claim(cache, "k", 1, &options, &future) == TR_LEAD);
   tr_future_release(future);
+  request.size = 0; /* not initialised: rather no answer than a wrong one */
+  CHECK(claim(cache, "k", 1, &options, &future) == TR_NOMEM);
+  request.size = sizeof request;
   request.netrc = true;
   CHECK(tr_request_scope(&request, scope, NULL) && strlen(scope) == 64);
   tr_cache_release(cache);

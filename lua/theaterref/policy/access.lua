@@ -32,7 +32,7 @@ function M.no_local_from_network(ref, ctx)
   if to == "https" or to == "data" or to == "http" and from == "http" then return true, ANYWHERE end
   -- A policy's own scheme, which the manifest came by.
   local by = reference.scheme(ctx.manifest_reference or "")
-  if to and not reference.is_own_scheme(to) and to == by then return true, ANYWHERE end
+  if to and to == by and not reference.is_own_scheme(to) then return true, ANYWHERE end
   local what = to == "http" and "plain http" or to == "store" and "a local store" or to and to ~= "file" and "the scheme " .. to
     or "a local file"
   return false, ("a manifest that came by %s may not name %s; to allow it, give a policy with a rule 'allow'")

@@ -99,20 +99,18 @@ local function request_of(context, job)
   local asks = context.asks.request
   if not asks and not given.hosts then
     local name = redirect_hosts == "any" and "any" or table.concat(redirect_hosts, " ")
-    local known, err = context.requests[name], nil
+    local known = context.requests[name]
     if known then return known end
-    local request = {}
+    local request, err = {}
     for option, value in pairs(given) do request[option] = value end
     if redirect_hosts ~= "any" then request.redirect_hosts = redirect_hosts end
     known, err = compile(request)
     context.requests[name] = known
     return known, err
   end
-  local answer, err
-  if asks then
-    answer, _, err = context:ask("request", job.target, job.ctx)
-    if err then return nil, err end
-  end
+  local answer, _, err
+  if asks then answer, _, err = context:ask("request", job.target, job.ctx) end
+  if err then return nil, err end
   local request = {}
   for option, value in pairs(given) do request[option] = value end
   for option, value in pairs(answer or {}) do request[option] = value end
@@ -130,7 +128,7 @@ local function choose_cache(context, job, wish)
   if ctx.purpose == "secret" then return nil end
   local answer = options.cached
   if options.ask_cacheable and context.cache then
-    local err
+    local _, err
     ctx.digest, ctx.reference = job.sha256, job.target
     answer, _, err = context:ask("cacheable", ctx.manifest, ctx)
     if err then return err end
@@ -141,7 +139,7 @@ local function choose_cache(context, job, wish)
   if request and request.revalidate and (cache or context.cache) then cache, revalidate = cache or context.cache, true end
   if not cache then return nil end
   job.cache, job.ttl, job.revalidate = cache, options.ttl, revalidate
-  job.no_disk = options.disk == false or not (request and request.may_be_on_disk)
+  job.no_disk = options.disk == false or request ~= nil and not request.may_be_on_disk
   local digest, scope = job.sha256 or job.sha1, request and request.scope or job.source.is_chain and context.policy_scope
   job.key = core.cache_key(job.source.key(job.parsed), digest, scope)
   if job.sha256 then job.content = core.cache_key("sha256:" .. job.sha256, nil, scope) end

@@ -1,4 +1,4 @@
---- What a resolve or a plan works with: the resolver's part that the pipeline sees.
+--- Contexts: the resolver's part that the pipeline sees.
 -- @module theaterref.resolve.context
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
@@ -28,7 +28,7 @@ function M.new(fields)
   self.requests = {} -- compiled, by where redirects may lead
   self.asks = {} -- by rule: true if asking it is more than calling a default that would change nothing
   for rule in pairs(policies.default) do self.asks[rule] = self.trace ~= nil or self.policy:overrides(rule) end
-  -- What a policy's schemes load belongs to it, unless the resolver names a scope.
+  -- Bytes of a policy's schemes belong to it, unless the resolver names a scope.
   local scope = self.defaults.cache_scope
   self.policy_scope = scope and core.digest(scope) or "policy " .. self.policy.id
   return self

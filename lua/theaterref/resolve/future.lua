@@ -38,7 +38,7 @@ end
 -- Coroutines whose work is done, for the next: making one costs more than a step.
 local idle, MAX_IDLE = {}, 16
 
--- What a coroutine runs: one future's work after the other's.
+-- A coroutine runs one future's work after the other's.
 local function run_work(self, work, ...)
   finish(self, work(self, ...))
   return run_work(coroutine.yield())
@@ -199,8 +199,9 @@ function Future:progress()
 end
 
 --- Facts about the fetch, once it is done: `url` (redacted, after redirects),
--- `status`, `content_type`, `etag`, `last_modified`, `no_store` (`Cache-Control: no-store`
--- or `private`), `digest` (if one was asked for),
+-- `status`, `content_type`, `etag`, `last_modified`, `hosts` (that it was redirected to),
+-- `private` (a server had a private address), `no_store` (`Cache-Control: no-store` or
+-- `private`), `digest` (if one was asked for),
 -- `attempts`, `received` (bytes, as sent), `unchanged` (304), and `seconds`, a table
 -- of the moments `started`, `connected`, `first_byte` and `done`.
 -- @treturn ?table nil: nothing was fetched for this future

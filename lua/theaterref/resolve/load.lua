@@ -79,10 +79,10 @@ end
 -- Returns a job's bytes from its disk cache, if they are fresh there. Stale ones are good
 -- for "has it changed?", or while the server fails.
 local function from_disk(context, job)
-  job.disk = not job.no_disk and caches.disk_cache_of(job.cache) or nil
+  job.disk = job.source.fetches and not job.no_disk and caches.disk_cache_of(job.cache) or nil
   if not job.disk then return nil end
   local blob, record = job.disk:read(job.key)
-  if not blob then return nil end
+  if not blob or not core.request_allows(job.request.compiled, record) then return nil end
   record.extra = { origin = record.origin }
   local ttl, age = job.ttl or job.cache:ttl(), os.time() - record.stored
   if job.revalidate or record.stored == 0 or age < 0 or ttl and age >= ttl then
@@ -161,7 +161,7 @@ end
 
 -- Fetches a job, into the future that leads its claim if there is one.
 local function fetch(context, task, job, lead)
-  local started, err = nil, nil
+  local started, err
   if context.offline then
     err = errors.new("not_found", ("offline: %s is not here, and nothing is fetched"):format(reference.redact(job.target)))
   else
