@@ -1,6 +1,8 @@
 -- Texts that mean harm to a parser: each makes one of any size, and reads it.
+local archive = require "theaterref.store.archive"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local helper = require "helper"
 local manifests = require "theaterref.manifest.manifest"
 local secrets = require "theaterref.manifest.secrets"
 local template = require "theaterref.manifest.template"
@@ -17,12 +19,31 @@ local function state_of_json(text) return manifests.initial_state(text .. "init"
 local function format_of(text) return manifests.format_of(text) end
 local function fill_in(text) return secrets.fill_in(text, function() return "secret" end) end
 
+-- An export of a store, with a label's file of so many blanks.
+local function export_with_blanks(bytes)
+  local tar
+  helper.with_folder(function(folder)
+    helper.run_ok("mkdir " .. folder .. "/labels")
+    helper.write(folder .. "/labels/a", (" "):rep(bytes) .. "x" .. ("\n"):rep(bytes))
+    tar = helper.run_ok("tar -C " .. folder .. " -cf - labels")
+  end)
+  return tar
+end
+
+local function import(tar)
+  local file <close> = io.tmpfile()
+  file:write(tar)
+  file:seek "set"
+  local batch = { label = function() return true end }
+  return archive.import({ batch = function(_, work) return work(batch) end }, file)
+end
+
 -- Repeats a text up to a size.
 local function of(piece, before, after)
   return function(bytes) return (before or "") .. piece:rep(bytes // #piece) .. (after or "") end
 end
 
--- A number of a text's pieces, at most so many.
+-- A long text, so deep within.
 local function nested(open, close, depth)
   return function(bytes) return open:rep(depth) .. '"' .. ("x"):rep(bytes) .. '"' .. close:rep(depth) end
 end
@@ -76,6 +97,7 @@ M.list = {
     return ("["):rep(120) .. '{"$ref":"x"},"' .. ("x"):rep(bytes) .. '"' .. ("]"):rep(120)
   end, fill_in },
   { "a state: a long text deep within", nested("[", "]", 120), fill_in },
+  { "an export: a label of blanks", export_with_blanks, import },
   { "a message's position", of "\n", function(text) return errors.position(text, #text) end },
 }
 

@@ -160,8 +160,10 @@ local function config(args)
 end
 
 -- The placeholder for a value of each kind, in the example.
-local values = { seconds = "<seconds>", count = "<number>", times = "<number>", level = '"…"', headers = "{ … }", flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
-  cache = "{ … }", disk = "{ … }", table = "{ … }", hosts = "{ … }", list = "{ … }" }
+local values = { seconds = "<seconds>", count = "<number>", times = "<number>", level = '"…"', headers = "{ … }",
+  flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
+  cache = "{ … }", disk = "{ … }", table = "{ … }", hosts = "{ … }", list = "{ … }",
+  hosts_list = "{ … }" }
 
 -- The lines of a text, none wider than 'width' unless a word is.
 local function wrapped(text, width)
@@ -204,7 +206,8 @@ end
 
 local function show_config(data)
   if data.example then return example() end
-  local lines, names = { data.file and "-- " .. output.plain(data.file) or "-- no configuration file: see theaterref config --example" }, {}
+  local file = data.file and output.plain(data.file) or "no configuration file: see theaterref config --example"
+  local lines, names = { "-- " .. file }, {}
   for name in pairs(data.options) do names[#names + 1] = name end
   table.sort(names)
   for _, name in ipairs(names) do
