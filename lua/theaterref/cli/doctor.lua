@@ -60,16 +60,16 @@ checks[#checks + 1] = { "Theater home", function(args)
   return true, folder .. (core.file_stamp(folder) and "" or " (it will be made by the first put)")
 end }
 
--- Returns what removes the folders on the way to a folder that are not there yet, with
--- what a check left in it.
-local function remover(folder, leftovers)
+-- Returns a function that removes the folders on the way to a folder that are not there
+-- yet, and the files that a check makes in that folder.
+local function remover(folder, files)
   local missing, path = {}, folder
   while path and path ~= "" and not core.file_stamp(path) do
     missing[#missing + 1], path = path, path:match "^(.*[^/])/+[^/]+/*$"
   end
   return function()
     if not missing[1] then return end
-    for _, name in ipairs(leftovers) do os.remove(folder .. name) end
+    for _, name in ipairs(files) do os.remove(folder .. name) end
     for _, made in ipairs(missing) do os.remove(made) end -- those that are empty
   end
 end

@@ -60,8 +60,9 @@ local function fail(text, at, why)
   error({ kind = "syntax", message = ("invalid template at %s: %s"):format(errors.position(text, at), why) }, 0)
 end
 
--- Returns what finds the position behind a comment, if one begins at a position. A
--- text is searched for "--}}" until there is no more of it: each time would be too often.
+-- Returns a function that returns the position behind a comment, if one begins at a
+-- position. It stops looking for "--}}" once there is none: each search is as long as the
+-- rest of the text.
 local function comment_finder(text)
   local has_long_end = true
   return function(at)

@@ -151,7 +151,7 @@ local after_line = line_end * Cp()
 local after_header = P "[[" * space * key * space * P "]]" * Cc(true) * Cp()
   + P "[" * space * key * space * P "]" * Cc(false) * Cp()
 
--- Raises where and why the text is no TOML; 'M.parse' makes a message of it.
+-- Raises where and why the text is no TOML, for 'M.parse' to make a message from.
 local function fail(at, why) error({ at = at, why = why }, 0) end
 
 -- How a table came to be decides what may still be added to it:

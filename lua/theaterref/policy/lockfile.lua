@@ -18,7 +18,7 @@ local M = {}
 local MAX_BYTES = 16 << 20
 local HEADER = "theaterref lockfile 1"
 
---- What stands for a reference in a lockfile: a path is absolute; a URL has no user or
+--- Returns the form of a reference in a lockfile: a path is absolute; a URL has no user or
 -- password, and `?…` and a hash in place of its query, which may hold a signature.
 -- @tparam string ref
 -- @treturn string
