@@ -174,6 +174,7 @@ bench: deps-bench
 lint: deps-lint
 	luacheck --quiet lua spec examples
 	@$(LUA) spec/lint/lint.lua
+	@$(LUA) spec/lint/layers.lua lua
 	@for cc in gcc clang; do for f in $(CORE) $(BINDING) $(HOST) $(wildcard spec/support/*.c spec/bench/*.c examples/hosts/*.c); do \
 	  $$cc $(CPPFLAGS) -DTR_CURL_LINKED $(PKG_CFLAGS) $(CFLAGS) -Werror -fsyntax-only $$f || exit 1; done; \
 	  echo "$$cc: no warnings"; done

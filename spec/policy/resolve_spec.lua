@@ -376,6 +376,21 @@ describe("resolving", function()
       assert.equal("not_found", err.kind)
     end)
 
+    it("leaves nothing behind when it is done", function()
+      server:put("left.toml", 'name = "m"\npackage = "mirror/q"\n')
+      collectgarbage()
+      collectgarbage()
+      local blobs = core.live_blobs()
+      local resolver = theaterref.resolver()
+      for _ = 1, 3 do
+        local future = assert(resolver:start_plan(server.http .. "/left.toml"))
+        assert(future:wait())
+      end
+      collectgarbage()
+      collectgarbage()
+      assert.equal(blobs, core.live_blobs())
+    end)
+
     it("ends at its deadline, whichever step it is in", function()
       server:put("deadline.toml", 'name = "m"\npackage = "slow"\n')
       local future = assert(theaterref.resolver():start_plan(server.http .. "/deadline.toml", { plan_timeout = 0.2 }))

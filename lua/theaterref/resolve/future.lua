@@ -38,10 +38,17 @@ end
 -- Coroutines whose work is done, for the next: making one costs more than a step.
 local idle, MAX_IDLE = {}, 16
 
--- A coroutine runs one future's work after the other's.
-local function run_work(self, work, ...)
-  finish(self, work(self, ...))
-  return run_work(coroutine.yield())
+local function run_work(self, work, ...) finish(self, work(self, ...)) end
+
+-- A coroutine runs one future's work after the other's. Between them it holds nothing.
+local function run_each()
+  while true do run_work(coroutine.yield()) end
+end
+
+local function new_thread()
+  local thread = coroutine.create(run_each)
+  coroutine.resume(thread)
+  return thread
 end
 
 -- Runs the work on to its next 'await', or to its end.
@@ -95,7 +102,7 @@ function Future.run(self, work, ...)
   if self.blocking then
     finish(self, work(self, ...))
   else
-    self.thread = table.remove(idle) or coroutine.create(run_work)
+    self.thread = table.remove(idle) or new_thread()
     resume(self, self, work, ...)
   end
   return self

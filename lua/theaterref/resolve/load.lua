@@ -231,6 +231,10 @@ local follow
 local function drive_chain(context, task, job)
   local step, err = job.source.start(job, context, task)
   local blob = step and step.blob
+  if step and step.future and not Future.is(step.future) then
+    return nil, errors.new("policy", ("the scheme '%s' returned a %s; bytes, a future or { reference = … } were expected")
+      :format(job.parsed.scheme, type(step.future)))
+  end
   if step and step.future then blob, err = task:await(step.future) end
   if step and step.reference then blob, err = follow(context, task, job, step) end
   if not blob then return nil, err end

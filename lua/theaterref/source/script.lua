@@ -3,7 +3,6 @@
 -- @module theaterref.source.script
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local Future = require "theaterref.resolve.future"
 local paths = require "theaterref.source.paths"
 
 local M = { is_chain = true }
@@ -38,9 +37,7 @@ function M.start(job, context)
   if type(answer) == "string" then answer = core.blob(answer) end
   if core.is_blob(answer) then return { blob = answer } end
   if type(answer) == "table" and type(answer.reference) == "string" then return { reference = answer.reference } end
-  if Future.is(answer) then return { future = answer } end
-  return nil, errors.new("policy", ("the scheme '%s' returned a %s; bytes, a future or { reference = … } were expected")
-    :format(scheme, type(answer)))
+  return { future = answer } -- or nothing that a scheme may answer, as the caller finds out
 end
 
 return M
