@@ -63,7 +63,7 @@ end
 -- @tparam string reference
 -- @treturn string
 function M.redact_reference(reference)
-  if reference:find "^%a[%w+.-]*:" then reference = reference:gsub("%s", "%%20") end
+  if reference:find("://", 1, true) or reference:find "^[Dd][Aa][Tt][Aa]:" then reference = reference:gsub("%s", "%%20") end
   return M.redact(reference)
 end
 

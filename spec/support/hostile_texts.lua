@@ -3,6 +3,7 @@ local archive = require "theaterref.store.archive"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local helper = require "helper"
+local lockfiles = require "theaterref.policy.lockfile"
 local manifests = require "theaterref.manifest.manifest"
 local secrets = require "theaterref.manifest.secrets"
 local template = require "theaterref.manifest.template"
@@ -36,6 +37,10 @@ local function import(tar)
   file:seek "set"
   local batch = { label = function() return true end }
   return archive.import({ batch = function(_, work) return work(batch) end }, file)
+end
+
+local function read_lockfile(text)
+  helper.with_folder(function(folder) lockfiles.read(helper.write(folder .. "/lockfile", text)) end)
 end
 
 -- Repeats a text up to a size.
@@ -98,6 +103,8 @@ M.list = {
   end, fill_in },
   { "a state: a long text deep within", nested("[", "]", 120), fill_in },
   { "an export: a label of blanks", export_with_blanks, import },
+  { "a lockfile: a long line", of("a=", "theaterref lockfile 1\n"), read_lockfile },
+  { "a lockfile: blanks", of(" ", "theaterref lockfile 1\na=1", "x"), read_lockfile },
   { "a message's position", of "\n", function(text) return errors.position(text, #text) end },
 }
 

@@ -33,8 +33,10 @@ end
 
 -- The fields of a line by name; nil: it is no line of a lockfile.
 local function parse_line(line)
-  local words, ref = line:match "^(%S+=%S.-)  (.+)$"
-  if not words or ref:find "%c" then return nil end
+  local gap = line:find("  ", 1, true)
+  if not gap then return nil end
+  local words, ref = line:sub(1, gap - 1), line:sub(gap + 2)
+  if ref == "" or ref:find "%c" then return nil end
   local fields = {}
   for word in words:gmatch "[^ ]+" do
     local name, value = word:match "^([%l%d_]+)=(%S+)$"
