@@ -105,7 +105,7 @@ function M.absolute(reference) return (M.join(core.working_folder() .. "/", refe
 -- @treturn string
 function M.redact(reference)
   local source = sources[M.scheme(reference) or "file"]
-  return errors.redact(source and source.redact and source.redact(reference) or reference)
+  return errors.redact_reference(source and source.redact and source.redact(reference) or reference)
 end
 
 return M

@@ -164,7 +164,7 @@ return {
       arguments = { { "file", "The script." } },
       options = { { "--trusted", nil, "Run it without a sandbox." } },
       run = check, show = function(data)
-        return data.file .. ": " .. (data.rules[1] and table.concat(data.rules, ", ") or "no rules of its own")
+        return output.plain(data.file) .. ": " .. (data.rules[1] and table.concat(data.rules, ", ") or "no rules of its own")
       end },
   } },
 }

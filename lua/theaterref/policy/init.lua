@@ -79,7 +79,8 @@ function M.call(rule, call, trace, by, ...)
   if trace then
     local subject = ...
     trace { rule = rule, by = by, reference = type(subject) == "string" and rule ~= "merge" and reference.redact(subject) or nil,
-      answer = shown(rule, answer), reason = err and errors.message_of(err) or type(second) == "string" and second or nil }
+      answer = shown(rule, answer), reason = err and errors.redact(errors.message_of(err))
+        or type(second) == "string" and errors.redact(second) or nil }
   end
   return answer, second, err
 end
@@ -149,6 +150,7 @@ local function exposed_to(path)
       merge_initial_states = core.merge_initial_states,
       json_split = core.json_split,
       json_quote = core.json_quote,
+      lockfile_key = lockfiles.key,
       sha256 = function(text) return core.blob(text):digest "sha256" end,
       closest = suggest.closest,
       option_fault = function(set, given) return option_sets.fault(option_sets[set], given) end,

@@ -17,7 +17,8 @@ Context.__index = Context
 -- @tparam table fields `policy`; `cache` or nil; `home`, a folder or nil; `defaults`, the
 -- request options of the resolver; `lockfile`, as `theaterref.policy.lockfile` reads one, or
 -- nil; `offline`: fetch nothing; `respect_no_store`: keep nothing in memory that its server
--- would not have kept; `helpers`: template helpers; `log`; `on_event`, a
+-- would not have kept; `max_manifest_bytes`, `max_state_bytes`; `strict_state`: a state must
+-- be JSON; `helpers`: template helpers; `log`; `on_event`, a
 -- function or nil; `stores` and `background`, tables that all contexts of a resolver share;
 -- `trace`: called with each step, or nil
 -- @treturn table
@@ -91,7 +92,7 @@ end
 -- @tparam string purpose
 -- @tparam ?string why
 function Context:refuse(message, subject, purpose, why)
-  why, subject = why or "the policy gives no reason", reference.redact(subject)
+  why, subject = errors.redact(why or "the policy gives no reason"), reference.redact(subject)
   self:emit("refusal", { reference = subject, purpose = purpose, reason = why })
   return nil, errors.new("denied", message .. ": " .. why, subject)
 end
