@@ -543,9 +543,10 @@ static bool is_stopping(void) {
 }
 
 /* tr_worker: drive for as long as the caller would wait. */
-static void drive(tr_promise *promise, double deadline) {
+static bool drive(tr_promise *promise, double deadline, tr_error *unused) {
+  (void)unused;
   if (!become_driver())
-    return;
+    return true;
   while (tr_promise_status(promise) == TR_PENDING && !tr_interrupted()) {
     double moment = advance();
     if (tr_promise_status(promise) != TR_PENDING || tr_now() >= deadline ||
@@ -559,6 +560,7 @@ static void drive(tr_promise *promise, double deadline) {
   if (engine.pending > 0 && !engine.watching)
     call_driver(false);
   pthread_mutex_unlock(&engine.lock);
+  return true;
 }
 
 /* tr_worker: the last future of a promise is gone. */
