@@ -183,19 +183,9 @@ static int advance(lua_State *L) {
   return 0;
 }
 
-/* Protected: (resolver, function that writes manifests, job). Stop a job's work, if
-** it goes on. */
-static int cancel(lua_State *L) {
-  const tr_job *job = lua_touserdata(L, 3);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, job->future);
-  call_method(L, "cancel");
-  return 0;
-}
-
 /* Advance a job in the worker's turn. True if it has ended. */
 static bool advance_job(tr_host *host, tr_job *job) {
   bool is_old = job->future != LUA_NOREF;
-  tr_error ignored;
   if (atomic_load(&job->unwanted) ||
       tr_promise_status(job->promise) != TR_PENDING)
     fail(job, TR_CANCELLED, "the future was released"); /* nobody reads it */
@@ -205,10 +195,8 @@ static bool advance_job(tr_host *host, tr_job *job) {
     job->has_ended = job->has_failed = true;
   if (!job->has_ended)
     return false;
-  if (job->future != LUA_NOREF) {
-    tr_turn_call(host, cancel, job, &ignored);
-    luaL_unref(host->L, LUA_REGISTRYINDEX, job->future);
-  }
+  /* Collecting the Lua future stops its work. */
+  luaL_unref(host->L, LUA_REGISTRYINDEX, job->future);
   host->collected |= is_old; /* it lived through the end of a turn */
   return true;
 }

@@ -14,7 +14,7 @@ describe("a future of a host in C", function()
     server = helper.nginx()
     local function write(name, text) return helper.write(folder .. "/" .. name, text) end
     server:put("actor.wasm", "\0asm")
-    server:put("large", ("x"):rep(10000))
+    server:put("large", ("x"):rep(40000))
     server:put("zeros", ("\0"):rep(16 << 20))
     server:put("manifest.toml", 'name = "worker"\npackage = "actor.wasm"\n')
     server:put("late_package.toml", 'name = "slow"\npackage = "dripping/large"\n')

@@ -4,8 +4,8 @@
 **
 **   host_futures CASE FOLDER SERVER   run one of the cases at the end of this file
 **
-** The server drips what lies below /dripping/: a fetch from there takes longer than any
-** case.
+** The server drips what lies below /dripping/: a fetch from there takes longer than
+** PATIENCE.
 */
 #include <errno.h>
 #include <math.h>
@@ -19,7 +19,7 @@
 
 #include "hosts.h"
 
-enum { PLANS = 20, THREADS = 3, ROUNDS = 10, LARGE = 10000 };
+enum { PLANS = 20, THREADS = 3, ROUNDS = 10, LARGE = 40000 };
 
 static const double PATIENCE = 60;
 static const char *server;
@@ -468,6 +468,27 @@ static void check_late(tr_host *host, const char *reference, double timeout) {
   CHECK(error.kind == TR_TIMEOUT);
 }
 
+/* A future that waits for the load of another has its own deadline. */
+static void check_late_waiter(void) {
+  char url[512];
+  tr_host_options o = TR_HOST_OPTIONS;
+  tr_call_options call = TR_CALL_OPTIONS;
+  tr_error error;
+  tr_host *host;
+  tr_future *first;
+  o.cache = "late";
+  o.log = "off";
+  host = tr_host_new(&o, &error);
+  first = start_resolve(host, on_server(url, "dripping/large"));
+  wait_for_bytes(first);
+  call.timeout = 0.1;
+  finish_failure(tr_host_start_resolve(host, url, &call, &error), &error);
+  CHECK(error.kind == TR_TIMEOUT);
+  CHECK(tr_future_get_status(first) == TR_PENDING);
+  tr_future_release(first);
+  tr_host_free(host);
+}
+
 /* A deadline counts from the start, in every step and while others have the host. */
 static void deadlines(void) {
   static const char *const slow[] = {"dripping/large", "late_package.toml",
@@ -494,6 +515,7 @@ static void deadlines(void) {
   finish_failure(start_plan(hasty, on_server(url, "late_package.toml")), &later);
   CHECK(later.kind == TR_TIMEOUT);
   tr_host_free(hasty);
+  check_late_waiter();
   prepare(&s, block);
   call.timeout = 0.5;
   future = tr_host_start_plan(s.host, on_server(url, "late_package.toml"), &call,
