@@ -745,27 +745,29 @@ TR_API tr_blob *tr_host_resolve(tr_host *host, const char *reference,
                                 tr_error *error);
 
 /*
-** Start what tr_host_plan or tr_host_resolve does, and return its future at once; NULL
-** with the error. The timeout counts from this call. Release the future before it has a
-** result to cancel the call. If the call fails, the future has its error.
+** Start to plan a spawn, and return its future at once; NULL with the error. A plan that
+** fails is an error of the future. The timeout counts from this call. Release the future
+** before it has a result to cancel the work.
 **
-** A thread of the host's own, started by the first of these calls, advances all of its
-** futures. It takes turns with other calls of the host: these keep the host until they
-** return, and its futures wait meanwhile. Callbacks of the host run on that thread, too;
-** all signals are blocked in it.
+** A thread of the host's own, started by the first future, advances all of them. It
+** takes turns with the host's other calls: these keep the host until they return, and
+** its futures wait meanwhile. Callbacks of the host run on that thread, too; all signals
+** are blocked in it.
 **
-** The future's blob is the bytes or, of a plan, the package. tr_future_progress tells of
-** the load that it waits for, tr_future_get_info returns NULL.
+** The future's blob is the package. tr_future_progress tells of the load that it waits
+** for, tr_future_get_info returns NULL.
 */
 TR_API tr_future *tr_host_start_plan(tr_host *host, const char *manifest,
                                      const tr_call_options *options,
                                      tr_error *error);
-TR_API tr_future *tr_host_start_resolve(tr_host *host, const char *reference,
-                                        const tr_call_options *options,
-                                        tr_error *error);
 /* Take the plan of a future that is TR_READY; you own it. NULL: it was taken, or this is
 ** no future of a plan. */
 TR_API tr_plan *tr_future_take_plan(tr_future *future);
+/* Start to resolve a reference, as tr_host_resolve does; else as tr_host_start_plan. The
+** future's blob is the bytes. */
+TR_API tr_future *tr_host_start_resolve(tr_host *host, const char *reference,
+                                        const tr_call_options *options,
+                                        tr_error *error);
 
 /* ------------------------------------------------------------------ Lua */
 

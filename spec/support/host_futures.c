@@ -202,7 +202,7 @@ static void raising(void) {
   }
 }
 
-/* What is refused is refused at once. */
+/* Wrong options fail the call, and no other work goes into its future. */
 static void refused(void) {
   tr_host *host = host_with(NULL, NULL);
   tr_call_options call = TR_CALL_OPTIONS;
@@ -412,7 +412,7 @@ static void callback(void) {
 
 /* ------------------------------------------------------ cancel and deadline */
 
-/* The one connection to the server is free: what used it has stopped. */
+/* The one connection to the server is free again. */
 static void check_stopped(void) {
   char url[512];
   tr_host *host = host_with(NULL, NULL);
@@ -426,7 +426,7 @@ static void one_connection(void) {
   CHECK(tr_engine_configure(&o, NULL));
 }
 
-/* Releasing a future stops its work, whatever has become of it. */
+/* Releasing a future stops its work, before, during and after. */
 static void cancelled(void) {
   char url[512], path[512];
   lua_Integer before = live();
