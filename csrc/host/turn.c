@@ -4,7 +4,6 @@
 ** the others out.
 */
 #include <math.h>
-#include <string.h>
 
 #include "core/error.h"
 #include "core/thread.h"

@@ -123,7 +123,7 @@ static void start(lua_State *L, tr_job *job) {
   lua_call(L, 2, 1);
   lua_pushvalue(L, -1);
   job->future = luaL_ref(L, LUA_REGISTRYINDEX);
-  call_method(L, "timeout"); /* its host may have one, too */
+  call_method(L, "timeout"); /* the configuration may have one, too */
   job->deadline =
       lua_isnil(L, -1) ? HUGE_VAL : tr_now() + lua_tonumber(L, -1);
   lua_pop(L, 1);
@@ -313,7 +313,7 @@ static bool start_worker(tr_host *host, tr_error *error) {
   return host->has_worker;
 }
 
-/* tr_worker: a callback of the host has its turn, and would wait for ever. */
+/* tr_worker: refuse a callback of the host, which would wait for itself. */
 static bool drive(tr_promise *promise, double deadline, tr_error *error) {
   bool possible;
   const tr_job *job;
