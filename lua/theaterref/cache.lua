@@ -69,7 +69,7 @@ function M.open(options, blame)
   if options.disk then
     local err
     given.disk, given.disk_max_bytes, err = disk_folder(options.disk, blame)
-    if not given.disk then return nil, errors.about(err, tostring(options.disk)) end
+    if not given.disk then return nil, err end
   end
   return core.resource_cache(given)
 end
