@@ -7,7 +7,6 @@
 -- Every method may be called from any Lua state on any thread.
 -- @classmod theaterref.cache
 local core = require "theaterref.core"
-local errors = require "theaterref.error"
 local home = require "theaterref.home"
 local option_sets = require "theaterref.options"
 local references = require "theaterref.reference"
