@@ -4,76 +4,71 @@
 #include "lsandbox.h"
 
 enum {
-  MAX_LEVELS = 64,                   /* of tables in tables */
-  MAX_BYTES = 32 * 1024 * 1024       /* of one value, however it shares */
+  MAX_LEVELS = 64,             /* of tables in tables */
+  MAX_BYTES = 32 * 1024 * 1024 /* of values passed on at once, however they share */
 };
+
+/* What values take in the memory of the state that they are copied to, at least. */
+enum { VALUE_SIZE = 16, STRING_SIZE = 24, TABLE_SIZE = 56 };
 
 enum { NIL, FALSE, TRUE, INTEGER, FLOAT, STRING, TABLE, END, FUNCTION, NOTHING };
 
-static bool put(tr_buffer *out, char tag, const void *data, size_t size) {
-  return out->len + size < MAX_BYTES && tr_buffer_append(out, &tag, 1) &&
-         tr_buffer_append(out, data, size);
+const char tr_no_memory[] = "not enough memory";
+
+static const char *append(tr_buffer *out, const void *data, size_t size) {
+  return tr_buffer_append(out, data, size) ? NULL : tr_no_memory;
 }
 
-static const char *const too_large = "more than 32 MiB of values";
+/* Begin a value that takes 'size' bytes on the other side. */
+static const char *put_tag(codec *how, tr_buffer *out, char tag, size_t size) {
+  how->size += VALUE_SIZE;
+  if (size > MAX_BYTES || how->size + size > MAX_BYTES)
+    return "more than 32 MiB of values";
+  how->size += size;
+  if (how->box != NULL && !tr_sandbox_spend(how->box, 1))
+    return how->box->why;
+  return append(out, &tag, 1);
+}
 
-static const char *encode_string(lua_State *from, int index, tr_buffer *out) {
+static const char *put(codec *how, tr_buffer *out, char tag, const void *data,
+                       size_t size) {
+  const char *fault = put_tag(how, out, tag, 0);
+  return fault != NULL ? fault : append(out, data, size);
+}
+
+static const char *encode_string(lua_State *from, int index, codec *how,
+                                 tr_buffer *out) {
   size_t len;
   const char *s = lua_tolstring(from, index, &len);
-  return put(out, STRING, &len, sizeof len) && len < MAX_BYTES &&
-                 tr_buffer_append(out, s, len)
-             ? NULL
-             : too_large;
+  const char *fault = put_tag(how, out, STRING, STRING_SIZE + len);
+  if (fault == NULL)
+    fault = append(out, &len, sizeof len);
+  return fault != NULL ? fault : append(out, s, len);
 }
 
-static const char *encode_function(lua_State *from, int index,
-                                   const codec *how, tr_buffer *out) {
+static const char *encode_function(lua_State *from, int index, codec *how,
+                                   tr_buffer *out) {
   lua_Integer id;
   if (how->functions == 0)
     return "a function";
   id = (lua_Integer)lua_rawlen(from, how->functions) + 1;
   lua_pushvalue(from, index);
   lua_rawseti(from, how->functions, id);
-  return put(out, FUNCTION, &id, sizeof id) ? NULL : too_large;
+  return put(how, out, FUNCTION, &id, sizeof id);
 }
 
-static const char *encode(lua_State *from, int index, const codec *how,
-                          tr_buffer *out, int level) {
-  lua_Integer integer;
-  lua_Number number;
-  const char *fault = NULL;
-  switch (lua_type(from, index)) {
-  case LUA_TNIL:
-    return put(out, NIL, NULL, 0) ? NULL : too_large;
-  case LUA_TBOOLEAN:
-    return put(out, lua_toboolean(from, index) ? TRUE : FALSE, NULL, 0)
-               ? NULL
-               : too_large;
-  case LUA_TNUMBER:
-    integer = lua_tointegerx(from, index, NULL);
-    number = lua_tonumberx(from, index, NULL);
-    return (lua_isinteger(from, index)
-                ? put(out, INTEGER, &integer, sizeof integer)
-                : put(out, FLOAT, &number, sizeof number))
-               ? NULL
-               : too_large;
-  case LUA_TSTRING:
-    return encode_string(from, index, out);
-  case LUA_TFUNCTION:
-    return encode_function(from, index, how, out);
-  case LUA_TLIGHTUSERDATA: /* NULL alone: JSON's null */
-    if (lua_touserdata(from, index) != NULL)
-      return "a userdata";
-    return put(out, NOTHING, NULL, 0) ? NULL : too_large;
-  case LUA_TTABLE:
-    break;
-  default:
-    return lua_typename(from, lua_type(from, index));
-  }
+static const char *encode(lua_State *from, int index, codec *how,
+                          tr_buffer *out, int level);
+
+static const char *encode_table(lua_State *from, int index, codec *how,
+                                tr_buffer *out, int level) {
+  static const char end = END;
+  const char *fault;
   if (level == MAX_LEVELS || !lua_checkstack(from, 4))
     return "tables nested more than 64 deep, or in a circle";
-  if (!put(out, TABLE, NULL, 0))
-    return too_large;
+  fault = put_tag(how, out, TABLE, TABLE_SIZE);
+  if (fault != NULL)
+    return fault;
   for (lua_pushnil(from); lua_next(from, index) != 0; lua_pop(from, 1)) {
     int top = lua_gettop(from);
     fault = encode(from, top - 1, how, out, level + 1);
@@ -84,11 +79,40 @@ static const char *encode(lua_State *from, int index, const codec *how,
       return fault;
     }
   }
-  return put(out, END, NULL, 0) ? NULL : too_large;
+  return append(out, &end, 1);
 }
 
-const char *tr_encode(lua_State *from, int index, const codec *how,
-                      tr_buffer *out) {
+static const char *encode(lua_State *from, int index, codec *how,
+                          tr_buffer *out, int level) {
+  lua_Integer integer;
+  lua_Number number;
+  switch (lua_type(from, index)) {
+  case LUA_TNIL:
+    return put(how, out, NIL, NULL, 0);
+  case LUA_TBOOLEAN:
+    return put(how, out, lua_toboolean(from, index) ? TRUE : FALSE, NULL, 0);
+  case LUA_TNUMBER:
+    integer = lua_tointegerx(from, index, NULL);
+    number = lua_tonumberx(from, index, NULL);
+    return lua_isinteger(from, index)
+               ? put(how, out, INTEGER, &integer, sizeof integer)
+               : put(how, out, FLOAT, &number, sizeof number);
+  case LUA_TSTRING:
+    return encode_string(from, index, how, out);
+  case LUA_TFUNCTION:
+    return encode_function(from, index, how, out);
+  case LUA_TLIGHTUSERDATA: /* NULL alone: JSON's null */
+    if (lua_touserdata(from, index) != NULL)
+      return "a userdata";
+    return put(how, out, NOTHING, NULL, 0);
+  case LUA_TTABLE:
+    return encode_table(from, index, how, out, level);
+  default:
+    return lua_typename(from, lua_type(from, index));
+  }
+}
+
+const char *tr_encode(lua_State *from, int index, codec *how, tr_buffer *out) {
   return encode(from, lua_absindex(from, index), how, out, 0);
 }
 
