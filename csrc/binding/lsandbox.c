@@ -23,6 +23,7 @@
 */
 enum {
   HOOK_EVERY = 16,                /* instructions */
+  HOST_HOOK_EVERY = 1000,         /* of a function of the host's that a script calls */
   CLOCK_EVERY = 64,               /* steps */
   MAX_STRING = (4 << 20) + 64,    /* bytes, with Lua's header */
   MAX_KEYS = 1 << 15,             /* of a table, besides its sequence */
@@ -92,11 +93,13 @@ void tr_sandbox_charge(lua_State *S, size_t steps) {
 
 static void on_count(lua_State *S, lua_Debug *record) {
   sandbox *box = tr_sandbox_of(S);
-  (void)record;
   if (!box->exhausted)
     hook_after(box, HOOK_EVERY);
   box->unchecked = CLOCK_EVERY;
-  tr_sandbox_charge(S, HOOK_EVERY);
+  if (tr_sandbox_spend(box, HOOK_EVERY))
+    return;
+  lua_getinfo(S, "Sl", record);
+  luaL_error(S, "%s:%d: %s", record->short_src, record->currentline, box->why);
 }
 
 /* ----------------------------------------------------------------- memory */
@@ -211,6 +214,32 @@ static int take_results(lua_State *S) {
   return e->count;
 }
 
+/* The sandbox that a function of the host's runs for. */
+static _Thread_local sandbox *caller;
+
+/* In the host, while a script waits for it. */
+static void on_host_count(lua_State *L, lua_Debug *record) {
+  (void)record;
+  if (!tr_sandbox_spend(caller, HOST_HOOK_EVERY))
+    luaL_error(L, "%s", caller->why);
+}
+
+/* Call a function in L as lua_pcall does, on the budget of a script. A hook of the host's
+** own, such as a debugger's, stays. */
+static int call_for(sandbox *box, lua_State *L, int arguments) {
+  sandbox *outer = caller;
+  bool is_hooked = lua_gethook(L) != NULL;
+  int status;
+  caller = box;
+  if (!is_hooked)
+    lua_sethook(L, on_host_count, LUA_MASKCOUNT, HOST_HOOK_EVERY);
+  status = lua_pcall(L, arguments, 0, 0);
+  if (!is_hooked)
+    lua_sethook(L, NULL, 0, 0);
+  caller = outer;
+  return status;
+}
+
 /* Encode the arguments of an exposed function, all of S's stack, and call it. False
 ** with a message. */
 static bool call_host(lua_State *S, host_call *e, char *message, size_t size) {
@@ -235,7 +264,7 @@ static bool call_host(lua_State *S, host_call *e, char *message, size_t size) {
   lua_pushcfunction(L, run_host_call);
   lua_rawgetp(L, LUA_REGISTRYINDEX, box);
   lua_pushlightuserdata(L, e);
-  if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
+  if (call_for(box, L, 2) != LUA_OK) {
     const char *text = lua_tostring(L, -1);
     snprintf(message, size, "%s", text != NULL ? text : "the host's function failed");
     lua_pop(L, 1);
@@ -401,7 +430,7 @@ static void settle_memory(lua_State *L, sandbox *box, bool failed) {
 
 /* Runs a job in S. False with the error when the script failed. */
 static bool perform(lua_State *L, sandbox *box, job *j, tr_error *error) {
-  lua_State *S = box->S, *caller = box->L;
+  lua_State *S = box->S, *outer = box->L;
   int status, top = lua_gettop(S);
   bool failed;
   if (box->depth++ == 0) { /* a call within a call shares its bounds */
@@ -416,7 +445,7 @@ static bool perform(lua_State *L, sandbox *box, job *j, tr_error *error) {
   lua_pushlightuserdata(S, j);
   status = lua_pcall(S, 1, 0, 0);
   box->from_host = false;
-  box->L = caller;
+  box->L = outer;
   box->depth--;
   failed = status != LUA_OK || j->fault != NULL || box->exhausted;
   if (failed)

@@ -334,6 +334,20 @@ static void open_string_metatable(lua_State *S) {
   lua_pop(S, 1);
 }
 
+/* Let Lua's messages find the names of functions, and no more the whole libraries. */
+static void name_functions(lua_State *S) {
+  static const char *const libraries[] = {"_G", "string", "table", "utf8", "math", NULL};
+  const char *const *name;
+  lua_pushglobaltable(S);
+  lua_newtable(S);
+  for (name = libraries; *name != NULL; name++) {
+    lua_getfield(S, -2, *name);
+    lua_setfield(S, -2, *name);
+  }
+  lua_setfield(S, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_pop(S, 1);
+}
+
 void tr_sandbox_open_library(lua_State *S) {
   static const char *const base[] = {"assert",   "error",  "ipairs", "type", "rawget",
                                      "rawequal", "rawlen", "rawset", NULL};
@@ -393,7 +407,6 @@ void tr_sandbox_open_library(lua_State *S) {
   luaL_requiref(S, "math", luaopen_math, 0);
   lua_setfield(S, -2, "math");
   lua_rawseti(S, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
-  lua_pushnil(S); /* and the whole libraries out of reach */
-  lua_setfield(S, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   lua_settop(S, 0);
+  name_functions(S);
 }
