@@ -24,6 +24,7 @@
 enum {
   HOOK_EVERY = 16,                /* instructions */
   HOST_HOOK_EVERY = 1000,         /* of a function of the host's that a script calls */
+  HOST_CALL_STEPS = 10,           /* for each such call */
   CLOCK_EVERY = 64,               /* steps */
   MAX_STRING = (4 << 20) + 64,    /* bytes, with Lua's header */
   MAX_KEYS = 1 << 15,             /* of a table, besides its sequence */
@@ -294,7 +295,8 @@ static int call_exposed(lua_State *S) {
       tr_sandbox_out_of_memory(box);
   }
   tr_buffer_free(&e.out);
-  tr_sandbox_charge(S, CLOCK_EVERY + passed / PASSED_A_STEP);
+  box->unchecked = CLOCK_EVERY;
+  tr_sandbox_charge(S, HOST_CALL_STEPS + passed / PASSED_A_STEP);
   if (!ok)
     return luaL_error(S, "%s", message);
   return status == LUA_OK ? lua_gettop(S) : lua_error(S);

@@ -23,9 +23,9 @@ static int charged(lua_State *S) {
   return run_original(S);
 }
 
-/* Return the steps for the bytes of a string; 1 for any other value. */
+/* Return the steps for the bytes of a string; 0 for any other value. */
 static size_t steps_of(lua_State *S, int index) {
-  return lua_type(S, index) == LUA_TSTRING ? lua_rawlen(S, index) / BYTES_A_STEP + 1 : 1;
+  return lua_type(S, index) == LUA_TSTRING ? lua_rawlen(S, index) / BYTES_A_STEP : 0;
 }
 
 /* ------------------------------------------------------------------ strings */
@@ -60,7 +60,7 @@ static int format(lua_State *S) {
       luaL_tolstring(S, arg, NULL);
       lua_replace(S, arg);
     }
-    tr_sandbox_charge(S, steps_of(S, arg));
+    tr_sandbox_charge(S, 1 + steps_of(S, arg));
   }
   return run_original(S);
 }
@@ -147,9 +147,9 @@ static int table_concat(lua_State *S) {
   while (i <= last) {
     lua_geti(S, 1, i);
     if (!lua_isstring(S, -1))
-      return luaL_error(S, "invalid value (at index %I) in table for 'concat'",
-                        (LUAI_UACINT)i);
-    tr_sandbox_charge(S, steps_of(S, -1) + separator_len / BYTES_A_STEP);
+      return luaL_error(S, "invalid value (%s) at index %I in table for 'concat'",
+                        luaL_typename(S, -1), (LUAI_UACINT)i);
+    tr_sandbox_charge(S, 1 + steps_of(S, -1) + separator_len / BYTES_A_STEP);
     luaL_addvalue(&out);
     if (i++ == last) /* which may be the largest integer */
       break;
@@ -177,7 +177,7 @@ static int table_unpack(lua_State *S) {
 
 /* The comparison of 'sort'; upvalue 1 is the script's, or nil. */
 static int is_less(lua_State *S) {
-  tr_sandbox_charge(S, steps_of(S, 1) + steps_of(S, 2));
+  tr_sandbox_charge(S, 1 + steps_of(S, 1) + steps_of(S, 2));
   lua_settop(S, 2);
   if (lua_isnil(S, lua_upvalueindex(1))) {
     lua_pushboolean(S, lua_compare(S, 1, 2, LUA_OPLT));

@@ -179,7 +179,10 @@ return function(theaterref)
     local keys, parts = {}, {}
     for key in pairs(object) do keys[#keys + 1] = key end
     table.sort(keys)
-    for i, key in ipairs(keys) do parts[i] = theaterref.json_quote(key) .. ":" .. object[key] end
+    local plain = not table.concat(keys):find "[^%w_.-]" -- as most are: then nothing needs escapes
+    for i, key in ipairs(keys) do
+      parts[i] = plain and '"' .. key .. '":' .. object[key] or theaterref.json_quote(key) .. ":" .. object[key]
+    end
     return "{" .. table.concat(parts, ",") .. "}"
   end
 
