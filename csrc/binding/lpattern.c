@@ -11,8 +11,9 @@
 enum {
   MAX_CAPTURES = 32,
   MAX_DEPTH = 200,     /* of quantifiers and captures, one within the other */
-  CHARGE_AT = 512,     /* steps */
-  BYTES_A_STEP = 16,   /* where memchr or memcmp does the work */
+  CHARGE_AT = 512,     /* looks at the text or the pattern */
+  LOOKS_A_STEP = 8,    /* of the budget; they are faster than an instruction */
+  BYTES_A_LOOK = 16,   /* where memchr or memcmp does the work */
   OPEN = -1,           /* the lengths of captures that have none */
   POSITION = -2
 };
@@ -25,20 +26,20 @@ typedef struct capture {
 typedef struct matcher {
   lua_State *S;
   const char *text, *text_end, *pattern_end;
-  size_t steps; /* not charged yet */
+  size_t looks; /* not charged yet */
   int depth, count;
   capture captures[MAX_CAPTURES];
 } matcher;
 
 static void charge(matcher *m) {
-  size_t steps = m->steps;
-  m->steps = 0;
+  size_t steps = (m->looks + LOOKS_A_STEP - 1) / LOOKS_A_STEP;
+  m->looks = 0;
   tr_sandbox_charge(m->S, steps);
 }
 
-static inline void step(matcher *m, size_t steps) {
-  m->steps += steps;
-  if (m->steps >= CHARGE_AT)
+static inline void look(matcher *m, size_t count) {
+  m->looks += count;
+  if (m->looks >= CHARGE_AT)
     charge(m);
 }
 
@@ -80,7 +81,7 @@ static bool in_set(matcher *m, unsigned char c, const char *p, const char *end) 
       found = (unsigned char)*p++ == c;
     }
   }
-  step(m, (size_t)(p - start));
+  look(m, (size_t)(p - start));
   return found != negated;
 }
 
@@ -101,14 +102,14 @@ static const char *item_end(matcher *m, const char *p) {
       luaL_error(m->S, "malformed pattern (missing ']')");
     p += *p == '%' ? 2 : 1;
   }
-  step(m, (size_t)(p - start));
+  look(m, (size_t)(p - start));
   return p + 1;
 }
 
 /* Whether the byte at 's' fits the item from 'p' to 'end'. */
 static bool fits(matcher *m, const char *s, const char *p, const char *end) {
   unsigned char c;
-  step(m, 1);
+  look(m, 1);
   if (s >= m->text_end)
     return false;
   c = (unsigned char)*s;
@@ -181,7 +182,7 @@ static const char *match_again(matcher *m, const char *s, char digit) {
     luaL_error(m->S, "invalid capture index %%%d", i + 1);
   if (c->len == POSITION || c->len > m->text_end - s)
     return NULL;
-  step(m, (size_t)c->len / BYTES_A_STEP + 1);
+  look(m, (size_t)c->len / BYTES_A_LOOK + 1);
   return memcmp(c->start, s, (size_t)c->len) == 0 ? s + c->len : NULL;
 }
 
@@ -193,7 +194,7 @@ static const char *match_balanced(matcher *m, const char *s, const char *p) {
   if (s >= m->text_end || *s != p[0])
     return NULL;
   for (level = 1, s++; s < m->text_end; s++) {
-    step(m, 1);
+    look(m, 1);
     if (*s == p[1]) {
       if (--level == 0)
         return s + 1;
@@ -242,7 +243,7 @@ static const char *match_rest(matcher *m, const char *s, const char *p) {
   while (s != NULL && p < m->pattern_end) {
     const char *end;
     char quantifier;
-    step(m, 1);
+    look(m, 1);
     if (*p == '(')
       return open_capture(m, s, p);
     if (*p == ')')
@@ -351,10 +352,10 @@ static const char *find_plain(matcher *m, const char *s, const char *what, size_
   while ((size_t)(m->text_end - s) >= len) {
     size_t left = (size_t)(m->text_end - s) - len + 1;
     const char *at = memchr(s, *what, left);
-    step(m, (at == NULL ? left : (size_t)(at - s)) / BYTES_A_STEP + 1);
+    look(m, (at == NULL ? left : (size_t)(at - s)) / BYTES_A_LOOK + 1);
     if (at == NULL)
       return NULL;
-    step(m, len / BYTES_A_STEP);
+    look(m, len / BYTES_A_LOOK);
     if (memcmp(at, what, len) == 0)
       return at;
     s = at + 1;
@@ -385,7 +386,7 @@ static int find_or_match(lua_State *S, bool find) {
     lua_pushnil(S);
     return 1;
   }
-  step(&m, (size_t)(m.pattern_end - pattern) / BYTES_A_STEP);
+  look(&m, (size_t)(m.pattern_end - pattern) / BYTES_A_LOOK);
   if (find && (lua_toboolean(S, 4) || is_plain(pattern, m.pattern_end))) {
     size_t len = (size_t)(m.pattern_end - pattern);
     s = find_plain(&m, s, pattern, len);
@@ -455,18 +456,18 @@ static int gmatch(lua_State *S) {
 static void add_text(matcher *m, luaL_Buffer *out, const char *s, const char *end) {
   size_t len;
   const char *text = lua_tolstring(m->S, 3, &len), *stop = text + len, *mark;
-  step(m, len / BYTES_A_STEP + 1);
+  look(m, len / BYTES_A_LOOK + 1);
   for (; (mark = memchr(text, '%', (size_t)(stop - text))) != NULL; text = mark + 2) {
     luaL_addlstring(out, text, (size_t)(mark - text));
     if (mark[1] == '%' && mark + 1 < stop) {
       luaL_addchar(out, '%');
     } else if (mark[1] == '0') {
-      step(m, (size_t)(end - s) / BYTES_A_STEP + 1);
+      look(m, (size_t)(end - s) / BYTES_A_LOOK + 1);
       luaL_addlstring(out, s, (size_t)(end - s));
     } else if (isdigit((unsigned char)mark[1])) {
       push_capture(m, mark[1] - '1', s, end);
       luaL_addvalue(out);
-      step(m, 1);
+      look(m, 1);
     } else {
       luaL_error(m->S, "invalid use of '%c' in replacement string", '%');
     }

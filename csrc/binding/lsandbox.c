@@ -344,7 +344,8 @@ static const char *read_source(lua_State *S, void *context, size_t *size) {
   *size = j->source_len < SOURCE_PIECE ? j->source_len : SOURCE_PIECE;
   j->source += *size;
   j->source_len -= *size;
-  tr_sandbox_charge(S, CLOCK_EVERY);
+  tr_sandbox_of(S)->unchecked = CLOCK_EVERY;
+  tr_sandbox_charge(S, SOURCE_PIECE / PASSED_A_STEP);
   return piece;
 }
 
