@@ -8,7 +8,7 @@ enum {
   MAX_BYTES = 32 * 1024 * 1024 /* of values passed on at once, however they share */
 };
 
-/* What values take in the memory of the state that they are copied to, at least. */
+/* The least memory that values take in the state that they are copied to. */
 enum { VALUE_SIZE = 16, STRING_SIZE = 24, TABLE_SIZE = 56 };
 
 enum { NIL, FALSE, TRUE, INTEGER, FLOAT, STRING, TABLE, END, FUNCTION, NOTHING };

@@ -64,7 +64,7 @@ static bool in_class(unsigned char c, unsigned char letter) {
   return (found != 0) != (isupper(letter) != 0);
 }
 
-/* Whether 'c' is in the set whose '[' is at 'p' and whose ']' is at 'end'. */
+/* Check that 'c' is in the set whose '[' is at 'p' and whose ']' is at 'end'. */
 static bool in_set(matcher *m, unsigned char c, const char *p, const char *end) {
   bool negated = p[1] == '^';
   const char *start = p;
@@ -106,7 +106,7 @@ static const char *item_end(matcher *m, const char *p) {
   return p + 1;
 }
 
-/* Whether the byte at 's' fits the item from 'p' to 'end'. */
+/* Check that the byte at 's' fits the item from 'p' to 'end'. */
 static bool fits(matcher *m, const char *s, const char *p, const char *end) {
   unsigned char c;
   look(m, 1);
@@ -205,7 +205,7 @@ static const char *match_balanced(matcher *m, const char *s, const char *p) {
   return NULL;
 }
 
-/* "%f[set]", 'set' at its '[': whether a text that fits begins at 's'. Both ends of
+/* "%f[set]", 'set' at its '[': check that a text that fits begins at 's'. Both ends of
 ** the text count as a zero byte. */
 static bool at_frontier(matcher *m, const char *s, const char *set, const char *end) {
   unsigned char before = s == m->text ? 0 : (unsigned char)s[-1];

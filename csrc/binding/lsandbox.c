@@ -1,11 +1,9 @@
 /*
-** Scripts that are not trusted run in a Lua state of their own: its allocator
-** refuses memory past a bound, a hook counts instructions and looks at the
-** clock, and nothing but copies of plain data passes between it and the host.
+** Scripts that are not trusted run in a Lua state of their own, on a budget, and
+** nothing but copies of plain data passes between it and the host.
 */
 #include "lsandbox.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,153 +13,17 @@
 #define TR_SANDBOX "theaterref.sandbox"
 #define TR_JOB "theaterref.sandbox.job"
 
-/*
-** Between two looks at the clock a script can do no more than HOOK_EVERY times the
-** slowest that one instruction does. The bounds on strings and tables are there for
-** this: an instruction may compare two strings, or move all keys of a table, whose
-** numbers a script can choose so that each meets all others on the way.
-*/
 enum {
-  HOOK_EVERY = 16,                /* instructions */
-  HOST_HOOK_EVERY = 1000,         /* of a function of the host's that a script calls */
-  HOST_CALL_STEPS = 10,           /* for each such call */
-  CLOCK_EVERY = 64,               /* steps */
-  MAX_STRING = (4 << 20) + 64,    /* bytes, with Lua's header */
-  MAX_KEYS = 1 << 15,             /* of a table, besides its sequence */
-  LARGE = 32 << 10,               /* bytes: looks at the clock after so large a block */
-  ALLOCATED_A_STEP = 64,          /* bytes */
-  COLLECTED_A_STEP = 128,
-  PASSED_A_STEP = 16,
-  MAX_SOURCE = 1 << 20,           /* bytes of a script */
-  SOURCE_PIECE = 256,             /* between two looks at the clock */
-  COLLECT_AT = 4 << 20            /* bytes of a sandbox whose script failed */
+  HOST_HOOK_EVERY = 1000,  /* instructions of a function of the host's that a script calls */
+  HOST_CALL_STEPS = 10,    /* for each such call */
+  BYTES_A_STEP = 16,       /* passed to the host and back, or compiled */
+  MAX_SOURCE = 1 << 20,    /* bytes of a script */
+  SOURCE_PIECE = 256,      /* between two looks at the clock */
+  COLLECT_AT = 4 << 20     /* bytes of a sandbox whose script failed */
 };
 
 /* In S's registry: the functions that the host holds proxies of. */
 static const char functions_key;
-
-/* ------------------------------------------------------------- the budget */
-
-static void on_count(lua_State *S, lua_Debug *record);
-
-/* Call on_count after so many instructions. May be called from anywhere. */
-static void hook_after(sandbox *box, int instructions) {
-  if (box->S == NULL || box->hook_every == instructions)
-    return;
-  box->hook_every = instructions;
-  lua_sethook(box->S, on_count, LUA_MASKCOUNT, instructions);
-}
-
-/* From now on each instruction raises, and so does each charge. */
-static void exhaust(sandbox *box, const char *format, ...) {
-  va_list arguments;
-  if (box->exhausted)
-    return;
-  box->exhausted = true;
-  va_start(arguments, format);
-  vsnprintf(box->why, sizeof box->why, format, arguments);
-  va_end(arguments);
-  hook_after(box, 1);
-}
-
-void tr_sandbox_out_of_memory(sandbox *box) {
-  exhaust(box, "the script needed more than %zu bytes of memory", box->memory_max);
-}
-
-static void take_steps(sandbox *box, size_t steps) {
-  box->unchecked += steps;
-  box->steps -= steps < (size_t)box->steps_max ? (int64_t)steps : box->steps_max;
-}
-
-bool tr_sandbox_spend(sandbox *box, size_t steps) {
-  take_steps(box, steps);
-  if (box->steps <= 0)
-    exhaust(box, "the script ran more than %lld instructions",
-            (long long)box->steps_max);
-  if (box->unchecked >= CLOCK_EVERY) {
-    box->unchecked = 0;
-    if (tr_now() > box->deadline)
-      exhaust(box, "the script ran for more than %g seconds", box->seconds_max);
-  }
-  return !box->exhausted;
-}
-
-void tr_sandbox_charge(lua_State *S, size_t steps) {
-  sandbox *box = tr_sandbox_of(S);
-  if (!tr_sandbox_spend(box, steps))
-    luaL_error(S, "%s", box->why);
-}
-
-static void on_count(lua_State *S, lua_Debug *record) {
-  sandbox *box = tr_sandbox_of(S);
-  if (!box->exhausted)
-    hook_after(box, HOOK_EVERY);
-  box->unchecked = CLOCK_EVERY;
-  if (tr_sandbox_spend(box, HOOK_EVERY))
-    return;
-  lua_getinfo(S, "Sl", record);
-  luaL_error(S, "%s:%d: %s", record->short_src, record->currentline, box->why);
-}
-
-/* ----------------------------------------------------------------- memory */
-
-/* Whether a new block is the hash part of a table, and too large. */
-static bool has_too_many_keys(const sandbox *box, size_t size) {
-  size_t keys = box->node_size == 0 ? 0 : size / box->node_size;
-  return keys > MAX_KEYS && size % box->node_size == 0 && (keys & (keys - 1)) == 0 &&
-         box->last_kind != LUA_TUSERDATA; /* whose block is a luaL_Buffer's */
-}
-
-/* Whether a script may have 'size' bytes for a new block or object of some kind (0:
-** none), of which it holds 'old'. */
-static bool may_allocate(sandbox *box, bool is_new, int kind, size_t old, size_t size) {
-  if (is_new && kind == LUA_TSTRING && size > MAX_STRING && !box->from_host)
-    exhaust(box, "the script made a string of more than 4 MiB");
-  else if (is_new && kind == 0 && !box->from_host && has_too_many_keys(box, size))
-    exhaust(box, "the script made a table of more than %d keys", MAX_KEYS);
-  else if (size > box->memory_max)
-    tr_sandbox_out_of_memory(box);
-  else if (size - old <= box->memory_max - box->memory)
-    return true;
-  else /* Lua collects garbage and tries again */
-    take_steps(box, box->memory / COLLECTED_A_STEP);
-  hook_after(box, 1);
-  return false;
-}
-
-static void *allocate(void *context, void *block, size_t old, size_t size) {
-  sandbox *box = context;
-  int kind = 0;
-  void *result;
-  if (block == NULL) { /* 'old' is the kind of object, if it is one */
-    kind = (int)old;
-    old = 0;
-  }
-  if (size == 0) {
-    free(block);
-    box->memory -= old;
-    return NULL;
-  }
-  if (size > old && !may_allocate(box, block == NULL, kind, old, size)) {
-    box->last_kind = 0;
-    return NULL;
-  }
-  result = realloc(block, size);
-  if (result == NULL)
-    return NULL;
-  box->memory += size - old;
-  if (block == NULL) {
-    box->last_size = size;
-    if (kind != 0)
-      box->last_kind = kind;
-  }
-  if (size > old) {
-    take_steps(box, (size - old) / ALLOCATED_A_STEP);
-    if (size >= LARGE)
-      hook_after(box, 1);
-  }
-  return result;
-}
 
 /* ---------------------------------------------------- host functions */
 
@@ -257,7 +119,7 @@ static bool call_host(lua_State *S, host_call *e, char *message, size_t size) {
              fault);
     return false;
   }
-  if (!tr_sandbox_spend(box, e->in.len / PASSED_A_STEP) || !lua_checkstack(L, 4)) {
+  if (!tr_sandbox_spend(box, e->in.len / BYTES_A_STEP) || !lua_checkstack(L, 4)) {
     snprintf(message, size, "the host's stack is full");
     return false;
   }
@@ -295,8 +157,8 @@ static int call_exposed(lua_State *S) {
       tr_sandbox_out_of_memory(box);
   }
   tr_buffer_free(&e.out);
-  box->unchecked = CLOCK_EVERY;
-  tr_sandbox_charge(S, HOST_CALL_STEPS + passed / PASSED_A_STEP);
+  tr_sandbox_check_clock(box);
+  tr_sandbox_charge(S, HOST_CALL_STEPS + passed / BYTES_A_STEP);
   if (!ok)
     return luaL_error(S, "%s", message);
   return status == LUA_OK ? lua_gettop(S) : lua_error(S);
@@ -344,8 +206,8 @@ static const char *read_source(lua_State *S, void *context, size_t *size) {
   *size = j->source_len < SOURCE_PIECE ? j->source_len : SOURCE_PIECE;
   j->source += *size;
   j->source_len -= *size;
-  tr_sandbox_of(S)->unchecked = CLOCK_EVERY;
-  tr_sandbox_charge(S, SOURCE_PIECE / PASSED_A_STEP);
+  tr_sandbox_check_clock(tr_sandbox_of(S));
+  tr_sandbox_charge(S, SOURCE_PIECE / BYTES_A_STEP);
   return piece;
 }
 
@@ -436,12 +298,8 @@ static bool perform(lua_State *L, sandbox *box, job *j, tr_error *error) {
   lua_State *S = box->S, *outer = box->L;
   int status, top = lua_gettop(S);
   bool failed;
-  if (box->depth++ == 0) { /* a call within a call shares its bounds */
-    box->steps = box->steps_max;
-    box->deadline = tr_deadline(box->seconds_max);
-    box->exhausted = false;
-    hook_after(box, HOOK_EVERY);
-  }
+  if (box->depth++ == 0) /* a call within a call shares its bounds */
+    tr_sandbox_refill(box);
   box->L = L;
   j->at = j->in.data;
   lua_pushcfunction(S, run_job); /* a light C function: allocates nothing */
@@ -576,7 +434,7 @@ static int set_up(lua_State *S) {
   lua_newtable(S);
   lua_rawsetp(S, LUA_REGISTRYINDEX, &functions_key);
   lua_createtable(S, 0, 64);
-  box->node_size = box->last_size / 64; /* the block of its keys came last */
+  box->key_size = box->last_size / 64; /* the block of its keys came last */
   return 0;
 }
 
@@ -589,13 +447,13 @@ static int new_sandbox(lua_State *L) {
   box = lua_newuserdatauv(L, sizeof *box, 0);
   memset(box, 0, sizeof *box);
   box->memory_max = memory;
-  box->steps = box->steps_max = (int64_t)steps;
+  box->steps_max = (int64_t)steps;
   box->seconds_max = seconds;
-  box->deadline = tr_deadline(seconds);
+  tr_sandbox_refill(box);
   luaL_setmetatable(L, TR_SANDBOX);
   lua_newtable(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, box); /* functions exposed to this box */
-  box->S = lua_newstate(allocate, box);
+  box->S = lua_newstate(tr_sandbox_allocate, box);
   if (box->S == NULL)
     return luaL_error(L, "not enough memory for a sandbox");
   lua_pushcfunction(box->S, set_up);

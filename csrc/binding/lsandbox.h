@@ -14,7 +14,7 @@ typedef struct sandbox {
   int64_t steps, steps_max;     /* left, and allowed: VM instructions and what counts as much */
   size_t unchecked;             /* steps since the last look at the clock */
   double seconds_max, deadline; /* for one call from the host */
-  size_t last_size, node_size;  /* of the last block, and of a table's key in bytes */
+  size_t last_size, key_size;   /* of the last block, and of a table's key; bytes */
   int last_kind;                /* of the last object made, such as LUA_TSTRING */
   int hook_every;  /* instructions */
   int depth;       /* calls from the host under way, one within the other */
@@ -31,13 +31,22 @@ static inline sandbox *tr_sandbox_of(lua_State *S) {
   return box;
 }
 
+/* The allocator of S. */
+void *tr_sandbox_allocate(void *box, void *block, size_t old, size_t size);
+
+/* Begin with a full budget. */
+void tr_sandbox_refill(sandbox *box);
+
 /* Take steps off the budget. False: it is used up, or the time is. */
 bool tr_sandbox_spend(sandbox *box, size_t steps);
 
 /* The same, and raises in S if it is. */
 void tr_sandbox_charge(lua_State *S, size_t steps);
 
-/* The script needs more memory than it may have: nothing else can help it now. */
+/* Look at the clock at the next step. */
+void tr_sandbox_check_clock(sandbox *box);
+
+/* End the script: it needs more memory than it may have. */
 void tr_sandbox_out_of_memory(sandbox *box);
 
 /* Open, in S, the library that a script may use. Raises in S. */

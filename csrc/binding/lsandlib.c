@@ -80,7 +80,7 @@ static void move_element(lua_State *S, int target, lua_Integer from, lua_Integer
   lua_seti(S, target, to);
 }
 
-/* Whether 'at' is from 1 up to 'last', neither of which need be sensible. */
+/* Check that 'at' is from 1 up to 'last', neither of which need be sensible. */
 static bool is_within(lua_Integer at, lua_Integer last) {
   return (lua_Unsigned)at - 1 < (lua_Unsigned)last;
 }

@@ -216,6 +216,16 @@ describe("a sandbox", function()
     assert.equal("s:1: a function cannot be passed to the host", err.message)
   end)
 
+  it("says so when the process has no memory left", function()
+    if os.getenv "BUILD" ~= "build" then return pending "sanitizers need much memory" end
+    local out = helper.run(("ulimit -v 65000; %s -e %s"):format(helper.lua, helper.quote [[
+      local text = ("x"):rep(20 << 20)
+      local box = require("theaterref.core").sandbox { memory = 64 << 20 }
+      collectgarbage()
+      print(pcall(box.run, box, "return 1", "@s", { text = text }))]]))
+    assert.equal("false\tnot enough memory\n", out)
+  end)
+
   it("goes on after a script has failed in it", function()
     local box = core.sandbox { instructions = 100000 }
     assert.is_nil((box:run("while true do end", "@a")))

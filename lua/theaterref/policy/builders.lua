@@ -209,11 +209,11 @@ return function(theaterref)
     return write(result)
   end
 
+  local function is_object(state) return state and theaterref.json_split(state) == "object" end
+
   local function merge_with(arrays)
     return function(config, override)
-      if not config or not override or theaterref.json_split(config) ~= "object" or theaterref.json_split(override) ~= "object" then
-        return override or config
-      end
+      if not is_object(config) or not is_object(override) then return override or config end
       return patch(config, override, arrays)
     end
   end
