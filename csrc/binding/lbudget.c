@@ -88,8 +88,11 @@ void tr_sandbox_charge(lua_State *S, size_t steps) {
 
 static void on_count(lua_State *S, lua_Debug *record) {
   sandbox *box = tr_sandbox_of(S);
-  if (!box->exhausted)
-    hook_after(box, HOOK_EVERY);
+  if (box->exhausted) { /* the message is made; many handlers may still have to go */
+    lua_pushnil(S);
+    lua_error(S);
+  }
+  hook_after(box, HOOK_EVERY);
   tr_sandbox_check_clock(box);
   if (tr_sandbox_spend(box, HOOK_EVERY))
     return;

@@ -249,7 +249,7 @@ static int run_job(lua_State *S) {
   return 0;
 }
 
-/* Why a job failed, as an error value: what S raised, or could not hand back. */
+/* Fill in the error of a job that failed: S raised it, or could not hand back a value. */
 static void describe(lua_State *S, int status, const job *j, sandbox *box,
                      tr_error *error) {
   const char *text = NULL;

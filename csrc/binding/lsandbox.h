@@ -58,8 +58,8 @@ void tr_sandbox_open_patterns(lua_State *S);
 /*
 ** Values between Lua states, by way of a buffer: plain data is copied; a
 ** function becomes a number, for which the other side makes a proxy. Encoding
-** never raises; it returns NULL, or the fault: what it is that cannot be passed on,
-** or tr_no_memory.
+** never raises; it returns NULL, or the fault: what cannot be passed on (such as "a
+** function"), or tr_no_memory.
 */
 typedef struct codec {
   int functions; /* index of a table in the encoding Lua state that functions

@@ -102,7 +102,7 @@ local powers = "local t = { " .. ("[1 << 0] = 1, "):rep(51):gsub("0", (function(
   return function() i = i + 1 return i end
 end)()) .. "} "
 
--- Scripts that try for more time or memory than they may have. Each has a name.
+-- Scripts that try for more time or memory than they may have.
 local greedy = {
   -- tables
   { "an insertion below a border of 2^50", powers .. "table.insert(t, 1, 1)" },
@@ -195,6 +195,9 @@ local greedy = {
   { "a string that calls strings", [[getmetatable("").__call = "x" ;("a")()]] },
   { "a chain of '__index'", [[local t = {} for i = 1, 1900 do t = setmetatable({}, { __index = t }) end
     while true do local x = t.x end]] },
+  { "a loop of '__index' over numbers that meet", [[local t, m = {}, (1 << 14) - 1
+    for i = 1, (1 << 13) + 1 do t[i * m] = true end setmetatable(t, { __index = t })
+    local function get() return t[m << 14] end while true do pcall(get) end]] },
   -- memory, and what runs on
   { "memory that is nearly used up", [[local keep = {} pcall(function() for i = 1, 1e9 do keep[i] = {} end end)
     while true do local x = {} end]] },
