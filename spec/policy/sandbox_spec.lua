@@ -4,7 +4,7 @@ local policies = require "theaterref.policy"
 
 describe("a sandbox", function()
   local function run(source, globals)
-    local box = core.sandbox { instructions = 2000000, memory = 8 << 20, seconds = 1 }
+    local box = core.sandbox { instructions = 2000000, memory = 8 << 20, seconds = 5 }
     return box:run(source, "@script", globals, true)
   end
 
