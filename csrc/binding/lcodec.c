@@ -4,49 +4,68 @@
 #include "lsandbox.h"
 
 enum {
-  MAX_LEVELS = 64,                   /* of tables in tables */
-  MAX_BYTES = 32 * 1024 * 1024       /* of one value, however it shares */
+  MAX_LEVELS = 64,             /* of tables in tables */
+  MAX_BYTES = 32 * 1024 * 1024 /* of values passed on at once, however they share */
 };
+
+/* The least memory that values take in the state that they are copied to. */
+enum { VALUE_SIZE = 16, STRING_SIZE = 24, TABLE_SIZE = 56 };
 
 /* TABLE and up: its mark is added. WRITTEN: a number, as its text. */
 enum {
   NIL, FALSE, TRUE, INTEGER, FLOAT, WRITTEN, STRING, END, FUNCTION, NOTHING, TABLE
 };
 
-static bool put(tr_buffer *out, char tag, const void *data, size_t size) {
-  return out->len + size < MAX_BYTES && tr_buffer_append(out, &tag, 1) &&
-         tr_buffer_append(out, data, size);
+const char tr_no_memory[] = "not enough memory";
+
+static const char *append(tr_buffer *out, const void *data, size_t size) {
+  return tr_buffer_append(out, data, size) ? NULL : tr_no_memory;
 }
 
-static const char *const too_large = "more than 32 MiB of values";
+/* Begin a value that takes 'size' bytes on the other side. */
+static const char *put_tag(codec *how, tr_buffer *out, char tag, size_t size) {
+  how->size += VALUE_SIZE;
+  if (size > MAX_BYTES || how->size + size > MAX_BYTES)
+    return "more than 32 MiB of values";
+  how->size += size;
+  if (how->box != NULL && !tr_sandbox_spend(how->box, 1))
+    return how->box->why;
+  return append(out, &tag, 1);
+}
+
+static const char *put(codec *how, tr_buffer *out, char tag, const void *data,
+                       size_t size) {
+  const char *fault = put_tag(how, out, tag, 0);
+  return fault != NULL ? fault : append(out, data, size);
+}
 
 static const char *encode_string(lua_State *from, int index, char tag,
-                                 tr_buffer *out) {
+                                 codec *how, tr_buffer *out) {
   size_t len;
   const char *s = lua_tolstring(from, index, &len);
-  return put(out, tag, &len, sizeof len) && len < MAX_BYTES &&
-                 tr_buffer_append(out, s, len)
-             ? NULL
-             : too_large;
+  const char *fault = put_tag(how, out, tag, STRING_SIZE + len);
+  if (fault == NULL)
+    fault = append(out, &len, sizeof len);
+  return fault != NULL ? fault : append(out, s, len);
 }
 
-static const char *encode_function(lua_State *from, int index,
-                                   const codec *how, tr_buffer *out) {
+static const char *encode_function(lua_State *from, int index, codec *how,
+                                   tr_buffer *out) {
   lua_Integer id;
   if (how->functions == 0)
     return "a function";
   id = (lua_Integer)lua_rawlen(from, how->functions) + 1;
   lua_pushvalue(from, index);
   lua_rawseti(from, how->functions, id);
-  return put(out, FUNCTION, &id, sizeof id) ? NULL : too_large;
+  return put(how, out, FUNCTION, &id, sizeof id);
 }
 
-static const char *encode(lua_State *from, int index, const codec *how,
+static const char *encode(lua_State *from, int index, codec *how,
                           tr_buffer *out, int level);
 
 /* The value of an item whose key is below it, the two on top; its text if it is
 ** a number that has one in the table at 'texts'. */
-static const char *encode_item(lua_State *from, int texts, const codec *how,
+static const char *encode_item(lua_State *from, int texts, codec *how,
                                tr_buffer *out, int level) {
   int value = lua_gettop(from);
   const char *fault;
@@ -55,7 +74,7 @@ static const char *encode_item(lua_State *from, int texts, const codec *how,
     if (lua_rawget(from, texts) == LUA_TSTRING) {
       lua_stringtonumber(from, lua_tostring(from, -1));
       if (lua_rawequal(from, -1, value)) {
-        fault = encode_string(from, value + 1, WRITTEN, out);
+        fault = encode_string(from, value + 1, WRITTEN, how, out);
         lua_settop(from, value);
         return fault;
       }
@@ -65,14 +84,16 @@ static const char *encode_item(lua_State *from, int texts, const codec *how,
   return encode(from, value, how, out, level);
 }
 
-static const char *encode_table(lua_State *from, int index, const codec *how,
+static const char *encode_table(lua_State *from, int index, codec *how,
                                 tr_buffer *out, int level) {
-  const char *fault = NULL;
+  static const char end = END;
+  const char *fault;
   int texts;
   if (level == MAX_LEVELS || !lua_checkstack(from, 6))
     return "tables nested more than 64 deep, or in a circle";
-  if (!put(out, (char)(TABLE + tr_markof(from, index)), NULL, 0))
-    return too_large;
+  fault = put_tag(how, out, (char)(TABLE + tr_markof(from, index)), TABLE_SIZE);
+  if (fault != NULL)
+    return fault;
   tr_pushwritten(from, index);
   texts = lua_gettop(from);
   lua_pushnil(from);
@@ -83,38 +104,32 @@ static const char *encode_table(lua_State *from, int index, const codec *how,
     lua_pop(from, 1);
   }
   lua_settop(from, texts - 1);
-  if (fault != NULL)
-    return fault;
-  return put(out, END, NULL, 0) ? NULL : too_large;
+  return fault != NULL ? fault : append(out, &end, 1);
 }
 
-static const char *encode(lua_State *from, int index, const codec *how,
+static const char *encode(lua_State *from, int index, codec *how,
                           tr_buffer *out, int level) {
   lua_Integer integer;
   lua_Number number;
   switch (lua_type(from, index)) {
   case LUA_TNIL:
-    return put(out, NIL, NULL, 0) ? NULL : too_large;
+    return put(how, out, NIL, NULL, 0);
   case LUA_TBOOLEAN:
-    return put(out, lua_toboolean(from, index) ? TRUE : FALSE, NULL, 0)
-               ? NULL
-               : too_large;
+    return put(how, out, lua_toboolean(from, index) ? TRUE : FALSE, NULL, 0);
   case LUA_TNUMBER:
     integer = lua_tointegerx(from, index, NULL);
     number = lua_tonumberx(from, index, NULL);
-    return (lua_isinteger(from, index)
-                ? put(out, INTEGER, &integer, sizeof integer)
-                : put(out, FLOAT, &number, sizeof number))
-               ? NULL
-               : too_large;
+    return lua_isinteger(from, index)
+               ? put(how, out, INTEGER, &integer, sizeof integer)
+               : put(how, out, FLOAT, &number, sizeof number);
   case LUA_TSTRING:
-    return encode_string(from, index, STRING, out);
+    return encode_string(from, index, STRING, how, out);
   case LUA_TFUNCTION:
     return encode_function(from, index, how, out);
   case LUA_TLIGHTUSERDATA: /* NULL alone: JSON's null */
     if (lua_touserdata(from, index) != NULL)
       return "a userdata";
-    return put(out, NOTHING, NULL, 0) ? NULL : too_large;
+    return put(how, out, NOTHING, NULL, 0);
   case LUA_TTABLE:
     return encode_table(from, index, how, out, level);
   default:
@@ -122,8 +137,7 @@ static const char *encode(lua_State *from, int index, const codec *how,
   }
 }
 
-const char *tr_encode(lua_State *from, int index, const codec *how,
-                      tr_buffer *out) {
+const char *tr_encode(lua_State *from, int index, codec *how, tr_buffer *out) {
   return encode(from, lua_absindex(from, index), how, out, 0);
 }
 

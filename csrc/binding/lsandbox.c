@@ -1,7 +1,6 @@
 /*
-** Scripts that are not trusted run in a Lua state of their own: its allocator
-** refuses memory past a bound, a hook counts instructions and looks at the
-** clock, and nothing but copies of plain data passes between it and the host.
+** Scripts that are not trusted run in a Lua state of their own, on a budget, and
+** nothing but copies of plain data passes between it and the host.
 */
 #include "lsandbox.h"
 
@@ -14,43 +13,17 @@
 #define TR_SANDBOX "theaterref.sandbox"
 #define TR_JOB "theaterref.sandbox.job"
 
-enum { HOOK_EVERY = 200 /* instructions */ };
+enum {
+  HOST_HOOK_EVERY = 1000,  /* instructions of a function of the host's that a script calls */
+  HOST_CALL_STEPS = 10,    /* for each such call */
+  BYTES_A_STEP = 16,       /* passed to the host and back, or compiled */
+  MAX_SOURCE = 1 << 20,    /* bytes of a script */
+  SOURCE_PIECE = 256,      /* between two looks at the clock */
+  COLLECT_AT = 4 << 20     /* bytes of a sandbox whose script failed */
+};
 
 /* In S's registry: the functions that the host holds proxies of. */
 static const char functions_key;
-
-static void *allocate(void *context, void *block, size_t old, size_t size) {
-  sandbox *box = context;
-  void *result;
-  if (block == NULL)
-    old = 0; /* Lua gives a type there */
-  if (size == 0) {
-    free(block);
-    box->memory -= old;
-    return NULL;
-  }
-  if (size > old && size - old > box->memory_max - box->memory)
-    return NULL;
-  result = realloc(block, size);
-  if (result != NULL)
-    box->memory += size - old;
-  return result;
-}
-
-static void on_count(lua_State *S, lua_Debug *record) {
-  sandbox *box = tr_sandbox_of(S);
-  (void)record;
-  box->steps -= HOOK_EVERY;
-  if (box->steps <= 0) {
-    box->exhausted = true;
-    luaL_error(S, "the script ran more than %I instructions",
-               (LUAI_UACINT)box->steps_max);
-  }
-  if (tr_now() > box->deadline) {
-    box->exhausted = true;
-    luaL_error(S, "the script ran for more than %f seconds", box->seconds_max);
-  }
-}
 
 /* ---------------------------------------------------- host functions */
 
@@ -65,6 +38,15 @@ typedef struct host_call {
 static void no_functions(lua_State *to, lua_Integer id, void *context) {
   (void)id, (void)context;
   lua_pushnil(to);
+}
+
+/* Push, in S, the next value of the host's. */
+static void decode_from_host(lua_State *S, const char **at,
+                             void (*proxy)(lua_State *, lua_Integer, void *)) {
+  sandbox *box = tr_sandbox_of(S);
+  box->from_host = true; /* reset after each lua_pcall, since this may raise */
+  tr_decode(S, at, proxy, NULL);
+  box->from_host = false;
 }
 
 /* In the host, protected: argument 1 is the table of exposed functions. */
@@ -91,48 +73,94 @@ static int take_results(lua_State *S) {
   host_call *e = lua_touserdata(S, 1);
   int i;
   for (i = 0; i < e->count; i++)
-    tr_decode(S, &e->at, no_functions, NULL);
+    decode_from_host(S, &e->at, no_functions);
   return e->count;
+}
+
+/* The sandbox that a function of the host's runs for. */
+static _Thread_local sandbox *caller;
+
+/* In the host, while a script waits for it. */
+static void on_host_count(lua_State *L, lua_Debug *record) {
+  (void)record;
+  if (!tr_sandbox_spend(caller, HOST_HOOK_EVERY))
+    luaL_error(L, "%s", caller->why);
+}
+
+/* Call a function in L as lua_pcall does, on the budget of a script. A hook of the host's
+** own, such as a debugger's, stays. */
+static int call_for(sandbox *box, lua_State *L, int arguments) {
+  sandbox *outer = caller;
+  bool is_hooked = lua_gethook(L) != NULL;
+  int status;
+  caller = box;
+  if (!is_hooked)
+    lua_sethook(L, on_host_count, LUA_MASKCOUNT, HOST_HOOK_EVERY);
+  status = lua_pcall(L, arguments, 0, 0);
+  if (!is_hooked)
+    lua_sethook(L, NULL, 0, 0);
+  caller = outer;
+  return status;
+}
+
+/* Encode the arguments of an exposed function, all of S's stack, and call it. False
+** with a message. */
+static bool call_host(lua_State *S, host_call *e, char *message, size_t size) {
+  sandbox *box = tr_sandbox_of(S);
+  lua_State *L = box->L;
+  codec how = {.box = box};
+  const char *fault = NULL;
+  int i;
+  e->count = lua_gettop(S);
+  for (i = 1; i <= e->count && fault == NULL; i++)
+    fault = tr_encode(S, i, &how, &e->in);
+  if (fault != NULL) {
+    snprintf(message, size, fault == tr_no_memory ? "%s" : "%s cannot be passed to the host",
+             fault);
+    return false;
+  }
+  if (!tr_sandbox_spend(box, e->in.len / BYTES_A_STEP) || !lua_checkstack(L, 4)) {
+    snprintf(message, size, "the host's stack is full");
+    return false;
+  }
+  e->at = e->in.data;
+  lua_pushcfunction(L, run_host_call);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, box);
+  lua_pushlightuserdata(L, e);
+  if (call_for(box, L, 2) != LUA_OK) {
+    const char *text = lua_tostring(L, -1);
+    snprintf(message, size, "%s", text != NULL ? text : "the host's function failed");
+    lua_pop(L, 1);
+    return false;
+  }
+  return true;
 }
 
 /* In S: an exposed function. Upvalue 1 is its number. */
 static int call_exposed(lua_State *S) {
   sandbox *box = tr_sandbox_of(S);
-  lua_State *L = box->L;
   host_call e = {.id = lua_tointeger(S, lua_upvalueindex(1))};
-  codec plain = {0};
-  const char *fault = NULL;
   char message[256];
-  int i, top = lua_gettop(S), status = LUA_OK;
-  for (i = 1; i <= top && fault == NULL; i++)
-    fault = tr_encode(S, i, &plain, &e.in);
-  e.count = top;
-  e.at = e.in.data;
-  if (fault == NULL && !lua_checkstack(L, 4))
-    fault = "the host's stack is full";
-  if (fault == NULL) {
-    lua_pushcfunction(L, run_host_call);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, box);
-    lua_pushlightuserdata(L, &e);
-    if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
-      const char *text = lua_tostring(L, -1);
-      snprintf(message, sizeof message, "%s",
-               text != NULL ? text : "the host's function failed");
-      lua_pop(L, 1);
-      fault = message;
-    }
-  }
+  int status = LUA_OK;
+  size_t passed;
+  bool ok = call_host(S, &e, message, sizeof message);
+  passed = e.in.len + e.out.len;
   tr_buffer_free(&e.in);
-  if (fault == NULL) {
+  if (ok) {
     e.at = e.out.data;
     lua_settop(S, 0);
     lua_pushcfunction(S, take_results);
     lua_pushlightuserdata(S, &e);
     status = lua_pcall(S, 1, LUA_MULTRET, 0);
+    box->from_host = false;
+    if (status == LUA_ERRMEM)
+      tr_sandbox_out_of_memory(box);
   }
   tr_buffer_free(&e.out);
-  if (fault != NULL)
-    return luaL_error(S, "%s", fault);
+  tr_sandbox_check_clock(box);
+  tr_sandbox_charge(S, HOST_CALL_STEPS + passed / BYTES_A_STEP);
+  if (!ok)
+    return luaL_error(S, "%s", message);
   return status == LUA_OK ? lua_gettop(S) : lua_error(S);
 }
 
@@ -171,13 +199,25 @@ static job *new_job(lua_State *L) {
   return j;
 }
 
+/* Return the next piece of a script's source: the compiler has loops, too. */
+static const char *read_source(lua_State *S, void *context, size_t *size) {
+  job *j = context;
+  const char *piece = j->source;
+  *size = j->source_len < SOURCE_PIECE ? j->source_len : SOURCE_PIECE;
+  j->source += *size;
+  j->source_len -= *size;
+  tr_sandbox_check_clock(tr_sandbox_of(S));
+  tr_sandbox_charge(S, SOURCE_PIECE / BYTES_A_STEP);
+  return piece;
+}
+
 /* Pushes the chunk to run, having set its globals. */
 static void load_chunk(lua_State *S, job *j, const char *name) {
-  if (luaL_loadbufferx(S, j->source, j->source_len, name, "t") != LUA_OK)
+  if (lua_load(S, read_source, j, name, "t") != LUA_OK)
     lua_error(S);
   if (j->count == 0)
     return;
-  tr_decode(S, &j->at, push_exposed, NULL);
+  decode_from_host(S, &j->at, push_exposed);
   lua_pushglobaltable(S);
   for (lua_pushnil(S); lua_next(S, -3) != 0;) {
     lua_pushvalue(S, -2);
@@ -191,7 +231,7 @@ static void load_chunk(lua_State *S, job *j, const char *name) {
 /* In S, protected: calls what the job says and encodes the results. */
 static int run_job(lua_State *S) {
   job *j = lua_touserdata(S, 1);
-  codec how = {0};
+  codec how = {.box = tr_sandbox_of(S)};
   int i;
   lua_settop(S, 0);
   lua_rawgetp(S, LUA_REGISTRYINDEX, &functions_key);
@@ -199,9 +239,9 @@ static int run_job(lua_State *S) {
   if (j->function != 0)
     lua_rawgeti(S, 1, j->function);
   else
-    load_chunk(S, j, tr_sandbox_of(S)->name);
+    load_chunk(S, j, how.box->name);
   for (i = 0; i < j->count; i++)
-    tr_decode(S, &j->at, push_exposed, NULL);
+    decode_from_host(S, &j->at, push_exposed);
   lua_call(S, j->count, LUA_MULTRET);
   j->count = lua_gettop(S) - 1;
   for (i = 0; i < j->count && j->fault == NULL; i++)
@@ -209,16 +249,26 @@ static int run_job(lua_State *S) {
   return 0;
 }
 
-/* The error that the script raised, as an error value. */
-static void describe(lua_State *S, int status, const sandbox *box,
+/* Fill in the error of a job that failed: S raised it, or could not hand back a value. */
+static void describe(lua_State *S, int status, const job *j, sandbox *box,
                      tr_error *error) {
-  const char *text =
-      lua_type(S, -1) == LUA_TSTRING ? lua_tostring(S, -1) : NULL;
+  const char *text = NULL;
   const char *name = box->name + (box->name[0] == '@' || box->name[0] == '=');
-  if (status == LUA_ERRMEM)
-    tr_error_set(error, TR_POLICY,
-                 "%s: the script needed more than %zu bytes of memory", name,
-                 box->memory_max);
+  if (status != LUA_OK && lua_type(S, -1) == LUA_TSTRING)
+    text = lua_tostring(S, -1);
+  /* a luaL_Buffer says it so, and it is no LUA_ERRMEM */
+  if (status == LUA_ERRMEM || (text != NULL && strcmp(text, tr_no_memory) == 0))
+    tr_sandbox_out_of_memory(box);
+  if (box->exhausted && text != NULL && text[0] != '\0' &&
+      strstr(text + 1, box->why) != NULL)
+    tr_error_set(error, TR_POLICY, "%s", text); /* with the line */
+  else if (box->exhausted)
+    tr_error_set(error, TR_POLICY, "%s: %s", name, box->why);
+  else if (status == LUA_OK && j->fault == tr_no_memory)
+    tr_error_nomem(error);
+  else if (status == LUA_OK)
+    tr_error_set(error, TR_POLICY, "%s: the script returned %s, which cannot be passed on",
+                 name, j->fault);
   else if (text == NULL)
     tr_error_set(error, TR_POLICY,
                  "%s: the script raised a %s instead of a message", name,
@@ -233,31 +283,48 @@ static sandbox *checkbox(lua_State *L, int index) {
   return box;
 }
 
+/* Give back what a failed script left behind, and let the host's collector know how
+** large the sandbox is. */
+static void settle_memory(lua_State *L, sandbox *box, bool failed) {
+  if (failed && box->memory > COLLECT_AT)
+    lua_gc(box->S, LUA_GCCOLLECT, 0);
+  if (box->memory > box->memory_told)
+    tr_accountblob(L, box->memory - box->memory_told);
+  box->memory_told = box->memory;
+}
+
 /* Runs a job in S. False with the error when the script failed. */
 static bool perform(lua_State *L, sandbox *box, job *j, tr_error *error) {
-  lua_State *S = box->S, *caller = box->L;
+  lua_State *S = box->S, *outer = box->L;
   int status, top = lua_gettop(S);
-  if (box->depth++ == 0) { /* a call within a call shares its bounds */
-    box->steps = box->steps_max;
-    box->deadline = tr_deadline(box->seconds_max);
-    box->exhausted = false;
-  }
+  bool failed;
+  if (box->depth++ == 0) /* a call within a call shares its bounds */
+    tr_sandbox_refill(box);
   box->L = L;
   j->at = j->in.data;
   lua_pushcfunction(S, run_job); /* a light C function: allocates nothing */
   lua_pushlightuserdata(S, j);
   status = lua_pcall(S, 1, 0, 0);
-  box->L = caller;
+  box->from_host = false;
+  box->L = outer;
   box->depth--;
-  if (status != LUA_OK)
-    describe(S, status, box, error);
-  else if (j->fault != NULL)
-    tr_error_set(error, TR_POLICY,
-                 "%s: the script returned %s, which cannot be passed on",
-                 box->name + 1, j->fault);
+  failed = status != LUA_OK || j->fault != NULL || box->exhausted;
+  if (failed)
+    describe(S, status, j, box, error);
   lua_settop(S, top);
   j->at = j->out.data;
-  return status == LUA_OK && j->fault == NULL;
+  if (box->depth == 0)
+    settle_memory(L, box, failed);
+  return !failed;
+}
+
+/* Encode a value of the host's for a script; raises what is wrong with it. */
+static void encode_for_script(lua_State *L, int index, codec *how, job *j) {
+  const char *fault = tr_encode(L, index, how, &j->in);
+  if (fault == tr_no_memory)
+    luaL_error(L, "%s", fault);
+  if (fault != NULL)
+    luaL_error(L, "%s cannot be passed to a script", fault);
 }
 
 /* In the host: a proxy of a script's function; raises the error object. Its
@@ -272,11 +339,8 @@ static int call_function(lua_State *L) {
     return luaL_error(L, "the script's sandbox is closed");
   j = new_job(L);
   j->function = lua_tointeger(L, lua_upvalueindex(2));
-  for (i = 1; i <= top; i++) {
-    const char *fault = tr_encode(L, i, &plain, &j->in);
-    if (fault != NULL)
-      return luaL_error(L, "%s cannot be passed to a script", fault);
-  }
+  for (i = 1; i <= top; i++)
+    encode_for_script(L, i, &plain, j);
   j->count = top;
   if (!perform(L, box, j, &error)) {
     tr_pusherror(L, &error);
@@ -302,20 +366,23 @@ static void push_proxy(lua_State *L, lua_Integer id, void *context) {
 static int sandbox_run(lua_State *L) {
   sandbox *box = checkbox(L, 1);
   codec plain = {0};
-  const char *fault;
+  const char *name = luaL_checkstring(L, 3);
   tr_error error;
   int i;
   job *j;
   lua_settop(L, 5);
   j = new_job(L);
   j->source = tr_checkbytes(L, 2, &j->source_len);
-  snprintf(box->name, sizeof box->name, "%s", luaL_checkstring(L, 3));
+  if (j->source_len > MAX_SOURCE) {
+    tr_error_set(&error, TR_POLICY, "%s: the script is longer than 1 MiB",
+                 name + (*name == '@' || *name == '='));
+    return tr_pusherror(L, &error);
+  }
+  snprintf(box->name, sizeof box->name, "%s", name);
   j->functions = lua_toboolean(L, 5);
   if (!lua_isnil(L, 4)) {
     luaL_checktype(L, 4, LUA_TTABLE);
-    fault = tr_encode(L, 4, &plain, &j->in);
-    if (fault != NULL)
-      return luaL_error(L, "%s cannot be passed to a script", fault);
+    encode_for_script(L, 4, &plain, j);
     j->count = 1;
   }
   if (!perform(L, box, j, &error))
@@ -330,7 +397,6 @@ static int sandbox_run(lua_State *L) {
 static int expose(lua_State *L) {
   sandbox *box = checkbox(L, 1);
   codec how = {0};
-  const char *fault;
   tr_error error;
   job *j;
   luaL_checktype(L, 2, LUA_TTABLE);
@@ -338,9 +404,7 @@ static int expose(lua_State *L) {
   j = new_job(L);
   lua_rawgetp(L, LUA_REGISTRYINDEX, box);
   how.functions = lua_gettop(L);
-  fault = tr_encode(L, 2, &how, &j->in);
-  if (fault != NULL)
-    return luaL_error(L, "cannot expose %s", fault);
+  encode_for_script(L, 2, &how, j);
   j->source = "";
   j->count = 1;
   if (!perform(L, box, j, &error))
@@ -365,9 +429,12 @@ static int sandbox_close(lua_State *L) {
 
 /* In S, protected. */
 static int set_up(lua_State *S) {
+  sandbox *box = tr_sandbox_of(S);
   tr_sandbox_open_library(S);
   lua_newtable(S);
   lua_rawsetp(S, LUA_REGISTRYINDEX, &functions_key);
+  lua_createtable(S, 0, 64);
+  box->key_size = box->last_size / 64; /* the block of its keys came last */
   return 0;
 }
 
@@ -380,19 +447,18 @@ static int new_sandbox(lua_State *L) {
   box = lua_newuserdatauv(L, sizeof *box, 0);
   memset(box, 0, sizeof *box);
   box->memory_max = memory;
-  box->steps = box->steps_max = (int64_t)steps;
+  box->steps_max = (int64_t)steps;
   box->seconds_max = seconds;
-  box->deadline = tr_deadline(seconds);
+  tr_sandbox_refill(box);
   luaL_setmetatable(L, TR_SANDBOX);
   lua_newtable(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, box); /* functions exposed to this box */
-  box->S = lua_newstate(allocate, box);
+  box->S = lua_newstate(tr_sandbox_allocate, box);
   if (box->S == NULL)
     return luaL_error(L, "not enough memory for a sandbox");
   lua_pushcfunction(box->S, set_up);
   if (lua_pcall(box->S, 0, 0, 0) != LUA_OK)
     return luaL_error(L, "not enough memory for a sandbox");
-  lua_sethook(box->S, on_count, LUA_MASKCOUNT, HOOK_EVERY);
   return 1;
 }
 

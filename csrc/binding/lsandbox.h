@@ -10,11 +10,18 @@ typedef struct sandbox {
   lua_State *S;                 /* NULL once closed */
   lua_State *L;                 /* the host's, while it calls into S */
   size_t memory, memory_max;    /* bytes */
-  int64_t steps, steps_max;     /* VM instructions left, and allowed */
+  size_t memory_told;           /* to the host's collector */
+  int64_t steps, steps_max;     /* left, and allowed: VM instructions and what counts as much */
+  size_t unchecked;             /* steps since the last look at the clock */
   double seconds_max, deadline; /* for one call from the host */
-  int depth;      /* calls from the host under way, one within the other */
-  bool exhausted; /* no pcall of the script's may stop the error now */
-  char name[128]; /* of the script, for messages */
+  size_t last_size, key_size;   /* of the last block, and of a table's key; bytes */
+  int last_kind;                /* of the last object made, such as LUA_TSTRING */
+  int hook_every;  /* instructions */
+  int depth;       /* calls from the host under way, one within the other */
+  bool from_host;  /* the strings being made are copies of the host's */
+  bool exhausted;  /* no pcall of the script's may stop the error now */
+  char why[96];    /* how the error of an exhausted script reads */
+  char name[128];  /* of the script, for messages */
 } sandbox;
 
 /* Return the sandbox that a Lua state belongs to: its allocator's context. */
@@ -24,21 +31,46 @@ static inline sandbox *tr_sandbox_of(lua_State *S) {
   return box;
 }
 
+/* The allocator of S. */
+void *tr_sandbox_allocate(void *box, void *block, size_t old, size_t size);
+
+/* Begin with a full budget. */
+void tr_sandbox_refill(sandbox *box);
+
+/* Take steps off the budget. False: it is used up, or the time is. */
+bool tr_sandbox_spend(sandbox *box, size_t steps);
+
+/* The same, and raises in S if it is. */
+void tr_sandbox_charge(lua_State *S, size_t steps);
+
+/* Look at the clock at the next step. */
+void tr_sandbox_check_clock(sandbox *box);
+
+/* End the script: it needs more memory than it may have. */
+void tr_sandbox_out_of_memory(sandbox *box);
+
 /* Open, in S, the library that a script may use. Raises in S. */
 void tr_sandbox_open_library(lua_State *S);
+
+/* Add the functions that take patterns to the table on the stack's top. */
+void tr_sandbox_open_patterns(lua_State *S);
 
 /*
 ** Values between Lua states, by way of a buffer: plain data is copied; a
 ** function becomes a number, for which the other side makes a proxy. Encoding
-** never raises; it returns NULL, or the fault.
+** never raises; it returns NULL, or the fault: what cannot be passed on (such as "a
+** function"), or tr_no_memory.
 */
 typedef struct codec {
   int functions; /* index of a table in the encoding Lua state that functions
                     are kept in, or 0: functions cannot be taken along */
+  sandbox *box;  /* whose values they are; NULL: the host's */
+  size_t size;   /* of what has been encoded, in the memory of the other side */
 } codec;
 
-const char *tr_encode(lua_State *from, int index, const codec *how,
-                      tr_buffer *out);
+extern const char tr_no_memory[];
+
+const char *tr_encode(lua_State *from, int index, codec *how, tr_buffer *out);
 
 /* Pushes the next value. 'proxy' pushes what stands for function 'id'. */
 void tr_decode(lua_State *to, const char **at,

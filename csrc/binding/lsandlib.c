@@ -1,125 +1,317 @@
 /*
 ** The library of a sandbox. It leaves out all that reaches files, other code or
-** the collector. It guards whatever could run a long C loop without the hook:
-** patterns that backtrack without end, table functions on tables that lie about
-** their length, finalizers, and a pcall that would swallow the end of the
-** budget.
+** the collector. All that runs for longer the more it is given takes that off the
+** script's budget, since the hook sees no loop in C.
 */
+#include <limits.h>
 #include <string.h>
 
 #include <lualib.h>
 
 #include "lsandbox.h"
 
-/* The highest cost of one pattern match, in single-character tests: about a
-** second. */
-static const double MAX_PATTERN_COST = 3e8;
+enum { BYTES_A_STEP = 16 /* that are compared or copied */ };
 
-/*
-** An upper bound for a match: each quantifier may multiply the work by the
-** subject's length, and so may the start of a pattern that is not anchored.
-*/
-static void check_cost(lua_State *S) {
-  size_t subject_len, pattern_len, i;
-  const char *pattern;
-  double cost;
-  luaL_checklstring(S, 1, &subject_len);
-  pattern = luaL_checklstring(S, 2, &pattern_len);
-  cost = pattern[0] == '^' ? 1 : (double)subject_len + 1;
-  for (i = 0; i < pattern_len; i++) {
-    if (pattern[i] == '%' && i + 1 < pattern_len) {
-      i++;
-      if (pattern[i] == 'b' || (pattern[i] >= '1' && pattern[i] <= '9'))
-        cost *= (double)subject_len + 1;
-    } else if (strchr("*+-", pattern[i]) != NULL && pattern[i] != '\0') {
-      cost *= (double)subject_len + 1;
-    } else if (pattern[i] == '?') {
-      cost *= 2;
+/* Run the function of Lua's in upvalue 1 in our place. */
+static int run_original(lua_State *S) {
+  return lua_tocfunction(S, lua_upvalueindex(1))(S);
+}
+
+/* A function of Lua's; its arguments are charged. */
+static int charged(lua_State *S) {
+  tr_sandbox_charge(S, (size_t)lua_gettop(S) + 1);
+  return run_original(S);
+}
+
+/* Return the steps for the bytes of a string; 0 for any other value. */
+static size_t steps_of(lua_State *S, int index) {
+  return lua_type(S, index) == LUA_TSTRING ? lua_rawlen(S, index) / BYTES_A_STEP : 0;
+}
+
+/* ------------------------------------------------------------------ strings */
+
+/* string.rep, which counts how often it adds nothing to nothing. */
+static int rep(lua_State *S) {
+  size_t len, separator_len;
+  luaL_checklstring(S, 1, &len);
+  luaL_checkinteger(S, 2);
+  luaL_optlstring(S, 3, "", &separator_len);
+  if (len + separator_len > 0)
+    return charged(S);
+  lua_pushliteral(S, "");
+  return 1;
+}
+
+/* string.format, which looks at each argument of '%s' as a whole. */
+static int format(lua_State *S) {
+  size_t len;
+  const char *at = luaL_checklstring(S, 1, &len), *end = at + len;
+  int arg = 1, top = lua_gettop(S);
+  tr_sandbox_charge(S, len / BYTES_A_STEP + 1);
+  while ((at = memchr(at, '%', (size_t)(end - at))) != NULL && arg < top) {
+    at++;
+    if (*at == '%') {
+      at++;
+      continue;
+    }
+    at += strspn(at, "-+ #0123456789.");
+    arg++;
+    if (*at == 's') { /* '__tostring' may make any string */
+      luaL_tolstring(S, arg, NULL);
+      lua_replace(S, arg);
+    }
+    tr_sandbox_charge(S, 1 + steps_of(S, arg));
+  }
+  return run_original(S);
+}
+
+/* ------------------------------------------------------------------- tables */
+
+/* Check that argument 1 is a table, and return its length. */
+static lua_Integer check_length(lua_State *S) {
+  luaL_checktype(S, 1, LUA_TTABLE);
+  return luaL_len(S, 1);
+}
+
+/* Set element 'to' of the table at 'target' to element 'from' of argument 1. */
+static void move_element(lua_State *S, int target, lua_Integer from, lua_Integer to) {
+  tr_sandbox_charge(S, 1);
+  lua_geti(S, 1, from);
+  lua_seti(S, target, to);
+}
+
+/* Check that 'at' is from 1 up to 'last', neither of which need be sensible. */
+static bool is_within(lua_Integer at, lua_Integer last) {
+  return (lua_Unsigned)at - 1 < (lua_Unsigned)last;
+}
+
+static int table_insert(lua_State *S) {
+  lua_Integer end = (lua_Integer)((lua_Unsigned)check_length(S) + 1), at = end, i;
+  int count = lua_gettop(S);
+  if (count != 2 && count != 3)
+    return luaL_error(S, "wrong number of arguments to 'insert'");
+  if (count == 3) {
+    at = luaL_checkinteger(S, 2);
+    luaL_argcheck(S, is_within(at, end), 2, "position out of bounds");
+    for (i = end; i > at; i--)
+      move_element(S, 1, i - 1, i);
+  }
+  lua_seti(S, 1, at);
+  return 0;
+}
+
+static int table_remove(lua_State *S) {
+  lua_Integer len = check_length(S), at = luaL_optinteger(S, 2, len);
+  luaL_argcheck(S, at == len || (lua_Unsigned)at - 1 <= (lua_Unsigned)len, 2,
+                "position out of bounds");
+  lua_geti(S, 1, at);
+  for (; at < len; at++)
+    move_element(S, 1, at + 1, at);
+  lua_pushnil(S);
+  lua_seti(S, 1, at);
+  return 1;
+}
+
+/* move(from, first, last, at [, to]) */
+static int table_move(lua_State *S) {
+  lua_Integer first = luaL_checkinteger(S, 2), last = luaL_checkinteger(S, 3);
+  lua_Integer at = luaL_checkinteger(S, 4), i, count;
+  int target = lua_isnoneornil(S, 5) ? 1 : 5;
+  luaL_checktype(S, 1, LUA_TTABLE);
+  luaL_checktype(S, target, LUA_TTABLE);
+  if (last >= first) {
+    luaL_argcheck(S, first > 0 || last < LUA_MAXINTEGER + first, 3,
+                  "too many elements to move");
+    count = last - first + 1;
+    luaL_argcheck(S, at <= LUA_MAXINTEGER - count + 1, 4, "destination wrap around");
+    if (at > last || at <= first || (target == 5 && !lua_compare(S, 1, 5, LUA_OPEQ))) {
+      for (i = 0; i < count; i++)
+        move_element(S, target, first + i, at + i);
+    } else { /* the parts overlap */
+      for (i = count - 1; i >= 0; i--)
+        move_element(S, target, first + i, at + i);
     }
   }
-  if (cost > MAX_PATTERN_COST)
-    luaL_error(S,
-               "this pattern could take too long on a text of %d bytes; "
-               "use fewer '*', '+' and '-', or anchor it with '^'",
-               (int)subject_len);
+  lua_pushvalue(S, target);
+  return 1;
 }
 
-/* A plain search, and the plain stretches of a pattern, cost at the worst the
-** product of both lengths, many bytes at a time. */
-static void check_lengths(lua_State *S) {
-  double product = (double)lua_rawlen(S, 1) * (double)lua_rawlen(S, 2);
-  if (product > MAX_PATTERN_COST * 10)
-    luaL_error(S, "this search could take too long: both texts are large");
+static int table_concat(lua_State *S) {
+  size_t separator_len;
+  lua_Integer len = check_length(S), i, last;
+  const char *separator = luaL_optlstring(S, 2, "", &separator_len);
+  luaL_Buffer out;
+  i = luaL_optinteger(S, 3, 1);
+  last = luaL_optinteger(S, 4, len);
+  luaL_buffinit(S, &out);
+  while (i <= last) {
+    lua_geti(S, 1, i);
+    if (!lua_isstring(S, -1))
+      return luaL_error(S, "invalid value (%s) at index %I in table for 'concat'",
+                        luaL_typename(S, -1), (LUAI_UACINT)i);
+    tr_sandbox_charge(S, 1 + steps_of(S, -1) + separator_len / BYTES_A_STEP);
+    luaL_addvalue(&out);
+    if (i++ == last) /* which may be the largest integer */
+      break;
+    luaL_addlstring(&out, separator, separator_len);
+  }
+  luaL_pushresult(&out);
+  return 1;
 }
 
-/* Calls the function in upvalue 1 with all arguments. */
-static int pass_on(lua_State *S) {
-  lua_pushvalue(S, lua_upvalueindex(1));
-  lua_insert(S, 1);
-  lua_call(S, lua_gettop(S) - 1, LUA_MULTRET);
-  return lua_gettop(S);
+static int table_unpack(lua_State *S) {
+  lua_Integer i = luaL_optinteger(S, 2, 1);
+  lua_Integer last = lua_isnoneornil(S, 3) ? luaL_len(S, 1) : luaL_checkinteger(S, 3);
+  lua_Unsigned count = (lua_Unsigned)last - (lua_Unsigned)i;
+  if (i > last)
+    return 0;
+  if (count >= INT_MAX || !lua_checkstack(S, (int)(count + 1)))
+    return luaL_error(S, "too many results to unpack");
+  for (; i < last; i++) {
+    tr_sandbox_charge(S, 1);
+    lua_geti(S, 1, i);
+  }
+  lua_geti(S, 1, last);
+  return (int)count + 1;
 }
 
-static int matching(lua_State *S) {
-  check_lengths(S);
-  check_cost(S);
-  return pass_on(S);
-}
-
-/* string.find, whose fourth argument says that there is no pattern. */
-static int finding(lua_State *S) {
-  check_lengths(S);
-  if (!lua_toboolean(S, 4))
-    check_cost(S);
-  return pass_on(S);
-}
-
-/* A function of the table library, for tables without a metatable of a script's:
-** '__len' could claim any length. */
-static int plain_table(lua_State *S) {
-  luaL_checktype(S, 1, LUA_TTABLE);
-  if (tr_markof(S, 1) == TR_MARK_NONE)
-    luaL_argcheck(S, !lua_getmetatable(S, 1), 1,
-                  "a table without a metatable is needed");
-  return pass_on(S);
-}
-
-/* Finalizers run without the hook. */
-static int set_metatable(lua_State *S) {
-  luaL_checktype(S, 1, LUA_TTABLE);
-  luaL_argcheck(S, lua_isnil(S, 2) || lua_istable(S, 2), 2,
-                "nil or table expected");
+/* The comparison of 'sort'; upvalue 1 is the script's, or nil. */
+static int is_less(lua_State *S) {
+  tr_sandbox_charge(S, 1 + steps_of(S, 1) + steps_of(S, 2));
   lua_settop(S, 2);
-  if (lua_istable(S, 2)) {
-    lua_pushliteral(S, "__gc");
-    lua_rawget(S, 2);
-    luaL_argcheck(S, lua_isnil(S, -1), 2, "'__gc' is not allowed here");
+  if (lua_isnil(S, lua_upvalueindex(1))) {
+    lua_pushboolean(S, lua_compare(S, 1, 2, LUA_OPLT));
+  } else {
+    lua_pushvalue(S, lua_upvalueindex(1));
+    lua_insert(S, 1);
+    lua_call(S, 2, 1);
+  }
+  return 1;
+}
+
+static int table_sort(lua_State *S) {
+  luaL_checktype(S, 1, LUA_TTABLE);
+  lua_settop(S, 2);
+  if (lua_isnil(S, 2) || lua_isfunction(S, 2))
+    lua_pushcclosure(S, is_less, 1);
+  return run_original(S);
+}
+
+/* Lua's own passes over all keys that were removed, in one step. */
+static int next_key(lua_State *S) {
+  luaL_checktype(S, 1, LUA_TTABLE);
+  tr_sandbox_charge(S, 1);
+  lua_settop(S, 2);
+  if (lua_next(S, 1))
+    return 2;
+  lua_pushnil(S);
+  return 1;
+}
+
+static int pairs(lua_State *S) {
+  luaL_checkany(S, 1);
+  if (luaL_getmetafield(S, 1, "__pairs") == LUA_TNIL) {
+    lua_pushcfunction(S, next_key);
+    lua_pushvalue(S, 1);
+    lua_pushnil(S);
+  } else {
+    lua_pushvalue(S, 1);
+    lua_call(S, 1, 3);
+  }
+  return 3;
+}
+
+/* --------------------------------------------------------------- metatables */
+
+/* In a metatable: the script's table that it was made from. */
+static const char original_key;
+
+/*
+** Make a metatable from the script's, at the stack's top, in its place. It is a copy,
+** so that a script cannot add what is refused here: finalizers, which run without the
+** hook; weak tables, which can take the collector quadratic time; and '__call' that is
+** itself called by way of '__call', which has no bound.
+*/
+static void make_metatable(lua_State *S) {
+  static const char *const events[] = {
+      "__index",  "__newindex", "__call", "__tostring", "__name", "__metatable", "__pairs",
+      "__close",  "__len",      "__eq",   "__lt",       "__le",   "__concat",    "__unm",
+      "__bnot",   "__add",      "__sub",  "__mul",      "__div",  "__mod",       "__pow",
+      "__idiv",   "__band",     "__bor",  "__bxor",     "__shl",  "__shr",       NULL};
+  static const char *const refused[] = {"__gc", "__mode", NULL};
+  const char *const *name;
+  int original = lua_gettop(S);
+  for (name = refused; *name != NULL; name++) {
+    lua_pushstring(S, *name);
+    if (lua_rawget(S, original) != LUA_TNIL)
+      luaL_error(S, "'%s' is not allowed in a script's metatable", *name);
     lua_pop(S, 1);
   }
+  lua_newtable(S);
+  for (name = events; *name != NULL; name++) {
+    lua_pushstring(S, *name);
+    lua_pushvalue(S, -1);
+    if (lua_rawget(S, original) == LUA_TNIL) {
+      lua_pop(S, 2);
+      continue;
+    }
+    if (strcmp(*name, "__call") == 0 && !lua_isfunction(S, -1))
+      luaL_error(S, "'__call' must be a function");
+    lua_rawset(S, original + 1);
+  }
+  lua_insert(S, original);
+  lua_rawsetp(S, original, &original_key);
+}
+
+static int set_metatable(lua_State *S) {
+  int type = lua_type(S, 2);
+  luaL_checktype(S, 1, LUA_TTABLE);
+  luaL_argexpected(S, type == LUA_TNIL || type == LUA_TTABLE, 2, "nil or table");
   if (luaL_getmetafield(S, 1, "__metatable") != LUA_TNIL)
     return luaL_error(S, "cannot change a protected metatable");
+  lua_settop(S, 2);
+  tr_sandbox_charge(S, 1);
+  if (type == LUA_TTABLE)
+    make_metatable(S);
   lua_setmetatable(S, 1);
+  lua_settop(S, 1);
+  return 1;
+}
+
+static int get_metatable(lua_State *S) {
+  luaL_checkany(S, 1);
+  if (luaL_getmetafield(S, 1, "__metatable") != LUA_TNIL)
+    return 1;
+  if (!lua_getmetatable(S, 1))
+    lua_pushnil(S);
+  else
+    lua_rawgetp(S, -1, &original_key);
   return 1;
 }
 
 /* pcall that lets through the error that ends a script. */
 static int protected_call(lua_State *S) {
+  sandbox *box = tr_sandbox_of(S);
   int status;
   luaL_checkany(S, 1);
   lua_pushboolean(S, 1);
   lua_insert(S, 1);
   status = lua_pcall(S, lua_gettop(S) - 2, LUA_MULTRET, 0);
-  if (status != LUA_OK && tr_sandbox_of(S)->exhausted)
-    return lua_error(S);
   if (status == LUA_OK)
     return lua_gettop(S);
+  if (status == LUA_ERRMEM)
+    tr_sandbox_out_of_memory(box);
+  if (box->exhausted)
+    return lua_error(S);
   lua_pushboolean(S, 0);
   lua_insert(S, -2);
   return 2;
 }
 
-/* Copies the named fields of the table at -2 into the one at -1, each as
-** the upvalue of 'guard' when there is one. */
+/* ------------------------------------------------------------------ opening */
+
+/* Copies the named fields of the table at -2 into the one at -1, each as the upvalue
+** of 'guard' when there is one. */
 static void copy_fields(lua_State *S, const char *const names[],
                         lua_CFunction guard) {
   for (; *names != NULL; names++) {
@@ -130,56 +322,91 @@ static void copy_fields(lua_State *S, const char *const names[],
   }
 }
 
+/* Make strings index the table on the stack's top, by a metatable that a script sees
+** as a copy only. */
+static void open_string_metatable(lua_State *S) {
+  lua_pushliteral(S, "");
+  lua_getmetatable(S, -1); /* Lua's own, with the arithmetic of strings */
+  lua_pushvalue(S, -3);
+  lua_setfield(S, -2, "__index");
+  make_metatable(S);
+  lua_setmetatable(S, -2);
+  lua_pop(S, 1);
+}
+
+/* Let Lua's messages find the names of functions, and no more the whole libraries. */
+static void name_functions(lua_State *S) {
+  static const char *const libraries[] = {"_G", "string", "table", "utf8", "math", NULL};
+  const char *const *name;
+  lua_pushglobaltable(S);
+  lua_newtable(S);
+  for (name = libraries; *name != NULL; name++) {
+    lua_getfield(S, -2, *name);
+    lua_setfield(S, -2, *name);
+  }
+  lua_setfield(S, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_pop(S, 1);
+}
+
 void tr_sandbox_open_library(lua_State *S) {
-  static const char *const base[] = {
-      "assert", "error",    "ipairs",   "next",         "pairs",
-      "select", "type",     "rawget",   "rawequal",     "rawlen",
-      "rawset", "tonumber", "tostring", "getmetatable", NULL};
-  static const char *const strings[] = {
-      "byte", "char",    "format", "len",    "lower", "pack", "packsize",
-      "rep",  "reverse", "sub",    "unpack", "upper", NULL};
-  static const char *const matchers[] = {"match", "gmatch", "gsub", NULL};
-  static const char *const finders[] = {"find", NULL};
-  static const char *const tables[] = {"pack", "unpack", NULL};
-  static const char *const guarded_tables[] = {"concat", "insert", "remove",
-                                               "sort", NULL};
+  static const char *const base[] = {"assert",   "error",  "ipairs", "type", "rawget",
+                                     "rawequal", "rawlen", "rawset", NULL};
+  static const char *const charged_base[] = {"select", "tonumber", "tostring", NULL};
+  static const luaL_Reg own_base[] = {{"next", next_key},
+                                      {"pairs", pairs},
+                                      {"setmetatable", set_metatable},
+                                      {"getmetatable", get_metatable},
+                                      {"pcall", protected_call},
+                                      {NULL, NULL}};
+  static const char *const charged_strings[] = {
+      "byte", "char",    "len", "lower",  "pack",  "packsize",
+      "sub",  "reverse", "unpack", "upper", NULL};
+  static const char *const charged_tables[] = {"pack", NULL};
+  static const luaL_Reg own_tables[] = {
+      {"insert", table_insert}, {"remove", table_remove}, {"move", table_move},
+      {"concat", table_concat}, {"unpack", table_unpack}, {NULL, NULL}};
+  static const char *const charged_utf8[] = {"char",   "codepoint", "codes",
+                                             "len",    "offset",    NULL};
+  static const char *const plain_utf8[] = {"charpattern", NULL};
+  static const char *const a_rep[] = {"rep", NULL}, *const a_format[] = {"format", NULL},
+                           *const a_sort[] = {"sort", NULL};
   lua_newtable(S); /* the script's globals */
   luaL_requiref(S, "_G", luaopen_base, 0);
   lua_insert(S, -2);
   copy_fields(S, base, NULL);
-  lua_pushcfunction(S, set_metatable);
-  lua_setfield(S, -2, "setmetatable");
-  lua_pushcfunction(S, protected_call);
-  lua_setfield(S, -2, "pcall");
+  copy_fields(S, charged_base, charged);
+  luaL_setfuncs(S, own_base, 0);
   lua_pushvalue(S, -1);
   lua_setfield(S, -2, "_G");
 
   luaL_requiref(S, "string", luaopen_string, 0);
   lua_newtable(S);
-  copy_fields(S, strings, NULL);
-  copy_fields(S, matchers, matching);
-  copy_fields(S, finders, finding);
-  lua_pushliteral(S, ""); /* ("x"):rep(2) must find the guarded ones too */
-  lua_getmetatable(S, -1);
-  lua_pushvalue(S, -3);
-  lua_setfield(S, -2, "__index");
-  lua_pop(S, 2);
+  copy_fields(S, charged_strings, charged);
+  copy_fields(S, a_rep, rep);
+  copy_fields(S, a_format, format);
+  tr_sandbox_open_patterns(S);
+  open_string_metatable(S);
   lua_setfield(S, -3, "string");
   lua_pop(S, 1);
 
   luaL_requiref(S, "table", luaopen_table, 0);
   lua_newtable(S);
-  copy_fields(S, tables, NULL);
-  copy_fields(S, guarded_tables, plain_table);
+  copy_fields(S, charged_tables, charged);
+  copy_fields(S, a_sort, table_sort);
+  luaL_setfuncs(S, own_tables, 0);
   lua_setfield(S, -3, "table");
+  lua_pop(S, 1);
+
+  luaL_requiref(S, "utf8", luaopen_utf8, 0);
+  lua_newtable(S);
+  copy_fields(S, charged_utf8, charged);
+  copy_fields(S, plain_utf8, NULL);
+  lua_setfield(S, -3, "utf8");
   lua_pop(S, 1);
 
   luaL_requiref(S, "math", luaopen_math, 0);
   lua_setfield(S, -2, "math");
-  luaL_requiref(S, "utf8", luaopen_utf8, 0);
-  lua_setfield(S, -2, "utf8");
   lua_rawseti(S, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
-  lua_pushnil(S); /* and the whole libraries out of reach */
-  lua_setfield(S, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   lua_settop(S, 0);
+  name_functions(S);
 }

@@ -88,7 +88,7 @@ function M.load(path)
   if not path then return {} end
   local source, err = core.read_file(path)
   if not source then return nil, err end
-  local box = core.sandbox()
+  local box <close> = core.sandbox()
   box:expose { theaterref = { getenv = os.getenv } }
   local given
   given, err = box:run(tostring(source), "@" .. path)

@@ -22,9 +22,11 @@ end
 -- @tparam table known a table with the known names as its keys
 -- @treturn string
 function M.closest(name, known)
-  local best, nearest = 1 + #tostring(name) // 3, nil
+  name = tostring(name):sub(1, 64)
+  local best, nearest = 1 + #name // 3, nil
   for candidate in pairs(known) do
-    local d = distance(tostring(name):sub(1, 64), candidate)
+    -- names whose lengths differ that much are far apart, and may be very long
+    local d = #candidate <= #name + best and distance(name, candidate) or best + 1
     if d < best or d == best and (not nearest or candidate < nearest) then best, nearest = d, candidate end
   end
   return nearest and " (did you mean '" .. nearest .. "'?)" or ""

@@ -46,6 +46,31 @@ function M.template(input)
   assert(text or err.kind == "syntax" or err.kind == "too_large", tostring(err))
 end
 
+local matcher = [[
+  local function all(...)
+    local found = {}
+    for a, b in string.gmatch(...) do found[#found + 1] = ("%s,%s"):format(a, b) end
+    return table.concat(found, ";")
+  end
+  return function(text, pattern, replacement)
+    local answers = {}
+    for _, f in ipairs { string.find, string.match, all, string.gsub } do
+      local results = table.pack(pcall(f, text, pattern, f == string.gsub and replacement or nil))
+      for i = 1, results.n do answers[#answers + 1] = tostring(results[i]) end
+    end
+    return table.concat(answers, "|")
+  end]]
+local expected, got = load(matcher, "=s")(), core.sandbox { instructions = 1 << 30, seconds = 5 }:run(matcher, "=s", nil, true)
+
+-- A pattern, a replacement and a text, separated by the first zero bytes: a script's matcher
+-- finds what Lua's own finds. They are short, since Lua's can take forever.
+function M.pattern(input)
+  local pattern, replacement, text = input:match "^([^\0]*)%z?([^\0]*)%z?(.*)$"
+  pattern, text = pattern:sub(1, 16), text:sub(1, 24)
+  local ours, theirs = got(text, pattern, replacement), expected(text, pattern, replacement)
+  assert(ours == theirs, ours)
+end
+
 local manifest
 local resolver = assert(theaterref.resolver { log = false, policy = {
   schemes = { fuzz = function() return manifest end },

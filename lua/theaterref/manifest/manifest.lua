@@ -25,7 +25,7 @@ function M.format_of(text, reference)
 end
 
 local function parse_lua(text, state)
-  local box = core.sandbox()
+  local box <close> = core.sandbox()
   local variables = state and core.json_decode(state, false, true) or {}
   local manifest, err = box:run(text, "=manifest", { state = variables })
   if err then

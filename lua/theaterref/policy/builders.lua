@@ -176,16 +176,22 @@ return function(theaterref)
   end
 
   local function write(object)
+    if not next(object) then return "{}" end
     local keys, parts = {}, {}
     for key in pairs(object) do keys[#keys + 1] = key end
     table.sort(keys)
-    for i, key in ipairs(keys) do parts[i] = theaterref.json_quote(key) .. ":" .. object[key] end
+    local all = table.concat(keys)
+    local plain = theaterref.json_quote(all) == '"' .. all .. '"' -- no key needs escapes: one call instead of many
+    for i, key in ipairs(keys) do
+      parts[i] = (plain and '"' .. key .. '":' or theaterref.json_quote(key) .. ":") .. object[key]
+    end
     return "{" .. table.concat(parts, ",") .. "}"
   end
 
   -- RFC 7396: objects member by member, null takes a member away, anything else
   -- replaces. 'arrays' says what to do with two arrays.
   local function patch(target, change, arrays)
+    if not change:find "^%s*[{%[]" then return change end
     local kind, items = theaterref.json_split(change)
     if kind == "array" and arrays and target then
       local old_kind, old = theaterref.json_split(target)
@@ -203,9 +209,11 @@ return function(theaterref)
     return write(result)
   end
 
+  local function is_object(state) return state and theaterref.json_split(state) == "object" end
+
   local function merge_with(arrays)
     return function(config, override)
-      if not config or not override or not members(config) or not members(override) then return override or config end
+      if not is_object(config) or not is_object(override) then return override or config end
       return patch(config, override, arrays)
     end
   end

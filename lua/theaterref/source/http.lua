@@ -27,10 +27,12 @@ local function read_digests(parsed, fragment)
   return true
 end
 
--- The last URLs that were parsed: most are asked for again.
+-- The last URLs that were parsed: most are asked for again. Long ones are not kept: a
+-- script could ask for many.
 local parsed_urls, parsed_count = {}, 0
 
 local function remember(reference, parsed)
+  if #reference > 4096 then return parsed end
   if parsed_count >= 256 then parsed_urls, parsed_count = {}, 0 end
   parsed_urls[reference], parsed_count = parsed, parsed_count + 1
   return parsed

@@ -1,0 +1,164 @@
+/*
+** The budget of a script: a hook counts instructions and looks at the clock, functions in
+** C charge for what they do, and the allocator refuses memory past a bound.
+*/
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "lsandbox.h"
+
+/*
+** Between two looks at the clock a script can do no more than HOOK_EVERY times the
+** slowest that one instruction does. The bounds on strings and tables are there for
+** this: an instruction may compare two strings, or move all keys of a table, whose
+** numbers a script can choose so that each meets all others on the way.
+*/
+enum {
+  HOOK_EVERY = 16,             /* instructions */
+  CLOCK_EVERY = 64,            /* steps */
+  MAX_STRING = (4 << 20) + 64, /* bytes, with Lua's header */
+  MAX_KEYS = 1 << 15,          /* of a table, besides its sequence */
+  LARGE = 32 << 10,            /* bytes: so large a block brings the hook forward */
+  ALLOCATED_A_STEP = 64,       /* bytes */
+  COLLECTED_A_STEP = 128
+};
+
+static void on_count(lua_State *S, lua_Debug *record);
+
+/* Call on_count after so many instructions. May be called from anywhere. */
+static void hook_after(sandbox *box, int instructions) {
+  if (box->S == NULL || box->hook_every == instructions)
+    return;
+  box->hook_every = instructions;
+  lua_sethook(box->S, on_count, LUA_MASKCOUNT, instructions);
+}
+
+/* From now on each instruction raises, and each charge. */
+static void exhaust(sandbox *box, const char *format, ...) {
+  va_list arguments;
+  if (box->exhausted)
+    return;
+  box->exhausted = true;
+  va_start(arguments, format);
+  vsnprintf(box->why, sizeof box->why, format, arguments);
+  va_end(arguments);
+  hook_after(box, 1);
+}
+
+void tr_sandbox_refill(sandbox *box) {
+  box->steps = box->steps_max;
+  box->deadline = tr_deadline(box->seconds_max);
+  box->exhausted = false;
+  hook_after(box, HOOK_EVERY);
+}
+
+void tr_sandbox_out_of_memory(sandbox *box) {
+  exhaust(box, "the script needed more than %zu bytes of memory", box->memory_max);
+}
+
+static void take_steps(sandbox *box, size_t steps) {
+  if (steps > INT_MAX)
+    steps = INT_MAX;
+  box->unchecked += steps;
+  box->steps = (int64_t)steps < box->steps ? box->steps - (int64_t)steps : 0;
+}
+
+bool tr_sandbox_spend(sandbox *box, size_t steps) {
+  take_steps(box, steps);
+  if (box->steps <= 0)
+    exhaust(box, "the script ran more than %lld instructions",
+            (long long)box->steps_max);
+  if (box->unchecked >= CLOCK_EVERY) {
+    box->unchecked = 0;
+    if (tr_now() > box->deadline)
+      exhaust(box, "the script ran for more than %g seconds", box->seconds_max);
+  }
+  return !box->exhausted;
+}
+
+void tr_sandbox_check_clock(sandbox *box) { box->unchecked = CLOCK_EVERY; }
+
+void tr_sandbox_charge(lua_State *S, size_t steps) {
+  sandbox *box = tr_sandbox_of(S);
+  if (!tr_sandbox_spend(box, steps))
+    luaL_error(S, "%s", box->why);
+}
+
+static void on_count(lua_State *S, lua_Debug *record) {
+  sandbox *box = tr_sandbox_of(S);
+  if (box->exhausted) { /* the message is made; many handlers may still have to go */
+    lua_pushnil(S);
+    lua_error(S);
+  }
+  hook_after(box, HOOK_EVERY);
+  tr_sandbox_check_clock(box);
+  if (tr_sandbox_spend(box, HOOK_EVERY))
+    return;
+  lua_getinfo(S, "Sl", record);
+  luaL_error(S, "%s:%d: %s", record->short_src, record->currentline, box->why);
+}
+
+/* ------------------------------------------------------------------ memory */
+
+/* Check that a new block is the hash part of a table, and too large: a power of two times
+** the size of a key. (So are sequences made with 98,304 elements at once, or twice that.) */
+static bool has_too_many_keys(const sandbox *box, size_t size) {
+  size_t keys = box->key_size == 0 ? 0 : size / box->key_size;
+  return keys > MAX_KEYS && size % box->key_size == 0 && (keys & (keys - 1)) == 0 &&
+         box->last_kind != LUA_TUSERDATA; /* whose block is a luaL_Buffer's */
+}
+
+/* Check that a script may have 'size' bytes for a new block or object of some kind (0:
+** none), of which it holds 'old'. */
+static bool may_allocate(sandbox *box, bool is_new, int kind, size_t old, size_t size) {
+  if (is_new && kind == LUA_TSTRING && size > MAX_STRING && !box->from_host)
+    exhaust(box, "the script made a string of more than 4 MiB");
+  else if (is_new && kind == 0 && !box->from_host && has_too_many_keys(box, size))
+    exhaust(box, "the script made a table of more than %d keys", MAX_KEYS);
+  else if (size > box->memory_max)
+    tr_sandbox_out_of_memory(box);
+  else if (size - old <= box->memory_max - box->memory)
+    return true;
+  else /* Lua collects garbage and tries again */
+    take_steps(box, box->memory / COLLECTED_A_STEP);
+  hook_after(box, 1);
+  return false;
+}
+
+void *tr_sandbox_allocate(void *context, void *block, size_t old, size_t size) {
+  sandbox *box = context;
+  int kind = 0;
+  void *result;
+  if (block == NULL) { /* 'old' is the kind of object, if it is one */
+    kind = (int)old;
+    old = 0;
+  }
+  if (size == 0) {
+    free(block);
+    box->memory -= old;
+    return NULL;
+  }
+  if (size > old && !may_allocate(box, block == NULL, kind, old, size)) {
+    box->last_kind = 0;
+    return NULL;
+  }
+  result = realloc(block, size);
+  if (result == NULL) {
+    exhaust(box, "%s", tr_no_memory); /* the process has none */
+    return NULL;
+  }
+  box->memory += size - old;
+  if (block == NULL) {
+    box->last_size = size;
+    if (kind != 0)
+      box->last_kind = kind;
+  }
+  if (size > old) {
+    take_steps(box, (size - old) / ALLOCATED_A_STEP);
+    if (size >= LARGE)
+      hook_after(box, 1);
+  }
+  return result;
+}
