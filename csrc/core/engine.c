@@ -37,9 +37,9 @@ static const double MAX_ADVANCE = 0.001;
 static const size_t TURN_BYTES = 1024 * 1024;
 /* Seconds that the engine's thread leaves the work to a thread that may wait. */
 static const double GRACE = 0.001;
-/* Seconds that it keeps watching when there is nothing to do, so that a loop of
-** fetches does not have to wake it each time. */
-static const double WATCH = 0.05;
+/* It looks that often while threads come and go, so that they need not wake it
+** each time; ever less often while nothing changes, and at last not at all. */
+static const double LONGEST_NAP = 0.05;
 /* Seconds that a waiting thread gives the engine's thread to leave the work. */
 static const double HANDOVER = 0.005;
 /* Seconds that the exit of the process waits for a driver. */
@@ -54,6 +54,8 @@ static struct engine {
   bool by_thread; /* the driver is the engine's thread */
   int waiting;    /* threads that want to be the driver instead */
   bool watching; /* the engine's thread looks for work */
+  double nap;    /* seconds that it sleeps before it looks again */
+  bool changes;  /* there was a request, or a driver, since it looked */
   bool urgent;   /* it is to drive without delay */
   bool has_thread;
   double left_at; /* when a waiting thread was the driver last */
@@ -91,11 +93,13 @@ static void call_driver(bool at_once) {
   }
   if (!engine.has_thread)
     engine.has_thread = tr_thread_start("theaterref-net", run);
-  if (at_once || !engine.watching) {
+  engine.urgent |= at_once && tr_now() - engine.left_at > GRACE;
+  if (engine.urgent || !engine.watching || engine.nap > GRACE) {
     engine.watching = true;
-    engine.urgent |= at_once && tr_now() - engine.left_at > GRACE;
+    engine.nap = GRACE;
     pthread_cond_broadcast(&engine.changed);
   }
+  engine.changes = true;
 }
 
 /* Hand a request to the driver. The lock is held. */
@@ -556,7 +560,8 @@ static void drive(tr_promise *promise, double deadline) {
   pthread_mutex_lock(&engine.lock);
   leave_driver();
   engine.left_at = tr_now();
-  if (engine.pending > 0 && !engine.watching)
+  engine.changes = true;
+  if (engine.pending > 0)
     call_driver(false);
   pthread_mutex_unlock(&engine.lock);
 }
@@ -594,27 +599,30 @@ static void drive_all(void) {
   leave_driver();
 }
 
+/* True if the engine's thread is to drive: there is work, and nobody else for it.
+** The lock is held. */
+static bool is_needed(void) {
+  return engine.pending > 0 && !engine.driven && engine.waiting == 0 &&
+         (engine.urgent || tr_now() - engine.left_at >= GRACE);
+}
+
 static void *run(void *unused) {
-  double idle_since = tr_now();
   (void)unused;
   pthread_mutex_lock(&engine.lock);
   while (!engine.stopping) {
     if (!engine.watching) {
       pthread_cond_wait(&engine.changed, &engine.lock);
-      idle_since = tr_now();
-    } else if (engine.pending == 0) {
-      engine.urgent = false;
-      rest(WATCH);
-      if (engine.pending == 0 && tr_now() - idle_since > WATCH &&
-          tr_now() - engine.left_at > WATCH)
-        engine.watching = false;
+    } else if (is_needed()) {
+      drive_all();
+    } else if (engine.nap > LONGEST_NAP) {
+      engine.watching = false;
     } else {
-      idle_since = tr_now();
-      if (engine.driven || engine.waiting > 0 ||
-          (!engine.urgent && idle_since - engine.left_at < GRACE))
-        rest(GRACE);
+      engine.urgent = engine.changes = false;
+      rest(engine.nap);
+      if (engine.changes || (engine.pending > 0 && !engine.driven))
+        engine.nap = GRACE;
       else
-        drive_all();
+        engine.nap *= 2;
     }
   }
   engine.has_thread = false;
