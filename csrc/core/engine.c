@@ -71,7 +71,7 @@ static struct engine {
             .max_connections = 128,
             .max_per_origin = 32};
 
-static uint64_t progress; /* the driver's: changes when anything does */
+static uint64_t progress; /* the driver's: changes when an attempt ends */
 
 /* ------------------------------------------------------------------- posting */
 
@@ -298,7 +298,6 @@ static void start_attempt(tr_request *r) {
   tr_queue_start(r);
   engine.running++;
   if (ready && curl_multi_add_handle(engine.multi, h->easy) == CURLM_OK) {
-    progress++;
     schedule(r);
     return;
   }
@@ -489,7 +488,8 @@ static double advance(void) {
     curl_multi_perform(engine.multi, &running);
     end_turn();
     take_messages();
-  } while ((progress != before || tr_request_turn.paused != NULL) &&
+  } while (((progress != before && engine.all != NULL) ||
+            tr_request_turn.paused != NULL) &&
            tr_request_turn.now - started < MAX_ADVANCE);
   if (tr_heap_first() != NULL)
     wake_at = fmin(wake_at, tr_heap_first()->wake_at);

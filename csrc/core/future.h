@@ -101,6 +101,9 @@ void tr_promise_set_freshness(tr_promise *promise, const tr_freshness *f);
 void tr_promise_set_info(tr_promise *promise, tr_info *info);
 void tr_info_free(tr_info *info);
 
+/* True if a cache keeps the result: it has an 'on_result'. */
+bool tr_promise_is_cached(const tr_promise *promise);
+
 /* The freshness of the result; only once it is TR_READY. */
 const tr_freshness *tr_future_freshness(const tr_future *future);
 

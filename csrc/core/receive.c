@@ -21,7 +21,7 @@ tr_turn tr_request_turn;
 /* Forget a response; its texts are ended, not cleared. */
 void tr_response_clear(tr_response *p) {
   memset(p, 0, offsetof(tr_response, etag));
-  p->etag[0] = p->last_modified[0] = p->content_type[0] = '\0';
+  p->etag[0] = p->last_modified[0] = p->date[0] = p->content_type[0] = '\0';
   free(p->location);
   p->location = NULL;
 }
@@ -107,24 +107,17 @@ static void read_range(tr_response *p, const char *value, size_t len) {
   p->has_range = p->has_range && p->range_start <= p->range_end;
 }
 
-static double read_date(const char *value, size_t len) {
-  char text[64];
-  time_t date;
-  if (len >= sizeof text)
-    return 0;
-  memcpy(text, value, len);
-  text[len] = '\0';
-  date = curl_getdate(text, NULL);
-  return date > 0 ? (double)date : 0;
-}
 
 static void read_retry_after(tr_response *p, const char *value, size_t len) {
   const char *at = value;
+  char date[TR_DATE_MAX];
   uint64_t seconds;
-  if (read_number(&at, value + len, &seconds) && at == value + len)
+  if (read_number(&at, value + len, &seconds) && at == value + len) {
     p->retry_after = (double)seconds;
-  else
-    p->retry_after = read_date(value, len) - (double)time(NULL);
+  } else {
+    copy_value(date, sizeof date, value, len);
+    p->retry_after = tr_date(date) - (double)time(NULL);
+  }
 }
 
 static bool is_word(const char *value, size_t len, const char *word) {
@@ -171,6 +164,8 @@ static void check_framing(tr_response *p, const char *line, size_t size) {
     return;
   }
   p->framing = false;
+  if ((line[0] | 32) != 'c' && (line[0] | 32) != 't')
+    return;
   for (i = 0; i < sizeof names / sizeof *names; i++) {
     size_t len = strlen(names[i]);
     if (size > len && curl_strnequal(line, names[i], len)) {
@@ -198,7 +193,7 @@ static void read_header(tr_response *p, const char *line, size_t size) {
     break;
   case 'd':
     if ((v = value_of(line, size, "date", &len)) != NULL)
-      p->date = read_date(v, len);
+      copy_value(p->date, sizeof p->date, v, len);
     break;
   case 'e':
     if ((v = value_of(line, size, "etag", &len)) != NULL)
@@ -207,10 +202,8 @@ static void read_header(tr_response *p, const char *line, size_t size) {
   case 'l':
     if ((v = value_of(line, size, "location", &len)) != NULL)
       read_location(p, v, len);
-    else if ((v = value_of(line, size, "last-modified", &len)) != NULL) {
+    else if ((v = value_of(line, size, "last-modified", &len)) != NULL)
       copy_value(p->last_modified, sizeof p->last_modified, v, len);
-      p->modified = read_date(v, len);
-    }
     break;
   case 'r':
     if ((v = value_of(line, size, "retry-after", &len)) != NULL)
@@ -316,8 +309,7 @@ static void begin_whole(tr_request *r) {
   r->total = r->total_known ? p->length : 0;
   memcpy(f->etag, p->etag, sizeof f->etag);
   memcpy(f->last_modified, p->last_modified, sizeof f->last_modified);
-  r->body_date = p->date;
-  r->body_modified = p->modified;
+  memcpy(r->body_date, p->date, sizeof r->body_date);
 }
 
 bool tr_request_begin_body(tr_request *r) {

@@ -13,6 +13,7 @@
 #include "gzip.h"
 #include "handle.h"
 #include "hasher.h"
+#include "http.h"
 
 enum {
   /* How much of an error's body is read, to keep its connection alive. */
@@ -42,9 +43,9 @@ typedef struct tr_response {
   bool body_started; /* its body is being received */
   uint64_t length;   /* of the body as sent */
   uint64_t range_start, range_end, range_total; /* total 0: "*" */
-  double retry_after, date, modified; /* seconds; 0: none */
+  double retry_after; /* seconds; 0: none */
   char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX];
-  char content_type[128];
+  char date[TR_DATE_MAX], content_type[128];
   char *location; /* or NULL */
 } tr_response;
 
@@ -96,7 +97,7 @@ typedef struct tr_request {
   bool total_known;
   size_t resumed_from;
   tr_freshness freshness; /* of the body */
-  double body_date, body_modified;
+  char body_date[TR_DATE_MAX];
   tr_gzip *gunzip;
   tr_hasher *hasher;
   bool hashing;    /* the hasher has a part */

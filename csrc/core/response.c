@@ -316,10 +316,11 @@ static bool is_transient(const tr_request *r, CURLcode code) {
 
 /* RFC 9110, 13.1.5: a date may be sent in If-Range only if it is strong. */
 static bool has_strong_validator(const tr_request *r) {
+  double modified;
   if (r->freshness.etag[0] != '\0')
     return r->freshness.etag[0] == '"';
-  return r->freshness.last_modified[0] != '\0' && r->body_modified > 0 &&
-         r->body_date >= r->body_modified + 60;
+  modified = tr_date(r->freshness.last_modified);
+  return modified > 0 && tr_date(r->body_date) >= modified + 60;
 }
 
 /* True if the next attempt can request the rest of the body. */
@@ -384,12 +385,17 @@ static bool check_digest(const tr_request *r, const char *actual,
   return false;
 }
 
+/* Hand over what a later fetch may send with its conditions: only caches ask. */
+static void publish_freshness(tr_request *r, tr_freshness *f) {
+  if (tr_promise_is_cached(r->promise))
+    tr_url_digests(r->url.text, f->url, f->unsigned_url);
+  tr_promise_set_freshness(r->promise, f);
+}
+
 /* Turn the body into a blob, whose digest is right. */
 static tr_blob *take_body(tr_request *r, tr_error *error) {
-  tr_freshness *f = &r->freshness;
   tr_blob *blob;
-  tr_url_digests(r->url.text, f->url, f->unsigned_url);
-  tr_promise_set_freshness(r->promise, f);
+  publish_freshness(r, &r->freshness);
   publish_info(r);
   blob = tr_buffer_to_blob(&r->body);
   if (blob == NULL)
@@ -429,8 +435,7 @@ static tr_blob *take_known(tr_request *r) {
     memcpy(f.etag, r->response.etag, sizeof f.etag);
   if (r->response.last_modified[0] != '\0')
     memcpy(f.last_modified, r->response.last_modified, sizeof f.last_modified);
-  tr_url_digests(r->url.text, f.url, f.unsigned_url);
-  tr_promise_set_freshness(r->promise, &f);
+  publish_freshness(r, &f);
   r->info->unchanged = true;
   publish_info(r);
   return tr_blob_retain(r->known);
