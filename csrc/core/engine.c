@@ -451,11 +451,14 @@ static void end_turn(void) {
   tr_handle *h = tr_request_turn.paused, *next;
   tr_request_turn.paused = NULL;
   for (; h != NULL; h = next) {
-    CURLcode code;
+    CURLcode code = CURLE_OK;
     next = h->next;
     h->paused = false;
     tr_request_turn.now = tr_now();
-    code = curl_easy_pause(h->easy, CURLPAUSE_CONT);
+    if (!tr_request_unpack_more(h->request))
+      code = CURLE_WRITE_ERROR;
+    else if (!h->paused)
+      code = curl_easy_pause(h->easy, CURLPAUSE_CONT);
     if (code != CURLE_OK && code != CURLE_BAD_FUNCTION_ARGUMENT) {
       stop_running(h->request);
       end_attempt(h->request, code);

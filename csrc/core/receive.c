@@ -362,8 +362,10 @@ static bool make_room(tr_request *r, size_t more) {
 static bool append_unpacked(tr_request *r, const char *data, size_t n) {
   if (r->hashing) /* its buffer may move within */
     tr_hasher_pause(r->hasher);
-  switch (tr_gzip_append(r->gunzip, data, n, r->max_bytes, &r->body)) {
+  switch (tr_gzip_append(r->gunzip, data, n, tr_request_turn.share, r->max_bytes,
+                         &r->body)) {
   case TR_GZIP_OK:
+  case TR_GZIP_MORE:
     return true;
   case TR_GZIP_TOO_LARGE:
     r->too_large = true;
@@ -431,10 +433,29 @@ static void yield_turn(tr_request *r, tr_handle *handle, size_t n) {
   turn->paused = handle;
 }
 
+/* Append a piece, and let others have their turn if it was large. */
+static bool take_piece(tr_request *r, tr_handle *handle, const char *data,
+                       size_t n) {
+  size_t before = r->body.len;
+  if (!append(r, data, n))
+    return false;
+  feed_hasher(r);
+  tr_promise_set_received(r->promise, r->body.len);
+  yield_turn(r, handle, r->body.len - before > n ? r->body.len - before : n);
+  return true;
+}
+
+bool tr_request_unpack_more(tr_request *r) {
+  if (r->gunzip == NULL || !tr_gzip_has_more(r->gunzip))
+    return true;
+  r->last_progress = tr_request_turn.now;
+  return take_piece(r, r->handle, NULL, 0);
+}
+
 size_t tr_request_on_body(char *data, size_t size, size_t count,
                           void *handle) {
   tr_request *r = ((tr_handle *)handle)->request;
-  size_t n = size * count, before; /* libcurl passes size 1 */
+  size_t n = size * count; /* libcurl passes size 1 */
   if (((tr_handle *)handle)->paused && r->gunzip != NULL)
     return CURL_WRITEFUNC_PAUSE; /* a few bytes may unpack to many */
   r->last_progress = tr_request_turn.now;
@@ -449,11 +470,5 @@ size_t tr_request_on_body(char *data, size_t size, size_t count,
   }
   if (!r->response.body_started && !tr_request_begin_body(r))
     return 0;
-  before = r->body.len;
-  if (!append(r, data, n))
-    return 0;
-  feed_hasher(r);
-  tr_promise_set_received(r->promise, r->body.len);
-  yield_turn(r, handle, r->body.len - before > n ? r->body.len - before : n);
-  return n;
+  return take_piece(r, handle, data, n) ? n : 0;
 }

@@ -144,6 +144,9 @@ size_t tr_request_on_header(char *data, size_t size, size_t count,
                             void *handle);
 size_t tr_request_on_body(char *data, size_t size, size_t count, void *handle);
 
+/* Unpack more of a piece that was too much for one turn. False: the attempt fails. */
+bool tr_request_unpack_more(tr_request *r);
+
 /* Forget the body, to begin again. */
 void tr_request_reset_body(tr_request *r);
 
