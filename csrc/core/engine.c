@@ -21,6 +21,7 @@
 
 #include "engine.h"
 #include "error.h"
+#include "events.h"
 #include "handle.h"
 #include "options.h"
 #include "outage.h"
@@ -440,6 +441,8 @@ static void take_messages(void) {
     if (message->msg != CURLMSG_DONE)
       continue;
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&h);
+    if (h->request->response.http2 && engine.running > 1)
+      tr_events_look_at(h->request->socket);
     stop_running(h->request);
     end_attempt(h->request, code);
   }
@@ -471,7 +474,6 @@ static void end_turn(void) {
 static double advance(void) {
   double wake_at, started = tr_now();
   size_t all, per_origin;
-  int running;
   uint64_t before;
   pthread_mutex_lock(&engine.lock);
   all = engine.max_connections;
@@ -481,14 +483,14 @@ static double advance(void) {
     curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS, (long)all);
     engine.kept_connections = all;
   }
-  do { /* libcurl 7.88 may keep the data of streams without an event */
+  do {
     before = progress;
     tr_request_turn.now = tr_now();
     take_all_posted();
     take_moments();
     wake_at = start_attempts(all, per_origin);
     tr_request_turn.share = TURN_BYTES / (engine.running + 1);
-    curl_multi_perform(engine.multi, &running);
+    tr_events_run();
     end_turn();
     take_messages();
   } while (((progress != before && engine.all != NULL) ||
@@ -502,13 +504,13 @@ static double advance(void) {
 /* Sleep until there is data, a post, or the moment. */
 static void wait_for_events(double moment) {
   double seconds = fmin(moment - tr_now(), MAX_SLEEP);
-  struct curl_waitfd post = {.fd = engine.wake_fd, .events = CURL_WAIT_POLLIN};
-  uint64_t count;
-  int ms = seconds <= 0 ? 0 : (int)ceil(seconds * 1000);
-  curl_multi_poll(engine.multi, &post, 1, ms, NULL);
-  if (post.revents != 0)
-    while (read(engine.wake_fd, &count, sizeof count) < 0 && errno == EINTR)
-      ;
+  tr_request *r;
+  if (tr_events_wait(seconds <= 0 ? 0 : (int)ceil(seconds * 1000)) ||
+      seconds < MAX_SLEEP)
+    return;
+  for (r = engine.all; r != NULL; r = r->all_next)
+    if (r->state == TR_REQUEST_RUNNING)
+      tr_events_look_at(r->socket);
 }
 
 /* Sleep for some time, or until something changes. The lock is held. */
@@ -676,6 +678,7 @@ static void clean_up(void) {
     drop(engine.all);
   tr_handle_free_all();
   curl_multi_cleanup(multi);
+  tr_events_close();
   pthread_mutex_lock(&engine.lock);
   engine.multi = NULL;
   close(engine.wake_fd);
@@ -717,6 +720,7 @@ static void in_child(void) {
   engine.posted = engine.all = NULL;
   tr_request_turn.paused = NULL;
   engine.posted_end = &engine.posted;
+  tr_events_forget();
   tr_queue_forget();
   tr_handle_forget_all();
   tr_socket_forget_all();
@@ -756,11 +760,15 @@ static bool start_engine(tr_error *error) {
   }
   engine.multi = tr_curl_new_multi();
   engine.kept_connections = 0;
-  if (engine.multi != NULL)
+  if (engine.multi != NULL && tr_events_open(engine.multi, engine.wake_fd))
     return true;
+  tr_error_errno(error, engine.multi != NULL ? errno : ENOMEM, "Failed to make",
+                 "the engine's descriptors");
+  if (engine.multi != NULL)
+    curl_multi_cleanup(engine.multi);
+  engine.multi = NULL;
   close(engine.wake_fd);
   engine.wake_fd = -1;
-  tr_error_nomem(error);
   return false;
 }
 
