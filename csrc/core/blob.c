@@ -2,9 +2,12 @@
 #include "blob.h"
 
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+
+enum { HUGE = 2 * 1024 * 1024 }; /* a huge page, on most machines */
 
 struct tr_blob {
   atomic_size_t refs;
@@ -92,20 +95,29 @@ size_t tr_blob_count(void) {
   return atomic_load_explicit(&live, memory_order_relaxed);
 }
 
+/* Ask for huge pages within a large block: the kernel gets and clears 2 MiB at once
+** then, in a fraction of the time. What does not fill one stays in small pages. */
+static void use_huge_pages(char *data, size_t size) {
+  size_t before = (HUGE - (uintptr_t)data % HUGE) % HUGE;
+  if (size >= 2 * HUGE)
+    madvise(data + before, (size - before) / HUGE * HUGE, MADV_HUGEPAGE);
+}
+
 bool tr_buffer_reserve(tr_buffer *buffer, size_t more) {
   size_t need, cap;
   char *data;
-  if (more > SIZE_MAX - buffer->len)
+  if (more > PTRDIFF_MAX - buffer->len)
     return false;
   need = buffer->len + more;
   if (need <= buffer->cap)
     return true;
-  cap = buffer->cap > SIZE_MAX / 2 ? SIZE_MAX : buffer->cap * 2;
+  cap = buffer->cap > PTRDIFF_MAX / 2 ? PTRDIFF_MAX : buffer->cap * 2;
   if (cap < need) /* a first reservation is exact */
     cap = need;
   data = realloc(buffer->data, cap);
   if (data == NULL)
     return false;
+  use_huge_pages(data, cap);
   buffer->data = data;
   buffer->cap = cap;
   return true;

@@ -18,7 +18,7 @@
 
 enum {
   MAX_THREADS = 32,
-  MAX_HOSTS = 4096,   /* in the cache; beyond, answers are not kept */
+  MAX_HOSTS = 4096,   /* in the cache, and as many again as are looked up */
   MAX_ADDRESSES = 16  /* of one host */
 };
 /* Seconds that answers are kept: long enough for a burst of fetches, short
@@ -40,6 +40,7 @@ typedef struct tr_dns_host {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static tr_table hosts;
+static size_t room = MAX_HOSTS; /* for so many names, before some are forgotten */
 static tr_dns_host *first, **end = &first;
 
 static void *run(void *unused);
@@ -124,10 +125,11 @@ static void forget_host(tr_dns_host *host) {
   free(host);
 }
 
-/* Forget the hosts that nobody waits for, when there are too many. */
+/* Forget the hosts that nobody waits for, when there are too many. It looks at all
+** of them, and so not before as many again have come. */
 static void make_room(void) {
   size_t i;
-  if (hosts.count < MAX_HOSTS)
+  if (hosts.count < room)
     return;
   for (i = 0; i <= hosts.mask; i++) {
     tr_node *node = hosts.slots[i], *next;
@@ -137,6 +139,7 @@ static void make_room(void) {
         forget_host(host_of(node));
     }
   }
+  room = hosts.count > MAX_HOSTS / 2 ? 2 * hosts.count : MAX_HOSTS;
 }
 
 /* Return the record of a name, made if there is none; NULL: no memory. */

@@ -21,6 +21,7 @@
 
 #include "engine.h"
 #include "error.h"
+#include "events.h"
 #include "handle.h"
 #include "options.h"
 #include "outage.h"
@@ -37,9 +38,9 @@ static const double MAX_ADVANCE = 0.001;
 static const size_t TURN_BYTES = 1024 * 1024;
 /* Seconds that the engine's thread leaves the work to a thread that may wait. */
 static const double GRACE = 0.001;
-/* Seconds that it keeps watching when there is nothing to do, so that a loop of
-** fetches does not have to wake it each time. */
-static const double WATCH = 0.05;
+/* It looks that often while threads come and go, so that they need not wake it
+** each time; ever less often while nothing changes, and at last not at all. */
+static const double LONGEST_NAP = 0.05;
 /* Seconds that a waiting thread gives the engine's thread to leave the work. */
 static const double HANDOVER = 0.005;
 /* Seconds that the exit of the process waits for a driver. */
@@ -54,6 +55,8 @@ static struct engine {
   bool by_thread; /* the driver is the engine's thread */
   int waiting;    /* threads that want to be the driver instead */
   bool watching; /* the engine's thread looks for work */
+  double nap;    /* seconds that it sleeps before it looks again */
+  bool changes;  /* there was a request, or a driver, since it looked */
   bool urgent;   /* it is to drive without delay */
   bool has_thread;
   double left_at; /* when a waiting thread was the driver last */
@@ -69,7 +72,7 @@ static struct engine {
             .max_connections = 128,
             .max_per_origin = 32};
 
-static uint64_t progress; /* the driver's: changes when anything does */
+static uint64_t progress; /* the driver's: changes when an attempt ends */
 
 /* ------------------------------------------------------------------- posting */
 
@@ -91,11 +94,13 @@ static void call_driver(bool at_once) {
   }
   if (!engine.has_thread)
     engine.has_thread = tr_thread_start("theaterref-net", run);
-  if (at_once || !engine.watching) {
+  engine.urgent |= at_once && tr_now() - engine.left_at > GRACE;
+  if (engine.urgent || !engine.watching || engine.nap > GRACE) {
     engine.watching = true;
-    engine.urgent |= at_once && tr_now() - engine.left_at > GRACE;
+    engine.nap = GRACE;
     pthread_cond_broadcast(&engine.changed);
   }
+  engine.changes = true;
 }
 
 /* Hand a request to the driver. The lock is held. */
@@ -294,7 +299,6 @@ static void start_attempt(tr_request *r) {
   tr_queue_start(r);
   engine.running++;
   if (ready && curl_multi_add_handle(engine.multi, h->easy) == CURLM_OK) {
-    progress++;
     schedule(r);
     return;
   }
@@ -437,6 +441,8 @@ static void take_messages(void) {
     if (message->msg != CURLMSG_DONE)
       continue;
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&h);
+    if (h->request->response.http2 && engine.running > 1)
+      tr_events_look_at(h->request->socket);
     stop_running(h->request);
     end_attempt(h->request, code);
   }
@@ -448,11 +454,14 @@ static void end_turn(void) {
   tr_handle *h = tr_request_turn.paused, *next;
   tr_request_turn.paused = NULL;
   for (; h != NULL; h = next) {
-    CURLcode code;
+    CURLcode code = CURLE_OK;
     next = h->next;
     h->paused = false;
     tr_request_turn.now = tr_now();
-    code = curl_easy_pause(h->easy, CURLPAUSE_CONT);
+    if (!tr_request_unpack_more(h->request))
+      code = CURLE_WRITE_ERROR;
+    else if (!h->paused)
+      code = curl_easy_pause(h->easy, CURLPAUSE_CONT);
     if (code != CURLE_OK && code != CURLE_BAD_FUNCTION_ARGUMENT) {
       stop_running(h->request);
       end_attempt(h->request, code);
@@ -465,7 +474,6 @@ static void end_turn(void) {
 static double advance(void) {
   double wake_at, started = tr_now();
   size_t all, per_origin;
-  int running;
   uint64_t before;
   pthread_mutex_lock(&engine.lock);
   all = engine.max_connections;
@@ -475,17 +483,18 @@ static double advance(void) {
     curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS, (long)all);
     engine.kept_connections = all;
   }
-  do { /* libcurl 7.88 may keep the data of streams without an event */
+  do {
     before = progress;
     tr_request_turn.now = tr_now();
     take_all_posted();
     take_moments();
     wake_at = start_attempts(all, per_origin);
     tr_request_turn.share = TURN_BYTES / (engine.running + 1);
-    curl_multi_perform(engine.multi, &running);
+    tr_events_run();
     end_turn();
     take_messages();
-  } while ((progress != before || tr_request_turn.paused != NULL) &&
+  } while (((progress != before && engine.all != NULL) ||
+            tr_request_turn.paused != NULL) &&
            tr_request_turn.now - started < MAX_ADVANCE);
   if (tr_heap_first() != NULL)
     wake_at = fmin(wake_at, tr_heap_first()->wake_at);
@@ -495,13 +504,13 @@ static double advance(void) {
 /* Sleep until there is data, a post, or the moment. */
 static void wait_for_events(double moment) {
   double seconds = fmin(moment - tr_now(), MAX_SLEEP);
-  struct curl_waitfd post = {.fd = engine.wake_fd, .events = CURL_WAIT_POLLIN};
-  uint64_t count;
-  int ms = seconds <= 0 ? 0 : (int)ceil(seconds * 1000);
-  curl_multi_poll(engine.multi, &post, 1, ms, NULL);
-  if (post.revents != 0)
-    while (read(engine.wake_fd, &count, sizeof count) < 0 && errno == EINTR)
-      ;
+  tr_request *r;
+  if (tr_events_wait(seconds <= 0 ? 0 : (int)ceil(seconds * 1000)) ||
+      seconds < MAX_SLEEP)
+    return;
+  for (r = engine.all; r != NULL; r = r->all_next)
+    if (r->state == TR_REQUEST_RUNNING)
+      tr_events_look_at(r->socket);
 }
 
 /* Sleep for some time, or until something changes. The lock is held. */
@@ -556,7 +565,8 @@ static void drive(tr_promise *promise, double deadline) {
   pthread_mutex_lock(&engine.lock);
   leave_driver();
   engine.left_at = tr_now();
-  if (engine.pending > 0 && !engine.watching)
+  engine.changes = true;
+  if (engine.pending > 0)
     call_driver(false);
   pthread_mutex_unlock(&engine.lock);
 }
@@ -594,27 +604,30 @@ static void drive_all(void) {
   leave_driver();
 }
 
+/* True if the engine's thread is to drive: there is work, and nobody else for it.
+** The lock is held. */
+static bool is_needed(void) {
+  return engine.pending > 0 && !engine.driven && engine.waiting == 0 &&
+         (engine.urgent || tr_now() - engine.left_at >= GRACE);
+}
+
 static void *run(void *unused) {
-  double idle_since = tr_now();
   (void)unused;
   pthread_mutex_lock(&engine.lock);
   while (!engine.stopping) {
     if (!engine.watching) {
       pthread_cond_wait(&engine.changed, &engine.lock);
-      idle_since = tr_now();
-    } else if (engine.pending == 0) {
-      engine.urgent = false;
-      rest(WATCH);
-      if (engine.pending == 0 && tr_now() - idle_since > WATCH &&
-          tr_now() - engine.left_at > WATCH)
-        engine.watching = false;
+    } else if (is_needed()) {
+      drive_all();
+    } else if (engine.nap > LONGEST_NAP) {
+      engine.watching = false;
     } else {
-      idle_since = tr_now();
-      if (engine.driven || engine.waiting > 0 ||
-          (!engine.urgent && idle_since - engine.left_at < GRACE))
-        rest(GRACE);
+      engine.urgent = engine.changes = false;
+      rest(engine.nap);
+      if (engine.changes || (engine.pending > 0 && !engine.driven))
+        engine.nap = GRACE;
       else
-        drive_all();
+        engine.nap *= 2;
     }
   }
   engine.has_thread = false;
@@ -665,6 +678,7 @@ static void clean_up(void) {
     drop(engine.all);
   tr_handle_free_all();
   curl_multi_cleanup(multi);
+  tr_events_close();
   pthread_mutex_lock(&engine.lock);
   engine.multi = NULL;
   close(engine.wake_fd);
@@ -706,6 +720,7 @@ static void in_child(void) {
   engine.posted = engine.all = NULL;
   tr_request_turn.paused = NULL;
   engine.posted_end = &engine.posted;
+  tr_events_forget();
   tr_queue_forget();
   tr_handle_forget_all();
   tr_socket_forget_all();
@@ -745,11 +760,15 @@ static bool start_engine(tr_error *error) {
   }
   engine.multi = tr_curl_new_multi();
   engine.kept_connections = 0;
-  if (engine.multi != NULL)
+  if (engine.multi != NULL && tr_events_open(engine.multi, engine.wake_fd))
     return true;
+  tr_error_errno(error, engine.multi != NULL ? errno : ENOMEM, "Failed to make",
+                 "the engine's descriptors");
+  if (engine.multi != NULL)
+    curl_multi_cleanup(engine.multi);
+  engine.multi = NULL;
   close(engine.wake_fd);
   engine.wake_fd = -1;
-  tr_error_nomem(error);
   return false;
 }
 

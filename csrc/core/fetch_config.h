@@ -3,12 +3,14 @@
 #define TR_FETCH_CONFIG_H
 
 #include "libcurl.h"
+#include "table.h"
 
 /* Options that are the same for many fetches: shared, and kept. Immutable but for
 ** the driver's notes on the CA file. */
 typedef struct tr_config {
-  struct tr_config *next;
-  size_t uses; /* requests and handles; under the lock of handle.c */
+  tr_node node;
+  struct tr_config *prev, *next; /* among those that nothing uses */
+  size_t uses;                   /* requests and handles */
   double connect_timeout, stall_timeout;
   bool netrc;
   char *ca_file, *client_cert, *client_key, *unix_socket, *user_agent, *proxy;

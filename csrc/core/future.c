@@ -298,6 +298,8 @@ void tr_promise_set_attempts(tr_promise *p, int attempts) {
   atomic_store_explicit(&p->attempts, attempts, memory_order_relaxed);
 }
 
+bool tr_promise_is_cached(const tr_promise *p) { return p->on_result != NULL; }
+
 void tr_promise_set_record(tr_promise *p, tr_record *record) {
   tr_record *unused = record;
   pthread_mutex_lock(&lock);

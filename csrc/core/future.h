@@ -98,6 +98,9 @@ void tr_info_free(tr_info *info);
 /* The record of the result, or NULL; only once it is TR_READY. */
 const tr_record *tr_future_record(const tr_future *future);
 
+/* True if a cache keeps the result: it has an 'on_result'. */
+bool tr_promise_is_cached(const tr_promise *promise);
+
 /*
 ** Set what is known of an earlier load, which a conditional request may find
 ** unchanged: its record, and its bytes unless they are lost (NULL). Both are

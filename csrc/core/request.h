@@ -13,6 +13,7 @@
 #include "gzip.h"
 #include "handle.h"
 #include "hasher.h"
+#include "http.h"
 
 enum {
   /* How much of an error's body is read, to keep its connection alive. */
@@ -43,9 +44,9 @@ typedef struct tr_response {
   bool body_started; /* its body is being received */
   uint64_t length;   /* of the body as sent */
   uint64_t range_start, range_end, range_total; /* total 0: "*" */
-  double retry_after, date, modified; /* seconds; 0: none */
+  double retry_after; /* seconds; 0: none */
   char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX];
-  char content_type[128];
+  char date[TR_DATE_MAX], content_type[128];
   char *location; /* or NULL */
 } tr_response;
 
@@ -97,7 +98,7 @@ typedef struct tr_request {
   bool total_known;
   size_t resumed_from;
   char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX]; /* its own */
-  double body_date, body_modified;
+  char body_date[TR_DATE_MAX];
   tr_gzip *gunzip;
   tr_hasher *hasher;
   bool hashing;    /* the hasher has a part */
@@ -150,6 +151,9 @@ void tr_response_clear(tr_response *response);
 size_t tr_request_on_header(char *data, size_t size, size_t count,
                             void *handle);
 size_t tr_request_on_body(char *data, size_t size, size_t count, void *handle);
+
+/* Unpack more of a piece that was too much for one turn. False: the attempt fails. */
+bool tr_request_unpack_more(tr_request *r);
 
 /* Forget the body, to begin again. */
 void tr_request_reset_body(tr_request *r);

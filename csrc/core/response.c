@@ -318,10 +318,11 @@ static bool is_transient(const tr_request *r, CURLcode code) {
 
 /* RFC 9110, 13.1.5: a date may be sent in If-Range only if it is strong. */
 static bool has_strong_validator(const tr_request *r) {
+  double modified;
   if (r->etag[0] != '\0')
     return r->etag[0] == '"';
-  return r->last_modified[0] != '\0' && r->body_modified > 0 &&
-         r->body_date >= r->body_modified + 60;
+  modified = tr_date(r->last_modified);
+  return modified > 0 && tr_date(r->body_date) >= modified + 60;
 }
 
 /* True if the next attempt can request the rest of the body. */
@@ -409,9 +410,11 @@ static bool publish_record(tr_request *r, tr_record *draft) {
   tr_record *record;
   if (draft->extra.len == 0)
     draft->extra = write_origin(r, origin);
-  tr_url_digests(r->url.text, url, unsigned_url);
-  draft->url = url;
-  draft->unsigned_url = unsigned_url;
+  if (tr_promise_is_cached(r->promise)) { /* nobody else asks for them */
+    tr_url_digests(r->url.text, url, unsigned_url);
+    draft->url = url;
+    draft->unsigned_url = unsigned_url;
+  }
   draft->hosts = (tr_bytes){r->hosts, r->hosts_len};
   draft->from_private |= r->from_private;
   record = tr_record_new(draft);

@@ -189,6 +189,37 @@ describe("the fetch engine", function()
     assert.equal("network", err.kind)
   end)
 
+  it("starts a fetch as fast beside thousands that wait, each with options of its own", function()
+    local futures = {}
+    local function start_hundred()
+      local started = core.now()
+      for _ = 1, 100 do
+        local options = core.request_options { headers = { ["X-Own"] = tostring(#futures) } }
+        futures[#futures + 1] = core.fetch(server.http .. "/never", options)
+      end
+      return core.now() - started
+    end
+    local few, many = math.huge, math.huge -- the best of ten: the machine may be busy
+    for _ = 1, 10 do few = math.min(few, start_hundred()) end
+    for _ = 1, 30 do start_hundred() end
+    for _ = 1, 10 do many = math.min(many, start_hundred()) end
+    for _, future in ipairs(futures) do future:cancel() end
+    assert.is_true(many < 4 * few, ("%.1f against %.1f us"):format(many * 1e4, few * 1e4))
+  end)
+
+  it("unpacks a little at a time, so that others have their turn", function()
+    local future = theaterref.resolver({ log = false }):start(server.http .. "/air")
+    local steps, before = 0, 0
+    repeat
+      local blob, err = future:wait(0.001)
+      assert(blob or err.kind == "timeout", err)
+      local received = future:progress()
+      if received > before then steps, before = steps + 1, received end
+    until blob
+    assert.equal(64 << 20, before)
+    assert.is_true(steps > 12, steps .. " steps") -- libcurl passes it on in five pieces
+  end)
+
   it("takes no body that is framed or packed in a way it does not know", function()
     for _, path in ipairs { "/three-lengths", "/spaced-length", "/folded-length", "/two-codings", "/hidden-coding", "/packed-transfer" } do
       local body, err = text(path, { retries = 0 })

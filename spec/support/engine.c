@@ -46,8 +46,11 @@ static void *fetch_for_ever(void *unused) {
 /* The process ends while threads drive the engine. */
 static void end_amid_fetches(void) {
   struct timespec pause = {0, 30 * 1000 * 1000};
+  tr_future *first = start(NULL); /* opens libcurl, which may take its time */
   pthread_t thread;
   int i;
+  CHECK(tr_future_wait(first, 10, NULL, NULL) == TR_READY);
+  tr_future_release(first);
   for (i = 0; i < 4; i++)
     CHECK(pthread_create(&thread, NULL, fetch_for_ever, NULL) == 0 &&
           pthread_detach(thread) == 0);

@@ -239,6 +239,10 @@ local paths = {
     client:write(head("200 OK", "Content-Encoding: gzip\r\n") .. first)
     pour(client, more, (10 << 30) // (8 * 258 * 5000) + 1)
   end,
+  ["/air"] = function(client)
+    local gzip <close> = io.popen "head -c 67108864 /dev/zero | gzip -9"
+    finish(client, plain(gzip:read "a", "Content-Encoding: gzip\r\n"))
+  end,
   ["/bad-gzip"] = function(client) finish(client, plain(("not gzip"):rep(10), "Content-Encoding: gzip\r\n")) end,
   ["/bad-chunks"] = function(client) finish(client, head("200 OK", "Transfer-Encoding: chunked\r\n") .. "zz\r\nfine\r\n0\r\n\r\n") end,
   ["/huge-chunk"] = function(client)
