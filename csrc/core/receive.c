@@ -279,8 +279,8 @@ size_t tr_request_on_header(char *data, size_t size, size_t count,
 /* -------------------------------------------------------------- response body */
 
 void tr_request_reset_body(tr_request *r) {
-  if (r->hashing)
-    tr_hasher_reset(r->hasher);
+  tr_hasher_free(r->hasher);
+  r->hasher = NULL;
   r->hashing = false;
   r->fed = 0;
   r->body.len = 0;

@@ -1,6 +1,7 @@
 /* Making a request, and sending each of its attempts. */
 #include "request.h"
 
+#include <arpa/inet.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -157,14 +158,14 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
 
 /* --------------------------------------------------------------------- aiming */
 
-/* True if libcurl needs no lookup for a host: an address, or localhost, which it
-** knows itself. */
+/* False if libcurl knows a host by itself: an address, or localhost. */
 static bool needs_lookup(const char *host) {
+  unsigned char address[16];
   size_t len = strlen(host);
-  if (strchr(host, ':') != NULL || strcmp(host, "localhost") == 0 ||
-      (len > 10 && strcmp(host + len - 10, ".localhost") == 0))
-    return false;
-  return host[strspn(host, "0123456789.")] != '\0';
+  return inet_pton(AF_INET, host, address) != 1 &&
+         inet_pton(AF_INET6, host, address) != 1 &&
+         strcasecmp(host, "localhost") != 0 &&
+         !(len > 10 && strcasecmp(host + len - 10, ".localhost") == 0);
 }
 
 bool tr_request_route(tr_request *r) {

@@ -502,7 +502,8 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
     return TR_VERDICT_DONE;
   }
   if (r->gunzip != NULL && !tr_gzip_ended(r->gunzip) &&
-      !(r->response.has_length && r->response.length == 0)) {
+      !(r->response.has_length && r->response.length == 0 &&
+        !r->response.chunked)) { /* a length beside chunks means nothing */
     if (!r->plain_encoding) { /* once more, without the coding */
       r->plain_encoding = true;
       return start_over(r);

@@ -115,10 +115,8 @@ bool tr_request_scope(const tr_fetch_options *options, char scope[TR_HEX_MAX],
     tr_error_nomem(error);
   else if (o.cache_scope != NULL)
     tr_digest(TR_SHA256, text.data, text.len, scope);
-  else if (text.len > 0 && !tr_process_hmac(text.data, text.len, scope)) {
-    tr_error_set(error, TR_IO, "the system has no random bytes");
-    ok = false;
-  }
+  else if (text.len > 0)
+    ok = tr_process_hmac(text.data, text.len, scope, error);
   tr_buffer_free(&text);
   return ok;
 }
