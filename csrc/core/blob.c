@@ -96,7 +96,7 @@ size_t tr_blob_count(void) {
 }
 
 /* Ask for huge pages within a large block: the kernel gets and clears 2 MiB at once
-** then, in a fraction of the time. What does not fill one stays in small pages. */
+** then, in a fraction of the time. The ends stay in small pages. */
 static void use_huge_pages(char *data, size_t size) {
   size_t before = (HUGE - (uintptr_t)data % HUGE) % HUGE;
   if (size >= 2 * HUGE)

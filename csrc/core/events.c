@@ -21,8 +21,9 @@ static struct {
 
 static bool watch(int fd, uint32_t what) {
   struct epoll_event event = {.events = what, .data.fd = fd};
-  return epoll_ctl(events.epoll_fd, EPOLL_CTL_MOD, fd, &event) == 0 ||
-         epoll_ctl(events.epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+  return epoll_ctl(events.epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ||
+         (errno == EEXIST &&
+          epoll_ctl(events.epoll_fd, EPOLL_CTL_MOD, fd, &event) == 0);
 }
 
 /* libcurl's callback: it is interested in something else from now on. */
@@ -92,8 +93,9 @@ static void drain_posts(void) {
 void tr_events_run(void) {
   long timer = -1;
   int i, running;
-  if (events.ready_count == 0)
-    tr_events_wait(0); /* else they were found in the sleep */
+  curl_multi_timeout(events.multi, &timer);
+  if (events.ready_count == 0 && timer != 0) /* else there is enough to do */
+    tr_events_wait(0);
   for (i = 0; i < events.ready_count; i++) {
     uint32_t what = events.ready[i].events;
     if (events.ready[i].data.fd == events.wake_fd)

@@ -1,4 +1,4 @@
-/* What the driver waits for: libcurl's sockets and its timer, and posts. */
+/* The events that the driver waits for: of sockets, of libcurl's timer, and posts. */
 #ifndef TR_EVENTS_H
 #define TR_EVENTS_H
 
