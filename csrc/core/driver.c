@@ -12,6 +12,8 @@
 #include "handle.h"
 #include "outage.h"
 #include "queue.h"
+#include "socket.h"
+#include "watchdog.h"
 
 /* The longest that the driver sleeps, and so the longest that an interrupt
 ** takes to be seen. */
@@ -102,6 +104,7 @@ static void stop_running(tr_request *r) {
     *link = r->handle->next;
     r->handle->paused = false;
   }
+  tr_socket_attend(r->socket); /* it may be closed, in the manner of TLS */
   curl_multi_remove_handle(driver.multi, r->handle->easy);
   tr_queue_stop(r);
   driver.running--;
@@ -313,6 +316,8 @@ static void take_messages(void) {
     if (message->msg != CURLMSG_DONE)
       continue;
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&h);
+    if (code != CURLE_OK && tr_watchdog_has_acted())
+      h->request->fault = "its server sends without an end what is no response";
     if (h->request->response.http2 && driver.running > 1)
       tr_events_look_at(h->request->socket);
     stop_running(h->request);
@@ -330,6 +335,7 @@ static void end_turn(void) {
     next = h->next;
     h->paused = false;
     tr_request_turn.now = tr_now();
+    tr_socket_attend(h->request->socket);
     if (!tr_request_unpack_more(h->request))
       code = CURLE_WRITE_ERROR;
     else if (!h->paused)
@@ -348,6 +354,7 @@ double tr_driver_advance(size_t all, size_t per_origin) {
     curl_multi_setopt(driver.multi, CURLMOPT_MAXCONNECTS, (long)all);
     driver.kept_connections = all;
   }
+  tr_watchdog_begin();
   do {
     before = driver.progress;
     tr_request_turn.now = tr_now();
@@ -361,6 +368,7 @@ double tr_driver_advance(size_t all, size_t per_origin) {
   } while (((driver.progress != before && driver.all != NULL) ||
             tr_request_turn.paused != NULL) &&
            tr_request_turn.now - started < MAX_ADVANCE);
+  tr_watchdog_end();
   if (tr_heap_first() != NULL)
     wake_at = fmin(wake_at, tr_heap_first()->wake_at);
   return driver.progress == before && tr_request_turn.paused == NULL ? wake_at : 0;
@@ -386,11 +394,13 @@ void tr_driver_open(CURLM *multi, const tr_driver_hooks *hooks) {
 }
 
 void tr_driver_close(void) {
+  tr_watchdog_begin();
   driver.hooks->take_posts();
   while (driver.all != NULL)
     drop(driver.all);
   tr_handle_free_all();
   curl_multi_cleanup(driver.multi);
+  tr_watchdog_end();
 }
 
 /* Kept in a child so that leak checkers find the parent's. */
@@ -403,4 +413,6 @@ void tr_driver_forget(void) {
   tr_request_turn.paused = NULL;
   tr_queue_forget();
   tr_handle_forget_all();
+  tr_socket_forget_all();
+  tr_watchdog_forget();
 }

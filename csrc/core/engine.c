@@ -24,7 +24,6 @@
 #include "error.h"
 #include "events.h"
 #include "options.h"
-#include "socket.h"
 #include "thread.h"
 
 /* Seconds that the engine's thread leaves the work to a thread that may wait. */
@@ -361,7 +360,6 @@ static void in_child(void) {
   engine.posted_end = &engine.posted;
   tr_events_forget();
   tr_driver_forget();
-  tr_socket_forget_all();
   tr_condition_init(&engine.changed);
   pthread_mutex_unlock(&engine.lock);
 }

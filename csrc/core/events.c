@@ -10,6 +10,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "socket.h"
+
 enum { MAX_READY = 64 };
 
 static struct {
@@ -90,9 +92,16 @@ static void drain_posts(void) {
     ;
 }
 
+/* Have libcurl look at a socket, or at its timer: CURL_SOCKET_TIMEOUT is below 0. */
+static void act(int fd, int what) {
+  int running;
+  tr_socket_attend(fd);
+  curl_multi_socket_action(events.multi, fd, what, &running);
+}
+
 void tr_events_run(void) {
   long timer = -1;
-  int i, running;
+  int i;
   curl_multi_timeout(events.multi, &timer);
   if (events.ready_count == 0 && timer != 0) /* else there is enough to do */
     tr_events_wait(0);
@@ -101,14 +110,12 @@ void tr_events_run(void) {
     if (events.ready[i].data.fd == events.wake_fd)
       drain_posts();
     else
-      curl_multi_socket_action(
-          events.multi, events.ready[i].data.fd,
+      act(events.ready[i].data.fd,
           (what & (EPOLLIN | EPOLLERR | EPOLLHUP) ? CURL_CSELECT_IN : 0) |
-              (what & EPOLLOUT ? CURL_CSELECT_OUT : 0),
-          &running);
+              (what & EPOLLOUT ? CURL_CSELECT_OUT : 0));
   }
   events.ready_count = 0;
   curl_multi_timeout(events.multi, &timer);
   if (timer == 0)
-    curl_multi_socket_action(events.multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    act(CURL_SOCKET_TIMEOUT, 0);
 }

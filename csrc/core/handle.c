@@ -77,6 +77,12 @@ static CURLcode configure(tr_handle *h, const tr_config *c) {
     SET(CURLOPT_SSLCERT, c->client_cert);
   if (c->client_key != NULL)
     SET(CURLOPT_SSLKEY, c->client_key);
+  /* A server may choose a group so large that its finite-field handshake takes this
+  ** thread seconds; those that offer nothing better are rare. */
+  if (tr_curl_has_openssl()) {
+    SET(CURLOPT_SSL_CIPHER_LIST, "DEFAULT:!kDHE");
+    SET(CURLOPT_PROXY_SSL_CIPHER_LIST, "DEFAULT:!kDHE");
+  }
   SET(CURLOPT_KEYPASSWD, ""); /* or OpenSSL would ask on the terminal */
   if (c->unix_socket != NULL)
     SET(CURLOPT_UNIX_SOCKET_PATH, c->unix_socket);

@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "crypto.h"
 #include "error.h"
@@ -23,6 +26,26 @@ static void keep_version(void) {
            info->ssl_version != NULL ? info->ssl_version : "without TLS",
            info->features & CURL_VERSION_HTTP2 ? " HTTP/2" : "",
            info->features & CURL_VERSION_BROTLI ? " brotli" : "");
+}
+
+/*
+** OpenSSL frees what it has when the process exits, while another thread may be in its
+** first fetch: it is told not to. (Not if the program itself has begun with it: then
+** the engine's exit handler is the later one, and runs first.)
+*/
+static void keep_openssl(void) {
+  static const char *const names[] = {"libcrypto.so.3", "libcrypto.so.1.1"};
+  const uint64_t no_exit_handler = 0x00080000; /* OPENSSL_INIT_NO_ATEXIT */
+  int (*init)(uint64_t, const void *);
+  size_t i;
+  for (i = 0; i < sizeof names / sizeof *names; i++) {
+    void *library = dlopen(names[i], RTLD_NOW | RTLD_NOLOAD);
+    void *address =
+        library != NULL ? dlsym(library, "OPENSSL_init_crypto") : NULL;
+    memcpy(&init, &address, sizeof address);
+    if (address != NULL)
+      init(no_exit_handler, NULL);
+  }
 }
 
 static void open_once(void) {
@@ -43,6 +66,7 @@ static void open_once(void) {
   }
   TR_CURL_FUNCTIONS(FIND)
 #undef FIND
+  keep_openssl();
   if (fault[0] == '\0' && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
     snprintf(fault, sizeof fault, "libcurl could not be initialized");
   if (fault[0] == '\0')
@@ -75,6 +99,19 @@ static void find_inherited(unsigned char open_ones[128]) {
     closedir(folder);
 }
 
+/* True for what libcurl wakes itself up by: a pair of sockets without a name, or an
+** eventfd. The program may have opened others meanwhile. */
+static bool may_be_libcurls(int fd) {
+  struct sockaddr_un address;
+  socklen_t len = sizeof address;
+  char path[32], target[32] = "";
+  if (getsockname(fd, (struct sockaddr *)&address, &len) == 0)
+    return address.sun_family == AF_UNIX && len == sizeof address.sun_family;
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  return readlink(path, target, sizeof target - 1) > 0 &&
+         strcmp(target, "anon_inode:[eventfd]") == 0;
+}
+
 CURLM *tr_curl_new_multi(void) {
   unsigned char before[128], after[128];
   CURLM *multi;
@@ -83,14 +120,23 @@ CURLM *tr_curl_new_multi(void) {
   multi = curl_multi_init();
   find_inherited(after);
   for (fd = 0; fd < 1024; fd++)
-    if (after[fd / 8] & ~before[fd / 8] & 1 << fd % 8)
-      fcntl(fd, F_SETFD, FD_CLOEXEC); /* libcurl's pair for wake-ups */
+    if (after[fd / 8] & ~before[fd / 8] & 1 << fd % 8 && may_be_libcurls(fd))
+      fcntl(fd, F_SETFD, FD_CLOEXEC);
   return multi;
 }
 
 const char *tr_curl_version(void) {
   tr_error error;
   return tr_curl_open(&error) ? version : NULL;
+}
+
+bool tr_curl_has_openssl(void) {
+  tr_error error;
+  const char *tls;
+  if (!tr_curl_open(&error))
+    return false;
+  tls = curl_version_info(CURLVERSION_NOW)->ssl_version;
+  return tls != NULL && strncmp(tls, "OpenSSL/", 8) == 0;
 }
 
 const char *tr_curl_ca_file(void) {

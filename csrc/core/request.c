@@ -12,7 +12,6 @@
 #include "error.h"
 #include "http.h"
 #include "options.h"
-#include "proxy.h"
 #include "redact.h"
 
 enum {
@@ -40,8 +39,7 @@ void tr_request_free(tr_request *r) {
   tr_url_free(&r->asked);
   tr_response_clear(&r->response);
   free(r->shown);
-  free(r->proxy);
-  free(r->lookup_host);
+  tr_proxy_free(&r->proxy);
   free(r->userinfo);
   tr_info_free(r->info);
   if (r->config != NULL)
@@ -147,9 +145,13 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
     tr_request_free(r);
     return NULL;
   }
-  if (!copy_options(r, options) || !tr_request_route(r)) {
+  if (!copy_options(r, options)) {
     tr_request_free(r);
     tr_error_nomem(error);
+    return NULL;
+  }
+  if (!tr_request_route(r, error)) {
+    tr_request_free(r);
     return NULL;
   }
   take_known(r);
@@ -168,34 +170,46 @@ static bool needs_lookup(const char *host) {
          !(len > 10 && strcasecmp(host + len - 10, ".localhost") == 0);
 }
 
-bool tr_request_route(tr_request *r) {
-  const tr_config *c = r->config;
-  free(r->proxy);
-  free(r->lookup_host);
-  r->proxy = r->lookup_host = NULL;
+/* Choose the proxy. False with the error. */
+static bool set_proxy(tr_request *r, tr_error *error) {
+  char *text = NULL;
+  const char *fault = NULL;
+  if (r->config->proxy != NULL)
+    text = strdup(r->config->proxy);
+  else if (!tr_proxy_for(&r->url, &text))
+    fault = TR_NO_MEMORY;
+  if (text == NULL)
+    fault = TR_NO_MEMORY;
+  else if (text[0] != '\0')
+    fault = tr_proxy_parse(&r->proxy, text);
+  if (fault == TR_NO_MEMORY)
+    tr_error_nomem(error);
+  else if (fault != NULL) /* the text may have a password anywhere */
+    tr_error_set(error, TR_POLICY,
+                 "Failed to fetch from %s: the proxy that %s is invalid: %s",
+                 r->shown,
+                 r->config->proxy != NULL ? "the option 'proxy' names"
+                                          : "the environment names",
+                 fault);
+  free(text);
+  return fault == NULL;
+}
+
+bool tr_request_route(tr_request *r, tr_error *error) {
+  tr_proxy_free(&r->proxy);
   r->looked_up = false;
   tr_dns_release(r->answer);
   r->answer = NULL;
-  if (c->unix_socket != NULL)
-    return (r->proxy = strdup("")) != NULL;
-  if (c->proxy != NULL)
-    r->proxy = strdup(c->proxy);
-  else if (!tr_proxy_for(&r->url, &r->proxy))
-    return false;
-  if (r->proxy == NULL || !tr_proxy_let_resolve(&r->proxy))
-    return false;
-  if (r->proxy[0] == '\0') {
-    r->lookup_host = strdup(r->url.host);
-    r->lookup_port = r->url.port;
-  } else if (!tr_proxy_parse(r->proxy, &r->lookup_host, &r->lookup_port)) {
-    return true; /* libcurl says what is wrong with it */
-  }
-  if (r->lookup_host != NULL && !needs_lookup(r->lookup_host)) {
-    free(r->lookup_host);
-    r->lookup_host = NULL;
+  r->lookup_host = NULL;
+  if (r->config->unix_socket != NULL)
     return true;
-  }
-  return r->lookup_host != NULL;
+  if (!set_proxy(r, error))
+    return false;
+  r->lookup_host = r->proxy.url != NULL ? r->proxy.host : r->url.host;
+  r->lookup_port = r->proxy.url != NULL ? r->proxy.port : r->url.port;
+  if (!needs_lookup(r->lookup_host))
+    r->lookup_host = NULL;
+  return true;
 }
 
 bool tr_request_add_host(tr_request *r, const char *host) {
@@ -308,29 +322,12 @@ static bool set_addresses(tr_request *r, tr_handle *h) {
   return true;
 }
 
-/* Decode %XX up to 'end'. NULL when memory is short. */
-static char *decode(const char *at, const char *end) {
-  char *text = malloc((size_t)(end - at) + 1), *out = text;
-  while (text != NULL && at < end) {
-    unsigned value;
-    if (*at == '%' && end - at >= 3 && sscanf(at + 1, "%2x", &value) == 1) {
-      *out++ = (char)value;
-      at += 3;
-    } else {
-      *out++ = *at++;
-    }
-  }
-  if (text != NULL)
-    *out = '\0';
-  return text;
-}
-
 /* Set user and password, which libcurl sends to this origin only. */
 static bool set_user(tr_handle *h, const char *userinfo) {
   const char *end = userinfo + strlen(userinfo);
   const char *colon = strchr(userinfo, ':');
-  char *user = decode(userinfo, colon != NULL ? colon : end);
-  char *password = decode(colon != NULL ? colon + 1 : end, end);
+  char *user = tr_url_decode(userinfo, colon != NULL ? colon : end);
+  char *password = tr_url_decode(colon != NULL ? colon + 1 : end, end);
   bool ok = user != NULL && password != NULL &&
             curl_easy_setopt(h->easy, CURLOPT_USERNAME, user) == CURLE_OK &&
             curl_easy_setopt(h->easy, CURLOPT_PASSWORD, password) == CURLE_OK;
@@ -339,9 +336,24 @@ static bool set_user(tr_handle *h, const char *userinfo) {
   return ok;
 }
 
+/* Set the proxy, unless the handle has it. */
+static bool set_proxy_option(const tr_proxy *proxy, tr_handle *h) {
+  const char *url = proxy->url != NULL ? proxy->url : "";
+  if (proxy->login == NULL && strcmp(h->proxy, url) == 0)
+    return true;
+  if (curl_easy_setopt(h->easy, CURLOPT_PROXY, url) != CURLE_OK ||
+      curl_easy_setopt(h->easy, CURLOPT_PROXYUSERPWD, proxy->login) != CURLE_OK)
+    return false;
+  snprintf(h->proxy, sizeof h->proxy, "%s",
+           proxy->login == NULL && strlen(url) < sizeof h->proxy
+               ? url
+               : "\1"); /* none has this name */
+  return true;
+}
+
 /* Set what depends on the URL: itself, the proxy, user and password. */
 static bool set_target(tr_request *r, tr_handle *h) {
-  size_t len = strlen(r->url.text), proxy = strlen(r->proxy);
+  size_t len = strlen(r->url.text);
   if (strcmp(h->url, r->url.text) != 0) {
     if (curl_easy_setopt(h->easy, CURLOPT_URL, r->url.text) != CURLE_OK)
       return false;
@@ -349,14 +361,8 @@ static bool set_target(tr_request *r, tr_handle *h) {
     if (len < sizeof h->url)
       memcpy(h->url, r->url.text, len + 1);
   }
-  if (strcmp(h->proxy, r->proxy) != 0) {
-    if (curl_easy_setopt(h->easy, CURLOPT_PROXY, r->proxy) != CURLE_OK)
-      return false;
-    h->proxy[0] = '\1'; /* none has this name */
-    h->proxy[1] = '\0';
-    if (proxy < sizeof h->proxy)
-      memcpy(h->proxy, r->proxy, proxy + 1);
-  }
+  if (!set_proxy_option(&r->proxy, h))
+    return false;
   if (r->userinfo == NULL || !r->first_origin)
     return true;
   h->one_time = true;

@@ -14,6 +14,7 @@
 #include "handle.h"
 #include "hasher.h"
 #include "http.h"
+#include "proxy.h"
 
 enum {
   /* How much of an error's body is read, to keep its connection alive. */
@@ -73,8 +74,8 @@ typedef struct tr_request {
   tr_url url;        /* where it goes, after redirects */
   tr_url asked;      /* where the reference led first, if there was a redirect */
   char *shown;       /* the reference asked for, for messages */
-  char *proxy;       /* "" for none */
-  char *lookup_host; /* the name to look up: the host's or the proxy's */
+  tr_proxy proxy;
+  const char *lookup_host; /* the name to look up, the URL's or the proxy's; or NULL */
   int lookup_port;
   bool conditional;  /* a 304 may come */
   bool first_origin; /* on the origin asked for: its secrets may be sent */
@@ -133,9 +134,8 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
                            const tr_fetch_options *options, tr_error *error);
 void tr_request_free(tr_request *r); /* NULL is allowed */
 
-/* Aim at 'r->url': choose the proxy, and the name to look up. False: memory is
-** short. */
-bool tr_request_route(tr_request *r);
+/* Aim at 'r->url': choose the proxy, and the name to look up. False with the error. */
+bool tr_request_route(tr_request *r, tr_error *error);
 
 /* Prepare the next attempt on a handle of its configuration. False: memory is
 ** short. */

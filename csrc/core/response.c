@@ -11,7 +11,6 @@
 #include "crypto.h"
 #include "error.h"
 #include "http.h"
-#include "proxy.h"
 #include "redact.h"
 #include "request.h"
 
@@ -29,12 +28,10 @@ enum { NEWER_TOO_LARGE = 100 /* CURLE_TOO_LARGE, of libcurl 8.6 and newer */ };
 static void fail(const tr_request *r, tr_error_kind kind, tr_error *error,
                  const char *reason) {
   char tries[32] = "", via[256] = "";
-  char *proxy = r->proxy[0] != '\0' ? tr_proxy_display(r->proxy) : NULL;
   if (r->attempts > 1)
     snprintf(tries, sizeof tries, " (after %d attempts)", r->attempts);
-  if (proxy != NULL)
-    snprintf(via, sizeof via, " (through the proxy %s)", proxy);
-  free(proxy);
+  if (r->proxy.url != NULL)
+    snprintf(via, sizeof via, " (through the proxy %s)", r->proxy.url);
   tr_error_set(error, kind, "Failed to %s from %s: %s%s%s",
                r->response.complete_headers && r->response.status != 0
                    ? "read response body"
@@ -54,8 +51,6 @@ static void describe_failure(const tr_request *r, CURLcode code,
                            ? " (for a CA of your own, give ca_file)"
                            : "";
   long os_error = 0;
-  if (r->proxy[0] != '\0' && strstr(why, r->proxy) != NULL)
-    why = curl_easy_strerror(code); /* it may have a password */
   plain = tr_redacted(why);
   if (r->handle != NULL)
     curl_easy_getinfo(r->handle->easy, CURLINFO_OS_ERRNO, &os_error);
@@ -241,12 +236,12 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
     r->not_before = 0;
     if (!withhold_certificate(r, error))
       return false;
-    if ((strcmp(to.host, r->asked.host) == 0 ||
-         tr_request_add_host(r, to.host)) &&
-        tr_request_route(r))
-      return true;
-    tr_error_nomem(error);
-    return false;
+    if (strcmp(to.host, r->asked.host) != 0 &&
+        !tr_request_add_host(r, to.host)) {
+      tr_error_nomem(error);
+      return false;
+    }
+    return tr_request_route(r, error);
   }
   tr_url_free(&to);
   return false;
@@ -293,7 +288,7 @@ static bool is_broken_connection(const tr_request *r, CURLcode code) {
 /* The status of a proxy that refused a CONNECT, or 0. */
 static int connect_status(const tr_request *r) {
   long status = 0;
-  if (r->handle != NULL && r->proxy[0] != '\0')
+  if (r->handle != NULL && r->proxy.url != NULL)
     curl_easy_getinfo(r->handle->easy, CURLINFO_HTTP_CONNECTCODE, &status);
   return status >= 400 ? (int)status : 0;
 }

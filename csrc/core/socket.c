@@ -9,6 +9,8 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +30,7 @@ enum {
 /* True if the peer of this request is chosen by us: a proxy and a unix socket
 ** are the operator's choice, and only the proxy knows whom it asks. */
 static bool checks_peer(const tr_request *r) {
-  return r->config->unix_socket == NULL && r->proxy[0] == '\0';
+  return r->config->unix_socket == NULL && r->proxy.url == NULL;
 }
 
 /* Note an address that must not be asked. True: it must not. */
@@ -56,8 +58,9 @@ static void keep_alive(int fd) {
 }
 
 /*
-** The open sockets with their addresses and ports, by which libcurl's callback
-** can be told on which of them a request is about to be sent. The driver's.
+** The open sockets with their addresses and ports, by which libcurl's callback can be
+** told on which of them a request is about to be sent. The driver's: others may look
+** under the lock, under which it adds and removes them.
 */
 static struct known_socket {
   int fd, own_port, peer_port; /* ports 0: not connected yet */
@@ -65,26 +68,50 @@ static struct known_socket {
   bool answered; /* a whole HTTP/1 response may have come: it is reused */
 } *sockets;
 static size_t socket_count, socket_room;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_int attended = -1;
 
-static void add_socket(int fd) {
+/* False: memory is short. */
+static bool add_socket(int fd) {
+  pthread_mutex_lock(&lock);
   if (socket_count == socket_room) {
     size_t room = socket_room > 0 ? 2 * socket_room : 64;
     struct known_socket *larger = realloc(sockets, room * sizeof *sockets);
-    if (larger == NULL)
-      return; /* then it is not checked */
+    if (larger == NULL) {
+      pthread_mutex_unlock(&lock);
+      return false;
+    }
     sockets = larger;
     socket_room = room;
   }
   sockets[socket_count++] = (struct known_socket){.fd = fd};
+  pthread_mutex_unlock(&lock);
+  return true;
 }
 
-/* Write out an address; returns its port. */
+void tr_socket_attend(int fd) {
+  atomic_store_explicit(&attended, fd, memory_order_relaxed);
+}
+
+void tr_socket_break(bool all) {
+  int fd = atomic_load_explicit(&attended, memory_order_relaxed);
+  size_t i;
+  pthread_mutex_lock(&lock); /* so that none is closed, and its number reused */
+  for (i = 0; i < socket_count; i++)
+    if (all || sockets[i].fd == fd)
+      shutdown(sockets[i].fd, SHUT_RDWR); /* does not block */
+  pthread_mutex_unlock(&lock);
+}
+
+/* Write out an address; returns its port, 0 for a unix socket. */
 static int describe(const struct sockaddr_storage *a, char *text) {
   if (a->ss_family == AF_INET6) {
     const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)a;
     inet_ntop(AF_INET6, &v6->sin6_addr, text, INET6_ADDRSTRLEN);
     return ntohs(v6->sin6_port);
   }
+  if (a->ss_family != AF_INET)
+    return 0;
   inet_ntop(AF_INET, &((const struct sockaddr_in *)a)->sin_addr, text,
             INET6_ADDRSTRLEN);
   return ntohs(((const struct sockaddr_in *)a)->sin_port);
@@ -118,22 +145,26 @@ static struct known_socket *find_socket(const char *own, int own_port,
 int tr_socket_close(void *context, curl_socket_t fd) {
   size_t i;
   (void)context; /* it may be gone */
+  pthread_mutex_lock(&lock);
   for (i = 0; i < socket_count; i++)
     if (sockets[i].fd == fd) {
       sockets[i] = sockets[--socket_count];
       break;
     }
+  pthread_mutex_unlock(&lock);
   return close(fd);
 }
 
 /* Kept in a child so that leak checkers find the parent's. */
 __attribute__((used)) static struct known_socket *inherited;
 
-/* A thread that the child does not have may have been about to move the table. */
+/* A thread that the child does not have may have been about to move the table, and may
+** hold the lock. */
 void tr_socket_forget_all(void) {
   inherited = sockets;
   sockets = NULL;
   socket_count = socket_room = 0;
+  pthread_mutex_init(&lock, NULL);
 }
 
 void tr_socket_answered(int fd) {
@@ -164,11 +195,15 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
     r->socket_errno = errno;
     return CURL_SOCKET_BAD;
   }
-  r->tried_addresses++;
-  if (text[0] != '\0') {
-    keep_alive(fd);
-    add_socket(fd);
+  if (!add_socket(fd)) {
+    r->no_memory = true;
+    close(fd);
+    return CURL_SOCKET_BAD;
   }
+  tr_socket_attend(fd);
+  r->tried_addresses++;
+  if (text[0] != '\0')
+    keep_alive(fd);
   return fd;
 }
 
@@ -195,6 +230,7 @@ int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
   curl_easy_getinfo(h->easy, CURLINFO_NUM_CONNECTS, &opened);
   r->reused = opened == 0;
   r->socket = s != NULL ? s->fd : -1;
+  tr_socket_attend(r->socket);
   if (s != NULL && is_out_of_step(s)) {
     r->out_of_step = true;
     return CURL_PREREQFUNC_ABORT;

@@ -24,6 +24,12 @@ typedef struct tr_url {
 const char *tr_url_parse(tr_url *url, const char *text);
 void tr_url_free(tr_url *url);
 
+/* The fault of what could not be copied. */
+extern const char TR_NO_MEMORY[];
+
+/* Decode each %XX up to 'end': malloc'ed. NULL when memory is short. */
+char *tr_url_decode(const char *at, const char *end);
+
 /* Return the absolute URL that 'location' means in a response from 'base' (RFC
 ** 3986, 5.2): malloc'ed, not in normal form yet. NULL when memory is short. */
 char *tr_url_join(const tr_url *base, const char *location);
