@@ -130,6 +130,30 @@ const char *tr_curl_version(void) {
   return tr_curl_open(&error) ? version : NULL;
 }
 
+/* OpenSSL's SSL_has_pending, or NULL. */
+static int (*has_pending)(const void *ssl);
+
+static void find_has_pending(void) {
+  static const char *const names[] = {"libssl.so.3", "libssl.so.1.1"};
+  void *library = NULL, *address;
+  size_t i;
+  for (i = 0; library == NULL && i < sizeof names / sizeof *names; i++)
+    library = dlopen(names[i], RTLD_NOW | RTLD_NOLOAD);
+  address = library != NULL ? dlsym(library, "SSL_has_pending") : NULL;
+  memcpy(&has_pending, &address, sizeof address);
+}
+
+bool tr_curl_has_unread(CURL *easy) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  struct curl_tlssessioninfo *session = NULL;
+  pthread_once(&once, find_has_pending);
+  return has_pending == NULL ||
+         curl_easy_getinfo(easy, CURLINFO_TLS_SSL_PTR, &session) != CURLE_OK ||
+         session == NULL || session->internals == NULL ||
+         session->backend != CURLSSLBACKEND_OPENSSL ||
+         has_pending(session->internals) != 0;
+}
+
 bool tr_curl_has_openssl(void) {
   tr_error error;
   const char *tls;

@@ -213,9 +213,18 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
 ** end. (HTTP/2 has frames of its own to read. A late TLS session ticket costs no
 ** more than a new connection.)
 */
-static bool is_out_of_step(const struct known_socket *s) {
+static bool is_out_of_step(const tr_handle *h, const struct known_socket *s) {
+  const tr_request *r = h->request;
   struct pollfd look = {.fd = s->fd, .events = POLLIN};
-  return s->answered && poll(&look, 1, 0) > 0;
+  bool proxy_tls =
+      r->proxy.url != NULL && strncmp(r->proxy.url, "https:", 6) == 0;
+  if (!s->answered)
+    return false;
+  if (poll(&look, 1, 0) > 0)
+    return true;
+  if (proxy_tls && r->url.secure) /* libcurl tells of the inner layer only */
+    return true;
+  return (proxy_tls || r->url.secure) && tr_curl_has_unread(h->easy);
 }
 
 int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
@@ -231,7 +240,7 @@ int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
   r->reused = opened == 0;
   r->socket = s != NULL ? s->fd : -1;
   tr_socket_attend(r->socket);
-  if (s != NULL && is_out_of_step(s)) {
+  if (s != NULL && is_out_of_step(h, s)) {
     r->out_of_step = true;
     return CURL_PREREQFUNC_ABORT;
   }
