@@ -33,12 +33,15 @@ static struct {
 
 /* ------------------------------------------------------------------ requests */
 
-/* Note whether the servers of a request are well: the one asked for, too, which
-** is all that a cache knows. */
-static void note_outage(const tr_request *r, bool failed) {
-  tr_outage_note(&r->url, failed);
-  if (r->asked.text != NULL)
-    tr_outage_note(&r->asked, failed);
+/* Note whether the origin asked for is well. Limits of the caller's and failures of this
+** machine tell nothing of it; another origin that it led to may be the victim. */
+static void note_outage(const tr_request *r, const tr_error *error) {
+  const tr_url *asked = r->asked.text != NULL ? &r->asked : &r->url;
+  if (error == NULL || (error->status != 0 && !tr_is_outage(error)))
+    tr_outage_note(asked, false);
+  else if (tr_is_outage(error) && error->kind != TR_IO && !r->timed_out &&
+           r->socket_errno == 0 && tr_url_same_origin(asked, &r->url))
+    tr_outage_note(asked, true);
 }
 
 /* Give the promise its result and forget the request. Driver only. */
@@ -54,9 +57,11 @@ static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
     r->all_next->all_prev = r->all_prev;
   free_now = driver.hooks->retire(r);
   if (blob != NULL || error != NULL)
-    note_outage(r, blob == NULL && tr_is_outage(error));
+    note_outage(r, error);
   if (blob != NULL)
     tr_promise_complete(r->promise, blob);
+  else if (error != NULL && r->timed_out)
+    tr_promise_fail_leader(r->promise, error);
   else if (error != NULL)
     tr_promise_fail(r->promise, error);
   else
@@ -124,6 +129,7 @@ static void proceed(tr_request *r, bool in_front) {
     tr_queue_push(r, in_front);
   } else {
     r->state = TR_REQUEST_LOOKUP;
+    r->started = tr_now();
     r->connect_by = tr_deadline(r->config->connect_timeout);
     r->connected = r->looked_up = false;
     if (!tr_dns_start(&r->query, r->lookup_host)) {
@@ -259,6 +265,7 @@ void tr_driver_take(tr_request *r) {
   } else if (!tr_promise_wanted(r->promise)) {
     drop(r);
   } else if (r->state == TR_REQUEST_LOOKUP && r->looked_up) {
+    r->lookup_seconds = tr_now() - r->started;
     r->state = TR_REQUEST_NEW;
     proceed(r, false);
   } else if (r->state == TR_REQUEST_HASHING && r->hashed) {
@@ -271,6 +278,7 @@ void tr_driver_take(tr_request *r) {
 static void on_moment(tr_request *r, double now) {
   tr_error error;
   if (now >= r->deadline) {
+    r->timed_out = true;
     tr_request_time_out(r, driver.running, &error);
     break_off(r, &error);
   } else if (now < next_moment(r)) {

@@ -85,7 +85,6 @@ static void config_free(tr_config *c) {
   free_list(c->header_lines);
   free_list(c->redirect_hosts);
   curl_slist_free_all(c->headers);
-  curl_slist_free_all(c->foreign);
   free(c);
 }
 
@@ -121,7 +120,7 @@ static bool make_headers(tr_config *c) {
   for (i = 0; c->header_lines != NULL && c->header_lines[i] != NULL; i++)
     if (!add_line(&c->headers, c->header_lines[i]))
       return false;
-  return add_line(&c->headers, encoding) && add_line(&c->foreign, encoding);
+  return add_line(&c->headers, encoding);
 }
 
 static tr_config *config_new(const tr_fetch_options *o) {
@@ -226,12 +225,10 @@ tr_config *tr_config_foreign(const tr_config *c, tr_error *error) {
   tr_fetch_options o = TR_FETCH_OPTIONS;
   o.connect_timeout = c->connect_timeout;
   o.stall_timeout = c->stall_timeout;
-  o.netrc = c->netrc;
   o.ca_file = c->ca_file;
   o.unix_socket = c->unix_socket;
   o.user_agent = c->user_agent;
   o.proxy = c->proxy;
-  o.headers = (const char *const *)c->header_lines;
   o.redirect_hosts = (const char *const *)c->redirect_hosts;
   return tr_config_get(&o, error);
 }

@@ -17,7 +17,6 @@ typedef struct tr_config {
   char **header_lines;        /* NULL-terminated, or NULL */
   char **redirect_hosts;      /* NULL-terminated; NULL: any */
   struct curl_slist *headers; /* the lines, and Accept-Encoding */
-  struct curl_slist *foreign; /* for an origin that must not see the lines */
   double ca_checked;          /* when 'ca_file' was looked at last */
   long long ca_stamp[3];
   double ca_changed;
@@ -25,8 +24,8 @@ typedef struct tr_config {
 
 /* The configuration of some options, used; NULL with the error. */
 tr_config *tr_config_get(const tr_fetch_options *options, tr_error *error);
-/* The same without the client's certificate, for an origin that it is not meant
-** for; used. NULL with the error. */
+/* The same without what identifies the caller (header lines, certificate, netrc), for an
+** origin that it is not meant for; used. NULL with the error. */
 tr_config *tr_config_foreign(const tr_config *config, tr_error *error);
 tr_config *tr_config_use(tr_config *config);
 void tr_config_release(tr_config *config);

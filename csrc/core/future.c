@@ -36,6 +36,7 @@ struct tr_promise {
   atomic_int status; /* written under the lock */
   bool settling;     /* its result is set, but 'on_result' still runs */
   bool detached;     /* wanted, whoever waits */
+  bool leader_only;  /* its failure is the leader's alone */
   tr_future *futures;
   tr_blob *blob;
   tr_error error;
@@ -279,6 +280,14 @@ bool tr_promise_fail(tr_promise *p, const tr_error *error) {
   return settle(p, TR_FAILED, NULL, error);
 }
 
+bool tr_promise_fail_leader(tr_promise *p, const tr_error *error) {
+  pthread_mutex_lock(&lock);
+  if (is_open(p))
+    p->leader_only = true; /* the worker is the only one to fail it */
+  pthread_mutex_unlock(&lock);
+  return tr_promise_fail(p, error);
+}
+
 void tr_promise_orphan(tr_promise *p) {
   tr_error error;
   tr_error_set(&error, TR_CANCELLED, "the load was given up");
@@ -448,7 +457,10 @@ void tr_future_abandon(tr_future *f) {
 }
 
 tr_future_status tr_future_get_status(tr_future *f) {
-  return tr_promise_status(f->promise);
+  tr_future_status status = tr_promise_status(f->promise);
+  return status == TR_FAILED && f->promise->leader_only && !f->leads
+             ? TR_ABANDONED
+             : status;
 }
 
 /* Sleep until there is a result or the deadline is past. The lock is held. */
@@ -483,10 +495,10 @@ static void wait_for(tr_promise *p, double deadline) {
 tr_future_status tr_future_wait(tr_future *f, double timeout, tr_blob **blob,
                                 tr_error *error) {
   tr_promise *p = f->promise;
-  tr_future_status status = tr_promise_status(p);
+  tr_future_status status = tr_future_get_status(f);
   if (status == TR_PENDING && timeout != 0) {
     wait_for(p, tr_deadline(timeout));
-    status = tr_promise_status(p);
+    status = tr_future_get_status(f);
   }
   if (status == TR_READY) { /* from now on nothing changes 'blob' */
     if (blob != NULL)

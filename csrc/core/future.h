@@ -76,6 +76,9 @@ void *tr_promise_work(const tr_promise *promise);
 /* Give the promise its result. False: it had one. */
 bool tr_promise_complete(tr_promise *promise, tr_blob *blob);
 bool tr_promise_fail(tr_promise *promise, const tr_error *error);
+/* As tr_promise_fail, for a limit of the leader's own: futures that do not lead see
+** TR_ABANDONED. */
+bool tr_promise_fail_leader(tr_promise *promise, const tr_error *error);
 /* Give up: those who wait learn that nothing will complete it. */
 void tr_promise_orphan(tr_promise *promise);
 

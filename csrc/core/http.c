@@ -90,7 +90,8 @@ const char *tr_reason_phrase(long status) {
   static const struct {
     long status;
     const char *phrase;
-  } phrases[] = {{300, "Multiple Choices"},
+  } phrases[] = {{206, "Partial Content"},
+                 {300, "Multiple Choices"},
                  {301, "Moved Permanently"},
                  {302, "Found"},
                  {303, "See Other"},

@@ -16,7 +16,9 @@ enum {
   INLINE_HASH = 64 * 1024,
   /* The worker is told of so many more bytes at a time: telling it costs some 10 us,
   ** as much as hashing 16 KiB. */
-  MORE_TO_HASH = 256 * 1024
+  MORE_TO_HASH = 256 * 1024,
+  /* A piece of a body costs as much as so many bytes, however small it is. */
+  CALL_BYTES = 1024
 };
 
 tr_turn tr_request_turn;
@@ -235,11 +237,19 @@ static void read_header(tr_response *p, const char *line, size_t size) {
   }
 }
 
-/* A status line begins a response: an interim one may have come before, and a
-** whole one, when libcurl has turned from HTTP/2 to HTTP/1.1 by itself. */
+/* True for a status line, not for a header or trailer that looks like one. An interim
+** response may have come before, and a whole one, when libcurl has turned from HTTP/2
+** to HTTP/1.1 by itself. */
+static bool begins_response(const tr_response *p, const char *line,
+                            size_t size) {
+  return size > 5 && memcmp(line, "HTTP/", 5) == 0 && !p->amid_headers &&
+         (!p->complete_headers || (p->http2 && !p->body_started));
+}
+
 static void begin_response(tr_response *p, const char *line, size_t size) {
   const char *space = memchr(line, ' ', size);
   tr_response_clear(p);
+  p->amid_headers = true;
   p->http2 = size > 6 && line[5] >= '2';
   if (space != NULL && line + size - space >= 4)
     p->status = (space[1] - '0') * 100 + (space[2] - '0') * 10 +
@@ -248,6 +258,7 @@ static void begin_response(tr_response *p, const char *line, size_t size) {
 
 static void end_headers(tr_request *r) {
   tr_response *p = &r->response;
+  p->amid_headers = false;
   p->complete_headers = p->status >= 200;
   r->headers_at = tr_request_turn.now;
   if (p->complete_headers && !p->http2)
@@ -265,7 +276,7 @@ size_t tr_request_on_header(char *data, size_t size, size_t count,
   if (r->header_bytes > TR_MAX_HEADERS)
     return 0;
   r->last_progress = tr_request_turn.now;
-  if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
+  if (begins_response(p, data, n))
     begin_response(p, data, n);
   else if (p->complete_headers)
     ; /* a trailer */
@@ -321,7 +332,7 @@ static void begin_whole(tr_request *r) {
   tr_request_reset_body(r);
   r->resuming = false;
   r->part_end = UINT64_MAX;
-  r->total_known = p->has_length && !p->chunked && !p->gzip;
+  r->total_known = p->has_length && !p->chunked && !p->gzip && p->status != 204;
   r->total = r->total_known ? p->length : 0;
   r->no_store = p->no_store;
   memcpy(r->etag, p->etag, sizeof r->etag);
@@ -436,7 +447,7 @@ static void yield_turn(tr_request *r, tr_handle *handle, size_t n) {
     r->turn = turn->now;
     r->taken = 0;
   }
-  r->taken += n;
+  r->taken += n + CALL_BYTES;
   if (handle->paused || r->taken < turn->share ||
       (r->response.http2 && r->gunzip == NULL) ||
       (r->total_known && r->body.len >= r->total))
@@ -466,6 +477,12 @@ bool tr_request_unpack_more(tr_request *r) {
   return take_piece(r, r->handle, NULL, 0);
 }
 
+/* True if the body of a response is what is fetched. */
+static bool is_wanted(const tr_request *r) {
+  return tr_is_success(r->response.status) &&
+         (r->response.status != 206 || r->resuming);
+}
+
 size_t tr_request_on_body(char *data, size_t size, size_t count,
                           void *handle) {
   tr_request *r = ((tr_handle *)handle)->request;
@@ -474,8 +491,7 @@ size_t tr_request_on_body(char *data, size_t size, size_t count,
     return CURL_WRITEFUNC_PAUSE; /* a few bytes may unpack to many */
   r->last_progress = tr_request_turn.now;
   r->info->received += n;
-  if (!tr_is_success(r->response.status) ||
-      (r->response.status == 206 && !r->resuming)) {
+  if (!is_wanted(r)) {
     r->discarded += n; /* to keep the connection, if that is cheap */
     return r->discarded <= TR_ERROR_BODY &&
                    tr_request_turn.now < r->headers_at + TR_ERROR_SECONDS

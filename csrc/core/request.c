@@ -26,6 +26,7 @@ enum {
 /* ------------------------------------------------------------------ creating */
 
 void tr_request_free(tr_request *r) {
+  size_t i;
   if (r == NULL)
     return;
   tr_hasher_free(r->hasher); /* first: it reads the body */
@@ -42,6 +43,13 @@ void tr_request_free(tr_request *r) {
   tr_proxy_free(&r->proxy);
   free(r->userinfo);
   tr_info_free(r->info);
+  for (i = 0; i < r->hop_count; i++) {
+    free(r->hops[i].host);
+    tr_config_release(r->hops[i].config);
+  }
+  free(r->hops);
+  if (r->asked_config != NULL)
+    tr_config_release(r->asked_config);
   if (r->config != NULL)
     tr_config_release(r->config);
   if (r->promise != NULL)
@@ -72,6 +80,8 @@ static bool check_numbers(const tr_fetch_options *o, tr_error *error) {
 /* Parse the reference, and refuse a link-local address even for a proxy. */
 static bool parse_reference(tr_request *r, const char *url, tr_error *error) {
   const char *fault = tr_url_parse(&r->url, url);
+  if (fault == NULL && strncmp(r->url.text, "oci:", 4) == 0)
+    fault = "it is neither http nor https";
   if (fault != NULL) {
     tr_error_set(error, TR_INVALID_REFERENCE, "Failed to fetch from %s: %s",
                  r->shown, fault);
@@ -105,6 +115,38 @@ static bool copy_options(tr_request *r, const tr_fetch_options *o) {
   if (r->info == NULL)
     return false;
   r->info->queued = r->info->connected = r->info->first_byte = -1;
+  return true;
+}
+
+/* Find the configurations of the hosts that redirects may lead to. */
+static bool add_hops(tr_request *r, const tr_fetch_host *hosts,
+                     tr_error *error) {
+  size_t count = 0, i;
+  while (hosts != NULL && hosts[count].host != NULL)
+    count++;
+  if (count == 0)
+    return true;
+  r->hops = calloc(count, sizeof *r->hops);
+  if (r->hops == NULL) {
+    tr_error_nomem(error);
+    return false;
+  }
+  for (i = 0; i < count; i++) {
+    tr_fetch_options o = TR_FETCH_OPTIONS;
+    tr_hop *hop = &r->hops[i];
+    if (!tr_options_copy(&o, sizeof o, hosts[i].options, "TR_FETCH_OPTIONS",
+                         error))
+      return false;
+    hop->host = strdup(hosts[i].host);
+    hop->config = hop->host != NULL ? tr_config_get(&o, error) : NULL;
+    if (hop->config == NULL) {
+      if (hop->host == NULL)
+        tr_error_nomem(error);
+      free(hop->host);
+      return false;
+    }
+    r->hop_count++;
+  }
   return true;
 }
 
@@ -145,12 +187,13 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
     tr_request_free(r);
     return NULL;
   }
+  r->asked_config = tr_config_use(r->config);
   if (!copy_options(r, options)) {
     tr_request_free(r);
     tr_error_nomem(error);
     return NULL;
   }
-  if (!tr_request_route(r, error)) {
+  if (!add_hops(r, options->hosts, error) || !tr_request_route(r, error)) {
     tr_request_free(r);
     return NULL;
   }
@@ -270,7 +313,7 @@ static bool set_headers(tr_request *r, tr_handle *h) {
   bool plain = r->plain_encoding || r->resuming;
   curl_slist_free_all(h->headers);
   h->headers = NULL;
-  all = r->first_origin ? r->config->headers : r->config->foreign;
+  all = r->config->headers;
   if (plain || (r->known != NULL && !r->resuming)) {
     for (line = all; line != NULL; line = line->next)
       if (!(plain && curl_strnequal(line->data, "Accept-Encoding:", 16)) &&
@@ -378,13 +421,15 @@ bool tr_request_send(tr_request *r, tr_handle *h) {
   r->discarded = r->header_bytes = 0;
   r->conditional = false;
   r->range_mismatch = r->stalled = r->out_of_step = r->connected = false;
-  r->too_large = r->no_memory = false;
+  r->too_large = r->no_memory = r->reused = false;
   r->refused[0] = '\0';
   r->tried_addresses = r->socket_errno = 0;
   r->fault = NULL;
   r->socket = -1;
   r->started = r->last_progress = tr_now();
-  r->connect_by = tr_deadline(r->config->connect_timeout);
+  r->connect_by =
+      tr_deadline(r->config->connect_timeout) - r->lookup_seconds;
+  r->lookup_seconds = 0;
   if (r->info->queued < 0)
     r->info->queued = r->started - r->submitted;
   if (!r->resuming)

@@ -37,6 +37,7 @@ typedef enum tr_request_state {
 /* The response of the current attempt, so far. */
 typedef struct tr_response {
   int status;
+  bool amid_headers;     /* its status line has come, and no blank line yet */
   bool complete_headers; /* the blank line of a final response has come */
   bool http2, chunked, has_length, bad_length, has_range, other_encoding, gzip;
   bool framing; /* the last line was of a header that says where the body ends */
@@ -51,9 +52,18 @@ typedef struct tr_response {
   char *location; /* or NULL */
 } tr_response;
 
+/* The options of a host that a redirect may lead to. */
+typedef struct tr_hop {
+  char *host; /* or "host:port" */
+  tr_config *config;
+} tr_hop;
+
 typedef struct tr_request {
   tr_promise *promise; /* retained */
-  tr_config *config;
+  tr_config *config;   /* of the host that is asked now */
+  tr_config *asked_config; /* of the one asked first */
+  tr_hop *hops;
+  size_t hop_count;
 
   /* Of the engine. */
   tr_request_state state;
@@ -85,6 +95,7 @@ typedef struct tr_request {
   size_t discarded, header_bytes, taken; /* in the turn that began at 'turn' */
   double turn, headers_at;
   double started, connect_by, last_progress, not_before;
+  double lookup_seconds; /* of the connect timeout, that the lookup took */
   int socket; /* it runs on, or below 0 */
   char refused[64]; /* an address that may not be asked, or empty */
   bool link_local;  /* it is refused whatever the options say */
@@ -117,6 +128,7 @@ typedef struct tr_request {
   double submitted, deadline, timeout, stall_timeout;
   int redirects_left, retries_left, attempts, parts_left, step_retries;
   bool refuse_private, require_length, moved;
+  bool timed_out; /* its own 'timeout' is over */
   tr_info *info; /* filled in as it goes */
 } tr_request;
 
@@ -179,6 +191,6 @@ tr_verdict tr_request_end_attempt(tr_request *r, int code, tr_blob **blob,
 void tr_request_end_hashing(tr_request *r, tr_blob **blob, tr_error *error);
 
 /* Its time is up, wherever it is. */
-void tr_request_time_out(const tr_request *r, size_t running, tr_error *error);
+void tr_request_time_out(tr_request *r, size_t running, tr_error *error);
 
 #endif

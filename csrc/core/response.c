@@ -2,16 +2,20 @@
 ** The end of an attempt is a body, an error, or the start of another attempt:
 ** to follow a redirect, to retry, or to resume a body that broke off.
 */
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "crypto.h"
 #include "error.h"
 #include "http.h"
 #include "redact.h"
+#include "redirect.h"
 #include "request.h"
 
 /* The first retry comes after about this; each further one after twice as
@@ -39,14 +43,62 @@ static void fail(const tr_request *r, tr_error_kind kind, tr_error *error,
                r->shown, reason, via, tries);
 }
 
+/* True if the connection, not the server behind it, failed. */
+static bool is_broken_connection(const tr_request *r, CURLcode code) {
+  switch (code) {
+  case CURLE_COULDNT_CONNECT:
+  case CURLE_COULDNT_RESOLVE_PROXY:
+    return r->refused[0] == '\0' || r->tried_addresses > 0;
+  case CURLE_GOT_NOTHING:
+  case CURLE_SEND_ERROR:
+  case CURLE_RECV_ERROR:
+  case CURLE_PARTIAL_FILE:
+  case CURLE_HTTP2:
+  case CURLE_HTTP2_STREAM:
+  case CURLE_OPERATION_TIMEDOUT:
+    return true;
+  case CURLE_SSL_CONNECT_ERROR: { /* a reset in the handshake is no bad peer */
+    const char *why = r->handle != NULL ? r->handle->why : "";
+    return strstr(why, "reset") != NULL || strstr(why, "SYSCALL") != NULL ||
+           strstr(why, "unexpected eof") != NULL ||
+           strstr(why, "SSL_ERROR_ZERO") != NULL;
+  }
+  default:
+    return false;
+  }
+}
+
+/* The first file for TLS that cannot be opened now, with errno; NULL: none. libcurl tells
+** neither which it is, nor why. */
+static const char *unreadable_file(const tr_request *r, CURLcode code) {
+  const tr_config *c = r->config;
+  const char *files[] = {c->ca_file != NULL ? c->ca_file : tr_curl_ca_file(),
+                         c->client_cert, c->client_key};
+  size_t i;
+  if (code != CURLE_SSL_CACERT_BADFILE && code != CURLE_SSL_CERTPROBLEM)
+    return NULL;
+  for (i = 0; i < sizeof files / sizeof *files; i++) {
+    int fd = files[i] != NULL ? open(files[i], O_RDONLY | O_CLOEXEC) : -1;
+    if (files[i] != NULL && fd < 0)
+      return files[i];
+    if (fd >= 0)
+      close(fd);
+  }
+  return NULL;
+}
+
 /* The reason of a failed attempt, in libcurl's words without secrets. */
 static void describe_failure(const tr_request *r, CURLcode code,
                              tr_error *error) {
   const char *why = r->handle != NULL && r->handle->why[0] != '\0'
                         ? r->handle->why
                         : curl_easy_strerror(code);
-  tr_error_kind kind = tr_error_kind_of_curl(code);
+  tr_error_kind kind = is_broken_connection(r, code) && code != CURLE_OPERATION_TIMEDOUT
+                           ? TR_NETWORK
+                           : tr_error_kind_of_curl(code);
   char *plain, reason[768];
+  const char *file = unreadable_file(r, code);
+  int file_errno = errno;
   const char *advice = code == CURLE_PEER_FAILED_VERIFICATION
                            ? " (for a CA of your own, give ca_file)"
                            : "";
@@ -54,7 +106,10 @@ static void describe_failure(const tr_request *r, CURLcode code,
   plain = tr_redacted(why);
   if (r->handle != NULL)
     curl_easy_getinfo(r->handle->easy, CURLINFO_OS_ERRNO, &os_error);
-  if (r->socket_errno != 0 && !r->connected)
+  if (file != NULL)
+    snprintf(reason, sizeof reason, "cannot read %s: %s", file,
+             strerror(file_errno));
+  else if (r->socket_errno != 0 && !r->connected)
     snprintf(reason, sizeof reason, "cannot open a socket: %s",
              strerror(r->socket_errno));
   else if (r->config->unix_socket != NULL && !r->connected)
@@ -64,6 +119,8 @@ static void describe_failure(const tr_request *r, CURLcode code,
   else
     snprintf(reason, sizeof reason, "%s%s", plain != NULL ? plain : "", advice);
   free(plain);
+  if (file != NULL && (file_errno == EMFILE || file_errno == ENFILE))
+    kind = TR_IO;
   fail(r, kind, error, reason);
 }
 
@@ -137,153 +194,8 @@ static void refuse_status(const tr_request *r, int status, tr_error *error) {
   error->status = status;
 }
 
-void tr_request_time_out(const tr_request *r, size_t running,
-                         tr_error *error) {
-  char reason[256];
-  if (r->state == TR_REQUEST_QUEUED)
-    snprintf(reason, sizeof reason,
-             "no turn within %g seconds (timeout); %zu other requests are under "
-             "way (max_host_connections, max_connections)",
-             r->timeout, running);
-  else if (r->state == TR_REQUEST_LOOKUP)
-    snprintf(reason, sizeof reason,
-             "its host was not resolved within %g seconds (timeout)",
-             r->timeout);
-  else
-    snprintf(reason, sizeof reason, "not done within %g seconds (timeout)",
-             r->timeout);
-  fail(r, TR_TIMEOUT, error, reason);
-}
-
-/* ----------------------------------------------------------------- redirects */
-
-static bool is_redirect(int status) {
-  return status == 301 || status == 302 || status == 303 || status == 307 ||
-         status == 308;
-}
-
-/* Check where a redirect leads; NULL, or the reason why it is not followed. */
-static const char *check_redirect(const tr_request *r, const tr_url *to) {
-  const tr_url *asked = r->asked.text != NULL ? &r->asked : &r->url;
-  if (r->url.secure && !to->secure)
-    return "a redirect from https to plain http";
-  if (r->config->redirect_hosts != NULL && strcmp(to->host, asked->host) != 0 &&
-      !tr_host_in_list(to->host,
-                       (const char *const *)r->config->redirect_hosts))
-    return "a redirect to a host that redirect_hosts does not list";
-  if (tr_address_is_link_local(to->host))
-    return "a redirect to a link-local address";
-  return NULL;
-}
-
-/* Refuse a redirect: "Failed to fetch from <url>: refusing <what>, to <url>". */
-static void refuse_redirect(const tr_request *r, const char *what,
-                            const char *to, tr_error *error) {
-  char *shown = tr_display_url(to);
-  tr_error_set(error, TR_DENIED, "Failed to fetch from %s: refusing %s, to %s",
-               r->shown, what, shown != NULL ? shown : "?");
-  free(shown);
-}
-
-/* See to it that only the origin asked for sees the client's certificate. */
-static bool withhold_certificate(tr_request *r, tr_error *error) {
-  tr_config *foreign;
-  if (r->first_origin || r->config->client_cert == NULL)
-    return true;
-  foreign = tr_config_foreign(r->config, error);
-  if (foreign == NULL)
-    return false;
-  tr_config_release(r->config);
-  r->config = foreign;
-  return true;
-}
-
-/*
-** Follow a redirect within the rules: http and https only, never from https to
-** http, to allowed hosts; headers, password and certificate on the same origin
-** only. False with the error when it must not or cannot be followed.
-*/
-static bool redirect(tr_request *r, const char *location, tr_error *error) {
-  tr_url to;
-  const char *fault = tr_url_parse(&to, location), *reason;
-  if (fault != NULL || strncmp(to.text, "oci:", 4) == 0) {
-    if (fault == NULL)
-      tr_url_free(&to);
-    refuse_redirect(r, "a redirect that is neither http nor https", location,
-                    error);
-    return false;
-  }
-  reason = check_redirect(r, &to);
-  if (reason == NULL && r->redirects_left-- <= 0) {
-    char *shown = tr_display_url(location);
-    tr_error_set(error, TR_NETWORK,
-                 "Failed to fetch from %s: too many redirects, the last to %s",
-                 r->shown, shown != NULL ? shown : "?");
-    free(shown);
-  } else if (reason != NULL) {
-    refuse_redirect(r, reason, location, error);
-  } else {
-    r->first_origin = r->first_origin && tr_url_same_origin(&r->url, &to);
-    if (r->asked.text == NULL)
-      r->asked = r->url;
-    else
-      tr_url_free(&r->url);
-    r->url = to;
-    r->resuming = false;
-    tr_request_reset_body(r);
-    r->moved = true;
-    r->fresh_connection = false;
-    r->not_before = 0;
-    if (!withhold_certificate(r, error))
-      return false;
-    if (strcmp(to.host, r->asked.host) != 0 &&
-        !tr_request_add_host(r, to.host)) {
-      tr_error_nomem(error);
-      return false;
-    }
-    return tr_request_route(r, error);
-  }
-  tr_url_free(&to);
-  return false;
-}
-
-/* Follow the Location of a response. */
-static tr_verdict follow(tr_request *r, tr_error *error) {
-  char *location = tr_url_join(&r->url, r->response.location);
-  bool followed = location != NULL && redirect(r, location, error);
-  if (location == NULL)
-    tr_error_nomem(error);
-  free(location);
-  tr_response_clear(&r->response);
-  return followed ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
-}
 
 /* ------------------------------------------------------------------- retries */
-
-/* True if the connection, not the server behind it, failed. */
-static bool is_broken_connection(const tr_request *r, CURLcode code) {
-  switch (code) {
-  case CURLE_COULDNT_CONNECT:
-  case CURLE_COULDNT_RESOLVE_PROXY:
-    return r->refused[0] == '\0' || r->tried_addresses > 0;
-  case CURLE_GOT_NOTHING:
-  case CURLE_SEND_ERROR:
-  case CURLE_RECV_ERROR:
-  case CURLE_PARTIAL_FILE:
-  case CURLE_HTTP2:
-  case CURLE_HTTP2_STREAM:
-  case CURLE_OPERATION_TIMEDOUT:
-    return true;
-  case CURLE_SSL_CONNECT_ERROR: { /* a reset in the handshake is no bad peer */
-    const char *why = r->handle != NULL ? r->handle->why : "";
-    return strstr(why, "reset") != NULL || strstr(why, "SYSCALL") != NULL ||
-           strstr(why, "unexpected eof") != NULL ||
-           strstr(why, "SSL_ERROR_ZERO") != NULL;
-  }
-  default:
-    return false;
-  }
-}
 
 /* The status of a proxy that refused a CONNECT, or 0. */
 static int connect_status(const tr_request *r) {
@@ -425,10 +337,8 @@ static tr_blob *take_body(tr_request *r, tr_error *error) {
                      .last_modified = r->last_modified,
                      .no_store = r->no_store};
   tr_blob *blob = NULL;
-  if (publish_record(r, &draft)) {
-    publish_info(r);
+  if (publish_record(r, &draft))
     blob = tr_buffer_to_blob(&r->body);
-  }
   if (blob == NULL)
     tr_error_nomem(error);
   return blob;
@@ -456,6 +366,7 @@ void tr_request_end_hashing(tr_request *r, tr_blob **blob, tr_error *error) {
   r->hashing = false;
   if (check_digest(r, actual, error))
     *blob = take_body(r, error);
+  publish_info(r);
 }
 
 /* A 304: the known blob is still good. Its bytes came from where they came from
@@ -477,7 +388,6 @@ static tr_blob *take_known(tr_request *r, tr_error *error) {
     return NULL;
   }
   r->info->unchanged = true;
-  publish_info(r);
   return tr_blob_retain(r->known);
 }
 
@@ -508,6 +418,7 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
   }
   /* Over HTTP/2, libcurl does not tell a stream's end from its reset. */
   if (r->require_length && !r->response.has_length &&
+      r->response.status != 204 &&
       (r->response.http2 || !r->response.chunked)) {
     fail(r, TR_NETWORK, error,
          "its end is not marked by a length (require_length)");
@@ -534,14 +445,14 @@ static CURLcode true_code(tr_request *r, CURLcode code) {
   const tr_response *p = &r->response;
   if (code == CURLE_OK && !p->complete_headers)
     return CURLE_PARTIAL_FILE; /* it takes half a header for a whole */
-  if (p->complete_headers && p->status >= 300)
+  if (p->complete_headers &&
+      (p->status >= 300 || (p->status == 206 && !r->resuming)))
     return CURLE_OK; /* its status is all that was wanted */
   return code;
 }
 
-tr_verdict tr_request_end_attempt(tr_request *r, int curl_code, tr_blob **blob,
-                                  tr_error *error) {
-  CURLcode code = true_code(r, (CURLcode)curl_code);
+static tr_verdict judge(tr_request *r, CURLcode code, tr_blob **blob,
+                        tr_error *error) {
   int status = r->response.status;
   *blob = NULL;
   if (r->out_of_step && r->step_retries-- > 0) {
@@ -558,9 +469,8 @@ tr_verdict tr_request_end_attempt(tr_request *r, int curl_code, tr_blob **blob,
     explain_failure(r, code, error);
     return TR_VERDICT_DONE;
   }
-  if (code == CURLE_OK && is_redirect(status) &&
-      r->response.location != NULL)
-    return follow(r, error);
+  if (code == CURLE_OK && tr_redirect_is_due(r))
+    return tr_redirect_follow(r, error) ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
   if (code == CURLE_OK && status == 304 && r->conditional) {
     *blob = take_known(r, error);
     return TR_VERDICT_DONE;
@@ -583,6 +493,32 @@ tr_verdict tr_request_end_attempt(tr_request *r, int curl_code, tr_blob **blob,
   } else {
     refuse_status(r, status, error);
   }
-  publish_info(r);
   return TR_VERDICT_DONE;
+}
+
+tr_verdict tr_request_end_attempt(tr_request *r, int code, tr_blob **blob,
+                                  tr_error *error) {
+  tr_verdict verdict = judge(r, true_code(r, (CURLcode)code), blob, error);
+  if (verdict == TR_VERDICT_DONE)
+    publish_info(r);
+  return verdict;
+}
+
+void tr_request_time_out(tr_request *r, size_t running,
+                         tr_error *error) {
+  char reason[256];
+  if (r->state == TR_REQUEST_QUEUED)
+    snprintf(reason, sizeof reason,
+             "no turn within %g seconds (timeout); %zu other requests are under "
+             "way (max_host_connections, max_connections)",
+             r->timeout, running);
+  else if (r->state == TR_REQUEST_LOOKUP)
+    snprintf(reason, sizeof reason,
+             "its host was not resolved within %g seconds (timeout)",
+             r->timeout);
+  else
+    snprintf(reason, sizeof reason, "not done within %g seconds (timeout)",
+             r->timeout);
+  fail(r, TR_TIMEOUT, error, reason);
+  publish_info(r);
 }

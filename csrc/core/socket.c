@@ -233,11 +233,13 @@ int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
   tr_request *r = h->request;
   struct known_socket *s = find_socket(own, own_port, peer, peer_port);
   long opened = 0;
-  if (is_refused(r, peer))
-    return CURL_PREREQFUNC_ABORT;
-  r->from_private |= checks_peer(r) && tr_address_is_private(peer);
   curl_easy_getinfo(h->easy, CURLINFO_NUM_CONNECTS, &opened);
   r->reused = opened == 0;
+  if (is_refused(r, peer)) { /* a new connection may find an address that is not */
+    r->out_of_step = r->reused && !r->link_local;
+    return CURL_PREREQFUNC_ABORT;
+  }
+  r->from_private |= checks_peer(r) && tr_address_is_private(peer);
   r->socket = s != NULL ? s->fd : -1;
   tr_socket_attend(r->socket);
   if (s != NULL && is_out_of_step(h, s)) {

@@ -314,6 +314,32 @@ bool tr_host_in_list(const char *host, const char *const *list) {
   return false;
 }
 
+static size_t without_dot(const char *host, size_t len) {
+  return len > 1 && host[len - 1] == '.' ? len - 1 : len;
+}
+
+int tr_host_match(const char *name, const char *host, int port) {
+  const char *colon = strrchr(name, ':'), *end;
+  bool bracket = name[0] == '[';
+  size_t len;
+  if (bracket) {
+    name++;
+    end = name + strcspn(name, "]");
+    colon = *end == ']' && end[1] == ':' ? end + 1 : NULL;
+  } else {
+    if (colon != strchr(name, ':')) /* an address without brackets */
+      colon = NULL;
+    end = colon != NULL ? colon : name + strlen(name);
+  }
+  len = without_dot(name, (size_t)(end - name));
+  if (len != without_dot(host, strlen(host)) ||
+      strncasecmp(name, host, len) != 0)
+    return 0;
+  if (colon == NULL)
+    return 1;
+  return strtol(colon + 1, NULL, 10) == port ? 2 : 0;
+}
+
 /* ------------------------------------------------------------------ digests */
 
 /* Query parameters that sign a URL for object stores and content networks:

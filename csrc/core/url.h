@@ -43,6 +43,10 @@ bool tr_url_same_origin(const tr_url *a, const tr_url *b);
 */
 bool tr_host_in_list(const char *host, const char *const *list);
 
+/* How well a name of options, "host" or "host:port", fits a host and port: 0 if it does
+** not, 1, or 2 if the port is named. Case, a final dot and brackets do not matter. */
+int tr_host_match(const char *name, const char *host, int port);
+
 /* Digests that tell whether validators belong to a URL: of all of 'url', and
 ** without the query parameters that sign it (a new signature, same content). */
 enum { TR_URL_DIGEST = 33 /* 128 bits in hex */ };
