@@ -17,7 +17,8 @@
 #include "pool.h"
 
 enum {
-  MAX_THREADS = 32,
+  MAX_WANTED = 32,   /* lookups at a time that somebody waits for */
+  MAX_THREADS = 256, /* with those that everybody has given up, which go on */
   MAX_HOSTS = 4096,   /* in the cache, and as many again as are looked up */
   MAX_ADDRESSES = 16  /* of one host */
 };
@@ -33,6 +34,8 @@ typedef struct tr_dns_host {
   tr_dns_answer *answer; /* NULL: none yet */
   double expires;
   bool looking_up;
+  bool asking;   /* a thread is */
+  bool given_up; /* a thread asks, but nobody waits for the answer */
   tr_dns_query *queries;
   struct tr_dns_host *next; /* in the queue of lookups */
   char name[];
@@ -45,7 +48,8 @@ static tr_dns_host *first, **end = &first;
 
 static void *run(void *unused);
 static tr_pool pool = {
-    .lock = &lock, .name = "theaterref-dns", .run = run, .max = MAX_THREADS};
+    .lock = &lock, .name = "theaterref-dns", .run = run, .max = MAX_WANTED};
+static int given_up; /* lookups under way that nobody waits for */
 
 /* ------------------------------------------------------------------- answers */
 
@@ -191,6 +195,18 @@ static void deliver(tr_dns_host *host, tr_dns_answer *answer) {
 
 /* ------------------------------------------------------------------- threads */
 
+/* Note that a lookup under way is given up, or that somebody waits for it again. One
+** that is given up makes room for another. The lock is held. */
+static void set_given_up(tr_dns_host *host, bool is_given_up) {
+  given_up += is_given_up - host->given_up;
+  host->given_up = is_given_up;
+  pool.max = MAX_WANTED + given_up;
+  if (pool.max > MAX_THREADS)
+    pool.max = MAX_THREADS;
+  if (is_given_up && pool.queued > 0)
+    tr_pool_call(&pool);
+}
+
 static void *run(void *unused) {
   static tr_dns_answer no_memory = {.refs = 1, .error = EAI_MEMORY};
   (void)unused;
@@ -206,9 +222,13 @@ static void *run(void *unused) {
       host->looking_up = false; /* everyone who asked has given up */
       continue;
     }
+    host->asking = true;
+    set_given_up(host, host->queries == NULL);
     pthread_mutex_unlock(&lock);
     answer = ask(host->name);
     pthread_mutex_lock(&lock);
+    host->asking = false;
+    set_given_up(host, false);
     deliver(host, answer != NULL ? answer : tr_dns_retain(&no_memory));
     tr_dns_release(answer);
   }
@@ -257,6 +277,7 @@ bool tr_dns_start(tr_dns_query *query, const char *name) {
     if (query->next != NULL)
       query->next->prev = query;
     host->queries = query;
+    set_given_up(host, false);
   }
   pthread_mutex_unlock(&lock);
   return started;
@@ -269,6 +290,8 @@ void tr_dns_cancel(tr_dns_query *query) {
         query->next;
     if (query->next != NULL)
       query->next->prev = query->prev;
+    if (query->host->asking && query->host->queries == NULL)
+      set_given_up(query->host, true);
     query->host = NULL;
   }
   pthread_mutex_unlock(&lock);
@@ -288,6 +311,8 @@ static void in_child(void) {
   hosts = (tr_table){0};
   first = NULL;
   end = &first;
+  given_up = 0;
+  pool.max = MAX_WANTED;
   tr_pool_init(&pool);
   pthread_mutex_unlock(&lock);
 }

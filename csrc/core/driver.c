@@ -22,6 +22,8 @@ static const double MAX_SLEEP = 0.1;
 static const double MAX_ADVANCE = 0.001;
 /* Of all bodies together, in one turn: a millisecond or two. */
 static const size_t TURN_BYTES = 1024 * 1024;
+/* One in so many places is kept for origins of which no request runs. */
+enum { RESERVED = 8 };
 
 static struct {
   CURLM *multi;
@@ -305,12 +307,15 @@ static void take_moments(void) {
   }
 }
 
-/* Start as many attempts as there is room for. Returns when to look again. */
+/* Start as many attempts as there is room for. Returns when to look again. Servers that
+** drip could hold every place: the last are for origins that have none. */
 static double start_attempts(size_t all, size_t per_origin) {
   double wake_at = HUGE_VAL;
+  size_t for_anybody = all - all / RESERVED;
   tr_request *r;
   while (driver.running < all &&
-         (r = tr_queue_pop(per_origin, &wake_at)) != NULL)
+         (r = tr_queue_pop(per_origin, driver.running >= for_anybody,
+                           &wake_at)) != NULL)
     start_attempt(r);
   return wake_at;
 }

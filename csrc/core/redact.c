@@ -119,11 +119,16 @@ char *tr_redacted(const char *text) {
 
 /* Redact a text that is one URL, and nothing else, to its end. */
 static char *redact_url(const char *url) {
-  const char *scheme_end = strstr(url, "://"), *at;
+  const char *at = url;
   tr_buffer out = {0};
-  if (scheme_end == NULL)
-    return tr_redacted(url);
-  at = scheme_end + 3;
+  while (is_scheme_character(*at))
+    at++;
+  if (*at == ':') /* else it has no scheme */
+    at++;
+  else
+    at = url;
+  while (*at == '/')
+    at++;
   if (tr_buffer_reserve(&out, strlen(url) + 1) &&
       tr_buffer_append(&out, url, (size_t)(at - url)) &&
       append_url(at, at + strlen(at), &out) && tr_buffer_append(&out, "", 1))

@@ -119,8 +119,6 @@ static void describe_failure(const tr_request *r, CURLcode code,
   else
     snprintf(reason, sizeof reason, "%s%s", plain != NULL ? plain : "", advice);
   free(plain);
-  if (file != NULL && (file_errno == EMFILE || file_errno == ENFILE))
-    kind = TR_IO;
   fail(r, kind, error, reason);
 }
 

@@ -174,6 +174,18 @@ void tr_socket_answered(int fd) {
       sockets[i].answered = true;
 }
 
+/* True if a descriptor is left for the files of certificates: libcurl would not say why it
+** cannot read them. */
+static bool leaves_one(const tr_request *r, int fd) {
+  int another;
+  if (!r->url.secure)
+    return true;
+  another = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (another >= 0)
+    close(another);
+  return another >= 0;
+}
+
 curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
                              struct curl_sockaddr *address) {
   tr_request *r = ((tr_handle *)context)->request;
@@ -191,8 +203,10 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
     return CURL_SOCKET_BAD;
   fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
               address->protocol);
-  if (fd < 0) {
+  if (fd < 0 || !leaves_one(r, fd)) {
     r->socket_errno = errno;
+    if (fd >= 0)
+      close(fd);
     return CURL_SOCKET_BAD;
   }
   if (!add_socket(fd)) {
