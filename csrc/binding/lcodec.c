@@ -8,7 +8,10 @@ enum {
   MAX_BYTES = 32 * 1024 * 1024       /* of one value, however it shares */
 };
 
-enum { NIL, FALSE, TRUE, INTEGER, FLOAT, STRING, TABLE, END, FUNCTION, NOTHING };
+/* TABLE and up: its mark is added. WRITTEN: a number, as its text. */
+enum {
+  NIL, FALSE, TRUE, INTEGER, FLOAT, WRITTEN, STRING, END, FUNCTION, NOTHING, TABLE
+};
 
 static bool put(tr_buffer *out, char tag, const void *data, size_t size) {
   return out->len + size < MAX_BYTES && tr_buffer_append(out, &tag, 1) &&
@@ -17,10 +20,11 @@ static bool put(tr_buffer *out, char tag, const void *data, size_t size) {
 
 static const char *const too_large = "more than 32 MiB of values";
 
-static const char *encode_string(lua_State *from, int index, tr_buffer *out) {
+static const char *encode_string(lua_State *from, int index, char tag,
+                                 tr_buffer *out) {
   size_t len;
   const char *s = lua_tolstring(from, index, &len);
-  return put(out, STRING, &len, sizeof len) && len < MAX_BYTES &&
+  return put(out, tag, &len, sizeof len) && len < MAX_BYTES &&
                  tr_buffer_append(out, s, len)
              ? NULL
              : too_large;
@@ -38,10 +42,56 @@ static const char *encode_function(lua_State *from, int index,
 }
 
 static const char *encode(lua_State *from, int index, const codec *how,
+                          tr_buffer *out, int level);
+
+/* The value of an item whose key is below it, the two on top; its text if it is
+** a number that has one in the table at 'texts'. */
+static const char *encode_item(lua_State *from, int texts, const codec *how,
+                               tr_buffer *out, int level) {
+  int value = lua_gettop(from);
+  const char *fault;
+  if (lua_istable(from, texts) && lua_type(from, value) == LUA_TNUMBER) {
+    lua_pushvalue(from, value - 1);
+    if (lua_rawget(from, texts) == LUA_TSTRING) {
+      lua_stringtonumber(from, lua_tostring(from, -1));
+      if (lua_rawequal(from, -1, value)) {
+        fault = encode_string(from, value + 1, WRITTEN, out);
+        lua_settop(from, value);
+        return fault;
+      }
+    }
+    lua_settop(from, value);
+  }
+  return encode(from, value, how, out, level);
+}
+
+static const char *encode_table(lua_State *from, int index, const codec *how,
+                                tr_buffer *out, int level) {
+  const char *fault = NULL;
+  int texts;
+  if (level == MAX_LEVELS || !lua_checkstack(from, 6))
+    return "tables nested more than 64 deep, or in a circle";
+  if (!put(out, (char)(TABLE + tr_markof(from, index)), NULL, 0))
+    return too_large;
+  tr_pushwritten(from, index);
+  texts = lua_gettop(from);
+  lua_pushnil(from);
+  while (fault == NULL && lua_next(from, index) != 0) {
+    fault = encode(from, texts + 1, how, out, level + 1);
+    if (fault == NULL)
+      fault = encode_item(from, texts, how, out, level + 1);
+    lua_pop(from, 1);
+  }
+  lua_settop(from, texts - 1);
+  if (fault != NULL)
+    return fault;
+  return put(out, END, NULL, 0) ? NULL : too_large;
+}
+
+static const char *encode(lua_State *from, int index, const codec *how,
                           tr_buffer *out, int level) {
   lua_Integer integer;
   lua_Number number;
-  const char *fault = NULL;
   switch (lua_type(from, index)) {
   case LUA_TNIL:
     return put(out, NIL, NULL, 0) ? NULL : too_large;
@@ -58,7 +108,7 @@ static const char *encode(lua_State *from, int index, const codec *how,
                ? NULL
                : too_large;
   case LUA_TSTRING:
-    return encode_string(from, index, out);
+    return encode_string(from, index, STRING, out);
   case LUA_TFUNCTION:
     return encode_function(from, index, how, out);
   case LUA_TLIGHTUSERDATA: /* NULL alone: JSON's null */
@@ -66,25 +116,10 @@ static const char *encode(lua_State *from, int index, const codec *how,
       return "a userdata";
     return put(out, NOTHING, NULL, 0) ? NULL : too_large;
   case LUA_TTABLE:
-    break;
+    return encode_table(from, index, how, out, level);
   default:
     return lua_typename(from, lua_type(from, index));
   }
-  if (level == MAX_LEVELS || !lua_checkstack(from, 4))
-    return "tables nested more than 64 deep, or in a circle";
-  if (!put(out, TABLE, NULL, 0))
-    return too_large;
-  for (lua_pushnil(from); lua_next(from, index) != 0; lua_pop(from, 1)) {
-    int top = lua_gettop(from);
-    fault = encode(from, top - 1, how, out, level + 1);
-    if (fault == NULL)
-      fault = encode(from, top, how, out, level + 1);
-    if (fault != NULL) {
-      lua_pop(from, 2);
-      return fault;
-    }
-  }
-  return put(out, END, NULL, 0) ? NULL : too_large;
 }
 
 const char *tr_encode(lua_State *from, int index, const codec *how,
@@ -95,6 +130,17 @@ const char *tr_encode(lua_State *from, int index, const codec *how,
 static void take(const char **at, void *to, size_t size) {
   memcpy(to, *at, size);
   *at += size;
+}
+
+/* Pushes a number for the table and the key on top, and keeps its text beside it. */
+static void take_written(lua_State *to, const char **at) {
+  size_t len;
+  take(at, &len, sizeof len);
+  tr_setwritten(to, *at, len);
+  lua_pushlstring(to, *at, len);
+  lua_stringtonumber(to, lua_tostring(to, -1));
+  lua_remove(to, -2);
+  *at += len;
 }
 
 void tr_decode(lua_State *to, const char **at,
@@ -133,8 +179,13 @@ void tr_decode(lua_State *to, const char **at,
     take(at, &integer, sizeof integer);
     proxy(to, integer, context);
     break;
-  default: /* TABLE */
+  case WRITTEN:
+    take_written(to, at);
+    break;
+  default:
     lua_newtable(to);
+    if (tag != TABLE)
+      tr_setmark(to, (tr_mark)(tag - TABLE));
     while (**at != END) {
       tr_decode(to, at, proxy, context);
       tr_decode(to, at, proxy, context);

@@ -74,12 +74,13 @@ static int finding(lua_State *S) {
   return pass_on(S);
 }
 
-/* A function of the table library, for tables without a metatable: '__len'
-** could claim any length. */
+/* A function of the table library, for tables without a metatable of a script's:
+** '__len' could claim any length. */
 static int plain_table(lua_State *S) {
   luaL_checktype(S, 1, LUA_TTABLE);
-  luaL_argcheck(S, !lua_getmetatable(S, 1), 1,
-                "a table without a metatable is needed");
+  if (tr_markof(S, 1) == TR_MARK_NONE)
+    luaL_argcheck(S, !lua_getmetatable(S, 1), 1,
+                  "a table without a metatable is needed");
   return pass_on(S);
 }
 

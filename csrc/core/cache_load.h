@@ -4,7 +4,7 @@
 
 #include "cache_registry.h"
 
-/* What a load is for. */
+/* The purpose of a load. */
 typedef struct tr_load {
   tr_key key; /* without limits */
   const tr_limits *limits;

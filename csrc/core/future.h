@@ -27,7 +27,8 @@ typedef struct tr_result {
   tr_record *record;     /* TR_READY only; or NULL */
 } tr_result;
 
-/* What a promise is completed with instead of its result; both retained. */
+/* The blob that a promise is completed with instead of its result, and its record;
+** both retained. */
 typedef struct tr_substitute {
   tr_blob *blob;     /* NULL: there is none */
   tr_record *record; /* NULL: the result's own */

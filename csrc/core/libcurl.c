@@ -29,23 +29,20 @@ static void keep_version(void) {
 }
 
 /*
-** OpenSSL frees what it has when the process exits, while another thread may be in its
-** first fetch: it is told not to. (Not if the program itself has begun with it: then
-** the engine's exit handler is the later one, and runs first.)
+** OpenSSL's exit handler frees what threads that initialise it, hash, or end at
+** that moment still use. Initialise it without one, unless the program has
+** initialised it already. Its memory goes with the process.
 */
-static void keep_openssl(void) {
-  static const char *const names[] = {"libcrypto.so.3", "libcrypto.so.1.1"};
-  const uint64_t no_exit_handler = 0x00080000; /* OPENSSL_INIT_NO_ATEXIT */
-  int (*init)(uint64_t, const void *);
-  size_t i;
-  for (i = 0; i < sizeof names / sizeof *names; i++) {
-    void *library = dlopen(names[i], RTLD_NOW | RTLD_NOLOAD);
-    void *address =
-        library != NULL ? dlsym(library, "OPENSSL_init_crypto") : NULL;
-    memcpy(&init, &address, sizeof address);
-    if (address != NULL)
-      init(no_exit_handler, NULL);
-  }
+static void drop_openssl_exit_handler(void) {
+  static const uint64_t no_atexit = 0x00080000; /* OPENSSL_INIT_NO_ATEXIT */
+  int (*init)(uint64_t, const void *) = NULL;
+  void *library = dlopen("libcrypto.so.3", RTLD_NOW | RTLD_NOLOAD), *address;
+  if (library == NULL) /* libcurl uses another library */
+    return;
+  address = dlsym(library, "OPENSSL_init_crypto");
+  memcpy(&init, &address, sizeof address);
+  if (init != NULL)
+    init(no_atexit, NULL);
 }
 
 static void open_once(void) {
@@ -66,7 +63,7 @@ static void open_once(void) {
   }
   TR_CURL_FUNCTIONS(FIND)
 #undef FIND
-  keep_openssl();
+  drop_openssl_exit_handler();
   if (fault[0] == '\0' && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
     snprintf(fault, sizeof fault, "libcurl could not be initialized");
   if (fault[0] == '\0')

@@ -47,7 +47,7 @@ end
 -- @treturn theaterref.cache
 -- @return[2] nil
 -- @treturn[2] table an error, when a cache of that name is open with other
--- options
+-- options; a name alone opens it as it is
 function M.open(options, blame)
   options, blame = options or {}, blame or 2
   option_sets.check(option_sets.cache, options, blame)

@@ -34,7 +34,7 @@ function later.content_store() return require("theaterref.home").content_store e
 -- @treturn theaterref.cache
 -- @return[2] nil
 -- @treturn[2] table an error, when a cache of that name is open with other
--- options
+-- options; a name alone opens it as it is
 function later.resource_cache() return require("theaterref.cache").open end
 
 --- A resolver; see `theaterref.resolver` for its methods.

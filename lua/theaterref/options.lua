@@ -219,6 +219,8 @@ M.store = set("store option", {
     .. "`always`, `never`" },
   { "algorithm", "text", "`sha1`", "of the names of new content: `sha1`, Theater's, or `sha256`; both are read" },
   { "map", "flag", "true", "false: large content is read, not mapped" },
+  { "lock_timeout", "seconds", "30", "how long to wait for others that move labels or lock the store; then the call fails. "
+    .. "Below 0: no limit" },
 })
 
 --- The fault in options, if any; within tables of options, too.

@@ -15,6 +15,7 @@
 -- * `cache_hit`: whether it was there already
 -- * `phases`: an array of `{ name, seconds, bytes }`, one for each step
 -- @module theaterref.plan
+local candidates = require "theaterref.resolve.candidates"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local loads = require "theaterref.resolve.load"
@@ -40,12 +41,12 @@ local ask_cacheable = { ask_cacheable = true }
 -- Resolves what a step needs. Returns the blob, an error, and the wish.
 local function resolve(work, ref, ctx)
   local wish = { reference = ref, ctx = ctx, options = ask_cacheable, target = nil, hit = false, origin = nil,
-    used_cache = nil, base = nil }
+    used_cache = nil }
   local blob, err = loads.resolve(work.task, work.context, wish)
   return blob, err, wish
 end
 
--- What rules are told of a reference in the manifest.
+-- Returns the 'ctx' for rules about a reference in the manifest.
 local function ctx_for(work, purpose)
   local ctx = work.ctx
   return { purpose = purpose, manifest_reference = ctx.manifest_reference, origin = ctx.origin, name = ctx.name }
@@ -61,8 +62,8 @@ function steps.manifest(work)
   plan.origin = wish.origin
   work.text = tostring(blob)
   work.format = manifests.format_of(work.text, wish.target)
-  work.ctx = { purpose = "package", manifest_reference = wish.base, origin = wish.origin, name = nil, manifest = nil,
-    package = nil }
+  work.ctx = { purpose = "package", manifest_reference = candidates.base(plan.manifest_reference, wish.target),
+    origin = wish.origin, name = nil, manifest = nil, package = nil }
   return blob
 end
 
@@ -166,8 +167,8 @@ local order = { "manifest", "initial_state", "merge", "render", "parse", "allow_
 
 -- Which steps have nothing to do.
 local skipped = {
-  allow_spawn = function(work) return not work.context:must_ask "allow_spawn" end,
-  secrets = function(work) return not (work.state and work.context:must_ask "secrets") end,
+  allow_spawn = function(work) return not work.context.asks.allow_spawn end,
+  secrets = function(work) return not (work.state and work.context.asks.secrets) end,
 }
 
 --- Makes a plan, as a future's work; what `resolver:plan` runs.

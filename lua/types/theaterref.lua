@@ -111,6 +111,7 @@
 ---@field verify? "once"|"always"|"never"
 ---@field algorithm? theaterref.Algorithm
 ---@field map? boolean
+---@field lock_timeout? number
 
 -- --------------------------------------------------------------------- blobs
 
@@ -261,6 +262,8 @@ function Future:timeout() end
 ---@field no_store? boolean # Cache-Control: no-store or private
 ---@field etag? string
 ---@field last_modified? string
+---@field hosts? string[] that it was redirected to, in order
+---@field private? boolean whether a server had a private address
 ---@field digest? string
 ---@field seconds { started?: number, connected?: number, first_byte?: number, done: number }
 
@@ -383,8 +386,10 @@ function Store:batch(work) end
 ---@class theaterref.VerifyReport
 ---@field checked integer
 ---@field corrupt string[]
+---@field unreadable string[]
 ---@field missing string[]
 ---@field dangling string[]
+---@field faulty_labels table<string, string>
 ---@field quarantined string[]
 ---@field temporary_files string[]
 
@@ -394,7 +399,7 @@ function Store:batch(work) end
 function Store:verify(options) end
 
 ---@param options? { grace?: number, dry_run?: boolean, progress?: fun(done: integer, all: integer) }
----@return { deleted: string[], temporary_files: string[] }?
+---@return { deleted: string[], temporary_files: string[], failed: table<string, string> }?
 ---@return theaterref.Error?
 function Store:gc(options) end
 

@@ -173,7 +173,7 @@ describe("the command", function()
     assert.equal("theaterref: label two is not at none but at " .. one .. "\n", err)
     assert.equal(1, status)
     assert.equal("deleted         " .. two .. "\n", (theaterref "store gc yard --grace 0 -n"))
-    assert.same({ deleted = { two }, temporary_files = {} }, cjson.decode((theaterref "store gc yard --grace 0 --json")))
+    assert.same({ deleted = { two }, temporary_files = {}, failed = {} }, cjson.decode((theaterref "store gc yard --grace 0 --json")))
     assert.equal("           4 bytes  two\n           0 bytes  without a label\n           4 bytes  in all\n",
       (theaterref "store usage yard"))
     assert.equal("", (theaterref "store export yard yard.tar"))
@@ -184,7 +184,7 @@ describe("the command", function()
     assert.equal("theaterref: Label not found: two\n", err)
     assert.equal(1, status)
     _, err, status = theaterref "store import copy actor.wasm"
-    assert.matches("this is no store's export: it ends too early", err)
+    assert.matches("this is not an export of a store: it ends too early", err)
     assert.equal(1, status)
   end)
 

@@ -69,7 +69,7 @@ describe("the guide", function()
     local takes = { seconds = "seconds", count = "a whole number", flag = "true or false", text = "a string", table = "a table",
       ["function"] = "a function", policy = "a path or a table", cache = "a cache or a table", disk = "an id or a table",
       log = "a level, a table or false", list = "a list of strings", hosts = "a table by host",
-      hosts_list = "a list of hosts or `any`", bytes = "a string or a blob" }
+      hosts_list = "a list or `\"any\"`", bytes = "a string or a blob" }
     local guide = helper.read "examples/guides/options.md"
     for _, set in pairs(options) do
       for _, option in ipairs(type(set) == "table" and set or {}) do

@@ -121,6 +121,19 @@ function M.finish(result, err, as_json)
   return 1
 end
 
+--- Writes a command's content to the file that its option `-o` names. `-` is standard
+-- output, to which it goes when the command ends.
+-- @tparam ?string path
+-- @tparam theaterref.blob blob
+-- @treturn ?boolean true; nil and an error
+function M.write_content(path, blob)
+  if not path or path == "-" then return true end
+  return blob:write(path)
+end
+
+--- Content to show at the end of a command, unless it went to a file.
+function M.show_content(data) return (not data.output or data.output == "-") and data.blob or nil end
+
 -- -------------------------------------------------------------------- bars
 
 local function with_bars() return not quiet and is_terminal(2) end

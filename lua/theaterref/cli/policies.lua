@@ -64,7 +64,7 @@ end
 
 local purposes = { direct = true, manifest = true, initial_state = true, package = true, secret = true }
 
--- What a reference is for, when nothing is said: a name that ends as manifests do is one.
+-- Returns the purpose of a reference. Without --purpose, a name that ends as manifests do is one.
 local function purpose_of(args)
   if args.purpose then return args.purpose end
   local path = args.reference:gsub("[?#].*$", "")
@@ -82,7 +82,8 @@ local function explain(args)
   local resolver
   resolver, err = settings.resolver(args)
   if not resolver then return nil, err end
-  local steps, result = output.array {}, nil
+  local steps = output.array {}
+  local result
   local function trace(step)
     if step.rule then steps[#steps + 1] = step end
   end
@@ -142,7 +143,7 @@ return {
   { name = "explain", does = "Show what each rule makes of a reference or a manifest.", fetches = true,
     examples = { "theaterref explain manifest.toml --policy policy.lua" },
     arguments = { { "reference", "Of anything. One that ends in .toml, .json or .lua is planned as a manifest." } },
-    options = { { "--purpose", "NAME", "What it is for: direct, manifest, initial_state, package or secret." },
+    options = { { "--purpose", "NAME", "The purpose that rules see: direct, manifest, initial_state, package or secret." },
       { "--name", "NAME", "The actor's name that rules see." }, fetching.state_option },
     run = explain, show = show_explanation },
   { name = "lock", does = "Write a lockfile with the digest of everything the manifests need.", fetches = true,

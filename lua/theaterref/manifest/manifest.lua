@@ -26,7 +26,7 @@ end
 
 local function parse_lua(text, state)
   local box = core.sandbox()
-  local variables = state and core.json_decode(state) or {}
+  local variables = state and core.json_decode(state, false, true) or {}
   local manifest, err = box:run(text, "=manifest", { state = variables })
   if err then
     err.kind = "syntax"
@@ -37,7 +37,7 @@ end
 
 local parsers = {
   toml = function(text) return toml.parse(text) end,
-  json = function(text) return core.json_decode(text) end,
+  json = function(text) return core.json_decode(text, false, true) end, -- for theaterref.manifest.json
   lua = parse_lua,
 }
 

@@ -2,7 +2,8 @@
 --
 -- Integers are exact 64-bit Lua integers, arrays carry the metatable
 -- `core.json_array` (so that an empty one is still an array), dates and times
--- are tables `{ type, text }` whose `tostring` is their text.
+-- are tables `{ type, text }` with the metatable `core.toml_datetime`, whose
+-- `tostring` is their text.
 -- @module theaterref.manifest.toml
 local lpeg = require "lpeg"
 local core = require "theaterref.core"
@@ -90,10 +91,8 @@ local function time_exists(hour, minute, second)
   return tonumber(hour) <= 23 and tonumber(minute) <= 59 and tonumber(second) <= 60
 end
 
-local datetime_metatable = { __tostring = function(self) return self.text end }
-
 local function moment(type)
-  return function(text) return setmetatable({ type = type, text = text }, datetime_metatable) end
+  return function(text) return setmetatable({ type = type, text = text }, core.toml_datetime) end
 end
 
 -- A pattern that matches when 'check' likes its captures, and captures none.
@@ -127,7 +126,7 @@ local function to_radix(prefix, digits)
 end
 
 local number = moments
-  + C(float) / function(text) return tonumber(plain(text)) + 0.0 end
+  + C(float) / function(text) return tonumber(plain(text)) end
   + C(sign) * P "inf" / function(s) return s == "-" and -math.huge or math.huge end
   + sign * P "nan" * Cc(0 / 0)
   + P "0" * C "x" * C(underscored(hex)) / to_radix
@@ -152,8 +151,8 @@ local after_header = P "[[" * space * key * space * P "]]" * Cc(true) * Cp()
 local function fail(reader, at, why)
   local before = reader.text:sub(1, at - 1)
   local _, lines = before:gsub("\n", "")
-  error({ at = at, message = ("invalid TOML at line %d, column %d: %s"):format(
-    lines + 1, #before:match("[^\n]*$") + 1, why) }, 0)
+  local line = before:match ".*\n()" or 1 -- where it begins; found from the end, as the text may be large
+  error({ at = at, message = ("invalid TOML at line %d, column %d: %s"):format(lines + 1, at - line + 1, why) }, 0)
 end
 
 -- How a table came to be decides what may still be added to it:

@@ -23,7 +23,8 @@ function M.no_local_from_network(ref, ctx)
   local to = reference.scheme(ref)
   if to == "https" or to == "data" or to == "http" and from == "http" then return true, ANYWHERE end
   -- A policy's own scheme, which the manifest came by.
-  if to and not reference.is_own_scheme(to) and to == reference.scheme(ctx.manifest_reference or "") then return true, ANYWHERE end
+  local by = reference.scheme(ctx.manifest_reference or "")
+  if to and to == by and not reference.is_own_scheme(to) then return true, ANYWHERE end
   local what = to == "http" and "plain http" or to == "store" and "a local store" or to and to ~= "file" and "the scheme " .. to
     or "a local file"
   return false, ("a manifest that came by %s may not name %s; to allow it, give a policy with a rule 'allow'")

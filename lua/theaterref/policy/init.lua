@@ -31,7 +31,7 @@ M.default = {
   merge = require("theaterref.policy.merge").shallow,
   secrets = function() return false end,
   allow_spawn = function() return true end,
-  request = nothing,
+  request = function() return {} end,
   on_event = nothing,
 }
 
@@ -40,7 +40,7 @@ Policy.__index = Policy
 
 local function broken(message) return nil, errors.new("policy", message) end
 
--- What may be shown of an answer.
+-- Returns the part of an answer that may be shown.
 local function shown(rule, answer)
   if rule == "merge" then return "a state" end
   if type(answer) ~= "table" then return answer end
@@ -129,7 +129,8 @@ local function overlay(given, where)
       merged[name], own[name] = rule, true
     end
   end
-  return setmetatable({ rules = merged, own = own, schemes = schemes, path = where, id = core.next_id(), listens = given.on_event ~= nil }, Policy)
+  return setmetatable({ rules = merged, own = own, schemes = schemes, path = where, id = core.next_id(),
+    listens = given.on_event ~= nil }, Policy)
 end
 
 -- ------------------------------------------------------------------ scripts

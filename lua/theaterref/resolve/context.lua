@@ -1,9 +1,10 @@
---- What a resolve or a plan works with: the resolver's part that the pipeline sees.
+--- Contexts: the resolver's part that the pipeline sees.
 -- @module theaterref.resolve.context
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local events = require "theaterref.events"
 local home = require "theaterref.home"
+local policies = require "theaterref.policy"
 local reference = require "theaterref.reference"
 
 local M = {}
@@ -24,7 +25,9 @@ function M.new(fields)
   local self = setmetatable(fields, Context)
   self.has_listeners = self.policy.listens or self.on_event ~= nil or self.log.verbose
   self.requests = {} -- compiled, by where redirects may lead
-  -- What a policy's schemes load belongs to it, unless the resolver names a scope.
+  self.asks = {} -- by rule: true if asking it is more than calling a default that would change nothing
+  for rule in pairs(policies.default) do self.asks[rule] = self.trace ~= nil or self.policy:overrides(rule) end
+  -- Bytes of a policy's schemes belong to it, unless the resolver names a scope.
   local scope = self.defaults.cache_scope
   self.policy_scope = scope and core.digest(scope) or "policy " .. self.policy.id
   return self
@@ -53,10 +56,6 @@ function Context:store(id)
   end
   return store, err
 end
-
---- True if asking a rule is more than calling a default that would change nothing.
--- @tparam string rule
-function Context:must_ask(rule) return self.policy.own[rule] or self.trace ~= nil end
 
 --- Asks a rule of the policy's; see `theaterref.policy.ask`.
 function Context:ask(rule, ...) return self.policy:ask(self.trace, rule, ...) end

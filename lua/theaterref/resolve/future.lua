@@ -35,15 +35,28 @@ local function finish(self, result, err)
   if result ~= nil then self.result = result else self.err = about(self, err) end
 end
 
+-- Coroutines whose work is done, for the next: making one costs more than a step.
+local idle, MAX_IDLE = {}, 16
+
+-- A coroutine runs one future's work after the other's.
+local function run_work(self, work, ...)
+  finish(self, work(self, ...))
+  return run_work(coroutine.yield())
+end
+
 -- Runs the work on to its next 'await', or to its end.
 local function resume(self, ...)
-  local ok, result, err = coroutine.resume(self.thread, ...)
+  local thread = self.thread
+  local ok, err = coroutine.resume(thread, ...)
   if not ok then
-    self.thread, self.awaited, self.finished = nil, nil, true
-    self.err = about(self, errors.new("policy", tostring(result)))
-    error(result, 0)
+    finish(self, nil, errors.new("policy", tostring(err)))
+    error(err, 0)
   end
-  if coroutine.status(self.thread) == "dead" then finish(self, result, err) else watch(self) end
+  if not self.finished then
+    watch(self)
+  elseif #idle < MAX_IDLE then
+    idle[#idle + 1] = thread
+  end
 end
 
 -- Ends the work without a result.
@@ -82,8 +95,8 @@ function Future.run(self, work, ...)
   if self.blocking then
     finish(self, work(self, ...))
   else
-    self.thread = coroutine.create(work)
-    resume(self, self, ...)
+    self.thread = table.remove(idle) or coroutine.create(run_work)
+    resume(self, self, work, ...)
   end
   return self
 end
@@ -186,8 +199,9 @@ function Future:progress()
 end
 
 --- Facts about the fetch, once it is done: `url` (redacted, after redirects),
--- `status`, `content_type`, `etag`, `last_modified`, `no_store` (`Cache-Control: no-store`
--- or `private`), `digest` (if one was asked for),
+-- `status`, `content_type`, `etag`, `last_modified`, `hosts` (that it was redirected to),
+-- `private` (a server had a private address), `no_store` (`Cache-Control: no-store` or
+-- `private`), `digest` (if one was asked for),
 -- `attempts`, `received` (bytes, as sent), `unchanged` (304), and `seconds`, a table
 -- of the moments `started`, `connected`, `first_byte` and `done`.
 -- @treturn ?table nil: nothing was fetched for this future

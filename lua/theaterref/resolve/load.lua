@@ -5,8 +5,7 @@
 -- the rule `cacheable` says; and `ttl`, `revalidate` and `disk`, for the cache. The outcome
 -- is put on the same table:
 -- `target`, the candidate whose bytes they are; `origin`, where these finally came from;
--- `base`, what references in them are relative to; `used_cache`, whether they went through
--- a cache; `hit`, whether it had them.
+-- `used_cache`, whether they went through a cache; `hit`, whether it had them.
 -- @module theaterref.resolve.load
 local admit = require "theaterref.resolve.admit"
 local caches = require "theaterref.cache"
@@ -33,12 +32,10 @@ end
 -- Checks every digest that a job's bytes must have, but for one that 'verified' names.
 -- Returns the blob.
 local function verify(job, blob, verified)
-  for _, algorithm in ipairs { "sha256", "sha1" } do
-    if job[algorithm] and algorithm ~= verified then
-      local ok, err = check_digest(job, blob, algorithm)
-      if not ok then return nil, err end
-    end
-  end
+  local ok, err = true, nil
+  if job.sha256 and verified ~= "sha256" then ok, err = check_digest(job, blob, "sha256") end
+  if ok and job.sha1 and verified ~= "sha1" then ok, err = check_digest(job, blob, "sha1") end
+  if not ok then return nil, err end
   return blob
 end
 
@@ -59,13 +56,6 @@ local function from_integrity_store(context, job)
     :format(job.store, job.sha256 or job.sha1, job.store))
 end
 
--- Loads local bytes.
-local function load_local(context, task, job)
-  local loaded, err = job.source.start(job, context, task)
-  if not loaded then return nil, err end
-  return verify(job, loaded.blob)
-end
-
 local function emit_cache(context, job, outcome)
   if not context.has_listeners then return end
   context:emit("cache", { outcome = outcome, reference = reference.redact(job.target), purpose = job.ctx.purpose })
@@ -83,17 +73,16 @@ end
 local function put(job, blob, record)
   local how, what = job.cache:claim(job.key, { ttl = job.ttl, request = job.request and job.request.compiled,
     content = job.content, revalidate = true })
-  if how == "lead" then what:complete(blob, record) end
-  return blob
+  return how == "lead" and what:complete(blob, record) and what:wait(0) or blob
 end
 
 -- Returns a job's bytes from its disk cache, if they are fresh there. Stale ones are good
 -- for "has it changed?", or while the server fails.
 local function from_disk(context, job)
-  job.disk = not job.no_disk and job.source.fetches and caches.disk_cache_of(job.cache) or nil
+  job.disk = job.source.fetches and not job.no_disk and caches.disk_cache_of(job.cache) or nil
   if not job.disk then return nil end
   local blob, record = job.disk:read(job.key)
-  if not blob then return nil end
+  if not blob or not core.request_allows(job.request.compiled, record) then return nil end
   record.extra = { origin = record.origin }
   local ttl, age = job.ttl or job.cache:ttl(), os.time() - record.stored
   if job.revalidate or record.stored == 0 or age < 0 or ttl and age >= ttl then
@@ -114,7 +103,7 @@ local function from_cache(context, job)
     blob = job.cache:peek(job.key, request)
     if not blob and job.content then
       blob = job.cache:peek(job.content, request)
-      if blob then put(job, blob, core.record(blob)) end
+      blob = blob and put(job, blob, core.record(blob))
     end
   end
   if blob then emit_cache(context, job, "hit") else blob = from_disk(context, job) end
@@ -131,20 +120,23 @@ local function load_local(context, task, job, lead)
   local loaded, err = job.source.start(job, context, task)
   local blob = loaded
   if loaded then blob, err = verify(job, loaded.blob) end
-  if lead and blob then lead:complete(blob) elseif lead then lead:fail(err.kind, err.message, err.status) end
-  return blob, err
+  if not lead then return blob, err end
+  if blob then return lead:complete(blob) and lead:wait(0) or blob end
+  lead:fail(err.kind, err.message, err.status)
+  return nil, err
 end
 
-local function keep_on_disk(context, job, blob, record)
+local function keep_on_disk(context, task, job, blob, record)
   record.origin, record.extra = job.origin, nil -- a record on disk has no tables within it
-  local ok, err, warn = job.disk:write(job.key, blob, record)
+  local seconds = task.deadline and math.max(0, math.min(1, task.deadline - core.now())) or nil
+  local ok, err, warn = job.disk:write(job.key, blob, record, seconds)
   if not ok and warn then
     context:emit("disk_cache", { reference = reference.redact(job.target), message = tostring(err) })
   end
 end
 
 -- Reports what a fetch took, and keeps its bytes on disk.
-local function after_fetch(context, job, future, blob)
+local function after_fetch(context, task, job, future, blob)
   local attempts = future:attempts()
   if attempts > 1 then
     context:emit(blob and "retry" or "retries_failed", { reference = reference.redact(job.target), attempts = attempts })
@@ -152,7 +144,7 @@ local function after_fetch(context, job, future, blob)
   if not blob or not job.disk and not context.respect_no_store and job.ctx.purpose ~= "manifest" then return end
   local record = future:freshness()
   set_origin(job, record)
-  if job.disk then keep_on_disk(context, job, blob, record) end
+  if job.disk then keep_on_disk(context, task, job, blob, record) end
   if job.cache and record.no_store and context.respect_no_store then job.cache:remove(job.key) end
 end
 
@@ -169,7 +161,7 @@ end
 
 -- Fetches a job, into the future that leads its claim if there is one.
 local function fetch(context, task, job, lead)
-  local started, err = nil, nil
+  local started, err
   if context.offline then
     err = errors.new("not_found", ("offline: %s is not here, and nothing is fetched"):format(reference.redact(job.target)))
   else
@@ -183,7 +175,7 @@ local function fetch(context, task, job, lead)
   local blob
   blob, err = task:await(started.future)
   task.fetched = started.future
-  after_fetch(context, job, started.future, blob)
+  after_fetch(context, task, job, started.future, blob)
   if not blob then blob, err = stale_from_disk(context, job, err) end
   if not blob then return nil, err end
   return verify(job, blob, key_digest(job))
@@ -291,9 +283,7 @@ end
 -- Puts the outcome of a wish on it.
 local function succeed(context, wish, job, blob, list)
   wish.target, wish.hit = job.target, job.hit
-  if wish.ctx.purpose ~= "direct" then
-    wish.origin, wish.used_cache, wish.base = job.origin or job.target, job.cache ~= nil, candidates.base(wish.reference, job.target)
-  end
+  if wish.ctx.purpose ~= "direct" then wish.origin, wish.used_cache = job.origin or job.target, job.cache ~= nil end
   if context.has_listeners or context.trace then emit_resolved(context, job, blob, list) end
   return blob
 end

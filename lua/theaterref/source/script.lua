@@ -22,7 +22,7 @@ end
 
 function M.key(parsed) return parsed.text end
 
---- What a function answers may come from anywhere.
+--- A function's answer may come from anywhere.
 function M.is_remote() return true end
 
 function M.start(job, context)
