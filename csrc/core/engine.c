@@ -74,18 +74,19 @@ static void *run(void *unused);
 /* See to it that there is a driver: at once, unless a thread is about to wait, as
 ** one that was the driver a moment ago does. The lock is held. */
 static void call_driver(bool at_once) {
+  bool urgent = at_once && tr_now() - engine.left_at > GRACE;
   if (engine.driven) {
     wake();
     return;
   }
   if (!engine.has_thread)
     engine.has_thread = tr_thread_start("theaterref-net", run);
-  engine.urgent |= at_once && tr_now() - engine.left_at > GRACE;
-  if (engine.urgent || !engine.watching || engine.nap > GRACE) {
+  if ((urgent && !engine.urgent) || !engine.watching || engine.nap > GRACE) {
     engine.watching = true;
     engine.nap = GRACE;
     pthread_cond_broadcast(&engine.changed);
   }
+  engine.urgent |= urgent;
   engine.changes = true;
 }
 
@@ -119,6 +120,8 @@ static void on_hashed(void *context) {
   post(r, true);
   pthread_mutex_unlock(&engine.lock);
 }
+
+/* tr_driver_hooks: call tr_driver_take for every request that was posted. */
 static void take_all_posted(void) {
   pthread_mutex_lock(&engine.lock);
   while (engine.posted != NULL) {
@@ -133,6 +136,7 @@ static void take_all_posted(void) {
   }
   pthread_mutex_unlock(&engine.lock);
 }
+
 /* tr_driver_hooks: the request is finished. */
 static bool retire(tr_request *r) {
   bool posted;
