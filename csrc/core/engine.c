@@ -22,7 +22,6 @@
 #include "engine.h"
 #include "driver.h"
 #include "error.h"
-#include "events.h"
 #include "options.h"
 #include "socket.h"
 #include "thread.h"
@@ -322,7 +321,6 @@ static bool stop(bool for_good) {
 /* Abandon what is under way and free what libcurl holds. */
 static void clean_up(void) {
   tr_driver_close();
-  tr_events_close();
   pthread_mutex_lock(&engine.lock);
   engine.multi = NULL;
   close(engine.wake_fd);
@@ -363,7 +361,6 @@ static void in_child(void) {
   engine.pending = 0;
   engine.posted = NULL;
   engine.posted_end = &engine.posted;
-  tr_events_forget();
   tr_driver_forget();
   tr_socket_forget_all();
   tr_condition_init(&engine.changed);
@@ -401,17 +398,13 @@ static bool start_engine(tr_error *error) {
     return false;
   }
   engine.multi = tr_curl_new_multi();
-  if (engine.multi != NULL && tr_events_open(engine.multi, engine.wake_fd)) {
-    tr_driver_open(engine.multi, &hooks);
+  if (engine.multi != NULL) {
+    tr_driver_open(engine.multi, engine.wake_fd, &hooks);
     return true;
   }
-  tr_error_errno(error, engine.multi != NULL ? errno : ENOMEM, "Failed to make",
-                 "the engine's descriptors");
-  if (engine.multi != NULL)
-    curl_multi_cleanup(engine.multi);
-  engine.multi = NULL;
   close(engine.wake_fd);
   engine.wake_fd = -1;
+  tr_error_nomem(error);
   return false;
 }
 
