@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
-enum { HUGE = 2 * 1024 * 1024 }; /* a huge page, on most machines */
+enum { LARGE = 4 * 1024 * 1024 }; /* two huge pages, on most machines */
 
 struct tr_blob {
   atomic_size_t refs;
@@ -95,12 +96,15 @@ size_t tr_blob_count(void) {
   return atomic_load_explicit(&live, memory_order_relaxed);
 }
 
-/* Ask for huge pages within a large block: the kernel gets and clears 2 MiB at once
-** then, in a fraction of the time. The ends stay in small pages. */
+/* Ask for huge pages in a large block: the kernel gets and clears 2 MiB at once then,
+** in a fraction of the time. It is told of whole pages, and so of all of a mapping:
+** realloc would have to copy one that is half of a kind and half of another. */
 static void use_huge_pages(char *data, size_t size) {
-  size_t before = (HUGE - (uintptr_t)data % HUGE) % HUGE;
-  if (size >= 2 * HUGE)
-    madvise(data + before, (size - before) / HUGE * HUGE, MADV_HUGEPAGE);
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  size_t before = (uintptr_t)data % page;
+  if (size >= LARGE)
+    madvise(data - before, (before + size + page - 1) / page * page,
+            MADV_HUGEPAGE);
 }
 
 bool tr_buffer_reserve(tr_buffer *buffer, size_t more) {

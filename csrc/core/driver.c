@@ -4,11 +4,12 @@
 */
 #include "driver.h"
 
+#include <errno.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "error.h"
-#include "events.h"
 #include "handle.h"
 #include "outage.h"
 #include "queue.h"
@@ -27,6 +28,7 @@ enum { RESERVED = 8 };
 
 static struct {
   CURLM *multi;
+  int wake_fd; /* readable after a post */
   const tr_driver_hooks *hooks;
   tr_request *all;
   size_t running, kept_connections;
@@ -111,7 +113,6 @@ static void stop_running(tr_request *r) {
     *link = r->handle->next;
     r->handle->paused = false;
   }
-  tr_socket_attend(r->socket); /* it may be closed, in the manner of TLS */
   curl_multi_remove_handle(driver.multi, r->handle->easy);
   tr_queue_stop(r);
   driver.running--;
@@ -331,8 +332,6 @@ static void take_messages(void) {
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&h);
     if (code != CURLE_OK && tr_watchdog_has_acted())
       h->request->fault = "its server sends without an end what is no response";
-    if (h->request->response.http2 && driver.running > 1)
-      tr_events_look_at(h->request->socket);
     stop_running(h->request);
     end_attempt(h->request, code);
   }
@@ -348,7 +347,6 @@ static void end_turn(void) {
     next = h->next;
     h->paused = false;
     tr_request_turn.now = tr_now();
-    tr_socket_attend(h->request->socket);
     if (!tr_request_unpack_more(h->request))
       code = CURLE_WRITE_ERROR;
     else if (!h->paused)
@@ -363,19 +361,20 @@ static void end_turn(void) {
 double tr_driver_advance(size_t all, size_t per_origin) {
   double wake_at, started = tr_now();
   uint64_t before;
+  int running;
   if (all != driver.kept_connections) {
     curl_multi_setopt(driver.multi, CURLMOPT_MAXCONNECTS, (long)all);
     driver.kept_connections = all;
   }
   tr_watchdog_begin();
-  do {
+  do { /* libcurl 7.88 may keep the data of streams without an event */
     before = driver.progress;
     tr_request_turn.now = tr_now();
     driver.hooks->take_posts();
     take_moments();
     wake_at = start_attempts(all, per_origin);
     tr_request_turn.share = TURN_BYTES / (driver.running + 1);
-    tr_events_run();
+    curl_multi_perform(driver.multi, &running);
     end_turn();
     take_messages();
   } while (((driver.progress != before && driver.all != NULL) ||
@@ -389,19 +388,20 @@ double tr_driver_advance(size_t all, size_t per_origin) {
 
 void tr_driver_wait(double moment) {
   double seconds = fmin(moment - tr_now(), MAX_SLEEP);
-  tr_request *r;
-  if (tr_events_wait(seconds <= 0 ? 0 : (int)ceil(seconds * 1000)) ||
-      seconds < MAX_SLEEP)
-    return;
-  for (r = driver.all; r != NULL; r = r->all_next)
-    if (r->state == TR_REQUEST_RUNNING)
-      tr_events_look_at(r->socket);
+  struct curl_waitfd post = {.fd = driver.wake_fd, .events = CURL_WAIT_POLLIN};
+  uint64_t count;
+  int ms = seconds <= 0 ? 0 : (int)ceil(seconds * 1000);
+  curl_multi_poll(driver.multi, &post, 1, ms, NULL);
+  if (post.revents != 0)
+    while (read(driver.wake_fd, &count, sizeof count) < 0 && errno == EINTR)
+      ;
 }
 
 /* -------------------------------------------------------------- start and stop */
 
-void tr_driver_open(CURLM *multi, const tr_driver_hooks *hooks) {
+void tr_driver_open(CURLM *multi, int wake_fd, const tr_driver_hooks *hooks) {
   driver.multi = multi;
+  driver.wake_fd = wake_fd;
   driver.hooks = hooks;
   driver.kept_connections = 0;
 }

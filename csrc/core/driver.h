@@ -12,7 +12,8 @@ typedef struct tr_driver_hooks {
   bool (*retire)(tr_request *r);
 } tr_driver_hooks;
 
-void tr_driver_open(CURLM *multi, const tr_driver_hooks *hooks);
+/* Drive a multi handle; 'wake_fd' is an eventfd that ends a sleep. */
+void tr_driver_open(CURLM *multi, int wake_fd, const tr_driver_hooks *hooks);
 /* Abandon every request, and free what libcurl holds. */
 void tr_driver_close(void);
 /* Forget them, in a child. */

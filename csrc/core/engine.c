@@ -22,7 +22,6 @@
 #include "engine.h"
 #include "driver.h"
 #include "error.h"
-#include "events.h"
 #include "options.h"
 #include "thread.h"
 
@@ -73,18 +72,19 @@ static void *run(void *unused);
 /* See to it that there is a driver: at once, unless a thread is about to wait, as
 ** one that was the driver a moment ago does. The lock is held. */
 static void call_driver(bool at_once) {
+  bool urgent = at_once && tr_now() - engine.left_at > GRACE;
   if (engine.driven) {
     wake();
     return;
   }
   if (!engine.has_thread)
     engine.has_thread = tr_thread_start("theaterref-net", run);
-  engine.urgent |= at_once && tr_now() - engine.left_at > GRACE;
-  if (engine.urgent || !engine.watching || engine.nap > GRACE) {
+  if ((urgent && !engine.urgent) || !engine.watching || engine.nap > GRACE) {
     engine.watching = true;
     engine.nap = GRACE;
     pthread_cond_broadcast(&engine.changed);
   }
+  engine.urgent |= urgent;
   engine.changes = true;
 }
 
@@ -118,6 +118,8 @@ static void on_hashed(void *context) {
   post(r, true);
   pthread_mutex_unlock(&engine.lock);
 }
+
+/* tr_driver_hooks: call tr_driver_take for every request that was posted. */
 static void take_all_posted(void) {
   pthread_mutex_lock(&engine.lock);
   while (engine.posted != NULL) {
@@ -132,6 +134,7 @@ static void take_all_posted(void) {
   }
   pthread_mutex_unlock(&engine.lock);
 }
+
 /* tr_driver_hooks: the request is finished. */
 static bool retire(tr_request *r) {
   bool posted;
@@ -317,7 +320,6 @@ static bool stop(bool for_good) {
 /* Abandon what is under way and free what libcurl holds. */
 static void clean_up(void) {
   tr_driver_close();
-  tr_events_close();
   pthread_mutex_lock(&engine.lock);
   engine.multi = NULL;
   close(engine.wake_fd);
@@ -358,7 +360,6 @@ static void in_child(void) {
   engine.pending = 0;
   engine.posted = NULL;
   engine.posted_end = &engine.posted;
-  tr_events_forget();
   tr_driver_forget();
   tr_condition_init(&engine.changed);
   pthread_mutex_unlock(&engine.lock);
@@ -395,17 +396,13 @@ static bool start_engine(tr_error *error) {
     return false;
   }
   engine.multi = tr_curl_new_multi();
-  if (engine.multi != NULL && tr_events_open(engine.multi, engine.wake_fd)) {
-    tr_driver_open(engine.multi, &hooks);
+  if (engine.multi != NULL) {
+    tr_driver_open(engine.multi, engine.wake_fd, &hooks);
     return true;
   }
-  tr_error_errno(error, engine.multi != NULL ? errno : ENOMEM, "Failed to make",
-                 "the engine's descriptors");
-  if (engine.multi != NULL)
-    curl_multi_cleanup(engine.multi);
-  engine.multi = NULL;
   close(engine.wake_fd);
   engine.wake_fd = -1;
+  tr_error_nomem(error);
   return false;
 }
 

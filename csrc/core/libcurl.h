@@ -25,10 +25,10 @@
   F(multi_cleanup)                                                             \
   F(multi_info_read)                                                           \
   F(multi_init)                                                                \
+  F(multi_perform)                                                             \
+  F(multi_poll)                                                                \
   F(multi_remove_handle)                                                       \
   F(multi_setopt)                                                              \
-  F(multi_socket_action)                                                       \
-  F(multi_timeout)                                                             \
   F(slist_append)                                                              \
   F(slist_free_all)                                                            \
   F(strequal)                                                                  \
@@ -78,10 +78,10 @@ CURLM *tr_curl_new_multi(void);
 #define curl_multi_cleanup tr_curl.multi_cleanup
 #define curl_multi_info_read tr_curl.multi_info_read
 #define curl_multi_init tr_curl.multi_init
+#define curl_multi_perform tr_curl.multi_perform
+#define curl_multi_poll tr_curl.multi_poll
 #define curl_multi_remove_handle tr_curl.multi_remove_handle
 #define curl_multi_setopt tr_curl.multi_setopt
-#define curl_multi_socket_action tr_curl.multi_socket_action
-#define curl_multi_timeout tr_curl.multi_timeout
 #define curl_slist_append tr_curl.slist_append
 #define curl_slist_free_all tr_curl.slist_free_all
 #define curl_strequal tr_curl.strequal

@@ -113,7 +113,7 @@ static bool add_host(tr_buffer *text, const tr_fetch_host *host,
   if (ok && (own.len != otherwise->len ||
              (own.len > 0 && memcmp(own.data, otherwise->data, own.len) != 0)))
     ok = add_option(text, "host", host->host) &&
-         add_field(text, "options", own.data != NULL ? own.data : "", own.len);
+         (own.len == 0 || tr_buffer_append(text, own.data, own.len));
   tr_buffer_free(&own);
   if (!ok)
     tr_error_nomem(error);

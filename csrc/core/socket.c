@@ -7,10 +7,9 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h> /* the system's own has no tcpi_bytes_received */
 #include <poll.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,11 +64,11 @@ static void keep_alive(int fd) {
 static struct known_socket {
   int fd, own_port, peer_port; /* ports 0: not connected yet */
   char own[INET6_ADDRSTRLEN], peer[INET6_ADDRSTRLEN];
+  uint64_t received; /* bytes, when the watchdog looked last */
   bool answered; /* a whole HTTP/1 response may have come: it is reused */
 } *sockets;
 static size_t socket_count, socket_room;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static atomic_int attended = -1;
 
 /* False: memory is short. */
 static bool add_socket(int fd) {
@@ -89,17 +88,39 @@ static bool add_socket(int fd) {
   return true;
 }
 
-void tr_socket_attend(int fd) {
-  atomic_store_explicit(&attended, fd, memory_order_relaxed);
+/* Bytes that a socket has received in all; 0 for a unix socket. */
+static uint64_t received(int fd) {
+  struct tcp_info info = {0};
+  socklen_t len = sizeof info;
+  return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0
+             ? info.tcpi_bytes_received
+             : 0;
+}
+
+void tr_socket_note_received(void) {
+  size_t i;
+  pthread_mutex_lock(&lock);
+  for (i = 0; i < socket_count; i++)
+    sockets[i].received = received(sockets[i].fd);
+  pthread_mutex_unlock(&lock);
 }
 
 void tr_socket_break(bool all) {
-  int fd = atomic_load_explicit(&attended, memory_order_relaxed);
+  struct known_socket *most = NULL;
+  uint64_t most_bytes = 0;
   size_t i;
   pthread_mutex_lock(&lock); /* so that none is closed, and its number reused */
-  for (i = 0; i < socket_count; i++)
-    if (all || sockets[i].fd == fd)
+  for (i = 0; i < socket_count; i++) {
+    uint64_t bytes = received(sockets[i].fd) - sockets[i].received;
+    if (all)
       shutdown(sockets[i].fd, SHUT_RDWR); /* does not block */
+    if (bytes > most_bytes) {
+      most_bytes = bytes;
+      most = &sockets[i];
+    }
+  }
+  if (most != NULL)
+    shutdown(most->fd, SHUT_RDWR);
   pthread_mutex_unlock(&lock);
 }
 
@@ -214,7 +235,6 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
     close(fd);
     return CURL_SOCKET_BAD;
   }
-  tr_socket_attend(fd);
   r->tried_addresses++;
   if (text[0] != '\0')
     keep_alive(fd);
@@ -255,7 +275,6 @@ int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
   }
   r->from_private |= checks_peer(r) && tr_address_is_private(peer);
   r->socket = s != NULL ? s->fd : -1;
-  tr_socket_attend(r->socket);
   if (s != NULL && is_out_of_step(h, s)) {
     r->out_of_step = true;
     return CURL_PREREQFUNC_ABORT;

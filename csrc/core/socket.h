@@ -15,10 +15,10 @@ int tr_socket_close(void *unused, curl_socket_t fd);
 ** is none. */
 void tr_socket_answered(int fd);
 
-/* libcurl is about to work on a socket, or on none in particular (below 0). */
-void tr_socket_attend(int fd);
-/* Shut down the socket that libcurl works on, or all of them: it fails what runs on
-** them. Any thread. */
+/* For the watchdog, which is on another thread: note how much each socket has received,
+** and later shut down the one that has received most since then, or all of them. libcurl
+** fails what runs on them. */
+void tr_socket_note_received(void);
 void tr_socket_break(bool all);
 
 /* In a child: forget the sockets, which are the parent's. */

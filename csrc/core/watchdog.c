@@ -2,7 +2,7 @@
 ** libcurl and OpenSSL read on for as long as there is something to read: a server that
 ** sends records or frames without meaning and without an end keeps the driver, and with
 ** it every other fetch and every deadline, for as long as it likes. So another thread
-** looks at the driver now and then, and shuts the socket down that it is busy with.
+** looks at the driver now and then, and shuts down the socket that it reads from.
 */
 #include "watchdog.h"
 
@@ -36,6 +36,8 @@ static void *run(void *unused) {
     busy = now == before && now % 2 == 1 ? busy + 1 : 0;
     idle = now == before && now % 2 == 0 ? idle + 1 : 0;
     before = now;
+    if (busy == PATIENCE - 1)
+      tr_socket_note_received();
     if (busy >= PATIENCE) {
       atomic_store(&acted, true);
       tr_socket_break(busy >= MORE_PATIENCE);
