@@ -271,7 +271,8 @@ TR_API const char *tr_curl_ca_file(void);
 
 /*
 ** Start to fetch an http or https URL into a pending future: a new one, or one
-** that a cache's claim gave (TR_LEAD). False, with the future untouched and the
+** that a cache's claim gave (TR_LEAD). If its 'timeout' is over, others that wait for
+** the load see TR_ABANDONED: the limit was not theirs. False, with the future untouched and the
 ** error set, when not even a start was possible. Link-local addresses, where
 ** clouds keep credentials, are always refused.
 */
@@ -281,7 +282,8 @@ TR_API bool tr_fetch(tr_future *future, const char *url,
 /* Limits of the process, which has one engine for all its fetches. */
 typedef struct tr_engine_options {
   size_t size; /* set by the initialiser macro */
-  int max_connections;      /* requests at one time; 128. 0: as it is */
+  int max_connections;      /* requests at one time; 128. One in eight is for
+                               origins that have none. 0: as it is */
   int max_host_connections; /* the same for one origin; 32. 0: as it is */
 } tr_engine_options;
 

@@ -38,7 +38,7 @@ static struct {
 /* ------------------------------------------------------------------ requests */
 
 /* Note whether the origin asked for is well. Limits of the caller's and failures of this
-** machine tell nothing of it; another origin that it led to may be the victim. */
+** machine are not its fault; another origin that it led to may be the victim. */
 static void note_outage(const tr_request *r, const tr_error *error) {
   const tr_url *asked = r->asked.text != NULL ? &r->asked : &r->url;
   if (error == NULL || (error->status != 0 && !tr_is_outage(error)))

@@ -21,7 +21,7 @@ describe("options for some hosts", function()
     return blob and tostring(blob), err
   end
 
-  -- Where a redirect of the one server leads, under another name.
+  -- The URL that a redirect of the one server leads to, under another name.
   local function elsewhere(path) return ("http://localhost:%s%s"):format(other.port, path or "/echo") end
   local function by_redirect(to) return server.http .. "/to?" .. to end
 
@@ -57,12 +57,12 @@ describe("options for some hosts", function()
         :find "Authorization")
       assert.matches("Authorization: Basic bWU6c2VjcmV0", run("{ localhost = { netrc = true } }", by_redirect(elsewhere())))
     end)
-    local who = ("https://localhost:%d/who"):format(nginx.bad_ports.wants)
+    local private = ("https://localhost:%d/who"):format(nginx.bad_ports.wants)
     local certificate = { client_cert = nginx.folder .. "/client.pem", client_key = nginx.folder .. "/client.key" }
     local options = { ca_file = nginx.ca, hosts = { ["127.0.0.1"] = certificate } }
-    assert.equal(400, select(2, text(by_redirect(who), options)).status)
+    assert.equal(400, select(2, text(by_redirect(private), options)).status)
     options.hosts = { localhost = certificate }
-    assert.equal("CN=client", (text(by_redirect(who), options)))
+    assert.equal("CN=client", (text(by_redirect(private), options)))
   end)
 
   it("do not hold for a rule's secrets: those are for the reference it was asked about", function()
@@ -120,7 +120,7 @@ describe("the limits of one who leads a load", function()
     assert.equal("fine", tostring(patient:wait()))
   end)
 
-  it("are no outage of its server, nor is what it leads to", function()
+  it("are no outage of its server; a failure elsewhere is none either", function()
     local count = 0
     local function is_out(break_it)
       count = count + 1

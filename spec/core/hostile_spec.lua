@@ -25,11 +25,11 @@ describe("a hostile server", function()
     return helper.run(("timeout 30 %s -e %s"):format(helper.lua, helper.quote(code)))
   end
 
-  -- A TLS server of openssl's: { url, input, stop }. What is written to 'input' is what it
-  -- sends, one record for each flush.
+  -- A TLS server of openssl's: { url, input, stop }. It sends what is written to 'input', one
+  -- record for each flush.
   local function tls_server(options)
     local function listens(port) return helper.run(("ss -Htln sport = :%d"):format(port)) ~= "" end
-    local pid_file, port, input = folder .. "/pid", nil, nil
+    local pid_file, port, input = folder .. "/pid"
     repeat
       port = math.random(10000, 59000)
       os.remove(pid_file)

@@ -104,7 +104,8 @@ end
 -- lead. Without that rule they are few, and compiled once.
 local function request_of(context, job)
   local given, redirect_hosts, parsed = context.defaults, job.redirect_hosts, job.parsed
-  local asks, answer, err = context.asks.request, nil, nil
+  local asks = context.asks.request
+  local answer, _, err
   if asks then
     answer, _, err = context:ask("request", job.target, job.ctx)
     if err then return nil, err end
