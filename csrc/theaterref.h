@@ -129,7 +129,8 @@ TR_API tr_future_status tr_future_get_status(tr_future *future);
 /*
 ** Wait until the future has a result, 'timeout' seconds have passed, or the
 ** process is interrupted. TR_READY sets '*blob', retained; every other status
-** sets the error, which for TR_PENDING has the kind TR_TIMEOUT or TR_CANCELLED.
+** sets the error, which for TR_PENDING has the kind TR_TIMEOUT or TR_CANCELLED; or
+** TR_POLICY, at once, when a callback of a host waits for a future of that host.
 ** 'blob' and 'error' may be NULL.
 */
 TR_API tr_future_status tr_future_wait(tr_future *future, double timeout,
@@ -401,6 +402,8 @@ typedef struct tr_claim_options {
   const tr_fetch_options *request; /* how this claim would fetch, or NULL */
   const char *content; /* the key that all references with these bytes share */
   size_t content_len;  /* 0: none; a longer one than 256 is ignored */
+  bool respect_no_store; /* do not keep a body with Cache-Control: no-store or
+                            private */
 } tr_claim_options;
 
 /* The 'ttl' that stands for the cache's own. */
@@ -408,7 +411,7 @@ typedef struct tr_claim_options {
 
 /* Initialises a tr_claim_options: its size, and the defaults. */
 #define TR_CLAIM_OPTIONS                                                       \
-  { sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0 }
+  { sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0, false }
 
 /*
 ** Claim 'key' for loading; see tr_claim. Does not block on a load. '*blob' and
@@ -659,7 +662,8 @@ TR_API tr_blob *tr_merge_states(tr_blob *config_state, tr_blob *override_state,
 ** own. Any number may be in one process, on any threads; those that name one
 ** cache share it. Two threads that plan with one host take turns: give each
 ** thread a host. Between calls it holds no result of theirs. After a fork() the
-** child may use it, unless another thread was using it: then its calls fail.
+** child may use it, unless another thread was using it: then its calls fail. The
+** futures of its calls that were pending are TR_ABANDONED in the child.
 */
 typedef struct tr_host tr_host;
 
@@ -708,7 +712,8 @@ typedef struct tr_host_options {
 /* Make a host. NULL with the error: of kind TR_POLICY when the policy or an
 ** option is at fault, TR_SYNTAX when the configuration is. */
 TR_API tr_host *tr_host_new(const tr_host_options *options, tr_error *error);
-/* Free a host that is not in a call. NULL is allowed. Its plans stay. */
+/* Free a host that is not in a call. NULL is allowed. Its plans stay. Its futures that
+** are pending fail with kind TR_CANCELLED. */
 TR_API void tr_host_free(tr_host *host);
 
 /* Options of one call of a host. */
@@ -783,6 +788,31 @@ TR_API uint64_t tr_plan_phase_bytes(const tr_plan *plan, size_t phase);
 TR_API tr_blob *tr_host_resolve(tr_host *host, const char *reference,
                                 const tr_call_options *options,
                                 tr_error *error);
+
+/*
+** Start to plan a spawn, and return its future at once; NULL with the error. A plan that
+** fails is an error of the future. The timeout counts from this call. Release the future
+** before it has a result to cancel the work.
+**
+** A thread of the host's own, started by the first future, advances all of them. It
+** takes turns with the host's other calls: these keep the host until they return, and
+** its futures wait meanwhile. Callbacks of the host run on that thread, too; all signals
+** are blocked in it.
+**
+** The future's blob is the package. tr_future_progress tells of the load that it waits
+** for, tr_future_get_info returns NULL.
+*/
+TR_API tr_future *tr_host_start_plan(tr_host *host, const char *manifest,
+                                     const tr_call_options *options,
+                                     tr_error *error);
+/* Take the plan of a future that is TR_READY; you own it. NULL: it was taken, or this is
+** no future of a plan. */
+TR_API tr_plan *tr_future_take_plan(tr_future *future);
+/* Start to resolve a reference, as tr_host_resolve does; else as tr_host_start_plan. The
+** future's blob is the bytes. */
+TR_API tr_future *tr_host_start_resolve(tr_host *host, const char *reference,
+                                        const tr_call_options *options,
+                                        tr_error *error);
 
 /* ------------------------------------------------------------------ Lua */
 

@@ -140,6 +140,7 @@ static void check_claim_options(lua_State *L, tr_claim_options *options) {
   if (lua_type(L, 3) != LUA_TTABLE)
     return;
   options->ttl = tr_optseconds(L, 3, "ttl", TR_CACHE_TTL);
+  options->respect_no_store = tr_optbool(L, 3, "respect_no_store", false);
   lua_getfield(L, 3, "content");
   options->content = tr_checkcontent(L, &options->content_len);
   lua_pop(L, 1);
@@ -313,6 +314,12 @@ static int cache_ttl(lua_State *L) {
     lua_pushnil(L);
   else
     lua_pushnumber(L, ttl);
+  return 1;
+}
+
+/* changes() -> how often entries were removed, refreshed or cleared */
+static int cache_changes(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)tr_cache_changes(checkcache(L)->cache));
   return 1;
 }
 
@@ -507,7 +514,7 @@ void tr_open_cache(lua_State *L) {
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"keep", cache_keep},
-      {"stale_if_error", cache_stale_if_error},
+      {"stale_if_error", cache_stale_if_error}, {"changes", cache_changes},
       {"disk", cache_disk},         {"ttl", cache_ttl},
       {"close", cache_close},       {"__gc", cache_gc},
       {"__close", cache_gc},        {NULL, NULL}};

@@ -229,6 +229,7 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
   begin(&c, cache, handle, key, len, limits);
   if (options->ttl > TR_CACHE_TTL)
     c.load.ttl = options->ttl;
+  c.load.respect_no_store = options->respect_no_store;
   if (options->content_len <= TR_CONTENT_MAX)
     c.load.content = (tr_bytes){options->content, options->content_len};
   f = look_up_both(&c);
@@ -287,6 +288,7 @@ bool tr_cache_remove(tr_cache *cache, const char *key, size_t len) {
   tr_slot *s, *next;
   bool there = false;
   begin(&c, cache, NULL, key, len, &no_limits);
+  cache->changes++;
   for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL; s = next) {
     next = tr_entries_next(s);
     there |= s->failure == NULL;
@@ -312,6 +314,7 @@ bool tr_cache_refresh(tr_cache *cache, const char *key, size_t len) {
   tr_slot *s, *next, *copy;
   bool there = false;
   begin(&c, cache, NULL, key, len, &no_limits);
+  cache->changes++;
   for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL; s = next) {
     next = tr_entries_next(s);
     copy = s->failure == NULL ? stale_copy(s, c.now) : NULL;
@@ -346,6 +349,7 @@ void tr_cache_clear(tr_cache *cache) {
   tr_deferred deferred = {NULL};
   tr_flight *f;
   pthread_mutex_lock(&cache->lock);
+  cache->changes++;
   tr_entries_clear(&cache->entries, &deferred);
   for (f = cache->loading; f != NULL; f = f->next)
     tr_flight_disown(cache, f);
@@ -359,4 +363,12 @@ size_t tr_cache_len(tr_cache *cache) {
   count = cache->entries.blobs;
   pthread_mutex_unlock(&cache->lock);
   return count;
+}
+
+uint64_t tr_cache_changes(tr_cache *cache) {
+  uint64_t changes;
+  pthread_mutex_lock(&cache->lock);
+  changes = cache->changes;
+  pthread_mutex_unlock(&cache->lock);
+  return changes;
 }

@@ -33,6 +33,7 @@ static tr_flight *flight_new(tr_cache *cache, const tr_load *load) {
   f->forbidden = load->limits->forbidden;
   f->cache = cache;
   f->ttl = load->ttl;
+  f->respect_no_store = load->respect_no_store;
   f->wanted = true;
   f->promise = tr_promise_new(on_result, f);
   if (f->promise == NULL) {
@@ -232,6 +233,12 @@ static void release_slot(tr_slot *s) {
     tr_entry_release(&s->entry);
 }
 
+/* True if a result may be kept. */
+static bool may_keep(const tr_flight *f, const tr_result *result) {
+  return f->wanted && !(f->respect_no_store && result->record != NULL &&
+                        result->record->no_store);
+}
+
 /* Runs when a flight has its result: the blob is stored before any waiter is
 ** woken. */
 static tr_substitute on_result(void *context, const tr_result *result) {
@@ -249,7 +256,7 @@ static tr_substitute on_result(void *context, const tr_result *result) {
   cache->stats[TR_STAT_STALE] += failed && o.instead.blob != NULL;
   if (f->wanted && failed && is_absence(result->error))
     store_absence(f, &o, &deferred);
-  else if (f->wanted && result->status == TR_READY)
+  else if (result->status == TR_READY && may_keep(f, result))
     store_blob(f, result->blob, &o, &deferred);
   cache->stats[TR_STAT_LOADS] += result->status == TR_READY;
   cache->stats[TR_STAT_ERRORS] += failed;

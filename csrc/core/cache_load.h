@@ -10,6 +10,7 @@ typedef struct tr_load {
   const tr_limits *limits;
   tr_bytes content; /* the key of the content, if the claim named one */
   double ttl;
+  bool respect_no_store; /* keep nothing that its server would not have kept */
 } tr_load;
 
 /*

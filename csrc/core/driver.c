@@ -50,7 +50,6 @@ static void note_outage(const tr_request *r, const tr_error *error) {
 
 /* Give the promise its result and forget the request. Driver only. */
 static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
-  bool free_now;
   tr_dns_cancel(&r->query);
   tr_hasher_free(r->hasher); /* from here on, no other thread posts it */
   r->hasher = NULL;
@@ -59,7 +58,7 @@ static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
   *(r->all_prev != NULL ? &r->all_prev->all_next : &driver.all) = r->all_next;
   if (r->all_next != NULL)
     r->all_next->all_prev = r->all_prev;
-  free_now = driver.hooks->retire(r);
+  driver.hooks->retire(r);
   if (blob != NULL || error != NULL)
     note_outage(r, error);
   if (blob != NULL)
@@ -73,8 +72,7 @@ static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
   tr_promise_resign(r->promise);
   tr_blob_release(blob);
   driver.progress++;
-  if (free_now)
-    tr_request_free(r);
+  tr_request_free(r);
 }
 
 /* The moment at which a request is to be looked at. */
@@ -261,9 +259,7 @@ static void adopt(tr_request *r) {
 void tr_driver_take(tr_request *r) {
   tr_error error;
   tr_blob *blob;
-  if (r->finished) {
-    tr_request_free(r);
-  } else if (!r->adopted) {
+  if (!r->adopted) {
     adopt(r);
   } else if (!tr_promise_wanted(r->promise)) {
     drop(r);

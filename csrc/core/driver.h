@@ -8,8 +8,8 @@
 typedef struct tr_driver_hooks {
   /* Call tr_driver_take for every request that was posted. */
   void (*take_posts)(void);
-  /* A request is finished. False: it is posted, and must live until it is taken. */
-  bool (*retire)(tr_request *r);
+  /* A request is finished. */
+  void (*retire)(tr_request *r);
 } tr_driver_hooks;
 
 /* Drive a multi handle; 'wake_fd' is an eventfd that ends a sleep. */

@@ -99,6 +99,17 @@ static void post(tr_request *r, bool at_once) {
   call_driver(at_once);
 }
 
+/* Take a request off the list of those that were posted. The lock is held. */
+static void unpost(tr_request *r) {
+  tr_request **link = &engine.posted;
+  while (*link != r)
+    link = &(*link)->posted_next;
+  *link = r->posted_next;
+  if (*link == NULL)
+    engine.posted_end = link;
+  r->posted = false;
+}
+
 /* tr_dns_query's 'done'. */
 static void on_answer(tr_dns_query *query, tr_dns_answer *answer) {
   tr_request *r =
@@ -124,10 +135,7 @@ static void take_all_posted(void) {
   pthread_mutex_lock(&engine.lock);
   while (engine.posted != NULL) {
     tr_request *r = engine.posted;
-    engine.posted = r->posted_next;
-    if (engine.posted == NULL)
-      engine.posted_end = &engine.posted;
-    r->posted = false;
+    unpost(r);
     pthread_mutex_unlock(&engine.lock);
     tr_driver_take(r);
     pthread_mutex_lock(&engine.lock);
@@ -136,15 +144,13 @@ static void take_all_posted(void) {
 }
 
 /* tr_driver_hooks: the request is finished. */
-static bool retire(tr_request *r) {
-  bool posted;
+static void retire(tr_request *r) {
   pthread_mutex_lock(&engine.lock);
   engine.pending--;
   tr_promise_set_work(r->promise, NULL);
-  posted = r->posted;
-  r->finished = true;
+  if (r->posted)
+    unpost(r); /* nobody may drive for what is left on that list */
   pthread_mutex_unlock(&engine.lock);
-  return !posted;
 }
 
 static const tr_driver_hooks hooks = {take_all_posted, retire};
@@ -199,9 +205,10 @@ static bool is_stopping(void) {
 }
 
 /* tr_worker: drive for as long as the caller would wait. */
-static void drive(tr_promise *promise, double deadline) {
+static bool drive(tr_promise *promise, double deadline, tr_error *unused) {
+  (void)unused;
   if (!become_driver())
-    return;
+    return true;
   while (tr_promise_status(promise) == TR_PENDING && !tr_interrupted()) {
     double moment = advance();
     if (tr_promise_status(promise) != TR_PENDING || tr_now() >= deadline ||
@@ -216,6 +223,7 @@ static void drive(tr_promise *promise, double deadline) {
   if (engine.pending > 0)
     call_driver(false);
   pthread_mutex_unlock(&engine.lock);
+  return true;
 }
 
 /* tr_worker: the last future of a promise is gone. */

@@ -2,17 +2,15 @@
 ** The end of an attempt is a body, an error, or the start of another attempt:
 ** to follow a redirect, to retry, or to resume a body that broke off.
 */
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "crypto.h"
 #include "error.h"
+#include "failure.h"
 #include "http.h"
 #include "redact.h"
 #include "redirect.h"
@@ -24,184 +22,7 @@ static const double FIRST_DELAY = 0.2, LONGEST_DELAY = 10;
 /* A server that asks for more is reported instead. */
 static const double LONGEST_RETRY_AFTER = 60;
 
-enum { NEWER_TOO_LARGE = 100 /* CURLE_TOO_LARGE, of libcurl 8.6 and newer */ };
-
-/* -------------------------------------------------------------------- errors */
-
-/* Begin a message: "Failed to fetch from <url>: ", and the reason. */
-static void fail(const tr_request *r, tr_error_kind kind, tr_error *error,
-                 const char *reason) {
-  char tries[32] = "", via[256] = "";
-  if (r->attempts > 1)
-    snprintf(tries, sizeof tries, " (after %d attempts)", r->attempts);
-  if (r->proxy.url != NULL)
-    snprintf(via, sizeof via, " (through the proxy %s)", r->proxy.url);
-  tr_error_set(error, kind, "Failed to %s from %s: %s%s%s",
-               r->response.complete_headers && r->response.status != 0
-                   ? "read response body"
-                   : "fetch",
-               r->shown, reason, via, tries);
-}
-
-/* True if the connection, not the server behind it, failed. */
-static bool is_broken_connection(const tr_request *r, CURLcode code) {
-  switch (code) {
-  case CURLE_COULDNT_CONNECT:
-  case CURLE_COULDNT_RESOLVE_PROXY:
-    return r->refused[0] == '\0' || r->tried_addresses > 0;
-  case CURLE_GOT_NOTHING:
-  case CURLE_SEND_ERROR:
-  case CURLE_RECV_ERROR:
-  case CURLE_PARTIAL_FILE:
-  case CURLE_HTTP2:
-  case CURLE_HTTP2_STREAM:
-  case CURLE_OPERATION_TIMEDOUT:
-    return true;
-  case CURLE_SSL_CONNECT_ERROR: { /* a reset in the handshake is no bad peer */
-    const char *why = r->handle != NULL ? r->handle->why : "";
-    return strstr(why, "reset") != NULL || strstr(why, "SYSCALL") != NULL ||
-           strstr(why, "unexpected eof") != NULL ||
-           strstr(why, "SSL_ERROR_ZERO") != NULL;
-  }
-  default:
-    return false;
-  }
-}
-
-/* The first file for TLS that cannot be opened now, with errno; NULL: none. libcurl tells
-** neither which it is, nor why. */
-static const char *unreadable_file(const tr_request *r, CURLcode code) {
-  const tr_config *c = r->config;
-  const char *files[] = {c->ca_file != NULL ? c->ca_file : tr_curl_ca_file(),
-                         c->client_cert, c->client_key};
-  size_t i;
-  if (code != CURLE_SSL_CACERT_BADFILE && code != CURLE_SSL_CERTPROBLEM)
-    return NULL;
-  for (i = 0; i < sizeof files / sizeof *files; i++) {
-    int fd = files[i] != NULL ? open(files[i], O_RDONLY | O_CLOEXEC) : -1;
-    if (files[i] != NULL && fd < 0)
-      return files[i];
-    if (fd >= 0)
-      close(fd);
-  }
-  return NULL;
-}
-
-/* The reason of a failed attempt, in libcurl's words without secrets. */
-static void describe_failure(const tr_request *r, CURLcode code,
-                             tr_error *error) {
-  const char *why = r->handle != NULL && r->handle->why[0] != '\0'
-                        ? r->handle->why
-                        : curl_easy_strerror(code);
-  tr_error_kind kind = is_broken_connection(r, code) && code != CURLE_OPERATION_TIMEDOUT
-                           ? TR_NETWORK
-                           : tr_error_kind_of_curl(code);
-  char *plain, reason[768];
-  const char *file = unreadable_file(r, code);
-  int file_errno = errno;
-  const char *advice = code == CURLE_PEER_FAILED_VERIFICATION
-                           ? " (for a CA of your own, give ca_file)"
-                           : "";
-  long os_error = 0;
-  plain = tr_redacted(why);
-  if (r->handle != NULL)
-    curl_easy_getinfo(r->handle->easy, CURLINFO_OS_ERRNO, &os_error);
-  if (file != NULL)
-    snprintf(reason, sizeof reason, "cannot read %s: %s", file,
-             strerror(file_errno));
-  else if (r->socket_errno != 0 && !r->connected)
-    snprintf(reason, sizeof reason, "cannot open a socket: %s",
-             strerror(r->socket_errno));
-  else if (r->config->unix_socket != NULL && !r->connected)
-    snprintf(reason, sizeof reason, "cannot connect to the socket %s%s%s",
-             r->config->unix_socket, os_error != 0 ? ": " : "",
-             os_error != 0 ? strerror((int)os_error) : "");
-  else
-    snprintf(reason, sizeof reason, "%s%s", plain != NULL ? plain : "", advice);
-  free(plain);
-  fail(r, kind, error, reason);
-}
-
-static void describe_refusal(const tr_request *r, tr_error *error) {
-  char reason[256];
-  if (r->link_local)
-    snprintf(reason, sizeof reason,
-             "its server is at the link-local address %s, which is never asked",
-             r->refused);
-  else
-    snprintf(reason, sizeof reason,
-             "its server is at the private address %s; to allow it, ask "
-             "without refuse_private",
-             r->refused);
-  fail(r, TR_DENIED, error, reason);
-}
-
-static void describe_timeout(const tr_request *r, tr_error *error) {
-  char reason[160];
-  if (r->connected || r->reused)
-    snprintf(reason, sizeof reason,
-             "no byte for %g seconds (stall_timeout)", r->stall_timeout);
-  else
-    snprintf(reason, sizeof reason,
-             "no connection within %g seconds (connect_timeout)",
-             r->config->connect_timeout);
-  fail(r, TR_TIMEOUT, error, reason);
-}
-
-static void describe_lookup(const tr_request *r, tr_error *error) {
-  char reason[512];
-  snprintf(reason, sizeof reason, "could not resolve host: %s (%s)",
-           r->lookup_host, tr_dns_error(r->answer));
-  fail(r, TR_NETWORK, error, reason);
-}
-
-/* The error of an attempt that did not bring its body home. */
-static void explain_failure(const tr_request *r, CURLcode code,
-                            tr_error *error) {
-  char reason[128];
-  if (r->no_memory) {
-    tr_error_nomem(error);
-  } else if (r->answer != NULL && r->answer->error != 0) {
-    describe_lookup(r, error);
-  } else if (r->refused[0] != '\0' && (r->tried_addresses == 0 || r->reused)) {
-    describe_refusal(r, error);
-  } else if (r->header_bytes > TR_MAX_HEADERS ||
-             ((code == CURLE_OUT_OF_MEMORY || (int)code == NEWER_TOO_LARGE) &&
-              !r->response.complete_headers)) { /* a line libcurl refuses */
-    snprintf(reason, sizeof reason,
-             "more than 100 KiB in a header, or %d KiB in all",
-             TR_MAX_HEADERS / 1024);
-    fail(r, TR_TOO_LARGE, error, reason);
-  } else if (r->too_large) {
-    snprintf(reason, sizeof reason,
-             "larger than the limit of %zu bytes; raise max_bytes to allow it",
-             r->max_bytes);
-    fail(r, TR_TOO_LARGE, error, reason);
-  } else if (r->fault != NULL) {
-    fail(r, TR_NETWORK, error, r->fault);
-  } else if (r->stalled) {
-    describe_timeout(r, error);
-  } else {
-    describe_failure(r, code, error);
-  }
-}
-
-static void refuse_status(const tr_request *r, int status, tr_error *error) {
-  tr_error_set(error, TR_HTTP_STATUS, "HTTP request failed for %s: %d %s",
-               r->shown, status, tr_reason_phrase(status));
-  error->status = status;
-}
-
-
 /* ------------------------------------------------------------------- retries */
-
-/* The status of a proxy that refused a CONNECT, or 0. */
-static int connect_status(const tr_request *r) {
-  long status = 0;
-  if (r->handle != NULL && r->proxy.url != NULL)
-    curl_easy_getinfo(r->handle->easy, CURLINFO_HTTP_CONNECTCODE, &status);
-  return status >= 400 ? (int)status : 0;
-}
 
 static bool is_transient_status(int status) {
   return status == 408 || status == 429 || status == 500 || status == 502 ||
@@ -216,9 +37,9 @@ static bool is_transient(const tr_request *r, CURLcode code) {
     return r->answer->error == EAI_AGAIN;
   if (code == CURLE_OK)
     return is_transient_status(r->response.status);
-  if (connect_status(r) != 0)
-    return is_transient_status(connect_status(r));
-  return is_broken_connection(r, code);
+  if (tr_failure_connect_status(r) != 0)
+    return is_transient_status(tr_failure_connect_status(r));
+  return tr_failure_is_connection(r, code);
 }
 
 /* RFC 9110, 13.1.5: a date may be sent in If-Range only if it is strong. */
@@ -401,7 +222,7 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
   if (!r->response.body_started && !tr_request_begin_body(r)) {
     if (r->range_mismatch)
       return start_over(r);
-    explain_failure(r, CURLE_OK, error);
+    tr_failure_explain(r, CURLE_OK, error);
     return TR_VERDICT_DONE;
   }
   if (r->gunzip != NULL && !tr_gzip_ended(r->gunzip) &&
@@ -411,14 +232,14 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
       r->plain_encoding = true;
       return start_over(r);
     }
-    fail(r, TR_NETWORK, error, "its gzip coding breaks off");
+    tr_failure_set(r, TR_NETWORK, error, "its gzip coding breaks off");
     return TR_VERDICT_DONE;
   }
   /* Over HTTP/2, libcurl does not tell a stream's end from its reset. */
   if (r->require_length && !r->response.has_length &&
       r->response.status != 204 &&
       (r->response.http2 || !r->response.chunked)) {
-    fail(r, TR_NETWORK, error,
+    tr_failure_set(r, TR_NETWORK, error,
          "its end is not marked by a length (require_length)");
     return TR_VERDICT_DONE;
   }
@@ -430,7 +251,7 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
     }
     if (retry(r, CURLE_PARTIAL_FILE))
       return TR_VERDICT_AGAIN;
-    fail(r, TR_NETWORK, error, "the server does not send the rest");
+    tr_failure_set(r, TR_NETWORK, error, "the server does not send the rest");
     return TR_VERDICT_DONE;
   }
   return finish_body(r, blob, error);
@@ -459,12 +280,12 @@ static tr_verdict judge(tr_request *r, CURLcode code, tr_blob **blob,
   }
   if (r->response.bad_header) {
     r->fault = "a header that frames its body is malformed";
-    explain_failure(r, code, error);
+    tr_failure_explain(r, code, error);
     return TR_VERDICT_DONE;
   }
   if (r->response.bad_length && code != CURLE_OPERATION_TIMEDOUT) {
     r->fault = "its Content-Length is malformed, or contradicts another";
-    explain_failure(r, code, error);
+    tr_failure_explain(r, code, error);
     return TR_VERDICT_DONE;
   }
   if (code == CURLE_OK && tr_redirect_is_due(r))
@@ -480,16 +301,16 @@ static tr_verdict judge(tr_request *r, CURLcode code, tr_blob **blob,
     return end_body(r, blob, error);
   if (retry(r, code))
     return TR_VERDICT_AGAIN;
-  if (code != CURLE_OK && connect_status(r) != 0) {
+  if (code != CURLE_OK && tr_failure_connect_status(r) != 0) {
     char reason[64];
     snprintf(reason, sizeof reason, "the proxy answered %d %s",
-             connect_status(r), tr_reason_phrase(connect_status(r)));
-    fail(r, TR_HTTP_STATUS, error, reason);
-    error->status = connect_status(r);
+             tr_failure_connect_status(r), tr_reason_phrase(tr_failure_connect_status(r)));
+    tr_failure_set(r, TR_HTTP_STATUS, error, reason);
+    error->status = tr_failure_connect_status(r);
   } else if (code != CURLE_OK) {
-    explain_failure(r, code, error);
+    tr_failure_explain(r, code, error);
   } else {
-    refuse_status(r, status, error);
+    tr_failure_refuse_status(r, status, error);
   }
   return TR_VERDICT_DONE;
 }
@@ -502,21 +323,7 @@ tr_verdict tr_request_end_attempt(tr_request *r, int code, tr_blob **blob,
   return verdict;
 }
 
-void tr_request_time_out(tr_request *r, size_t running,
-                         tr_error *error) {
-  char reason[256];
-  if (r->state == TR_REQUEST_QUEUED)
-    snprintf(reason, sizeof reason,
-             "no turn within %g seconds (timeout); %zu other requests are under "
-             "way (max_host_connections, max_connections)",
-             r->timeout, running);
-  else if (r->state == TR_REQUEST_LOOKUP)
-    snprintf(reason, sizeof reason,
-             "its host was not resolved within %g seconds (timeout)",
-             r->timeout);
-  else
-    snprintf(reason, sizeof reason, "not done within %g seconds (timeout)",
-             r->timeout);
-  fail(r, TR_TIMEOUT, error, reason);
+void tr_request_time_out(tr_request *r, size_t running, tr_error *error) {
+  tr_failure_time_out(r, running, error);
   publish_info(r);
 }

@@ -1,9 +1,7 @@
-/* Plans and bytes: the calls of a host, and the parts of a plan. */
+/* Plans: their parts, taken from Lua. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/error.h"
-#include "core/options.h"
 #include "host.h"
 
 /* One step of a plan. */
@@ -21,24 +19,6 @@ struct tr_plan {
   size_t phase_count;
   phase *phases;
 };
-
-/* One call of a host: its arguments and its results. */
-typedef struct job {
-  const char *reference;
-  tr_call_options options;
-  tr_plan *plan;
-  tr_blob *blob;
-} job;
-
-/* Set a time limit in the options on top; below 0 there is none. */
-static void set_timeout(lua_State *L, const char *name, double seconds) {
-  if (seconds < 0)
-    return;
-  lua_pushnumber(L, seconds);
-  lua_setfield(L, -2, name);
-}
-
-/* ------------------------------------------------------------------ plans */
 
 /* Everything that is taken belongs to the plan at once: the next call may raise. */
 
@@ -120,23 +100,10 @@ static void take_manifest(lua_State *L, tr_plan *plan) {
   take_value(L, &plan->manifest);
 }
 
-/* Protected: (resolver, function that writes manifests, job). */
-static int make_plan(lua_State *L) {
-  const job *j = lua_touserdata(L, 3);
-  tr_plan *plan = j->plan;
-  lua_getfield(L, 1, "plan");
-  lua_pushvalue(L, 1);
-  lua_pushstring(L, j->reference);
-  lua_newtable(L);
-  if (j->options.initial_state != NULL) {
-    lua_pushstring(L, j->options.initial_state);
-    lua_setfield(L, -2, "initial_state");
-  }
-  set_timeout(L, "plan_timeout", j->options.timeout);
-  lua_call(L, 3, 2);
-  if (lua_isnil(L, -2))
-    return lua_error(L);
-  lua_pop(L, 1);
+void tr_plan_take(lua_State *L, tr_plan **to) {
+  tr_plan *plan = *to = calloc(1, sizeof *plan);
+  if (plan == NULL)
+    luaL_error(L, "out of memory");
   take_string(L, "name", &plan->name);
   take_string(L, "manifest_reference", &plan->manifest_reference);
   take_string(L, "origin", &plan->origin);
@@ -148,25 +115,6 @@ static int make_plan(lua_State *L) {
   take_flag(L, "used_cache", &plan->used_cache);
   take_flag(L, "cache_hit", &plan->cache_hit);
   take_phases(L, plan);
-  return 0;
-}
-
-tr_plan *tr_host_plan(tr_host *host, const char *manifest,
-                      const tr_call_options *options, tr_error *error) {
-  job j = {.reference = manifest, .options = TR_CALL_OPTIONS};
-  error = tr_error_or_ignored(error);
-  if (!tr_options_copy(&j.options, sizeof j.options, options,
-                       "TR_CALL_OPTIONS", error))
-    return NULL;
-  j.plan = calloc(1, sizeof *j.plan);
-  if (j.plan == NULL) {
-    tr_error_nomem(error);
-    return NULL;
-  }
-  if (tr_host_call(host, make_plan, &j, &j.options.timeout, error))
-    return j.plan;
-  tr_plan_free(j.plan);
-  return NULL;
 }
 
 void tr_plan_free(tr_plan *plan) {
@@ -227,35 +175,4 @@ double tr_plan_phase_seconds(const tr_plan *plan, size_t phase) {
 
 uint64_t tr_plan_phase_bytes(const tr_plan *plan, size_t phase) {
   return phase < plan->phase_count ? plan->phases[phase].bytes : 0;
-}
-
-/* ------------------------------------------------------------------ bytes */
-
-/* Protected: (resolver, function, job). */
-static int resolve(lua_State *L) {
-  job *j = lua_touserdata(L, 3);
-  bool cached = lua_getfield(L, 1, "cache") != LUA_TNIL;
-  lua_getfield(L, 1, cached ? "resolve_cached" : "resolve");
-  lua_pushvalue(L, 1);
-  lua_pushstring(L, j->reference);
-  if (cached)
-    lua_pushnil(L); /* the resolver's own cache */
-  lua_newtable(L);
-  set_timeout(L, "resolve_timeout", j->options.timeout);
-  lua_call(L, cached ? 4 : 3, 2);
-  if (lua_isnil(L, -2))
-    return lua_error(L);
-  j->blob = tr_blob_retain(tr_toblob(L, -2));
-  return 0;
-}
-
-tr_blob *tr_host_resolve(tr_host *host, const char *reference,
-                         const tr_call_options *options, tr_error *error) {
-  job j = {.reference = reference, .options = TR_CALL_OPTIONS};
-  error = tr_error_or_ignored(error);
-  if (!tr_options_copy(&j.options, sizeof j.options, options,
-                       "TR_CALL_OPTIONS", error))
-    return NULL;
-  return tr_host_call(host, resolve, &j, &j.options.timeout, error) ? j.blob
-                                                                    : NULL;
 }

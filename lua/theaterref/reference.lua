@@ -55,6 +55,9 @@ end
 function M.source_of(reference, schemes)
   if reference == "" then return nil, errors.new("invalid_reference", "Invalid reference: it is empty", reference) end
   local scheme = M.scheme(reference) or "file"
+  if scheme ~= "store" and reference:find("\0", 1, true) then -- a store refuses it in Theater's words
+    return nil, errors.new("invalid_reference", "Invalid reference: it has a zero byte in it", (reference:gsub("%z", "\\0")))
+  end
   local source = sources[scheme]
   if source then return source, scheme end
   if schemes and schemes[scheme] then return require "theaterref.source.script", scheme end
@@ -102,7 +105,7 @@ function M.absolute(reference) return (M.join(core.working_folder() .. "/", refe
 -- @treturn string
 function M.redact(reference)
   local source = sources[M.scheme(reference) or "file"]
-  return errors.redact(source and source.redact and source.redact(reference) or reference)
+  return errors.redact_reference(source and source.redact and source.redact(reference) or reference)
 end
 
 return M

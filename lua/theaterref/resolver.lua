@@ -63,8 +63,9 @@ function Resolver.new(options, blame)
   for _, option in ipairs(option_sets.request) do defaults[option.name] = options[option.name] end
   local context = contexts.new { policy = policy, cache = cache, home = options.home, defaults = defaults, lockfile = lockfile,
     offline = options.offline ~= nil, respect_no_store = options.respect_no_store, helpers = options.helpers, log = log,
-    on_event = options.on_event, stores = {},
-    background = {} }
+    on_event = options.on_event, max_manifest_bytes = options.max_manifest_bytes or 4 << 20,
+    max_state_bytes = options.max_state_bytes or 64 << 20, strict_state = options.strict_state,
+    stores = { by_id = {}, count = 0 }, background = {} }
   return setmetatable({ context = context, cache = cache, resolve_timeout = options.resolve_timeout,
     plan_timeout = options.plan_timeout }, Resolver)
 end
@@ -86,6 +87,8 @@ end
 
 -- ----------------------------------------------------------------- resolving
 
+-- The 'ctx' of a caller's own reference. Rules may change theirs, so a call that asks rules
+-- has one of its own.
 local direct = { purpose = "direct" }
 
 local no_options = {}
@@ -98,9 +101,11 @@ end
 -- Runs a resolve as a future's work. The future is the wish, too.
 local function run(self, ref, options, blocking, will_wait)
   if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 3) end
-  return Future.run({ reference = ref, ctx = direct, options = options, blocking = blocking, will_wait = will_wait,
-    deadline = deadline_of(options.resolve_timeout or self.resolve_timeout), target = nil, hit = false, thread = nil,
-    awaited = nil, fetched = nil, finished = false, result = nil }, loads.resolve, context_of(self))
+  local context = context_of(self)
+  return Future.run({ reference = ref, ctx = context.has_rules and { purpose = "direct" } or direct, options = options,
+    blocking = blocking, will_wait = will_wait, deadline = deadline_of(options.resolve_timeout or self.resolve_timeout),
+    target = nil, hit = false, thread = nil, awaited = nil, fetched = nil, finished = false, result = nil },
+    loads.resolve, context)
 end
 
 --- Starts to resolve a reference, and returns at once.

@@ -55,7 +55,7 @@
 ---@field require_length? boolean
 ---@field cache_scope? string
 ---@field revalidate? boolean
----@field cache_scope? string
+---@field lua_manifests? boolean
 
 ---@class theaterref.HostOptions
 ---@field headers? table<string, string>
@@ -81,6 +81,9 @@
 ---@field log? theaterref.Level|theaterref.LogOptions|false
 ---@field helpers? table<string, function>
 ---@field on_event? fun(event: theaterref.Event)
+---@field max_manifest_bytes? integer
+---@field max_state_bytes? integer
+---@field strict_state? boolean
 ---@field resolve_timeout? number
 ---@field plan_timeout? number
 ---@field max_host_connections? integer
@@ -666,7 +669,7 @@ local template = {}
 
 ---@param text string
 ---@param state? string|table JSON text or a Lua table
----@param options? { helpers?: table<string, function> }
+---@param options? { helpers?: table<string, function>, max_bytes?: integer }
 ---@return string?
 ---@return theaterref.Error?
 function template.substitute_variables(text, state, options) end

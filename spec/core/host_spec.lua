@@ -21,11 +21,7 @@ describe("a host in C", function()
 
   setup(function()
     folder = helper.temporary_folder()
-    program = folder .. "/hosts"
-    local library = helper.root .. "/" .. helper.build .. "/lib"
-    helper.run_ok(("%s -std=c11 -D_GNU_SOURCE -g -O1 -Wall -Wextra -Werror %s spec/support/hosts.c -Icsrc $(pkg-config --cflags lua5.4) "
-      .. "-L%s -ltheaterref -llua5.4 -Wl,-rpath,%s -pthread -o %s"):format(os.getenv "CC" or "cc", helper.sanitizers, library,
-      library, program))
+    program = helper.host("hosts", folder)
     server = helper.nginx()
     server:put("actor.wasm", "\0asm")
     server:put("large", ("x"):rep(10000))

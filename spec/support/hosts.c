@@ -15,26 +15,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <theaterref.h>
-#include <unistd.h>
+
+#include "hosts.h"
 
 enum { THREADS = 4, ROUNDS = 25 };
-
-#define CHECK(what)                                                            \
-  do {                                                                         \
-    if (!(what)) {                                                             \
-      fprintf(stderr, "line %d: not so: %s\n", __LINE__, #what);               \
-      _exit(1);                                                                \
-    }                                                                          \
-  } while (0)
-
-static const char *folder;
-
-static const char *in_folder(char *path, const char *name) {
-  snprintf(path, 512, "%s/%s", folder, name);
-  return path;
-}
 
 /* ------------------------------------------------------------- answers */
 
@@ -134,41 +118,7 @@ static int ask(char **argument) {
   return 0;
 }
 
-/* --------------------------------------------------------- what is alive */
-
-/* How many blobs the process holds. */
-static lua_Integer live(void) {
-  static lua_State *L;
-  lua_Integer count;
-  if (L == NULL) {
-    L = luaL_newstate();
-    luaL_requiref(L, "theaterref.core", luaopen_theaterref_core, 0);
-  }
-  lua_getfield(L, 1, "live_blobs");
-  lua_call(L, 0, 1);
-  count = lua_tointeger(L, -1);
-  lua_pop(L, 1);
-  return count;
-}
-
-/* The library's threads may hold a blob for a moment longer. */
-static bool comes_down_to(lua_Integer count) {
-  int i;
-  for (i = 0; i < 5000 && live() != count; i++)
-    usleep(1000);
-  return live() == count;
-}
-
-/* Bytes of memory in use; sanitizers keep what was freed, so 0 for those. */
-static size_t resident(void) {
-  size_t pages = 0;
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  FILE *file = fopen("/proc/self/statm", "r");
-  CHECK(file != NULL && fscanf(file, "%*u %zu", &pages) == 1);
-  fclose(file);
-#endif
-  return pages * (size_t)sysconf(_SC_PAGESIZE);
-}
+/* ------------------------------------------------------- between calls */
 
 enum { LARGE = 40 << 20 }; /* malloc returns what is over 32 MiB at once */
 
@@ -322,12 +272,6 @@ static void turns(void) {
   CHECK(error.kind == TR_CANCELLED);
   tr_interrupt(false);
   end(&s, thread);
-}
-
-static void check_child(pid_t child) {
-  int status;
-  CHECK(child >= 0 && waitpid(child, &status, 0) == child);
-  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
 /* A forked child gets an error from a host that another thread was using. */

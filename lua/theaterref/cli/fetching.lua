@@ -39,7 +39,7 @@ local function plan(args)
     made[field] = references.redact(made[field])
   end
   made.package_bytes, made.package_sha256 = #made.package, made.package:digest()
-  return made
+  return output.redacted(made)
 end
 
 -- Each phase's bar stands where it ran, as in a browser's network view.

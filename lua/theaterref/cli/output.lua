@@ -8,7 +8,11 @@ local M = {}
 
 -- -------------------------------------------------------------------- JSON
 
-local function quote(text) return (cjson.encode(text):gsub("\\/", "/")) end
+-- Also with control characters of two bytes escaped: terminals obey them.
+local function quote(text)
+  text = cjson.encode(errors.valid_utf8(text)):gsub("\\/", "/")
+  return (text:gsub("\xC2([\x80-\x9F])", function(c) return ("\\u%04x"):format(c:byte()) end))
+end
 
 --- JSON with sorted keys and exact integers, which lua-cjson does not write.
 -- Blobs are left out.
@@ -37,6 +41,15 @@ end
 
 M.to_json = to_json
 
+--- A copy of a value without the secrets in its URLs.
+function M.redacted(value)
+  if type(value) == "string" then return errors.redact(value) end
+  if type(value) ~= "table" then return value end
+  local copy = setmetatable({}, getmetatable(value))
+  for name, item in pairs(value) do copy[name] = M.redacted(item) end
+  return copy
+end
+
 --- A list that is JSON's [] when it is empty.
 function M.array(list) return setmetatable(list, core.json_array) end
 
@@ -63,10 +76,8 @@ function M.coloured(colour, text, descriptor)
 end
 
 --- Text that came from outside, such as a manifest's name: its control characters
--- must not reach a terminal as such.
-function M.plain(text)
-  return (text:gsub("[%c\u{7F}]", function(c) return ("\\%d"):format(c:byte()) end))
-end
+-- must not reach a terminal.
+M.plain = errors.printable
 
 local function clear()
   if drawn then io.stderr:write("\r\27[K") end

@@ -20,7 +20,10 @@ local function collector(resolver, lines, store, failed)
     local job, blob = step.resolved, step.blob
     if not job or job.ctx.purpose == "secret" then return end
     local fields = { sha256 = blob:digest "sha256", size = #blob }
-    for _, candidate in ipairs(step.candidates) do lines[references.parse(candidate, schemes).text] = fields end
+    for _, candidate in ipairs(step.candidates) do
+      local parsed = references.parse(candidate, schemes)
+      if parsed then lines[parsed.text] = fields end
+    end
     local hash, err = true, nil
     if store then hash, err = store:put(blob) end
     if not hash then failed(err) end
@@ -33,6 +36,7 @@ local function collect_lines(args, store)
   if err then return nil, err end
   local lines, failure = {}, nil
   local resolver
+  args.lockfile = false -- what is locked comes without the old lockfile
   resolver, err = settings.resolver(args)
   if not resolver then return nil, err end
   local collect = collector(resolver, lines, store, function(why) failure = failure or why end)
@@ -160,7 +164,7 @@ return {
       arguments = { { "file", "The script." } },
       options = { { "--trusted", nil, "Run it without a sandbox." } },
       run = check, show = function(data)
-        return data.file .. ": " .. (data.rules[1] and table.concat(data.rules, ", ") or "no rules of its own")
+        return output.plain(data.file) .. ": " .. (data.rules[1] and table.concat(data.rules, ", ") or "no rules of its own")
       end },
   } },
 }

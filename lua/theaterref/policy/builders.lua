@@ -260,7 +260,7 @@ return function(theaterref)
     return {
       integrity = function(ref, ctx)
         if ctx.purpose == "secret" then return nil end -- which a lockfile has no business to know
-        local fields = lines[reference.absolute(ref)]
+        local fields = lines[theaterref.lockfile_key(ref)]
         if not fields then
           return nil, ("it is not in the lockfile %s; to allow it, lock its manifest again: theaterref lock -o %s MANIFEST")
             :format(file, file)

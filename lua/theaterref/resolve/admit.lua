@@ -85,7 +85,7 @@ local function compile(request)
   local scope = core.request_scope(compiled)
   -- A scope without a name means nothing to another process, and holds credentials.
   return { compiled = compiled, scope = scope, revalidate = request.revalidate,
-    may_be_on_disk = scope == "" or request.cache_scope ~= nil }
+    may_be_on_disk = scope == "" or request.cache_scope ~= nil, max_bytes = request.max_bytes }
 end
 
 -- Makes the options of one request of those of all and of one of the listed hosts, if it
@@ -114,13 +114,13 @@ local function request_of(context, job)
   local host = hosts and core.match_host(hosts, parsed.host, parsed.port)
   local name
   if not asks then
-    name = redirect_hosts == "any" and "any" or table.concat(redirect_hosts, " ")
+    name = redirect_hosts == "any" and "any" or "only " .. table.concat(redirect_hosts, " ")
     if host then name = name .. "\n" .. host end
     if context.requests[name] then return context.requests[name] end
   end
   local request
   request, err = request_with(overlay(given, answer), host, redirect_hosts)
-  if name then context.requests[name] = request end
+  if name and request then context:remember_request(name, request) end
   return request, err
 end
 
@@ -145,9 +145,11 @@ local function choose_cache(context, job, wish)
   if not cache then return nil end
   job.cache, job.ttl, job.revalidate = cache, options.ttl, revalidate
   job.no_disk = options.disk == false or request ~= nil and not request.may_be_on_disk
-  local digest, scope = job.sha256 or job.sha1, request and request.scope or job.source.is_chain and context.policy_scope
+  local digest = job.sha256 or job.sha1
+  local scope = request and request.scope or job.source.scope and context[job.source.scope]
   job.key = core.cache_key(job.source.key(job.parsed), digest, scope)
-  if job.sha256 then job.content = core.cache_key("sha256:" .. job.sha256, nil, scope) end
+  -- No reference has this form, nor may a policy's scheme have this name.
+  if job.sha256 then job.content = core.cache_key("sha256://" .. job.sha256, nil, scope) end
 end
 
 -- -------------------------------------------------------------------- admit
@@ -159,7 +161,7 @@ end
 -- @tparam[opt] table expected digests by algorithm, of a reference that led to it
 -- @treturn table a job: `ctx`; `source` and `parsed`; `target`, in normal form; `sha256`,
 -- `sha1`, `digests_by`; `store` and `store_only`: where to look for the digest first, and
--- whether nowhere else; `redirect_hosts`; `request`: `compiled`, `scope`, `revalidate`, `may_be_on_disk`;
+-- whether nowhere else; `redirect_hosts`; `request`: `compiled`, `scope`, `revalidate`, `may_be_on_disk`, `max_bytes`;
 -- `cache`, or nil, and for it `key`, `content` (the key under which all references to the
 -- same bytes share them), `ttl`, `revalidate`, `no_disk`; and, later, `lead`, the future of a
 -- claim that it leads, `hit`, and `origin`

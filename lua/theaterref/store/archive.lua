@@ -157,7 +157,8 @@ function M.export(store, path, options)
   if ok and output then ok, why = output:commit() elseif ok then ok, why = file:flush() end
   if ok then return true end
   if type(why) == "table" and why.kind == "corrupt" then return nil, why end
-  return nil, errors.new("io", ("Failed to export to %s: %s"):format(tostring(path), why))
+  local where = type(path) == "string" and " to " .. path or ""
+  return nil, errors.new("io", ("Failed to export%s: %s"):format(where, why))
 end
 
 -- ------------------------------------------------------------------ reading
@@ -269,7 +270,8 @@ local function add(batch, name, bytes)
   end
   local label = name:match("^labels/(.+)$")
   if not label then return malformed("it holds " .. name) end
-  return batch:label(label, (bytes:match("^%s*(.-)%s*$")))
+  local first = bytes:find "%S"
+  return batch:label(label, first and bytes:match("^.*%S", first) or "")
 end
 
 -- Adds files until a batch is full. True: there is more.
