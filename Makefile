@@ -164,7 +164,7 @@ OURS := $(BUILD)/spec/ours.so
 $(OURS): spec/bench/ours.c $(ARCHIVE)
 	@mkdir -p $(@D)
 	@echo "  ld  $@"
-	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $< $(ARCHIVE) -o $@ -l$(LUA_PKG) $(LDLIBS)
+	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) $< $(ARCHIVE) -o $@ -l$(LUA_PKG) $(LDLIBS)
 
 bench: deps-bench
 	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BARE) $(OURS)

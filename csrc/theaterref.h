@@ -222,7 +222,7 @@ typedef struct tr_fetch_options {
   int retries;             /* after a failure that may pass; 2 */
   const char *ca_file;     /* PEM bundle, instead of the system's */
   const char *client_cert; /* PEM file; not for another origin that a redirect
-                              leads to */
+                              leads to, as 'headers' and 'netrc' */
   const char *client_key;  /* PEM file, without a password; NULL: client_cert */
   const char *unix_socket; /* path of a server's socket; NULL: TCP */
   const char *proxy;       /* NULL: the environment's; "": none */
@@ -241,13 +241,26 @@ typedef struct tr_fetch_options {
                           HTTP/2 a length is needed: libcurl does not tell the
                           end of a stream from its reset */
   const char *cache_scope; /* who shares cached bytes; see tr_request_scope */
+  const struct tr_fetch_host *hosts; /* options for hosts that a redirect leads
+                                        to; NULL: none has its own */
 } tr_fetch_options;
+
+/* The options with which a redirect to a host is followed, instead of those of the
+** fetch: headers, ca_file, client_cert, client_key, netrc, proxy, unix_socket,
+** user_agent, connect_timeout and cache_scope; the rest applies to all of the fetch.
+** The best match is taken, as soon as the origin is another than the one asked; with
+** no match the fetch's own, but without headers, client_cert, client_key and netrc. */
+typedef struct tr_fetch_host {
+  const char *host; /* "example.org" or "example.org:8443", in any case; NULL ends
+                       the list */
+  const tr_fetch_options *options;
+} tr_fetch_host;
 
 /* Initialises a tr_fetch_options: its size, and the defaults. */
 #define TR_FETCH_OPTIONS                                                       \
   {                                                                            \
     sizeof(tr_fetch_options), -1, 10, 15, (size_t)1 << 30, 10, 2, 0, 0, 0, 0,  \
-        0, 0, 0, 0, 0, false, false, false, 0                                  \
+        0, 0, 0, 0, 0, false, false, false, 0, 0                               \
   }
 
 /* libcurl is opened at the first fetch, or by one of these. Static storage.
@@ -259,7 +272,8 @@ TR_API const char *tr_curl_ca_file(void);
 
 /*
 ** Start to fetch an http or https URL into a pending future: a new one, or one
-** that a cache's claim gave (TR_LEAD). False, with the future untouched and the
+** that a cache's claim gave (TR_LEAD). If its 'timeout' is over, others that wait for
+** the load see TR_ABANDONED: the limit was not theirs. False, with the future untouched and the
 ** error set, when not even a start was possible. Link-local addresses, where
 ** clouds keep credentials, are always refused.
 */
@@ -269,7 +283,8 @@ TR_API bool tr_fetch(tr_future *future, const char *url,
 /* Limits of the process, which has one engine for all its fetches. */
 typedef struct tr_engine_options {
   size_t size; /* set by the initialiser macro */
-  int max_connections;      /* requests at one time; 128. 0: as it is */
+  int max_connections;      /* requests at one time; 128. One in eight is for
+                               origins that have none. 0: as it is */
   int max_host_connections; /* the same for one origin; 32. 0: as it is */
 } tr_engine_options;
 

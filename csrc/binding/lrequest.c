@@ -2,23 +2,45 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/url.h"
 #include "lutil.h"
 
-/*
-** Turn the table 'headers' (name -> value) of the options into "Name: value"
-** lines. Leaves on the stack what keeps them alive.
-*/
-static const char *const *optheaders(lua_State *L, int index) {
+/* Keep the value on top of the stack, popped, for as long as the table at 'keep'. */
+static void keep_value(lua_State *L, int keep) {
+  lua_rawseti(L, keep, (lua_Integer)lua_rawlen(L, keep) + 1);
+}
+
+/* A text of the options, which the caller may change later; or NULL. */
+static const char *opttext(lua_State *L, int index, int keep, const char *name) {
+  const char *text = tr_optstring(L, index, name);
+  if (text != NULL) {
+    lua_getfield(L, index, name);
+    text = lua_tostring(L, -1);
+    keep_value(L, keep);
+  }
+  return text;
+}
+
+/* Memory that lives as long as the table at 'keep'. */
+static void *allocate(lua_State *L, int keep, size_t count, size_t size) {
+  void *memory = lua_newuserdatauv(L, count * size, 0);
+  memset(memory, 0, count * size);
+  keep_value(L, keep);
+  return memory;
+}
+
+/* Turn the table 'headers' (name -> value) of the options into "Name: value" lines. */
+static const char *const *optheaders(lua_State *L, int index, int keep) {
   const char **lines;
   lua_Unsigned count = 0;
-  int headers, keep;
-  if (lua_getfield(L, index, "headers") == LUA_TNIL)
+  int top = lua_gettop(L), headers = top + 1, texts = top + 2;
+  if (lua_getfield(L, index, "headers") == LUA_TNIL) {
+    lua_settop(L, top);
     return NULL;
-  if (lua_type(L, -1) != LUA_TTABLE)
+  }
+  if (lua_type(L, headers) != LUA_TTABLE)
     luaL_error(L, "'headers' must be a table of names and values");
-  headers = lua_gettop(L);
   lua_newtable(L);
-  keep = lua_gettop(L);
   for (lua_pushnil(L); lua_next(L, headers) != 0; lua_pop(L, 1)) {
     if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING ||
         strpbrk(lua_tostring(L, -2), "\r\n:") != NULL ||
@@ -28,111 +50,141 @@ static const char *const *optheaders(lua_State *L, int index) {
     /* curl sends a header without value only when it ends in ';' */
     lua_pushfstring(L, *lua_tostring(L, -1) == '\0' ? "%s;%s" : "%s: %s",
                     lua_tostring(L, -2), lua_tostring(L, -1));
-    lua_rawseti(L, keep, (lua_Integer)++count);
+    lua_rawseti(L, texts, (lua_Integer)++count);
   }
-  lines = lua_newuserdatauv(L, (size_t)(count + 1) * sizeof *lines, 0);
-  lines[count] = NULL;
-  while (count > 0) {
-    lua_rawgeti(L, keep, (lua_Integer)count);
-    lines[--count] = lua_tostring(L, -1);
-    lua_pop(L, 1);
+  lines = allocate(L, keep, (size_t)count + 1, sizeof *lines);
+  for (; count > 0; count--) {
+    lua_rawgeti(L, texts, (lua_Integer)count);
+    lines[count - 1] = lua_tostring(L, -1);
+    keep_value(L, keep);
   }
+  lua_settop(L, top);
   return lines;
 }
 
-/* Read the hosts that redirects may lead to: a list, or "any"; as optheaders. */
-static const char *const *opthosts(lua_State *L, int index) {
+/* Read the hosts that redirects may lead to: a list, or "any". */
+static const char *const *opthostlist(lua_State *L, int index, int keep) {
   static const char name[] = "redirect_hosts";
-  const char **list;
+  const char **list = NULL;
   lua_Unsigned i, count;
-  if (lua_getfield(L, index, name) == LUA_TNIL ||
-      (lua_type(L, -1) == LUA_TSTRING &&
-       strcmp(lua_tostring(L, -1), "any") == 0))
-    return NULL;
-  if (lua_type(L, -1) != LUA_TTABLE)
-    luaL_error(L, "'%s' must be a list of strings, or \"any\"", name);
-  count = lua_rawlen(L, -1);
-  list = lua_newuserdatauv(L, (size_t)(count + 1) * sizeof *list, 0);
-  for (i = 0; i < count; i++) {
-    if (lua_rawgeti(L, -2, (lua_Integer)i + 1) != LUA_TSTRING)
-      luaL_error(L, "'%s' must be a list of strings", name);
-    list[i] = lua_tostring(L, -1); /* the options keep it */
-    lua_pop(L, 1);
-  }
-  list[count] = NULL;
-  return list;
-}
-
-/* Keep the items of 'redirect_hosts', which the caller may change later: they are
-** strings, which live as long as the table at 'keep' has them. */
-static void keep_items(lua_State *L, int keep) {
-  lua_Unsigned i, count;
-  lua_newtable(L);
-  if (lua_getfield(L, 1, "redirect_hosts") == LUA_TTABLE) {
+  int type = lua_getfield(L, index, name);
+  if (type != LUA_TNIL &&
+      (type != LUA_TSTRING || strcmp(lua_tostring(L, -1), "any") != 0)) {
+    if (type != LUA_TTABLE)
+      luaL_error(L, "'%s' must be a list of strings, or \"any\"", name);
     count = lua_rawlen(L, -1);
-    for (i = 1; i <= count; i++) {
-      lua_rawgeti(L, -1, (lua_Integer)i);
-      lua_rawseti(L, -3, (lua_Integer)i);
+    list = allocate(L, keep, (size_t)count + 1, sizeof *list);
+    for (i = 0; i < count; i++) {
+      if (lua_rawgeti(L, -1, (lua_Integer)i + 1) != LUA_TSTRING)
+        luaL_error(L, "'%s' must be a list of strings", name);
+      list[i] = lua_tostring(L, -1);
+      keep_value(L, keep);
     }
   }
   lua_pop(L, 1);
-  lua_setfield(L, keep, "redirect_hosts");
+  return list;
+}
+
+static tr_fetch_options read_options(lua_State *L, int index, int keep);
+
+/* Read the table 'hosts' (host or "host:port" -> options). */
+static const tr_fetch_host *opthosts(lua_State *L, int index, int keep) {
+  tr_fetch_host *hosts;
+  tr_fetch_options *options;
+  size_t count = 0, i = 0;
+  int top = lua_gettop(L), table = top + 1;
+  if (lua_getfield(L, index, "hosts") == LUA_TNIL) {
+    lua_settop(L, top);
+    return NULL;
+  }
+  if (lua_type(L, table) != LUA_TTABLE)
+    luaL_error(L, "'hosts' must be a table of hosts and their options");
+  for (lua_pushnil(L); lua_next(L, table) != 0; lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TTABLE)
+      luaL_error(L, "'hosts' must be a table of hosts and their options");
+    count++;
+  }
+  hosts = allocate(L, keep, count + 1, sizeof *hosts);
+  options = allocate(L, keep, count + 1, sizeof *options);
+  for (lua_pushnil(L); i < count && lua_next(L, table) != 0; lua_pop(L, 1)) {
+    luaL_checkstack(L, 16, NULL);
+    options[i] = read_options(L, lua_gettop(L), keep);
+    hosts[i].options = &options[i];
+    hosts[i++].host = lua_tostring(L, -2);
+    lua_pushvalue(L, -2);
+    keep_value(L, keep);
+  }
+  lua_settop(L, top);
+  return hosts;
+}
+
+/* Read options from the table at 'index'. The table at 'keep' keeps what they lead to. */
+static tr_fetch_options read_options(lua_State *L, int index, int keep) {
+  tr_fetch_options o = TR_FETCH_OPTIONS;
+  o.timeout = tr_optseconds(L, index, "timeout", o.timeout);
+  o.connect_timeout =
+      tr_optseconds(L, index, "connect_timeout", o.connect_timeout);
+  o.stall_timeout = tr_optseconds(L, index, "stall_timeout", o.stall_timeout);
+  o.max_bytes = tr_optsize(L, index, "max_bytes", o.max_bytes);
+  o.max_redirects = tr_optcount(L, index, "max_redirects", o.max_redirects);
+  o.retries = tr_optcount(L, index, "retries", o.retries);
+  o.netrc = tr_optbool(L, index, "netrc", false);
+  o.refuse_private = tr_optbool(L, index, "refuse_private", false);
+  o.require_length = tr_optbool(L, index, "require_length", false);
+  o.ca_file = opttext(L, index, keep, "ca_file");
+  o.client_cert = opttext(L, index, keep, "client_cert");
+  o.client_key = opttext(L, index, keep, "client_key");
+  o.unix_socket = opttext(L, index, keep, "unix_socket");
+  o.user_agent = opttext(L, index, keep, "user_agent");
+  o.proxy = opttext(L, index, keep, "proxy");
+  o.headers = optheaders(L, index, keep);
+  o.cache_scope = opttext(L, index, keep, "cache_scope");
+  o.redirect_hosts = opthostlist(L, index, keep);
+  return o;
 }
 
 /*
 ** request_options(table) -> options for 'fetch': names, values and units as in the
-** topic "options". The table is not read again.
+** topic "options"; but 'hosts' has all options of hosts that a redirect leads to. The
+** table is not read again.
 */
 static int request_options(lua_State *L) {
   lrequest *r;
-  tr_fetch_options o = TR_FETCH_OPTIONS;
+  tr_fetch_options o;
   tr_error error;
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
-  o.timeout = tr_optseconds(L, 1, "timeout", o.timeout);
-  o.connect_timeout = tr_optseconds(L, 1, "connect_timeout", o.connect_timeout);
-  o.stall_timeout = tr_optseconds(L, 1, "stall_timeout", o.stall_timeout);
-  o.max_bytes = tr_optsize(L, 1, "max_bytes", o.max_bytes);
-  o.max_redirects = tr_optcount(L, 1, "max_redirects", o.max_redirects);
-  o.retries = tr_optcount(L, 1, "retries", o.retries);
-  o.netrc = tr_optbool(L, 1, "netrc", false);
-  o.refuse_private = tr_optbool(L, 1, "refuse_private", false);
-  o.require_length = tr_optbool(L, 1, "require_length", false);
-  o.ca_file = tr_optstring(L, 1, "ca_file");
-  o.client_cert = tr_optstring(L, 1, "client_cert");
-  o.client_key = tr_optstring(L, 1, "client_key");
-  o.unix_socket = tr_optstring(L, 1, "unix_socket");
-  o.user_agent = tr_optstring(L, 1, "user_agent");
-  o.proxy = tr_optstring(L, 1, "proxy");
-  o.headers = optheaders(L, 1);
-  o.cache_scope = tr_optstring(L, 1, "cache_scope");
-  o.redirect_hosts = opthosts(L, 1);
-  /* Whatever is on the stack by now is what the pointers lead to. */
-  lua_createtable(L, lua_gettop(L) + 8, 0);
-  {
-    static const char *const texts[] = {"ca_file",     "client_cert",
-                                        "client_key",  "unix_socket",
-                                        "user_agent",  "proxy",
-                                        "cache_scope"};
-    int i, top = lua_gettop(L);
-    for (i = 2; i < top; i++) {
-      lua_pushvalue(L, i);
-      lua_rawseti(L, top, i - 1);
-    }
-    for (i = 0; i < (int)(sizeof texts / sizeof *texts); i++) {
-      lua_getfield(L, 1, texts[i]);
-      lua_setfield(L, top, texts[i]);
-    }
-    keep_items(L, top);
-  }
+  lua_newtable(L);
+  o = read_options(L, 1, 2);
+  o.hosts = opthosts(L, 1, 2);
   r = lua_newuserdatauv(L, sizeof *r, 1);
   r->options = o;
   r->limits = tr_limits_of(&o);
   if (!tr_request_scope(&o, r->scope, &error))
     return luaL_error(L, "%s", error.message);
-  lua_insert(L, -2);
+  lua_pushvalue(L, 2);
   lua_setiuservalue(L, -2, 1);
   luaL_setmetatable(L, TR_REQUEST);
+  return 1;
+}
+
+/* match_host(hosts, host, port) -> the name in the table 'hosts' that fits best, or nil */
+static int match_host(lua_State *L) {
+  const char *host = luaL_checkstring(L, 2);
+  int port = (int)luaL_checkinteger(L, 3), best = 0;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 3);
+  lua_pushnil(L); /* the best, at 4 */
+  for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1)) {
+    int match = lua_type(L, -2) == LUA_TSTRING
+                    ? tr_host_match(lua_tostring(L, -2), host, port)
+                    : 0;
+    if (match > best) {
+      best = match;
+      lua_copy(L, -2, 4);
+    }
+  }
+  lua_settop(L, 4);
   return 1;
 }
 
@@ -156,6 +208,7 @@ static int request_allows(lua_State *L) {
 void tr_open_request(lua_State *L) {
   static const luaL_Reg functions[] = {{"request_options", request_options},
                                        {"request_scope", request_scope},
+                                       {"match_host", match_host},
                                        {"request_allows", request_allows},
                                        {NULL, NULL}};
   luaL_newmetatable(L, TR_REQUEST);

@@ -14,12 +14,13 @@
 #include <sys/random.h>
 #include <time.h>
 
-/* A library for digests. A state is made by 'create' and never fails after
-** that: a wrong digest would be worse than stopping. */
+#include "error.h"
+
+/* A library for digests. A state of no bytes is made by 'create', and needs no more
+** memory then: it never fails, since a wrong digest would be worse than stopping. */
 typedef struct backend {
   const char *name;
   void *(*create)(tr_algorithm algorithm); /* NULL: memory is short */
-  void (*start)(void *state, tr_algorithm algorithm);
   void (*update)(void *state, const void *data, size_t size);
   void (*finish)(void *state, unsigned char *raw);
   void (*destroy)(void *state);
@@ -59,16 +60,11 @@ static void *mbedtls_create(tr_algorithm algorithm) {
   if (state == NULL)
     return NULL;
   mbedtls_md_init(state);
-  if (mbedtls_md_setup(state, info, 0) == 0)
+  if (mbedtls_md_setup(state, info, 0) == 0 && mbedtls_md_starts(state) == 0)
     return state;
   mbedtls_md_free(state);
   free(state);
   return NULL;
-}
-
-static void mbedtls_start(void *state, tr_algorithm algorithm) {
-  (void)algorithm;
-  must(mbedtls_md_starts(state) == 0);
 }
 
 static void mbedtls_update(void *state, const void *data, size_t size) {
@@ -84,8 +80,7 @@ static void mbedtls_destroy(void *state) {
   free(state);
 }
 
-static const backend mbedtls_backend = {"mbedTLS",      mbedtls_create,
-                                        mbedtls_start,  mbedtls_update,
+static const backend mbedtls_backend = {"mbedTLS", mbedtls_create, mbedtls_update,
                                         mbedtls_finish, mbedtls_destroy};
 
 /* ---------------------------------------------------------------- libcrypto */
@@ -106,15 +101,15 @@ static atomic_int contexts;
 
 static void *libcrypto_create(tr_algorithm algorithm) {
   void *context = evp.new_context();
-  (void)algorithm;
+  if (context != NULL &&
+      evp.init(context, algorithm == TR_SHA1 ? evp.sha1() : evp.sha256(),
+               NULL) != 1) {
+    evp.free_context(context);
+    return NULL;
+  }
   if (context != NULL)
     atomic_fetch_add(&contexts, 1);
   return context;
-}
-
-static void libcrypto_start(void *state, tr_algorithm algorithm) {
-  must(evp.init(state, algorithm == TR_SHA1 ? evp.sha1() : evp.sha256(),
-                NULL) == 1);
 }
 
 static void libcrypto_update(void *state, const void *data, size_t size) {
@@ -130,9 +125,9 @@ static void libcrypto_destroy(void *state) {
   atomic_fetch_sub(&contexts, 1);
 }
 
-static const backend libcrypto_backend = {"libcrypto",      libcrypto_create,
-                                          libcrypto_start,  libcrypto_update,
-                                          libcrypto_finish, libcrypto_destroy};
+static const backend libcrypto_backend = {"libcrypto", libcrypto_create,
+                                          libcrypto_update, libcrypto_finish,
+                                          libcrypto_destroy};
 
 /* Find a function; false if the library lacks it. */
 static bool find(void *library, const char *name, void *function) {
@@ -171,7 +166,6 @@ static double measure(const backend *library) {
   if (state == NULL)
     return -1;
   clock_gettime(CLOCK_MONOTONIC, &before);
-  library->start(state, TR_SHA256);
   library->update(state, bytes, sizeof bytes);
   library->finish(state, raw);
   clock_gettime(CLOCK_MONOTONIC, &after);
@@ -182,12 +176,12 @@ static double measure(const backend *library) {
 
 /* True if libcrypto hashes at all: a FIPS provider that is missing refuses. */
 static bool works(void) {
-  void *context = evp.new_context();
-  bool ok = context != NULL && evp.sha1() != NULL && evp.sha256() != NULL &&
-            evp.init(context, evp.sha1(), NULL) == 1 &&
-            evp.init(context, evp.sha256(), NULL) == 1;
-  if (context != NULL)
-    evp.free_context(context);
+  void *sha1 = libcrypto_create(TR_SHA1), *sha256 = libcrypto_create(TR_SHA256);
+  bool ok = sha1 != NULL && sha256 != NULL;
+  if (sha1 != NULL)
+    libcrypto_destroy(sha1);
+  if (sha256 != NULL)
+    libcrypto_destroy(sha256);
   return ok;
 }
 
@@ -246,12 +240,7 @@ tr_hash *tr_hash_new(tr_algorithm algorithm) {
     free(hash);
     return NULL;
   }
-  tr_hash_reset(hash);
   return hash;
-}
-
-void tr_hash_reset(tr_hash *hash) {
-  hash->library->start(hash->state, hash->algorithm);
 }
 
 void tr_hash_update(tr_hash *hash, const void *data, size_t size) {
@@ -312,14 +301,20 @@ static void make_process_key(void) {
                      (ssize_t)sizeof process_key;
 }
 
-bool tr_process_hmac(const void *data, size_t size, char hex[TR_HEX_MAX]) {
+bool tr_process_hmac(const void *data, size_t size, char hex[TR_HEX_MAX],
+                     tr_error *error) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   unsigned char raw[MBEDTLS_MD_MAX_SIZE];
   pthread_once(&once, make_process_key);
-  if (!have_process_key)
+  if (!have_process_key) {
+    tr_error_set(error, TR_IO, "the system has no random bytes");
     return false;
-  must(mbedtls_md_hmac(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256),
-                       process_key, sizeof process_key, data, size, raw) == 0);
+  }
+  if (mbedtls_md_hmac(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256), process_key,
+                      sizeof process_key, data, size, raw) != 0) {
+    tr_error_nomem(error); /* nothing else fails in it */
+    return false;
+  }
   to_hex(raw, sizeof process_key, hex);
   return true;
 }

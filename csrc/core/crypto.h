@@ -19,15 +19,14 @@ typedef struct tr_hash tr_hash;
 /* A hash of no bytes yet. NULL when memory is short. */
 tr_hash *tr_hash_new(tr_algorithm algorithm);
 void tr_hash_update(tr_hash *hash, const void *data, size_t size);
-/* Write the digest in hex. Then only tr_hash_reset and _free may follow. */
+/* Write the digest in hex. Then only tr_hash_free may follow. */
 void tr_hash_finish(tr_hash *hash, char hex[TR_HEX_MAX]);
-/* Start again with no bytes. */
-void tr_hash_reset(tr_hash *hash);
 void tr_hash_free(tr_hash *hash);
 
 /* Write the HMAC-SHA-256 of 'data' in hex (RFC 2104), with a key that this process
-** and its children alone have. False: the system has no random bytes. */
-bool tr_process_hmac(const void *data, size_t size, char hex[TR_HEX_MAX]);
+** and its children alone have. False with the error. */
+bool tr_process_hmac(const void *data, size_t size, char hex[TR_HEX_MAX],
+                     tr_error *error);
 
 /*
 ** Use libcrypto from now on, if this process has it loaded already and it is

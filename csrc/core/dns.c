@@ -17,8 +17,9 @@
 #include "pool.h"
 
 enum {
-  MAX_THREADS = 32,
-  MAX_HOSTS = 4096,   /* in the cache; beyond, answers are not kept */
+  MAX_WANTED = 32,   /* lookups at a time that somebody waits for */
+  MAX_THREADS = 256, /* with those that everybody has given up, which go on */
+  MAX_HOSTS = 4096,   /* in the cache, and as many again as are looked up */
   MAX_ADDRESSES = 16  /* of one host */
 };
 /* Seconds that answers are kept: long enough for a burst of fetches, short
@@ -33,6 +34,8 @@ typedef struct tr_dns_host {
   tr_dns_answer *answer; /* NULL: none yet */
   double expires;
   bool looking_up;
+  bool asking;   /* a thread is */
+  bool given_up; /* a thread asks, but nobody waits for the answer */
   tr_dns_query *queries;
   struct tr_dns_host *next; /* in the queue of lookups */
   char name[];
@@ -40,11 +43,13 @@ typedef struct tr_dns_host {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static tr_table hosts;
+static size_t room = MAX_HOSTS; /* for so many names, before some are forgotten */
 static tr_dns_host *first, **end = &first;
 
 static void *run(void *unused);
 static tr_pool pool = {
-    .lock = &lock, .name = "theaterref-dns", .run = run, .max = MAX_THREADS};
+    .lock = &lock, .name = "theaterref-dns", .run = run, .max = MAX_WANTED};
+static int given_up; /* lookups under way that nobody waits for */
 
 /* ------------------------------------------------------------------- answers */
 
@@ -124,10 +129,11 @@ static void forget_host(tr_dns_host *host) {
   free(host);
 }
 
-/* Forget the hosts that nobody waits for, when there are too many. */
+/* Forget the hosts that nobody waits for, when there are too many. It looks at all
+** of them, and so not before as many again have come. */
 static void make_room(void) {
   size_t i;
-  if (hosts.count < MAX_HOSTS)
+  if (hosts.count < room)
     return;
   for (i = 0; i <= hosts.mask; i++) {
     tr_node *node = hosts.slots[i], *next;
@@ -137,6 +143,7 @@ static void make_room(void) {
         forget_host(host_of(node));
     }
   }
+  room = hosts.count > MAX_HOSTS / 2 ? 2 * hosts.count : MAX_HOSTS;
 }
 
 /* Return the record of a name, made if there is none; NULL: no memory. */
@@ -188,6 +195,18 @@ static void deliver(tr_dns_host *host, tr_dns_answer *answer) {
 
 /* ------------------------------------------------------------------- threads */
 
+/* Note that a lookup under way is given up, or that somebody waits for it again. One
+** that is given up makes room for another. The lock is held. */
+static void set_given_up(tr_dns_host *host, bool is_given_up) {
+  given_up += is_given_up - host->given_up;
+  host->given_up = is_given_up;
+  pool.max = MAX_WANTED + given_up;
+  if (pool.max > MAX_THREADS)
+    pool.max = MAX_THREADS;
+  if (is_given_up && pool.queued > 0)
+    tr_pool_call(&pool);
+}
+
 static void *run(void *unused) {
   static tr_dns_answer no_memory = {.refs = 1, .error = EAI_MEMORY};
   (void)unused;
@@ -203,9 +222,13 @@ static void *run(void *unused) {
       host->looking_up = false; /* everyone who asked has given up */
       continue;
     }
+    host->asking = true;
+    set_given_up(host, host->queries == NULL);
     pthread_mutex_unlock(&lock);
     answer = ask(host->name);
     pthread_mutex_lock(&lock);
+    host->asking = false;
+    set_given_up(host, false);
     deliver(host, answer != NULL ? answer : tr_dns_retain(&no_memory));
     tr_dns_release(answer);
   }
@@ -254,6 +277,7 @@ bool tr_dns_start(tr_dns_query *query, const char *name) {
     if (query->next != NULL)
       query->next->prev = query;
     host->queries = query;
+    set_given_up(host, false);
   }
   pthread_mutex_unlock(&lock);
   return started;
@@ -266,6 +290,8 @@ void tr_dns_cancel(tr_dns_query *query) {
         query->next;
     if (query->next != NULL)
       query->next->prev = query->prev;
+    if (query->host->asking && query->host->queries == NULL)
+      set_given_up(query->host, true);
     query->host = NULL;
   }
   pthread_mutex_unlock(&lock);
@@ -285,6 +311,8 @@ static void in_child(void) {
   hosts = (tr_table){0};
   first = NULL;
   end = &first;
+  given_up = 0;
+  pool.max = MAX_WANTED;
   tr_pool_init(&pool);
   pthread_mutex_unlock(&lock);
 }

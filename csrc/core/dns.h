@@ -31,7 +31,7 @@ tr_dns_answer *tr_dns_cached(const char *host);
 /*
 ** Look a name up. 'done' gets the answer, retained, on some thread, under the
 ** lock of this file: it may take the engine's lock and nothing else. At most 32
-** lookups run at a time; others wait. False when memory is short, or no thread
+** lookups run at a time that somebody waits for; others wait. False when memory is short, or no thread
 ** can be had.
 */
 bool tr_dns_start(tr_dns_query *query, const char *host);

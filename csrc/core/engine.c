@@ -7,8 +7,8 @@
 ** switches per fetch. The engine's own thread watches while there is work: it
 ** becomes the driver as soon as nobody else has been for a millisecond.
 **
-** Other threads hand requests to the driver by posting them. The driver alone
-** touches the queues, the heap, the handles and the fields of requests.
+** Other threads hand requests to the driver by posting them. The driver alone (see
+** driver.c) touches the queues, the heap, the handles and the fields of requests.
 */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,33 +20,23 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "driver.h"
 #include "error.h"
-#include "handle.h"
 #include "options.h"
-#include "outage.h"
-#include "queue.h"
-#include "socket.h"
 #include "thread.h"
 
-/* The longest that the driver sleeps, and so the longest that an interrupt
-** takes to be seen. */
-static const double MAX_SLEEP = 0.1;
-/* For how long bodies that keep coming hold up what waits for the driver. */
-static const double MAX_ADVANCE = 0.001;
-/* Of all bodies together, in one call of libcurl: a millisecond or two. */
-static const size_t TURN_BYTES = 1024 * 1024;
 /* Seconds that the engine's thread leaves the work to a thread that may wait. */
 static const double GRACE = 0.001;
-/* Seconds that it keeps watching when there is nothing to do, so that a loop of
-** fetches does not have to wake it each time. */
-static const double WATCH = 0.05;
+/* It looks that often while threads come and go, so that they need not wake it
+** each time; ever less often while nothing changes, and at last not at all. */
+static const double LONGEST_NAP = 0.05;
 /* Seconds that a waiting thread gives the engine's thread to leave the work. */
 static const double HANDOVER = 0.005;
 /* Seconds that the exit of the process waits for a driver. */
 static const double EXIT_PATIENCE = 5;
 
 static struct engine {
-  pthread_mutex_t lock; /* guards the fields up to 'max_per_origin' */
+  pthread_mutex_t lock; /* guards all fields */
   pthread_cond_t changed;
   CURLM *multi;
   int wake_fd; /* an eventfd that the driver listens to */
@@ -54,22 +44,19 @@ static struct engine {
   bool by_thread; /* the driver is the engine's thread */
   int waiting;    /* threads that want to be the driver instead */
   bool watching; /* the engine's thread looks for work */
+  double nap;    /* seconds that it sleeps before it looks again */
+  bool changes;  /* there was a request, or a driver, since it looked */
   bool urgent;   /* it is to drive without delay */
   bool has_thread;
   double left_at; /* when a waiting thread was the driver last */
   size_t pending; /* requests that are not finished */
   tr_request *posted, **posted_end;
   size_t max_connections, max_per_origin;
-
-  tr_request *all; /* the driver's, from here on */
-  size_t running, kept_connections;
 } engine = {.lock = PTHREAD_MUTEX_INITIALIZER,
             .wake_fd = -1,
             .posted_end = &engine.posted,
             .max_connections = 128,
             .max_per_origin = 32};
-
-static uint64_t progress; /* the driver's: changes when anything does */
 
 /* ------------------------------------------------------------------- posting */
 
@@ -85,17 +72,20 @@ static void *run(void *unused);
 /* See to it that there is a driver: at once, unless a thread is about to wait, as
 ** one that was the driver a moment ago does. The lock is held. */
 static void call_driver(bool at_once) {
+  bool urgent = at_once && tr_now() - engine.left_at > GRACE;
   if (engine.driven) {
     wake();
     return;
   }
   if (!engine.has_thread)
     engine.has_thread = tr_thread_start("theaterref-net", run);
-  if (at_once || !engine.watching) {
+  if ((urgent && !engine.urgent) || !engine.watching || engine.nap > GRACE) {
     engine.watching = true;
-    engine.urgent |= at_once && tr_now() - engine.left_at > GRACE;
+    engine.nap = GRACE;
     pthread_cond_broadcast(&engine.changed);
   }
+  engine.urgent |= urgent;
+  engine.changes = true;
 }
 
 /* Hand a request to the driver. The lock is held. */
@@ -140,372 +130,40 @@ static void on_hashed(void *context) {
   pthread_mutex_unlock(&engine.lock);
 }
 
-/* ------------------------------------------------------------------ requests */
-
-/* Note whether the servers of a request are well: the one asked for, too, which
-** is all that a cache knows. */
-static void note_outage(const tr_request *r, bool failed) {
-  tr_outage_note(&r->url, failed);
-  if (r->asked.text != NULL)
-    tr_outage_note(&r->asked, failed);
-}
-
-/* Give the promise its result and forget the request. Driver only. */
-static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
-  tr_dns_cancel(&r->query);
-  tr_hasher_free(r->hasher); /* from here on, no other thread posts it */
-  r->hasher = NULL;
-  tr_heap_remove(r);
-  tr_queue_leave(r);
-  *(r->all_prev != NULL ? &r->all_prev->all_next : &engine.all) = r->all_next;
-  if (r->all_next != NULL)
-    r->all_next->all_prev = r->all_prev;
-  pthread_mutex_lock(&engine.lock);
-  engine.pending--;
-  tr_promise_set_work(r->promise, NULL);
-  if (r->posted)
-    unpost(r); /* nobody may drive for what is left on that list */
-  pthread_mutex_unlock(&engine.lock);
-  if (blob != NULL || error != NULL)
-    note_outage(r, blob == NULL && tr_is_outage(error));
-  if (blob != NULL)
-    tr_promise_complete(r->promise, blob);
-  else if (error != NULL)
-    tr_promise_fail(r->promise, error);
-  else
-    tr_promise_orphan(r->promise);
-  tr_promise_resign(r->promise);
-  tr_blob_release(blob);
-  progress++;
-  tr_request_free(r);
-}
-
-/* The moment at which a request is to be looked at. */
-static double next_moment(const tr_request *r) {
-  double moment = HUGE_VAL;
-  if (r->state == TR_REQUEST_LOOKUP ||
-      (r->state == TR_REQUEST_RUNNING && !r->connected))
-    moment = r->connect_by;
-  else if (r->state == TR_REQUEST_RUNNING && r->response.status >= 300 &&
-           r->response.complete_headers) /* the status decides already */
-    moment = r->headers_at + TR_ERROR_SECONDS;
-  else if (r->state == TR_REQUEST_RUNNING && r->stall_timeout >= 0)
-    moment = r->last_progress + r->stall_timeout;
-  else if (r->state == TR_REQUEST_RESTING)
-    moment = r->not_before;
-  return fmin(moment, r->deadline);
-}
-
-/* Have a request looked at in time; false: it is finished for lack of memory. */
-static bool schedule(tr_request *r) {
-  tr_error error;
-  if (tr_heap_set(r, next_moment(r)))
-    return true;
-  tr_error_nomem(&error);
-  finish(r, NULL, &error);
-  return false;
-}
-
-/* Take a running request out of the multi handle. Its handle stays with it, for
-** questions about how it ended. */
-static void stop_running(tr_request *r) {
-  tr_handle **link = &tr_request_turn.paused;
-  if (r->handle->paused) {
-    while (*link != r->handle)
-      link = &(*link)->next;
-    *link = r->handle->next;
-    r->handle->paused = false;
-  }
-  curl_multi_remove_handle(engine.multi, r->handle->easy);
-  tr_queue_stop(r);
-  engine.running--;
-  r->state = TR_REQUEST_NEW;
-}
-
-static void end_attempt(tr_request *r, CURLcode code);
-
-/* Queue a request, or look its host up before. */
-static void proceed(tr_request *r, bool in_front) {
-  if (r->lookup_host == NULL || r->answer != NULL ||
-      (r->answer = tr_dns_cached(r->lookup_host)) != NULL) {
-    if (r->answer != NULL && r->answer->error != 0) {
-      end_attempt(r, CURLE_COULDNT_RESOLVE_HOST);
-      return;
-    }
-    tr_queue_push(r, in_front);
-  } else {
-    r->state = TR_REQUEST_LOOKUP;
-    r->connect_by = tr_deadline(r->config->connect_timeout);
-    r->connected = r->looked_up = false;
-    if (!tr_dns_start(&r->query, r->lookup_host)) {
-      tr_error error;
-      tr_error_set(&error, TR_IO,
-                   "Failed to fetch from %s: no memory or thread to look up "
-                   "its host",
-                   r->shown);
-      finish(r, NULL, &error);
-      return;
-    }
-  }
-  schedule(r);
-}
-
-/* Prepare the next attempt of a request. */
-static void go_on(tr_request *r) {
-  tr_error error;
-  if (r->moved) { /* it counts for the origin that it goes to */
-    r->moved = false;
-    tr_queue_leave(r);
-    if (!tr_queue_join(r)) {
-      tr_error_nomem(&error);
-      finish(r, NULL, &error);
-      return;
-    }
-  }
-  if (r->not_before > tr_now()) {
-    r->state = TR_REQUEST_RESTING;
-    if (r->answer != NULL && r->answer->error != 0) {
-      tr_dns_release(r->answer); /* look it up again then */
-      r->answer = NULL;
-    }
-    schedule(r);
-  } else {
-    proceed(r, true);
-  }
-}
-
-/* An attempt has ended; its handle, if it had one, is not in the multi handle. */
-static void end_attempt(tr_request *r, CURLcode code) {
-  tr_error error;
-  tr_blob *blob;
-  tr_verdict verdict = tr_request_end_attempt(r, (int)code, &blob, &error);
-  /* One that failed may keep its buffers and its connection: not used again. */
-  if (r->handle != NULL)
-    tr_handle_release(r->handle, code == CURLE_OK);
-  r->handle = NULL;
-  progress++;
-  if (verdict == TR_VERDICT_DONE) {
-    finish(r, blob, blob == NULL ? &error : NULL);
-  } else if (verdict == TR_VERDICT_AGAIN) {
-    go_on(r);
-  } else {
-    r->state = TR_REQUEST_HASHING;
-    schedule(r);
-  }
-}
-
-/* Start an attempt of a request whose turn has come. */
-static void start_attempt(tr_request *r) {
-  CURLcode code = CURLE_OK;
-  tr_error error;
-  tr_handle *h = tr_handle_get(r->config, &code);
-  bool ready = h != NULL && tr_request_send(r, h);
-  tr_queue_start(r);
-  engine.running++;
-  if (ready && curl_multi_add_handle(engine.multi, h->easy) == CURLM_OK) {
-    progress++;
-    schedule(r);
-    return;
-  }
-  tr_queue_stop(r);
-  engine.running--;
-  r->state = TR_REQUEST_NEW;
-  if (h != NULL)
-    tr_handle_release(h, false);
-  r->handle = NULL;
-  if (code != CURLE_OK)
-    tr_error_set(&error, TR_IO, "this libcurl cannot do what is asked: %s",
-                 curl_easy_strerror(code));
-  else
-    tr_error_nomem(&error);
-  finish(r, NULL, &error);
-}
-
-/* End a request in mid-attempt, if there is one, with an error or no result. */
-static void break_off(tr_request *r, const tr_error *error) {
-  if (r->state == TR_REQUEST_RUNNING) {
-    stop_running(r);
-    tr_handle_release(r->handle, false);
-    r->handle = NULL;
-  }
-  finish(r, NULL, error);
-}
-
-/* End a request without a result. */
-static void drop(tr_request *r) { break_off(r, NULL); }
-
-/* --------------------------------------------------------------- the driver */
-
-/* A request has its connection, and other limits from now on. */
-static void on_connected(tr_request *r) {
-  tr_queue_connected(r);
-  tr_heap_set(r, next_moment(r)); /* it is in the heap: this needs no memory */
-}
-
-/* A request that the driver has not seen yet. */
-static void adopt(tr_request *r) {
-  tr_error error;
-  r->all_next = engine.all;
-  if (r->all_next != NULL)
-    r->all_next->all_prev = r;
-  engine.all = r;
-  r->on_hashed = on_hashed;
-  r->on_connected = on_connected;
-  r->query.done = on_answer;
-  r->adopted = true;
-  if (!tr_promise_wanted(r->promise)) {
-    drop(r); /* its futures are gone already */
-  } else if (tr_queue_join(r)) {
-    proceed(r, false);
-  } else {
-    tr_error_nomem(&error);
-    finish(r, NULL, &error);
-  }
-}
-
-/* A request that some thread has posted. */
-static void take_posted(tr_request *r) {
-  tr_error error;
-  tr_blob *blob;
-  if (!r->adopted) {
-    adopt(r);
-  } else if (!tr_promise_wanted(r->promise)) {
-    drop(r);
-  } else if (r->state == TR_REQUEST_LOOKUP && r->looked_up) {
-    r->state = TR_REQUEST_NEW;
-    proceed(r, false);
-  } else if (r->state == TR_REQUEST_HASHING && r->hashed) {
-    tr_request_end_hashing(r, &blob, &error);
-    finish(r, blob, blob == NULL ? &error : NULL);
-  }
-}
-
+/* tr_driver_hooks: call tr_driver_take for every request that was posted. */
 static void take_all_posted(void) {
   pthread_mutex_lock(&engine.lock);
   while (engine.posted != NULL) {
     tr_request *r = engine.posted;
     unpost(r);
     pthread_mutex_unlock(&engine.lock);
-    take_posted(r);
+    tr_driver_take(r);
     pthread_mutex_lock(&engine.lock);
   }
   pthread_mutex_unlock(&engine.lock);
 }
 
-/* The moment of a request has come. */
-static void on_moment(tr_request *r, double now) {
-  tr_error error;
-  if (now >= r->deadline) {
-    tr_request_time_out(r, engine.running, &error);
-    break_off(r, &error);
-  } else if (now < next_moment(r)) {
-    schedule(r); /* there was progress since */
-  } else if (r->state == TR_REQUEST_RESTING) {
-    r->state = TR_REQUEST_NEW;
-    proceed(r, false);
-  } else {
-    r->stalled = true;
-    if (r->state == TR_REQUEST_RUNNING)
-      stop_running(r);
-    tr_dns_cancel(&r->query);
-    r->state = TR_REQUEST_NEW;
-    end_attempt(r, CURLE_OPERATION_TIMEDOUT);
-  }
+/* tr_driver_hooks: the request is finished. */
+static void retire(tr_request *r) {
+  pthread_mutex_lock(&engine.lock);
+  engine.pending--;
+  tr_promise_set_work(r->promise, NULL);
+  if (r->posted)
+    unpost(r); /* nobody may drive for what is left on that list */
+  pthread_mutex_unlock(&engine.lock);
 }
 
-static void take_moments(void) {
-  tr_request *r = tr_heap_first();
-  double now = r != NULL ? tr_now() : 0;
-  while (r != NULL && r->wake_at <= now) {
-    on_moment(r, now);
-    r = tr_heap_first();
-  }
-}
+static const tr_driver_hooks hooks = {take_all_posted, retire};
 
-/* Start as many attempts as there is room for. Returns when to look again. */
-static double start_attempts(size_t all, size_t per_origin) {
-  double wake_at = HUGE_VAL;
-  tr_request *r;
-  while (engine.running < all &&
-         (r = tr_queue_pop(per_origin, &wake_at)) != NULL)
-    start_attempt(r);
-  return wake_at;
-}
+/* ----------------------------------------------------------------- who drives */
 
-static void take_messages(void) {
-  CURLMsg *message;
-  int left;
-  while ((message = curl_multi_info_read(engine.multi, &left)) != NULL) {
-    tr_handle *h = NULL;
-    CURLcode code = message->data.result;
-    if (message->msg != CURLMSG_DONE)
-      continue;
-    curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&h);
-    stop_running(h->request);
-    end_attempt(h->request, code);
-  }
-}
-
-/* Let the bodies go on that have had their share of a turn. Those of their bytes
-** that libcurl holds come at once, and may pause them again. */
-static void end_turn(void) {
-  tr_handle *h = tr_request_turn.paused, *next;
-  tr_request_turn.paused = NULL;
-  for (; h != NULL; h = next) {
-    CURLcode code;
-    next = h->next;
-    h->paused = false;
-    tr_request_turn.now = tr_now();
-    code = curl_easy_pause(h->easy, CURLPAUSE_CONT);
-    if (code != CURLE_OK && code != CURLE_BAD_FUNCTION_ARGUMENT) {
-      stop_running(h->request);
-      end_attempt(h->request, code);
-    }
-  }
-}
-
-/* Move every request on by what can be done without waiting. Returns the moment
-** at which there is something to do for sure. */
 static double advance(void) {
-  double wake_at, started = tr_now();
   size_t all, per_origin;
-  int running;
-  uint64_t before;
   pthread_mutex_lock(&engine.lock);
   all = engine.max_connections;
   per_origin = engine.max_per_origin;
   pthread_mutex_unlock(&engine.lock);
-  if (all != engine.kept_connections) {
-    curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS, (long)all);
-    engine.kept_connections = all;
-  }
-  do { /* libcurl 7.88 may keep the data of streams without an event */
-    before = progress;
-    tr_request_turn.now = tr_now();
-    take_all_posted();
-    take_moments();
-    wake_at = start_attempts(all, per_origin);
-    tr_request_turn.share = TURN_BYTES / (engine.running + 1);
-    curl_multi_perform(engine.multi, &running);
-    end_turn();
-    take_messages();
-  } while ((progress != before || tr_request_turn.paused != NULL) &&
-           tr_request_turn.now - started < MAX_ADVANCE);
-  if (tr_heap_first() != NULL)
-    wake_at = fmin(wake_at, tr_heap_first()->wake_at);
-  return progress == before && tr_request_turn.paused == NULL ? wake_at : 0;
-}
-
-/* Sleep until there is data, a post, or the moment. */
-static void wait_for_events(double moment) {
-  double seconds = fmin(moment - tr_now(), MAX_SLEEP);
-  struct curl_waitfd post = {.fd = engine.wake_fd, .events = CURL_WAIT_POLLIN};
-  uint64_t count;
-  int ms = seconds <= 0 ? 0 : (int)ceil(seconds * 1000);
-  curl_multi_poll(engine.multi, &post, 1, ms, NULL);
-  if (post.revents != 0)
-    while (read(engine.wake_fd, &count, sizeof count) < 0 && errno == EINTR)
-      ;
+  return tr_driver_advance(all, per_origin);
 }
 
 /* Sleep for some time, or until something changes. The lock is held. */
@@ -556,12 +214,13 @@ static bool drive(tr_promise *promise, double deadline, tr_error *unused) {
     if (tr_promise_status(promise) != TR_PENDING || tr_now() >= deadline ||
         is_stopping())
       break;
-    wait_for_events(fmin(moment, deadline));
+    tr_driver_wait(fmin(moment, deadline));
   }
   pthread_mutex_lock(&engine.lock);
   leave_driver();
   engine.left_at = tr_now();
-  if (engine.pending > 0 && !engine.watching)
+  engine.changes = true;
+  if (engine.pending > 0)
     call_driver(false);
   pthread_mutex_unlock(&engine.lock);
   return true;
@@ -594,33 +253,36 @@ static void drive_all(void) {
     if (engine.pending == 0 || engine.stopping || engine.waiting > 0)
       break;
     pthread_mutex_unlock(&engine.lock);
-    wait_for_events(moment);
+    tr_driver_wait(moment);
     pthread_mutex_lock(&engine.lock);
   }
   leave_driver();
 }
 
+/* True if the engine's thread is to drive: there is work, and nobody else for it.
+** The lock is held. */
+static bool is_needed(void) {
+  return engine.pending > 0 && !engine.driven && engine.waiting == 0 &&
+         (engine.urgent || tr_now() - engine.left_at >= GRACE);
+}
+
 static void *run(void *unused) {
-  double idle_since = tr_now();
   (void)unused;
   pthread_mutex_lock(&engine.lock);
   while (!engine.stopping) {
     if (!engine.watching) {
       pthread_cond_wait(&engine.changed, &engine.lock);
-      idle_since = tr_now();
-    } else if (engine.pending == 0) {
-      engine.urgent = false;
-      rest(WATCH);
-      if (engine.pending == 0 && tr_now() - idle_since > WATCH &&
-          tr_now() - engine.left_at > WATCH)
-        engine.watching = false;
+    } else if (is_needed()) {
+      drive_all();
+    } else if (engine.nap > LONGEST_NAP) {
+      engine.watching = false;
     } else {
-      idle_since = tr_now();
-      if (engine.driven || engine.waiting > 0 ||
-          (!engine.urgent && idle_since - engine.left_at < GRACE))
-        rest(GRACE);
+      engine.urgent = engine.changes = false;
+      rest(engine.nap);
+      if (engine.changes || (engine.pending > 0 && !engine.driven))
+        engine.nap = GRACE;
       else
-        drive_all();
+        engine.nap *= 2;
     }
   }
   engine.has_thread = false;
@@ -665,12 +327,7 @@ static bool stop(bool for_good) {
 
 /* Abandon what is under way and free what libcurl holds. */
 static void clean_up(void) {
-  CURLM *multi = engine.multi;
-  take_all_posted();
-  while (engine.all != NULL)
-    drop(engine.all);
-  tr_handle_free_all();
-  curl_multi_cleanup(multi);
+  tr_driver_close();
   pthread_mutex_lock(&engine.lock);
   engine.multi = NULL;
   close(engine.wake_fd);
@@ -708,13 +365,10 @@ static void in_child(void) {
   engine.waiting = 0;
   engine.left_at = 0;
   engine.watching = engine.urgent = false;
-  engine.pending = engine.running = 0;
-  engine.posted = engine.all = NULL;
-  tr_request_turn.paused = NULL;
+  engine.pending = 0;
+  engine.posted = NULL;
   engine.posted_end = &engine.posted;
-  tr_queue_forget();
-  tr_handle_forget_all();
-  tr_socket_forget_all();
+  tr_driver_forget();
   tr_condition_init(&engine.changed);
   pthread_mutex_unlock(&engine.lock);
 }
@@ -750,9 +404,10 @@ static bool start_engine(tr_error *error) {
     return false;
   }
   engine.multi = tr_curl_new_multi();
-  engine.kept_connections = 0;
-  if (engine.multi != NULL)
+  if (engine.multi != NULL) {
+    tr_driver_open(engine.multi, engine.wake_fd, &hooks);
     return true;
+  }
   close(engine.wake_fd);
   engine.wake_fd = -1;
   tr_error_nomem(error);
@@ -780,6 +435,8 @@ static bool submit(tr_request *r, bool will_wait, tr_error *error) {
     open = false;
   } else if (open && tr_promise_assign(r->promise, &worker)) {
     tr_promise_set_work(r->promise, r);
+    r->on_hashed = on_hashed;
+    r->query.done = on_answer;
     engine.pending++;
     post(r, !will_wait);
   } else if (open) {

@@ -31,6 +31,34 @@ tr_error *tr_error_or_ignored(tr_error *error) {
   return error != NULL ? error : &ignored;
 }
 
+/* The bytes of the character at 'at' if it may be shown (UTF-8, and no control but line
+** breaks and tabs), or 0. */
+static size_t shown_length(const unsigned char *at) {
+  size_t len = at[0] < 0x80 ? 1 : at[0] < 0xE0 ? 2 : at[0] < 0xF0 ? 3 : 4, i;
+  if (len == 1)
+    return (at[0] >= ' ' && at[0] != 0x7F) || at[0] == '\n' || at[0] == '\t';
+  if (at[0] < 0xC2 || at[0] > 0xF4)
+    return 0;
+  for (i = 1; i < len; i++)
+    if ((at[i] & 0xC0) != 0x80)
+      return 0;
+  if ((at[0] == 0xC2 && at[1] < 0xA0) || /* C1 controls */
+      (at[0] == 0xE0 && at[1] < 0xA0) || (at[0] == 0xED && at[1] >= 0xA0) ||
+      (at[0] == 0xF0 && at[1] < 0x90) || (at[0] == 0xF4 && at[1] >= 0x90))
+    return 0;
+  return len;
+}
+
+/* Servers have a say in messages, which may go to a terminal. */
+static void make_harmless(char *text) {
+  while (*text != '\0') {
+    size_t len = shown_length((const unsigned char *)text);
+    if (len == 0)
+      *text = '?';
+    text += len > 0 ? len : 1;
+  }
+}
+
 void tr_error_set(tr_error *error, tr_error_kind kind, const char *format,
                   ...) {
   va_list args;
@@ -45,6 +73,7 @@ void tr_error_set(tr_error *error, tr_error_kind kind, const char *format,
     error->message[0] = '\0';
   else if ((size_t)len >= sizeof error->message)
     memcpy(error->message + sizeof error->message - 4, "...", 4);
+  make_harmless(error->message);
 }
 
 /* strerror_r comes in two shapes; this takes whichever the C library has. */

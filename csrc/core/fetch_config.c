@@ -12,11 +12,12 @@
 #include "error.h"
 #include "gzip.h"
 
-enum { KEPT_CONFIGS = 64 };
+enum { KEPT_CONFIGS = 64 }; /* that nothing uses */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static tr_config *configs; /* the last used first */
-static size_t config_count;
+static tr_table configs;
+static tr_config *oldest, *newest; /* of those that nothing uses */
+static size_t unused_count;
 
 static bool same_text(const char *a, const char *b) {
   return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
@@ -45,6 +46,28 @@ static bool matches(const tr_config *c, const tr_fetch_options *o) {
          same_list(c->redirect_hosts, o->redirect_hosts);
 }
 
+static uint64_t add_text(uint64_t hash, const char *text) {
+  uint64_t own = text != NULL ? tr_table_hash(text, strlen(text)) : 0;
+  return (hash ^ own) * UINT64_C(0x9E3779B97F4A7C15);
+}
+
+static uint64_t add_list(uint64_t hash, const char *const *list) {
+  for (; list != NULL && *list != NULL; list++)
+    hash = add_text(hash, *list);
+  return hash;
+}
+
+/* A hash of the texts, in which configurations differ most. */
+static uint64_t hash_of(const tr_fetch_options *o) {
+  uint64_t hash = add_text(0, o->ca_file);
+  hash = add_text(hash, o->client_cert);
+  hash = add_text(hash, o->client_key);
+  hash = add_text(hash, o->unix_socket);
+  hash = add_text(hash, o->user_agent);
+  hash = add_text(hash, o->proxy);
+  return add_list(add_list(hash, o->headers), o->redirect_hosts);
+}
+
 static void free_list(char **list) {
   size_t i;
   for (i = 0; list != NULL && list[i] != NULL; i++)
@@ -62,7 +85,6 @@ static void config_free(tr_config *c) {
   free_list(c->header_lines);
   free_list(c->redirect_hosts);
   curl_slist_free_all(c->headers);
-  curl_slist_free_all(c->foreign);
   free(c);
 }
 
@@ -98,7 +120,7 @@ static bool make_headers(tr_config *c) {
   for (i = 0; c->header_lines != NULL && c->header_lines[i] != NULL; i++)
     if (!add_line(&c->headers, c->header_lines[i]))
       return false;
-  return add_line(&c->headers, encoding) && add_line(&c->foreign, encoding);
+  return add_line(&c->headers, encoding);
 }
 
 static tr_config *config_new(const tr_fetch_options *o) {
@@ -137,45 +159,64 @@ static bool check_options(const tr_fetch_options *o, tr_error *error) {
   return ok;
 }
 
-/* Free the configurations that nothing uses, past a number that is kept. */
-static void trim_configs(void) {
-  tr_config **link = &configs;
-  size_t seen = 0;
-  while (*link != NULL) {
-    tr_config *c = *link;
-    if (++seen > KEPT_CONFIGS && c->uses == 0) {
-      *link = c->next;
-      config_count--;
-      config_free(c);
-    } else {
-      link = &c->next;
-    }
-  }
+static tr_config *config_of(tr_node *node) {
+  return (tr_config *)((char *)node - offsetof(tr_config, node));
+}
+
+/* The configuration of some options, or NULL. The lock is held, from here on. */
+static tr_config *find(const tr_fetch_options *o, uint64_t hash) {
+  tr_node *node = configs.slots[hash & configs.mask];
+  while (node != NULL && (node->hash != hash || !matches(config_of(node), o)))
+    node = node->next;
+  return node != NULL ? config_of(node) : NULL;
+}
+
+static tr_config *add(const tr_fetch_options *o, uint64_t hash) {
+  tr_config *c = config_new(o);
+  if (c == NULL)
+    return NULL;
+  c->node.hash = hash;
+  tr_table_add(&configs, &c->node);
+  return c;
+}
+
+/* Take a configuration from those that nothing uses. */
+static void leave_unused(tr_config *c) {
+  *(c->prev != NULL ? &c->prev->next : &oldest) = c->next;
+  *(c->next != NULL ? &c->next->prev : &newest) = c->prev;
+  unused_count--;
+}
+
+/* Keep a configuration that nothing uses, in place of the oldest of those. */
+static void join_unused(tr_config *c) {
+  c->prev = newest;
+  c->next = NULL;
+  *(newest != NULL ? &newest->next : &oldest) = c;
+  newest = c;
+  if (++unused_count <= KEPT_CONFIGS)
+    return;
+  c = oldest;
+  leave_unused(c);
+  tr_table_remove(&configs, &c->node);
+  config_free(c);
 }
 
 tr_config *tr_config_get(const tr_fetch_options *o, tr_error *error) {
-  tr_config **link, *c;
+  tr_config *c = NULL;
+  uint64_t hash = hash_of(o);
+  bool possible = true;
   pthread_mutex_lock(&lock);
-  for (link = &configs; (c = *link) != NULL && !matches(c, o); link = &c->next)
-    ;
-  if (c != NULL) {
-    *link = c->next;
-  } else if (!check_options(o, error)) {
-    pthread_mutex_unlock(&lock);
-    return NULL;
-  } else {
-    c = config_new(o);
-    config_count += c != NULL;
+  if (configs.slots != NULL || tr_table_init(&configs)) {
+    c = find(o, hash);
+    if (c != NULL && c->uses == 0)
+      leave_unused(c);
+    else if (c == NULL && (possible = check_options(o, error)))
+      c = add(o, hash);
   }
-  if (c != NULL) {
-    c->next = configs;
-    configs = c;
+  if (c != NULL)
     c->uses++;
-    if (config_count > 2 * KEPT_CONFIGS)
-      trim_configs();
-  }
   pthread_mutex_unlock(&lock);
-  if (c == NULL)
+  if (c == NULL && possible)
     tr_error_nomem(error);
   return c;
 }
@@ -184,12 +225,10 @@ tr_config *tr_config_foreign(const tr_config *c, tr_error *error) {
   tr_fetch_options o = TR_FETCH_OPTIONS;
   o.connect_timeout = c->connect_timeout;
   o.stall_timeout = c->stall_timeout;
-  o.netrc = c->netrc;
   o.ca_file = c->ca_file;
   o.unix_socket = c->unix_socket;
   o.user_agent = c->user_agent;
   o.proxy = c->proxy;
-  o.headers = (const char *const *)c->header_lines;
   o.redirect_hosts = (const char *const *)c->redirect_hosts;
   return tr_config_get(&o, error);
 }
@@ -203,7 +242,8 @@ tr_config *tr_config_use(tr_config *config) {
 
 void tr_config_release(tr_config *config) {
   pthread_mutex_lock(&lock);
-  config->uses--;
+  if (--config->uses == 0)
+    join_unused(config);
   pthread_mutex_unlock(&lock);
 }
 

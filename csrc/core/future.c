@@ -36,6 +36,7 @@ struct tr_promise {
   atomic_int status; /* written under the lock */
   bool settling;     /* its result is set, but 'on_result' still runs */
   bool detached;     /* wanted, whoever waits */
+  bool leader_only;  /* its failure is the leader's alone */
   tr_future *futures;
   tr_blob *blob;
   tr_error error;
@@ -291,6 +292,14 @@ bool tr_promise_fail(tr_promise *p, const tr_error *error) {
   return settle(p, TR_FAILED, NULL, error);
 }
 
+bool tr_promise_fail_leader(tr_promise *p, const tr_error *error) {
+  pthread_mutex_lock(&lock);
+  if (is_open(p))
+    p->leader_only = true; /* the worker is the only one to fail it */
+  pthread_mutex_unlock(&lock);
+  return tr_promise_fail(p, error);
+}
+
 void tr_promise_orphan(tr_promise *p) {
   tr_error error;
   tr_error_set(&error, TR_CANCELLED, "the load was given up");
@@ -309,6 +318,8 @@ void tr_promise_set_received(tr_promise *p, size_t received) {
 void tr_promise_set_attempts(tr_promise *p, int attempts) {
   atomic_store_explicit(&p->attempts, attempts, memory_order_relaxed);
 }
+
+bool tr_promise_is_cached(const tr_promise *p) { return p->on_result != NULL; }
 
 void tr_promise_follow(tr_promise *p, const tr_future *future) {
   tr_promise *source = future != NULL ? future->promise : NULL, *before;
@@ -481,7 +492,10 @@ void tr_future_abandon(tr_future *f) {
 }
 
 tr_future_status tr_future_get_status(tr_future *f) {
-  return tr_promise_status(f->promise);
+  tr_future_status status = tr_promise_status(f->promise);
+  return status == TR_FAILED && f->promise->leader_only && !f->leads
+             ? TR_ABANDONED
+             : status;
 }
 
 /* Sleep until there is a result or the deadline is past. The lock is held. */
@@ -518,12 +532,12 @@ static bool wait_for(tr_promise *p, double deadline, tr_error *error) {
 tr_future_status tr_future_wait(tr_future *f, double timeout, tr_blob **blob,
                                 tr_error *error) {
   tr_promise *p = f->promise;
-  tr_future_status status = tr_promise_status(p);
+  tr_future_status status = tr_future_get_status(f);
   bool waited = true;
   error = tr_error_or_ignored(error);
   if (status == TR_PENDING && timeout != 0) {
     waited = wait_for(p, tr_deadline(timeout), error);
-    status = tr_promise_status(p);
+    status = tr_future_get_status(f);
   }
   if (status == TR_READY) { /* from now on nothing changes 'blob' */
     if (blob != NULL)

@@ -77,6 +77,9 @@ void *tr_promise_work(const tr_promise *promise);
 /* Give the promise its result. False: it had one. */
 bool tr_promise_complete(tr_promise *promise, tr_blob *blob);
 bool tr_promise_fail(tr_promise *promise, const tr_error *error);
+/* As tr_promise_fail, for a limit of the leader's own: futures that do not lead see
+** TR_ABANDONED. */
+bool tr_promise_fail_leader(tr_promise *promise, const tr_error *error);
 /* Give up: those who wait learn that nothing will complete it. */
 void tr_promise_orphan(tr_promise *promise);
 
@@ -101,6 +104,9 @@ void tr_info_free(tr_info *info);
 
 /* The record of the result, or NULL; only once it is TR_READY. */
 const tr_record *tr_future_record(const tr_future *future);
+
+/* True if a cache keeps the result: it has an 'on_result'. */
+bool tr_promise_is_cached(const tr_promise *promise);
 
 /* Attach an object to a promise, which frees it unless it is taken first. Once. */
 void tr_promise_attach(tr_promise *promise, void *object,

@@ -11,7 +11,8 @@ enum { CHUNK = 64 * 1024, GZIP_ONLY = 16 + MAX_WBITS };
 
 struct tr_gzip {
   z_stream stream;
-  bool ended;
+  bool ended, more;
+  tr_buffer rest; /* of a piece, while there is more */
 };
 
 static struct {
@@ -58,16 +59,31 @@ void tr_gzip_free(tr_gzip *g) {
   if (g == NULL)
     return;
   zlib.end(&g->stream);
+  tr_buffer_free(&g->rest);
   free(g);
 }
 
 bool tr_gzip_ended(const tr_gzip *g) { return g->ended; }
 
-tr_gzip_status tr_gzip_append(tr_gzip *g, const void *data, size_t size,
-                              size_t max_bytes, tr_buffer *out) {
+bool tr_gzip_has_more(const tr_gzip *g) { return g->more; }
+
+/* Keep what is left of a piece. */
+static tr_gzip_status keep_rest(tr_gzip *g) {
   z_stream *s = &g->stream;
-  s->next_in = (unsigned char *)data;
-  s->avail_in = (unsigned)size; /* libcurl's pieces are small */
+  if (!g->more) { /* else it is kept already */
+    g->rest.len = 0;
+    if (!tr_buffer_append(&g->rest, s->next_in, s->avail_in))
+      return TR_GZIP_NOMEM;
+    s->next_in = (unsigned char *)g->rest.data;
+    g->more = true;
+  }
+  return TR_GZIP_MORE;
+}
+
+static tr_gzip_status unpack(tr_gzip *g, size_t enough, size_t max_bytes,
+                             tr_buffer *out) {
+  z_stream *s = &g->stream;
+  enough += out->len;
   for (;;) {
     size_t room;
     int code;
@@ -83,8 +99,8 @@ tr_gzip_status tr_gzip_append(tr_gzip *g, const void *data, size_t size,
     if (out->cap - out->len < CHUNK && !tr_buffer_reserve(out, CHUNK))
       return TR_GZIP_NOMEM;
     room = out->cap - out->len;
-    if (room > 1 << 30)
-      room = 1 << 30;
+    if (room > enough - out->len)
+      room = enough - out->len;
     s->next_out = (unsigned char *)out->data + out->len;
     s->avail_out = (unsigned)room;
     code = zlib.inflate(s, Z_NO_FLUSH);
@@ -101,5 +117,19 @@ tr_gzip_status tr_gzip_append(tr_gzip *g, const void *data, size_t size,
       return TR_GZIP_OK;
     if (code == Z_BUF_ERROR && s->avail_out > 0)
       return TR_GZIP_OK;
+    if (out->len >= enough)
+      return keep_rest(g);
   }
+}
+
+tr_gzip_status tr_gzip_append(tr_gzip *g, const void *data, size_t size,
+                              size_t enough, size_t max_bytes, tr_buffer *out) {
+  tr_gzip_status status;
+  if (size > 0) {
+    g->stream.next_in = (unsigned char *)data;
+    g->stream.avail_in = (unsigned)size; /* libcurl's pieces are small */
+  }
+  status = unpack(g, enough, max_bytes, out);
+  g->more = status == TR_GZIP_MORE;
+  return status;
 }

@@ -169,15 +169,6 @@ void tr_hasher_pause(tr_hasher *h) {
   pthread_mutex_unlock(&lock);
 }
 
-void tr_hasher_reset(tr_hasher *h) {
-  pthread_mutex_lock(&lock);
-  stop(h);
-  h->len = h->hashed = 0;
-  h->finishing = false;
-  pthread_mutex_unlock(&lock);
-  tr_hash_reset(h->hash);
-}
-
 void tr_hasher_digest(tr_hasher *h, char hex[TR_HEX_MAX]) {
   tr_hash_finish(h->hash, hex);
 }

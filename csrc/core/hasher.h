@@ -21,9 +21,6 @@ bool tr_hasher_feed(tr_hasher *hasher, const void *data, size_t len);
 /* Wait until no thread reads the buffer: it may move after this. */
 void tr_hasher_pause(tr_hasher *hasher);
 
-/* Forget all bytes: a new body begins. Pauses. */
-void tr_hasher_reset(tr_hasher *hasher);
-
 /* The buffer is complete: as tr_hasher_feed, and 'done' will be called. */
 bool tr_hasher_finish(tr_hasher *hasher, const void *data, size_t len);
 

@@ -81,11 +81,17 @@ bool tr_address_is_link_local(const char *address) {
   return (a[0] == 0xFE && (a[1] & 0xC0) == 0x80) || memcmp(a, amazon, 16) == 0;
 }
 
+double tr_date(const char *text) {
+  time_t date = curl_getdate(text, NULL);
+  return date > 0 ? (double)date : 0;
+}
+
 const char *tr_reason_phrase(long status) {
   static const struct {
     long status;
     const char *phrase;
-  } phrases[] = {{300, "Multiple Choices"},
+  } phrases[] = {{206, "Partial Content"},
+                 {300, "Multiple Choices"},
                  {301, "Moved Permanently"},
                  {302, "Found"},
                  {303, "See Other"},

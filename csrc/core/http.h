@@ -15,6 +15,11 @@ bool tr_address_is_private(const char *address);
 /* True if a numeric address is link-local; no fetch ever asks one. */
 bool tr_address_is_link_local(const char *address);
 
+/* The seconds since 1970 of an HTTP date; 0: it is none. libcurl's parser is slow, so
+** dates are kept as texts until one matters. */
+enum { TR_DATE_MAX = 64 };
+double tr_date(const char *text);
+
 /* The phrase RFC 9110 gives a status; HTTP/2 sends none. Static storage. */
 const char *tr_reason_phrase(long status);
 

@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "crypto.h"
 #include "error.h"
@@ -93,6 +96,19 @@ static void find_inherited(unsigned char open_ones[128]) {
     closedir(folder);
 }
 
+/* True for what libcurl wakes itself up by: a pair of sockets without a name, or an
+** eventfd. The program may have opened others meanwhile. */
+static bool may_be_libcurls(int fd) {
+  struct sockaddr_un address;
+  socklen_t len = sizeof address;
+  char path[32], target[32] = "";
+  if (getsockname(fd, (struct sockaddr *)&address, &len) == 0)
+    return address.sun_family == AF_UNIX && len == sizeof address.sun_family;
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  return readlink(path, target, sizeof target - 1) > 0 &&
+         strcmp(target, "anon_inode:[eventfd]") == 0;
+}
+
 CURLM *tr_curl_new_multi(void) {
   unsigned char before[128], after[128];
   CURLM *multi;
@@ -101,14 +117,47 @@ CURLM *tr_curl_new_multi(void) {
   multi = curl_multi_init();
   find_inherited(after);
   for (fd = 0; fd < 1024; fd++)
-    if (after[fd / 8] & ~before[fd / 8] & 1 << fd % 8)
-      fcntl(fd, F_SETFD, FD_CLOEXEC); /* libcurl's pair for wake-ups */
+    if (after[fd / 8] & ~before[fd / 8] & 1 << fd % 8 && may_be_libcurls(fd))
+      fcntl(fd, F_SETFD, FD_CLOEXEC);
   return multi;
 }
 
 const char *tr_curl_version(void) {
   tr_error error;
   return tr_curl_open(&error) ? version : NULL;
+}
+
+/* OpenSSL's SSL_has_pending, or NULL. */
+static int (*has_pending)(const void *ssl);
+
+static void find_has_pending(void) {
+  static const char *const names[] = {"libssl.so.3", "libssl.so.1.1"};
+  void *library = NULL, *address;
+  size_t i;
+  for (i = 0; library == NULL && i < sizeof names / sizeof *names; i++)
+    library = dlopen(names[i], RTLD_NOW | RTLD_NOLOAD);
+  address = library != NULL ? dlsym(library, "SSL_has_pending") : NULL;
+  memcpy(&has_pending, &address, sizeof address);
+}
+
+bool tr_curl_has_unread(CURL *easy) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  struct curl_tlssessioninfo *session = NULL;
+  pthread_once(&once, find_has_pending);
+  return has_pending == NULL ||
+         curl_easy_getinfo(easy, CURLINFO_TLS_SSL_PTR, &session) != CURLE_OK ||
+         session == NULL || session->internals == NULL ||
+         session->backend != CURLSSLBACKEND_OPENSSL ||
+         has_pending(session->internals) != 0;
+}
+
+bool tr_curl_has_openssl(void) {
+  tr_error error;
+  const char *tls;
+  if (!tr_curl_open(&error))
+    return false;
+  tls = curl_version_info(CURLVERSION_NOW)->ssl_version;
+  return tls != NULL && strncmp(tls, "OpenSSL/", 8) == 0;
 }
 
 const char *tr_curl_ca_file(void) {

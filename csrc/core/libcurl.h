@@ -50,6 +50,13 @@ extern tr_curl_functions tr_curl;
 */
 bool tr_curl_open(tr_error *error);
 
+/* True if libcurl's TLS is OpenSSL's, and OpenSSL's names for ciphers are valid. */
+bool tr_curl_has_openssl(void);
+
+/* True if TLS may hold bytes of the connection of a transfer that is about to begin,
+** where the system does not see them. Only for a connection over TLS. */
+bool tr_curl_has_unread(CURL *easy);
+
 /* A multi handle whose own descriptors no child inherits. NULL: no memory. */
 CURLM *tr_curl_new_multi(void);
 

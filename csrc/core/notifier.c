@@ -48,15 +48,22 @@ static int new_timer(void) {
 }
 
 /* A timer would be one for parent and child: each would wake the other, and take
-** its signals. The child gets its own under the same number. */
-static void renew(const tr_notifier *n) {
+** its signals. The child gets its own under the same number; if it cannot have one, it
+** gets none. */
+static void renew(tr_notifier *n) {
   struct pollfd look = {.fd = n->fd, .events = POLLIN};
   bool signalled = poll(&look, 1, 0) > 0;
-  int fd = new_timer();
+  int own = n->fd, fd;
+  close(n->fd); /* first: it may be the last descriptor that there may be */
+  n->fd = -1;
+  fd = new_timer();
+  if (fd >= 0 && fd != own && dup3(fd, own, O_CLOEXEC) == own) {
+    close(fd);
+    fd = own;
+  }
   if (fd < 0)
     return;
-  dup3(fd, n->fd, O_CLOEXEC);
-  close(fd);
+  n->fd = fd;
   arm(n, signalled ? 0 : n->deadline);
 }
 
@@ -101,6 +108,13 @@ void tr_notifier_set_deadline(tr_notifier *n, double deadline) {
 
 int tr_notifier_fd(const tr_notifier *n) { return n->fd; }
 
+static void put_unused(tr_notifier *n) {
+  pthread_mutex_lock(&lock);
+  n->next = unused;
+  unused = n;
+  pthread_mutex_unlock(&lock);
+}
+
 tr_notifier *tr_notifier_new(void) {
   tr_notifier *n;
   tr_notifier_prepare_fork();
@@ -109,6 +123,10 @@ tr_notifier *tr_notifier_new(void) {
   if (n != NULL)
     unused = n->next;
   pthread_mutex_unlock(&lock);
+  if (n != NULL && n->fd < 0 && (n->fd = new_timer()) < 0) {
+    put_unused(n); /* from a fork that could have no more */
+    return NULL;
+  }
   if (n == NULL) {
     n = malloc(sizeof *n);
     if (n == NULL)
@@ -136,10 +154,7 @@ void tr_notifier_release(tr_notifier *n) {
   n->deadline = HUGE_VAL;
   arm(n, HUGE_VAL);
   atomic_store(&n->signalled, false);
-  pthread_mutex_lock(&lock);
-  n->next = unused;
-  unused = n;
-  pthread_mutex_unlock(&lock);
+  put_unused(n);
 }
 
 tr_notifier *tr_notifier_retain(tr_notifier *n) {

@@ -21,6 +21,10 @@ bool tr_pool_call(tr_pool *pool) {
 bool tr_pool_wait(tr_pool *pool) {
   double until = tr_now() + IDLE_SECONDS;
   bool waited = true;
+  if (pool->threads > pool->max) { /* it was larger for a while */
+    pool->threads--;
+    return false;
+  }
   pool->idle++;
   while (pool->queued == 0 && waited)
     waited = tr_condition_wait(&pool->work, pool->lock, until);

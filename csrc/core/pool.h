@@ -9,7 +9,7 @@ typedef struct tr_pool {
   pthread_mutex_t *lock;
   const char *name; /* of its threads */
   void *(*run)(void *unused);
-  int max;    /* of threads */
+  int max;    /* of threads; it may change */
   int queued; /* items in the queue; the owner counts them */
   int threads, idle;
   pthread_cond_t work;

@@ -3,6 +3,7 @@
 #include "proxy.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,60 +87,132 @@ bool tr_proxy_for(const tr_url *url, char **proxy) {
   return *proxy != NULL;
 }
 
-bool tr_proxy_parse(const char *proxy, char **host, int *port) {
-  const char *at = strstr(proxy, "://"), *end, *p, *colon;
-  *port = at != NULL && strncasecmp(proxy, "https", 5) == 0 ? 443 : 1080;
-  at = at != NULL ? at + 3 : proxy;
+/* The kinds of proxies. SOCKS ones resolve the names: libcurl would in a thread of its
+** own, which whoever cancels the fetch has to wait for. */
+static const struct kind {
+  const char *scheme, *used;
+  int port; /* libcurl's default */
+} kinds[] = {{"http", "http", 1080},      {"https", "https", 443},
+             {"socks4", "socks4a", 1080}, {"socks4a", "socks4a", 1080},
+             {"socks5", "socks5h", 1080}, {"socks5h", "socks5h", 1080}};
+
+/* The kind of a proxy, and where its authority begins; NULL: there is no such kind. */
+static const struct kind *kind_of(const char **at) {
+  const char *end = strstr(*at, "://");
+  size_t i;
+  if (end == NULL)
+    return &kinds[0];
+  for (i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    size_t len = strlen(kinds[i].scheme);
+    if (len == (size_t)(end - *at) &&
+        strncasecmp(*at, kinds[i].scheme, len) == 0) {
+      *at = end + 3;
+      return &kinds[i];
+    }
+  }
+  return NULL;
+}
+
+/* Take the address from between brackets, without its zone. */
+static const char *parse_address(tr_proxy *proxy, const char *at,
+                                 const char *end) {
+  unsigned char address[16];
+  const char *zone = memchr(at, '%', (size_t)(end - at));
+  proxy->host = strndup(at, (size_t)((zone != NULL ? zone : end) - at));
+  if (proxy->host == NULL)
+    return TR_NO_MEMORY;
+  return inet_pton(AF_INET6, proxy->host, address) == 1
+             ? NULL
+             : "its address is no IPv6 address";
+}
+
+/* Take the host's name: decoded, as libcurl does before it looks it up. */
+static const char *parse_host(tr_proxy *proxy, const char *at,
+                              const char *end) {
+  const char *p;
+  proxy->host = tr_url_decode(at, end);
+  if (proxy->host == NULL)
+    return TR_NO_MEMORY;
+  if (proxy->host[0] == '\0')
+    return "it names no host";
+  for (p = proxy->host; *p != '\0'; p++)
+    if ((unsigned char)*p >= 0x80 ||
+        (!isalnum((unsigned char)*p) && strchr("-._~", *p) == NULL))
+      return "its host has a character that no host name has";
+  return NULL;
+}
+
+static const char *parse_port(tr_proxy *proxy, const char *at,
+                              const char *end) {
+  int port = 0;
+  if (at == end)
+    return NULL; /* "host:" has the default port */
+  for (; at < end; at++)
+    if (!isdigit((unsigned char)*at) || (port = port * 10 + *at - '0') > 65535)
+      return "its port is no number up to 65535";
+  proxy->port = port;
+  return NULL;
+}
+
+static const char *parse(tr_proxy *proxy, const char *text) {
+  const char *at = text, *end, *p, *colon, *host_end, *fault;
+  const struct kind *kind = kind_of(&at);
+  size_t room;
+  if (kind == NULL)
+    return "its scheme is none of http, https, socks4, socks4a, socks5 and socks5h";
+  proxy->port = kind->port;
   end = at + strcspn(at, "/?#");
-  for (p = at; p < end; p++)
-    if (*p == '@')
-      at = p + 1;
+  for (p = end; p > at && p[-1] != '@'; p--)
+    ;
+  if (p > at && (proxy->login = strndup(at, (size_t)(p - 1 - at))) == NULL)
+    return TR_NO_MEMORY;
+  at = p;
+  if (proxy->login != NULL && strstr(proxy->login, "%00") != NULL)
+    return "its user or password has a %00";
   if (*at == '[') {
-    colon = memchr(at, ']', (size_t)(end - at));
-    if (colon == NULL)
-      return false;
-    *host = strndup(at + 1, (size_t)(colon - at - 1));
-    colon++;
+    host_end = memchr(at, ']', (size_t)(end - at));
+    if (host_end == NULL)
+      return "its address lacks a ']'";
+    fault = parse_address(proxy, at + 1, host_end);
+    colon = ++host_end;
+    if (fault == NULL && colon < end && *colon != ':')
+      fault = "its port does not follow a ':'";
   } else {
     colon = memchr(at, ':', (size_t)(end - at));
     if (colon == NULL)
       colon = end;
-    *host = strndup(at, (size_t)(colon - at));
+    host_end = NULL;
+    fault = parse_host(proxy, at, colon);
   }
-  if (colon < end && *colon == ':' && atoi(colon + 1) > 0)
-    *port = atoi(colon + 1);
-  return *host != NULL && **host != '\0';
+  if (fault == NULL && colon < end)
+    fault = parse_port(proxy, colon + 1, end);
+  if (fault != NULL)
+    return fault;
+  room = strlen(text) + 32;
+  proxy->url = malloc(room);
+  if (proxy->url == NULL)
+    return TR_NO_MEMORY;
+  if (host_end != NULL) /* with its zone */
+    snprintf(proxy->url, room, "%s://%.*s:%d", kind->used, (int)(host_end - at),
+             at, proxy->port);
+  else
+    snprintf(proxy->url, room, "%s://%s:%d", kind->used, proxy->host,
+             proxy->port);
+  return NULL;
 }
 
-bool tr_proxy_let_resolve(char **proxy) {
-  static const char *const names[][2] = {{"socks5://", "socks5h://"},
-                                         {"socks4://", "socks4a://"}};
-  size_t i;
-  for (i = 0; i < sizeof names / sizeof *names; i++) {
-    size_t len = strlen(names[i][0]), size;
-    char *longer;
-    if (strncasecmp(*proxy, names[i][0], len) != 0)
-      continue;
-    size = strlen(*proxy) + 2;
-    longer = malloc(size);
-    if (longer == NULL)
-      return false;
-    snprintf(longer, size, "%s%s", names[i][1], *proxy + len);
-    free(*proxy);
-    *proxy = longer;
-    break;
-  }
-  return true;
+const char *tr_proxy_parse(tr_proxy *proxy, const char *text) {
+  const char *fault;
+  *proxy = (tr_proxy){0};
+  fault = parse(proxy, text);
+  if (fault != NULL)
+    tr_proxy_free(proxy);
+  return fault;
 }
 
-char *tr_proxy_display(const char *proxy) {
-  const char *scheme_end = strstr(proxy, "://");
-  size_t scheme = scheme_end != NULL ? (size_t)(scheme_end + 3 - proxy) : 0;
-  const char *at = strrchr(proxy + scheme, '@');
-  const char *rest = at != NULL ? at + 1 : proxy + scheme;
-  size_t size = scheme + strlen(rest) + 1;
-  char *shown = malloc(size);
-  if (shown != NULL)
-    snprintf(shown, size, "%.*s%s", (int)scheme, proxy, rest);
-  return shown;
+void tr_proxy_free(tr_proxy *proxy) {
+  free(proxy->url);
+  free(proxy->login);
+  free(proxy->host);
+  *proxy = (tr_proxy){0};
 }

@@ -12,16 +12,17 @@
 */
 bool tr_proxy_for(const tr_url *url, char **proxy);
 
-/* Split a proxy's URL, or "host:port", into a host, malloc'ed, and a port. False
-** when it names no host, or memory is short. */
-bool tr_proxy_parse(const char *proxy, char **host, int *port);
+/* A proxy. libcurl gets and tells its URL without user and password. */
+typedef struct tr_proxy {
+  char *url;   /* "scheme://host:port"; NULL: no proxy */
+  char *login; /* "user[:password]" as written, or NULL */
+  char *host;  /* without brackets */
+  int port;
+} tr_proxy;
 
-/* Let a SOCKS proxy resolve the names: libcurl would in a thread of its own, which
-** whoever cancels the fetch has to wait for. False: memory is short. */
-bool tr_proxy_let_resolve(char **proxy);
-
-/* A proxy for a message: without user and password. Freed by the caller. NULL:
-** memory is short. */
-char *tr_proxy_display(const char *proxy);
+/* Parse a proxy's URL, or "host:port". NULL, or the fault: a static string, and
+** nothing to free then. */
+const char *tr_proxy_parse(tr_proxy *proxy, const char *text);
+void tr_proxy_free(tr_proxy *proxy);
 
 #endif

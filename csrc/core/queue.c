@@ -106,12 +106,12 @@ static bool is_held(const tr_origin *o, double now) {
   return o->running > 0 && !o->connected && now < o->hold_until;
 }
 
-tr_request *tr_queue_pop(size_t per_origin, double *wake_at) {
+tr_request *tr_queue_pop(size_t per_origin, bool is_full, double *wake_at) {
   tr_origin *o = ring, *stop = ring;
   double now = o != NULL ? tr_now() : 0;
   while (o != NULL) {
-    if (o->running >= per_origin) {
-      /* one of its own makes room */
+    if (o->running >= per_origin || (is_full && o->running > 0)) {
+      /* one that runs makes room */
     } else if (is_held(o, now)) {
       if (o->hold_until < *wake_at)
         *wake_at = o->hold_until;

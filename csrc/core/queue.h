@@ -34,10 +34,10 @@ void tr_queue_remove(tr_request *r);
 
 /*
 ** Take the next request that may run: origins take turns, and none has more than
-** 'per_origin' running. NULL: none may run now; '*wake_at' is lowered to the
+** 'per_origin' running; if it is full, only one of which none runs yet. NULL: none may run now; '*wake_at' is lowered to the
 ** moment when one may.
 */
-tr_request *tr_queue_pop(size_t per_origin, double *wake_at);
+tr_request *tr_queue_pop(size_t per_origin, bool is_full, double *wake_at);
 
 /* Note that a request runs, is connected, or runs no more. */
 void tr_queue_start(tr_request *r);

@@ -13,7 +13,12 @@ enum {
   /* A larger Content-Length is believed piece by piece. */
   TRUSTED_LENGTH = 64 * 1024 * 1024,
   /* Larger bodies are hashed on a worker while they arrive. */
-  INLINE_HASH = 64 * 1024
+  INLINE_HASH = 64 * 1024,
+  /* The worker is told of so many more bytes at a time: telling it costs some 10 us,
+  ** as much as hashing 16 KiB. */
+  MORE_TO_HASH = 256 * 1024,
+  /* A piece of a body costs as much as so many bytes, however small it is. */
+  CALL_BYTES = 1024
 };
 
 tr_turn tr_request_turn;
@@ -21,7 +26,7 @@ tr_turn tr_request_turn;
 /* Forget a response; its texts are ended, not cleared. */
 void tr_response_clear(tr_response *p) {
   memset(p, 0, offsetof(tr_response, etag));
-  p->etag[0] = p->last_modified[0] = p->content_type[0] = '\0';
+  p->etag[0] = p->last_modified[0] = p->date[0] = p->content_type[0] = '\0';
   free(p->location);
   p->location = NULL;
 }
@@ -107,24 +112,17 @@ static void read_range(tr_response *p, const char *value, size_t len) {
   p->has_range = p->has_range && p->range_start <= p->range_end;
 }
 
-static double read_date(const char *value, size_t len) {
-  char text[64];
-  time_t date;
-  if (len >= sizeof text)
-    return 0;
-  memcpy(text, value, len);
-  text[len] = '\0';
-  date = curl_getdate(text, NULL);
-  return date > 0 ? (double)date : 0;
-}
 
 static void read_retry_after(tr_response *p, const char *value, size_t len) {
   const char *at = value;
+  char date[TR_DATE_MAX];
   uint64_t seconds;
-  if (read_number(&at, value + len, &seconds) && at == value + len)
+  if (read_number(&at, value + len, &seconds) && at == value + len) {
     p->retry_after = (double)seconds;
-  else
-    p->retry_after = read_date(value, len) - (double)time(NULL);
+  } else {
+    copy_value(date, sizeof date, value, len);
+    p->retry_after = tr_date(date) - (double)time(NULL);
+  }
 }
 
 static bool is_word(const char *value, size_t len, const char *word) {
@@ -183,6 +181,8 @@ static void check_framing(tr_response *p, const char *line, size_t size) {
     return;
   }
   p->framing = false;
+  if ((line[0] | 32) != 'c' && (line[0] | 32) != 't')
+    return;
   for (i = 0; i < sizeof names / sizeof *names; i++) {
     size_t len = strlen(names[i]);
     if (size > len && curl_strnequal(line, names[i], len)) {
@@ -212,7 +212,7 @@ static void read_header(tr_response *p, const char *line, size_t size) {
     break;
   case 'd':
     if ((v = value_of(line, size, "date", &len)) != NULL)
-      p->date = read_date(v, len);
+      copy_value(p->date, sizeof p->date, v, len);
     break;
   case 'e':
     if ((v = value_of(line, size, "etag", &len)) != NULL)
@@ -221,10 +221,8 @@ static void read_header(tr_response *p, const char *line, size_t size) {
   case 'l':
     if ((v = value_of(line, size, "location", &len)) != NULL)
       read_location(p, v, len);
-    else if ((v = value_of(line, size, "last-modified", &len)) != NULL) {
+    else if ((v = value_of(line, size, "last-modified", &len)) != NULL)
       copy_value(p->last_modified, sizeof p->last_modified, v, len);
-      p->modified = read_date(v, len);
-    }
     break;
   case 'r':
     if ((v = value_of(line, size, "retry-after", &len)) != NULL)
@@ -239,11 +237,19 @@ static void read_header(tr_response *p, const char *line, size_t size) {
   }
 }
 
-/* A status line begins a response: an interim one may have come before, and a
-** whole one, when libcurl has turned from HTTP/2 to HTTP/1.1 by itself. */
+/* True for a status line, not for a header or trailer that looks like one. An interim
+** response may have come before, and a whole one, when libcurl has turned from HTTP/2
+** to HTTP/1.1 by itself. */
+static bool begins_response(const tr_response *p, const char *line,
+                            size_t size) {
+  return size > 5 && memcmp(line, "HTTP/", 5) == 0 && !p->amid_headers &&
+         (!p->complete_headers || (p->http2 && !p->body_started));
+}
+
 static void begin_response(tr_response *p, const char *line, size_t size) {
   const char *space = memchr(line, ' ', size);
   tr_response_clear(p);
+  p->amid_headers = true;
   p->http2 = size > 6 && line[5] >= '2';
   if (space != NULL && line + size - space >= 4)
     p->status = (space[1] - '0') * 100 + (space[2] - '0') * 10 +
@@ -252,6 +258,7 @@ static void begin_response(tr_response *p, const char *line, size_t size) {
 
 static void end_headers(tr_request *r) {
   tr_response *p = &r->response;
+  p->amid_headers = false;
   p->complete_headers = p->status >= 200;
   r->headers_at = tr_request_turn.now;
   if (p->complete_headers && !p->http2)
@@ -269,7 +276,7 @@ size_t tr_request_on_header(char *data, size_t size, size_t count,
   if (r->header_bytes > TR_MAX_HEADERS)
     return 0;
   r->last_progress = tr_request_turn.now;
-  if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
+  if (begins_response(p, data, n))
     begin_response(p, data, n);
   else if (p->complete_headers)
     ; /* a trailer */
@@ -283,8 +290,8 @@ size_t tr_request_on_header(char *data, size_t size, size_t count,
 /* -------------------------------------------------------------- response body */
 
 void tr_request_reset_body(tr_request *r) {
-  if (r->hashing)
-    tr_hasher_reset(r->hasher);
+  tr_hasher_free(r->hasher);
+  r->hasher = NULL;
   r->hashing = false;
   r->fed = 0;
   r->body.len = 0;
@@ -325,13 +332,12 @@ static void begin_whole(tr_request *r) {
   tr_request_reset_body(r);
   r->resuming = false;
   r->part_end = UINT64_MAX;
-  r->total_known = p->has_length && !p->chunked && !p->gzip;
+  r->total_known = p->has_length && !p->chunked && !p->gzip && p->status != 204;
   r->total = r->total_known ? p->length : 0;
   r->no_store = p->no_store;
   memcpy(r->etag, p->etag, sizeof r->etag);
   memcpy(r->last_modified, p->last_modified, sizeof r->last_modified);
-  r->body_date = p->date;
-  r->body_modified = p->modified;
+  memcpy(r->body_date, p->date, sizeof r->body_date);
 }
 
 bool tr_request_begin_body(tr_request *r) {
@@ -381,8 +387,10 @@ static bool make_room(tr_request *r, size_t more) {
 static bool append_unpacked(tr_request *r, const char *data, size_t n) {
   if (r->hashing) /* its buffer may move within */
     tr_hasher_pause(r->hasher);
-  switch (tr_gzip_append(r->gunzip, data, n, r->max_bytes, &r->body)) {
+  switch (tr_gzip_append(r->gunzip, data, n, tr_request_turn.share, r->max_bytes,
+                         &r->body)) {
   case TR_GZIP_OK:
+  case TR_GZIP_MORE:
     return true;
   case TR_GZIP_TOO_LARGE:
     r->too_large = true;
@@ -420,7 +428,8 @@ static bool append(tr_request *r, const char *data, size_t n) {
 
 /* Pass the bytes that have come to the hasher, once there are enough. */
 static void feed_hasher(tr_request *r) {
-  if (r->digest[0] == '\0' || r->body.len < r->fed + INLINE_HASH)
+  if (r->digest[0] == '\0' ||
+      r->body.len < r->fed + (r->fed == 0 ? INLINE_HASH : MORE_TO_HASH))
     return;
   if (r->hasher == NULL)
     r->hasher = tr_hasher_new(tr_algorithm_of(r->digest), r->on_hashed, r);
@@ -438,7 +447,7 @@ static void yield_turn(tr_request *r, tr_handle *handle, size_t n) {
     r->turn = turn->now;
     r->taken = 0;
   }
-  r->taken += n;
+  r->taken += n + CALL_BYTES;
   if (handle->paused || r->taken < turn->share ||
       (r->response.http2 && r->gunzip == NULL) ||
       (r->total_known && r->body.len >= r->total))
@@ -449,16 +458,40 @@ static void yield_turn(tr_request *r, tr_handle *handle, size_t n) {
   turn->paused = handle;
 }
 
+/* Append a piece, and let others have their turn if it was large. */
+static bool take_piece(tr_request *r, tr_handle *handle, const char *data,
+                       size_t n) {
+  size_t before = r->body.len;
+  if (!append(r, data, n))
+    return false;
+  feed_hasher(r);
+  tr_promise_set_received(r->promise, r->body.len);
+  yield_turn(r, handle, r->body.len - before > n ? r->body.len - before : n);
+  return true;
+}
+
+bool tr_request_unpack_more(tr_request *r) {
+  if (r->gunzip == NULL || !tr_gzip_has_more(r->gunzip))
+    return true;
+  r->last_progress = tr_request_turn.now;
+  return take_piece(r, r->handle, NULL, 0);
+}
+
+/* True if the body of a response is what is fetched. */
+static bool is_wanted(const tr_request *r) {
+  return tr_is_success(r->response.status) &&
+         (r->response.status != 206 || r->resuming);
+}
+
 size_t tr_request_on_body(char *data, size_t size, size_t count,
                           void *handle) {
   tr_request *r = ((tr_handle *)handle)->request;
-  size_t n = size * count, before; /* libcurl passes size 1 */
+  size_t n = size * count; /* libcurl passes size 1 */
   if (((tr_handle *)handle)->paused && r->gunzip != NULL)
     return CURL_WRITEFUNC_PAUSE; /* a few bytes may unpack to many */
   r->last_progress = tr_request_turn.now;
   r->info->received += n;
-  if (!tr_is_success(r->response.status) ||
-      (r->response.status == 206 && !r->resuming)) {
+  if (!is_wanted(r)) {
     r->discarded += n; /* to keep the connection, if that is cheap */
     return r->discarded <= TR_ERROR_BODY &&
                    tr_request_turn.now < r->headers_at + TR_ERROR_SECONDS
@@ -467,11 +500,5 @@ size_t tr_request_on_body(char *data, size_t size, size_t count,
   }
   if (!r->response.body_started && !tr_request_begin_body(r))
     return 0;
-  before = r->body.len;
-  if (!append(r, data, n))
-    return 0;
-  feed_hasher(r);
-  tr_promise_set_received(r->promise, r->body.len);
-  yield_turn(r, handle, r->body.len - before > n ? r->body.len - before : n);
-  return n;
+  return take_piece(r, handle, data, n) ? n : 0;
 }

@@ -32,8 +32,13 @@ static const char *url_end(const char *at, const char *end, char quote) {
 }
 
 static const char *find_any(const char *at, const char *end, const char *set) {
-  while (at < end && (*at == '\0' || strchr(set, *at) == NULL))
-    at++;
+  for (; at < end; at++) {
+    const char *wanted = set;
+    while (*wanted != '\0' && *wanted != *at)
+      wanted++;
+    if (*wanted != '\0')
+      break;
+  }
   return at;
 }
 
@@ -79,6 +84,8 @@ static bool append_url(const char *at, const char *end, tr_buffer *out) {
 
 bool tr_redact(const char *text, size_t len, tr_buffer *out) {
   const char *end = text + len, *at = text;
+  if (!tr_buffer_reserve(out, len + 1)) /* it seldom grows */
+    return false;
   while (at < end) {
     const char *colon = memchr(at, ':', (size_t)(end - at)), *stop, *scheme;
     if (colon == NULL)
@@ -112,12 +119,18 @@ char *tr_redacted(const char *text) {
 
 /* Redact a text that is one URL, and nothing else, to its end. */
 static char *redact_url(const char *url) {
-  const char *scheme_end = strstr(url, "://"), *at;
+  const char *at = url;
   tr_buffer out = {0};
-  if (scheme_end == NULL)
-    return tr_redacted(url);
-  at = scheme_end + 3;
-  if (tr_buffer_append(&out, url, (size_t)(at - url)) &&
+  while (is_scheme_character(*at))
+    at++;
+  if (*at == ':') /* else it has no scheme */
+    at++;
+  else
+    at = url;
+  while (*at == '/')
+    at++;
+  if (tr_buffer_reserve(&out, strlen(url) + 1) &&
+      tr_buffer_append(&out, url, (size_t)(at - url)) &&
       append_url(at, at + strlen(at), &out) && tr_buffer_append(&out, "", 1))
     return out.data;
   tr_buffer_free(&out);

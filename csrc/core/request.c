@@ -1,6 +1,7 @@
 /* Making a request, and sending each of its attempts. */
 #include "request.h"
 
+#include <arpa/inet.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,6 @@
 #include "error.h"
 #include "http.h"
 #include "options.h"
-#include "proxy.h"
 #include "redact.h"
 
 enum {
@@ -26,6 +26,7 @@ enum {
 /* ------------------------------------------------------------------ creating */
 
 void tr_request_free(tr_request *r) {
+  size_t i;
   if (r == NULL)
     return;
   tr_hasher_free(r->hasher); /* first: it reads the body */
@@ -39,10 +40,16 @@ void tr_request_free(tr_request *r) {
   tr_url_free(&r->asked);
   tr_response_clear(&r->response);
   free(r->shown);
-  free(r->proxy);
-  free(r->lookup_host);
+  tr_proxy_free(&r->proxy);
   free(r->userinfo);
   tr_info_free(r->info);
+  for (i = 0; i < r->hop_count; i++) {
+    free(r->hops[i].host);
+    tr_config_release(r->hops[i].config);
+  }
+  free(r->hops);
+  if (r->asked_config != NULL)
+    tr_config_release(r->asked_config);
   if (r->config != NULL)
     tr_config_release(r->config);
   if (r->promise != NULL)
@@ -73,6 +80,8 @@ static bool check_numbers(const tr_fetch_options *o, tr_error *error) {
 /* Parse the reference, and refuse a link-local address even for a proxy. */
 static bool parse_reference(tr_request *r, const char *url, tr_error *error) {
   const char *fault = tr_url_parse(&r->url, url);
+  if (fault == NULL && strncmp(r->url.text, "oci:", 4) == 0)
+    fault = "it is neither http nor https";
   if (fault != NULL) {
     tr_error_set(error, TR_INVALID_REFERENCE, "Failed to fetch from %s: %s",
                  r->shown, fault);
@@ -106,6 +115,38 @@ static bool copy_options(tr_request *r, const tr_fetch_options *o) {
   if (r->info == NULL)
     return false;
   r->info->queued = r->info->connected = r->info->first_byte = -1;
+  return true;
+}
+
+/* Find the configurations of the hosts that redirects may lead to. */
+static bool add_hops(tr_request *r, const tr_fetch_host *hosts,
+                     tr_error *error) {
+  size_t count = 0, i;
+  while (hosts != NULL && hosts[count].host != NULL)
+    count++;
+  if (count == 0)
+    return true;
+  r->hops = calloc(count, sizeof *r->hops);
+  if (r->hops == NULL) {
+    tr_error_nomem(error);
+    return false;
+  }
+  for (i = 0; i < count; i++) {
+    tr_fetch_options o = TR_FETCH_OPTIONS;
+    tr_hop *hop = &r->hops[i];
+    if (!tr_options_copy(&o, sizeof o, hosts[i].options, "TR_FETCH_OPTIONS",
+                         error))
+      return false;
+    hop->host = strdup(hosts[i].host);
+    hop->config = hop->host != NULL ? tr_config_get(&o, error) : NULL;
+    if (hop->config == NULL) {
+      if (hop->host == NULL)
+        tr_error_nomem(error);
+      free(hop->host);
+      return false;
+    }
+    r->hop_count++;
+  }
   return true;
 }
 
@@ -146,9 +187,14 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
     tr_request_free(r);
     return NULL;
   }
-  if (!copy_options(r, options) || !tr_request_route(r)) {
+  r->asked_config = tr_config_use(r->config);
+  if (!copy_options(r, options)) {
     tr_request_free(r);
     tr_error_nomem(error);
+    return NULL;
+  }
+  if (!add_hops(r, options->hosts, error) || !tr_request_route(r, error)) {
+    tr_request_free(r);
     return NULL;
   }
   take_known(r);
@@ -157,44 +203,56 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
 
 /* --------------------------------------------------------------------- aiming */
 
-/* True if libcurl needs no lookup for a host: an address, or localhost, which it
-** knows itself. */
+/* False if libcurl knows a host by itself: an address, or localhost. */
 static bool needs_lookup(const char *host) {
+  unsigned char address[16];
   size_t len = strlen(host);
-  if (strchr(host, ':') != NULL || strcmp(host, "localhost") == 0 ||
-      (len > 10 && strcmp(host + len - 10, ".localhost") == 0))
-    return false;
-  return host[strspn(host, "0123456789.")] != '\0';
+  return inet_pton(AF_INET, host, address) != 1 &&
+         inet_pton(AF_INET6, host, address) != 1 &&
+         strcasecmp(host, "localhost") != 0 &&
+         !(len > 10 && strcasecmp(host + len - 10, ".localhost") == 0);
 }
 
-bool tr_request_route(tr_request *r) {
-  const tr_config *c = r->config;
-  free(r->proxy);
-  free(r->lookup_host);
-  r->proxy = r->lookup_host = NULL;
+/* Choose the proxy. False with the error. */
+static bool set_proxy(tr_request *r, tr_error *error) {
+  char *text = NULL;
+  const char *fault = NULL;
+  if (r->config->proxy != NULL)
+    text = strdup(r->config->proxy);
+  else if (!tr_proxy_for(&r->url, &text))
+    fault = TR_NO_MEMORY;
+  if (text == NULL)
+    fault = TR_NO_MEMORY;
+  else if (text[0] != '\0')
+    fault = tr_proxy_parse(&r->proxy, text);
+  if (fault == TR_NO_MEMORY)
+    tr_error_nomem(error);
+  else if (fault != NULL) /* the text may have a password anywhere */
+    tr_error_set(error, TR_POLICY,
+                 "Failed to fetch from %s: the proxy that %s is invalid: %s",
+                 r->shown,
+                 r->config->proxy != NULL ? "the option 'proxy' names"
+                                          : "the environment names",
+                 fault);
+  free(text);
+  return fault == NULL;
+}
+
+bool tr_request_route(tr_request *r, tr_error *error) {
+  tr_proxy_free(&r->proxy);
   r->looked_up = false;
   tr_dns_release(r->answer);
   r->answer = NULL;
-  if (c->unix_socket != NULL)
-    return (r->proxy = strdup("")) != NULL;
-  if (c->proxy != NULL)
-    r->proxy = strdup(c->proxy);
-  else if (!tr_proxy_for(&r->url, &r->proxy))
-    return false;
-  if (r->proxy == NULL || !tr_proxy_let_resolve(&r->proxy))
-    return false;
-  if (r->proxy[0] == '\0') {
-    r->lookup_host = strdup(r->url.host);
-    r->lookup_port = r->url.port;
-  } else if (!tr_proxy_parse(r->proxy, &r->lookup_host, &r->lookup_port)) {
-    return true; /* libcurl says what is wrong with it */
-  }
-  if (r->lookup_host != NULL && !needs_lookup(r->lookup_host)) {
-    free(r->lookup_host);
-    r->lookup_host = NULL;
+  r->lookup_host = NULL;
+  if (r->config->unix_socket != NULL)
     return true;
-  }
-  return r->lookup_host != NULL;
+  if (!set_proxy(r, error))
+    return false;
+  r->lookup_host = r->proxy.url != NULL ? r->proxy.host : r->url.host;
+  r->lookup_port = r->proxy.url != NULL ? r->proxy.port : r->url.port;
+  if (!needs_lookup(r->lookup_host))
+    r->lookup_host = NULL;
+  return true;
 }
 
 bool tr_request_add_host(tr_request *r, const char *host) {
@@ -255,7 +313,7 @@ static bool set_headers(tr_request *r, tr_handle *h) {
   bool plain = r->plain_encoding || r->resuming;
   curl_slist_free_all(h->headers);
   h->headers = NULL;
-  all = r->first_origin ? r->config->headers : r->config->foreign;
+  all = r->config->headers;
   if (plain || (r->known != NULL && !r->resuming)) {
     for (line = all; line != NULL; line = line->next)
       if (!(plain && curl_strnequal(line->data, "Accept-Encoding:", 16)) &&
@@ -307,29 +365,12 @@ static bool set_addresses(tr_request *r, tr_handle *h) {
   return true;
 }
 
-/* Decode %XX up to 'end'. NULL when memory is short. */
-static char *decode(const char *at, const char *end) {
-  char *text = malloc((size_t)(end - at) + 1), *out = text;
-  while (text != NULL && at < end) {
-    unsigned value;
-    if (*at == '%' && end - at >= 3 && sscanf(at + 1, "%2x", &value) == 1) {
-      *out++ = (char)value;
-      at += 3;
-    } else {
-      *out++ = *at++;
-    }
-  }
-  if (text != NULL)
-    *out = '\0';
-  return text;
-}
-
 /* Set user and password, which libcurl sends to this origin only. */
 static bool set_user(tr_handle *h, const char *userinfo) {
   const char *end = userinfo + strlen(userinfo);
   const char *colon = strchr(userinfo, ':');
-  char *user = decode(userinfo, colon != NULL ? colon : end);
-  char *password = decode(colon != NULL ? colon + 1 : end, end);
+  char *user = tr_url_decode(userinfo, colon != NULL ? colon : end);
+  char *password = tr_url_decode(colon != NULL ? colon + 1 : end, end);
   bool ok = user != NULL && password != NULL &&
             curl_easy_setopt(h->easy, CURLOPT_USERNAME, user) == CURLE_OK &&
             curl_easy_setopt(h->easy, CURLOPT_PASSWORD, password) == CURLE_OK;
@@ -338,9 +379,24 @@ static bool set_user(tr_handle *h, const char *userinfo) {
   return ok;
 }
 
+/* Set the proxy, unless the handle has it. */
+static bool set_proxy_option(const tr_proxy *proxy, tr_handle *h) {
+  const char *url = proxy->url != NULL ? proxy->url : "";
+  if (proxy->login == NULL && strcmp(h->proxy, url) == 0)
+    return true;
+  if (curl_easy_setopt(h->easy, CURLOPT_PROXY, url) != CURLE_OK ||
+      curl_easy_setopt(h->easy, CURLOPT_PROXYUSERPWD, proxy->login) != CURLE_OK)
+    return false;
+  snprintf(h->proxy, sizeof h->proxy, "%s",
+           proxy->login == NULL && strlen(url) < sizeof h->proxy
+               ? url
+               : "\1"); /* none has this name */
+  return true;
+}
+
 /* Set what depends on the URL: itself, the proxy, user and password. */
 static bool set_target(tr_request *r, tr_handle *h) {
-  size_t len = strlen(r->url.text), proxy = strlen(r->proxy);
+  size_t len = strlen(r->url.text);
   if (strcmp(h->url, r->url.text) != 0) {
     if (curl_easy_setopt(h->easy, CURLOPT_URL, r->url.text) != CURLE_OK)
       return false;
@@ -348,14 +404,8 @@ static bool set_target(tr_request *r, tr_handle *h) {
     if (len < sizeof h->url)
       memcpy(h->url, r->url.text, len + 1);
   }
-  if (strcmp(h->proxy, r->proxy) != 0) {
-    if (curl_easy_setopt(h->easy, CURLOPT_PROXY, r->proxy) != CURLE_OK)
-      return false;
-    h->proxy[0] = '\1'; /* none has this name */
-    h->proxy[1] = '\0';
-    if (proxy < sizeof h->proxy)
-      memcpy(h->proxy, r->proxy, proxy + 1);
-  }
+  if (!set_proxy_option(&r->proxy, h))
+    return false;
   if (r->userinfo == NULL || !r->first_origin)
     return true;
   h->one_time = true;
@@ -371,13 +421,15 @@ bool tr_request_send(tr_request *r, tr_handle *h) {
   r->discarded = r->header_bytes = 0;
   r->conditional = false;
   r->range_mismatch = r->stalled = r->out_of_step = r->connected = false;
-  r->too_large = r->no_memory = false;
+  r->too_large = r->no_memory = r->reused = false;
   r->refused[0] = '\0';
   r->tried_addresses = r->socket_errno = 0;
   r->fault = NULL;
   r->socket = -1;
   r->started = r->last_progress = tr_now();
-  r->connect_by = tr_deadline(r->config->connect_timeout);
+  r->connect_by =
+      tr_deadline(r->config->connect_timeout) - r->lookup_seconds;
+  r->lookup_seconds = 0;
   if (r->info->queued < 0)
     r->info->queued = r->started - r->submitted;
   if (!r->resuming)

@@ -13,6 +13,8 @@
 #include "gzip.h"
 #include "handle.h"
 #include "hasher.h"
+#include "http.h"
+#include "proxy.h"
 
 enum {
   /* How much of an error's body is read, to keep its connection alive. */
@@ -35,6 +37,7 @@ typedef enum tr_request_state {
 /* The response of the current attempt, so far. */
 typedef struct tr_response {
   int status;
+  bool amid_headers;     /* its status line has come, and no blank line yet */
   bool complete_headers; /* the blank line of a final response has come */
   bool http2, chunked, has_length, bad_length, has_range, other_encoding, gzip;
   bool framing; /* the last line was of a header that says where the body ends */
@@ -43,15 +46,24 @@ typedef struct tr_response {
   bool body_started; /* its body is being received */
   uint64_t length;   /* of the body as sent */
   uint64_t range_start, range_end, range_total; /* total 0: "*" */
-  double retry_after, date, modified; /* seconds; 0: none */
+  double retry_after; /* seconds; 0: none */
   char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX];
-  char content_type[128];
+  char date[TR_DATE_MAX], content_type[128];
   char *location; /* or NULL */
 } tr_response;
 
+/* The options of a host that a redirect may lead to. */
+typedef struct tr_hop {
+  char *host; /* or "host:port" */
+  tr_config *config;
+} tr_hop;
+
 typedef struct tr_request {
   tr_promise *promise; /* retained */
-  tr_config *config;
+  tr_config *config;   /* of the host that is asked now */
+  tr_config *asked_config; /* of the one asked first */
+  tr_hop *hops;
+  size_t hop_count;
 
   /* Of the engine. */
   tr_request_state state;
@@ -72,8 +84,8 @@ typedef struct tr_request {
   tr_url url;        /* where it goes, after redirects */
   tr_url asked;      /* where the reference led first, if there was a redirect */
   char *shown;       /* the reference asked for, for messages */
-  char *proxy;       /* "" for none */
-  char *lookup_host; /* the name to look up: the host's or the proxy's */
+  tr_proxy proxy;
+  const char *lookup_host; /* the name to look up, the URL's or the proxy's; or NULL */
   int lookup_port;
   bool conditional;  /* a 304 may come */
   bool first_origin; /* on the origin asked for: its secrets may be sent */
@@ -83,6 +95,7 @@ typedef struct tr_request {
   size_t discarded, header_bytes, taken; /* in the turn that began at 'turn' */
   double turn, headers_at;
   double started, connect_by, last_progress, not_before;
+  double lookup_seconds; /* of the connect timeout, that the lookup took */
   int socket; /* it runs on, or below 0 */
   char refused[64]; /* an address that may not be asked, or empty */
   bool link_local;  /* it is refused whatever the options say */
@@ -97,7 +110,7 @@ typedef struct tr_request {
   bool total_known;
   size_t resumed_from;
   char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX]; /* its own */
-  double body_date, body_modified;
+  char body_date[TR_DATE_MAX];
   tr_gzip *gunzip;
   tr_hasher *hasher;
   bool hashing;    /* the hasher has a part */
@@ -115,6 +128,7 @@ typedef struct tr_request {
   double submitted, deadline, timeout, stall_timeout;
   int redirects_left, retries_left, attempts, parts_left, step_retries;
   bool refuse_private, require_length, moved;
+  bool timed_out; /* its own 'timeout' is over */
   tr_info *info; /* filled in as it goes */
 } tr_request;
 
@@ -132,9 +146,8 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
                            const tr_fetch_options *options, tr_error *error);
 void tr_request_free(tr_request *r); /* NULL is allowed */
 
-/* Aim at 'r->url': choose the proxy, and the name to look up. False: memory is
-** short. */
-bool tr_request_route(tr_request *r);
+/* Aim at 'r->url': choose the proxy, and the name to look up. False with the error. */
+bool tr_request_route(tr_request *r, tr_error *error);
 
 /* Prepare the next attempt on a handle of its configuration. False: memory is
 ** short. */
@@ -150,6 +163,9 @@ void tr_response_clear(tr_response *response);
 size_t tr_request_on_header(char *data, size_t size, size_t count,
                             void *handle);
 size_t tr_request_on_body(char *data, size_t size, size_t count, void *handle);
+
+/* Unpack more of a piece that was too much for one turn. False: the attempt fails. */
+bool tr_request_unpack_more(tr_request *r);
 
 /* Forget the body, to begin again. */
 void tr_request_reset_body(tr_request *r);
@@ -175,6 +191,6 @@ tr_verdict tr_request_end_attempt(tr_request *r, int code, tr_blob **blob,
 void tr_request_end_hashing(tr_request *r, tr_blob **blob, tr_error *error);
 
 /* Its time is up, wherever it is. */
-void tr_request_time_out(const tr_request *r, size_t running, tr_error *error);
+void tr_request_time_out(tr_request *r, size_t running, tr_error *error);
 
 #endif

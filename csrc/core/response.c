@@ -10,9 +10,10 @@
 
 #include "crypto.h"
 #include "error.h"
+#include "failure.h"
 #include "http.h"
-#include "proxy.h"
 #include "redact.h"
+#include "redirect.h"
 #include "request.h"
 
 /* The first retry comes after about this; each further one after twice as
@@ -21,282 +22,7 @@ static const double FIRST_DELAY = 0.2, LONGEST_DELAY = 10;
 /* A server that asks for more is reported instead. */
 static const double LONGEST_RETRY_AFTER = 60;
 
-enum { NEWER_TOO_LARGE = 100 /* CURLE_TOO_LARGE, of libcurl 8.6 and newer */ };
-
-/* -------------------------------------------------------------------- errors */
-
-/* Begin a message: "Failed to fetch from <url>: ", and the reason. */
-static void fail(const tr_request *r, tr_error_kind kind, tr_error *error,
-                 const char *reason) {
-  char tries[32] = "", via[256] = "";
-  char *proxy = r->proxy[0] != '\0' ? tr_proxy_display(r->proxy) : NULL;
-  if (r->attempts > 1)
-    snprintf(tries, sizeof tries, " (after %d attempts)", r->attempts);
-  if (proxy != NULL)
-    snprintf(via, sizeof via, " (through the proxy %s)", proxy);
-  free(proxy);
-  tr_error_set(error, kind, "Failed to %s from %s: %s%s%s",
-               r->response.complete_headers && r->response.status != 0
-                   ? "read response body"
-                   : "fetch",
-               r->shown, reason, via, tries);
-}
-
-/* The reason of a failed attempt, in libcurl's words without secrets. */
-static void describe_failure(const tr_request *r, CURLcode code,
-                             tr_error *error) {
-  const char *why = r->handle != NULL && r->handle->why[0] != '\0'
-                        ? r->handle->why
-                        : curl_easy_strerror(code);
-  tr_error_kind kind = tr_error_kind_of_curl(code);
-  char *plain, reason[768];
-  const char *advice = code == CURLE_PEER_FAILED_VERIFICATION
-                           ? " (for a CA of your own, give ca_file)"
-                           : "";
-  long os_error = 0;
-  if (r->proxy[0] != '\0' && strstr(why, r->proxy) != NULL)
-    why = curl_easy_strerror(code); /* it may have a password */
-  plain = tr_redacted(why);
-  if (r->handle != NULL)
-    curl_easy_getinfo(r->handle->easy, CURLINFO_OS_ERRNO, &os_error);
-  if (r->socket_errno != 0 && !r->connected)
-    snprintf(reason, sizeof reason, "cannot open a socket: %s",
-             strerror(r->socket_errno));
-  else if (r->config->unix_socket != NULL && !r->connected)
-    snprintf(reason, sizeof reason, "cannot connect to the socket %s%s%s",
-             r->config->unix_socket, os_error != 0 ? ": " : "",
-             os_error != 0 ? strerror((int)os_error) : "");
-  else
-    snprintf(reason, sizeof reason, "%s%s", plain != NULL ? plain : "", advice);
-  free(plain);
-  fail(r, kind, error, reason);
-}
-
-static void describe_refusal(const tr_request *r, tr_error *error) {
-  char reason[256];
-  if (r->link_local)
-    snprintf(reason, sizeof reason,
-             "its server is at the link-local address %s, which is never asked",
-             r->refused);
-  else
-    snprintf(reason, sizeof reason,
-             "its server is at the private address %s; to allow it, ask "
-             "without refuse_private",
-             r->refused);
-  fail(r, TR_DENIED, error, reason);
-}
-
-static void describe_timeout(const tr_request *r, tr_error *error) {
-  char reason[160];
-  if (r->connected || r->reused)
-    snprintf(reason, sizeof reason,
-             "no byte for %g seconds (stall_timeout)", r->stall_timeout);
-  else
-    snprintf(reason, sizeof reason,
-             "no connection within %g seconds (connect_timeout)",
-             r->config->connect_timeout);
-  fail(r, TR_TIMEOUT, error, reason);
-}
-
-static void describe_lookup(const tr_request *r, tr_error *error) {
-  char reason[512];
-  snprintf(reason, sizeof reason, "could not resolve host: %s (%s)",
-           r->lookup_host, tr_dns_error(r->answer));
-  fail(r, TR_NETWORK, error, reason);
-}
-
-/* The error of an attempt that did not bring its body home. */
-static void explain_failure(const tr_request *r, CURLcode code,
-                            tr_error *error) {
-  char reason[128];
-  if (r->no_memory) {
-    tr_error_nomem(error);
-  } else if (r->answer != NULL && r->answer->error != 0) {
-    describe_lookup(r, error);
-  } else if (r->refused[0] != '\0' && (r->tried_addresses == 0 || r->reused)) {
-    describe_refusal(r, error);
-  } else if (r->header_bytes > TR_MAX_HEADERS ||
-             ((code == CURLE_OUT_OF_MEMORY || (int)code == NEWER_TOO_LARGE) &&
-              !r->response.complete_headers)) { /* a line libcurl refuses */
-    snprintf(reason, sizeof reason,
-             "more than 100 KiB in a header, or %d KiB in all",
-             TR_MAX_HEADERS / 1024);
-    fail(r, TR_TOO_LARGE, error, reason);
-  } else if (r->too_large) {
-    snprintf(reason, sizeof reason,
-             "larger than the limit of %zu bytes; raise max_bytes to allow it",
-             r->max_bytes);
-    fail(r, TR_TOO_LARGE, error, reason);
-  } else if (r->fault != NULL) {
-    fail(r, TR_NETWORK, error, r->fault);
-  } else if (r->stalled) {
-    describe_timeout(r, error);
-  } else {
-    describe_failure(r, code, error);
-  }
-}
-
-static void refuse_status(const tr_request *r, int status, tr_error *error) {
-  tr_error_set(error, TR_HTTP_STATUS, "HTTP request failed for %s: %d %s",
-               r->shown, status, tr_reason_phrase(status));
-  error->status = status;
-}
-
-void tr_request_time_out(const tr_request *r, size_t running,
-                         tr_error *error) {
-  char reason[256];
-  if (r->state == TR_REQUEST_QUEUED)
-    snprintf(reason, sizeof reason,
-             "no turn within %g seconds (timeout); %zu other requests are under "
-             "way (max_host_connections, max_connections)",
-             r->timeout, running);
-  else if (r->state == TR_REQUEST_LOOKUP)
-    snprintf(reason, sizeof reason,
-             "its host was not resolved within %g seconds (timeout)",
-             r->timeout);
-  else
-    snprintf(reason, sizeof reason, "not done within %g seconds (timeout)",
-             r->timeout);
-  fail(r, TR_TIMEOUT, error, reason);
-}
-
-/* ----------------------------------------------------------------- redirects */
-
-static bool is_redirect(int status) {
-  return status == 301 || status == 302 || status == 303 || status == 307 ||
-         status == 308;
-}
-
-/* Check where a redirect leads; NULL, or the reason why it is not followed. */
-static const char *check_redirect(const tr_request *r, const tr_url *to) {
-  const tr_url *asked = r->asked.text != NULL ? &r->asked : &r->url;
-  if (r->url.secure && !to->secure)
-    return "a redirect from https to plain http";
-  if (r->config->redirect_hosts != NULL && strcmp(to->host, asked->host) != 0 &&
-      !tr_host_in_list(to->host,
-                       (const char *const *)r->config->redirect_hosts))
-    return "a redirect to a host that redirect_hosts does not list";
-  if (tr_address_is_link_local(to->host))
-    return "a redirect to a link-local address";
-  return NULL;
-}
-
-/* Refuse a redirect: "Failed to fetch from <url>: refusing <what>, to <url>". */
-static void refuse_redirect(const tr_request *r, const char *what,
-                            const char *to, tr_error *error) {
-  char *shown = tr_display_url(to);
-  tr_error_set(error, TR_DENIED, "Failed to fetch from %s: refusing %s, to %s",
-               r->shown, what, shown != NULL ? shown : "?");
-  free(shown);
-}
-
-/* See to it that only the origin asked for sees the client's certificate. */
-static bool withhold_certificate(tr_request *r, tr_error *error) {
-  tr_config *foreign;
-  if (r->first_origin || r->config->client_cert == NULL)
-    return true;
-  foreign = tr_config_foreign(r->config, error);
-  if (foreign == NULL)
-    return false;
-  tr_config_release(r->config);
-  r->config = foreign;
-  return true;
-}
-
-/*
-** Follow a redirect within the rules: http and https only, never from https to
-** http, to allowed hosts; headers, password and certificate on the same origin
-** only. False with the error when it must not or cannot be followed.
-*/
-static bool redirect(tr_request *r, const char *location, tr_error *error) {
-  tr_url to;
-  const char *fault = tr_url_parse(&to, location), *reason;
-  if (fault != NULL || strncmp(to.text, "oci:", 4) == 0) {
-    if (fault == NULL)
-      tr_url_free(&to);
-    refuse_redirect(r, "a redirect that is neither http nor https", location,
-                    error);
-    return false;
-  }
-  reason = check_redirect(r, &to);
-  if (reason == NULL && r->redirects_left-- <= 0) {
-    char *shown = tr_display_url(location);
-    tr_error_set(error, TR_NETWORK,
-                 "Failed to fetch from %s: too many redirects, the last to %s",
-                 r->shown, shown != NULL ? shown : "?");
-    free(shown);
-  } else if (reason != NULL) {
-    refuse_redirect(r, reason, location, error);
-  } else {
-    r->first_origin = r->first_origin && tr_url_same_origin(&r->url, &to);
-    if (r->asked.text == NULL)
-      r->asked = r->url;
-    else
-      tr_url_free(&r->url);
-    r->url = to;
-    r->resuming = false;
-    tr_request_reset_body(r);
-    r->moved = true;
-    r->fresh_connection = false;
-    r->not_before = 0;
-    if (!withhold_certificate(r, error))
-      return false;
-    if ((strcmp(to.host, r->asked.host) == 0 ||
-         tr_request_add_host(r, to.host)) &&
-        tr_request_route(r))
-      return true;
-    tr_error_nomem(error);
-    return false;
-  }
-  tr_url_free(&to);
-  return false;
-}
-
-/* Follow the Location of a response. */
-static tr_verdict follow(tr_request *r, tr_error *error) {
-  char *location = tr_url_join(&r->url, r->response.location);
-  bool followed = location != NULL && redirect(r, location, error);
-  if (location == NULL)
-    tr_error_nomem(error);
-  free(location);
-  tr_response_clear(&r->response);
-  return followed ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
-}
-
 /* ------------------------------------------------------------------- retries */
-
-/* True if the connection, not the server behind it, failed. */
-static bool is_broken_connection(const tr_request *r, CURLcode code) {
-  switch (code) {
-  case CURLE_COULDNT_CONNECT:
-  case CURLE_COULDNT_RESOLVE_PROXY:
-    return r->refused[0] == '\0' || r->tried_addresses > 0;
-  case CURLE_GOT_NOTHING:
-  case CURLE_SEND_ERROR:
-  case CURLE_RECV_ERROR:
-  case CURLE_PARTIAL_FILE:
-  case CURLE_HTTP2:
-  case CURLE_HTTP2_STREAM:
-  case CURLE_OPERATION_TIMEDOUT:
-    return true;
-  case CURLE_SSL_CONNECT_ERROR: { /* a reset in the handshake is no bad peer */
-    const char *why = r->handle != NULL ? r->handle->why : "";
-    return strstr(why, "reset") != NULL || strstr(why, "SYSCALL") != NULL ||
-           strstr(why, "unexpected eof") != NULL ||
-           strstr(why, "SSL_ERROR_ZERO") != NULL;
-  }
-  default:
-    return false;
-  }
-}
-
-/* The status of a proxy that refused a CONNECT, or 0. */
-static int connect_status(const tr_request *r) {
-  long status = 0;
-  if (r->handle != NULL && r->proxy[0] != '\0')
-    curl_easy_getinfo(r->handle->easy, CURLINFO_HTTP_CONNECTCODE, &status);
-  return status >= 400 ? (int)status : 0;
-}
 
 static bool is_transient_status(int status) {
   return status == 408 || status == 429 || status == 500 || status == 502 ||
@@ -311,17 +37,18 @@ static bool is_transient(const tr_request *r, CURLcode code) {
     return r->answer->error == EAI_AGAIN;
   if (code == CURLE_OK)
     return is_transient_status(r->response.status);
-  if (connect_status(r) != 0)
-    return is_transient_status(connect_status(r));
-  return is_broken_connection(r, code);
+  if (tr_failure_connect_status(r) != 0)
+    return is_transient_status(tr_failure_connect_status(r));
+  return tr_failure_is_connection(r, code);
 }
 
 /* RFC 9110, 13.1.5: a date may be sent in If-Range only if it is strong. */
 static bool has_strong_validator(const tr_request *r) {
+  double modified;
   if (r->etag[0] != '\0')
     return r->etag[0] == '"';
-  return r->last_modified[0] != '\0' && r->body_modified > 0 &&
-         r->body_date >= r->body_modified + 60;
+  modified = tr_date(r->last_modified);
+  return modified > 0 && tr_date(r->body_date) >= modified + 60;
 }
 
 /* True if the next attempt can request the rest of the body. */
@@ -409,9 +136,11 @@ static bool publish_record(tr_request *r, tr_record *draft) {
   tr_record *record;
   if (draft->extra.len == 0)
     draft->extra = write_origin(r, origin);
-  tr_url_digests(r->url.text, url, unsigned_url);
-  draft->url = url;
-  draft->unsigned_url = unsigned_url;
+  if (tr_promise_is_cached(r->promise)) { /* nobody else asks for them */
+    tr_url_digests(r->url.text, url, unsigned_url);
+    draft->url = url;
+    draft->unsigned_url = unsigned_url;
+  }
   draft->hosts = (tr_bytes){r->hosts, r->hosts_len};
   draft->from_private |= r->from_private;
   record = tr_record_new(draft);
@@ -427,10 +156,8 @@ static tr_blob *take_body(tr_request *r, tr_error *error) {
                      .last_modified = r->last_modified,
                      .no_store = r->no_store};
   tr_blob *blob = NULL;
-  if (publish_record(r, &draft)) {
-    publish_info(r);
+  if (publish_record(r, &draft))
     blob = tr_buffer_to_blob(&r->body);
-  }
   if (blob == NULL)
     tr_error_nomem(error);
   return blob;
@@ -458,6 +185,7 @@ void tr_request_end_hashing(tr_request *r, tr_blob **blob, tr_error *error) {
   r->hashing = false;
   if (check_digest(r, actual, error))
     *blob = take_body(r, error);
+  publish_info(r);
 }
 
 /* A 304: the known blob is still good. Its bytes came from where they came from
@@ -479,7 +207,6 @@ static tr_blob *take_known(tr_request *r, tr_error *error) {
     return NULL;
   }
   r->info->unchanged = true;
-  publish_info(r);
   return tr_blob_retain(r->known);
 }
 
@@ -495,22 +222,24 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
   if (!r->response.body_started && !tr_request_begin_body(r)) {
     if (r->range_mismatch)
       return start_over(r);
-    explain_failure(r, CURLE_OK, error);
+    tr_failure_explain(r, CURLE_OK, error);
     return TR_VERDICT_DONE;
   }
   if (r->gunzip != NULL && !tr_gzip_ended(r->gunzip) &&
-      !(r->response.has_length && r->response.length == 0)) {
+      !(r->response.has_length && r->response.length == 0 &&
+        !r->response.chunked)) { /* a length beside chunks means nothing */
     if (!r->plain_encoding) { /* once more, without the coding */
       r->plain_encoding = true;
       return start_over(r);
     }
-    fail(r, TR_NETWORK, error, "its gzip coding breaks off");
+    tr_failure_set(r, TR_NETWORK, error, "its gzip coding breaks off");
     return TR_VERDICT_DONE;
   }
   /* Over HTTP/2, libcurl does not tell a stream's end from its reset. */
   if (r->require_length && !r->response.has_length &&
+      r->response.status != 204 &&
       (r->response.http2 || !r->response.chunked)) {
-    fail(r, TR_NETWORK, error,
+    tr_failure_set(r, TR_NETWORK, error,
          "its end is not marked by a length (require_length)");
     return TR_VERDICT_DONE;
   }
@@ -522,7 +251,7 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
     }
     if (retry(r, CURLE_PARTIAL_FILE))
       return TR_VERDICT_AGAIN;
-    fail(r, TR_NETWORK, error, "the server does not send the rest");
+    tr_failure_set(r, TR_NETWORK, error, "the server does not send the rest");
     return TR_VERDICT_DONE;
   }
   return finish_body(r, blob, error);
@@ -535,14 +264,14 @@ static CURLcode true_code(tr_request *r, CURLcode code) {
   const tr_response *p = &r->response;
   if (code == CURLE_OK && !p->complete_headers)
     return CURLE_PARTIAL_FILE; /* it takes half a header for a whole */
-  if (p->complete_headers && p->status >= 300)
+  if (p->complete_headers &&
+      (p->status >= 300 || (p->status == 206 && !r->resuming)))
     return CURLE_OK; /* its status is all that was wanted */
   return code;
 }
 
-tr_verdict tr_request_end_attempt(tr_request *r, int curl_code, tr_blob **blob,
-                                  tr_error *error) {
-  CURLcode code = true_code(r, (CURLcode)curl_code);
+static tr_verdict judge(tr_request *r, CURLcode code, tr_blob **blob,
+                        tr_error *error) {
   int status = r->response.status;
   *blob = NULL;
   if (r->out_of_step && r->step_retries-- > 0) {
@@ -551,17 +280,16 @@ tr_verdict tr_request_end_attempt(tr_request *r, int curl_code, tr_blob **blob,
   }
   if (r->response.bad_header) {
     r->fault = "a header that frames its body is malformed";
-    explain_failure(r, code, error);
+    tr_failure_explain(r, code, error);
     return TR_VERDICT_DONE;
   }
   if (r->response.bad_length && code != CURLE_OPERATION_TIMEDOUT) {
     r->fault = "its Content-Length is malformed, or contradicts another";
-    explain_failure(r, code, error);
+    tr_failure_explain(r, code, error);
     return TR_VERDICT_DONE;
   }
-  if (code == CURLE_OK && is_redirect(status) &&
-      r->response.location != NULL)
-    return follow(r, error);
+  if (code == CURLE_OK && tr_redirect_is_due(r))
+    return tr_redirect_follow(r, error) ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
   if (code == CURLE_OK && status == 304 && r->conditional) {
     *blob = take_known(r, error);
     return TR_VERDICT_DONE;
@@ -573,17 +301,29 @@ tr_verdict tr_request_end_attempt(tr_request *r, int curl_code, tr_blob **blob,
     return end_body(r, blob, error);
   if (retry(r, code))
     return TR_VERDICT_AGAIN;
-  if (code != CURLE_OK && connect_status(r) != 0) {
+  if (code != CURLE_OK && tr_failure_connect_status(r) != 0) {
     char reason[64];
     snprintf(reason, sizeof reason, "the proxy answered %d %s",
-             connect_status(r), tr_reason_phrase(connect_status(r)));
-    fail(r, TR_HTTP_STATUS, error, reason);
-    error->status = connect_status(r);
+             tr_failure_connect_status(r), tr_reason_phrase(tr_failure_connect_status(r)));
+    tr_failure_set(r, TR_HTTP_STATUS, error, reason);
+    error->status = tr_failure_connect_status(r);
   } else if (code != CURLE_OK) {
-    explain_failure(r, code, error);
+    tr_failure_explain(r, code, error);
   } else {
-    refuse_status(r, status, error);
+    tr_failure_refuse_status(r, status, error);
   }
-  publish_info(r);
   return TR_VERDICT_DONE;
+}
+
+tr_verdict tr_request_end_attempt(tr_request *r, int code, tr_blob **blob,
+                                  tr_error *error) {
+  tr_verdict verdict = judge(r, true_code(r, (CURLcode)code), blob, error);
+  if (verdict == TR_VERDICT_DONE)
+    publish_info(r);
+  return verdict;
+}
+
+void tr_request_time_out(tr_request *r, size_t running, tr_error *error) {
+  tr_failure_time_out(r, running, error);
+  publish_info(r);
 }

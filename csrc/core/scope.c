@@ -95,6 +95,61 @@ static bool add_scope(tr_buffer *text, const tr_fetch_options *o) {
          add_option(text, "ca_file", o->ca_file);
 }
 
+static int compare_hosts(const void *a, const void *b) {
+  return strcasecmp(((const tr_fetch_host *)a)->host,
+                    ((const tr_fetch_host *)b)->host);
+}
+
+/* The options of one host: nothing, if the fetch would do the same without them. */
+static bool add_host(tr_buffer *text, const tr_fetch_host *host,
+                     const tr_buffer *otherwise, tr_error *error) {
+  tr_fetch_options o = TR_FETCH_OPTIONS;
+  tr_buffer own = {0};
+  bool ok;
+  if (!tr_options_copy(&o, sizeof o, host->options, "TR_FETCH_OPTIONS", error))
+    return false;
+  ok = o.cache_scope != NULL ? add_option(&own, "cache_scope", o.cache_scope)
+                             : add_scope(&own, &o);
+  if (ok && (own.len != otherwise->len ||
+             (own.len > 0 && memcmp(own.data, otherwise->data, own.len) != 0)))
+    ok = add_option(text, "host", host->host) &&
+         (own.len == 0 || tr_buffer_append(text, own.data, own.len));
+  tr_buffer_free(&own);
+  if (!ok)
+    tr_error_nomem(error);
+  return ok;
+}
+
+/* The options of hosts that a redirect may lead to, in the order of their names. */
+static bool add_hosts(tr_buffer *text, const tr_fetch_options *o,
+                      tr_error *error) {
+  size_t count = 0, i;
+  tr_fetch_host *sorted;
+  tr_fetch_options foreign = *o;
+  tr_buffer otherwise = {0};
+  bool ok;
+  while (o->hosts != NULL && o->hosts[count].host != NULL)
+    count++;
+  if (count == 0)
+    return true;
+  foreign.headers = NULL;
+  foreign.client_cert = foreign.client_key = NULL;
+  foreign.netrc = false;
+  sorted = malloc(count * sizeof *sorted);
+  ok = sorted != NULL && add_scope(&otherwise, &foreign);
+  if (!ok)
+    tr_error_nomem(error);
+  else
+    memcpy(sorted, o->hosts, count * sizeof *sorted);
+  if (ok)
+    qsort(sorted, count, sizeof *sorted, compare_hosts);
+  for (i = 0; ok && i < count; i++)
+    ok = add_host(text, &sorted[i], &otherwise, error);
+  tr_buffer_free(&otherwise);
+  free(sorted);
+  return ok;
+}
+
 bool tr_request_scope(const tr_fetch_options *options, char scope[TR_HEX_MAX],
                       tr_error *error) {
   tr_fetch_options o = TR_FETCH_OPTIONS;
@@ -111,10 +166,9 @@ bool tr_request_scope(const tr_fetch_options *options, char scope[TR_HEX_MAX],
   ok = add_scope(&text, &o);
   if (!ok)
     tr_error_nomem(error);
-  else if (text.len > 0 && !tr_process_hmac(text.data, text.len, scope)) {
-    tr_error_set(error, TR_IO, "the system has no random bytes");
-    ok = false;
-  }
+  ok = ok && add_hosts(&text, &o, error);
+  if (ok && text.len > 0)
+    ok = tr_process_hmac(text.data, text.len, scope, error);
   tr_buffer_free(&text);
   return ok;
 }

@@ -7,8 +7,9 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h> /* the system's own has no tcpi_bytes_received */
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,7 @@ enum {
 /* True if the peer of this request is chosen by us: a proxy and a unix socket
 ** are the operator's choice, and only the proxy knows whom it asks. */
 static bool checks_peer(const tr_request *r) {
-  return r->config->unix_socket == NULL && r->proxy[0] == '\0';
+  return r->config->unix_socket == NULL && r->proxy.url == NULL;
 }
 
 /* Note an address that must not be asked. True: it must not. */
@@ -56,35 +57,82 @@ static void keep_alive(int fd) {
 }
 
 /*
-** The open sockets with their addresses and ports, by which libcurl's callback
-** can be told on which of them a request is about to be sent. The driver's.
+** The open sockets with their addresses and ports, by which libcurl's callback can be
+** told on which of them a request is about to be sent. The driver's: others may look
+** under the lock, under which it adds and removes them.
 */
 static struct known_socket {
   int fd, own_port, peer_port; /* ports 0: not connected yet */
   char own[INET6_ADDRSTRLEN], peer[INET6_ADDRSTRLEN];
+  uint64_t received; /* bytes, when the watchdog looked last */
   bool answered; /* a whole HTTP/1 response may have come: it is reused */
 } *sockets;
 static size_t socket_count, socket_room;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void add_socket(int fd) {
+/* False: memory is short. */
+static bool add_socket(int fd) {
+  pthread_mutex_lock(&lock);
   if (socket_count == socket_room) {
     size_t room = socket_room > 0 ? 2 * socket_room : 64;
     struct known_socket *larger = realloc(sockets, room * sizeof *sockets);
-    if (larger == NULL)
-      return; /* then it is not checked */
+    if (larger == NULL) {
+      pthread_mutex_unlock(&lock);
+      return false;
+    }
     sockets = larger;
     socket_room = room;
   }
   sockets[socket_count++] = (struct known_socket){.fd = fd};
+  pthread_mutex_unlock(&lock);
+  return true;
 }
 
-/* Write out an address; returns its port. */
+/* Bytes that a socket has received in all; 0 for a unix socket. */
+static uint64_t received(int fd) {
+  struct tcp_info info = {0};
+  socklen_t len = sizeof info;
+  return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0
+             ? info.tcpi_bytes_received
+             : 0;
+}
+
+void tr_socket_note_received(void) {
+  size_t i;
+  pthread_mutex_lock(&lock);
+  for (i = 0; i < socket_count; i++)
+    sockets[i].received = received(sockets[i].fd);
+  pthread_mutex_unlock(&lock);
+}
+
+void tr_socket_break(bool all) {
+  struct known_socket *most = NULL;
+  uint64_t most_bytes = 0;
+  size_t i;
+  pthread_mutex_lock(&lock); /* so that none is closed, and its number reused */
+  for (i = 0; i < socket_count; i++) {
+    uint64_t bytes = received(sockets[i].fd) - sockets[i].received;
+    if (all)
+      shutdown(sockets[i].fd, SHUT_RDWR); /* does not block */
+    if (bytes > most_bytes) {
+      most_bytes = bytes;
+      most = &sockets[i];
+    }
+  }
+  if (most != NULL)
+    shutdown(most->fd, SHUT_RDWR);
+  pthread_mutex_unlock(&lock);
+}
+
+/* Write out an address; returns its port, 0 for a unix socket. */
 static int describe(const struct sockaddr_storage *a, char *text) {
   if (a->ss_family == AF_INET6) {
     const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)a;
     inet_ntop(AF_INET6, &v6->sin6_addr, text, INET6_ADDRSTRLEN);
     return ntohs(v6->sin6_port);
   }
+  if (a->ss_family != AF_INET)
+    return 0;
   inet_ntop(AF_INET, &((const struct sockaddr_in *)a)->sin_addr, text,
             INET6_ADDRSTRLEN);
   return ntohs(((const struct sockaddr_in *)a)->sin_port);
@@ -118,21 +166,45 @@ static struct known_socket *find_socket(const char *own, int own_port,
 int tr_socket_close(void *context, curl_socket_t fd) {
   size_t i;
   (void)context; /* it may be gone */
+  pthread_mutex_lock(&lock);
   for (i = 0; i < socket_count; i++)
     if (sockets[i].fd == fd) {
       sockets[i] = sockets[--socket_count];
       break;
     }
+  pthread_mutex_unlock(&lock);
   return close(fd);
 }
 
-void tr_socket_forget_all(void) { socket_count = 0; }
+/* Kept in a child so that leak checkers find the parent's. */
+__attribute__((used)) static struct known_socket *inherited;
+
+/* A thread that the child does not have may have been about to move the table, and may
+** hold the lock. */
+void tr_socket_forget_all(void) {
+  inherited = sockets;
+  sockets = NULL;
+  socket_count = socket_room = 0;
+  pthread_mutex_init(&lock, NULL);
+}
 
 void tr_socket_answered(int fd) {
   size_t i;
   for (i = 0; i < socket_count; i++)
     if (sockets[i].fd == fd)
       sockets[i].answered = true;
+}
+
+/* True if a descriptor is left for the files of certificates: libcurl would not say why it
+** cannot read them. */
+static bool leaves_one(const tr_request *r, int fd) {
+  int another;
+  if (!r->url.secure)
+    return true;
+  another = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (another >= 0)
+    close(another);
+  return another >= 0;
 }
 
 curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
@@ -152,15 +224,20 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
     return CURL_SOCKET_BAD;
   fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
               address->protocol);
-  if (fd < 0) {
+  if (fd < 0 || !leaves_one(r, fd)) {
     r->socket_errno = errno;
+    if (fd >= 0)
+      close(fd);
+    return CURL_SOCKET_BAD;
+  }
+  if (!add_socket(fd)) {
+    r->no_memory = true;
+    close(fd);
     return CURL_SOCKET_BAD;
   }
   r->tried_addresses++;
-  if (text[0] != '\0') {
+  if (text[0] != '\0')
     keep_alive(fd);
-    add_socket(fd);
-  }
   return fd;
 }
 
@@ -170,9 +247,18 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
 ** end. (HTTP/2 has frames of its own to read. A late TLS session ticket costs no
 ** more than a new connection.)
 */
-static bool is_out_of_step(const struct known_socket *s) {
+static bool is_out_of_step(const tr_handle *h, const struct known_socket *s) {
+  const tr_request *r = h->request;
   struct pollfd look = {.fd = s->fd, .events = POLLIN};
-  return s->answered && poll(&look, 1, 0) > 0;
+  bool proxy_tls =
+      r->proxy.url != NULL && strncmp(r->proxy.url, "https:", 6) == 0;
+  if (!s->answered)
+    return false;
+  if (poll(&look, 1, 0) > 0)
+    return true;
+  if (proxy_tls && r->url.secure) /* libcurl tells of the inner layer only */
+    return true;
+  return (proxy_tls || r->url.secure) && tr_curl_has_unread(h->easy);
 }
 
 int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
@@ -181,13 +267,15 @@ int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
   tr_request *r = h->request;
   struct known_socket *s = find_socket(own, own_port, peer, peer_port);
   long opened = 0;
-  if (is_refused(r, peer))
-    return CURL_PREREQFUNC_ABORT;
-  r->from_private |= checks_peer(r) && tr_address_is_private(peer);
   curl_easy_getinfo(h->easy, CURLINFO_NUM_CONNECTS, &opened);
   r->reused = opened == 0;
+  if (is_refused(r, peer)) { /* a new connection may find an address that is not */
+    r->out_of_step = r->reused && !r->link_local;
+    return CURL_PREREQFUNC_ABORT;
+  }
+  r->from_private |= checks_peer(r) && tr_address_is_private(peer);
   r->socket = s != NULL ? s->fd : -1;
-  if (s != NULL && is_out_of_step(s)) {
+  if (s != NULL && is_out_of_step(h, s)) {
     r->out_of_step = true;
     return CURL_PREREQFUNC_ABORT;
   }

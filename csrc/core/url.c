@@ -10,7 +10,7 @@
 
 #include "crypto.h"
 
-static const char NO_MEMORY[] = "memory is short";
+const char TR_NO_MEMORY[] = "memory is short";
 
 void tr_url_free(tr_url *url) {
   free(url->text);
@@ -18,6 +18,30 @@ void tr_url_free(tr_url *url) {
   free(url->userinfo);
   free(url->fragment);
   *url = (tr_url){0};
+}
+
+static int hex_digit(char c) {
+  return c >= '0' && c <= '9'   ? c - '0'
+         : c >= 'a' && c <= 'f' ? c - 'a' + 10
+         : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                : -1;
+}
+
+char *tr_url_decode(const char *at, const char *end) {
+  char *text = malloc((size_t)(end - at) + 1), *out = text;
+  while (text != NULL && at < end) {
+    int high = *at == '%' && end - at >= 3 ? hex_digit(at[1]) : -1;
+    int low = high >= 0 ? hex_digit(at[2]) : -1;
+    if (low >= 0) {
+      *out++ = (char)(high << 4 | low);
+      at += 3;
+    } else {
+      *out++ = *at++;
+    }
+  }
+  if (text != NULL)
+    *out = '\0';
+  return text;
 }
 
 /* ---------------------------------------------------------------- authority */
@@ -46,7 +70,7 @@ static const char *parse_ipv6(tr_url *url, const char *at, size_t len) {
   unsigned char address[16];
   url->host = malloc(INET6_ADDRSTRLEN);
   if (url->host == NULL)
-    return NO_MEMORY;
+    return TR_NO_MEMORY;
   if (len >= sizeof text)
     return "its address is no IPv6 address";
   memcpy(text, at, len);
@@ -66,7 +90,7 @@ static const char *parse_name(tr_url *url, const char *at, size_t len) {
     return "it names no host";
   url->host = malloc(len + INET_ADDRSTRLEN);
   if (url->host == NULL)
-    return NO_MEMORY;
+    return TR_NO_MEMORY;
   for (i = 0; i < len; i++) {
     unsigned char c = (unsigned char)at[i];
     if (c >= 0x80)
@@ -103,7 +127,9 @@ static const char *parse_authority(tr_url *url, const char *at,
   if (host > at) {
     url->userinfo = strndup(at, (size_t)(host - 1 - at));
     if (url->userinfo == NULL)
-      return NO_MEMORY;
+      return TR_NO_MEMORY;
+    if (strstr(url->userinfo, "%00") != NULL)
+      return "its user or password has a %00";
   }
   if (host < end && *host == '[') {
     colon = memchr(host, ']', (size_t)(end - host));
@@ -196,13 +222,13 @@ static const char *parse_parts(tr_url *url, const char *text) {
   path = at + strcspn(at, "/?#");
   query = path + strcspn(path, "?#");
   if (*end == '#' && (url->fragment = strdup(end + 1)) == NULL)
-    return NO_MEMORY;
+    return TR_NO_MEMORY;
   fault = parse_authority(url, at, path);
   if (fault != NULL)
     return fault;
   url->text = malloc(strlen(text) + INET6_ADDRSTRLEN + 16);
   if (url->text == NULL)
-    return NO_MEMORY;
+    return TR_NO_MEMORY;
   bracket = strchr(url->host, ':') != NULL;
   out = url->text + sprintf(url->text, "%s://%s%s%s", scheme->name,
                             bracket ? "[" : "", url->host, bracket ? "]" : "");
@@ -286,6 +312,32 @@ bool tr_host_in_list(const char *host, const char *const *list) {
       return true;
   }
   return false;
+}
+
+static size_t without_dot(const char *host, size_t len) {
+  return len > 1 && host[len - 1] == '.' ? len - 1 : len;
+}
+
+int tr_host_match(const char *name, const char *host, int port) {
+  const char *colon = strrchr(name, ':'), *end;
+  bool bracket = name[0] == '[';
+  size_t len;
+  if (bracket) {
+    name++;
+    end = name + strcspn(name, "]");
+    colon = *end == ']' && end[1] == ':' ? end + 1 : NULL;
+  } else {
+    if (colon != strchr(name, ':')) /* an address without brackets */
+      colon = NULL;
+    end = colon != NULL ? colon : name + strlen(name);
+  }
+  len = without_dot(name, (size_t)(end - name));
+  if (len != without_dot(host, strlen(host)) ||
+      strncasecmp(name, host, len) != 0)
+    return 0;
+  if (colon == NULL)
+    return 1;
+  return strtol(colon + 1, NULL, 10) == port ? 2 : 0;
 }
 
 /* ------------------------------------------------------------------ digests */

@@ -24,6 +24,12 @@ typedef struct tr_url {
 const char *tr_url_parse(tr_url *url, const char *text);
 void tr_url_free(tr_url *url);
 
+/* The fault of what could not be copied. */
+extern const char TR_NO_MEMORY[];
+
+/* Decode each %XX up to 'end': malloc'ed. NULL when memory is short. */
+char *tr_url_decode(const char *at, const char *end);
+
 /* Return the absolute URL that 'location' means in a response from 'base' (RFC
 ** 3986, 5.2): malloc'ed, not in normal form yet. NULL when memory is short. */
 char *tr_url_join(const tr_url *base, const char *location);
@@ -36,6 +42,10 @@ bool tr_url_same_origin(const tr_url *a, const tr_url *b);
 ** that host, "*.example.org" every host below it. Case does not matter.
 */
 bool tr_host_in_list(const char *host, const char *const *list);
+
+/* How well a name of options, "host" or "host:port", fits a host and port: 0 if it does
+** not, 1, or 2 if the port is named. Case, a final dot and brackets do not matter. */
+int tr_host_match(const char *name, const char *host, int port);
 
 /* Digests that tell whether validators belong to a URL: of all of 'url', and
 ** without the query parameters that sign it (a new signature, same content). */

@@ -99,11 +99,13 @@ M.request = set("request option", {
     .. "is within a minute; a body that broke off is resumed" },
   { "headers", "headers", "none", "values by name; not sent on to another origin by a redirect" },
   { "hosts", "hosts", "none", "options for some hosts, by host or `host:port` in any case: `headers`, `ca_file`, `client_cert`, "
-    .. "`client_key`, `proxy`, `netrc`, `cache_scope`. Headers add to those for all; the others replace them" },
+    .. "`client_key`, `proxy`, `netrc`, `cache_scope`. Headers add to those for all; the others replace them. They "
+    .. "hold when a redirect leads to the host, too, but there `headers`, `client_cert` and `netrc` are its own or none. Cached "
+    .. "bytes are shared by requests with the same `hosts`" },
   { "ca_file", "text", "the system's", "PEM file of the authorities to trust, instead of the system's" },
   { "client_cert", "text", "none", "PEM file to identify with; not shown to another origin by a redirect" },
   { "client_key", "text", "in `client_cert`", "PEM file of its key" },
-  { "netrc", "flag", "false", "take user and password from `~/.netrc`" },
+  { "netrc", "flag", "false", "take user and password from `~/.netrc`; not for another origin that a redirect leads to" },
   { "unix_socket", "text", "none", "path of the server's socket, whatever host the URL names" },
   { "user_agent", "text", "`theaterref/` and the version", "what servers are told" },
   { "refuse_private", "flag", "false", "not from a server at a private, loopback or link-local address: that of the "
@@ -234,7 +236,8 @@ M.resolver = set("resolver option", {
   { "strict_state", "flag", "false", "an initial state that is not JSON is an error, with its line and column. Theater lets it "
     .. "pass, and merges nothing" },
   { "max_host_connections", "times", "32", "requests at one time to one host, of the process, from now on; others wait" },
-  { "max_connections", "times", "128", "the same for all hosts together" },
+  { "max_connections", "times", "128", "the same for all hosts together; one in eight is kept for hosts that have none. Bodies "
+    .. "take `max_bytes` of memory each, so many at most" },
   { "on_event", "function", "none", "called with each event, as a policy's rule `on_event` is; not in a configuration" },
 })
 for _, option in ipairs(M.request) do

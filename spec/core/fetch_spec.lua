@@ -34,6 +34,18 @@ describe("fetching over http and https", function()
     assert.equal(("squeeze me "):rep(10000), tostring(theaterref.resolve_reference(server.http .. "/packed")))
   end)
 
+  it("keeps a large body in huge pages, where the system has them", function()
+    local system = io.open "/sys/kernel/mm/transparent_hugepage/enabled"
+    if not system then return end
+    system:close()
+    server:put("huge", ("0123456789abcdef"):rep(1 << 20))
+    local blob <close> = theaterref.resolve_reference(server.http .. "/huge")
+    assert.equal(16 << 20, #blob)
+    local asked = false
+    for line in io.lines "/proc/self/smaps" do asked = asked or line:find "^VmFlags:.* hg" ~= nil end
+    assert.is_true(asked)
+  end)
+
   it("follows redirects, ten at most", function()
     assert.equal("hello over the wire", tostring(theaterref.resolve_reference(server.http .. "/here")))
     local _, err = theaterref.resolve_reference(server.http .. "/loop")

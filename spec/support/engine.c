@@ -1,11 +1,14 @@
 /* Checks of the C API that only a program in C can make. argv: what, a URL. */
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <theaterref.h>
@@ -47,8 +50,11 @@ static void *fetch_for_ever(void *unused) {
 /* The process ends while threads drive the engine. */
 static void end_amid_fetches(void) {
   struct timespec pause = {0, 30 * 1000 * 1000};
+  tr_future *first = start(NULL); /* opens libcurl, which may take its time */
   pthread_t thread;
   int i;
+  CHECK(tr_future_wait(first, 10, NULL, NULL) == TR_READY);
+  tr_future_release(first);
   for (i = 0; i < 4; i++)
     CHECK(pthread_create(&thread, NULL, fetch_for_ever, NULL) == 0 &&
           pthread_detach(thread) == 0);
@@ -72,6 +78,101 @@ static void use_openssl(void) {
 static void keep_openssl(void) {
   CHECK(atexit(use_openssl) == 0);
   CHECK(tr_curl_version() != NULL);
+}
+
+static atomic_bool memory_is_short;
+
+static void *allocate(size_t size, const char *file, int line) {
+  (void)file;
+  (void)line;
+  return atomic_load(&memory_is_short) ? NULL : malloc(size);
+}
+
+static void *reallocate(void *old, size_t size, const char *file, int line) {
+  (void)file;
+  (void)line;
+  return atomic_load(&memory_is_short) ? NULL : realloc(old, size);
+}
+
+static void deallocate(void *memory, const char *file, int line) {
+  (void)file;
+  (void)line;
+  free(memory);
+}
+
+/* A digest is right though OpenSSL has no memory for it. */
+static void hash_without_memory(void) {
+  static const char empty[] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca4"
+                              "95991b7852b855";
+  void *library = dlopen("libcrypto.so.3", RTLD_NOW | RTLD_LOCAL), *address;
+  int (*set)(void *(*)(size_t, const char *, int),
+             void *(*)(void *, size_t, const char *, int),
+             void (*)(void *, const char *, int));
+  char hex[TR_HEX_MAX];
+  if (library != NULL) {
+    address = dlsym(library, "CRYPTO_set_mem_functions");
+    memcpy(&set, &address, sizeof address);
+    CHECK(set(allocate, reallocate, deallocate) == 1);
+  }
+  CHECK(tr_curl_version() != NULL);
+  atomic_store(&memory_is_short, true);
+  tr_digest(TR_SHA256, "", 0, hex);
+  atomic_store(&memory_is_short, false);
+  CHECK(strcmp(hex, empty) == 0);
+}
+
+static atomic_bool opening = true;
+
+/* Open descriptors that a child is to inherit. */
+static void *open_for_children(void *lost) {
+  while (atomic_load(&opening)) {
+    int fds[32], i;
+    for (i = 0; i < 32; i++)
+      fds[i] = open("/dev/null", O_RDONLY);
+    for (i = 0; i < 32; i++) {
+      if ((fcntl(fds[i], F_GETFD) & FD_CLOEXEC) != 0)
+        atomic_fetch_add((atomic_int *)lost, 1);
+      close(fds[i]);
+    }
+  }
+  return NULL;
+}
+
+static void start_beside_a_program(void) {
+  atomic_int lost = 0;
+  pthread_t thread;
+  int i;
+  CHECK(pthread_create(&thread, NULL, open_for_children, &lost) == 0);
+  for (i = 0; i < 100; i++) {
+    tr_future *future = start(NULL);
+    CHECK(tr_future_wait(future, 10, NULL, NULL) == TR_READY);
+    tr_future_release(future);
+    tr_shutdown();
+  }
+  atomic_store(&opening, false);
+  CHECK(pthread_join(thread, NULL) == 0 && atomic_load(&lost) == 0);
+}
+
+/* A fork when there is no descriptor left wakes nobody in the parent. */
+static void fork_crowded(void) {
+  tr_future *future = tr_future_create();
+  struct pollfd look = {.fd = tr_future_fd(future), .events = POLLIN};
+  struct rlimit limit;
+  pid_t child;
+  int status;
+  CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  limit.rlim_cur = 0;
+  CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  child = fork();
+  CHECK(child >= 0);
+  if (child == 0)
+    _exit(tr_future_get_status(future) == TR_ABANDONED ? 0 : 1);
+  CHECK(waitpid(child, &status, 0) == child && status == 0);
+  CHECK(poll(&look, 0, 0) == 0);
+  limit.rlim_cur = limit.rlim_max;
+  CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  CHECK(poll(&look, 1, 0) == 0 && tr_future_get_status(future) == TR_PENDING);
+  tr_future_release(future);
 }
 
 /* A signal for the process reaches the program's own sigtimedwait. */
@@ -405,6 +506,12 @@ int main(int argc, char **argv) {
     settle_amid_fetches();
   else if (strcmp(what, "openssl") == 0)
     keep_openssl();
+  else if (strcmp(what, "oom") == 0)
+    hash_without_memory();
+  else if (strcmp(what, "inherit") == 0)
+    start_beside_a_program();
+  else if (strcmp(what, "crowded") == 0)
+    fork_crowded();
   else if (strcmp(what, "signal") == 0)
     wait_for_signal();
   else if (strcmp(what, "interrupt") == 0)

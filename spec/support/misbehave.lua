@@ -171,6 +171,11 @@ local paths = {
     local packed = request:find "[Aa]ccept%-[Ee]ncoding: gzip"
     finish(client, packed and head("200 OK", "Content-Encoding: gzip\r\n") .. zipped:sub(1, 20) or plain "half a file")
   end,
+  ["/half-gzip-of-nothing"] = function(client, request)
+    local packed = request:find "[Aa]ccept%-[Ee]ncoding: gzip"
+    finish(client, packed and head("200 OK", "Content-Encoding: gzip\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n")
+      .. "14\r\n" .. zipped:sub(1, 20) .. "\r\n0\r\n\r\n" or plain "half a file")
+  end,
   ["/gzip"] = function(client) finish(client, plain(zipped, "Content-Encoding: gzip\r\n")) end,
   ["/unasked-coding"] = function(client) finish(client, plain("xx", "Content-Encoding: br\r\n")) end,
   ["/two-lengths"] = function(client) finish(client, head("200 OK", "Content-Length: 4\r\nContent-Length: 5\r\n") .. "fine") end,
@@ -239,6 +244,10 @@ local paths = {
     client:write(head("200 OK", "Content-Encoding: gzip\r\n") .. first)
     pour(client, more, (10 << 30) // (8 * 258 * 5000) + 1)
   end,
+  ["/air"] = function(client)
+    local gzip <close> = io.popen "head -c 67108864 /dev/zero | gzip -9"
+    finish(client, plain(gzip:read "a", "Content-Encoding: gzip\r\n"))
+  end,
   ["/bad-gzip"] = function(client) finish(client, plain(("not gzip"):rep(10), "Content-Encoding: gzip\r\n")) end,
   ["/bad-chunks"] = function(client) finish(client, head("200 OK", "Transfer-Encoding: chunked\r\n") .. "zz\r\nfine\r\n0\r\n\r\n") end,
   ["/huge-chunk"] = function(client)
@@ -256,6 +265,21 @@ local paths = {
   ["/no-rest"] = broken_first(function(from)
     return from and plain("", "", "416 Range Not Satisfiable") or plain(body)
   end),
+  ["/large-part"] = function(client)
+    finish(client, plain(("x"):rep(200000), "Content-Range: bytes 0-199999/400000\r\n", "206 Partial Content"))
+  end,
+  ["/nothing-with-length"] = function(client) finish(client, head("204 No Content", "Content-Length: 5\r\n")) end,
+  ["/status-as-header"] = function(client)
+    finish(client, head("200 OK", "HTTP/1.1 500: x\r\nContent-Length: 4\r\n") .. "fine")
+  end,
+  ["/status-as-trailer"] = function(client)
+    finish(client, head("200 OK", "Transfer-Encoding: chunked\r\n") .. "4\r\nfine\r\n0\r\nHTTP/1.1 500: x\r\n\r\n")
+  end,
+  ["/to-secret"] = function(client, request)
+    local to = request:match "^GET /to%-secret%?(%S+)"
+    finish(client, moved((to:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))))
+  end,
+  ["/silent-once"] = function(client, _, count) if count > 1 then finish(client, plain "fine") end end,
   ["/unasked-part"] = function(client) finish(client, part(10, 10)) end,
   ["/versioned"] = function(client, request)
     local same = request:find('[Ii]f%-[Nn]one%-[Mm]atch: "v1"')
@@ -298,6 +322,10 @@ local function answer(client, request)
   if asked then return finish(client, plain(last[asked] or "")) end
   if request:find "^CONNECT" then
     counts.CONNECT = (counts.CONNECT or 0) + 1
+    if request:find "^CONNECT endless" then
+      client:write(head("407 Proxy Authentication Required", "Content-Length: 99999999999\r\n"))
+      return pour(client, body, math.huge)
+    end
     return finish(client, plain("", "", "407 Proxy Authentication Required"))
   end
   if path == "/connects" then return finish(client, plain(tostring(counts.CONNECT or 0))) end

@@ -1,11 +1,13 @@
 /*
-** A name service for specs, preloaded in front of the system's: "slow…" answers
-** after eight seconds, "again…" fails for the moment the first time, "meta…" is a
-** cloud's metadata service, and any other name below ".spec" is 127.0.0.1.
+** A name service for specs, preloaded in front of the system's: "slow…" and 1.2.3.4.5
+** answer after eight seconds, "late…" after one, "again…" fails for the moment the first
+** time, "meta…" is a cloud's metadata service, and any other name below ".spec" is
+** 127.0.0.1.
 */
 #include <dlfcn.h>
 #include <netdb.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,9 +25,12 @@ getaddrinfo(const char *name, const char *service,
   lookup *next;
   size_t len = name != NULL ? strlen(name) : 0;
   memcpy(&next, &address, sizeof next);
-  if (len < 5 || strcmp(name + len - 5, ".spec") != 0)
+  bool digits = name != NULL && strcmp(name, "1.2.3.4.5") == 0;
+  if (!digits && (len < 5 || strcmp(name + len - 5, ".spec") != 0))
     return next(name, service, hints, found);
-  if (strncmp(name, "slow", 4) == 0) {
+  if (strncmp(name, "late", 4) == 0)
+    sleep(1);
+  if (digits || strncmp(name, "slow", 4) == 0) {
     int now = atomic_fetch_add(&slow, 1) + 1, most = atomic_load(&most_slow);
     while (now > most && !atomic_compare_exchange_weak(&most_slow, &most, now))
       ;

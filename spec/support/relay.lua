@@ -1,11 +1,17 @@
 -- A relay between TCP connections: relay.lua PORT FAULT COUNT. The first COUNT
--- connections stay silent, or are reset at the first byte; the others go to PORT. It
--- prints its own port, and serves until killed.
+-- connections stay silent, are reset at the first byte, or send TLS messages to ignore
+-- without an end; the others go to PORT. It prints its own port, and serves until killed.
 local uv = require "luv"
 
 local target, fault, count = tonumber(arg[1]), arg[2], tonumber(arg[3])
 
 local function close(handle) if not handle:is_closing() then handle:close() end end
+
+-- HelloRequest messages, which a client must ignore in a handshake (RFC 5246, 7.4.1.1).
+local hellos = ("\x16\x03\x03\0\4\0\0\0\0"):rep(10000)
+local function pour(client)
+  client:write(hellos, function(err) if err then close(client) else pour(client) end end)
+end
 
 local function pass(from, to)
   from:read_start(function(err, data)
@@ -25,6 +31,7 @@ assert(listener:listen(128, function()
   listener:accept(client)
   if count > 0 then
     count = count - 1
+    if fault == "endless" then pour(client) end
     if fault == "reset" then client:read_start(function() client:close_reset() end) end
     return
   end

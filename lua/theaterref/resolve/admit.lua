@@ -54,32 +54,28 @@ end
 
 -- ----------------------------------------------------------------- requests
 
--- The options of a URL's host: those of its port before those of all ports. A name is
--- the same with and without its final dot, and an address with and without brackets.
-local function host_options(hosts, parsed)
-  local host, found = parsed.host:gsub("%.$", ""), nil
-  local with_port = host .. ":" .. parsed.port
-  for name, own in pairs(hosts) do
-    name = name:lower():gsub("^%[(.-)%]", "%1"):gsub("%.$", ""):gsub("%.(:%d+)$", "%1")
-    if name == with_port then return own end
-    if name == host then found = own end
-  end
-  return found
+-- A new table with the fields of two, or of the first alone.
+local function overlay(below, above)
+  local all = {}
+  for name, value in pairs(below) do all[name] = value end
+  for name, value in pairs(above or {}) do all[name] = value end
+  return all
 end
 
--- Adds the options of a URL's host to a request.
-local function add_host_options(request, parsed)
-  local own = host_options(request.hosts, parsed)
-  request.hosts = nil
-  for name, value in pairs(own or {}) do
-    if name == "headers" then
-      local all = {}
-      for header, text in pairs(request.headers or {}) do all[header] = text end
-      for header, text in pairs(value) do all[header] = text end
-      value = all
-    end
-    request[name] = value
-  end
+-- Options, and on top of them those of a host: its headers add to those for all.
+local function with_host(request, own)
+  local all = overlay(request, own)
+  if own and own.headers and request.headers then all.headers = overlay(request.headers, own.headers) end
+  return all
+end
+
+-- Options with which redirects to the listed hosts are followed: what identifies the
+-- caller is that host's own, or none.
+local function host_options(request, hosts)
+  local base, all = overlay(request), {}
+  base.headers, base.client_cert, base.client_key, base.netrc, base.cache_scope = nil, nil, nil, nil, nil
+  for name, own in pairs(hosts) do all[name] = with_host(base, own) end
+  return all
 end
 
 -- Compiles options for the core.
@@ -92,31 +88,40 @@ local function compile(request)
     may_be_on_disk = scope == "" or request.cache_scope ~= nil, max_bytes = request.max_bytes }
 end
 
--- Returns how a job's URL is to be fetched: the resolver's options, on top of them what
--- the rule `request` answers, and where redirects may lead.
-local function request_of(context, job)
-  local given, redirect_hosts = context.defaults, job.redirect_hosts
-  local asks = context.asks.request
-  if not asks and not given.hosts then
-    local name = redirect_hosts == "any" and "any" or "only " .. table.concat(redirect_hosts, " ")
-    local known = context.requests[name]
-    if known then return known end
-    local request, err = {}
-    for option, value in pairs(given) do request[option] = value end
-    if redirect_hosts ~= "any" then request.redirect_hosts = redirect_hosts end
-    known, err = compile(request)
-    context:remember_request(name, known)
-    return known, err
-  end
-  local answer, _, err
-  if asks then answer, _, err = context:ask("request", job.target, job.ctx) end
-  if err then return nil, err end
-  local request = {}
-  for option, value in pairs(given) do request[option] = value end
-  for option, value in pairs(answer or {}) do request[option] = value end
-  if request.hosts then add_host_options(request, job.parsed) end
+-- Makes the options of one request of those of all and of one of the listed hosts, if it
+-- is to one, and compiles them.
+local function request_with(all, host, redirect_hosts)
+  local hosts = all.hosts
+  all.hosts = nil
+  local request = with_host(all, host and hosts[host])
+  if hosts then request.hosts = host_options(all, hosts) end
   if redirect_hosts ~= "any" then request.redirect_hosts = redirect_hosts end
   return compile(request)
+end
+
+-- Returns how a job's URL is to be fetched: the resolver's options, on top of them what
+-- the rule `request` answers and the options of the URL's host, and where redirects may
+-- lead. Without that rule they are few, and compiled once.
+local function request_of(context, job)
+  local given, redirect_hosts, parsed = context.defaults, job.redirect_hosts, job.parsed
+  local asks = context.asks.request
+  local answer, _, err
+  if asks then
+    answer, _, err = context:ask("request", job.target, job.ctx)
+    if err then return nil, err end
+  end
+  local hosts = answer and answer.hosts or given.hosts
+  local host = hosts and core.match_host(hosts, parsed.host, parsed.port)
+  local name
+  if not asks then
+    name = redirect_hosts == "any" and "any" or "only " .. table.concat(redirect_hosts, " ")
+    if host then name = name .. "\n" .. host end
+    if context.requests[name] then return context.requests[name] end
+  end
+  local request
+  request, err = request_with(overlay(given, answer), host, redirect_hosts)
+  if name and request then context:remember_request(name, request) end
+  return request, err
 end
 
 -- ------------------------------------------------------------------ caching

@@ -1,0 +1,120 @@
+/* Redirects: whether one is followed, and with which options. */
+#include "redirect.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+#include "http.h"
+#include "redact.h"
+
+/* Check where a redirect leads; NULL, or the reason why it is not followed. */
+static const char *check_redirect(const tr_request *r, const tr_url *to) {
+  const tr_url *asked = r->asked.text != NULL ? &r->asked : &r->url;
+  const char *const *hosts =
+      (const char *const *)r->asked_config->redirect_hosts;
+  if (r->url.secure && !to->secure)
+    return "a redirect from https to plain http";
+  if (hosts != NULL && strcmp(to->host, asked->host) != 0 &&
+      !tr_host_in_list(to->host, hosts))
+    return "a redirect to a host that redirect_hosts does not list";
+  if (tr_address_is_link_local(to->host))
+    return "a redirect to a link-local address";
+  return NULL;
+}
+
+/* Refuse a redirect: "Failed to fetch from <url>: refusing <what>, to <url>". */
+static void refuse_redirect(const tr_request *r, const char *what,
+                            const char *to, tr_error *error) {
+  char *shown = tr_display_url(to);
+  tr_error_set(error, TR_DENIED, "Failed to fetch from %s: refusing %s, to %s",
+               r->shown, what, shown != NULL ? shown : "?");
+  free(shown);
+}
+
+/* Take the options of the host that a redirect leads to. One without options of its own
+** gets those of the fetch, but nothing that identifies the caller. */
+static bool choose_options(tr_request *r, const tr_url *to, tr_error *error) {
+  tr_config *config = NULL;
+  int best = 0;
+  size_t i;
+  if (r->first_origin && tr_url_same_origin(&r->url, to))
+    return true;
+  for (i = 0; i < r->hop_count; i++) {
+    int match = tr_host_match(r->hops[i].host, to->host, to->port);
+    if (match > best) {
+      best = match;
+      config = r->hops[i].config;
+    }
+  }
+  config = config != NULL ? tr_config_use(config)
+                          : tr_config_foreign(r->asked_config, error);
+  if (config == NULL)
+    return false;
+  tr_config_release(r->config);
+  r->config = config;
+  r->first_origin = false;
+  return true;
+}
+
+/*
+** Follow a redirect within the rules: http and https only, never from https to
+** http, to allowed hosts, each with its own options. False with the error when it must not or cannot be followed.
+*/
+static bool redirect(tr_request *r, const char *location, tr_error *error) {
+  tr_url to;
+  const char *fault = tr_url_parse(&to, location), *reason;
+  if (fault != NULL || strncmp(to.text, "oci:", 4) == 0) {
+    if (fault == NULL)
+      tr_url_free(&to);
+    refuse_redirect(r, "a redirect that is neither http nor https", location,
+                    error);
+    return false;
+  }
+  reason = check_redirect(r, &to);
+  if (reason == NULL && r->redirects_left-- <= 0) {
+    char *shown = tr_display_url(location);
+    tr_error_set(error, TR_NETWORK,
+                 "Failed to fetch from %s: too many redirects, the last to %s",
+                 r->shown, shown != NULL ? shown : "?");
+    free(shown);
+  } else if (reason != NULL) {
+    refuse_redirect(r, reason, location, error);
+  } else if (choose_options(r, &to, error)) {
+    if (r->asked.text == NULL)
+      r->asked = r->url;
+    else
+      tr_url_free(&r->url);
+    r->url = to;
+    r->resuming = false;
+    tr_request_reset_body(r);
+    r->moved = true;
+    r->fresh_connection = false;
+    r->not_before = 0;
+    if (strcmp(to.host, r->asked.host) != 0 &&
+        !tr_request_add_host(r, to.host)) {
+      tr_error_nomem(error);
+      return false;
+    }
+    return tr_request_route(r, error);
+  }
+  tr_url_free(&to);
+  return false;
+}
+
+bool tr_redirect_is_due(const tr_request *r) {
+  int status = r->response.status;
+  return r->response.location != NULL &&
+         (status == 301 || status == 302 || status == 303 || status == 307 ||
+          status == 308);
+}
+
+bool tr_redirect_follow(tr_request *r, tr_error *error) {
+  char *location = tr_url_join(&r->url, r->response.location);
+  bool followed = location != NULL && redirect(r, location, error);
+  if (location == NULL)
+    tr_error_nomem(error);
+  free(location);
+  tr_response_clear(&r->response);
+  return followed;
+}

@@ -1,0 +1,105 @@
+local helper = require "helper"
+
+-- Runs Lua code in a process of its own; `before` are shell words in front of the command.
+local function program(code, before)
+  return ("%s timeout 60 %s -e %s"):format(before, helper.lua, helper.quote(code))
+end
+
+describe("looking names up", function()
+  local server
+  setup(function() server = helper.misbehaving() end)
+  teardown(function() server:stop() end)
+
+  -- Runs Lua code under the name service of spec/support/names.c.
+  local function with_names(code, environment)
+    return helper.run(program(code, ("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/names.so %s"):format(
+      helper.root, helper.build, environment or "")))
+  end
+
+  -- ThreadSanitizer's runtime calls what is preloaded before it is ready.
+  local preloaded = helper.build:find "thread" and pending or it
+
+  preloaded("holds up no other fetch, not even the end of the process", function()
+    local out, err, status = with_names(([[
+      local core, theaterref = require "theaterref.core", require "theaterref"
+      local started = core.now()
+      local resolver = theaterref.resolver { timeout = 0.3, log = false }
+      local futures = {}
+      for i = 1, 5 do futures[i] = resolver:start("http://slow" .. i .. ".spec/") end
+      assert(theaterref.resolve_reference(%q))
+      for i = 1, 5 do assert(select(2, futures[i]:wait()).kind == "timeout") end
+      assert(theaterref.resolve_reference(%q))
+      resolver:start "http://slow.spec/":cancel()
+      theaterref.resolve_reference(%q)
+      print(core.now() - started < 5)]]):format(server.http .. "/fine", server.http .. "/fine", server.http .. "/fine"))
+    assert.same({ "true\n", 0 }, { out, status }, err)
+  end)
+
+  preloaded("ends with the process", function()
+    local started = os.time()
+    local _, err, status = with_names [[require("theaterref").resolver({ log = false }):start "http://slow.spec/":wait(0.1)]]
+    assert.equal(0, status, err)
+    assert.is_true(os.time() - started < 6)
+  end)
+
+  preloaded("asks 32 at a time, and again for what may pass", function()
+    local out, err = with_names(([[
+      local resolver = require("theaterref").resolver { timeout = 1, log = false }
+      local futures = {}
+      for i = 1, 50 do futures[i] = resolver:start("http://slow" .. i .. ".spec/") end
+      futures[1]:wait(0.5)
+      io.stderr:write "so far\n"
+      for i = 1, 50 do futures[i]:wait() end
+      print(require("theaterref").resolve_reference("http://again.spec:%s/fine"))]]):format(server.port), "SHOW_LOOKUPS=1")
+    assert.matches("32 at once.*so far", err)
+    assert.is_nil(err:find "33 at once.*so far")
+    assert.matches("fine", out)
+  end)
+
+  preloaded("refuses a name that leads to a link-local address", function()
+    local out = with_names [[print(select(2, require("theaterref").resolve_reference("http://meta.spec/", { log = false })))]]
+    assert.matches("link%-local address 169.254.169.254", out)
+  end)
+
+  preloaded("goes on when nobody wants 32 slow ones any more", function()
+    local out, err = with_names(([[
+      local core = require "theaterref.core"
+      local resolver = require("theaterref").resolver { timeout = 0.3, log = false }
+      local futures, started = {}, core.now()
+      for i = 1, 40 do futures[i] = resolver:start("http://slow" .. i .. ".spec/") end
+      for i = 1, 40 do futures[i]:wait() end
+      print(require("theaterref").resolve_reference("http://good.spec:%s/fine"), core.now() - started < 5)]]):format(server.port))
+    assert.equal("fine\ttrue\n", out, err)
+  end)
+
+  for what, code in pairs {
+    ["a host of digits that is no address"] = [[resolver:start "http://1.2.3.4.5/"]],
+    ["such a host that a redirect leads to"] = [[resolver:start(server .. "/to?http://1.2.3.4.5/")]],
+    ["a proxy whose name is percent-encoded"] = [[theaterref.resolver({ timeout = 0.3, log = false,
+      proxy = "http://slow%2Espec:1" }):start "http://good.spec/"]],
+  } do
+    preloaded("holds up no other fetch for " .. what, function()
+      local out, err, status = with_names(([[
+        local core, theaterref = require "theaterref.core", require "theaterref"
+        local server, started = %q, core.now()
+        local resolver = theaterref.resolver { timeout = 0.3, log = false }
+        local future = %s
+        print(select(2, future:wait()).kind)
+        assert(theaterref.resolve_reference(server .. "/fine"))
+        print(core.now() - started < 5)]]):format(server.http, code))
+      assert.same({ "timeout\ntrue\n", 0 }, { out, status }, err)
+    end)
+  end
+
+  preloaded("counts for the connect timeout", function()
+    local relay = helper.relay(server.port, "silent", 1)
+    local out, err = with_names(([[
+      local core = require "theaterref.core"
+      local started = core.now()
+      print(select(2, require("theaterref").resolve_reference("https://late.spec:%s/",
+        { connect_timeout = 1.5, retries = 0, log = false })).kind)
+      print(core.now() - started < 2.3)]]):format(relay.port))
+    relay:stop()
+    assert.equal("timeout\ntrue\n", out, err)
+  end)
+end)
