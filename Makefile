@@ -3,7 +3,7 @@
 #   make            build into build/
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
-#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan or start
+#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start or growth
 #   make doc        the Lua API, the C API and the guides as HTML, in build/doc
 #   make coverage   how much of the C core the specs run
 #   make fuzz       libFuzzer on all that reads what comes from outside; T=60 seconds each
@@ -174,6 +174,7 @@ bench: deps-bench
 lint: deps-lint
 	luacheck --quiet lua spec examples
 	@$(LUA) spec/lint/lint.lua
+	@$(LUA) spec/lint/layers.lua lua
 	@for cc in gcc clang; do for f in $(CORE) $(BINDING) $(HOST) $(wildcard spec/support/*.c spec/bench/*.c examples/hosts/*.c); do \
 	  $$cc $(CPPFLAGS) -DTR_CURL_LINKED $(PKG_CFLAGS) $(CFLAGS) -Werror -fsyntax-only $$f || exit 1; done; \
 	  echo "$$cc: no warnings"; done

@@ -129,7 +129,8 @@ TR_API tr_future_status tr_future_get_status(tr_future *future);
 /*
 ** Wait until the future has a result, 'timeout' seconds have passed, or the
 ** process is interrupted. TR_READY sets '*blob', retained; every other status
-** sets the error, which for TR_PENDING has the kind TR_TIMEOUT or TR_CANCELLED.
+** sets the error, which for TR_PENDING has the kind TR_TIMEOUT or TR_CANCELLED; or
+** TR_POLICY, at once, when a callback of a host waits for a future of that host.
 ** 'blob' and 'error' may be NULL.
 */
 TR_API tr_future_status tr_future_wait(tr_future *future, double timeout,
@@ -310,8 +311,8 @@ TR_API size_t tr_cache_key(char *key, size_t size, const char *reference,
 ** bytes arrive. Else it is the HMAC-SHA-256 in hex, with a key that never leaves
 ** this process and its children, of the headers, 'client_cert', 'client_key',
 ** 'netrc', 'unix_socket', 'proxy' and 'ca_file' ("" is a proxy too: none, whatever the
-** environment says). It is a digest of 'cache_scope' alone if that is set: then it is
-** the same in every process. Options that change how bytes arrive, but not whose,
+** environment says). It is the SHA-256 of 'cache_scope' alone if that is set: the same
+** in every process. Options that change how bytes arrive, but not whose,
 ** have no part in it: limits, timeouts, retries, 'user_agent'; and 'refuse_private'
 ** and 'redirect_hosts', which a claim checks. Reads no file. False with the error.
 */
@@ -356,7 +357,7 @@ TR_API tr_cache *tr_cache_retain(tr_cache *cache);
 ** cache that is not closed has a reference of its own. */
 TR_API void tr_cache_release(tr_cache *cache);
 /*
-** Close the cache of a name. Whoever has it open goes on with it; it is freed with
+** Close the cache of a name. Those who have it open go on with it; it is freed with
 ** the last reference. The next opening of the name makes a new cache. False: there
 ** is none.
 */
@@ -374,7 +375,7 @@ typedef enum tr_claim {
               tr_fetch, or else tr_future_abandon; then release it */
   TR_STALE, /* both: serve 'blob', and load it anew in the background, as with
                TR_LEAD (tr_future_detach lets nobody wait for it) */
-  TR_NOMEM  /* memory is short; nothing is set */
+  TR_NOMEM  /* memory is short, or options were not initialised; nothing is set */
 } tr_claim;
 
 /* Options of one claim, beside the cache's own. */
@@ -385,7 +386,9 @@ typedef struct tr_claim_options {
                       is still good */
   const tr_fetch_options *request; /* how this claim would fetch, or NULL */
   const char *content; /* the key that all references with these bytes share */
-  size_t content_len;  /* 0: none; 256 at most */
+  size_t content_len;  /* 0: none; a longer one than 256 is ignored */
+  bool respect_no_store; /* do not keep a body with Cache-Control: no-store or
+                            private */
 } tr_claim_options;
 
 /* The 'ttl' that stands for the cache's own. */
@@ -393,7 +396,7 @@ typedef struct tr_claim_options {
 
 /* Initialises a tr_claim_options: its size, and the defaults. */
 #define TR_CLAIM_OPTIONS                                                       \
-  { sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0 }
+  { sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0, false }
 
 /*
 ** Claim 'key' for loading; see tr_claim. Does not block on a load. '*blob' and
@@ -459,15 +462,21 @@ TR_API void tr_cache_get_stats(tr_cache *cache, uint64_t *values,
 
 /* ---------------------------------------------------------------- files */
 
+/* The usual limit for a file: 1 GiB. */
+#define TR_FILE_MAX_BYTES ((size_t)1 << 30)
+
 /*
-** Reads a regular file whole, or up to a pipe's end. More than 'max_bytes'
-** is TR_TOO_LARGE. NULL with the error on failure.
+** Read a regular file whole, or up to a pipe's end; wait 2 seconds for a pipe's
+** writer, and 30 for each piece. More than 'max_bytes' is TR_TOO_LARGE. Anything
+** else, such as a device, is refused. NULL with the error.
 */
 TR_API tr_blob *tr_file_read(const char *path, size_t max_bytes,
                              tr_error *error);
 /*
-** Writes a file so that its name shows the old content or the new, never a
-** mixture; 'durable' syncs the file and its folder before it returns.
+** Write a file. Its name shows the old content or the new, never a mixture, and the
+** file keeps its mode; 'durable' syncs the file and its folder before it returns.
+** Symbolic links are followed. Anything but a regular file, such as a device or a pipe,
+** is opened and written. False with the error.
 */
 TR_API bool tr_file_write(const char *path, const void *data, size_t size,
                           bool durable, tr_error *error);
@@ -488,7 +497,8 @@ typedef struct tr_store tr_store;
 typedef enum tr_verify {
   TR_VERIFY_ONCE, /* once in this process, for a file as it is */
   TR_VERIFY_ALWAYS,
-  TR_VERIFY_NEVER
+  TR_VERIFY_NEVER /* it is trusted; only an empty file, and what a put finds
+                     there, is checked */
 } tr_verify;
 
 /* Options of a store. */
@@ -498,11 +508,13 @@ typedef struct tr_store_options {
   tr_verify verify;       /* when a read is checked against its name */
   bool durable;           /* sync what is written before it returns; true */
   bool unmapped;          /* read large content rather than map it */
+  double lock_timeout;    /* seconds to wait for others who move labels or lock the
+                             store, then the call fails; 30; -1: no limit */
 } tr_store_options;
 
 /* Initialises a tr_store_options: its size, and the defaults. */
 #define TR_STORE_OPTIONS                                                       \
-  { sizeof(tr_store_options), TR_SHA1, TR_VERIFY_ONCE, true, false }
+  { sizeof(tr_store_options), TR_SHA1, TR_VERIFY_ONCE, true, false, 30 }
 
 /*
 ** A store in the folder 'base_path', which holds data/ and labels/. Neither
@@ -526,15 +538,24 @@ TR_API tr_blob *tr_store_get(tr_store *store, const char *hash,
 /* 1, 0, or -1 with the error. */
 TR_API int tr_store_exists(tr_store *store, const char *hash, tr_error *error);
 /*
-** Points a label at content that is there; with 'expect', only if the label
-** points at that hash, or if that is "", only if there is no such label.
+** Point a label at content that is there; with 'expect', only if the label
+** points at that hash, or if that is "", only if there is no such label. The content
+** that it pointed at before is safe from garbage collection for the grace period.
 ** 1 when it was done, 0 when the label was not as expected, or -1.
 */
 TR_API int tr_store_label(tr_store *store, const char *label, const char *hash,
                           const char *expect, tr_error *error);
-/* The hash a label points at: 1, 0 when there is no such label, or -1. */
+/* The hash a label points at: 1, 0 when there is no such label, or -1. The folder
+** labels/ and folders in it may be symbolic links for readers, not for others. */
 TR_API int tr_store_get_label(tr_store *store, const char *label,
                               char hash[TR_HEX_MAX], tr_error *error);
+/*
+** Get the content that a label points at. A label that moves meanwhile is read
+** again, so that the answer is what it points at, or did a moment ago. NULL with the
+** error, whose kind is TR_OK if there is no such label.
+*/
+TR_API tr_blob *tr_store_get_labelled(tr_store *store, const char *label,
+                                      tr_error *error);
 /*
 ** Removes a label; with 'only_if', only when it points at that hash.
 ** 1 when it was removed, 0 when there was nothing to remove, or -1.
@@ -545,7 +566,8 @@ TR_API int tr_store_remove_label(tr_store *store, const char *label,
 /*
 ** A batch: many puts and labels for the price of one sync. None of them is
 ** visible before the commit, and none at all if the process fails before. One
-** thread at a time.
+** thread at a time. It belongs to the process that began it: in a child of a fork,
+** nothing but tr_batch_free works.
 */
 typedef struct tr_batch tr_batch;
 /* An empty batch, to be freed before its store is closed. NULL with the
@@ -558,15 +580,23 @@ TR_API bool tr_batch_put(tr_batch *batch, tr_algorithm algorithm,
 /* The content may be in the store or in the batch: commit looks for it. */
 TR_API bool tr_batch_label(tr_batch *batch, const char *label, const char *hash,
                            tr_error *error);
-/* Put everything in place, the labels last. After an error some content and
-** labels may be in place, each of them whole. */
+/*
+** Put everything in place, the labels last. Before that it checks that everything
+** can be: a label without content or with an impossible name is an error, and then nothing
+** is in place. After another error, such as of a disk, content may be in place, and
+** if the disk fails just then some labels, each of them whole. The rest stays in the
+** batch: commit again to try it.
+*/
 TR_API bool tr_batch_commit(tr_batch *batch, tr_error *error);
 /* Frees a batch; what was not committed never was. */
 TR_API void tr_batch_free(tr_batch *batch);
 
 /* Called for each item of a listing; false stops it. */
 typedef bool (*tr_store_visit)(void *context, const char *name, size_t size);
-/* Every label, in no order; 'size' is 0. Nested labels come as "a/b". */
+/* Visit every label, in no order; 'size' is 0. Nested labels come as "a/b". Anything
+** else among them, such as a symbolic link, is visited too, since a label may be
+** behind it: tr_store_get_label tells the fault. False with the error, unless
+** everything was seen or 'visit' stopped it. */
 TR_API bool tr_store_each_label(tr_store *store, tr_store_visit visit,
                                 void *context, tr_error *error);
 /* Every content hash with its size in bytes, in no order. */
@@ -576,14 +606,15 @@ TR_API bool tr_store_each_content(tr_store *store, tr_store_visit visit,
 /* Checks content against its name, whatever was checked before. */
 TR_API bool tr_store_check(tr_store *store, const char *hash, tr_error *error);
 /*
-** Deletes content that was last put or labelled more than 'grace' seconds
-** ago. 1 when it was deleted (or, with 'dry_run', would be), 0, or -1.
+** Delete content that was last put, labelled or the content of a label more than
+** 'grace' seconds ago. 1 when it was deleted (or, with 'dry_run', would be), 0, or -1.
 */
 TR_API int tr_store_discard(tr_store *store, const char *hash, double grace,
                             bool dry_run, tr_error *error);
-/* Keeps garbage collectors and movers of labels in all processes waiting until
-** it is unlocked; readers and writers of content are not. -1 with the error,
-** of kind TR_NOT_FOUND where there is no store yet. */
+/* Keep garbage collectors and movers of labels, in all processes and in this thread,
+** waiting until it is unlocked; readers and writers of content are not. -1 with the
+** error, of kind TR_NOT_FOUND where there is no store yet, TR_TIMEOUT when
+** 'lock_timeout' is over. */
 TR_API int tr_store_lock_all(tr_store *store, tr_error *error);
 /* Unlocks what tr_store_lock_all locked. */
 TR_API void tr_store_unlock(int lock);
@@ -615,15 +646,17 @@ TR_API tr_blob *tr_merge_states(tr_blob *config_state, tr_blob *override_state,
 ** A host: a policy and what it needs to plan spawns. It has a Lua state of its
 ** own. Any number may be in one process, on any threads; those that name one
 ** cache share it. Two threads that plan with one host take turns: give each
-** thread a host.
+** thread a host. Between calls it holds no result of theirs. After a fork() the
+** child may use it, unless another thread was using it: then its calls fail. The
+** futures of its calls that were pending are TR_ABANDONED in the child.
 */
 typedef struct tr_host tr_host;
 
 /*
-** Gets each line of a host's log, on the thread that plans, while it plans: do
-** not call the same host from it. 'level' is "debug", "info", "warn" or
-** "error". The strings are only good for the call; the line has no newline, no
-** secret and no control character in it.
+** Gets each line of a host's log, on the thread that plans, while it plans. If it
+** calls the same host, that call fails with kind TR_POLICY. 'level' is "debug", "info",
+** "warn" or "error". The strings are only good for the call; the line has no
+** newline, no secret and no control character in it.
 */
 typedef void (*tr_log_sink)(void *context, const char *level, const char *line);
 
@@ -637,7 +670,8 @@ typedef struct tr_host_options {
   bool trusted;         /* run that script without a sandbox */
   const char *home;     /* Theater home; NULL: $THEATER_HOME, or ~/.theater */
   const char *cache;    /* name of the process's cache to use, made with the
-                           defaults unless it is open; NULL: none */
+                           defaults unless it is open; NULL: the
+                           configuration's, else none */
   const char *lockfile; /* path of a lockfile that must list every reference;
                            NULL: none */
   const char *offline;  /* id of the store to take locked content from, without
@@ -663,7 +697,8 @@ typedef struct tr_host_options {
 /* Make a host. NULL with the error: of kind TR_POLICY when the policy or an
 ** option is at fault, TR_SYNTAX when the configuration is. */
 TR_API tr_host *tr_host_new(const tr_host_options *options, tr_error *error);
-/* No thread may be planning with it. Plans outlive it. */
+/* Free a host that is not in a call. NULL is allowed. Its plans stay. Its futures that
+** are pending fail with kind TR_CANCELLED. */
 TR_API void tr_host_free(tr_host *host);
 
 /* Options of one call of a host. */
@@ -690,18 +725,46 @@ TR_API tr_plan *tr_host_plan(tr_host *host, const char *manifest,
 /* Free a plan and release its blobs. NULL is allowed. */
 TR_API void tr_plan_free(tr_plan *plan);
 
-/* The parts of a plan, which owns them; retain a blob to keep it longer. */
-TR_API const char *tr_plan_name(const tr_plan *plan); /* the actor's */
+/*
+** The parts of a plan, which owns them: they live as long as it does, unless you
+** retain a blob. Any thread may read them.
+*/
+
+/* The actor's name. */
+TR_API const char *tr_plan_name(const tr_plan *plan);
+/*
+** The manifest as JSON text: its variables are filled in, and the policy may have
+** narrowed it. Nothing is lost: numbers are as a JSON manifest writes them, or have
+** all their digits; [] and {} stay apart, but in Lua manifests {} is an object. Dates,
+** inf and nan, which JSON does not have, are strings, spelled as in TOML. Keys are
+** sorted.
+*/
+TR_API tr_blob *tr_plan_manifest(const tr_plan *plan);
+/* The reference of the manifest, as it was asked for. */
+TR_API const char *tr_plan_manifest_reference(const tr_plan *plan);
+/* The reference that its bytes came from: after rewriting, schemes and redirects. */
+TR_API const char *tr_plan_origin(const tr_plan *plan);
 /* The reference that the package came from. */
 TR_API const char *tr_plan_package_reference(const tr_plan *plan);
 /* The bytes to run. */
 TR_API tr_blob *tr_plan_package(const tr_plan *plan);
 /* JSON text with its secrets, or NULL: there is none. */
 TR_API tr_blob *tr_plan_initial_state(const tr_plan *plan);
+/* The same with the references of its secrets as they were: it may be logged. */
+TR_API tr_blob *tr_plan_state_without_secrets(const tr_plan *plan);
 /* True if the policy let the package be cached. */
 TR_API bool tr_plan_used_cache(const tr_plan *plan);
 /* True if the cache had it already. */
 TR_API bool tr_plan_cache_hit(const tr_plan *plan);
+
+/* How many steps the plan took. */
+TR_API size_t tr_plan_phase_count(const tr_plan *plan);
+/* The name of a step, such as "package"; NULL past the last. */
+TR_API const char *tr_plan_phase_name(const tr_plan *plan, size_t phase);
+/* How long it took, in seconds. */
+TR_API double tr_plan_phase_seconds(const tr_plan *plan, size_t phase);
+/* How many bytes it brought, or worked on. */
+TR_API uint64_t tr_plan_phase_bytes(const tr_plan *plan, size_t phase);
 
 /*
 ** The bytes that a reference means, under the host's policy and through its
@@ -710,6 +773,31 @@ TR_API bool tr_plan_cache_hit(const tr_plan *plan);
 TR_API tr_blob *tr_host_resolve(tr_host *host, const char *reference,
                                 const tr_call_options *options,
                                 tr_error *error);
+
+/*
+** Start to plan a spawn, and return its future at once; NULL with the error. A plan that
+** fails is an error of the future. The timeout counts from this call. Release the future
+** before it has a result to cancel the work.
+**
+** A thread of the host's own, started by the first future, advances all of them. It
+** takes turns with the host's other calls: these keep the host until they return, and
+** its futures wait meanwhile. Callbacks of the host run on that thread, too; all signals
+** are blocked in it.
+**
+** The future's blob is the package. tr_future_progress tells of the load that it waits
+** for, tr_future_get_info returns NULL.
+*/
+TR_API tr_future *tr_host_start_plan(tr_host *host, const char *manifest,
+                                     const tr_call_options *options,
+                                     tr_error *error);
+/* Take the plan of a future that is TR_READY; you own it. NULL: it was taken, or this is
+** no future of a plan. */
+TR_API tr_plan *tr_future_take_plan(tr_future *future);
+/* Start to resolve a reference, as tr_host_resolve does; else as tr_host_start_plan. The
+** future's blob is the bytes. */
+TR_API tr_future *tr_host_start_resolve(tr_host *host, const char *reference,
+                                        const tr_call_options *options,
+                                        tr_error *error);
 
 /* ------------------------------------------------------------------ Lua */
 

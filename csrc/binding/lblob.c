@@ -36,6 +36,7 @@ lblob *tr_newblob(lua_State *L) {
   lblob *b = lua_newuserdatauv(L, sizeof *b, 0);
   b->blob = NULL;
   b->hit = (tr_hit){NULL, NULL};
+  b->owner = NULL;
   luaL_setmetatable(L, TR_BLOB);
   return b;
 }
@@ -64,6 +65,7 @@ static int blob_gc(lua_State *L) {
   tr_entry_release(b->hit.content);
   b->blob = NULL;
   b->hit = (tr_hit){NULL, NULL};
+  b->owner = NULL;
   return 0;
 }
 
@@ -163,7 +165,8 @@ static int blob_digest(lua_State *L) {
 
 /***
 Write a file and sync it. Its name shows the old content or the new, never a
-mixture.
+mixture, and it keeps its mode. Symbolic links are followed; anything but a regular
+file, such as a device or a pipe, is opened and written.
 @function write
 @tparam string path
 @treturn boolean true
@@ -251,11 +254,11 @@ static int blob_record(lua_State *L) {
   return 1;
 }
 
-/* read_file(path [, max_bytes]) -> blob | nil, error */
+/* read_file(path [, max_bytes = 1 GiB]) -> blob | nil, error */
 static int read_file(lua_State *L) {
   tr_error error;
   const char *path = tr_checkcstring(L, 1);
-  lua_Integer max = luaL_optinteger(L, 2, LUA_MAXINTEGER);
+  lua_Integer max = luaL_optinteger(L, 2, (lua_Integer)TR_FILE_MAX_BYTES);
   lblob *b = tr_newblob(L);
   b->blob = tr_file_read(path, max < 0 ? 0 : (size_t)max, &error);
   if (b->blob == NULL)

@@ -25,22 +25,22 @@ static lcache *checkcache(lua_State *L) {
 }
 
 /*
-** The upvalues of 'get': the handle it was used on last, and that one's L1.
-** Comparing an address is all the type check that a handle costs which is
-** used again, and its L1 is at hand.
+** The upvalues of 'get', 'peek' and 'claim'. The first is the L1 of the handle that they were
+** used on last. Its blobs know their handle: comparing an address is all the type check
+** that it costs to use that handle again. A handle that is closed or collected empties
+** its L1.
 */
-enum { LAST = lua_upvalueindex(1), LAST_L1 = lua_upvalueindex(2) };
-
-typedef struct last {
-  const lcache *handle; /* NULL once that is closed or collected */
-} last;
+enum {
+  LAST_L1 = lua_upvalueindex(1),
+  HIT = lua_upvalueindex(2),         /* of 'claim': "hit" */
+  LAST_REQUEST = lua_upvalueindex(3) /* of 'claim': checked already */
+};
 
 /* The handle at index 1, which is the last one from now on. */
 static lcache *use_handle(lua_State *L) {
   lcache *c = checkcache(L);
   lua_getiuservalue(L, 1, L1);
   lua_replace(L, LAST_L1);
-  ((last *)lua_touserdata(L, LAST))->handle = c;
   return c;
 }
 
@@ -50,6 +50,7 @@ static void push_hit(lua_State *L, const tr_hit *hit) {
   lblob *b = lua_touserdata(L, -1); /* made before the hit was taken */
   b->hit = *hit;
   b->blob = tr_blob_retain(tr_hit_blob(hit));
+  b->owner = lua_touserdata(L, 1);
   if (hit->entry->limited)
     return;
   lua_getiuservalue(L, 1, L1);
@@ -59,15 +60,17 @@ static void push_hit(lua_State *L, const tr_hit *hit) {
   lua_pop(L, 1);
 }
 
-/* Pushes what the L1 at 'index' has for argument 2 and counts the hit, if it
-** is still good and within the limits. Else false, with something on the stack. */
-static inline __attribute__((always_inline)) bool push_own(lua_State *L, lcache *c, int index,
-                            const tr_limits *limits) {
+/* Pushes what the L1 at 'index' has for argument 2 and counts the hit, if the L1 is
+** of the handle, and the hit still good and within the limits. Else false, with
+** something on the stack. 'c' may be any address. */
+static inline __attribute__((always_inline)) bool
+push_own(lua_State *L, lcache *c, int index, const tr_limits *limits) {
   const lblob *b;
   lua_pushvalue(L, 2);
   lua_rawget(L, index);
   b = lua_touserdata(L, -1);
-  if (b == NULL || b->hit.entry == NULL || !tr_entry_fresh(b->hit.entry) ||
+  if (b == NULL || c == NULL || b->owner != c ||
+      !tr_entry_fresh(b->hit.entry) ||
       (b->hit.content != NULL && !tr_entry_fresh(b->hit.content)) ||
       (limits != NULL && !tr_entry_allowed(b->hit.entry, limits)))
     return false;
@@ -106,47 +109,48 @@ The blob, when it is there and fresh.
 static int cache_get(lua_State *L) {
   /* Arguments are checked only where this fails: each call into Lua is a tenth of a
   ** hit, and what L1 finds was a good argument. */
-  lcache *c = lua_touserdata(L, 1);
-  if (c != NULL && c == ((const last *)lua_touserdata(L, LAST))->handle &&
-      push_own(L, c, LAST_L1, NULL))
-    return 1;
-  return get_slowly(L);
+  return push_own(L, lua_touserdata(L, 1), LAST_L1, NULL) ? 1
+                                                          : get_slowly(L);
 }
 
 /*
-** Read the options of a claim: a table, a compiled request alone, or nothing. Their
-** strings live as long as argument 3. Returns the limits of the request.
+** Read what of a claim's options, argument 3, decides about a hit: the request, which
+** may be all that is given, and 'revalidate'. Returns the request's limits.
 */
-static const tr_limits *check_claim_options(lua_State *L,
-                                            tr_claim_options *options) {
+static const tr_limits *check_request(lua_State *L, bool *revalidate) {
   const lrequest *r = NULL;
-  *options = (tr_claim_options)TR_CLAIM_OPTIONS;
-  if (lua_isnoneornil(L, 3)) /* spares a hit the look-ups */
+  *revalidate = false;
+  if (lua_isnil(L, 3))
     return &no_limits;
   if (lua_type(L, 3) == LUA_TUSERDATA) {
     r = luaL_checkudata(L, 3, TR_REQUEST);
+    lua_pushvalue(L, 3);
+    lua_replace(L, LAST_REQUEST);
     return &r->limits;
   }
-  options->ttl = tr_optseconds(L, 3, "ttl", TR_CACHE_TTL);
-  options->revalidate = tr_optbool(L, 3, "revalidate", false);
-  lua_getfield(L, 3, "content");
-  options->content = tr_checkcontent(L, &options->content_len);
+  *revalidate = tr_optbool(L, 3, "revalidate", false);
   if (lua_getfield(L, 3, "request") != LUA_TNIL)
     r = luaL_checkudata(L, -1, TR_REQUEST);
-  lua_pop(L, 2);
+  lua_pop(L, 1);
   return r != NULL ? &r->limits : &no_limits;
 }
 
-/*
-** claim(key [, options]) -> "hit", blob | "wait", future | "lead", future
-** | "stale", blob, future
-** The options are 'ttl', 'revalidate', 'request' and 'content' (tr_claim_options), or
-** the request alone.
-*/
-static int cache_claim(lua_State *L) {
-  lcache *c = checkcache(L);
-  tr_claim_options options;
-  const tr_limits *limits = check_claim_options(L, &options);
+/* Read the others. Their strings live as long as argument 3. */
+static void check_claim_options(lua_State *L, tr_claim_options *options) {
+  if (lua_type(L, 3) != LUA_TTABLE)
+    return;
+  options->ttl = tr_optseconds(L, 3, "ttl", TR_CACHE_TTL);
+  options->respect_no_store = tr_optbool(L, 3, "respect_no_store", false);
+  lua_getfield(L, 3, "content");
+  options->content = tr_checkcontent(L, &options->content_len);
+  lua_pop(L, 1);
+}
+
+/* 'claim' with other arguments than the last ones, or of what L1 does not have. */
+static __attribute__((noinline)) int claim_slowly(lua_State *L) {
+  lcache *c = use_handle(L);
+  tr_claim_options options = TR_CLAIM_OPTIONS;
+  const tr_limits *limits = check_request(L, &options.revalidate);
   size_t len;
   const char *key;
   tr_hit hit = {NULL, NULL};
@@ -154,14 +158,11 @@ static int cache_claim(lua_State *L) {
   tr_claim how;
   lfuture *f;
   luaL_checktype(L, 2, LUA_TSTRING);
-  lua_settop(L, 3);
-  lua_getiuservalue(L, 1, L1);
-  if (!options.revalidate && push_own(L, c, 4, limits)) {
-    lua_pushliteral(L, "hit");
-    lua_insert(L, -2);
+  lua_pushvalue(L, HIT);
+  if (!options.revalidate && push_own(L, c, LAST_L1, limits))
     return 2;
-  }
   lua_settop(L, 3);
+  check_claim_options(L, &options);
   key = lua_tolstring(L, 2, &len);
   f = tr_newfuture(L); /* 4 */
   tr_newblob(L);       /* 5 */
@@ -172,7 +173,7 @@ static int cache_claim(lua_State *L) {
     push_hit(L, &hit);
   switch (how) {
   case TR_HIT:
-    lua_pushliteral(L, "hit");
+    lua_pushvalue(L, HIT);
     lua_insert(L, -2);
     return 2;
   case TR_STALE:
@@ -195,7 +196,7 @@ static int cache_claim(lua_State *L) {
 ** As 'get', but only what the limits of the request allow.
 */
 static int cache_peek(lua_State *L) {
-  lcache *c = checkcache(L);
+  lcache *c = use_handle(L);
   const lrequest *r =
       lua_isnoneornil(L, 3) ? NULL : luaL_checkudata(L, 3, TR_REQUEST);
   const tr_limits *limits = r != NULL ? &r->limits : &no_limits;
@@ -204,8 +205,7 @@ static int cache_peek(lua_State *L) {
   tr_hit hit;
   luaL_checktype(L, 2, LUA_TSTRING);
   lua_settop(L, 3);
-  lua_getiuservalue(L, 1, L1);
-  if (push_own(L, c, 4, limits))
+  if (push_own(L, c, LAST_L1, limits))
     return 1;
   lua_settop(L, 3);
   key = lua_tolstring(L, 2, &len);
@@ -216,6 +216,27 @@ static int cache_peek(lua_State *L) {
   }
   push_hit(L, &hit);
   return 1;
+}
+
+/*
+** claim(key [, options]) -> "hit", blob | "wait", future | "lead", future
+** | "stale", blob, future
+** The options are 'ttl', 'revalidate', 'request' and 'content' (tr_claim_options), or
+** the request alone.
+*/
+static int cache_claim(lua_State *L) {
+  const lrequest *r = NULL;
+  lua_settop(L, 3);
+  if (lua_rawequal(L, 3, LAST_REQUEST))
+    r = lua_touserdata(L, 3);
+  if (r != NULL || lua_isnil(L, 3)) {
+    lua_pushvalue(L, HIT);
+    if (push_own(L, lua_touserdata(L, 1), LAST_L1,
+                 r != NULL ? &r->limits : NULL))
+      return 2;
+    lua_settop(L, 3);
+  }
+  return claim_slowly(L);
 }
 
 /* The reference, argument 2: a string, not a number that could be one. */
@@ -293,6 +314,12 @@ static int cache_ttl(lua_State *L) {
     lua_pushnil(L);
   else
     lua_pushnumber(L, ttl);
+  return 1;
+}
+
+/* changes() -> how often entries were removed, refreshed or cleared */
+static int cache_changes(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)tr_cache_changes(checkcache(L)->cache));
   return 1;
 }
 
@@ -389,9 +416,13 @@ static int cache_stats(lua_State *L) {
 
 static int cache_gc(lua_State *L) {
   lcache *c = luaL_checkudata(L, 1, TR_CACHE);
-  last *l = lua_touserdata(L, LAST);
-  if (l->handle == c)
-    l->handle = NULL;
+  if (lua_getiuservalue(L, 1, L1) == LUA_TTABLE)
+    for (lua_pushnil(L); lua_next(L, -2) != 0;) {
+      lua_pop(L, 1);
+      lua_pushvalue(L, -1); /* clearing a field is allowed on the way */
+      lua_pushnil(L);
+      lua_rawset(L, -4);
+    }
   if (c->cache != NULL) {
     tr_cache_detach(c->cache, &c->handle);
     tr_cache_release(c->cache);
@@ -413,18 +444,13 @@ static int cache_close(lua_State *L) {
 
 /* cache_key(reference [, digest [, scope]]) -> the key of its entry */
 static int cache_key(lua_State *L) {
-  size_t digest_len, scope_len;
-  const char *digest = luaL_optlstring(L, 2, "", &digest_len);
-  const char *scope = luaL_optlstring(L, 3, "", &scope_len);
-  luaL_checktype(L, 1, LUA_TSTRING);
-  lua_pushvalue(L, 1);
-  if (digest_len == 0 && scope_len == 0)
-    return 1;
-  lua_pushlstring(L, "", 1);
-  lua_pushlstring(L, digest, digest_len);
-  lua_pushlstring(L, "", 1);
-  lua_pushlstring(L, scope, scope_len);
-  lua_concat(L, 5);
+  const char *reference = tr_checkcstring(L, 1);
+  const char *digest = lua_isnoneornil(L, 2) ? "" : tr_checkcstring(L, 2);
+  const char *scope = lua_isnoneornil(L, 3) ? "" : tr_checkcstring(L, 3);
+  size_t size = tr_cache_key(NULL, 0, reference, digest, scope);
+  luaL_Buffer b;
+  tr_cache_key(luaL_buffinitsize(L, &b, size), size, reference, digest, scope);
+  luaL_pushresultsize(&b, size);
   return 1;
 }
 
@@ -488,22 +514,25 @@ void tr_open_cache(lua_State *L) {
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"keep", cache_keep},
-      {"claim", cache_claim},       {"peek", cache_peek},
-      {"stale_if_error", cache_stale_if_error},
-      {"disk", cache_disk},
-      {"ttl", cache_ttl},           {"close", cache_close},
-      {NULL, NULL}};
-  static const luaL_Reg with_last[] = {{"get", cache_get},
-                                       {"__gc", cache_gc},
-                                       {"__close", cache_gc},
-                                       {NULL, NULL}};
+      {"stale_if_error", cache_stale_if_error}, {"changes", cache_changes},
+      {"disk", cache_disk},         {"ttl", cache_ttl},
+      {"close", cache_close},       {"__gc", cache_gc},
+      {"__close", cache_gc},        {NULL, NULL}};
   static const luaL_Reg functions[] = {{"resource_cache", resource_cache},
                                        {"cache_key", cache_key},
                                        {NULL, NULL}};
   tr_newtype(L, TR_CACHE, methods);
-  ((last *)lua_newuserdatauv(L, sizeof(last), 0))->handle = NULL;
-  lua_pushnil(L);
-  luaL_setfuncs(L, with_last, 2);
+  lua_newtable(L);
+  lua_pushcclosure(L, cache_get, 1);
+  lua_setfield(L, -2, "get");
+  lua_newtable(L);
+  lua_pushcclosure(L, cache_peek, 1);
+  lua_setfield(L, -2, "peek");
+  lua_newtable(L);
+  lua_pushliteral(L, "hit");
+  lua_pushboolean(L, false); /* no request yet */
+  lua_pushcclosure(L, cache_claim, 3);
+  lua_setfield(L, -2, "claim");
   lua_setfield(L, -2, "cache_methods"); /* cache.lua adds to them */
   luaL_setfuncs(L, functions, 0);
 }

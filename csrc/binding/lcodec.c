@@ -11,7 +11,10 @@ enum {
 /* The least memory that values take in the state that they are copied to. */
 enum { VALUE_SIZE = 16, STRING_SIZE = 24, TABLE_SIZE = 56 };
 
-enum { NIL, FALSE, TRUE, INTEGER, FLOAT, STRING, TABLE, END, FUNCTION, NOTHING };
+/* TABLE and up: its mark is added. WRITTEN: a number, as its text. */
+enum {
+  NIL, FALSE, TRUE, INTEGER, FLOAT, WRITTEN, STRING, END, FUNCTION, NOTHING, TABLE
+};
 
 const char tr_no_memory[] = "not enough memory";
 
@@ -36,11 +39,11 @@ static const char *put(codec *how, tr_buffer *out, char tag, const void *data,
   return fault != NULL ? fault : append(out, data, size);
 }
 
-static const char *encode_string(lua_State *from, int index, codec *how,
+static const char *encode_string(lua_State *from, int index, char tag, codec *how,
                                  tr_buffer *out) {
   size_t len;
   const char *s = lua_tolstring(from, index, &len);
-  const char *fault = put_tag(how, out, STRING, STRING_SIZE + len);
+  const char *fault = put_tag(how, out, tag, STRING_SIZE + len);
   if (fault == NULL)
     fault = append(out, &len, sizeof len);
   return fault != NULL ? fault : append(out, s, len);
@@ -60,26 +63,48 @@ static const char *encode_function(lua_State *from, int index, codec *how,
 static const char *encode(lua_State *from, int index, codec *how,
                           tr_buffer *out, int level);
 
+/* The value of an item whose key is below it, the two on top; its text if it is
+** a number that has one in the table at 'texts'. */
+static const char *encode_item(lua_State *from, int texts, codec *how,
+                               tr_buffer *out, int level) {
+  int value = lua_gettop(from);
+  const char *fault;
+  if (lua_istable(from, texts) && lua_type(from, value) == LUA_TNUMBER) {
+    lua_pushvalue(from, value - 1);
+    if (lua_rawget(from, texts) == LUA_TSTRING) {
+      lua_stringtonumber(from, lua_tostring(from, -1));
+      if (lua_rawequal(from, -1, value)) {
+        fault = encode_string(from, value + 1, WRITTEN, how, out);
+        lua_settop(from, value);
+        return fault;
+      }
+    }
+    lua_settop(from, value);
+  }
+  return encode(from, value, how, out, level);
+}
+
 static const char *encode_table(lua_State *from, int index, codec *how,
                                 tr_buffer *out, int level) {
   static const char end = END;
   const char *fault;
-  if (level == MAX_LEVELS || !lua_checkstack(from, 4))
+  int texts;
+  if (level == MAX_LEVELS || !lua_checkstack(from, 6))
     return "tables nested more than 64 deep, or in a circle";
-  fault = put_tag(how, out, TABLE, TABLE_SIZE);
+  fault = put_tag(how, out, (char)(TABLE + tr_markof(from, index)), TABLE_SIZE);
   if (fault != NULL)
     return fault;
-  for (lua_pushnil(from); lua_next(from, index) != 0; lua_pop(from, 1)) {
-    int top = lua_gettop(from);
-    fault = encode(from, top - 1, how, out, level + 1);
+  tr_pushwritten(from, index);
+  texts = lua_gettop(from);
+  lua_pushnil(from);
+  while (fault == NULL && lua_next(from, index) != 0) {
+    fault = encode(from, texts + 1, how, out, level + 1);
     if (fault == NULL)
-      fault = encode(from, top, how, out, level + 1);
-    if (fault != NULL) {
-      lua_pop(from, 2);
-      return fault;
-    }
+      fault = encode_item(from, texts, how, out, level + 1);
+    lua_pop(from, 1);
   }
-  return append(out, &end, 1);
+  lua_settop(from, texts - 1);
+  return fault != NULL ? fault : append(out, &end, 1);
 }
 
 static const char *encode(lua_State *from, int index, codec *how,
@@ -98,7 +123,7 @@ static const char *encode(lua_State *from, int index, codec *how,
                ? put(how, out, INTEGER, &integer, sizeof integer)
                : put(how, out, FLOAT, &number, sizeof number);
   case LUA_TSTRING:
-    return encode_string(from, index, how, out);
+    return encode_string(from, index, STRING, how, out);
   case LUA_TFUNCTION:
     return encode_function(from, index, how, out);
   case LUA_TLIGHTUSERDATA: /* NULL alone: JSON's null */
@@ -119,6 +144,17 @@ const char *tr_encode(lua_State *from, int index, codec *how, tr_buffer *out) {
 static void take(const char **at, void *to, size_t size) {
   memcpy(to, *at, size);
   *at += size;
+}
+
+/* Pushes a number for the table and the key on top, and keeps its text beside it. */
+static void take_written(lua_State *to, const char **at) {
+  size_t len;
+  take(at, &len, sizeof len);
+  tr_setwritten(to, *at, len);
+  lua_pushlstring(to, *at, len);
+  lua_stringtonumber(to, lua_tostring(to, -1));
+  lua_remove(to, -2);
+  *at += len;
 }
 
 void tr_decode(lua_State *to, const char **at,
@@ -157,8 +193,13 @@ void tr_decode(lua_State *to, const char **at,
     take(at, &integer, sizeof integer);
     proxy(to, integer, context);
     break;
-  default: /* TABLE */
+  case WRITTEN:
+    take_written(to, at);
+    break;
+  default:
     lua_newtable(to);
+    if (tag != TABLE)
+      tr_setmark(to, (tr_mark)(tag - TABLE));
     while (**at != END) {
       tr_decode(to, at, proxy, context);
       tr_decode(to, at, proxy, context);

@@ -181,8 +181,10 @@ static int future_info(lua_State *L) {
   }
   future_freshness(L); /* its table takes the rest */
   tr_set_text(L, "url", tr_info_url(info));
-  lua_pushnil(L);
+  lua_pushnil(L); /* the cache's business, as is 'content' */
   lua_setfield(L, -2, "unsigned_url");
+  lua_pushnil(L);
+  lua_setfield(L, -2, "content");
   tr_set_text(L, "content_type", tr_info_content_type(info));
   tr_set_text(L, "digest", tr_info_digest(info));
   lua_pushinteger(L, tr_info_status(info));

@@ -1,19 +1,104 @@
-/* JSON in Lua: a strict decoder that loses nothing, and the merge. */
+/* JSON in Lua: a strict decoder that loses nothing, and the merge; and the marks of
+** arrays and dates, and the texts of numbers, that tables carry along. */
 #include <string.h>
 
 #include "core/error.h"
 #include "core/json.h"
 #include "lutil.h"
 
-#define TR_ARRAY "theaterref.array"
 #define TR_NUMBER "theaterref.number"
+
+/* Their addresses are the keys of the marks' metatables in the registry. */
+static const char mark_keys[TR_MARK_COUNT];
+
+/* In the registry: by table, which is a weak key, its numbers as they were
+** written, by key. */
+static const char written_key;
 
 typedef struct reader {
   lua_State *L;
   tr_json json;
   lblob *scratch_owner; /* owns the decoded string while Lua may raise */
   bool exact; /* numbers that Lua cannot write back the same become text */
+  bool written; /* how those were written is kept beside them */
 } reader;
+
+tr_mark tr_markof(lua_State *L, int index) {
+  int mark = TR_MARK_NONE;
+  if (!lua_getmetatable(L, index))
+    return TR_MARK_NONE;
+  for (mark = TR_MARK_COUNT - 1; mark > TR_MARK_NONE; mark--) {
+    bool same;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &mark_keys[mark]);
+    same = lua_rawequal(L, -1, -2);
+    lua_pop(L, 1);
+    if (same)
+      break;
+  }
+  lua_pop(L, 1);
+  return (tr_mark)mark;
+}
+
+/* Push the metatable of a mark, made if there is none; false then. */
+static bool push_metatable(lua_State *L, tr_mark mark) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &mark_keys[mark]) == LUA_TTABLE)
+    return true;
+  lua_pop(L, 1);
+  lua_newtable(L);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &mark_keys[mark]);
+  return false;
+}
+
+void tr_setmark(lua_State *L, tr_mark mark) {
+  if (!push_metatable(L, mark)) { /* in a sandbox: no script may change it */
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
+  }
+  lua_setmetatable(L, -2);
+}
+
+bool tr_pushwritten(lua_State *L, int index) {
+  index = lua_absindex(L, index);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &written_key) == LUA_TTABLE) {
+    lua_pushvalue(L, index);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+  }
+  return lua_istable(L, -1);
+}
+
+/* Push the table at 'written_key', made if there is none. */
+static void push_all_written(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &written_key) == LUA_TTABLE)
+    return;
+  lua_pop(L, 1);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &written_key);
+}
+
+void tr_setwritten(lua_State *L, const char *text, size_t len) {
+  luaL_checkstack(L, 6, "JSON");
+  if (!tr_pushwritten(L, -2)) {
+    lua_pop(L, 1);
+    push_all_written(L);
+    lua_pushvalue(L, -3);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    lua_insert(L, -4);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+  }
+  lua_pushvalue(L, -2);
+  lua_pushlstring(L, text, len);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
 
 static int bad(reader *r, tr_error *error) {
   const char *at = r->json.text, *p;
@@ -46,6 +131,18 @@ static void push_string(reader *r, tr_json_token token) {
                   tr_blob_size(r->scratch_owner->blob));
 }
 
+/* True if Lua writes the number on top as the token has it. */
+static bool prints_same(lua_State *L, tr_json_token token) {
+  size_t len;
+  const char *printed;
+  bool same;
+  lua_pushvalue(L, -1);
+  printed = lua_tolstring(L, -1, &len);
+  same = len == token.len && memcmp(printed, token.text, len) == 0;
+  lua_pop(L, 1);
+  return same;
+}
+
 /*
 ** Pushes a number: an integer where it is one that fits, else a float. In
 ** exact mode whatever would not print the same is a table { text = … } of the
@@ -53,27 +150,30 @@ static void push_string(reader *r, tr_json_token token) {
 */
 static void push_number(reader *r, tr_json_token token) {
   lua_State *L = r->L;
-  size_t len;
-  const char *printed;
   lua_pushlstring(L, token.text, token.len);
   if (lua_stringtonumber(L, lua_tostring(L, -1)) == 0)
     luaL_error(L, "unreadable number"); /* JSON's are all readable to Lua */
-  if (!r->exact) {
+  if (!r->exact || prints_same(L, token)) {
     lua_remove(L, -2);
     return;
   }
-  lua_pushvalue(L, -1);
-  printed = lua_tolstring(L, -1, &len);
-  if (len == token.len && memcmp(printed, token.text, len) == 0) {
-    lua_pop(L, 1);
-    lua_remove(L, -2);
-    return;
-  }
-  lua_pop(L, 2);
+  lua_pop(L, 1);
   lua_createtable(L, 0, 1);
   lua_insert(L, -2);
   lua_setfield(L, -2, "text");
   luaL_setmetatable(L, TR_NUMBER);
+}
+
+/* Sets the item whose key and value are on top, and pops both. */
+static void set_item(reader *r, tr_json_token token) {
+  lua_State *L = r->L;
+  if (r->written && token.type == TR_JSON_NUMBER && !prints_same(L, token)) {
+    lua_pushvalue(L, -3);
+    lua_pushvalue(L, -3);
+    tr_setwritten(L, token.text, token.len);
+    lua_pop(L, 2);
+  }
+  lua_rawset(L, -3);
 }
 
 static int push_value(reader *r, tr_json_token token, tr_error *error);
@@ -82,14 +182,15 @@ static int push_value(reader *r, tr_json_token token, tr_error *error);
 static int push_array(reader *r, tr_error *error) {
   lua_Integer count = 0;
   lua_newtable(r->L);
-  luaL_setmetatable(r->L, TR_ARRAY);
+  tr_setmark(r->L, TR_MARK_ARRAY);
   for (;;) {
     tr_json_token token = tr_json_next(&r->json);
     if (token.type == TR_JSON_CLOSE_ARRAY)
       return 0;
+    lua_pushinteger(r->L, ++count);
     if (push_value(r, token, error) != 0)
       return -1;
-    lua_rawseti(r->L, -2, ++count);
+    set_item(r, token);
   }
 }
 
@@ -102,9 +203,10 @@ static int push_object(reader *r, tr_error *error) {
     if (token.type == TR_JSON_ERROR)
       return bad(r, error);
     push_string(r, token);
-    if (push_value(r, tr_json_next(&r->json), error) != 0)
+    token = tr_json_next(&r->json);
+    if (push_value(r, token, error) != 0)
       return -1;
-    lua_rawset(r->L, -3);
+    set_item(r, token);
   }
 }
 
@@ -134,13 +236,15 @@ static int push_value(reader *r, tr_json_token token, tr_error *error) {
 }
 
 /*
-** json_decode(text [, exact]) -> value | nil, error
-** null is json_null; arrays carry the metatable json_array.
+** json_decode(text [, exact [, written]]) -> value | nil, error
+** null is json_null; arrays carry the metatable json_array. 'written': keep the
+** texts of numbers that Lua writes in another way, for json_written.
 */
 static int json_decode(lua_State *L) {
   size_t len;
   const char *text = tr_checkbytes(L, 1, &len);
-  reader r = {.L = L, .exact = lua_toboolean(L, 2)};
+  reader r = {
+      .L = L, .exact = lua_toboolean(L, 2), .written = lua_toboolean(L, 3)};
   tr_error error;
   r.scratch_owner = tr_newblob(L);
   tr_json_start(&r.json, text, len);
@@ -254,24 +358,35 @@ static int json_quote(lua_State *L) {
   return 1;
 }
 
-static int number_tostring(lua_State *L) {
+/* json_written(table) -> the texts of its numbers by key, or nil */
+static int json_written(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  tr_pushwritten(L, 1);
+  return 1;
+}
+
+static int text_tostring(lua_State *L) {
   lua_getfield(L, 1, "text");
   return 1;
 }
 
 void tr_open_json(lua_State *L) {
-  static const luaL_Reg number[] = {{"__tostring", number_tostring},
-                                    {NULL, NULL}};
+  static const luaL_Reg with_text[] = {{"__tostring", text_tostring},
+                                       {NULL, NULL}};
   static const luaL_Reg functions[] = {
       {"json_decode", json_decode},
       {"json_quote", json_quote},
       {"json_split", json_split},
+      {"json_written", json_written},
       {"merge_initial_states", merge_initial_states},
       {NULL, NULL}};
-  luaL_newmetatable(L, TR_ARRAY);
+  push_metatable(L, TR_MARK_ARRAY);
   lua_setfield(L, -2, "json_array");
+  push_metatable(L, TR_MARK_DATETIME);
+  luaL_setfuncs(L, with_text, 0);
+  lua_setfield(L, -2, "toml_datetime");
   luaL_newmetatable(L, TR_NUMBER);
-  luaL_setfuncs(L, number, 0);
+  luaL_setfuncs(L, with_text, 0);
   lua_setfield(L, -2, "json_number");
   lua_pushlightuserdata(L, NULL);
   lua_setfield(L, -2, "json_null");

@@ -67,7 +67,7 @@ static int store_get_by_label(lua_State *L) {
 }
 
 /***
-The content that a label points at.
+The content that a label points at. A label that moves meanwhile is read again.
 @function get_content_by_label
 @tparam string name
 @treturn ?theaterref.blob nil alone: there is no such label
@@ -76,14 +76,18 @@ The content that a label points at.
 */
 static int store_get_content_by_label(lua_State *L) {
   tr_store *store = tr_checkstore(L);
-  char hash[TR_HEX_MAX];
+  const char *label;
   tr_error error;
-  int found = get_label(L, store, hash, &error);
-  if (found < 0)
+  lblob *b = tr_newblob(L);
+  if (!tr_checkname(L, 2, &label, &error))
     return tr_pusherror(L, &error);
-  if (found > 0)
-    return tr_pushcontent(L, store, hash);
-  lua_pushnil(L);
+  b->blob = tr_store_get_labelled(store, label, &error);
+  if (b->blob != NULL)
+    tr_accountblob(L, tr_blob_size(b->blob));
+  else if (error.kind != TR_OK)
+    return tr_pusherror(L, &error);
+  else
+    lua_pushnil(L);
   return 1;
 }
 

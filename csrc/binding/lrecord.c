@@ -94,8 +94,10 @@ void tr_set_record(lua_State *L, const tr_record *record) {
   tr_set_text(L, "last_modified", record->last_modified);
   tr_set_text(L, "url", record->url);
   tr_set_text(L, "unsigned_url", record->unsigned_url);
-  lua_pushboolean(L, record->no_store);
-  lua_setfield(L, -2, "no_store");
+  if (record->no_store) {
+    lua_pushboolean(L, 1);
+    lua_setfield(L, -2, "no_store");
+  }
   lua_pushboolean(L, record->from_private);
   lua_setfield(L, -2, "private");
   lua_newtable(L);

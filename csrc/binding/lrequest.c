@@ -143,9 +143,20 @@ static int request_scope(lua_State *L) {
   return 1;
 }
 
+/* request_allows(options, record) -> false: 'refuse_private' or 'redirect_hosts'
+** forbids bytes with such a record */
+static int request_allows(lua_State *L) {
+  const lrequest *r = luaL_checkudata(L, 1, TR_REQUEST);
+  tr_record *record = tr_optrecord(L, 2);
+  lua_pushboolean(L, record == NULL || tr_limits_allow(&r->limits, record));
+  tr_record_release(record);
+  return 1;
+}
+
 void tr_open_request(lua_State *L) {
   static const luaL_Reg functions[] = {{"request_options", request_options},
                                        {"request_scope", request_scope},
+                                       {"request_allows", request_allows},
                                        {NULL, NULL}};
   luaL_newmetatable(L, TR_REQUEST);
   lua_pop(L, 1);

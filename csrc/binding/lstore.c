@@ -3,10 +3,12 @@ Methods that are written in C.
 @classmod theaterref.store
 */
 /* Content stores in Lua. verify and gc, made of these, are in store.lua. */
+#include <stdio.h>
 #include <string.h>
 
 #include "core/blob.h"
 #include "core/error.h"
+#include "core/store.h"
 #include "lutil.h"
 
 /***
@@ -29,16 +31,6 @@ static int store_put(lua_State *L) {
   return 1;
 }
 
-int tr_pushcontent(lua_State *L, tr_store *store, const char *hash) {
-  tr_error error;
-  lblob *b = tr_newblob(L);
-  b->blob = tr_store_get(store, hash, &error);
-  if (b->blob == NULL)
-    return tr_pusherror(L, &error);
-  tr_accountblob(L, tr_blob_size(b->blob));
-  return 1;
-}
-
 /***
 The content of a hash.
 @function get
@@ -52,9 +44,15 @@ static int store_get(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   const char *hash;
   tr_error error;
+  lblob *b;
   if (!tr_checkname(L, 2, &hash, &error))
     return tr_pusherror(L, &error);
-  return tr_pushcontent(L, store, hash);
+  b = tr_newblob(L);
+  b->blob = tr_store_get(store, hash, &error);
+  if (b->blob == NULL)
+    return tr_pusherror(L, &error);
+  tr_accountblob(L, tr_blob_size(b->blob));
+  return 1;
 }
 
 /***
@@ -78,57 +76,95 @@ static int store_exists(lua_State *L) {
 
 /* The items of a listing. Lua may not be called while a folder is open. */
 typedef struct gathered {
-  tr_buffer items; /* each a size_t and a name with its final zero */
+  tr_buffer items; /* names and values in turn, each with its final zero */
   bool no_memory;
 } gathered;
 
-static bool gather(void *context, const char *name, size_t size) {
-  gathered *g = context;
-  g->no_memory = !tr_buffer_append(&g->items, (char *)&size, sizeof size) ||
-                 !tr_buffer_append(&g->items, name, strlen(name) + 1);
+static bool gather(gathered *g, const char *name, const char *value) {
+  g->no_memory = !tr_buffer_append(&g->items, name, strlen(name) + 1) ||
+                 !tr_buffer_append(&g->items, value, strlen(value) + 1);
   return !g->no_memory;
+}
+
+static bool gather_size(void *context, const char *name, size_t size) {
+  char text[24];
+  snprintf(text, sizeof text, "%zu", size);
+  return gather(context, name, text);
+}
+
+static bool gather_time(void *context, const char *hash, int64_t nanoseconds) {
+  char text[24];
+  snprintf(text, sizeof text, "%lld", (long long)nanoseconds);
+  return gather(context, hash, text);
+}
+
+/* A hash, or behind a blank why there is none. */
+static bool gather_label(void *context, const char *label, const char *hash,
+                         const char *why) {
+  char text[sizeof(tr_error) + 1];
+  snprintf(text, sizeof text, "%s%s", hash != NULL ? "" : " ",
+           hash != NULL ? hash : why);
+  return gather(context, label, text);
+}
+
+/* The kinds of tables that a listing becomes. */
+typedef enum shape { NAMES, NUMBERS, LABELS } shape;
+
+/* Push the items of a listing: an array of names in no order; a table name -> number;
+** or tables label -> hash and label -> why there is none. */
+static void push_items(lua_State *L, tr_blob *blob, shape shape) {
+  const char *item = tr_blob_data(blob), *end = item + tr_blob_size(blob);
+  lua_Integer count = 0;
+  lua_newtable(L);
+  if (shape == LABELS)
+    lua_newtable(L);
+  while (item < end) {
+    const char *name = item, *value = name + strlen(name) + 1;
+    item = value + strlen(value) + 1;
+    if (shape == NAMES) {
+      lua_pushstring(L, name);
+      lua_rawseti(L, -2, ++count);
+    } else if (shape == NUMBERS) {
+      lua_stringtonumber(L, value);
+      lua_setfield(L, -2, name);
+    } else {
+      bool faulty = value[0] == ' ';
+      lua_pushstring(L, value + faulty);
+      lua_setfield(L, faulty ? -2 : -3, name);
+    }
+  }
+}
+
+/* Push what was gathered, of which nothing else is freed where Lua raises. Return how
+** many values that are. */
+static int push_gathered(lua_State *L, lblob *owner, gathered *g, bool ok,
+                         shape shape, const tr_error *error) {
+  owner->blob = tr_buffer_to_blob(&g->items);
+  if (owner->blob == NULL || g->no_memory)
+    return luaL_error(L, "out of memory");
+  if (!ok)
+    return tr_pusherror(L, error);
+  push_items(L, owner->blob, shape);
+  return shape == LABELS ? 2 : 1;
 }
 
 typedef bool (*lister)(tr_store *, tr_store_visit, void *, tr_error *);
 
-/* Pushes a table of what a listing gives: name -> size, or an array of names
-** in no order. False with nil and the error pushed. */
-static bool push_listing(lua_State *L, lister each, bool sizes) {
+/* Pushes what a listing gives, as an array of names or a table of their sizes. */
+static int push_listing(lua_State *L, lister each, shape shape) {
   tr_store *store = tr_checkstore(L);
   gathered g = {0};
   tr_error error;
-  lblob *items = tr_newblob(L); /* owns them while Lua may raise */
-  const char *item, *end;
-  lua_Integer count = 0;
-  bool ok = each(store, gather, &g, &error);
-  items->blob = tr_buffer_to_blob(&g.items);
-  if (items->blob == NULL || g.no_memory)
-    return luaL_error(L, "out of memory");
-  if (!ok)
-    return tr_pusherror(L, &error), false;
-  item = tr_blob_data(items->blob);
-  end = item + tr_blob_size(items->blob);
-  lua_newtable(L);
-  while (item < end) {
-    size_t size;
-    memcpy(&size, item, sizeof size);
-    item += sizeof size;
-    if (sizes) {
-      lua_pushinteger(L, (lua_Integer)size);
-      lua_setfield(L, -2, item);
-    } else {
-      lua_pushstring(L, item);
-      lua_rawseti(L, -2, ++count);
-    }
-    item += strlen(item) + 1;
-  }
-  return true;
+  lblob *owner = tr_newblob(L);
+  bool ok = each(store, gather_size, &g, &error);
+  return push_gathered(L, owner, &g, ok, shape, &error);
 }
 
 /* Pushes what a listing gives as a sorted array. */
 static int list(lua_State *L, lister each) {
-  if (!push_listing(L, each, false))
-    return 2;
+  int count = push_listing(L, each, NAMES);
+  if (count > 1)
+    return count;
   lua_getglobal(L, "table");
   lua_getfield(L, -1, "sort");
   lua_pushvalue(L, -3);
@@ -139,7 +175,39 @@ static int list(lua_State *L, lister each) {
 
 /* content_sizes() -> { hash = bytes } */
 static int store_content_sizes(lua_State *L) {
-  return push_listing(L, tr_store_each_content, true) ? 1 : 2;
+  return push_listing(L, tr_store_each_content, NUMBERS);
+}
+
+/* content_times() -> { hash = nanoseconds since 1970 when it was put or labelled } */
+static int store_content_times(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  gathered g = {0};
+  tr_error error;
+  lblob *owner = tr_newblob(L);
+  bool ok = tr_store_each_time(store, gather_time, &g, &error);
+  return push_gathered(L, owner, &g, ok, NUMBERS, &error);
+}
+
+/* label_hashes() -> { label = hash }, { label = why it has none } */
+static int store_label_hashes(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  gathered g = {0};
+  tr_error error;
+  lblob *owner = tr_newblob(L);
+  bool ok = tr_store_each_label_hash(store, gather_label, &g, &error);
+  return push_gathered(L, owner, &g, ok, LABELS, &error);
+}
+
+/* clock([after]) -> nanoseconds since 1970 by the clock of the file system, which has
+** moved on from 'after' */
+static int store_clock(lua_State *L) {
+  tr_error error;
+  int64_t now =
+      tr_store_clock(tr_checkstore(L), luaL_optinteger(L, 2, -2), &error);
+  if (now < 0)
+    return tr_pusherror(L, &error);
+  lua_pushinteger(L, now);
+  return 1;
 }
 
 /***
@@ -222,6 +290,20 @@ static int store_discard(lua_State *L) {
   return tr_pushflag(L, done, &error);
 }
 
+/* discard_unchanged(hash, nanoseconds, dry_run) -> boolean: unless its time of
+** content_times has changed */
+static int store_discard_unchanged(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  const char *hash = tr_checkcstring(L, 2);
+  int64_t nanoseconds = luaL_checkinteger(L, 3);
+  bool dry_run = lua_toboolean(L, 4);
+  tr_error error;
+  return tr_pushflag(
+      L,
+      tr_store_discard_unchanged(store, hash, nanoseconds, dry_run, &error),
+      &error);
+}
+
 /* lock() -> lock, to be closed; keeps gc and movers of labels waiting */
 static int store_lock(lua_State *L) {
   tr_store *store = tr_checkstore(L);
@@ -274,6 +356,8 @@ static int content_store(lua_State *L) {
   options.verify = (tr_verify)choice(L, "verify", verify);
   options.durable = choice(L, "durability", durability) == 0;
   options.unmapped = !tr_optbool(L, 2, "map", true);
+  options.lock_timeout =
+      tr_optseconds(L, 2, "lock_timeout", options.lock_timeout);
   s = lua_newuserdatauv(L, sizeof *s, 0);
   s->store = NULL;
   luaL_setmetatable(L, TR_STORE);
@@ -291,6 +375,10 @@ void tr_open_store(lua_State *L) {
       {"list_labels", store_list_labels},
       {"list_all_content", store_list_all_content},
       {"content_sizes", store_content_sizes},
+      {"content_times", store_content_times},
+      {"label_hashes", store_label_hashes},
+      {"clock", store_clock},
+      {"discard_unchanged", store_discard_unchanged},
       {"list_temporary_files", store_list_temporary_files},
       {"list_quarantined", store_list_quarantined},
       {"lock", store_lock},

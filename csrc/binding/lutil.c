@@ -3,9 +3,12 @@
 
 #include <limits.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/error.h"
+#include "core/redact.h"
 
 const char *tr_checkbytes(lua_State *L, int index, size_t *len) {
   lblob *blob = luaL_testudata(L, index, TR_BLOB);
@@ -44,12 +47,24 @@ tr_store *tr_checkstore(lua_State *L) {
   return s->store;
 }
 
+/* Copy an error's message without the secrets in its URLs. Most have none. */
+static void copy_redacted(char *out, size_t size, const char *message) {
+  bool has_url = strstr(message, "://") != NULL;
+  char *shown = has_url ? tr_redacted(message) : NULL;
+  if (has_url)
+    message = shown != NULL ? shown : "out of memory";
+  snprintf(out, size, "%s", message);
+  free(shown);
+}
+
 int tr_pusherror(lua_State *L, const tr_error *error) {
+  char message[sizeof error->message];
+  copy_redacted(message, sizeof message, error->message);
   lua_pushnil(L);
   lua_createtable(L, 0, 6);
   lua_pushstring(L, tr_error_kind_name(error->kind));
   lua_setfield(L, -2, "kind");
-  lua_pushstring(L, error->message);
+  lua_pushstring(L, message);
   lua_setfield(L, -2, "message");
   if (error->status != 0) {
     lua_pushinteger(L, error->status);

@@ -13,6 +13,7 @@
 typedef struct lblob {
   tr_blob *blob;
   tr_hit hit; /* both NULL: from no cache */
+  const void *owner; /* the handle that got it from there, to compare with */
 } lblob;
 
 /* A new, empty blob userdata on the stack: make it first, then fill it, so
@@ -82,9 +83,6 @@ void tr_add_pair(lua_State *L, lua_CFunction function, const char *plain,
 ** many values that are. */
 int tr_pushflag(lua_State *L, int flag, const tr_error *error);
 
-/* Pushes the content of a hash, or nil and the error; returns how many. */
-int tr_pushcontent(lua_State *L, tr_store *store, const char *hash);
-
 /* Fields of an options table at 'index', which may be nil or absent. */
 double tr_optseconds(lua_State *L, int index, const char *name,
                      double otherwise);
@@ -97,6 +95,29 @@ const char *tr_optstring(lua_State *L, int index, const char *name);
 /* Set a field of the table on the stack's top, unless the text is NULL or empty. */
 void tr_set_text(lua_State *L, const char *name, const char *text);
 
+/*
+** Tables that come from documents carry along (ljson.c): a mark, which tells an
+** empty array from an empty object and a date from a table; and the texts of
+** numbers that Lua writes in another way.
+*/
+typedef enum tr_mark {
+  TR_MARK_NONE,
+  TR_MARK_ARRAY,
+  TR_MARK_DATETIME, /* { type =, text = } */
+  TR_MARK_COUNT
+} tr_mark;
+
+/* The mark of the table at 'index'. Never raises. */
+tr_mark tr_markof(lua_State *L, int index);
+/* Mark the table on top. */
+void tr_setmark(lua_State *L, tr_mark mark);
+
+/* Push the texts of a table's numbers by key, or nil and return false. Never
+** raises. A text counts while it means the number that the table has. */
+bool tr_pushwritten(lua_State *L, int index);
+/* Keep the text of a number; its table and its key are on top, and stay. */
+void tr_setwritten(lua_State *L, const char *text, size_t len);
+
 #define TR_BLOB "theaterref.blob"
 #define TR_FUTURE "theaterref.future"
 #define TR_NOTIFIER "theaterref.notifier"
@@ -107,6 +128,7 @@ void tr_set_text(lua_State *L, const char *name, const char *text);
 #define TR_BATCH "theaterref.batch"
 #define TR_LOCK "theaterref.lock"
 #define TR_DISK "theaterref.disk_cache"
+#define TR_OUTPUT "theaterref.output"
 #define TR_ERROR "theaterref.error"
 
 /* Each adds its type and functions to the module table on the stack's top. */
@@ -116,6 +138,7 @@ void tr_open_request(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);
 void tr_open_disk(lua_State *L);
+void tr_open_output(lua_State *L);
 void tr_open_json(lua_State *L);
 void tr_open_sandbox(lua_State *L);
 

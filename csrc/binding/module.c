@@ -28,11 +28,16 @@ static int working_folder(lua_State *L) {
   return 1;
 }
 
-/* file_stamp(path) -> what changes when the file does | nil */
+/* file_stamp(path) -> what changes when the file does | nil, error; the error's kind is
+** "not_found" where there is no file */
 static int file_stamp(lua_State *L) {
+  const char *path = tr_checkcstring(L, 1);
   struct stat st;
-  if (stat(tr_checkcstring(L, 1), &st) != 0)
-    return 0;
+  if (stat(path, &st) != 0) {
+    tr_error error;
+    tr_error_errno(&error, errno, "Failed to read", path);
+    return tr_pusherror(L, &error);
+  }
   lua_pushfstring(L, "%I:%I:%I:%I.%I", (lua_Integer)st.st_dev,
                   (lua_Integer)st.st_ino, (lua_Integer)st.st_size,
                   (lua_Integer)st.st_mtim.tv_sec,
@@ -155,6 +160,7 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_cache(L);
   tr_open_disk(L);
   tr_open_store(L);
+  tr_open_output(L);
   lua_getfield(L, -1, "store_methods");
   tr_open_labels(L);
   tr_open_batch(L);

@@ -65,6 +65,10 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
                               const tr_limits *limits, tr_hit *hit,
                               tr_future **future);
 
+/* How often entries were removed, refreshed or cleared: a load that began before must
+** not be kept elsewhere, such as on disk. */
+uint64_t tr_cache_changes(tr_cache *cache);
+
 /* Close a cache by name, of which the caller has a reference (tr_cache_close). */
 bool tr_cache_close_name(tr_cache *cache);
 

@@ -51,8 +51,8 @@ static void end(claim *c) {
   tr_deferred_release(&c->deferred);
 }
 
-/* What a claim found: the slot of its key, and the one with the bytes, which is
-** another for an alias. Both may be NULL. */
+/* A find: the slot of a key, and the one with its bytes, which is another for an
+** alias. Both may be NULL. */
 typedef struct found {
   tr_slot *slot, *bytes;
 } found;
@@ -87,20 +87,23 @@ static bool is_fresh(const found *f) {
          (f->bytes == f->slot || tr_entry_fresh(&f->bytes->entry));
 }
 
-/*
-** Find what is good for a claim: an entry for its own limits, or the one for
-** everybody if its limits allow that.
-*/
-static found look_up_allowed(claim *c) {
-  const tr_limits *limits = c->load.limits;
-  tr_key limited = tr_key_limited(c->load.key, limits->id);
-  found own = look_up(c, &limited), common;
-  if (limits->id == 0 || is_fresh(&own) ||
+/* The same, but nothing that the claim's limits forbid. */
+static found look_up_allowed(claim *c, const tr_key *key) {
+  found f = look_up(c, key);
+  return f.slot != NULL && !tr_entry_allowed(&f.slot->entry, c->load.limits)
+             ? (found){NULL, NULL}
+             : f;
+}
+
+/* Find an entry for the claim's own limits, or the one for everybody. */
+static found look_up_both(claim *c) {
+  tr_key limited = tr_key_limited(c->load.key, c->load.limits->id);
+  found own = look_up_allowed(c, &limited), common;
+  if (c->load.limits->id == 0 || is_fresh(&own) ||
       (own.slot != NULL && own.slot->failure != NULL))
     return own;
-  common = look_up(c, &c->load.key);
-  if (common.slot == NULL || common.slot->failure != NULL ||
-      !tr_entry_allowed(&common.slot->entry, limits))
+  common = look_up_allowed(c, &c->load.key);
+  if (common.slot == NULL || common.slot->failure != NULL)
     return own;
   return own.slot == NULL || is_fresh(&common) ? common : own;
 }
@@ -124,7 +127,7 @@ bool tr_cache_find(tr_cache *cache, tr_cache_handle *handle, const char *key,
   found f;
   bool is_hit;
   begin(&c, cache, handle, key, len, limits);
-  f = look_up_allowed(&c);
+  f = look_up_both(&c);
   is_hit = is_fresh(&f);
   if (is_hit) {
     take(&f, hit);
@@ -226,9 +229,10 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
   begin(&c, cache, handle, key, len, limits);
   if (options->ttl > TR_CACHE_TTL)
     c.load.ttl = options->ttl;
+  c.load.respect_no_store = options->respect_no_store;
   if (options->content_len <= TR_CONTENT_MAX)
     c.load.content = (tr_bytes){options->content, options->content_len};
-  f = look_up_allowed(&c);
+  f = look_up_both(&c);
   flight = flight_of(&c);
   if (revalidate && f.slot != NULL && f.slot->failure != NULL)
     f = (found){NULL, NULL};
@@ -256,9 +260,10 @@ tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
   tr_error ignored;
   *blob = NULL;
   *future = NULL;
-  tr_options_copy(&o, sizeof o, options, "TR_CLAIM_OPTIONS", &ignored);
-  tr_options_copy(&request, sizeof request, o.request, "TR_FETCH_OPTIONS",
-                  &ignored);
+  if (!tr_options_copy(&o, sizeof o, options, "TR_CLAIM_OPTIONS", &ignored) ||
+      !tr_options_copy(&request, sizeof request, o.request, "TR_FETCH_OPTIONS",
+                       &ignored))
+    return TR_NOMEM;
   limits = tr_limits_of(&request);
   answer = tr_cache_claim_entry(cache, NULL, key, len, &o, &limits, &hit,
                                 future);
@@ -283,6 +288,7 @@ bool tr_cache_remove(tr_cache *cache, const char *key, size_t len) {
   tr_slot *s, *next;
   bool there = false;
   begin(&c, cache, NULL, key, len, &no_limits);
+  cache->changes++;
   for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL; s = next) {
     next = tr_entries_next(s);
     there |= s->failure == NULL;
@@ -308,6 +314,7 @@ bool tr_cache_refresh(tr_cache *cache, const char *key, size_t len) {
   tr_slot *s, *next, *copy;
   bool there = false;
   begin(&c, cache, NULL, key, len, &no_limits);
+  cache->changes++;
   for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL; s = next) {
     next = tr_entries_next(s);
     copy = s->failure == NULL ? stale_copy(s, c.now) : NULL;
@@ -342,6 +349,7 @@ void tr_cache_clear(tr_cache *cache) {
   tr_deferred deferred = {NULL};
   tr_flight *f;
   pthread_mutex_lock(&cache->lock);
+  cache->changes++;
   tr_entries_clear(&cache->entries, &deferred);
   for (f = cache->loading; f != NULL; f = f->next)
     tr_flight_disown(cache, f);
@@ -355,4 +363,12 @@ size_t tr_cache_len(tr_cache *cache) {
   count = cache->entries.blobs;
   pthread_mutex_unlock(&cache->lock);
   return count;
+}
+
+uint64_t tr_cache_changes(tr_cache *cache) {
+  uint64_t changes;
+  pthread_mutex_lock(&cache->lock);
+  changes = cache->changes;
+  pthread_mutex_unlock(&cache->lock);
+  return changes;
 }

@@ -12,8 +12,8 @@
 #include "future.h"
 
 /*
-** What is cached under one key: a blob, an alias or a failure. An alias names the
-** key of its content, where the blob is. A replacement is a new entry.
+** An entry: a blob, an alias or a failure under one key. An alias names the key of
+** its content, where the blob is. A replacement is a new entry.
 */
 typedef struct tr_entry {
   atomic_bool live;     /* false once evicted, removed, replaced or refreshed */

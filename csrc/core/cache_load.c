@@ -33,6 +33,7 @@ static tr_flight *flight_new(tr_cache *cache, const tr_load *load) {
   f->forbidden = load->limits->forbidden;
   f->cache = cache;
   f->ttl = load->ttl;
+  f->respect_no_store = load->respect_no_store;
   f->wanted = true;
   f->promise = tr_promise_new(on_result, f);
   if (f->promise == NULL) {
@@ -83,7 +84,7 @@ static bool is_absence(const tr_error *error) {
          error->status == 410;
 }
 
-/* What is to be stored of a result; made without the lock. */
+/* The parts of a result to store, made without the lock. */
 typedef struct outcome {
   tr_slot *slot;    /* for the key: a blob, an alias or a failure; or NULL */
   tr_slot *content; /* for the content's key, beside an alias; or NULL */
@@ -182,23 +183,28 @@ static void store_content(tr_flight *f, outcome *o, tr_deferred *deferred) {
   o->content = NULL;
 }
 
+/* Remove the slot of a key, in whose place another goes. */
+static void take_place(tr_entries *entries, const tr_key *key, tr_slot *s,
+                       tr_deferred *deferred) {
+  tr_slot *old = tr_entries_find(entries, key);
+  if (old == NULL)
+    return;
+  s->kept |= old->kept;
+  tr_entries_remove(entries, old, deferred);
+}
+
 /* Store a blob, or an alias and its blob. The lock is held. */
 static void store_blob(tr_flight *f, tr_blob *blob, outcome *o,
                        tr_deferred *deferred) {
   tr_entries *entries = &f->cache->entries;
-  tr_key keys[2] = {f->key, tr_item_key(&f->item)}, key = choose_key(f);
-  tr_slot *s = o->slot, *old;
-  size_t i;
+  tr_key own = tr_item_key(&f->item), key = choose_key(f);
+  tr_slot *s = o->slot;
   if (o->content != NULL)
     store_content(f, o, deferred);
   if (s == NULL)
     return;
-  for (i = 0; i < 2; i++) /* the new one is also instead of the limits' own */
-    if ((old = tr_entries_find(entries, &keys[i])) != NULL &&
-        (i == 1 || key.hash == keys[0].hash)) {
-      s->kept |= old->kept;
-      tr_entries_remove(entries, old, deferred);
-    }
+  take_place(entries, &own, s, deferred); /* even if the new one is for all */
+  take_place(entries, &key, s, deferred);
   if (s->kept && tr_slot_is_alias(s)) /* a kept entry has its bytes itself */
     s->entry.blob =
         tr_blob_retain(o->instead.blob != NULL ? o->instead.blob : blob);
@@ -207,20 +213,16 @@ static void store_blob(tr_flight *f, tr_blob *blob, outcome *o,
   o->slot = NULL;
 }
 
-static void remove_slot(tr_entries *entries, tr_slot *s,
-                        tr_deferred *deferred) {
-  if (s != NULL)
-    tr_entries_remove(entries, s, deferred);
-}
-
 /* Store that there is nothing, and remove what was there. The lock is held. */
 static void store_absence(tr_flight *f, outcome *o, tr_deferred *deferred) {
   tr_entries *entries = &f->cache->entries;
   tr_key own = tr_item_key(&f->item);
-  tr_slot *old = tr_entries_find(entries, &f->key);
+  tr_slot *old = tr_entries_find(entries, &own);
+  if (old != NULL)
+    tr_entries_remove(entries, old, deferred);
+  old = tr_entries_find(entries, &f->key);
   if (old != NULL && &old->entry == f->stale)
     tr_entries_remove(entries, old, deferred);
-  remove_slot(entries, tr_entries_find(entries, &own), deferred);
   if (o->slot != NULL)
     tr_entries_insert(entries, o->slot, deferred);
   o->slot = NULL;
@@ -229,6 +231,12 @@ static void store_absence(tr_flight *f, outcome *o, tr_deferred *deferred) {
 static void release_slot(tr_slot *s) {
   if (s != NULL)
     tr_entry_release(&s->entry);
+}
+
+/* True if a result may be kept. */
+static bool may_keep(const tr_flight *f, const tr_result *result) {
+  return f->wanted && !(f->respect_no_store && result->record != NULL &&
+                        result->record->no_store);
 }
 
 /* Runs when a flight has its result: the blob is stored before any waiter is
@@ -248,7 +256,7 @@ static tr_substitute on_result(void *context, const tr_result *result) {
   cache->stats[TR_STAT_STALE] += failed && o.instead.blob != NULL;
   if (f->wanted && failed && is_absence(result->error))
     store_absence(f, &o, &deferred);
-  else if (f->wanted && result->status == TR_READY)
+  else if (result->status == TR_READY && may_keep(f, result))
     store_blob(f, result->blob, &o, &deferred);
   cache->stats[TR_STAT_LOADS] += result->status == TR_READY;
   cache->stats[TR_STAT_ERRORS] += failed;

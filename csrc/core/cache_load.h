@@ -4,12 +4,13 @@
 
 #include "cache_registry.h"
 
-/* What a load is for. */
+/* The purpose of a load. */
 typedef struct tr_load {
   tr_key key; /* without limits */
   const tr_limits *limits;
   tr_bytes content; /* the key of the content, if the claim named one */
   double ttl;
+  bool respect_no_store; /* keep nothing that its server would not have kept */
 } tr_load;
 
 /*

@@ -23,6 +23,7 @@ typedef struct tr_flight {
   double ttl;
   bool listed; /* in 'flights', so that others may find it */
   bool wanted; /* its result is to be kept; not after a removal */
+  bool respect_no_store; /* as in tr_load */
   struct tr_flight *prev, *next;
   char text[]; /* of the key, and the content's */
 } tr_flight;
@@ -34,6 +35,7 @@ struct tr_cache {
   tr_entries entries;
   tr_index flights;
   tr_flight *loading; /* every flight, listed or not */
+  uint64_t changes;   /* how often anything was removed, refreshed or cleared */
   uint64_t stats[TR_STAT_COUNT]; /* those that are counted here */
   tr_cache_handle *handles;
   tr_consumer *consumers;

@@ -1,5 +1,4 @@
-/* Operations on a disk cache; disk_folder.c tells what always holds in its folder.
- */
+/* Operations on a disk cache; disk_folder.c tells what always holds in its folder. */
 #include "disk_cache.h"
 
 #include <errno.h>

@@ -1,5 +1,4 @@
-/* The disk cache: bytes that outlive the process, in a folder that processes share.
- */
+/* The disk cache: bytes that outlive the process, in a folder that processes share. */
 #ifndef TR_DISK_CACHE_H
 #define TR_DISK_CACHE_H
 

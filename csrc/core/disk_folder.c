@@ -99,7 +99,7 @@ int tr_disk_open_folder(tr_disk *disk, bool make, tr_error *error) {
   if (tr_disk_is_current(disk))
     return disk->folder;
   close_folder(disk);
-  if (make && !tr_file_make_parents(disk->path, false, error))
+  if (make && !tr_file_make_parents(disk->path, error))
     return -1;
   if (!make || mkdir(disk->path, 0700) == 0 || errno == EEXIST)
     disk->folder =
@@ -148,12 +148,15 @@ bool tr_disk_discard(int dir, const char *name) {
 
 /* -------------------------------------------------------------------- times */
 
-/* A time that is not in the future, or 0. The clock is that of the stamps; time() is
-** a little behind it. */
+/* A time that is not in the future, or 0. The stamps' clock decides; callers subtract
+** from time(), which is a little behind it. */
 static int64_t past(const struct timespec *t) {
   struct timespec now;
+  int64_t behind = (int64_t)time(NULL);
   clock_gettime(CLOCK_REALTIME, &now);
-  return t->tv_sec > 0 && t->tv_sec <= now.tv_sec ? (int64_t)t->tv_sec : 0;
+  if (t->tv_sec <= 0 || t->tv_sec > now.tv_sec)
+    return 0;
+  return t->tv_sec > behind ? behind : (int64_t)t->tv_sec;
 }
 
 int64_t tr_disk_stored(const struct stat *st) { return past(&st->st_mtim); }
@@ -289,8 +292,7 @@ static int take_lock(const tr_disk *disk, double deadline, tr_error *error) {
   }
 }
 
-/* A child that was forked meanwhile has the lock open too: closing is not enough.
- */
+/* A child that was forked meanwhile has the lock open too: closing is not enough. */
 static void unlock(tr_disk_holder *h) {
   tr_buffer_free(&h->items);
   flock(h->lock, LOCK_UN);

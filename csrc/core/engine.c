@@ -109,6 +109,17 @@ static void post(tr_request *r, bool at_once) {
   call_driver(at_once);
 }
 
+/* Take a request off the list of those that were posted. The lock is held. */
+static void unpost(tr_request *r) {
+  tr_request **link = &engine.posted;
+  while (*link != r)
+    link = &(*link)->posted_next;
+  *link = r->posted_next;
+  if (*link == NULL)
+    engine.posted_end = link;
+  r->posted = false;
+}
+
 /* tr_dns_query's 'done'. */
 static void on_answer(tr_dns_query *query, tr_dns_answer *answer) {
   tr_request *r =
@@ -141,7 +152,6 @@ static void note_outage(const tr_request *r, bool failed) {
 
 /* Give the promise its result and forget the request. Driver only. */
 static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
-  bool posted;
   tr_dns_cancel(&r->query);
   tr_hasher_free(r->hasher); /* from here on, no other thread posts it */
   r->hasher = NULL;
@@ -153,8 +163,8 @@ static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
   pthread_mutex_lock(&engine.lock);
   engine.pending--;
   tr_promise_set_work(r->promise, NULL);
-  posted = r->posted;
-  r->finished = true;
+  if (r->posted)
+    unpost(r); /* nobody may drive for what is left on that list */
   pthread_mutex_unlock(&engine.lock);
   if (blob != NULL || error != NULL)
     note_outage(r, blob == NULL && tr_is_outage(error));
@@ -167,8 +177,7 @@ static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
   tr_promise_resign(r->promise);
   tr_blob_release(blob);
   progress++;
-  if (!posted) /* else when it is taken from that list */
-    tr_request_free(r);
+  tr_request_free(r);
 }
 
 /* The moment at which a request is to be looked at. */
@@ -358,9 +367,7 @@ static void adopt(tr_request *r) {
 static void take_posted(tr_request *r) {
   tr_error error;
   tr_blob *blob;
-  if (r->finished) {
-    tr_request_free(r);
-  } else if (!r->adopted) {
+  if (!r->adopted) {
     adopt(r);
   } else if (!tr_promise_wanted(r->promise)) {
     drop(r);
@@ -377,10 +384,7 @@ static void take_all_posted(void) {
   pthread_mutex_lock(&engine.lock);
   while (engine.posted != NULL) {
     tr_request *r = engine.posted;
-    engine.posted = r->posted_next;
-    if (engine.posted == NULL)
-      engine.posted_end = &engine.posted;
-    r->posted = false;
+    unpost(r);
     pthread_mutex_unlock(&engine.lock);
     take_posted(r);
     pthread_mutex_lock(&engine.lock);
@@ -543,9 +547,10 @@ static bool is_stopping(void) {
 }
 
 /* tr_worker: drive for as long as the caller would wait. */
-static void drive(tr_promise *promise, double deadline) {
+static bool drive(tr_promise *promise, double deadline, tr_error *unused) {
+  (void)unused;
   if (!become_driver())
-    return;
+    return true;
   while (tr_promise_status(promise) == TR_PENDING && !tr_interrupted()) {
     double moment = advance();
     if (tr_promise_status(promise) != TR_PENDING || tr_now() >= deadline ||
@@ -559,6 +564,7 @@ static void drive(tr_promise *promise, double deadline) {
   if (engine.pending > 0 && !engine.watching)
     call_driver(false);
   pthread_mutex_unlock(&engine.lock);
+  return true;
 }
 
 /* tr_worker: the last future of a promise is gone. */

@@ -59,8 +59,11 @@ static const char *reason(int errnum, char *room, size_t size) {
 void tr_error_errno(tr_error *error, int errnum, const char *what,
                     const char *path) {
   char room[128];
-  bool absent = errnum == ENOENT || errnum == ENOTDIR;
-  tr_error_set(error, absent ? TR_NOT_FOUND : TR_IO, "%s %s: %s", what, path,
+  tr_error_kind kind = errnum == ENOENT || errnum == ENOTDIR ? TR_NOT_FOUND
+                       : errnum == ETIMEDOUT                 ? TR_TIMEOUT
+                       : errnum == ECANCELED                 ? TR_CANCELLED
+                                                             : TR_IO;
+  tr_error_set(error, kind, "%s %s: %s", what, path,
                reason(errnum, room, sizeof room));
   error->errnum = errnum;
 }

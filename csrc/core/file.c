@@ -7,20 +7,26 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "blob.h"
 #include "error.h"
+#include "future.h"
 
 /* Bytes per read when a file does not tell its size (/proc, pipes). */
 enum { CHUNK = 64 * 1024 };
-/* How long a pipe may keep silent: as long as a fetch may take by default. */
-enum { PIPE_PATIENCE_MS = 30 * 1000 };
+/* Seconds that a pipe may be silent: as long as a fetch may take by default. */
+static const double PATIENCE = 30;
+/* The same until a pipe has a writer, which should be at hand. */
+static const double WRITER_PATIENCE = 2;
 
 static tr_blob *too_large(const char *path, size_t max_bytes, tr_error *error) {
   tr_error_set(error, TR_TOO_LARGE,
@@ -30,17 +36,26 @@ static tr_blob *too_large(const char *path, size_t max_bytes, tr_error *error) {
   return NULL;
 }
 
-/* Waits for a pipe's writer, but not for ever. */
-static bool readable(int fd) {
-  struct pollfd want = {.fd = fd, .events = POLLIN};
-  if (poll(&want, 1, PIPE_PATIENCE_MS) > 0)
-    return true;
-  errno = ETIMEDOUT;
+/* Wait until a descriptor is ready, at most 'patience' seconds; below 0: for ever.
+** False with errno. */
+static bool wait_ready(int fd, short events, double patience) {
+  double until = tr_now() + patience;
+  struct pollfd want = {.fd = fd, .events = events};
+  while (!tr_interrupted()) {
+    int ready = poll(&want, 1, 100); /* to see an interrupt */
+    if (ready > 0 || (ready < 0 && errno != EINTR))
+      return ready > 0;
+    if (patience >= 0 && tr_now() >= until) {
+      errno = ETIMEDOUT;
+      return false;
+    }
+  }
+  errno = ECANCELED;
   return false;
 }
 
 tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
-                         size_t max_bytes, tr_error *error) {
+                         size_t max_bytes, double patience, tr_error *error) {
   tr_buffer buffer = {0};
   tr_blob *blob;
   if (st->st_size > 0 && (uintmax_t)st->st_size > max_bytes)
@@ -56,7 +71,8 @@ tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
       goto nomem;
     asked = buffer.cap - buffer.len;
     n = read(fd, buffer.data + buffer.len, asked);
-    if (n < 0 && (errno == EINTR || (errno == EAGAIN && readable(fd))))
+    if (n < 0 && (errno == EINTR ||
+                  (errno == EAGAIN && wait_ready(fd, POLLIN, patience))))
       continue;
     if (n < 0) {
       tr_error_errno(error, errno, "Failed to read", path);
@@ -82,16 +98,39 @@ nomem:
   return NULL;
 }
 
+/* Check that an open file is one to read whole: of a device there is no end. Wait
+** for a pipe's first writer, without whom it would look empty. */
+static bool is_readable(int fd, const struct stat *st, const char *path,
+                        tr_error *error) {
+  if (S_ISDIR(st->st_mode)) {
+    tr_error_errno(error, EISDIR, "Failed to read", path);
+    return false;
+  }
+  if (!S_ISREG(st->st_mode) && !S_ISFIFO(st->st_mode)) {
+    tr_error_set(error, TR_IO, "Failed to read %s: it is neither a file nor a pipe",
+                 path);
+    return false;
+  }
+  if (S_ISREG(st->st_mode) || wait_ready(fd, POLLIN, WRITER_PATIENCE))
+    return true;
+  if (errno == ETIMEDOUT)
+    tr_error_set(error, TR_TIMEOUT, "Failed to read %s: nobody writes to this pipe",
+                 path);
+  else
+    tr_error_errno(error, errno, "Failed to read", path);
+  return false;
+}
+
 tr_blob *tr_file_read(const char *path, size_t max_bytes, tr_error *error) {
   error = tr_error_or_ignored(error);
-  /* O_NONBLOCK: opening a FIFO nobody writes to must not hang. */
+  /* O_NONBLOCK: opening a pipe nobody writes to must not hang. */
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   struct stat st;
   tr_blob *blob = NULL;
   if (fd < 0 || fstat(fd, &st) != 0)
     tr_error_errno(error, errno, "Failed to read", path);
-  else
-    blob = tr_file_read_fd(fd, &st, path, max_bytes, error);
+  else if (is_readable(fd, &st, path, error))
+    blob = tr_file_read_fd(fd, &st, path, max_bytes, PATIENCE, error);
   if (fd >= 0)
     close(fd);
   return blob;
@@ -108,20 +147,7 @@ char *tr_path_join(const char *a, const char *b) {
   return path;
 }
 
-/* Syncs the folder that 'path' lies in. */
-static bool sync_parent(const char *path) {
-  const char *slash = strrchr(path, '/');
-  char *parent = strndup(path, slash == path ? 1 : (size_t)(slash - path));
-  int fd =
-      parent == NULL ? -1 : open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  bool ok = fd >= 0 && fsync(fd) == 0;
-  if (fd >= 0)
-    close(fd);
-  free(parent);
-  return ok;
-}
-
-bool tr_file_make_parents(const char *path, bool durable, tr_error *error) {
+bool tr_file_make_parents(const char *path, tr_error *error) {
   char *copy = strdup(path), *slash;
   bool ok = copy != NULL;
   if (!ok)
@@ -129,9 +155,7 @@ bool tr_file_make_parents(const char *path, bool durable, tr_error *error) {
   for (slash = ok ? strchr(copy + 1, '/') : NULL; ok && slash != NULL;
        slash = strchr(slash + 1, '/')) {
     *slash = '\0';
-    ok = mkdir(copy, 0777) == 0
-             ? !durable || strchr(copy, '/') == NULL || sync_parent(copy)
-             : errno == EEXIST;
+    ok = mkdir(copy, 0777) == 0 || errno == EEXIST;
     if (!ok)
       tr_error_errno(error, errno, "Failed to create folder", copy);
     *slash = '/';
@@ -144,7 +168,8 @@ bool tr_file_write_all(int fd, const void *bytes, size_t size) {
   const char *data = bytes;
   while (size > 0) {
     ssize_t n = write(fd, data, size);
-    if (n < 0 && errno == EINTR)
+    if (n < 0 && (errno == EINTR ||
+                  (errno == EAGAIN && wait_ready(fd, POLLOUT, PATIENCE))))
       continue;
     if (n < 0)
       return false;
@@ -191,24 +216,17 @@ bool tr_file_write_temporary(int tmpdir, char temporary[TR_TEMPORARY],
   return false;
 }
 
-bool tr_file_write_at(int tmpdir, int dir, const char *name, const char *path,
-                      const void *data, size_t size, bool durable,
-                      tr_error *error) {
-  char temporary[TR_TEMPORARY];
-  bool ok = tr_file_write_temporary(tmpdir, temporary, data, size, durable);
-  int errnum = errno;
-  if (ok && renameat(tmpdir, temporary, dir, name) != 0) {
-    ok = false;
-    errnum = errno;
-    unlinkat(tmpdir, temporary, 0);
+int tr_file_place(int tmpdir, const char *temporary, int dir,
+                  const char *name) {
+  int placed = renameat2(tmpdir, temporary, dir, name, RENAME_NOREPLACE);
+  if (placed != 0 && (errno == EINVAL || errno == ENOSYS)) { /* NFS, ntfs-3g */
+    placed = linkat(tmpdir, temporary, dir, name, 0);
+    if (placed == 0)
+      unlinkat(tmpdir, temporary, 0);
   }
-  if (ok && durable && fsync(dir) != 0) { /* makes the name itself last */
-    ok = false;
-    errnum = errno;
-  }
-  if (!ok)
-    tr_error_errno(error, errnum, "Failed to write", path);
-  return ok;
+  if (placed == 0)
+    return 1;
+  return errno == EEXIST ? 0 : -1;
 }
 
 /* Gives an open file without a name one: 1, 0 if the name is taken, or -1
@@ -242,10 +260,17 @@ int tr_file_create_at(int tmpdir, int dir, const char *name, const char *path,
   int fd = openat(dir, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666);
   if (fd >= 0)
     named = fill_and_name(fd, dir, name, data, size, durable, &unnamable);
-  if (unnamable) /* a file system, or a kernel, without such files */
-    return tr_file_write_at(tmpdir, dir, name, path, data, size, durable, error)
-               ? 1
-               : -1;
+  if (unnamable) { /* a file system, or a kernel, without such files */
+    char temporary[TR_TEMPORARY];
+    if (tr_file_write_temporary(tmpdir, temporary, data, size, durable)) {
+      int errnum;
+      named = tr_file_place(tmpdir, temporary, dir, name);
+      errnum = errno;
+      if (named != 1)
+        unlinkat(tmpdir, temporary, 0);
+      errno = errnum;
+    }
+  }
   if (named == 1 && durable && fsync(dir) != 0)
     named = -1;
   if (named < 0)
@@ -253,26 +278,171 @@ int tr_file_create_at(int tmpdir, int dir, const char *name, const char *path,
   return named;
 }
 
-bool tr_file_write(const char *path, const void *data, size_t size,
-                   bool durable, tr_error *error) {
+/* ----------------------------------------------------------------- outputs */
+
+struct tr_output {
+  int fd;
+  int folder;                   /* of a file to be replaced, or -1 */
+  char temporary[TR_TEMPORARY]; /* in that folder; empty: no longer there */
+  char *path;                   /* past all symbolic links */
+};
+
+/* The text of a symbolic link, malloc'ed, from the folder that the link lies in.
+** NULL with errno; EINVAL: it is none. */
+static char *read_link(const char *path) {
+  char text[4096]; /* PATH_MAX: no link is longer */
   const char *slash = strrchr(path, '/');
-  char *folder =
-      slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
-  bool ok = false;
-  int dir;
-  error = tr_error_or_ignored(error);
-  if (folder == NULL) {
-    tr_error_nomem(error);
+  size_t above = slash == NULL ? 0 : (size_t)(slash - path) + 1;
+  ssize_t len = readlink(path, text, sizeof text);
+  char *target;
+  if (len < 0)
+    return NULL;
+  if (text[0] == '/')
+    above = 0;
+  target = malloc(above + (size_t)len + 1);
+  if (target == NULL)
+    return NULL;
+  memcpy(target, path, above);
+  memcpy(target + above, text, (size_t)len);
+  target[above + (size_t)len] = '\0';
+  return target;
+}
+
+/* The path that 'path' leads to, malloc'ed. NULL with errno. */
+static char *follow_links(const char *path) {
+  char *now = strdup(path);
+  int links;
+  for (links = 0; now != NULL; links++) {
+    char *next = links < 40 ? read_link(now) : NULL;
+    if (next == NULL && links < 40 && (errno == EINVAL || errno == ENOENT))
+      return now;
+    if (links >= 40)
+      errno = ELOOP;
+    free(now);
+    now = next;
+  }
+  return NULL;
+}
+
+/* Make the temporary file that is to replace the output's path; 'st' is of the file
+** that is there, or NULL. False with errno. */
+static bool open_temporary(tr_output *o, const struct stat *st) {
+  char *slash = strrchr(o->path, '/');
+  char *folder = slash == NULL ? strdup(".")
+                               : strndup(o->path, (size_t)(slash - o->path) + 1);
+  if (folder != NULL)
+    o->folder = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  free(folder);
+  if (o->folder < 0 || !temporary_name(o->temporary))
+    return false;
+  o->fd = openat(o->folder, o->temporary,
+                 O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                 st == NULL ? 0666 : 0600);
+  if (o->fd < 0) {
+    o->temporary[0] = '\0';
     return false;
   }
-  dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (dir < 0)
-    tr_error_errno(error, errno, "Failed to write", path);
+  /* Root keeps another's file theirs; who may not do so has a file of their own. */
+  if (st != NULL && fchown(o->fd, st->st_uid, st->st_gid) != 0)
+    errno = 0;
+  return st == NULL || fchmod(o->fd, st->st_mode & 07777) == 0;
+}
+
+/* Open what is no regular file. A pipe may get its reader later. */
+static bool open_existing(tr_output *o) {
+  double until = tr_now() + PATIENCE;
+  struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+  for (;;) {
+    o->fd = open(o->path, O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (o->fd >= 0 || errno != ENXIO || tr_interrupted() || tr_now() >= until)
+      return o->fd >= 0;
+    nanosleep(&pause, NULL);
+  }
+}
+
+tr_output *tr_output_open(const char *path, tr_error *error) {
+  tr_output *o = calloc(1, sizeof *o);
+  struct stat st;
+  bool ok;
+  if (o == NULL) {
+    tr_error_nomem(error);
+    return NULL;
+  }
+  o->fd = o->folder = -1;
+  o->path = follow_links(path);
+  if (o->path == NULL)
+    ok = false;
+  else if (stat(o->path, &st) != 0)
+    ok = errno == ENOENT && open_temporary(o, NULL);
   else
-    ok = tr_file_write_at(dir, dir, slash == NULL ? path : slash + 1, path,
-                          data, size, durable, error);
-  if (dir >= 0)
-    close(dir);
-  free(folder);
+    ok = S_ISREG(st.st_mode) ? open_temporary(o, &st) : open_existing(o);
+  if (ok)
+    return o;
+  tr_error_errno(error, errno, "Failed to write", path);
+  tr_output_close(o);
+  return NULL;
+}
+
+bool tr_output_write(tr_output *o, const void *data, size_t size,
+                     tr_error *error) {
+  sigset_t pipe_signal, before, pending;
+  struct timespec now = {0};
+  bool ok;
+  int errnum;
+  /* A reader who leaves is an error here, not the end of the process. */
+  sigemptyset(&pipe_signal);
+  sigaddset(&pipe_signal, SIGPIPE);
+  sigpending(&pending);
+  pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
+  ok = tr_file_write_all(o->fd, data, size);
+  errnum = errno;
+  if (!ok && errnum == EPIPE && !sigismember(&pending, SIGPIPE))
+    sigtimedwait(&pipe_signal, NULL, &now);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (!ok)
+    tr_error_errno(error, errnum, "Failed to write", o->path);
+  return ok;
+}
+
+bool tr_output_commit(tr_output *o, bool durable, tr_error *error) {
+  bool replaces = o->temporary[0] != '\0';
+  const char *slash = strrchr(o->path, '/');
+  bool ok = !replaces || !durable || fsync(o->fd) == 0;
+  ok = close(o->fd) == 0 && ok; /* where NFS and quotas report a lost write */
+  o->fd = -1;
+  if (ok && replaces) {
+    ok = renameat(o->folder, o->temporary, o->folder,
+                  slash == NULL ? o->path : slash + 1) == 0;
+    if (ok)
+      o->temporary[0] = '\0';
+    ok = ok && (!durable || fsync(o->folder) == 0);
+  }
+  if (!ok)
+    tr_error_errno(error, errno, "Failed to write", o->path);
+  return ok;
+}
+
+void tr_output_close(tr_output *o) {
+  if (o == NULL)
+    return;
+  if (o->fd >= 0)
+    close(o->fd);
+  if (o->temporary[0] != '\0')
+    unlinkat(o->folder, o->temporary, 0);
+  if (o->folder >= 0)
+    close(o->folder);
+  free(o->path);
+  free(o);
+}
+
+bool tr_file_write(const char *path, const void *data, size_t size,
+                   bool durable, tr_error *error) {
+  tr_output *o;
+  bool ok;
+  error = tr_error_or_ignored(error);
+  o = tr_output_open(path, error);
+  ok = o != NULL && tr_output_write(o, data, size, error) &&
+       tr_output_commit(o, durable, error);
+  tr_output_close(o);
   return ok;
 }

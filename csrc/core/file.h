@@ -6,27 +6,20 @@
 
 #include "theaterref.h"
 
-/* Read the rest of an open descriptor; 'st' is its stat result.
-** 'path' is for the message. */
+/* Read the rest of an open descriptor of any type; 'st' is its stat result.
+** 'path' is for the message, 'patience' the seconds that a pipe or the like may be
+** silent, below 0: no limit. */
 tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
-                         size_t max_bytes, tr_error *error);
+                         size_t max_bytes, double patience, tr_error *error);
 
 /* Write all bytes to an open file. False with errno. */
 bool tr_file_write_all(int fd, const void *data, size_t size);
 
 /*
-** Writes 'name' in the open folder 'dir' by way of a temporary in the open
-** folder 'tmpdir' (of the same file system), so that the name shows the old
-** content or the new. 'path' is for the message.
-*/
-bool tr_file_write_at(int tmpdir, int dir, const char *name, const char *path,
-                      const void *data, size_t size, bool durable,
-                      tr_error *error);
-
-/*
-** Writes a new file 'name' in the open folder 'dir', by way of one without a
-** name where the file system has those, else as tr_file_write_at.
-** 1; 0 when somebody else has made it meanwhile, whose stays; -1.
+** Write a new file 'name' in the open folder 'dir', by way of one without a name
+** where the file system has those, else of a temporary file in the open folder
+** 'tmpdir' of the same file system. 'path' is for the message. Return 1; 0 if
+** somebody else has made it meanwhile, whose file stays; or -1 with the error.
 */
 int tr_file_create_at(int tmpdir, int dir, const char *name, const char *path,
                       const void *data, size_t size, bool durable,
@@ -34,14 +27,36 @@ int tr_file_create_at(int tmpdir, int dir, const char *name, const char *path,
 
 enum { TR_TEMPORARY = 38 /* of ".tmp-" with 32 hex digits, and a zero */ };
 
-/* Writes a temporary in 'tmpdir' for the caller to rename, and its name to
+/* Write a temporary file in 'tmpdir' for the caller to rename, and its name to
 ** 'temporary'. False with errno. */
 bool tr_file_write_temporary(int tmpdir, char temporary[TR_TEMPORARY],
                              const void *data, size_t size, bool durable);
 
-/* Makes the folders above the last '/' of 'path' that are missing; 'durable'
-** syncs the folder that each is made in. */
-bool tr_file_make_parents(const char *path, bool durable, tr_error *error);
+/* Give a temporary file the name 'name' in the open folder 'dir'. Return 1, 0 if
+** the name is taken, or -1 with errno; unless 1, the temporary file stays. */
+int tr_file_place(int tmpdir, const char *temporary, int dir, const char *name);
+
+/*
+** A file that is being written. It follows symbolic links. A regular file, or none,
+** is replaced when the output is committed, and keeps its mode; anything else, such
+** as a device or a pipe, is opened and written.
+*/
+typedef struct tr_output tr_output;
+
+/* Open an output; NULL with the error. */
+tr_output *tr_output_open(const char *path, tr_error *error);
+/* Write all of the bytes. False with the error. */
+bool tr_output_write(tr_output *output, const void *data, size_t size,
+                     tr_error *error);
+/* Give a replaced file its name; 'durable' syncs the file and its folder. False
+** with the error. Close it all the same. */
+bool tr_output_commit(tr_output *output, bool durable, tr_error *error);
+/* Close an output. Unless it was committed, a replaced file stays as it was. NULL is
+** allowed. */
+void tr_output_close(tr_output *output);
+
+/* Make the folders above the last '/' of 'path' that are missing. */
+bool tr_file_make_parents(const char *path, tr_error *error);
 
 /* "<a>/<b>", malloc'ed; NULL when memory is short. */
 char *tr_path_join(const char *a, const char *b);

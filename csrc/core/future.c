@@ -47,8 +47,11 @@ struct tr_promise {
   int waiting; /* threads */
   atomic_size_t received, total;
   atomic_int attempts;
-  tr_record *record; /* of the result */
+  tr_promise *source; /* whose progress is its own, or NULL */
+  tr_record *record;  /* of the result */
   tr_info *info;
+  void *attached; /* or NULL */
+  void (*free_attached)(void *attached);
   tr_blob *known;
   tr_record *known_record;
   tr_promise *prev, *next; /* all promises of the process */
@@ -148,6 +151,10 @@ void tr_info_free(tr_info *info) {
 
 static void promise_free(tr_promise *p) {
   pthread_cond_destroy(&p->arrived);
+  if (p->source != NULL)
+    tr_promise_release(p->source);
+  if (p->attached != NULL)
+    p->free_attached(p->attached);
   tr_blob_release(p->blob);
   tr_blob_release(p->known);
   tr_record_release(p->record);
@@ -226,6 +233,7 @@ void *tr_promise_work(const tr_promise *p) { return p->work; }
 static bool settle(tr_promise *p, tr_future_status status, tr_blob *blob,
                    const tr_error *error) {
   tr_substitute instead = {NULL, NULL};
+  tr_promise *source;
   tr_blob *known;
   tr_record *known_record;
   tr_future *f;
@@ -241,8 +249,10 @@ static bool settle(tr_promise *p, tr_future_status status, tr_blob *blob,
     instead = p->on_result(p->context, &result);
   }
   pthread_mutex_lock(&lock);
+  source = p->source;
   known = p->known;
   known_record = p->known_record;
+  p->source = NULL;
   p->known = NULL;
   p->known_record = NULL;
   if (instead.blob != NULL)
@@ -266,6 +276,8 @@ static bool settle(tr_promise *p, tr_future_status status, tr_blob *blob,
       tr_notifier_signal(f->other);
   }
   pthread_mutex_unlock(&lock);
+  if (source != NULL)
+    tr_promise_release(source);
   tr_blob_release(known);
   tr_record_release(known_record);
   return true;
@@ -296,6 +308,29 @@ void tr_promise_set_received(tr_promise *p, size_t received) {
 
 void tr_promise_set_attempts(tr_promise *p, int attempts) {
   atomic_store_explicit(&p->attempts, attempts, memory_order_relaxed);
+}
+
+void tr_promise_follow(tr_promise *p, const tr_future *future) {
+  tr_promise *source = future != NULL ? future->promise : NULL, *before;
+  pthread_mutex_lock(&lock);
+  before = source;
+  if (source != NULL)
+    source->refs++;
+  if (is_open(p)) {
+    before = p->source;
+    p->source = source;
+  }
+  pthread_mutex_unlock(&lock);
+  if (before != NULL)
+    tr_promise_release(before);
+}
+
+void tr_promise_attach(tr_promise *p, void *object,
+                       void (*free_object)(void *object)) {
+  pthread_mutex_lock(&lock);
+  p->attached = object;
+  p->free_attached = free_object;
+  pthread_mutex_unlock(&lock);
 }
 
 void tr_promise_set_record(tr_promise *p, tr_record *record) {
@@ -461,39 +496,43 @@ static void await(tr_promise *p, double deadline) {
   p->waiting--;
 }
 
-/* Wait for a promise to have a result, driving its worker. */
-static void wait_for(tr_promise *p, double deadline) {
+/* Wait for a promise to have a result, driving its worker. False with the error:
+** this thread must not. */
+static bool wait_for(tr_promise *p, double deadline, tr_error *error) {
   while (tr_promise_status(p) == TR_PENDING && !tr_interrupted()) {
     const tr_worker *worker;
     pthread_mutex_lock(&lock);
     worker = p->worker;
     pthread_mutex_unlock(&lock);
-    if (worker != NULL)
-      worker->drive(p, deadline);
+    if (worker != NULL && !worker->drive(p, deadline, error))
+      return false;
     if (tr_promise_status(p) != TR_PENDING || tr_now() >= deadline)
-      return;
+      break;
     pthread_mutex_lock(&lock);
     await(p, deadline);
     pthread_mutex_unlock(&lock);
   }
+  return true;
 }
 
 tr_future_status tr_future_wait(tr_future *f, double timeout, tr_blob **blob,
                                 tr_error *error) {
   tr_promise *p = f->promise;
   tr_future_status status = tr_promise_status(p);
+  bool waited = true;
+  error = tr_error_or_ignored(error);
   if (status == TR_PENDING && timeout != 0) {
-    wait_for(p, tr_deadline(timeout));
+    waited = wait_for(p, tr_deadline(timeout), error);
     status = tr_promise_status(p);
   }
   if (status == TR_READY) { /* from now on nothing changes 'blob' */
     if (blob != NULL)
       *blob = tr_blob_retain(p->blob);
-  } else if (error != NULL && status != TR_PENDING) {
+  } else if (status != TR_PENDING) {
     *error = p->error;
-  } else if (error != NULL && tr_interrupted()) {
+  } else if (waited && tr_interrupted()) {
     tr_error_set(error, TR_CANCELLED, "interrupted");
-  } else if (error != NULL) {
+  } else if (waited) {
     tr_error_set(error, TR_TIMEOUT, "no result within %g seconds", timeout);
   }
   return status;
@@ -534,12 +573,26 @@ void tr_future_notify(tr_future *f, tr_notifier *notifier) {
 }
 
 void tr_future_progress(tr_future *f, size_t *received, size_t *total) {
-  const tr_promise *p = f->promise;
-  size_t bytes = atomic_load_explicit(&p->received, memory_order_relaxed);
+  const tr_promise *p;
+  pthread_mutex_lock(&lock);
+  p = f->promise->source != NULL ? f->promise->source : f->promise;
   if (received != NULL)
-    *received = bytes;
+    *received = atomic_load_explicit(&p->received, memory_order_relaxed);
   if (total != NULL)
     *total = atomic_load_explicit(&p->total, memory_order_relaxed);
+  pthread_mutex_unlock(&lock);
+}
+
+void *tr_future_take(tr_future *f, void (*free_object)(void *object)) {
+  tr_promise *p = f->promise;
+  void *object = NULL;
+  pthread_mutex_lock(&lock);
+  if (atomic_load(&p->status) == TR_READY && p->free_attached == free_object) {
+    object = p->attached;
+    p->attached = NULL;
+  }
+  pthread_mutex_unlock(&lock);
+  return object;
 }
 
 int tr_future_attempts(tr_future *f) {

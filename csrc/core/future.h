@@ -27,7 +27,8 @@ typedef struct tr_result {
   tr_record *record;     /* TR_READY only; or NULL */
 } tr_result;
 
-/* What a promise is completed with instead of its result; both retained. */
+/* The blob that a promise is completed with instead of its result, and its record;
+** both retained. */
 typedef struct tr_substitute {
   tr_blob *blob;     /* NULL: there is none */
   tr_record *record; /* NULL: the result's own */
@@ -44,8 +45,8 @@ typedef tr_substitute (*tr_on_result)(void *context, const tr_result *result);
 typedef struct tr_worker {
   /* Work on it on the calling thread until the promise has a result, the
   ** deadline is past or the process is interrupted; return at once if another
-  ** thread is at it. */
-  void (*drive)(tr_promise *promise, double deadline);
+  ** thread is at it. False with the error: this thread must not wait for it. */
+  bool (*drive)(tr_promise *promise, double deadline, tr_error *error);
   /* Nobody wants this result any more: stop when convenient. */
   void (*unwanted)(tr_promise *promise);
 } tr_worker;
@@ -88,6 +89,9 @@ void tr_promise_set_progress(tr_promise *promise, size_t received,
                              size_t total);
 void tr_promise_set_received(tr_promise *promise, size_t received);
 void tr_promise_set_attempts(tr_promise *promise, int attempts);
+/* Report the progress of another future, whose work this one waits for, until the
+** result; NULL: its own again. */
+void tr_promise_follow(tr_promise *promise, const tr_future *source);
 /* Set the record of the blob that the promise will be completed with, which it
 ** takes over. NULL is allowed. No effect after the result. */
 void tr_promise_set_record(tr_promise *promise, tr_record *record);
@@ -97,6 +101,13 @@ void tr_info_free(tr_info *info);
 
 /* The record of the result, or NULL; only once it is TR_READY. */
 const tr_record *tr_future_record(const tr_future *future);
+
+/* Attach an object to a promise, which frees it unless it is taken first. Once. */
+void tr_promise_attach(tr_promise *promise, void *object,
+                       void (*free_object)(void *object));
+/* Take the object with that function from a future that is TR_READY; NULL: there is
+** none, or it was taken. */
+void *tr_future_take(tr_future *future, void (*free_object)(void *object));
 
 /*
 ** Set what is known of an earlier load, which a conditional request may find

@@ -25,6 +25,23 @@ static void keep_version(void) {
            info->features & CURL_VERSION_BROTLI ? " brotli" : "");
 }
 
+/*
+** OpenSSL's exit handler frees what threads that initialise it, hash, or end at
+** that moment still use. Initialise it without one, unless the program has
+** initialised it already. Its memory goes with the process.
+*/
+static void drop_openssl_exit_handler(void) {
+  static const uint64_t no_atexit = 0x00080000; /* OPENSSL_INIT_NO_ATEXIT */
+  int (*init)(uint64_t, const void *) = NULL;
+  void *library = dlopen("libcrypto.so.3", RTLD_NOW | RTLD_NOLOAD), *address;
+  if (library == NULL) /* libcurl uses another library */
+    return;
+  address = dlsym(library, "OPENSSL_init_crypto");
+  memcpy(&init, &address, sizeof address);
+  if (init != NULL)
+    init(no_atexit, NULL);
+}
+
 static void open_once(void) {
   void *library = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
   if (library == NULL) {
@@ -43,6 +60,7 @@ static void open_once(void) {
   }
   TR_CURL_FUNCTIONS(FIND)
 #undef FIND
+  drop_openssl_exit_handler();
   if (fault[0] == '\0' && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
     snprintf(fault, sizeof fault, "libcurl could not be initialized");
   if (fault[0] == '\0')

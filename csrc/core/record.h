@@ -76,7 +76,7 @@ typedef struct tr_limits {
 /* The limits of a request with some options; NULL: none. */
 tr_limits tr_limits_of(const tr_fetch_options *options);
 
-/* True if limits allow bytes with a record, one of whose traits they forbid. */
+/* True if limits allow bytes with a record. */
 bool tr_limits_allow(const tr_limits *limits, const tr_record *record);
 
 #endif

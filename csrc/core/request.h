@@ -62,7 +62,7 @@ typedef struct tr_request {
   size_t heap_index;                /* 1 and up; 0: not in the heap */
   double wake_at;
   struct tr_request *posted_next;
-  bool posted, adopted, finished, looked_up, hashed;
+  bool posted, adopted, looked_up, hashed;
   void (*on_hashed)(void *request);
   void (*on_connected)(struct tr_request *request);
   tr_dns_query query;

@@ -12,18 +12,14 @@
 #include "error.h"
 #include "options.h"
 
-/* Add a field to the text of a scope, so that no two lists of fields have the same
-** text. */
-static bool add_field(tr_buffer *text, const char *name, const char *value,
-                      size_t len) {
-  return tr_buffer_append(text, name, strlen(name) + 1) &&
-         tr_buffer_append(text, &len, sizeof len) &&
-         tr_buffer_append(text, value, len);
+/* Add a value to the text of a scope, with its final zero byte. */
+static bool add_text(tr_buffer *text, const char *value) {
+  return tr_buffer_append(text, value, strlen(value) + 1);
 }
 
-/* A field for an option that is set. */
+/* Add the name and the value of an option that is set. */
 static bool add_option(tr_buffer *text, const char *name, const char *value) {
-  return value == NULL || add_field(text, name, value, strlen(value));
+  return value == NULL || (add_text(text, name) && add_text(text, value));
 }
 
 /* The length of a header line's name. libcurl takes "Name;" for an empty value. */
@@ -66,8 +62,7 @@ static bool add_header_field(tr_buffer *text, const char *line) {
   for (i = 0; i < name_len; i++)
     name[i] = (char)tolower((unsigned char)name[i]);
   name[name_len] = '\0';
-  return tr_buffer_append(text, &len, sizeof len) &&
-         tr_buffer_append(text, value, len);
+  return tr_buffer_append(text, value, len) && add_text(text, "");
 }
 
 static bool add_headers(tr_buffer *text, const char *const *headers) {
@@ -109,12 +104,13 @@ bool tr_request_scope(const tr_fetch_options *options, char scope[TR_HEX_MAX],
   scope[0] = '\0';
   if (!tr_options_copy(&o, sizeof o, options, "TR_FETCH_OPTIONS", error))
     return false;
-  ok = o.cache_scope != NULL ? add_option(&text, "cache_scope", o.cache_scope)
-                             : add_scope(&text, &o);
+  if (o.cache_scope != NULL) {
+    tr_digest(TR_SHA256, o.cache_scope, strlen(o.cache_scope), scope);
+    return true;
+  }
+  ok = add_scope(&text, &o);
   if (!ok)
     tr_error_nomem(error);
-  else if (o.cache_scope != NULL)
-    tr_digest(TR_SHA256, text.data, text.len, scope);
   else if (text.len > 0 && !tr_process_hmac(text.data, text.len, scope)) {
     tr_error_set(error, TR_IO, "the system has no random bytes");
     ok = false;

@@ -5,13 +5,21 @@
 **   <base>/labels/<label>   the hash a label points at; '/' makes folders
 **
 ** Temporary files are in the base folder itself, where Theater does not look,
-** and corrupt content is in quarantine in corrupt/. The base folder is also the
-** lock. store_dir.c opens all folders.
+** and corrupt content is in quarantine in corrupt/. store_dir.c opens all folders.
+**
+** Locks, all of flock, in the order in which several are taken:
+**
+**   data/, then <base>  movers of labels, one at a time; see store_dir.c
+**   data/<hash>         shared to freshen content, exclusive to delete or to move it,
+**                       so that what was just put or labelled is not deleted
 */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,6 +39,10 @@ tr_store *tr_store_open(const char *base_path,
   error = tr_error_or_ignored(error);
   if (!tr_options_copy(&o, sizeof o, options, "TR_STORE_OPTIONS", error))
     return NULL;
+  if (isnan(o.lock_timeout)) {
+    tr_error_set(error, TR_POLICY, "lock_timeout is not a number");
+    return NULL;
+  }
   store = malloc(sizeof *store);
   if (store != NULL) {
     store->options = o;
@@ -51,6 +63,12 @@ void tr_store_close(tr_store *store) {
     close(atomic_load(&store->data));
   free(store->base);
   free(store);
+}
+
+tr_store tr_store_unsynced(const tr_store *store) {
+  tr_store view = {.base = store->base, .options = store->options, .data = -1};
+  view.options.durable = false;
+  return view;
 }
 
 tr_algorithm tr_store_algorithm(const tr_store *store) {
@@ -79,37 +97,57 @@ bool tr_normal_hash(const char *hash, char normal[TR_HEX_MAX],
 
 /* ------------------------------------------------------------------ getting */
 
-/* Reads or maps an open content file. */
+/* Read or map an open content file. */
 static tr_blob *load(const tr_store *store, int fd, const struct stat *st,
                      const char *hash, tr_error *error) {
   if (st->st_size >= MAPPED_FROM && !store->options.unmapped) {
     tr_blob *blob = tr_blob_map(fd, (size_t)st->st_size);
-    if (blob == NULL)
-      tr_error_errno(error, errno, "Failed to map content", hash);
-    return blob;
+    if (blob != NULL) /* else the file system cannot, or there are too many */
+      return blob;
   }
-  return tr_file_read_fd(fd, st, hash, SIZE_MAX, error);
+  if (lseek(fd, 0, SEEK_SET) == 0)
+    return tr_file_read_fd(fd, st, hash, SIZE_MAX, -1, error);
+  tr_error_errno(error, errno, "Failed to read content", hash);
+  return NULL;
+}
+
+/* Open a content file and stat it. -1 with the error. */
+static int open_content(const tr_store *store, int data, const char *hash,
+                        struct stat *st, tr_error *error) {
+  int fd = openat(data, hash, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0 || fstat(fd, st) != 0)
+    tr_error_errno(error, errno, "Failed to read content", hash);
+  else if (S_ISREG(st->st_mode))
+    return fd;
+  else
+    tr_error_set(error, TR_CORRUPT, "Content %s in %s is not a file", hash,
+                 store->base);
+  if (fd >= 0)
+    close(fd);
+  return -1;
+}
+
+/* Load an open content file and verify it, for 'putting' as tr_store_verify. */
+static tr_blob *load_verified(const tr_store *store, int data, int fd,
+                              const struct stat *st, const char *hash,
+                              bool putting, tr_error *error) {
+  tr_blob *blob = load(store, fd, st, hash, error);
+  if (blob == NULL ||
+      tr_store_verify(store, data, fd, st, hash, blob, putting, error))
+    return blob;
+  tr_blob_release(blob);
+  return NULL;
 }
 
 static tr_blob *get_at(const tr_store *store, int data, const char *hash,
-                       bool healing, tr_error *error) {
+                       tr_error *error) {
   struct stat st;
-  tr_blob *blob = NULL;
-  int fd = openat(data, hash, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (fd < 0 || fstat(fd, &st) != 0)
-    tr_error_errno(error, errno, "Failed to read content", hash);
-  else if (!S_ISREG(st.st_mode))
-    tr_error_set(error, TR_CORRUPT, "Content %s in %s is not a file", hash,
-                 store->base);
-  else
-    blob = load(store, fd, &st, hash, error);
-  if (fd >= 0)
-    close(fd);
-  if (blob != NULL &&
-      !tr_store_verify(store, data, &st, hash, blob, healing, error)) {
-    tr_blob_release(blob);
+  tr_blob *blob;
+  int fd = open_content(store, data, hash, &st, error);
+  if (fd < 0)
     return NULL;
-  }
+  blob = load_verified(store, data, fd, &st, hash, false, error);
+  close(fd);
   return blob;
 }
 
@@ -126,7 +164,7 @@ static int cached_folder(tr_store *store, tr_error *error) {
   int data = atomic_load(&store->data), none = -1;
   if (data >= 0)
     return data;
-  data = tr_store_open_folder(store, "data", false, error);
+  data = tr_store_open_folder(store, "data", error);
   if (data < 0 || atomic_compare_exchange_strong(&store->data, &none, data))
     return data;
   close(data); /* another thread was faster */
@@ -135,10 +173,10 @@ static int cached_folder(tr_store *store, tr_error *error) {
 
 tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
                                tr_error *error) {
-  int data = tr_store_open_folder(store, "data", false, error);
+  int data = tr_store_open_folder(store, "data", error);
   tr_blob *blob = NULL;
   if (data >= 0) {
-    blob = get_at(store, data, hash, false, error);
+    blob = get_at(store, data, hash, error);
     close(data);
   }
   if (blob == NULL)
@@ -155,7 +193,7 @@ tr_blob *tr_store_get(tr_store *store, const char *hash, tr_error *error) {
     return NULL;
   data = cached_folder(store, error);
   if (data >= 0)
-    blob = get_at(store, data, normal, false, error);
+    blob = get_at(store, data, normal, error);
   if (blob == NULL && error->kind == TR_NOT_FOUND)
     return tr_store_get_uncached(store, normal, error); /* was it replaced? */
   return blob;
@@ -168,7 +206,7 @@ int tr_store_exists(tr_store *store, const char *hash, tr_error *error) {
   error = tr_error_or_ignored(error);
   if (!tr_normal_hash(hash, normal, error))
     return -1;
-  data = tr_store_open_folder(store, "data", false, error);
+  data = tr_store_open_folder(store, "data", error);
   if (data < 0)
     return error->kind == TR_NOT_FOUND ? 0 : -1;
   if (fstatat(data, normal, &st, AT_SYMLINK_NOFOLLOW) == 0)
@@ -183,69 +221,158 @@ int tr_store_exists(tr_store *store, const char *hash, tr_error *error) {
 
 /* ------------------------------------------------------------------ putting */
 
-/* Makes content young in the eyes of gc. */
-static void touch(const tr_store *store, int data, const char *hash,
-                  const struct stat *before) {
-  struct stat after;
-  if (utimensat(data, hash, NULL, AT_SYMLINK_NOFOLLOW) != 0)
-    return; /* where we may only read, nobody collects garbage either */
-  if (store->options.verify == TR_VERIFY_ONCE &&
-      fstatat(data, hash, &after, AT_SYMLINK_NOFOLLOW) == 0)
-    tr_store_renew_verified(before, &after, hash);
-}
-
-/* Makes content last that somebody may have put without a sync. */
-static bool sync_content(int data, const char *hash, tr_error *error) {
-  int fd = openat(data, hash, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-  bool ok = fd >= 0 && fsync(fd) == 0 && fsync(data) == 0;
-  if (!ok)
-    tr_error_errno(error, errno, "Failed to sync content", hash);
-  if (fd >= 0)
-    close(fd);
+/*
+** Replace an open content file that this user may not touch with a copy, which is
+** as young as can be. False with the error.
+*/
+static bool replace_with_copy(const tr_store *store, int data, int fd,
+                              const struct stat *st, const char *hash,
+                              tr_error *error) {
+  char temporary[TR_TEMPORARY];
+  tr_blob *blob = load_verified(store, data, fd, st, hash, true, error);
+  int base = blob == NULL ? -1 : tr_store_open_base(store, error);
+  bool ok = false;
+  if (base >= 0) {
+    bool written = tr_blob_size(blob) == (size_t)st->st_size &&
+                   tr_file_write_temporary(base, temporary, tr_blob_data(blob),
+                                           tr_blob_size(blob),
+                                           store->options.durable);
+    ok = written &&
+         fchownat(base, temporary, (uid_t)-1, st->st_gid,
+                  AT_SYMLINK_NOFOLLOW) == 0 &&
+         fchmodat(base, temporary, st->st_mode & 07777, 0) == 0 &&
+         renameat(base, temporary, data, hash) == 0;
+    if (!ok)
+      tr_error_errno(error, errno,
+                     "Failed to protect from garbage collection the content",
+                     hash);
+    if (written && !ok)
+      unlinkat(base, temporary, 0);
+    close(base);
+  }
+  tr_blob_release(blob);
   return ok;
 }
 
-int tr_store_freshen(tr_store *store, int data, const char *hash, size_t size,
-                     tr_error *error) {
-  struct stat st;
-  if (fstatat(data, hash, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
-      !S_ISREG(st.st_mode))
-    return 0;
-  if (size != SIZE_MAX && !tr_store_was_verified(&st, hash)) {
-    tr_blob *blob = get_at(store, data, hash, true, error); /* or quarantined */
-    tr_blob_release(blob);
-    if (blob == NULL)
-      return 0;
-  }
-  if (store->options.durable && !sync_content(data, hash, error))
+/*
+** Make an open content file young in the eyes of gc, by a copy if it has to be. Return
+** 1, 0 if it is no longer data/<hash>, or -1 with the error. Nobody deletes the file
+** meanwhile, because it is locked.
+*/
+static int touch(const tr_store *store, int data, int fd, const struct stat *st,
+                 const char *hash, tr_error *error) {
+  struct stat now;
+  int touched = 1;
+  if (!tr_store_lock_file(store, fd, LOCK_SH)) {
+    tr_error_errno(error, errno, "Failed to lock content", hash);
     return -1;
-  touch(store, data, hash, &st);
-  return 1;
+  }
+  if (fstatat(data, hash, &now, AT_SYMLINK_NOFOLLOW) != 0) {
+    touched = errno == ENOENT ? 0 : -1;
+    if (touched < 0)
+      tr_error_errno(error, errno, "Failed to look for content", hash);
+  } else if (now.st_ino != st->st_ino || now.st_dev != st->st_dev) {
+    touched = 0;
+  } else if (futimens(fd, NULL) != 0) {
+    touched = replace_with_copy(store, data, fd, st, hash, error) ? 1 : -1;
+  } else if (fstat(fd, &now) == 0) {
+    tr_store_renew(st, &now, hash);
+  }
+  tr_unlock_file(fd);
+  return touched;
 }
 
-/* Writes content that is not there. 1, 0 when it is there now, or -1. */
-static int create(tr_store *store, int data, const char *hash,
+/* Sync data/<hash> and its name unless that is known to have been done. */
+static bool sync_content(const tr_store *store, int data, const char *hash,
+                         tr_error *error) {
+  struct stat st;
+  int fd;
+  bool ok = true;
+  if (!store->options.durable)
+    return true;
+  fd = open_content(store, data, hash, &st, error);
+  if (fd < 0)
+    return false;
+  if (!tr_store_knows(&st, hash, TR_SYNCED)) {
+    ok = fsync(fd) == 0 && fsync(data) == 0;
+    if (ok)
+      tr_store_learn(&st, hash, TR_SYNCED);
+    else
+      tr_error_errno(error, errno, "Failed to sync content", hash);
+  }
+  close(fd);
+  return ok;
+}
+
+/* As tr_store_freshen, but 0 as well if the file was replaced meanwhile. */
+static int freshen_once(const tr_store *store, int data, const char *hash,
+                        bool check, tr_error *error) {
+  struct stat st;
+  int fresh = 1, fd = open_content(store, data, hash, &st, error);
+  if (fd < 0)
+    return error->kind == TR_NOT_FOUND ? 0 : -1;
+  if (check && !tr_store_knows(&st, hash, TR_CHECKED)) {
+    tr_blob *blob = load_verified(store, data, fd, &st, hash, true, error);
+    if (blob == NULL)
+      fresh = error->kind == TR_CORRUPT ? 0 : -1; /* corrupt: quarantined */
+    tr_blob_release(blob);
+  }
+  if (fresh == 1)
+    fresh = touch(store, data, fd, &st, hash, error);
+  close(fd);
+  if (fresh == 1 && !sync_content(store, data, hash, error))
+    fresh = error->kind == TR_NOT_FOUND ? 0 : -1;
+  return fresh;
+}
+
+int tr_store_freshen(const tr_store *store, int data, const char *hash,
+                     bool check, tr_error *error) {
+  int fresh = 0, tries = 8;
+  while (fresh == 0 && tries-- > 0 &&
+         faccessat(data, hash, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+    fresh = freshen_once(store, data, hash, check, error);
+  return fresh;
+}
+
+bool tr_store_freshen_labelled(const tr_store *store, int data,
+                               const char *hash, tr_error *error) {
+  int fresh = data < 0 ? 0 : tr_store_freshen(store, data, hash, false, error);
+  if (fresh == 0)
+    tr_error_set(error, TR_NOT_FOUND,
+                 "Content does not exist: %s (put it before you label it)",
+                 hash);
+  return fresh == 1;
+}
+
+void tr_store_spare(const tr_store *store, int data, const char *hash) {
+  struct stat st;
+  tr_error ignored;
+  int fd = open_content(store, data, hash, &st, &ignored);
+  if (fd < 0)
+    return;
+  if (tr_store_lock_file(store, fd, LOCK_SH)) {
+    struct stat now;
+    if (futimens(fd, NULL) == 0 && fstat(fd, &now) == 0)
+      tr_store_renew(&st, &now, hash);
+    tr_unlock_file(fd);
+  }
+  close(fd);
+}
+
+/* Write content that is not there. 1, 0 when it is there now, or -1. */
+static int create(const tr_store *store, int data, const char *hash,
                   const void *bytes, size_t size, tr_error *error) {
   int base = tr_store_open_base(store, error), created;
+  struct stat st;
   if (base < 0)
     return -1;
   created = tr_file_create_at(base, data, hash, hash, bytes, size,
                               store->options.durable, error);
   close(base);
+  if (created == 1 && store->options.durable &&
+      fstatat(data, hash, &st, AT_SYMLINK_NOFOLLOW) == 0)
+    tr_store_learn(&st, hash, TR_SYNCED);
   return created;
-}
-
-int tr_store_lock_and_freshen(tr_store *store, int data, const char *hash,
-                            size_t size, tr_error *error) {
-  int lock, fresh;
-  if (faccessat(data, hash, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
-    return 0;
-  lock = tr_store_lock(store, true, error);
-  if (lock < 0)
-    return -1;
-  fresh = tr_store_freshen(store, data, hash, size, error);
-  close(lock);
-  return fresh;
 }
 
 bool tr_store_put(tr_store *store, const void *bytes, size_t size,
@@ -253,17 +380,18 @@ bool tr_store_put(tr_store *store, const void *bytes, size_t size,
   int data, done = 0, tries = 8;
   error = tr_error_or_ignored(error);
   tr_digest(store->options.algorithm, bytes, size, hash);
-  data = tr_store_open_folder(store, "data", true, error);
+  data = tr_store_make_data(store, error);
   if (data < 0)
     return false;
+  error->kind = TR_OK;
   /* It may come and go under our hands, but not for ever. */
   while (done == 0 && tries-- > 0) {
-    done = tr_store_lock_and_freshen(store, data, hash, size, error);
+    done = tr_store_freshen(store, data, hash, true, error);
     if (done == 0)
       done = create(store, data, hash, bytes, size, error);
   }
   close(data);
-  if (done == 0)
+  if (done == 0 && error->kind != TR_CORRUPT) /* which could not be moved away */
     tr_error_set(error, TR_IO,
                  "Failed to write content %s: it keeps changing meanwhile",
                  hash);

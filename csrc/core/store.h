@@ -15,79 +15,175 @@ struct tr_store {
   atomic_int data;
 };
 
+/* The same store without syncs, for work under the lock: an fsync there would make
+** everybody wait for the disk. Do not close it. */
+tr_store tr_store_unsynced(const tr_store *store);
+
 /* Checks a hash and writes it in lower case, as files are named. */
 bool tr_normal_hash(const char *hash, char normal[TR_HEX_MAX], tr_error *error);
+
+/* ------------------------------------------------------- folders, locks */
 
 /* Opens the base folder. -1 with the error. */
 int tr_store_open_base(const tr_store *store, tr_error *error);
 
 /*
-** Opens the base folder and locks the store, which keeps garbage collectors
-** and movers of labels in all processes apart; readers need no lock. Closing
-** it unlocks. Waits for its turn. -1 with the error.
+** Open the base folder and lock the store, which keeps movers of labels in all
+** processes apart; readers need no lock. tr_store_unlock unlocks. Wait for its turn,
+** as long as the store's lock_timeout says. -1 with the error. Never sync under it.
 */
-int tr_store_lock(const tr_store *store, bool shared, tr_error *error);
+int tr_store_lock(const tr_store *store, tr_error *error);
+
+/* flock an open file for one operation on it; wait as tr_store_lock. False with
+** errno. tr_unlock_file unlocks: a child of a fork may still have the file open, so
+** closing does not. */
+bool tr_store_lock_file(const tr_store *store, int fd, int how);
+void tr_unlock_file(int fd);
+
+/* Open the folder 'name' in the open folder 'parent', not through a link unless
+** 'follow'. -1 with errno. */
+int tr_store_open_subfolder(int parent, const char *name, bool follow);
+
+/* The same, and make it if it is missing. */
+int tr_store_make_subfolder(int parent, const char *name);
 
 /*
-** Opens the folder 'name' in the open folder 'parent', not through a link.
-** With 'make', a folder that is missing is made, and lasts if the store is
-** durable. -1 with errno.
+** Sync the open folder 'parent' unless that is known to have been done since
+** 'folder' was made in it, whoever made it; -1 is for the base folder, and syncs all
+** above it. True at once if the store is not durable; false with errno.
 */
-int tr_store_open_subfolder(const tr_store *store, int parent, const char *name,
-                            bool make);
+bool tr_store_sync_name(const tr_store *store, int parent, int folder);
+
+/* Open data/, and make it and the base folder if they are missing; their names last
+** if the store is durable. -1 with the error. */
+int tr_store_make_data(const tr_store *store, tr_error *error);
 
 /* Opens <base>/<folder>. -1 with the error. */
-int tr_store_open_folder(const tr_store *store, const char *folder, bool make,
+int tr_store_open_folder(const tr_store *store, const char *folder,
                          tr_error *error);
 
-/* The same, to list it. -1 without an error kind: it is not there. */
-int tr_store_open_listing(const tr_store *store, const char *folder,
+/* The same, to list it; through a link if 'follow'. -1 without an error kind: it is
+** not there. Anything else that keeps it from being listed is an error. */
+int tr_store_open_listing(const tr_store *store, const char *folder, bool follow,
                           tr_error *error);
+
+/* -------------------------------------------------------------- content */
 
 /* The content of a normal hash, past the folder that is fresh open. */
 tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
                                tr_error *error);
 
 /*
-** Freshen content if the store has it: gc counts its age from now, and it is
-** synced if the store is durable. Unless 'size' is SIZE_MAX, content that a
-** verification finds corrupt counts as missing. Return 1, 0 if it is missing,
-** or -1 with the error. Hold the lock, at least shared.
+** Freshen content if the store has it: gc counts its age from now, and it is synced
+** if the store is durable. With 'check', content that a verification finds corrupt
+** counts as missing. Return 1, 0 if it is missing, or -1 with the error. Needs no
+** lock.
 */
-int tr_store_freshen(tr_store *store, int data, const char *hash, size_t size,
-                     tr_error *error);
+int tr_store_freshen(const tr_store *store, int data, const char *hash,
+                     bool check, tr_error *error);
 
-/* The same for a put, which takes the lock only if something is there. */
-int tr_store_lock_and_freshen(tr_store *store, int data, const char *hash,
-                            size_t size, tr_error *error);
-
-/* Freshen content that is about to be labelled, in the open data/. False with
+/* Freshen content that is about to be labelled, in the open data/ or -1. False with
 ** the error if it is missing. */
-bool tr_store_freshen_labelled(tr_store *store, int data, const char *hash,
-                               tr_error *error);
+bool tr_store_freshen_labelled(const tr_store *store, int data,
+                               const char *hash, tr_error *error);
+
+/* Make content young in the eyes of gc that a label no longer points at: its readers
+** may be about to read it. Quick, without a sync, and no more than a favour. */
+void tr_store_spare(const tr_store *store, int data, const char *hash);
+
+/*
+** Check bytes that were read from the open file data/<hash> against that name, if
+** the options want it. If they do not match, move the file to quarantine, unless it
+** is so young that its writer may not have finished. 'putting' is for a caller that
+** has the right bytes: it always checks, and then the age does not matter. False with
+** the error.
+*/
+bool tr_store_verify(const tr_store *store, int data, int fd,
+                     const struct stat *st, const char *hash, tr_blob *blob,
+                     bool putting, tr_error *error);
+
+/* ---------------------------------------------------------- known files */
+
+typedef enum tr_fact {
+  TR_CHECKED = 1, /* its bytes match its name */
+  TR_SYNCED = 2   /* it and its name last */
+} tr_fact;
+
+/* True if the process knows that of a file, which has not changed since. */
+bool tr_store_knows(const struct stat *st, const char *hash, tr_fact fact);
+void tr_store_learn(const struct stat *st, const char *hash, tr_fact fact);
+/* The file has a new time, but its content is as before. */
+void tr_store_renew(const struct stat *before, const struct stat *after,
+                    const char *hash);
+
+/* --------------------------------------------------------------- labels */
+
+enum {
+  TR_MAX_LABEL = 4000, /* leaves room for the folders above, within PATH_MAX */
+  TR_MAX_PART = 255,   /* what file systems take for one name */
+  TR_MAX_DEPTH = 128   /* of label folders */
+};
 
 /* Check a label's name. False with the error. */
 bool tr_store_check_label(const char *label, tr_error *error);
 
-/*
-** Checks bytes that were read from data/<hash> against that name, if the
-** options want it. If they do not match, move the file to quarantine, unless
-** it is so young that its writer may not have finished. A caller that has the
-** right bytes sets 'healing', and then the age does not matter. False with the
-** error.
-*/
-bool tr_store_verify(const tr_store *store, int data, const struct stat *st,
-                     const char *hash, tr_blob *blob, bool healing,
-                     tr_error *error);
-
-/* The file has a new time, but its content is as before. */
-void tr_store_renew_verified(const struct stat *before,
-                             const struct stat *after, const char *hash);
-bool tr_store_was_verified(const struct stat *st, const char *hash);
-
-/* As tr_store_label, to a normal hash, without the lock or a sync. 'base' is
+/* As tr_store_label, to a normal hash, under the lock and without a sync. 'base' is
 ** the open base folder, 'temporary' a file in it that holds the hash. */
-bool tr_store_place_label(tr_store *store, int base, const char *label,
+bool tr_store_place_label(const tr_store *store, int base, const char *label,
                           const char *temporary, tr_error *error);
+
+/* For a batch, under the lock: make the folders of a label, and check that the label
+** itself is no folder. False with the error. */
+bool tr_store_make_place(int base, const char *label, tr_error *error);
+/* Remove a folder with the name of a label if there is nothing in it. */
+void tr_store_clear_place(int base, const char *label);
+/* Remove the folders above a label that are empty. */
+void tr_store_prune(int base, const char *label);
+
+/* The content of a label's file. */
+typedef enum tr_holding {
+  TR_FAULTY = -1, /* with the error */
+  TR_ABSENT,
+  TR_HASH,
+  TR_BLANK /* as Theater leaves it for a moment while it moves a label */
+} tr_holding;
+
+/* Read the label 'label', the file 'name' in an open folder, or in -1 with errno. */
+tr_holding tr_store_read_label(int folder, const char *name, const char *label,
+                               char hash[TR_HEX_MAX], tr_error *error);
+
+/* Called for each label with its hash, or NULL and why it has none. */
+typedef bool (*tr_store_visit_label)(void *context, const char *label,
+                                     const char *hash, const char *why);
+/* Visit every item in labels/ that is no plain folder. */
+bool tr_store_each_label_hash(const tr_store *store, tr_store_visit_label visit,
+                              void *context, tr_error *error);
+
+/* ------------------------------------------------------- gc, listings */
+
+bool tr_is_dots(const char *name); /* "." or ".." */
+bool tr_is_temporary(const char *name);
+
+/* When a file was modified, in nanoseconds. */
+int64_t tr_modified(const struct stat *st);
+
+/*
+** Return the time by the file system's own clock, in nanoseconds: other machines and
+** processes may have other clocks. Wait for it to be another time than 'after', so
+** that what is touched from now on gets one. -1 with the error.
+*/
+int64_t tr_store_clock(const tr_store *store, int64_t after, tr_error *error);
+
+/* Called for each content with the time at which it was last put or labelled. */
+typedef bool (*tr_store_visit_time)(void *context, const char *hash,
+                                    int64_t nanoseconds);
+bool tr_store_each_time(const tr_store *store, tr_store_visit_time visit,
+                        void *context, tr_error *error);
+
+/* Delete content unless it was put or labelled since the time that
+** tr_store_each_time gave. As tr_store_discard. */
+int tr_store_discard_unchanged(const tr_store *store, const char *hash,
+                               int64_t nanoseconds, bool dry_run,
+                               tr_error *error);
 
 #endif

@@ -1,33 +1,37 @@
 /*
-** Many puts for the price of one sync. Content waits in temporary files; a
-** commit syncs the file system, gives everything its name, syncs the names
-** of the content, and only then moves the labels.
+** Many puts for the price of one sync. Content waits in temporary files; a commit
+** syncs the file system, checks that everything can be placed, gives the content its
+** names, syncs them, and only then moves the labels.
 */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "error.h"
 #include "file.h"
 #include "store.h"
+#include "table.h"
 
 /* A temporary, and what it is to become. */
 typedef struct item {
+  tr_node node; /* of content, by its hash; the first member */
   struct item *next;
   char temporary[TR_TEMPORARY];
-  bool placed;
   char hash[TR_HEX_MAX]; /* content's name, or what a label points at */
   char label[];          /* empty: content */
 } item;
 
 struct tr_batch {
-  tr_store *store;   /* its own: the caller may close his */
+  tr_store *store;   /* its own: the caller may close theirs */
   tr_store unsynced; /* the same, for steps that one sync will cover */
   int base, data;
-  bool has_labels;
+  pid_t owner; /* a child of a fork has no part in it */
   item *items, **end;
+  tr_table contents; /* one item for each hash among them */
 };
 
 tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
@@ -39,12 +43,14 @@ tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
   }
   b->end = &b->items;
   b->base = b->data = -1;
-  b->store = tr_store_open(store->base, &store->options, error);
+  b->owner = getpid();
+  if (!tr_table_init(&b->contents))
+    tr_error_nomem(error);
+  else
+    b->store = tr_store_open(store->base, &store->options, error);
   if (b->store != NULL) {
-    b->unsynced = (tr_store){
-        .base = b->store->base, .options = b->store->options, .data = -1};
-    b->unsynced.options.durable = false;
-    b->data = tr_store_open_folder(b->store, "data", true, error);
+    b->unsynced = tr_store_unsynced(b->store);
+    b->data = tr_store_make_data(b->store, error);
   }
   if (b->data >= 0)
     b->base = tr_store_open_base(b->store, error);
@@ -60,7 +66,7 @@ void tr_batch_free(tr_batch *b) {
     return;
   for (i = b->items; i != NULL; i = next) {
     next = i->next;
-    if (!i->placed)
+    if (b->owner == getpid())
       unlinkat(b->base, i->temporary, 0);
     free(i);
   }
@@ -69,19 +75,36 @@ void tr_batch_free(tr_batch *b) {
   if (b->base >= 0)
     close(b->base);
   tr_store_close(b->store);
+  tr_table_free(&b->contents);
   free(b);
 }
 
-/* Adds an item whose temporary holds these bytes. */
+static item *find_content(const tr_batch *b, const char *hash) {
+  size_t len = strlen(hash);
+  return (item *)tr_table_find(&b->contents, tr_table_hash(hash, len), hash,
+                               len);
+}
+
+/* False, with the error, in a child of the process that began the batch. */
+static bool is_owner(const tr_batch *b, tr_error *error) {
+  if (b->owner != getpid())
+    tr_error_set(error, TR_IO,
+                 "a batch belongs to the process that began it, not to a child "
+                 "of a fork");
+  return b->owner == getpid();
+}
+
+/* Add an item whose temporary file holds these bytes. */
 static bool add(tr_batch *b, const char *label, const char *hash,
                 const void *bytes, size_t size, tr_error *error) {
-  item *i = malloc(sizeof *i + strlen(label) + 1);
+  item *i;
+  if (!is_owner(b, error))
+    return false;
+  i = calloc(1, sizeof *i + strlen(label) + 1);
   if (i == NULL) {
     tr_error_nomem(error);
     return false;
   }
-  i->next = NULL;
-  i->placed = false;
   strcpy(i->hash, hash);
   strcpy(i->label, label);
   if (!tr_file_write_temporary(b->base, i->temporary, bytes, size, false)) {
@@ -90,9 +113,14 @@ static bool add(tr_batch *b, const char *label, const char *hash,
     free(i);
     return false;
   }
-  b->has_labels |= label[0] != '\0';
   *b->end = i;
   b->end = &i->next;
+  if (label[0] == '\0' && find_content(b, hash) == NULL) {
+    i->node.key = i->hash;
+    i->node.len = strlen(i->hash);
+    i->node.hash = tr_table_hash(i->hash, i->node.len);
+    tr_table_add(&b->contents, &i->node);
+  }
   return true;
 }
 
@@ -101,7 +129,7 @@ bool tr_batch_put(tr_batch *b, tr_algorithm algorithm, const void *bytes,
   int fresh;
   error = tr_error_or_ignored(error);
   tr_digest(algorithm, bytes, size, hash);
-  fresh = tr_store_lock_and_freshen(&b->unsynced, b->data, hash, size, error);
+  fresh = tr_store_freshen(&b->unsynced, b->data, hash, true, error);
   return fresh == 1 || (fresh == 0 && add(b, "", hash, bytes, size, error));
 }
 
@@ -114,34 +142,104 @@ bool tr_batch_label(tr_batch *b, const char *label, const char *hash,
          add(b, label, normal, normal, strlen(normal), error);
 }
 
-/* Gives content its name; what has it already is the same, or damaged. */
-static bool place_content(tr_batch *b, item *i, tr_error *error) {
-  i->placed = renameat(b->base, i->temporary, b->data, i->hash) == 0;
-  if (!i->placed)
-    tr_error_errno(error, errno, "Failed to write content", i->hash);
-  return i->placed;
-}
+typedef bool (*step)(tr_batch *, const item *, tr_error *);
 
-/* Moves a label to content that is there by now. */
-static bool place_label(tr_batch *b, item *i, tr_error *error) {
-  i->placed =
-      tr_store_freshen_labelled(&b->unsynced, b->data, i->hash, error) &&
-      tr_store_place_label(&b->unsynced, b->base, i->label, i->temporary,
-                           error);
-  return i->placed;
-}
-
-static bool place_all(tr_batch *b, bool labels,
-                      bool (*place)(tr_batch *, item *, tr_error *),
-                      tr_error *error) {
-  item *i;
+/* Do a step for each label, or for each content. False as soon as one fails. */
+static bool each(tr_batch *b, bool labels, step step, tr_error *error) {
+  const item *i;
   for (i = b->items; i != NULL; i = i->next)
-    if ((i->label[0] != '\0') == labels && !place(b, i, error))
+    if ((i->label[0] != '\0') == labels && !step(b, i, error))
       return false;
   return true;
 }
 
-/* Makes all that was written so far last. */
+/* Do a step for each label, or for each content, that is not placed yet, and forget
+** those that are placed. */
+static bool place_each(tr_batch *b, bool labels, step place, tr_error *error) {
+  item **link = &b->items;
+  bool ok = true;
+  while (*link != NULL) {
+    item *i = *link;
+    ok = ok && ((i->label[0] != '\0') != labels || place(b, i, error));
+    if (ok && (i->label[0] != '\0') == labels) {
+      *link = i->next;
+      if (i->node.key != NULL)
+        tr_table_remove(&b->contents, &i->node);
+      free(i);
+    } else {
+      link = &i->next;
+    }
+  }
+  b->end = link;
+  return ok;
+}
+
+/* Check that a label's content is in the store, or else in the batch. */
+static bool check_content(tr_batch *b, const item *i, tr_error *error) {
+  return tr_store_freshen_labelled(&b->unsynced, b->data, i->hash, error) ||
+         (error->kind == TR_NOT_FOUND && find_content(b, i->hash) != NULL);
+}
+
+static bool clear_place(tr_batch *b, const item *i, tr_error *error) {
+  (void)error;
+  tr_store_clear_place(b->base, i->label);
+  return true;
+}
+
+static bool make_place(tr_batch *b, const item *i, tr_error *error) {
+  return tr_store_make_place(b->base, i->label, error);
+}
+
+static bool prune(tr_batch *b, const item *i, tr_error *error) {
+  (void)error;
+  tr_store_prune(b->base, i->label);
+  return true;
+}
+
+/* Check, under the lock, that every label can be placed. The second look sees the
+** folders that the first one made for other labels. */
+static bool can_place(tr_batch *b, tr_error *error) {
+  return each(b, true, check_content, error) &&
+         each(b, true, clear_place, error) &&
+         each(b, true, make_place, error) && each(b, true, make_place, error);
+}
+
+/* The same, and leave no folder behind: content is placed next, without the lock. */
+static bool check(tr_batch *b, tr_error *error) {
+  bool ok = can_place(b, error);
+  each(b, true, prune, error);
+  return ok;
+}
+
+/* Give content its name, unless it is there by now: what has that name is the same,
+** or damaged and quarantined. */
+static bool place_content(tr_batch *b, const item *i, tr_error *error) {
+  int placed = 0, tries = 8;
+  utimensat(b->base, i->temporary, NULL, AT_SYMLINK_NOFOLLOW); /* young for gc */
+  while (placed == 0 && tries-- > 0) {
+    placed = tr_file_place(b->base, i->temporary, b->data, i->hash);
+    if (placed < 0)
+      tr_error_errno(error, errno, "Failed to write content", i->hash);
+    if (placed != 0)
+      break;
+    placed = tr_store_freshen(&b->unsynced, b->data, i->hash, true, error);
+    if (placed == 1)
+      unlinkat(b->base, i->temporary, 0);
+  }
+  if (placed == 0)
+    tr_error_set(error, TR_IO,
+                 "Failed to write content %s: it keeps changing meanwhile",
+                 i->hash);
+  return placed == 1;
+}
+
+/* Move a label to content that is there by now. */
+static bool place_label(tr_batch *b, const item *i, tr_error *error) {
+  return tr_store_place_label(&b->unsynced, b->base, i->label, i->temporary,
+                              error);
+}
+
+/* Make all that was written so far last. */
 static bool sync_all(tr_batch *b, tr_error *error) {
   if (!b->store->options.durable || syncfs(b->base) == 0)
     return true;
@@ -149,20 +247,34 @@ static bool sync_all(tr_batch *b, tr_error *error) {
   return false;
 }
 
-bool tr_batch_commit(tr_batch *b, tr_error *error) {
-  int lock;
+/* Run one of the two steps that need the store's lock. */
+static bool locked(tr_batch *b, bool (*work)(tr_batch *, tr_error *),
+                   tr_error *error) {
+  int lock = tr_store_lock(b->store, error);
   bool ok;
-  error = tr_error_or_ignored(error);
-  if (b->items == NULL)
-    return sync_all(b, error); /* for what was there already */
-  if (!sync_all(b, error))
-    return false;
-  lock = tr_store_lock(b->store, false, error);
   if (lock < 0)
     return false;
-  ok = place_all(b, false, place_content, error) && sync_all(b, error) &&
-       (!b->has_labels ||
-        (place_all(b, true, place_label, error) && sync_all(b, error)));
-  close(lock);
+  ok = work(b, error);
+  tr_store_unlock(lock);
   return ok;
+}
+
+static bool place_labels(tr_batch *b, tr_error *error) {
+  bool ok = can_place(b, error) && place_each(b, true, place_label, error);
+  if (!ok)
+    each(b, true, prune, error);
+  return ok;
+}
+
+bool tr_batch_commit(tr_batch *b, tr_error *error) {
+  error = tr_error_or_ignored(error);
+  if (!is_owner(b, error))
+    return false;
+  if (b->items == NULL)
+    return sync_all(b, error); /* for what was there already */
+  if (!sync_all(b, error) || !locked(b, check, error) ||
+      !place_each(b, false, place_content, error) || !sync_all(b, error))
+    return false;
+  return b->items == NULL ||
+         (locked(b, place_labels, error) && sync_all(b, error));
 }

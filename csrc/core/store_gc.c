@@ -1,63 +1,21 @@
-/* Garbage collection of a store: listings, checks and deletions. */
-#include <dirent.h>
+/* Checks and deletions, of which store.lua makes a garbage collection. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "blob.h"
 #include "error.h"
+#include "file.h"
+#include "future.h"
 #include "store.h"
 
-/* -------------------------------------------------------------- listings */
-
-/* Visits the regular files of a folder whose names are of the right sort. */
-static bool each_file(tr_store *store, const char *where,
-                      bool (*right)(const char *name), tr_store_visit visit,
-                      void *context, tr_error *error) {
-  int fd = tr_store_open_listing(store, where, error);
-  DIR *folder;
-  struct dirent *item;
-  bool going = true;
-  if (fd < 0)
-    return error->kind == TR_OK;
-  folder = fdopendir(fd);
-  if (folder == NULL) {
-    tr_error_errno(error, errno, "Failed to list", store->base);
-    close(fd);
-    return false;
-  }
-  while (going && (errno = 0, item = readdir(folder)) != NULL) {
-    struct stat st;
-    if (right(item->d_name) &&
-        fstatat(fd, item->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-        S_ISREG(st.st_mode))
-      going = visit(context, item->d_name, (size_t)st.st_size);
-  }
-  if (going && errno != 0) {
-    tr_error_errno(error, errno, "Failed to list", store->base);
-    going = false;
-  } else {
-    going = true; /* 'visit' had enough */
-  }
-  closedir(folder);
-  return going;
-}
-
-bool tr_store_each_content(tr_store *store, tr_store_visit visit, void *context,
-                           tr_error *error) {
-  error = tr_error_or_ignored(error);
-  return each_file(store, "data", tr_hex_valid, visit, context, error);
-}
-
-/* ---------------------------------------------------------- housekeeping */
-
 bool tr_store_check(tr_store *store, const char *hash, tr_error *error) {
-  tr_store always = {
-      .base = store->base, .options = store->options, .data = -1};
+  tr_store always = tr_store_unsynced(store);
   char normal[TR_HEX_MAX];
   tr_blob *blob;
   error = tr_error_or_ignored(error);
@@ -69,82 +27,141 @@ bool tr_store_check(tr_store *store, const char *hash, tr_error *error) {
   return blob != NULL;
 }
 
-/* Deletes 'name' in an open folder if it is old enough; as discard. */
-static int discard_at(int folder, const char *name, double grace, bool dry_run,
-                      tr_error *error) {
+/* The time of a new file in the open base folder. -1 with errno. */
+static int64_t new_time(int base) {
+  char temporary[TR_TEMPORARY];
   struct stat st;
-  if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-    if (errno == ENOENT)
-      return 0;
-  } else if (!S_ISREG(st.st_mode) ||
-             difftime(time(NULL), st.st_mtim.tv_sec) < grace) {
-    return 0;
-  } else if (dry_run || unlinkat(folder, name, 0) == 0) {
-    return 1;
-  }
-  tr_error_errno(error, errno, "Failed to delete", name);
-  return -1;
+  int64_t now = -1;
+  if (!tr_file_write_temporary(base, temporary, "", 0, false))
+    return -1;
+  if (fstatat(base, temporary, &st, AT_SYMLINK_NOFOLLOW) == 0)
+    now = tr_modified(&st);
+  unlinkat(base, temporary, 0);
+  return now;
 }
 
-int tr_store_discard(tr_store *store, const char *hash, double grace,
-                     bool dry_run, tr_error *error) {
+int64_t tr_store_clock(const tr_store *store, int64_t after, tr_error *error) {
+  double until = tr_now() + 2.5; /* the coarsest clocks tick every 2 s */
+  struct timespec pause = {.tv_nsec = 1000 * 1000};
+  int base = tr_store_open_base(store, error);
+  int64_t now;
+  if (base < 0)
+    return -1;
+  while ((now = new_time(base)) == after && tr_now() < until)
+    nanosleep(&pause, NULL);
+  if (now < 0)
+    tr_error_errno(error, errno, "Failed to write to the store", store->base);
+  close(base);
+  return now;
+}
+
+/* The times of files that are deleted. */
+typedef struct condition {
+  int64_t from, to; /* nanoseconds, both included */
+} condition;
+
+static bool is_met(const condition *c, const struct stat *st) {
+  return S_ISREG(st->st_mode) && tr_modified(st) >= c->from &&
+         tr_modified(st) <= c->to;
+}
+
+/* Files older than 'grace' seconds: by the file system's clock, since another one may
+** be far off. False with the error. */
+static bool older_than(const tr_store *store, double grace, condition *c,
+                       tr_error *error) {
+  int64_t now;
+  *c = (condition){INT64_MIN, INT64_MAX};
+  if (grace <= 0)
+    return true;
+  now = tr_store_clock(store, -2, error);
+  if (grace < 9e9) /* NaN and what would overflow: nothing is so old */
+    c->to = now - (int64_t)(grace * 1e9);
+  else
+    c->to = INT64_MIN;
+  return now >= 0;
+}
+
+/* Delete content in the open data/, which nobody freshens meanwhile. */
+static int discard_at(int data, const char *name, const condition *c,
+                      bool dry_run, tr_error *error) {
+  struct stat st, named;
+  int result = -1;
+  int fd = openat(data, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0 && (errno == ENOENT || errno == ELOOP))
+    return 0;
+  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    result = 0; /* somebody needs it */
+  } else if (fd >= 0 && fstat(fd, &st) == 0) {
+    if (!is_met(c, &st) ||
+        fstatat(data, name, &named, AT_SYMLINK_NOFOLLOW) != 0 ||
+        named.st_ino != st.st_ino || named.st_dev != st.st_dev)
+      result = 0;
+    else if (dry_run || unlinkat(data, name, 0) == 0)
+      result = 1;
+  }
+  if (result < 0)
+    tr_error_errno(error, errno, "Failed to delete", name);
+  if (fd >= 0) {
+    tr_unlock_file(fd);
+    close(fd);
+  }
+  return result;
+}
+
+static int discard(const tr_store *store, const char *hash, const condition *c,
+                   bool dry_run, tr_error *error) {
   char normal[TR_HEX_MAX];
   int data, result;
-  error = tr_error_or_ignored(error);
   if (!tr_normal_hash(hash, normal, error))
     return -1;
-  data = tr_store_open_listing(store, "data", error);
+  data = tr_store_open_listing(store, "data", false, error);
   if (data < 0)
     return error->kind == TR_OK ? 0 : -1;
-  result = discard_at(data, normal, grace, dry_run, error);
+  result = discard_at(data, normal, c, dry_run, error);
   close(data);
   return result;
 }
 
-/* ----------------------------------------------------- temporary files */
-
-static bool is_temporary(const char *name) {
-  return strncmp(name, ".tmp-", 5) == 0 && strchr(name, '/') == NULL;
+int tr_store_discard(tr_store *store, const char *hash, double grace,
+                     bool dry_run, tr_error *error) {
+  condition c;
+  error = tr_error_or_ignored(error);
+  if (!older_than(store, grace, &c, error))
+    return error->kind == TR_NOT_FOUND ? 0 : -1;
+  return discard(store, hash, &c, dry_run, error);
 }
 
-bool tr_store_each_temporary(tr_store *store, tr_store_visit visit,
-                             void *context, tr_error *error) {
-  error = tr_error_or_ignored(error);
-  return each_file(store, ".", is_temporary, visit, context, error);
+int tr_store_discard_unchanged(const tr_store *store, const char *hash,
+                               int64_t nanoseconds, bool dry_run,
+                               tr_error *error) {
+  condition c = {nanoseconds, nanoseconds};
+  return discard(store, hash, &c, dry_run, error);
 }
 
 int tr_store_discard_temporary(tr_store *store, const char *name, double grace,
                                bool dry_run, tr_error *error) {
-  int base, result;
+  condition c;
+  struct stat st;
+  int base, result = -1;
   error = tr_error_or_ignored(error);
-  if (!is_temporary(name)) {
+  if (!tr_is_temporary(name)) {
     tr_error_set(error, TR_INVALID_REFERENCE, "Not a temporary file: '%s'",
                  name);
     return -1;
   }
-  base = tr_store_open_listing(store, ".", error);
+  if (!older_than(store, grace, &c, error))
+    return error->kind == TR_NOT_FOUND ? 0 : -1;
+  base = tr_store_open_listing(store, ".", false, error);
   if (base < 0)
     return error->kind == TR_OK ? 0 : -1;
-  result = discard_at(base, name, grace, dry_run, error);
+  if (fstatat(base, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+    result = errno == ENOENT ? 0 : -1;
+  else if (!is_met(&c, &st))
+    result = 0;
+  else if (dry_run || unlinkat(base, name, 0) == 0)
+    result = 1;
+  if (result < 0)
+    tr_error_errno(error, errno, "Failed to delete", name);
   close(base);
   return result;
-}
-
-/* --------------------------------------------------------------- locking */
-
-int tr_store_lock_all(tr_store *store, tr_error *error) {
-  error = tr_error_or_ignored(error);
-  return tr_store_lock(store, false, error);
-}
-
-void tr_store_unlock(int lock) { close(lock); }
-
-/* ------------------------------------------------------------ quarantine */
-
-static bool any_name(const char *name) { return name[0] != '.'; }
-
-bool tr_store_each_quarantined(tr_store *store, tr_store_visit visit,
-                               void *context, tr_error *error) {
-  error = tr_error_or_ignored(error);
-  return each_file(store, "corrupt", any_name, visit, context, error);
 }

@@ -9,22 +9,27 @@
 
 /*
 ** Start a thread in which every signal is blocked, so that a program's own
-** threads get them, as sigwait and signalfd need. It is detached, and has a name
+** threads get them, as sigwait and signalfd need. It is to be joined, and has a name
 ** of up to 15 bytes for debuggers. False when there are no resources for one.
 */
-static inline bool tr_thread_start(const char *name, void *(*run)(void *)) {
+static inline bool tr_thread_create(pthread_t *thread, const char *name,
+                                    void *(*run)(void *), void *context) {
   sigset_t all, before;
-  pthread_t thread;
   bool started;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  started = pthread_create(&thread, NULL, run, NULL) == 0;
+  started = pthread_create(thread, NULL, run, context) == 0;
   pthread_sigmask(SIG_SETMASK, &before, NULL);
-  if (started) {
-    pthread_setname_np(thread, name);
-    pthread_detach(thread);
-  }
+  if (started)
+    pthread_setname_np(*thread, name);
   return started;
+}
+
+/* The same, detached. */
+static inline bool tr_thread_start(const char *name, void *(*run)(void *)) {
+  pthread_t thread;
+  return tr_thread_create(&thread, name, run, NULL) &&
+         pthread_detach(thread) == 0;
 }
 
 /* Make a condition whose waits go by tr_now(). */

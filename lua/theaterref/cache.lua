@@ -10,6 +10,7 @@ local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local home = require "theaterref.home"
 local option_sets = require "theaterref.options"
+local references = require "theaterref.reference"
 
 local M = {}
 
@@ -30,14 +31,26 @@ function M.disk_cache_of(cache)
   return cache:disk() and require("theaterref.store.disk_cache").of(cache)
 end
 
--- These methods change the disk cache first, so that no resolve finds there what
--- the cache has forgotten. ('clear' returns false as well; no caller asks.)
-for method, on_disk in pairs { remove = "remove", clear = "clear", refresh = "expire" } do
+-- Returns the reference that a cache knows: in normal form, without a digest.
+local function key_of(ref)
+  if type(ref) ~= "string" then return ref end
+  local source, scheme = references.source_of(ref)
+  local parsed = source and source.parse(ref, scheme)
+  return parsed and source.key(parsed) or ref
+end
+
+-- These methods take references as they are written. They change the disk cache first, so
+-- that no resolve finds there what the cache has forgotten. ('clear' returns false as well;
+-- no caller asks.)
+local function no_disk() return false end
+
+for method, on_disk in pairs { remove = "remove", clear = "clear", refresh = "expire", keep = false } do
   local in_memory = core.cache_methods[method]
-  core.cache_methods[method] = function(self, reference)
-    local disk = M.disk_cache_of(self)
-    local was_on_disk = disk and disk[on_disk](disk, reference)
-    return in_memory(self, reference) or was_on_disk or false
+  core.cache_methods[method] = function(self, ref, ...)
+    ref = key_of(ref)
+    local disk = on_disk and M.disk_cache_of(self)
+    local was_on_disk = (disk and disk[on_disk] or no_disk)(disk, ref)
+    return in_memory(self, ref, ...) or was_on_disk or false
   end
 end
 
@@ -47,7 +60,7 @@ end
 -- @treturn theaterref.cache
 -- @return[2] nil
 -- @treturn[2] table an error, when a cache of that name is open with other
--- options
+-- options; a name alone opens it as it is
 function M.open(options, blame)
   options, blame = options or {}, blame or 2
   option_sets.check(option_sets.cache, options, blame)
@@ -56,7 +69,7 @@ function M.open(options, blame)
   if options.disk then
     local err
     given.disk, given.disk_max_bytes, err = disk_folder(options.disk, blame)
-    if not given.disk then return nil, errors.about(err, tostring(options.disk)) end
+    if not given.disk then return nil, err end
   end
   return core.resource_cache(given)
 end

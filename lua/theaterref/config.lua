@@ -22,7 +22,8 @@ local function set(variable)
   return value ~= "" and value or nil
 end
 
---- The file that counts.
+--- The file that counts. One that is there but cannot be read counts: without it,
+-- policy and limits would be off.
 -- @treturn ?string its path; nil: there is none
 function M.find()
   local named = os.getenv "THEATERREF_CONFIG"
@@ -30,7 +31,8 @@ function M.find()
   local home = set "HOME"
   local personal = set "XDG_CONFIG_HOME" or home and home .. "/.config"
   for _, folder in ipairs { personal or "/etc", "/etc" } do
-    if core.file_stamp(folder .. NAME) then return folder .. NAME end
+    local stamp, err = core.file_stamp(folder .. NAME)
+    if stamp or err.kind ~= "not_found" then return folder .. NAME end
   end
   return nil
 end

@@ -28,14 +28,22 @@ function metatable:__tostring()
   return text
 end
 
---- A new error.
+--- A new error. Its texts are redacted.
 -- @tparam string kind
 -- @tparam string message
 -- @tparam[opt] string reference
 -- @treturn table
 function M.new(kind, message, reference)
-  return setmetatable({ kind = kind, message = message,
-                        reference = reference and M.redact(reference) }, metatable)
+  return setmetatable({ kind = kind, message = M.redact(message),
+                        reference = reference and M.redact_reference(reference) }, metatable)
+end
+
+--- The text of whatever was raised.
+-- @param value
+-- @treturn string
+function M.message_of(value)
+  local ok, text = pcall(tostring, value)
+  return ok and text or "a " .. type(value) .. " that has no message"
 end
 
 --- True if a value is an error of theaterref's.
@@ -43,19 +51,80 @@ function M.is(value)
   return getmetatable(value) == metatable
 end
 
+-- The data of a data URL may be a secret, and may be long.
+local function redact_data(start, header, data)
+  if data:find "^…" then return nil end -- it was redacted already
+  return ("%s%s,… (%d characters)"):format(start, #header > 80 and header:sub(1, 80) .. "…" or header, #data)
+end
+
 --- A text with every URL in it redacted: without user and password, and with
--- `?…` in place of its query.
--- @function redact
+-- `?…` in place of its query; and with `…` in place of the data of data URLs.
 -- @tparam string text
 -- @treturn string
-M.redact = core.redact
+function M.redact(text)
+  text = core.redact(text)
+  if not text:find("[Dd][Aa][Tt][Aa]:") then return text end
+  return (text:gsub("%f[%w]([Dd][Aa][Tt][Aa]:)([^,%s]*),(%S+)", redact_data))
+end
+
+--- A text that is one reference, redacted to its end.
+-- @tparam string reference
+-- @treturn string
+function M.redact_reference(reference)
+  if reference:find("://", 1, true) or reference:find "^[Dd][Aa][Tt][Aa]:" then reference = reference:gsub("%s", "%%20") end
+  return M.redact(reference)
+end
+
+-- Replaces what is not UTF-8.
+local function with_valid_bytes(text, replace)
+  local parts, from = {}, 1
+  while true do
+    local _, bad = utf8.len(text, from)
+    if not bad then break end
+    parts[#parts + 1], parts[#parts + 2] = text:sub(from, bad - 1), replace(text:byte(bad))
+    from = bad + 1
+  end
+  return from == 1 and text or table.concat(parts) .. text:sub(from)
+end
+
+local function escape_byte(byte) return ("\\%d"):format(byte) end
+
+--- A text as one line of UTF-8 that a terminal only shows: control characters, those of
+-- two bytes too, and bytes that are not UTF-8 are written as `\27`.
+-- @tparam string text
+-- @treturn string
+function M.printable(text)
+  text = with_valid_bytes(text, escape_byte):gsub("[\0-\31\127]", function(c) return escape_byte(c:byte()) end)
+  return (text:gsub("\xC2([\x80-\x9F])", function(c) return escape_byte(c:byte()) end))
+end
+
+--- A text with U+FFFD in place of each byte that is not UTF-8.
+-- @tparam string text
+-- @treturn string
+function M.valid_utf8(text)
+  return with_valid_bytes(text, function() return "\u{FFFD}" end)
+end
+
+--- The line and the column of a byte in a text, for messages.
+-- @tparam string text
+-- @tparam integer at
+-- @treturn string such as "line 2, column 5"; columns count bytes
+function M.position(text, at)
+  local line, start = 1, 1
+  while true do
+    local newline = text:find("\n", start, true)
+    if not newline or newline >= at then break end
+    line, start = line + 1, newline + 1
+  end
+  return ("line %d, column %d"):format(line, at - start + 1)
+end
 
 --- Puts the reference on an error that does not have one yet.
 -- @tparam table err
 -- @tparam string reference
 -- @treturn table the same error
 function M.about(err, reference)
-  err.reference = err.reference or M.redact(reference)
+  err.reference = err.reference or M.redact_reference(reference)
   return err
 end
 

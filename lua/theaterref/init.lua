@@ -34,7 +34,7 @@ function later.content_store() return require("theaterref.home").content_store e
 -- @treturn theaterref.cache
 -- @return[2] nil
 -- @treturn[2] table an error, when a cache of that name is open with other
--- options
+-- options; a name alone opens it as it is
 function later.resource_cache() return require("theaterref.cache").open end
 
 --- A resolver; see `theaterref.resolver` for its methods.
@@ -114,7 +114,9 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.resolve_reference_cached(ref, cache, options)
-  if not options then -- the default policy lets every reference through as it is
+  -- The default policy lets every reference through as it is. (A zero byte would make it a
+  -- key of another scope.)
+  if not options and not ref:find("\0", 1, true) then
     local blob = cache:get(ref)
     if blob then return blob, true end
   end

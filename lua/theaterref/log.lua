@@ -3,7 +3,7 @@
 -- A line never shows the user, the password or the query of a URL, nor a header,
 -- a state or a secret; and it is one line, whatever a server or manifest says.
 -- @module theaterref.log
-local core = require "theaterref.core"
+local errors = require "theaterref.error"
 local events = require "theaterref.events"
 local options = require "theaterref.options"
 
@@ -15,9 +15,7 @@ local Log = {}
 Log.__index = Log
 
 -- One line without secrets.
-local function clean(text)
-  return (core.redact(text):gsub("%c", function(c) return ("\\%d"):format(c:byte()) end))
-end
+local function clean(text) return errors.printable(errors.redact(text)) end
 
 local function to_stderr(level, line)
   io.stderr:write("theaterref: " .. level .. ": " .. line .. "\n")
@@ -45,16 +43,13 @@ function M.open(log, blame)
   if type(log) ~= "table" then log = { level = log } end
   options.check(options.log, log, blame)
   local level = log.level or default_level()
-  if not levels[level] then
-    error(("there is no log level '%s' (debug, info, warn, error, off)"):format(level), blame)
-  end
   return setmetatable({ threshold = levels[level], verbose = levels[level] == levels.debug, sink = log.sink or to_stderr }, Log)
 end
 
 -- Writes the line of an event, if its level is high enough.
 function Log:emit(event)
   local kind = events.by_type[event.type]
-  if levels[kind.level] < self.threshold then return end
+  if not kind or levels[kind.level] < self.threshold then return end
   pcall(self.sink, kind.level, clean(kind.line(event)), event)
 end
 

@@ -6,43 +6,69 @@ local suggest = require "theaterref.suggest"
 
 local M = {}
 
+-- Checks a list: its keys are 1, 2, … without a gap.
 local function is_list_of_strings(v)
   if type(v) ~= "table" then return false end
+  local count = 0
   for key, item in pairs(v) do
     if math.type(key) ~= "integer" or type(item) ~= "string" then return false end
+    count = count + 1
   end
-  return true
+  return count == #v
 end
 
--- The kinds of values; 'says' is for messages, 'set' names the options that a
--- table there has.
+local levels = { debug = true, info = true, warn = true, error = true, off = true }
+
+local function level_fault(_, v)
+  if type(v) ~= "string" or levels[v] then return nil end
+  return ("there is no log level '%s' (debug, info, warn, error, off)"):format(v)
+end
+
+local function text_fault(subject, v)
+  return type(v) == "string" and v:find("\0", 1, true) and subject .. " has a zero byte in it" or nil
+end
+
+local function headers_fault(subject, v)
+  for name, value in pairs(v) do
+    if type(name) ~= "string" or type(value) ~= "string" then return subject .. " must have strings by name" end
+  end
+end
+
+-- The kinds of values. 'says' is for messages; 'fault' says what is wrong with a value of
+-- the right type; 'set' names the options that a table there has.
 local kinds = {
   seconds = { says = "a number of seconds", fits = function(v) return type(v) == "number" and v == v end },
   count = { says = "a whole number, 0 or more", fits = function(v) return math.type(v) == "integer" and v >= 0 end },
+  times = { says = "a whole number from 0 to 2147483647", fits = function(v)
+    return math.type(v) == "integer" and v >= 0 and v <= 0x7FFFFFFF
+  end },
   flag = { says = "true or false", fits = function(v) return type(v) == "boolean" end },
-  text = { says = "a string", fits = function(v) return type(v) == "string" end },
+  text = { says = "a string", fits = function(v) return type(v) == "string" end, fault = text_fault },
+  level = { says = "a level", fits = function(v) return type(v) == "string" end, fault = level_fault },
   list = { says = "a list of strings", fits = is_list_of_strings },
   hosts_list = { says = "a list of hosts, or \"any\"", fits = function(v) return v == "any" or is_list_of_strings(v) end },
   hosts = { says = "a table of options by host", set = "host", by_key = true, fits = function(v)
     if type(v) ~= "table" then return false end
-    for _, host in pairs(v) do
-      if type(host) ~= "table" then return false end
+    for name, host in pairs(v) do
+      if type(name) ~= "string" or type(host) ~= "table" then return false end
     end
     return true
   end },
   bytes = { says = "a string or a blob", fits = function(v) return type(v) == "string" or type(v) == "userdata" end },
   table = { says = "a table", fits = function(v) return type(v) == "table" end },
+  headers = { says = "a table", fits = function(v) return type(v) == "table" end, fault = headers_fault },
   ["function"] = { says = "a function", fits = function(v) return type(v) == "function" end },
   policy = { says = "the path of a script, or a table", fits = function(v)
     return type(v) == "string" or type(v) == "table"
-  end },
+  end, fault = text_fault },
   cache = { says = "a cache, or a table of its options", set = "cache", fits = function(v)
     return type(v) == "userdata" or type(v) == "table"
   end },
+  open_cache = { says = "a cache", fits = function(v) return type(v) == "userdata" end },
   disk = { says = "a store's id, or a table", set = "disk", fits = function(v)
     return type(v) == "string" or type(v) == "table"
   end },
-  log = { says = "a level, a table, or false", set = "log", fits = function(v)
+  log = { says = "a level, a table, or false", set = "log", fault = level_fault, fits = function(v)
     return v == false or type(v) == "string" or type(v) == "table"
   end },
 }
@@ -67,11 +93,11 @@ M.request = set("request option", {
   { "stall_timeout", "seconds", "15", "how long a server may be silent before the attempt ends and is retried; below 0: no "
     .. "limit" },
   { "max_bytes", "count", "1 GiB", "of the body, unpacked; of a file too" },
-  { "max_redirects", "count", "10", "followed; never to another scheme than http and https, nor from https to http" },
-  { "retries", "count", "2", "after a failure that may pass: no connection, one that broke, or status 408, 429, 500, 502, "
+  { "max_redirects", "times", "10", "followed; never to another scheme than http and https, nor from https to http" },
+  { "retries", "times", "2", "after a failure that may pass: no connection, one that broke, or status 408, 429, 500, 502, "
     .. "503, 504. The first comes after about 0.2 s, each further one after twice as long, or when `Retry-After` says, if that "
     .. "is within a minute; a body that broke off is resumed" },
-  { "headers", "table", "none", "values by name; not sent on to another origin by a redirect" },
+  { "headers", "headers", "none", "values by name; not sent on to another origin by a redirect" },
   { "hosts", "hosts", "none", "options for some hosts, by host or `host:port` in any case: `headers`, `ca_file`, `client_cert`, "
     .. "`client_key`, `proxy`, `netrc`, `cache_scope`. Headers add to those for all; the others replace them" },
   { "ca_file", "text", "the system's", "PEM file of the authorities to trust, instead of the system's" },
@@ -92,11 +118,13 @@ M.request = set("request option", {
     .. "disk. Without it, requests share them whose headers, `client_cert`, `client_key`, `netrc`, `unix_socket`, `proxy` and "
     .. "`ca_file` are the same" },
   { "revalidate", "flag", "false", "keep the body in the resolver's cache, but ask each time whether it has changed" },
+  { "lua_manifests", "flag", "false", "accept Lua manifests that came over the network. They are programs: they run in a "
+    .. "sandbox, but see the initial state" },
 })
 
 --- Of a request to some hosts.
 M.host = set("host option", {
-  { "headers", "table", "none", "values by name" },
+  { "headers", "headers", "none", "values by name" },
   { "ca_file", "text", "as for all", "PEM file of the authorities to trust" },
   { "client_cert", "text", "as for all", "PEM file to identify with" },
   { "client_key", "text", "as for all", "PEM file of its key" },
@@ -132,7 +160,7 @@ M.disk = set("disk cache option", {
 --- Of one call: `resolver:start`, `resolve` and `resolve_cached`.
 M.call = set("call option", {
   { "cached", "flag", "false", "through the resolver's cache" },
-  { "cache", "cache", "the resolver's", "through this cache" },
+  { "cache", "open_cache", "the resolver's", "through this cache" },
   { "ttl", "seconds", "the cache's", "how long what this call loads is fresh" },
   { "revalidate", "flag", "false", "ask the server whether what is cached has changed" },
   { "disk", "flag", "true", "false: not through the disk cache" },
@@ -182,7 +210,7 @@ M.cacheable = set("field of the answer", {
 
 --- Of a log.
 M.log = set("log option", {
-  { "level", "text", "`$THEATERREF_LOG`, else `warn`", "`debug`, `info`, `warn`, `error` or `off`: what is written, and all "
+  { "level", "level", "`$THEATERREF_LOG`, else `warn`", "`debug`, `info`, `warn`, `error` or `off`: what is written, and all "
     .. "that is worse" },
   { "sink", "function", "standard error", "`sink(level, line, event)` gets each line instead; not in a configuration" },
 })
@@ -201,8 +229,12 @@ M.resolver = set("resolver option", {
   { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },
   { "resolve_timeout", "seconds", "no limit", "time limit for resolving one reference, with all its candidates" },
   { "plan_timeout", "seconds", "no limit", "time limit for a whole plan" },
-  { "max_host_connections", "count", "32", "requests at one time to one host, of the process, from now on; others wait" },
-  { "max_connections", "count", "128", "the same for all hosts together" },
+  { "max_manifest_bytes", "count", "4 MiB", "of a manifest, as it came and with its variables filled in" },
+  { "max_state_bytes", "count", "64 MiB", "of an initial state: the manifest's, the caller's, merged, and with its secrets" },
+  { "strict_state", "flag", "false", "an initial state that is not JSON is an error, with its line and column. Theater lets it "
+    .. "pass, and merges nothing" },
+  { "max_host_connections", "times", "32", "requests at one time to one host, of the process, from now on; others wait" },
+  { "max_connections", "times", "128", "the same for all hosts together" },
   { "on_event", "function", "none", "called with each event, as a policy's rule `on_event` is; not in a configuration" },
 })
 for _, option in ipairs(M.request) do
@@ -219,6 +251,8 @@ M.store = set("store option", {
     .. "`always`, `never`" },
   { "algorithm", "text", "`sha1`", "of the names of new content: `sha1`, Theater's, or `sha256`; both are read" },
   { "map", "flag", "true", "false: large content is read, not mapped" },
+  { "lock_timeout", "seconds", "30", "how long to wait for others that move labels or lock the store; then the call fails. "
+    .. "Below 0: no limit" },
 })
 
 --- The fault in options, if any; within tables of options, too.
@@ -236,9 +270,11 @@ function M.fault(options, given)
       return ("the %s '%s' must be %s, not %s"):format(options.what, name, kind.says,
         type(value) == "number" and tostring(value) or "a " .. type(value))
     end
+    local fault = kind.fault and kind.fault(("the %s '%s'"):format(options.what, name), value)
+    if fault then return fault end
     local tables = kind.by_key and value or { value }
     for _, inner in pairs(kind.set and tables or {}) do
-      local fault = type(inner) == "table" and M.fault(M[kind.set], inner)
+      fault = type(inner) == "table" and M.fault(M[kind.set], inner)
       if fault then return fault end
     end
   end

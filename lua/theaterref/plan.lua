@@ -15,6 +15,8 @@
 -- * `cache_hit`: whether it was there already
 -- * `phases`: an array of `{ name, seconds, bytes }`, one for each step
 -- @module theaterref.plan
+local access = require "theaterref.policy.access"
+local candidates = require "theaterref.resolve.candidates"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local loads = require "theaterref.resolve.load"
@@ -40,15 +42,43 @@ local ask_cacheable = { ask_cacheable = true }
 -- Resolves what a step needs. Returns the blob, an error, and the wish.
 local function resolve(work, ref, ctx)
   local wish = { reference = ref, ctx = ctx, options = ask_cacheable, target = nil, hit = false, origin = nil,
-    used_cache = nil, base = nil }
+    used_cache = nil }
   local blob, err = loads.resolve(work.task, work.context, wish)
   return blob, err, wish
 end
 
--- What rules are told of a reference in the manifest.
+-- Returns the 'ctx' for rules about a reference in the manifest.
 local function ctx_for(work, purpose)
   local ctx = work.ctx
   return { purpose = purpose, manifest_reference = ctx.manifest_reference, origin = ctx.origin, name = ctx.name }
+end
+
+-- Returns the error for more bytes than an option allows, if there are.
+local function size_fault(work, what, bytes, option)
+  local limit = work.context[option]
+  if not bytes or #bytes <= limit then return nil end
+  return errors.new("too_large", ("%s has %d bytes, more than the %d that '%s' allows"):format(what, #bytes, limit, option))
+end
+
+-- Returns the error for an initial state that is too large or, with 'strict_state', no JSON.
+local function state_fault(work, what, state)
+  local err = size_fault(work, what, state, "max_state_bytes")
+  if err or not state or not work.context.strict_state then return err end
+  local kind, fault = core.json_split(state)
+  return not kind and errors.new("syntax", what .. ": " .. fault.message) or nil
+end
+
+-- Returns the error for a Lua manifest that came over the network, unless the options of
+-- its request allow it.
+local function lua_manifest_fault(work, wish)
+  if work.format ~= "lua" or not access.is_remote(wish.origin) then return nil end
+  local answer, _, err = work.context:ask("request", wish.target, wish.ctx)
+  if err then return err end
+  local allowed = answer and answer.lua_manifests
+  if allowed == nil then allowed = work.context.defaults.lua_manifests end
+  if allowed then return nil end
+  return errors.new("denied", ("%s is a Lua manifest that came over the network; to allow it, set the option "
+    .. "'lua_manifests' to true, or answer it in a policy's rule 'request'"):format(reference.redact(wish.target)))
 end
 
 -- Each step returns the bytes that it worked on, as a number or as what has a length; or
@@ -58,35 +88,47 @@ function steps.manifest(work)
   local plan = work.plan
   local blob, err, wish = resolve(work, plan.manifest_reference, { purpose = "manifest" })
   if not blob then return nil, err end
+  err = size_fault(work, "the manifest", blob, "max_manifest_bytes")
+  if err then return nil, err end
   plan.origin = wish.origin
   work.text = tostring(blob)
   work.format = manifests.format_of(work.text, wish.target)
-  work.ctx = { purpose = "package", manifest_reference = wish.base, origin = wish.origin, name = nil, manifest = nil,
-    package = nil }
+  err = lua_manifest_fault(work, wish)
+  if err then return nil, err end
+  work.ctx = { purpose = "package", manifest_reference = candidates.base(plan.manifest_reference, wish.target),
+    origin = wish.origin, name = nil, manifest = nil, package = nil }
   return blob
 end
 
 -- The state that the manifest brings, found before its variables are filled in.
 function steps.initial_state(work)
+  local fault = state_fault(work, "the initial state given", work.override)
+  if fault then return nil, fault end
   local state, ref = manifests.initial_state(work.text, work.format, work.override)
   if not state and ref then
     local blob, err = resolve(work, ref, ctx_for(work, "initial_state"))
     if not blob then return nil, err end
+    fault = size_fault(work, "the manifest's initial state", blob, "max_state_bytes")
+    if fault then return nil, fault end
     state = tostring(blob)
   end
+  fault = state_fault(work, "the manifest's initial state", state)
+  if fault then return nil, fault end
   work.configured = state
   return state or 0
 end
 
 function steps.merge(work)
   local merged, _, err = work.context:ask("merge", work.configured, work.override, work.ctx)
+  err = err or size_fault(work, "the merged initial state", merged, "max_state_bytes")
   if err then return nil, err end
   work.state, work.plan.initial_state, work.plan.state_without_secrets = merged, merged, merged
   return merged or 0
 end
 
 function steps.render(work)
-  local rendered, err = manifests.render(work.text, work.format, work.state, work.context.helpers)
+  local context = work.context
+  local rendered, err = manifests.render(work.text, work.format, work.state, context.helpers, context.max_manifest_bytes)
   work.rendered = rendered
   return rendered, err
 end
@@ -124,10 +166,12 @@ function steps.secrets(work)
     if fault or not wanted then return nil, fault end
     local blob
     blob, fault = resolve(work, ref, ctx)
-    return blob and (tostring(blob):gsub("\r?\n$", "")), fault and errors.about(fault, ref)
+    return blob and (tostring(blob):gsub("\r?\n$", "")), fault and errors.about(fault, reference.redact(ref))
   end)
+  err = err or size_fault(work, "the initial state with its secrets", state, "max_state_bytes")
+  if err then return nil, err end
   work.plan.initial_state = state
-  return state and 0, err
+  return 0
 end
 
 function steps.package(work)
@@ -166,8 +210,8 @@ local order = { "manifest", "initial_state", "merge", "render", "parse", "allow_
 
 -- Which steps have nothing to do.
 local skipped = {
-  allow_spawn = function(work) return not work.context:must_ask "allow_spawn" end,
-  secrets = function(work) return not (work.state and work.context:must_ask "secrets") end,
+  allow_spawn = function(work) return not work.context.asks.allow_spawn end,
+  secrets = function(work) return not (work.state and work.context.asks.secrets) end,
 }
 
 --- Makes a plan, as a future's work; what `resolver:plan` runs.
@@ -190,7 +234,7 @@ function M.make(task, context, override, stop)
     local skip = skipped[name]
     if not skip or not skip(work) then
       local done, err = run(work, name)
-      if not done then return nil, errors.about(err, ref) end
+      if not done then return nil, errors.about(err, reference.redact(ref)) end
     end
   end
   return work.plan

@@ -33,11 +33,6 @@ end
 -- @treturn boolean
 function M.is_own_scheme(scheme) return modules[scheme] ~= nil end
 
---- The source of a scheme; see CONTRIBUTING for its functions.
--- @tparam string scheme
--- @treturn table for a scheme of a policy's: the source of those
-function M.source(scheme) return sources[scheme] or require "theaterref.source.script" end
-
 -- Returns the error for a scheme that nobody reads.
 local function unknown_scheme(reference, scheme, schemes)
   local known, list = {}, {}
@@ -50,6 +45,25 @@ local function unknown_scheme(reference, scheme, schemes)
     suggest.closest(scheme, known), table.concat(list, ", ")), reference)
 end
 
+--- The source that reads a reference; see CONTRIBUTING for its functions.
+-- @tparam string reference
+-- @tparam ?table schemes a policy's own, by name
+-- @treturn table
+-- @treturn string the scheme
+-- @return[2] nil
+-- @treturn[2] table an error of kind `invalid_reference`
+function M.source_of(reference, schemes)
+  if reference == "" then return nil, errors.new("invalid_reference", "Invalid reference: it is empty", reference) end
+  local scheme = M.scheme(reference) or "file"
+  if scheme ~= "store" and reference:find("\0", 1, true) then -- a store refuses it in Theater's words
+    return nil, errors.new("invalid_reference", "Invalid reference: it has a zero byte in it", (reference:gsub("%z", "\\0")))
+  end
+  local source = sources[scheme]
+  if source then return source, scheme end
+  if schemes and schemes[scheme] then return require "theaterref.source.script", scheme end
+  return unknown_scheme(reference, scheme, schemes)
+end
+
 --- Parses a reference.
 -- @tparam string reference
 -- @tparam[opt] table schemes a policy's own, by name
@@ -59,12 +73,9 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error of kind `invalid_reference`
 function M.parse(reference, schemes)
-  if reference == "" then return nil, errors.new("invalid_reference", "Invalid reference: it is empty", reference) end
-  local scheme = M.scheme(reference) or "file"
-  local source = sources[scheme]
-  if source then return source.parse(reference, scheme) end
-  if schemes and schemes[scheme] then return M.source(scheme).parse(reference, scheme) end
-  return unknown_scheme(reference, scheme, schemes)
+  local source, scheme = M.source_of(reference, schemes)
+  if not source then return nil, scheme end
+  return source.parse(reference, scheme)
 end
 
 --- Joins a reference to the document at `base`: it is relative to the document's
@@ -78,7 +89,7 @@ end
 function M.join(base, reference, info)
   if not base or M.scheme(reference) then return reference end
   local scheme = M.scheme(base) or "file"
-  local source = M.source(scheme)
+  local source = sources[scheme] or require "theaterref.source.script"
   local parsed, err = source.parse(base, scheme)
   if not parsed then return nil, err end
   return source.join(parsed, reference, info)
@@ -94,7 +105,7 @@ function M.absolute(reference) return (M.join(core.working_folder() .. "/", refe
 -- @treturn string
 function M.redact(reference)
   local source = sources[M.scheme(reference) or "file"]
-  return errors.redact(source and source.redact and source.redact(reference) or reference)
+  return errors.redact_reference(source and source.redact and source.redact(reference) or reference)
 end
 
 return M

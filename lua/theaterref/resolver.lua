@@ -25,9 +25,16 @@ local function lockfile_of(options)
   return { integrity = rules.integrity, path = options.lockfile }
 end
 
--- A cache, or the options of one.
-local function cache_of(cache, blame)
-  if type(cache) ~= "table" then return cache end
+-- A cache, or the options of one. Its disk cache lies in the resolver's home.
+local function cache_of(options, blame)
+  local given = options.cache
+  if type(given) ~= "table" then return given end
+  local disk = type(given.disk) == "string" and { store = given.disk } or given.disk
+  if type(disk) ~= "table" or disk.home or disk.base_path then return caches.open(given, blame + 1) end
+  local cache, own = {}, { home = options.home }
+  for name, value in pairs(disk) do own[name] = value end
+  for name, value in pairs(given) do cache[name] = value end
+  cache.disk = own
   return caches.open(cache, blame + 1)
 end
 
@@ -47,7 +54,7 @@ function Resolver.new(options, blame)
   local lockfile, cache
   lockfile, err = lockfile_of(options)
   if err then return nil, err end
-  cache, err = cache_of(options.cache, blame)
+  cache, err = cache_of(options, blame)
   if err then return nil, err end
   if options.max_connections or options.max_host_connections then
     core.configure_engine { max_connections = options.max_connections, max_host_connections = options.max_host_connections }
@@ -55,8 +62,10 @@ function Resolver.new(options, blame)
   local defaults = {}
   for _, option in ipairs(option_sets.request) do defaults[option.name] = options[option.name] end
   local context = contexts.new { policy = policy, cache = cache, home = options.home, defaults = defaults, lockfile = lockfile,
-    offline = options.offline ~= nil, respect_no_store = options.respect_no_store, helpers = options.helpers, log = log, on_event = options.on_event, stores = {},
-    background = {} }
+    offline = options.offline ~= nil, respect_no_store = options.respect_no_store, helpers = options.helpers, log = log,
+    on_event = options.on_event, max_manifest_bytes = options.max_manifest_bytes or 4 << 20,
+    max_state_bytes = options.max_state_bytes or 64 << 20, strict_state = options.strict_state,
+    stores = { by_id = {}, count = 0 }, background = {} }
   return setmetatable({ context = context, cache = cache, resolve_timeout = options.resolve_timeout,
     plan_timeout = options.plan_timeout }, Resolver)
 end
@@ -64,7 +73,8 @@ end
 -- The context for a call: with the policy script as it is now.
 local function context_of(self)
   local context = self.context
-  loads.reap(context)
+  if context.background[1] then loads.reap(context) end
+  if not context.policy.script then return context end
   local policy, event, fields = context.policy:current()
   if not event then return context end
   if policy ~= context.policy then
@@ -77,6 +87,8 @@ end
 
 -- ----------------------------------------------------------------- resolving
 
+-- The 'ctx' of a caller's own reference. Rules may change theirs, so a call that asks rules
+-- has one of its own.
 local direct = { purpose = "direct" }
 
 local no_options = {}
@@ -89,9 +101,11 @@ end
 -- Runs a resolve as a future's work. The future is the wish, too.
 local function run(self, ref, options, blocking, will_wait)
   if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 3) end
-  return Future.run({ reference = ref, ctx = direct, options = options, blocking = blocking, will_wait = will_wait,
-    deadline = deadline_of(options.resolve_timeout or self.resolve_timeout), target = nil, hit = false, thread = nil,
-    awaited = nil, fetched = nil, finished = false, result = nil }, loads.resolve, context_of(self))
+  local context = context_of(self)
+  return Future.run({ reference = ref, ctx = context.has_rules and { purpose = "direct" } or direct, options = options,
+    blocking = blocking, will_wait = will_wait, deadline = deadline_of(options.resolve_timeout or self.resolve_timeout),
+    target = nil, hit = false, thread = nil, awaited = nil, fetched = nil, finished = false, result = nil },
+    loads.resolve, context)
 end
 
 --- Starts to resolve a reference, and returns at once.

@@ -55,7 +55,7 @@
 ---@field require_length? boolean
 ---@field cache_scope? string
 ---@field revalidate? boolean
----@field cache_scope? string
+---@field lua_manifests? boolean
 
 ---@class theaterref.HostOptions
 ---@field headers? table<string, string>
@@ -81,6 +81,9 @@
 ---@field log? theaterref.Level|theaterref.LogOptions|false
 ---@field helpers? table<string, function>
 ---@field on_event? fun(event: theaterref.Event)
+---@field max_manifest_bytes? integer
+---@field max_state_bytes? integer
+---@field strict_state? boolean
 ---@field resolve_timeout? number
 ---@field plan_timeout? number
 ---@field max_host_connections? integer
@@ -111,6 +114,7 @@
 ---@field verify? "once"|"always"|"never"
 ---@field algorithm? theaterref.Algorithm
 ---@field map? boolean
+---@field lock_timeout? number
 
 -- --------------------------------------------------------------------- blobs
 
@@ -261,6 +265,8 @@ function Future:timeout() end
 ---@field no_store? boolean # Cache-Control: no-store or private
 ---@field etag? string
 ---@field last_modified? string
+---@field hosts? string[] that it was redirected to, in order
+---@field private? boolean whether a server had a private address
 ---@field digest? string
 ---@field seconds { started?: number, connected?: number, first_byte?: number, done: number }
 
@@ -383,8 +389,10 @@ function Store:batch(work) end
 ---@class theaterref.VerifyReport
 ---@field checked integer
 ---@field corrupt string[]
+---@field unreadable string[]
 ---@field missing string[]
 ---@field dangling string[]
+---@field faulty_labels table<string, string>
 ---@field quarantined string[]
 ---@field temporary_files string[]
 
@@ -394,7 +402,7 @@ function Store:batch(work) end
 function Store:verify(options) end
 
 ---@param options? { grace?: number, dry_run?: boolean, progress?: fun(done: integer, all: integer) }
----@return { deleted: string[], temporary_files: string[] }?
+---@return { deleted: string[], temporary_files: string[], failed: table<string, string> }?
 ---@return theaterref.Error?
 function Store:gc(options) end
 
@@ -661,7 +669,7 @@ local template = {}
 
 ---@param text string
 ---@param state? string|table JSON text or a Lua table
----@param options? { helpers?: table<string, function> }
+---@param options? { helpers?: table<string, function>, max_bytes?: integer }
 ---@return string?
 ---@return theaterref.Error?
 function template.substitute_variables(text, state, options) end

@@ -1,5 +1,5 @@
 -- The benchmarks: each line is the median of several runs, as a ratio to a
--- baseline that ran between them. Usage: make bench [ONLY=fetch|cache|store|plan|start]
+-- baseline that ran between them. Usage: make bench [ONLY=fetch|cache|store|plan|start|growth]
 local bare = require "bare"
 local core = require "theaterref.core"
 local helper = require "helper"
@@ -46,13 +46,23 @@ local function bench_cache()
   local object, cache = bare.object(), filled({}, 1)
   local ours, theirs, ratio = compare(function() return time_hits(cache) end,
     function() return timed(function() for _ = 1, HITS do object:nothing() end end) end)
-  line("against a method that does nothing", ns(ours), ns(theirs), ratio, "<= 2.5")
+  line("against a method that does nothing", ns(ours), ns(theirs), ratio, "<= 2.2")
+
+  local request = core.request_options { refuse_private = true }
+  ours, theirs, ratio = compare(function()
+    return timed(function() for _ = 1, HITS do cache:claim(KEY, request) end end)
+  end, function() return time_hits(cache) end)
+  line("a claim with a request, against 'get'", ns(ours), ns(theirs), ratio, "<= 1.6")
+  local aliases = theaterref.resource_cache()
+  select(2, aliases:claim(KEY)):complete(core.blob "bytes", { content = "sha256:x" })
+  ours, theirs, ratio = compare(function() return time_hits(aliases) end, function() return time_hits(cache) end)
+  line("an alias, against a blob", ns(ours), ns(theirs), ratio, "<= 1.1")
 
   local name = "bench"
   local held = filled({ name = name }, 1)
   ours, theirs, ratio = compare(function() return on_threads(2, name) / (2 * HITS) end,
     function() return on_threads(1, name) / HITS end)
-  line("throughput of 2 threads against 1", ns(ours, 1), ns(theirs, 1), 1 / ratio, ">= 1.8")
+  line("throughput of 2 threads against 1", ns(ours, 1), ns(theirs, 1), 1 / ratio, ">= 1.9")
   ours, theirs, ratio = compare(function() return on_threads(2, name) end, function() return bare.rwlock(2, HITS) end)
   line("2 threads, against C: rwlock, hash, counter", ns(ours, 2 * HITS), ns(theirs, 2 * HITS), ratio, "< 1")
   assert(#held == 1)
@@ -116,6 +126,23 @@ local function bench_plan()
     end)
     line("a plan, on top of reading and parsing", ("%.1f us"):format((ours - theirs) / PLANS * 1e6),
       ("%.1f us"):format(theirs / PLANS * 1e6), (ours - theirs) / PLANS / 15e-6, "<= 1")
+    for _, size in ipairs { 10, 100 } do
+      local handler = '[[handler]]\ntype = "tcp"\nlisten = "127.0.0.1:80"\nnames = ["a", "b"]\n'
+      helper.write(path, 'name = "worker"\npackage = "actor.wasm"\n' .. handler:rep(size * 1024 // #handler))
+      local times = 2000 // size
+      local whole, part, ratio = compare(function()
+        return timed(function() for _ = 1, times do assert(resolver:plan(path)) end end)
+      end, function()
+        return timed(function()
+          for _ = 1, times do
+            assert(require("theaterref.manifest.toml").parse(tostring(assert(core.read_file(path)))))
+            assert(core.read_file(package))
+          end
+        end)
+      end)
+      line(("a plan from %d KiB of TOML, against reading and parsing"):format(size), ("%.2f ms"):format(whole / times * 1e3),
+        ("%.2f ms"):format(part / times * 1e3), ratio, "<= 1.1")
+    end
   end)
 end
 
@@ -142,7 +169,8 @@ local function bench_start()
   end
 end
 
-local parts = { fetch = require("fetch").run, cache = bench_cache, store = require("store").run, plan = bench_plan, start = bench_start }
-for _, name in ipairs { "fetch", "cache", "store", "plan", "start" } do
+local parts = { fetch = require("fetch").run, cache = bench_cache, store = require("store").run, plan = bench_plan, start = bench_start,
+  growth = require("growth").run }
+for _, name in ipairs { "fetch", "cache", "store", "plan", "start", "growth" } do
   if not arg[1] or arg[1] == name then parts[name]() end
 end

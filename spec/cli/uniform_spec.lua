@@ -160,6 +160,40 @@ describe("every command", function()
     end
   end)
 
+  it("lets no control character of two bytes, nor what is not UTF-8, through", function()
+    helper.write(folder .. "/evil.toml", 'name = "\\u009b31mred"\npackage = "actor.wasm"\n')
+    for _, words in ipairs { "plan evil.toml", "explain evil.toml", "resolve $(printf 'x\\302\\2331mx')", "resolve $(printf 'x\\2331mx')",
+      "nonsense$(printf '\\2331m')", "policy check $(printf 'x\\2331m')" } do
+      for _, flags in ipairs { "", " --json", " -vv" } do
+        local out, err = shell("theaterref " .. words .. flags)
+        local all = (out .. err):gsub("\u{FFFD}", "?"):gsub("…", "...")
+        assert.is_nil(all:find "[\x80-\xFF]", words .. flags)
+      end
+    end
+    local _, err = shell "theaterref resolve $(printf 'x\\2331mx') --json"
+    assert.equal("x\u{FFFD}1mx", cjson.decode(err).error.reference)
+  end)
+
+  it("refuses a state that is not JSON, with its line and column", function()
+    helper.write(folder .. "/state.toml", "port = 1\n")
+    helper.write(folder .. "/bad.toml", 'name = "a"\npackage = "actor.wasm"\ninitial_state = "{\\n1}"\n')
+    local fault = "invalid JSON at line 1, column 2: a key in double quotes was expected\n"
+    for _, words in ipairs { "plan manifest.toml", "render manifest.toml", "explain manifest.toml", "lock manifest.toml" } do
+      assert.same({ "", "theaterref: --state: " .. fault, 1 }, { shell("theaterref " .. words .. " --state '{bad'") }, words)
+      assert.same({ "", "theaterref: state.toml: invalid JSON at line 1, column 1: not a JSON value\n", 1 },
+        { shell("theaterref " .. words .. " --state @state.toml") }, words)
+    end
+    local _, err, status = shell "theaterref plan bad.toml"
+    assert.matches("the manifest's initial state: invalid JSON at line 2, column 1: a key in double quotes was expected", err)
+    assert.equal(1, status)
+  end)
+
+  it("names the option whose value is no number", function()
+    local out, err, status = shell "theaterref resolve actor.wasm --timeout abc"
+    assert.same({ "", 2 }, { out, status })
+    assert.matches("theaterref: the option '%-%-timeout' takes a number %(SECONDS%), not 'abc'\n$", err)
+  end)
+
   it("writes no binary to a terminal", function()
     assert.matches("refusing to write binary data to a terminal; use %-o FILE", on_terminal "theaterref resolve actor.wasm")
     assert.matches('{"n":"b"}', on_terminal "theaterref resolve state.json")

@@ -1,5 +1,6 @@
 local helper = require "helper"
 local theaterref = require "theaterref"
+local threads = require "threads"
 
 describe("a batch", function()
   local home, store
@@ -63,6 +64,68 @@ describe("a batch", function()
     assert.is_nil(ok)
     assert.equal("invalid_reference", err.kind)
     assert.same({}, store:list_temporary_files())
+  end)
+
+  it("changes nothing if one of its items cannot be placed", function()
+    local there = store:put "there"
+    assert(store:label("label", there))
+    assert(store:label("folder/label", there))
+    helper.run_ok("rm -rf " .. home .. "/store/demo/corrupt")
+    for _, labels in ipairs { { "good", "label/inner" }, { "good", "folder" }, { "good", "a/b", "a" }, { "a", "a/b/c" } } do
+      local ok, err = store:batch(function(batch)
+        for i, label in ipairs(labels) do batch:label(label, batch:put(label .. i)) end
+        return true
+      end)
+      assert.is_nil(ok)
+      assert.equal("invalid_reference", err.kind)
+      assert.matches("both a label and a folder of labels", err.message)
+    end
+    local ok, err = store:batch(function(batch)
+      batch:label("good", batch:put "good")
+      return batch:label("bad", ("0"):rep(40))
+    end)
+    assert.is_nil(ok)
+    assert.equal("not_found", err.kind)
+    assert.same({ there }, store:list_all_content())
+    assert.same({ "folder/label", "label" }, store:list_labels())
+    assert.same({}, store:list_temporary_files())
+    assert.equal("folder\nlabel\n", helper.run_ok("ls " .. home .. "/store/demo/labels")) -- and no empty folder
+  end)
+
+  it("heals content, and takes the same content and label more than once", function()
+    local hash = store:put "bytes"
+    helper.write(home .. "/store/demo/data/" .. hash, "BYTES")
+    assert(store:batch(function(batch)
+      for _ = 1, 2 do assert(batch:label("x", batch:put "new")) end
+      return batch:label("y", batch:put "bytes")
+    end))
+    assert.equal("bytes", tostring(store:get_content_by_label "y"))
+    assert.equal("new", tostring(store:get_content_by_label "x"))
+    assert.same({}, store:list_temporary_files())
+  end)
+
+  it("can be committed again, with what came since or with nothing", function()
+    local batch <close> = store:begin_batch()
+    assert(batch:label("one", batch:put "one"))
+    assert.is_true(batch:commit())
+    assert.is_true(batch:commit())
+    assert(batch:label("two", batch:put "two"))
+    assert.is_true(batch:commit())
+    assert.same({ "one", "two" }, store:list_labels())
+  end)
+
+  it("belongs to the process that began it, and keeps its files when a child ends", function()
+    local batch <close> = store:begin_batch()
+    assert(batch:label("x", batch:put "bytes"))
+    if threads.fork(20) then
+      local done, err = batch:commit()
+      if done or not err.message:find "child of a fork" or batch:put "child" then os.exit(1) end
+      do local over <close> = batch end -- luacheck: ignore 211
+      threads.leave()
+    end
+    threads.wait()
+    assert.is_true(batch:commit())
+    assert.equal("bytes", tostring(store:get_content_by_label "x"))
   end)
 
   it("is over when it is over", function()
@@ -145,6 +208,88 @@ describe("a store's export", function()
     local _, count, err = import(path)
     assert.is_nil(count)
     assert.equal("invalid_reference", err.kind)
+  end)
+
+  it("that is empty, or has something behind its end, is refused; that of an empty store is not", function()
+    assert(store:export(path))
+    local good = helper.read(path)
+    for bytes, why in pairs { [("\0"):rep(10240)] = "it is empty", [good .. good] = "something follows its end",
+      [good .. ("\0"):rep(5000) .. "x"] = "something follows its end" } do
+      helper.write(path, bytes)
+      local _, count, err = import(path)
+      assert.is_nil(count)
+      assert.matches(why, err.message)
+    end
+    helper.write(path, good .. ("\0"):rep(9000)) -- as tar pads
+    assert.equal(8, (select(2, import(path))))
+    assert(theaterref.content_store("none", { home = home }):export(path))
+    assert.equal(0, (select(2, import(path))))
+  end)
+
+  it("has the right size of content over 8 GiB", function()
+    local piece = ("x"):rep(1 << 20)
+    local huge = setmetatable({ sub = function() return piece end }, { __len = function() return (9 << 30) + 5 end })
+    local fake = { list_all_content = function() return { "huge" } end, get = function() return huge end,
+      label_hashes = function() return {}, {} end }
+    local start = ""
+    local file = { flush = function() return true end }
+    function file:write(bytes)
+      if #start < 4096 then start = start .. bytes end
+      return self
+    end
+    assert(require("theaterref.store.archive").export(fake, file))
+    helper.write(path, start:sub(1, 4096))
+    assert.matches(" 9663676421 .* data/huge\n", helper.run("tar -tvf " .. path .. " 2>/dev/null"))
+    helper.write(path, start:sub(1, start:find "data/huge" - 1) .. ("x"):rep(100))
+    assert.matches("it ends too early", (select(3, import(path))).message)
+  end)
+
+  it("shows up whole and synced, also when two go to one path at once", function()
+    local script = helper.write(home .. "/script.lua", ([[
+      assert(require("theaterref").content_store("demo", { home = %q }):export(%q))]]):format(home, path))
+    -- LeakSanitizer cannot work under strace.
+    helper.run_ok(("ASAN_OPTIONS=detect_leaks=0 strace -y -e trace=fsync,renameat -o %s/trace %s %s & %s %s & wait; wait"):format(home,
+      helper.lua, script, helper.lua, script))
+    assert.matches("fsync%(%d+<[^>]*/%.tmp%-%x+>%).*renameat%(.*export.tar.*fsync", helper.read(home .. "/trace"))
+    assert.equal(8, (select(2, import(path))))
+    assert.equal("", helper.run_ok("find " .. home .. " -maxdepth 1 -name '*.partial' -o -maxdepth 1 -name '.tmp*'"))
+  end)
+
+  it("that is damaged in any way raises nothing and gives no bytes a wrong name", function()
+    store:remove_label(("long/"):rep(60) .. "label")
+    store:gc { grace = 0 }
+    assert(store:export(path))
+    local good, seed = helper.read(path), os.time()
+    math.randomseed(seed)
+    local edits = {
+      function(at) return good:sub(1, at - 1) .. string.char(math.random(0, 255)) .. good:sub(at + 1) end,
+      function(at) return good:sub(1, at) end,
+      function(at) return good:sub(1, at) .. good:sub(at + 512) end,
+      function(at) return good:sub(1, at // 512 * 512) .. good:sub(1, 512) .. good:sub(at // 512 * 512 + 1) end,
+      function(at) -- a size that lies, with the right checksum
+        local from = at // 512 * 512
+        local header = good:sub(from + 1, from + 124) .. ("%011o\0"):format(math.random(0, 1 << 32))
+          .. good:sub(from + 137, from + 148) .. (" "):rep(8) .. good:sub(from + 157, from + 512)
+        local sum = 0
+        for i = 1, #header do sum = sum + header:byte(i) end
+        return good:sub(1, from) .. header:sub(1, 148) .. ("%06o\0 "):format(sum) .. header:sub(157) .. good:sub(from + 513)
+      end,
+    }
+    for i = 1, 48 do
+      helper.write(path, edits[i % #edits + 1](math.random(#good - 1024)))
+      local copy = theaterref.content_store("copy" .. i, { home = home, durability = "none" })
+      local ok, count, err = pcall(copy.import, copy, path)
+      assert(ok and (count or err.kind), ("seed %d, way %d: %s"):format(seed, i, tostring(count)))
+      assert.same({}, copy:verify().corrupt)
+    end
+  end)
+
+  it("is refused with a label that has no content", function()
+    helper.write(home .. "/store/demo/labels/dangling", ("0"):rep(40))
+    local ok, err = store:export(path)
+    assert.is_nil(ok)
+    assert.matches("Label 'dangling' has no content: 0+ is missing", err.message)
+    assert.is_false(helper.exists(path))
   end)
 
   it("leaves nothing where it cannot be written", function()

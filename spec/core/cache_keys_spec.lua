@@ -27,6 +27,8 @@ describe("a cache's key", function()
     end
     assert.equal("r", key("r", "", ""))
     assert.equal("r\0d\0s", key("r", "d", "s"))
+    assert.has_error(function() key("r\0d\0s") end)
+    assert.has_error(function() key("r", "d\0s") end)
   end)
 
   it("is one of its reference's for remove, refresh and keep", function()
@@ -106,7 +108,7 @@ describe("a request's scope", function()
     local named = scope { cache_scope = "team", headers = { Authorization = "secret" }, netrc = true }
     assert.equal(scope { cache_scope = "team" }, named)
     assert.not_equal(scope { cache_scope = "other" }, named)
-    assert.equal(core.digest("cache_scope\0" .. string.pack("=J", 4) .. "team"), named)
+    assert.equal(core.digest "team", named)
   end)
 
   it("is known in this process and its children only", function()
@@ -225,6 +227,18 @@ describe("a claim's request", function()
     assert.equal("lead", (cache:claim("far", listed)))
   end)
 
+  it("is asked about bytes that no claim found", function()
+    for record, allowed in pairs { [{ private = true }] = { false, true }, [{ hosts = { "a.example" } }] = { true, true },
+      [{ hosts = { "c.example" } }] = { true, false }, [{}] = { true, true } } do
+      assert.same(allowed, { core.request_allows(guarded, record), core.request_allows(listed, record) })
+    end
+    -- A leader that completes with such bytes all the same fills the cache for others.
+    local cache = theaterref.resource_cache()
+    load(cache, "r", "x", { private = true }, guarded)
+    assert.equal("lead", (cache:claim("r", guarded)))
+    assert.equal("x", tostring(cache:get "r"))
+  end)
+
   it("leaves what it may not have to others, and stores its own beside it", function()
     local name = "beside-" .. math.random(1 << 40)
     local cache, other = theaterref.resource_cache { name = name }, theaterref.resource_cache { name = name }
@@ -305,7 +319,7 @@ describe("a claim's request", function()
         local host = request == listed and "a" or math.random(2) == 1 and "b" or "a"
         local text = key .. (private and " private " or " public ") .. host
         future:complete(core.blob(text), { private = private, hosts = { host }, etag = "e",
-          content = math.random(2) == 1 and core.cache_key("c " .. text, nil, "s") or nil })
+          content = math.random(2) == 1 and core.cache_key("sha256:" .. core.digest(text), nil, "s") or nil })
       end
       local function one_step()
         local reference = "r" .. math.random(3)

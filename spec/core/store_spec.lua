@@ -132,7 +132,7 @@ describe("a content store", function()
         assert(not blob and err.kind == "invalid_reference", ref)
       end]]):format(home))
     -- LeakSanitizer cannot work under strace.
-    helper.run_ok("ASAN_OPTIONS=detect_leaks=0 strace -f -e trace=openat,open,openat2,stat,newfstatat -o "
+    helper.run_ok("ASAN_OPTIONS=detect_leaks=0 strace -f -e trace=%file -o "
       .. home .. "/trace " .. helper.lua .. " " .. script)
     for line in io.lines(home .. "/trace") do
       assert.is_nil(line:find("canary", 1, true), line)
@@ -194,6 +194,66 @@ describe("a content store", function()
     assert.equal("", tostring(trusting:get(trusting:put "")))
   end)
 
+  it("compares a put with what is there, even if it never checks reads", function()
+    local hash = store:put "good bytes"
+    helper.write(home .. "/store/demo/data/" .. hash, "evil bytes")
+    local trusting = theaterref.content_store("demo", { home = home, verify = "never" })
+    assert.equal(hash, trusting:put "good bytes")
+    assert.equal("good bytes", tostring(store:get(hash)))
+  end)
+
+  it("checks content once, however often other content is put", function()
+    local function seconds_of_get(hash)
+      local before = os.clock() -- of the processor, whatever else it does
+      assert(store:get(hash))
+      return os.clock() - before
+    end
+    local large = store:put(("large"):rep(1 << 22))
+    local first = seconds_of_get(large)
+    for _ = 1, 70000 do store:put "small" end
+    local again = seconds_of_get(large)
+    assert.is_true(again < first / 3, ("%g s, then %g s"):format(first, again))
+  end)
+
+  it("syncs what a put and a label need, once", function()
+    local script = helper.write(home .. "/script.lua", ([[
+      io.stdout:setvbuf "no"
+      local store = require("theaterref").content_store("demo", { base_path = %q })
+      local function work(name, ...) print("begin " .. name) end
+      work "first" local one = store:put "one"
+      work "put" local two = store:put "two"
+      work "again" store:put "two"
+      work "label" store:label("a/b/c", one)
+      work "move" store:label("a/b/c", two)
+      work "end"]]):format(home .. "/made/by/put"))
+    -- LeakSanitizer cannot work under strace.
+    helper.run_ok(("ASAN_OPTIONS=detect_leaks=0 strace -y -e trace=fsync,write -o %s/trace %s %s"):format(home, helper.lua, script))
+    local counts, synced, phase = {}, {}, nil
+    for line in io.lines(home .. "/trace") do
+      local name = line:match '"begin (%w+)'
+      if name then phase, counts[name] = name, 0 end
+      local path = line:match "^fsync%(%d+<([^>]*)>"
+      if path then
+        counts[phase] = counts[phase] + 1
+        synced[phase .. " " .. path] = true
+      end
+    end
+    for _, folder in ipairs { "", "/made", "/made/by", "/made/by/put", "/made/by/put/data" } do
+      assert(synced["first " .. home .. folder], "not synced: " .. folder)
+    end
+    assert.equal(2, counts.put)
+    assert.equal(0, counts.again)
+    assert.equal(5, counts.label) -- its file, and the folders from the store's own to the one that the label is in
+    assert.equal(2, counts.move)
+  end)
+
+  it("labels a name that is an empty folder, as a crash leaves it", function()
+    local hash = store:put "x"
+    helper.run_ok("mkdir -p " .. home .. "/store/demo/labels/a/b/c")
+    assert.is_true(store:label("a", hash))
+    assert.equal(hash, store:get_by_label "a")
+  end)
+
   it("keeps what a blob shows when its file is deleted or replaced", function()
     local bytes = ("large "):rep(1 << 17)
     local hash = store:put(bytes)
@@ -242,10 +302,10 @@ describe("a content store", function()
     assert.same({}, report.corrupt)
     assert.same({ "dangling" }, report.dangling)
     assert.same({ ".tmp-0123" }, report.temporary_files)
-    assert.same({ deleted = {}, temporary_files = {} }, store:gc()) -- all are younger than the grace
-    assert.same({ deleted = { loose }, temporary_files = { ".tmp-0123" } }, store:gc { grace = 0, dry_run = true })
+    assert.same({ deleted = {}, temporary_files = {}, failed = {} }, store:gc()) -- all are younger than the grace
+    assert.same({ deleted = { loose }, temporary_files = { ".tmp-0123" }, failed = {} }, store:gc { grace = 0, dry_run = true })
     assert.is_true(store:exists(loose))
-    assert.same({ deleted = { loose }, temporary_files = { ".tmp-0123" } }, store:gc { grace = 0 })
+    assert.same({ deleted = { loose }, temporary_files = { ".tmp-0123" }, failed = {} }, store:gc { grace = 0 })
     assert.same({ kept }, store:list_all_content())
     local usage = store:usage()
     assert.same({ bytes = 4, unlabelled = 0, labels = { { label = "dangling", hash = ("0"):rep(40) },
@@ -273,7 +333,8 @@ describe("a content store", function()
     assert.same({}, store:list_labels())
     assert.same({}, store:list_all_content())
     assert.equal(0, store:calculate_total_size())
-    assert.same({ checked = 0, corrupt = {}, missing = {}, dangling = {}, quarantined = {}, temporary_files = {} }, store:verify())
+    assert.same({ checked = 0, corrupt = {}, unreadable = {}, missing = {}, dangling = {}, faulty_labels = {}, quarantined = {},
+      temporary_files = {} }, store:verify())
     local _, err = store:get(("0"):rep(40))
     assert.equal("not_found", err.kind)
     assert.matches("^Content not found: 0000", err.message)

@@ -79,6 +79,23 @@ describe("lint", function()
     assert.not_equal(0, status)
   end)
 
+  it("finds Lua modules that require each other, or one above them", function()
+    helper.with_folder(function(folder)
+      helper.run_ok(("mkdir -p %s/theaterref/source %s/theaterref/store"):format(folder, folder))
+      local function check(text)
+        helper.write(folder .. "/theaterref/source/a.lua", 'local b = require "theaterref.store.b"\n')
+        helper.write(folder .. "/theaterref/store/b.lua", text)
+        local out, _, status = helper.run(("cd %s && lua5.4 spec/lint/layers.lua %s"):format(helper.root, folder))
+        return status, out
+      end
+      assert.equal(0, (check "-- require \"theaterref.source.a\"\n"))
+      local status, out = check 'local a = require("theaterref.source.a")\n'
+      assert.equal(1, status)
+      assert.matches("theaterref.store.b requires theaterref.source.a, which is above it", out)
+      assert.matches("a circle: ", out)
+    end)
+  end)
+
   it("finds C files that call each other", function()
     helper.with_folder(function(folder)
       helper.write(folder .. "/a.c", "void b(void); void a(void) { b(); }\n")

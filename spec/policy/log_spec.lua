@@ -74,6 +74,14 @@ describe("a log", function()
     assert(r:resolve(folder .. "/here"))
   end)
 
+  it("passes over an event that it does not know, and shows bytes that are not UTF-8 as numbers", function()
+    local log = require("theaterref.log").open { level = "debug", sink = function(_, line) lines[#lines + 1] = line end }
+    log:emit { type = "nonsense" }
+    assert.same({}, lines)
+    log:emit { type = "policy_reloaded", reference = "a\u{9B}b\xFFc\u{FC}" }
+    assert.same({ "a\\155b\\255c\u{FC}: the changed rules are in force" }, lines)
+  end)
+
   it("refuses what is no level or option", function()
     for given, expected in pairs {
       loud = "there is no log level 'loud' (debug, info, warn, error, off)",

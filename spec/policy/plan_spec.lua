@@ -150,6 +150,75 @@ initial_state = '{"name":"x","kind":"actor"}'
     assert.same({ "manifest", "initial_state", "merge", "render", "parse", "package" }, events)
   end)
 
+  it("takes a Lua manifest from the network only when its request may have one", function()
+    local server = helper.nginx()
+    finally(function() server:stop() end)
+    server:put("m.lua", "return { name = 'l', package = 'hello' }")
+    server:put("m", "return { name = 'no ending', package = 'hello' }")
+    server:put("hello", "over the wire")
+    local through_scheme = { schemes = { pkg = function() return { reference = server.http .. "/m" } end },
+      allow = function() return true, { redirect_hosts = "any" } end }
+    for ref, options in pairs { [server.http .. "/m.lua"] = {}, [server.http .. "/m"] = {}, ["pkg://x"] = { policy = through_scheme } } do
+      for _ = 1, 2 do -- from the cache, too
+        options.cache = cache
+        local plan, err = theaterref.resolver(options):plan(ref)
+        assert.is_nil(plan)
+        assert.equal("denied", err.kind)
+        assert.matches("is a Lua manifest that came over the network; to allow it, set the option 'lua_manifests' to true", err.message)
+      end
+    end
+    local plan = assert(theaterref.resolver({ lua_manifests = true }):plan(server.http .. "/m.lua"))
+    assert.equal("l", plan.name)
+    local asked
+    local by_rule = theaterref.resolver { policy = { request = function(ref, ctx)
+      if ctx.purpose == "manifest" then asked = ref end
+      return { lua_manifests = ref:find "/m$" ~= nil }
+    end } }
+    assert.equal("no ending", assert(by_rule:plan(server.http .. "/m")).name)
+    assert.equal(server.http .. "/m", asked)
+    assert.equal("denied", select(2, by_rule:plan(server.http .. "/m.lua")).kind)
+  end)
+
+  it("reads no more of manifests and states than the options allow", function()
+    local function fault(options, text, state)
+      local plan, err = theaterref.resolver(options):plan(manifest(text), { initial_state = state })
+      assert.is_nil(plan)
+      assert.equal("too_large", err.kind)
+      return err.message
+    end
+    local text = 'name = "{{n}}"\npackage = "actor.wasm"\ninitial_state = \'{"n":"x"}\''
+    assert.equal(("the manifest has %d bytes, more than the %d that 'max_manifest_bytes' allows"):format(#text, #text - 1),
+      fault({ max_manifest_bytes = #text - 1 }, text))
+    assert.matches("the manifest has %d+ bytes, more than the 4194304 that", fault({}, text .. (" "):rep(4 << 20)))
+    assert.matches("the template renders to more than 100 bytes", fault({ max_manifest_bytes = 100 }, text,
+      ('{"n":"%s"}'):format(("y"):rep(100))))
+    assert.matches("the initial state given has 31 bytes, more than the 30 that 'max_state_bytes'", fault({ max_state_bytes = 30 },
+      text, ('{"n":"%s"}'):format(("y"):rep(23))))
+    assert.matches("the manifest's initial state has 9 bytes, more than the 8", fault({ max_state_bytes = 8 }, text))
+    assert.matches("the merged initial state has 17 bytes, more than the 10", fault({ max_state_bytes = 10 }, text, '{"m":"x"}'))
+    helper.write(folder .. "/s.json", (" "):rep(11))
+    assert.matches("the manifest's initial state has 11 bytes", fault({ max_state_bytes = 10 },
+      "name = 'a'\npackage = 'actor.wasm'\ninit_state = 's.json'"))
+    local secrets = { secrets = function() return true end }
+    helper.write(folder .. "/secret", ("s"):rep(100))
+    assert.matches("the initial state with its secrets has 108 bytes, more than the 50", fault({ max_state_bytes = 50,
+      policy = secrets }, "name = 'a'\npackage = 'actor.wasm'\ninitial_state = '{\"a\":{\"$ref\":\"secret\"}}'"))
+    assert.truthy(theaterref.resolver({ max_manifest_bytes = #text, max_state_bytes = 9 }):plan(manifest(text)))
+  end)
+
+  it("refuses a state that is not JSON when 'strict_state' says so", function()
+    local strict = theaterref.resolver { strict_state = true }
+    local broken = "name = 'a'\npackage = 'actor.wasm'\ninitial_state = '{bad'"
+    local sound = "name = 'a'\npackage = 'actor.wasm'"
+    assert.equal("{bad", assert(resolver:plan(manifest(broken))).initial_state) -- as in Theater
+    local _, err = strict:plan(manifest(broken))
+    assert.equal("syntax", err.kind)
+    assert.equal("the manifest's initial state: invalid JSON at line 1, column 2: a key in double quotes was expected", err.message)
+    _, err = strict:plan(manifest(sound), { initial_state = '{"a":1,\n]' })
+    assert.equal("the initial state given: invalid JSON at line 2, column 1: a key in double quotes was expected", err.message)
+    assert.equal("[1]", assert(strict:plan(manifest(sound), { initial_state = "[1]" })).initial_state)
+  end)
+
   it("says what is wrong, and in which manifest", function()
     for text, expected in pairs {
       ["name = 'a'"] = "names no package",

@@ -272,6 +272,19 @@ describe("resolving", function()
       assert.equal(0, #cache)
     end)
 
+    it("keeps what was fetched with credentials on disk only under a scope with a name", function()
+      local function fetch(name, scope)
+        local home = folder .. "/" .. name
+        local resolver = theaterref.resolver { home = home, headers = { ["X-Secret"] = "s" }, cache_scope = scope,
+          cache = { disk = "disk" } }
+        assert.equal("[s]", tostring(assert(resolver:resolve_cached(server.http .. "/header"))))
+        return #require("theaterref.store.disk_cache").of(resolver.cache):list(),
+          helper.run("ls " .. home .. "/store/disk") ~= ""
+      end
+      assert.same({ 0, false }, { fetch("no-scope") })
+      assert.same({ 1, true }, { fetch("a-scope", "me") })
+    end)
+
     it("never takes in a secret", function()
       file("p", "p")
       server:put("origin/token", "hunter2")
@@ -284,6 +297,217 @@ describe("resolving", function()
       assert.is_nil(cache:get(server.http .. "/origin/token"))
       assert.equal("", (helper.run("grep -r hunter2 " .. folder .. "/disk")))
     end)
+  end)
+
+  describe("what a cache holds", function()
+    it("is not reached by a path that looks like the key of content", function()
+      local good = sha256 "good"
+      server:put("good", "good")
+      local path = file("sha256:" .. good, "evil")
+      local cache = theaterref.resource_cache()
+      local resolver = theaterref.resolver { cache = cache }
+      local lua = ([[
+        local theaterref = require "theaterref"
+        local resolver = theaterref.resolver { cache = theaterref.resource_cache() }
+        assert(resolver:resolve_cached "sha256:%s")
+        io.write(tostring((resolver:resolve_cached "%s/good#sha256=%s")))]]):format(good, server.http, good)
+      assert.equal("good", helper.run_ok(("cd %s && %s -e %s"):format(folder, helper.lua, helper.quote(lua))))
+      assert(resolver:resolve_cached(path))
+      assert.equal("good", tostring((resolver:resolve_cached(server.http .. "/good#sha256=" .. good))))
+      local _, err = theaterref.resolver { policy = { schemes = { sha256 = function() return "evil" end } } }
+      assert.equal("policy", err.kind)
+      _, err = resolver:resolve_cached("sha256://" .. good)
+      assert.equal("invalid_reference", err.kind)
+    end)
+
+    it("is admitted link by link, each time", function()
+      file("inner", "secret")
+      local refused
+      local resolver = theaterref.resolver { cache = theaterref.resource_cache(), cache_scope = "one", log = false, policy = {
+        schemes = { pkg = function() return { reference = folder .. "/inner" } end },
+        allow = function(ref) return not (refused and ref:find "inner"), "not now" end } }
+      assert.equal("secret", tostring(assert(resolver:resolve_cached "pkg://x")))
+      refused = true
+      local _, err = resolver:resolve_cached "pkg://x"
+      assert.equal("denied", err.kind)
+    end)
+
+    it("stays within the redirect limits of who asks, through schemes and disks too", function()
+      os.remove(server.folder .. "/www/header")
+      local disk = { base_path = folder .. "/limits" }
+      local cache = theaterref.resource_cache { name = "limits" .. math.random(1 << 40), disk = disk }
+      local function resolver(hosts)
+        return theaterref.resolver { cache = cache, cache_scope = "one", redirect_hosts = hosts, log = false,
+          policy = { schemes = { pkg = function() return { reference = server.http .. "/to-other" } end } } }
+      end
+      assert(resolver(nil):resolve_cached "pkg://x")
+      for _, ref in ipairs { "pkg://x", server.http .. "/to-other" } do
+        assert.equal("denied", select(2, resolver({}):resolve_cached(ref)).kind)
+      end
+      cache = theaterref.resource_cache { disk = disk } -- as after a restart
+      assert.equal("denied", select(2, resolver({}):resolve_cached(server.http .. "/to-other")).kind)
+    end)
+
+    it("tells the origin of each manifest, also from the disk and by its digest", function()
+      local text = 'name = "m"\npackage = "data:,p"\n'
+      server:put("hello", text)
+      local disk, origins = { base_path = folder .. "/origins" }, {}
+      local function plan(ref, cache)
+        local resolver = theaterref.resolver { cache = cache, policy = { cacheable = function() return true end,
+          allow = function(_, ctx) origins[#origins + 1] = ctx.origin return true, { redirect_hosts = "any" } end } }
+        return assert(resolver:plan(ref)).origin
+      end
+      assert.equal(server.http .. "/hello", plan(server.http .. "/here", theaterref.resource_cache { disk = disk }))
+      assert.equal(server.http .. "/hello", plan(server.http .. "/here", theaterref.resource_cache { disk = disk }))
+      server:put("copy", text)
+      local cache, digest = theaterref.resource_cache(), "#sha256=" .. sha256(text)
+      assert.equal(server.http .. "/hello", plan(server.http .. "/here" .. digest, cache))
+      assert.equal(server.http .. "/copy" .. digest, plan(server.http .. "/copy" .. digest, cache))
+    end)
+
+    it("of one home is not another home's", function()
+      local cache = theaterref.resource_cache()
+      local function resolve(home)
+        theaterref.content_store("demo", { home = folder .. "/" .. home, durability = "none" }):store_at_label("x", home)
+        return tostring(assert(theaterref.resolver { cache = cache, home = folder .. "/" .. home }
+          :resolve_cached "store://demo/x"))
+      end
+      assert.same({ "one", "two" }, { resolve "one", resolve "two" })
+    end)
+
+    it("is not spoilt by somebody who is offline, late or strict", function()
+      server:put("shared", ("x"):rep(100))
+      local cache = theaterref.resource_cache { negative_ttl = 60 }
+      local lock = file("s.lock", "theaterref lockfile 1\n")
+      local offline = theaterref.resolver { cache = cache, offline = "none", lockfile = lock, log = false,
+        policy = { integrity = function() return nil end } }
+      assert.is_nil((offline:resolve_cached(server.http .. "/shared")))
+      local strict = theaterref.resolver { cache = cache, max_bytes = 10, log = false }
+      local slow = theaterref.resolver { cache = cache, log = false }
+      local future = assert(slow:start(server.http .. "/shared", { cached = true }))
+      assert.equal("too_large", select(2, strict:resolve_cached(server.http .. "/shared")).kind)
+      assert.equal(100, #assert(future:wait()))
+      cache:clear()
+      local late = assert(slow:start(server.http .. "/dripping/shared", { cached = true, resolve_timeout = 0.05 }))
+      local patient = assert(slow:start(server.http .. "/dripping/shared", { cached = true }))
+      assert.equal("timeout", select(2, late:wait()).kind)
+      assert.equal(100, #assert(patient:wait()))
+    end)
+
+    it("goes with a removal, even of what is being loaded, and however the reference is written", function()
+      server:put("gone", ("x"):rep(150))
+      local disk = { base_path = folder .. "/removed" }
+      local cache = theaterref.resource_cache { disk = disk }
+      local resolver = theaterref.resolver { cache = cache }
+      local url = server.http .. "/dripping/gone"
+      local future = assert(resolver:start(url, { cached = true }))
+      cache:remove(url)
+      assert(future:wait())
+      assert.equal(0, #require("theaterref.store.disk_cache").of(cache):list())
+      assert(resolver:resolve_cached(url))
+      assert.is_true(cache:remove((url:gsub("^http", "HTTP")) .. "#part"))
+      assert.equal(0, #cache)
+    end)
+
+    it("cannot be read by a reference with the key of another scope", function()
+      os.remove(server.folder .. "/www/header")
+      local cache = theaterref.resource_cache()
+      assert(theaterref.resolver { cache = cache, headers = { ["X-Secret"] = "s" }, cache_scope = "me" }
+        :resolve_cached(server.http .. "/header"))
+      local _, err = theaterref.resolve_reference_cached(server.http .. "/header\0\0" .. sha256 "me", cache)
+      assert.equal("invalid_reference", err.kind)
+    end)
+  end)
+
+  describe("a scheme", function()
+    it("may answer a future, which stays its owner's", function()
+      file("slow-file", "bytes")
+      local inner = assert(theaterref.resolver():start(server.http .. "/slow"))
+      local done = assert(theaterref.resolver():start(folder .. "/slow-file"))
+      local resolver = theaterref.resolver { log = false, policy = { schemes = { later = function(ref)
+        return ref:find "slow" and inner or done
+      end, plan = function() return theaterref.resolver():start_plan(file("pl.toml", 'name = "p"\npackage = "data:,p"\n')) end } } }
+      assert.equal("bytes", tostring(assert(resolver:resolve "later://done")))
+      local _, err = resolver:resolve("later://slow", { resolve_timeout = 0.05 })
+      assert.equal("timeout", err.kind)
+      local second = assert(resolver:start "later://slow")
+      second:cancel()
+      assert.is_false(inner:done())
+      assert.equal("timeout", select(2, inner:wait(0.01)).kind)
+      inner:cancel()
+      _, err = resolver:resolve "plan://x"
+      assert.equal("policy", err.kind)
+      assert.matches("a future of bytes", err.message)
+    end)
+  end)
+
+  describe("an error in a rule or function", function()
+    it("is one of the call, whatever is raised and wherever", function()
+      local path = file("p", "p")
+      local evil = setmetatable({}, { __tostring = function() error "again" end })
+      for name, case in pairs {
+        ["an object without a text"] = { path, { allow = function() error(evil) end } },
+        ["a yield"] = { path, { allow = function() coroutine.yield() return true end } },
+        ["a list with a hole"] = { path, { allow = function() return true, { redirect_hosts = { "a", nil, "b" } } end } },
+        ["hosts as a list"] = { "http://127.0.0.1:1/", { request = function() return { hosts = { {} } } end } },
+        ["a zero byte"] = { "data:,\0", {} },
+        ["an event handler that empties its event"] = { path .. "-none", { on_event = function(e)
+          for key in pairs(e) do e[key] = nil end end } },
+      } do
+        local resolver = assert(theaterref.resolver { policy = case[2], cache = theaterref.resource_cache(), log = false })
+        local future, err = resolver:start(case[1], { cached = true })
+        if future then _, err = future:wait() end -- luacheck: ignore
+        assert.is_truthy(err and err.kind, name)
+        err = select(2, resolver:resolve(case[1]))
+        assert.is_truthy(err and err.kind, name)
+      end
+      local cache = theaterref.resource_cache()
+      local future = assert(theaterref.resolver { cache = cache }:start(server.http .. "/slow", { cached = true }))
+      assert.has_error(function() future:wait(0 / 0) end, "a number of seconds was expected, not NaN")
+      future:cancel()
+    end)
+
+    it("does not change what other resolvers are told", function()
+      local path = file("p", "p")
+      local meddler = theaterref.resolver { policy = { allow = function(_, ctx) ctx.purpose = "secret" return true end } }
+      assert(meddler:resolve(path))
+      local lock = file("m.lock", "theaterref lockfile 1\n")
+      assert.equal("denied", select(2, theaterref.resolver { lockfile = lock, log = false }:resolve(path)).kind)
+    end)
+
+    it("may ask the future of its own work", function()
+      local resolver, future
+      resolver = theaterref.resolver { log = false, policy = { rewrite = function(ref) return ref end,
+        on_event = function() if future then assert.is_false(future:done()) future:cancel() end end } }
+      future = assert(resolver:start(server.http .. "/moved"))
+      helper.eventually(function() return future:done() end)
+      assert.is_nil((future:wait()))
+    end)
+  end)
+
+  it("shows no secrets in explain", function()
+    local script = file("secret.lua", [[return { rewrite = function(ref)
+      return { "http://me:hunter2@127.0.0.1:1/x?token=hunter2", "data:,hunter2", ref } end }]])
+    file("p", "p")
+    for _, format in ipairs { "", " --json" } do
+      local out, err = helper.run(("%s %s/lua/bin/theaterref explain %s/p --policy %s%s"):format(helper.lua, helper.root, folder,
+        script, format))
+      assert.is_nil((out .. err):find("hunter2", 1, true), out .. err)
+      assert.matches("127.0.0.1:1/x%?…", out)
+    end
+    local _, err = theaterref.resolver { log = false }:plan "data:,hunter2"
+    assert.is_nil(tostring(err):find("hunter2", 1, true))
+  end)
+
+  it("locks what is there, under a configured lockfile too", function()
+    file("data:,x", "a file")
+    file("l.toml", 'name = "m"\npackage = "./data:,x"\n')
+    file("conf.lua", 'return { lockfile = "l.lock" }')
+    local command = ("cd %s && %s %s/lua/bin/theaterref "):format(folder, helper.lua, helper.root)
+    helper.write(folder .. "/l.lock", "theaterref lockfile 1\n")
+    helper.run_ok(command .. "lock l.toml -o l.lock --config conf.lua")
+    helper.run_ok(command .. "plan l.toml --config conf.lua")
+    assert.matches("size=6  ./data:,x\n", helper.read(folder .. "/l.lock"))
   end)
 
   describe("offline", function()
@@ -350,7 +574,6 @@ describe("resolving", function()
       server:put("m.toml", 'name = "m"\npackage = "mirror/q"\n')
       server:put("mirror/q", "package")
       local future = assert(theaterref.resolver():start_plan(server.http .. "/m.toml"))
-      assert.is_false(future:done())
       assert.equal("number", type(future:pollfd()))
       helper.eventually(function() return future:done() end)
       assert.equal("package", tostring(assert(future:wait(0)).package))
@@ -362,6 +585,21 @@ describe("resolving", function()
       assert.equal("cancelled", select(2, slow:wait()).kind)
       _, err = theaterref.resolver():start_plan(folder .. "/missing.toml")
       assert.equal("not_found", err.kind)
+    end)
+
+    it("leaves nothing behind when it is done", function()
+      server:put("left.toml", 'name = "m"\npackage = "mirror/q"\n')
+      collectgarbage()
+      collectgarbage()
+      local blobs = core.live_blobs()
+      local resolver = theaterref.resolver()
+      for _ = 1, 3 do
+        local future = assert(resolver:start_plan(server.http .. "/left.toml"))
+        assert(future:wait())
+      end
+      collectgarbage()
+      collectgarbage()
+      assert.equal(blobs, core.live_blobs())
     end)
 
     it("ends at its deadline, whichever step it is in", function()

@@ -113,6 +113,19 @@ describe("a sandbox", function()
     assert.equal(1, math.floor(1.5))
   end)
 
+  it("hands arrays and dates of documents on as such, out of a script's reach", function()
+    local day = require("theaterref.manifest.toml").parse("day = 1979-05-27").day
+    local list = core.json_decode "[]"
+    local box = core.sandbox()
+    local answer = box:run("list[1] = 'a' table.insert(list, 'b') return { list, day }", "@x", { list = list, day = day })
+    assert.equal(core.json_array, getmetatable(answer[1]))
+    assert.same({ "a", "b" }, { table.unpack(answer[1]) })
+    assert.equal("1979-05-27", tostring(answer[2]))
+    assert.is_false((box:run("return getmetatable(list)", "@x")))
+    local _, err = box:run("setmetatable(list, {})", "@x")
+    assert.matches("protected metatable", err.message)
+  end)
+
   it("refuses values that are not plain data, or too many", function()
     fails("local t = {} t.t = t return t", "in a circle")
     fails("local t = {} for i = 1, 40 do t = { t, t } end return t")

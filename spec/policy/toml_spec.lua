@@ -28,6 +28,7 @@ type = 'C:\raw'
       ['a = 1\nb = '] = "line 2, column 5: not a value",
       ['a = 1\na = 2'] = "line 2, column 1: 'a' is defined twice",
       ['a = 9223372036854775808'] = "line 1, column 5: an integer that does not fit in 64 bits",
+      ['a = -9223372036854775809'] = "line 1, column 5: an integer that does not fit in 64 bits",
       ['a = hello'] = "a string needs quotes",
       ['[a]\n[a]'] = "line 2, column 1: 'a' is defined twice",
       ['a = "\xff"'] = "line 1, column 6: invalid UTF-8",

@@ -51,9 +51,10 @@ describe("the stubs for editors", function()
     helper.with_folder(function(folder)
       local store = theaterref.content_store("x", { base_path = folder })
       assert.same(functions(debug.getmetatable(core.blob "x")), stubbed("Blob", ":"))
-      assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "claim peek stale_if_error"), stubbed("Cache", ":"))
+      assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "claim peek stale_if_error changes"), stubbed("Cache", ":"))
       assert.same(functions(debug.getmetatable(store),
-        "begin_batch check content_sizes discard discard_temporary_file list_temporary_files list_quarantined lock"), stubbed("Store", ":"))
+        "begin_batch check clock content_sizes content_times discard discard_temporary_file discard_unchanged label_hashes "
+          .. "list_temporary_files list_quarantined lock"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
       assert.same(functions(require "theaterref.resolve.future", "is run await"), stubbed("Future", ":"))
       assert.same(functions(require "theaterref.resolver", "new"), stubbed("Resolver", ":"))
@@ -62,7 +63,7 @@ describe("the stubs for editors", function()
 
   it("have the functions of references, templates and policies, all and no others", function()
     assert.is_function(theaterref.policy.mirror) -- which loads the others
-    assert.same(functions(theaterref.reference, "source"), stubbed("reference", "%."))
+    assert.same(functions(theaterref.reference, "source_of"), stubbed("reference", "%."))
     assert.same(functions(theaterref.template), stubbed("template", "%."))
     assert.same(functions(theaterref.policy, "load call"), stubbed("policy", "%."))
     assert.same(functions(theaterref.policy.merge), fields "theaterref.MergeRules")

@@ -1,4 +1,5 @@
 /* Checks of the C API that only a program in C can make. argv: what, a URL. */
+#include <dlfcn.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -53,6 +54,24 @@ static void end_amid_fetches(void) {
           pthread_detach(thread) == 0);
   nanosleep(&pause, NULL);
   exit(0);
+}
+
+/* An exit handler, registered before OpenSSL's could be. */
+static void use_openssl(void) {
+  void *library = dlopen("libcrypto.so.3", RTLD_NOW | RTLD_NOLOAD), *address;
+  int (*init)(uint64_t, const void *);
+  if (library == NULL)
+    return;
+  address = dlsym(library, "OPENSSL_init_crypto");
+  memcpy(&init, &address, sizeof address);
+  if (init(0, NULL) != 1)
+    _exit(3); /* it was cleaned up */
+}
+
+/* OpenSSL works until the process is gone, for the threads that still use it. */
+static void keep_openssl(void) {
+  CHECK(atexit(use_openssl) == 0);
+  CHECK(tr_curl_version() != NULL);
 }
 
 /* A signal for the process reaches the program's own sigtimedwait. */
@@ -223,6 +242,9 @@ static void limit_claims(void) {
   CHECK(claim(cache, "k", 1, NULL, &future) == TR_HIT);
   CHECK(claim(cache, "k", 1, &options, &future) == TR_LEAD);
   tr_future_release(future);
+  request.size = 0; /* not initialised: rather no answer than a wrong one */
+  CHECK(claim(cache, "k", 1, &options, &future) == TR_NOMEM);
+  request.size = sizeof request;
   request.netrc = true;
   CHECK(tr_request_scope(&request, scope, NULL) && strlen(scope) == 64);
   tr_cache_release(cache);
@@ -381,6 +403,8 @@ int main(int argc, char **argv) {
     shut_down_amid_fetches();
   else if (strcmp(what, "settled") == 0)
     settle_amid_fetches();
+  else if (strcmp(what, "openssl") == 0)
+    keep_openssl();
   else if (strcmp(what, "signal") == 0)
     wait_for_signal();
   else if (strcmp(what, "interrupt") == 0)

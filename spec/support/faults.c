@@ -7,10 +7,13 @@
 #include <fcntl.h>
 #include <lauxlib.h>
 #include <lua.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -58,12 +61,23 @@ WRAP(void *, mmap,
 
 static time_t ahead;
 
-EXPORTED time_t time(time_t *to) {
-  time_t now = NEXT(time)(NULL) + ahead;
-  if (to != NULL)
-    *to = now;
+WRAP(int, fstatat, (int fd, const char *path, struct stat *st, int flags),
+     (fd, path, st, flags))
+
+/* Seconds that the clock of this process is ahead, from the environment. */
+static time_t clock_offset(void) {
+  const char *offset = getenv("FAULTS_CLOCK");
+  return offset == NULL ? 0 : (time_t)atoll(offset);
+}
+
+EXPORTED time_t time(time_t *result) {
+  time_t now = NEXT(time)(NULL) + clock_offset() + ahead;
+  if (result != NULL)
+    *result = now;
   return now;
 }
+
+WRAP(int, futimens, (int fd, const struct timespec times[2]), (fd, times))
 
 static useconds_t slowness;
 
@@ -147,6 +161,21 @@ static int faults_set_clock(lua_State *L) {
   return 0;
 }
 
+static void ignore(int number) { (void)number; }
+
+/* interrupt(microseconds): a signal that often, which makes calls fail by EINTR; 0:
+** none */
+static int faults_interrupt(lua_State *L) {
+  suseconds_t every = (suseconds_t)luaL_checkinteger(L, 1);
+  struct itimerval timer = {{0, every}, {0, every}};
+  struct sigaction action;
+  memset(&action, 0, sizeof action); /* without SA_RESTART */
+  action.sa_handler = ignore;
+  sigaction(SIGALRM, &action, NULL);
+  setitimer(ITIMER_REAL, &timer, NULL);
+  return 0;
+}
+
 /* stop() -> how many calls failed */
 static int faults_stop(lua_State *L) {
   plan.call[0] = '\0';
@@ -158,6 +187,7 @@ EXPORTED int luaopen_faults(lua_State *L) {
   static const luaL_Reg functions[] = {{"fail", faults_fail},
                                        {"slow", faults_slow},
                                        {"set_clock", faults_set_clock},
+                                       {"interrupt", faults_interrupt},
                                        {"stop", faults_stop},
                                        {NULL, NULL}};
   luaL_newlib(L, functions);

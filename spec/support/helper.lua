@@ -94,6 +94,15 @@ end
 
 -- ---------------------------------------------------------------- test data
 
+-- Compiles a host in C, spec/support/<name>.c, into a folder. Returns the program's path.
+function M.host(name, folder)
+  local library, program = M.root .. "/" .. M.build .. "/lib", folder .. "/" .. name
+  M.run_ok(("%s -std=c11 -D_GNU_SOURCE -g -O1 -Wall -Wextra -Werror %s %s/spec/support/%s.c -I%s/csrc $(pkg-config --cflags lua5.4) "
+    .. "-L%s -ltheaterref -llua5.4 -Wl,-rpath,%s -pthread -o %s"):format(os.getenv "CC" or "cc", M.sanitizers, M.root, name,
+    M.root, library, library, program))
+  return program
+end
+
 local data = os.getenv("THEATERREF_TEST_DATA") or "../shared/data"
 
 --- The path of test data, or nil where this checkout has none: a spec then

@@ -58,7 +58,8 @@ function steps.write(world, arguments)
 end
 
 function steps.fsync(world, arguments)
-  local node = world.open[arguments:match "^(%d+)"]
+  local fd, path = arguments:match "^(%d+)<(.*)>"
+  local node = world.folders[path] or world.open[fd] -- by its path even if 'dup' made the descriptor
   if not node then return end
   if node.data then node.synced = node.data else sync_folder(node) end
 end
@@ -82,6 +83,8 @@ function steps.renameat(world, arguments)
   local from, old, to, new = arguments:match '^%d+<([^>]*)>, "([^"]*)", %d+<([^>]*)>, "([^"]*)"'
   world:add(to .. "/" .. new, world:take(from .. "/" .. old))
 end
+
+steps.renameat2 = steps.renameat -- not over another file, or it would have failed
 
 function steps.mkdir(world, arguments)
   local path = arguments:match '"([^"]*)"'

@@ -107,11 +107,14 @@ static int threads_run(lua_State *L) {
   return 2;
 }
 
-/* fork() -> true in the child */
+/* fork([seconds]) -> true in the child, which is killed when that time is over */
 static int threads_fork(lua_State *L) {
+  unsigned seconds = (unsigned)luaL_optinteger(L, 1, 0);
   pid_t pid = fork();
   if (pid < 0)
     return luaL_error(L, "fork failed");
+  if (pid == 0)
+    alarm(seconds);
   lua_pushboolean(L, pid == 0);
   return 1;
 }

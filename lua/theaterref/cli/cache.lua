@@ -1,9 +1,9 @@
 --- `theaterref cache …`: the disk cache.
 -- @module theaterref.cli.cache
-local errors = require "theaterref.error"
-local home = require "theaterref.home"
 local output = require "theaterref.cli.output"
 local settings = require "theaterref.cli.settings"
+local home = require "theaterref.home"
+local references = require "theaterref.reference"
 local disk_caches = require "theaterref.store.disk_cache"
 
 local function open(args)
@@ -56,9 +56,9 @@ end
 local function rm(disk, args)
   if not disk:remove(args.reference) then
     local list, err = disk:list()
-    return nil, list and "not in this cache: " .. errors.redact(args.reference) or err
+    return nil, list and "not in this cache: " .. references.redact(args.reference) or err
   end
-  return { removed = errors.redact(args.reference) }
+  return { removed = references.redact(args.reference) }
 end
 
 local function clear(disk)

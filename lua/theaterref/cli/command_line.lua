@@ -48,6 +48,15 @@ function M.options_of(command)
   return all
 end
 
+-- Returns an option's converter, with a message that names the option.
+local function converter(option)
+  return function(text)
+    local converted = option.convert(text)
+    if converted then return converted end
+    return nil, ("the option '%s' takes a number (%s), not '%s'"):format(option[1]:match "%S+$", option[2], text)
+  end
+end
+
 local function add_option(parser, option)
   local names, value, what = table.unpack(option, 1, 3)
   local added
@@ -57,7 +66,7 @@ local function add_option(parser, option)
   else
     added = parser:option(names, what):argname(value)
     if option.default then added:default(option.default) end
-    if option.convert then added:convert(option.convert) end
+    if option.convert then added:convert(converter(option)) end
   end
   if option.action then added:action(option.action) end
 end

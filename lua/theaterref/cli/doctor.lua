@@ -60,35 +60,52 @@ checks[#checks + 1] = { "Theater home", function(args)
   return true, folder .. (core.file_stamp(folder) and "" or " (it will be made by the first put)")
 end }
 
--- Takes away the folders that a store which is empty again left.
-local function remove_folders(folder)
-  for _, name in ipairs { "/data", "/labels", "" } do os.remove(folder .. name) end
+-- Returns a function that removes the folders on the way to a folder that are not there
+-- yet, and the files that a check makes in that folder.
+local function remover(folder, files)
+  local missing, path = {}, folder
+  while path and path ~= "" and not core.file_stamp(path) do
+    missing[#missing + 1], path = path, path:match "^(.*[^/])/+[^/]+/*$"
+  end
+  return function()
+    if not missing[1] then return end
+    for _, name in ipairs(files) do os.remove(folder .. name) end
+    for _, made in ipairs(missing) do os.remove(made) end -- those that are empty
+  end
 end
 
 checks[#checks + 1] = { "stores", function(args)
   local id = "doctor-" .. os.time() .. "-" .. math.random(1 << 30)
   local store, err = settings.store(args, id)
   if not store then return false, tostring(err) end
+  local remove_folders = remover(assert(homes.store_folder(id, settings.home(args))), { "/data", "/labels" })
   local hash, ok, why
   hash, why = store:put "theaterref doctor looks whether this can be stored"
   if hash then ok, why = store:get(hash) end
-  if not ok then return false, tostring(why) .. "; give --home, or set THEATER_HOME, to a folder that can be written" end
+  if not ok then
+    remove_folders()
+    return false, tostring(why) .. "; give --home, or set THEATER_HOME, to a folder that can be written"
+  end
   ok, why = store:gc { grace = 0 }
+  remove_folders()
   if not ok then return false, tostring(why) end
-  remove_folders(assert(homes.store_folder(id, settings.home(args))))
   return true, "can be written, synced and read back"
 end }
 
-checks[#checks + 1] = { "disk cache", function(_, config)
+checks[#checks + 1] = { "disk cache", function(args, config)
   local options = type(config.cache) == "table" and config.cache.disk
   if not options then return true, "none is configured" end
-  local cache, err = theaterref.resource_cache { disk = options }
-  if not cache then return false, tostring(err) end
-  local disk, key = disk_caches.of(cache), "doctor-" .. math.random(1 << 30)
+  local resolver, err = settings.resolver(args)
+  if not resolver then return false, tostring(err) end
+  local folder = resolver.cache:disk()
+  local disk, key = disk_caches.of(resolver.cache), "doctor-" .. math.random(1 << 30)
+  local remove_folders = remover(folder, { "/disk-cache-1/lock", "/disk-cache-1" })
   local ok, why = disk:write(key, "theaterref doctor checks that this can be kept", {})
   disk:remove(key)
+  local count = ok and #disk:list()
+  remove_folders()
   if not ok then return false, tostring(why) end
-  return true, ("can be written; %d entries in %s"):format(#disk:list(), (cache:disk()))
+  return true, ("can be written; %d entries in %s"):format(count, folder)
 end }
 
 checks[#checks + 1] = { "network", function(args, config)
@@ -117,7 +134,7 @@ local function show_checks(results)
   local lines = {}
   for i, result in ipairs(results) do
     local mark = result.ok and output.coloured("green", "ok   ") or output.coloured("red", "FAIL ")
-    lines[i] = ("%s %-13s %s"):format(mark, result.check, result.text)
+    lines[i] = ("%s %-13s %s"):format(mark, result.check, output.plain(result.text))
   end
   return table.concat(lines, "\n")
 end
@@ -139,12 +156,14 @@ local function config(args)
   for _, host in pairs(options.hosts or {}) do
     if host.headers then host.headers = without_values(host.headers) end
   end
-  return { file = settings.config_file(args), options = options }
+  return { file = settings.config_file(args), options = output.redacted(options) }
 end
 
 -- The placeholder for a value of each kind, in the example.
-local values = { seconds = "<seconds>", count = "<number>", flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
-  cache = "{ … }", disk = "{ … }", table = "{ … }", hosts = "{ … }", list = "{ … }" }
+local values = { seconds = "<seconds>", count = "<number>", times = "<number>", level = '"…"', headers = "{ … }",
+  flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
+  cache = "{ … }", disk = "{ … }", table = "{ … }", hosts = "{ … }", list = "{ … }",
+  hosts_list = "{ … }" }
 
 -- The lines of a text, none wider than 'width' unless a word is.
 local function wrapped(text, width)
@@ -187,7 +206,8 @@ end
 
 local function show_config(data)
   if data.example then return example() end
-  local lines, names = { data.file and "-- " .. data.file or "-- no configuration file: see theaterref config --example" }, {}
+  local file = data.file and output.plain(data.file) or "no configuration file: see theaterref config --example"
+  local lines, names = { "-- " .. file }, {}
   for name in pairs(data.options) do names[#names + 1] = name end
   table.sort(names)
   for _, name in ipairs(names) do

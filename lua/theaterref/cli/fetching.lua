@@ -17,16 +17,11 @@ local function resolve(args)
   if resolver then future, err = resolver:start(args.reference) end
   if future then blob, err = output.wait(future) end
   if not blob then return nil, err end
-  if args.output then
-    local ok, why = blob:write(args.output)
-    if not ok then return nil, why end
-  end
+  local ok, why = output.write_content(args.output, blob)
+  if not ok then return nil, why end
   return { reference = references.redact(args.reference), target = references.redact(future.target), bytes = #blob,
     sha256 = args.json and blob:digest(), output = args.output, blob = blob }
 end
-
--- Content for people: as it is, unless it went to a file.
-local function show_content(data) return not data.output and data.blob or nil end
 
 -- -------------------------------------------------------------------- plan
 
@@ -44,7 +39,7 @@ local function plan(args)
     made[field] = references.redact(made[field])
   end
   made.package_bytes, made.package_sha256 = #made.package, made.package:digest()
-  return made
+  return output.redacted(made)
 end
 
 -- Each phase's bar stands where it ran, as in a browser's network view.
@@ -94,8 +89,8 @@ return {
   { name = "resolve", does = "Print what a reference means.", fetches = true,
     examples = { "theaterref resolve actor.wasm -o copy.wasm", "theaterref resolve store://demo/greeting --json" },
     arguments = { { "reference", "A path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://… or data:…,…" } },
-    options = { { "-o --output", "FILE", "Write to this file instead." } },
-    run = resolve, show = show_content },
+    options = { { "-o --output", "FILE", "Write to this file; - for standard output." } },
+    run = resolve, show = output.show_content },
   { name = "plan", does = "Show all that a spawn of a manifest's actor needs.", fetches = true,
     examples = { [[theaterref plan manifest.toml --state '{"port":8081}']], "theaterref plan manifest.toml --timings" },
     arguments = { { "manifest", "Its reference." } },
@@ -107,5 +102,4 @@ return {
     options = { state_option },
     run = render, show = function(data) return core.blob(data.text) end },
   state_option = state_option,
-  show_content = show_content,
 }

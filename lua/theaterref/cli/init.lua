@@ -22,7 +22,7 @@ function M.main(arguments)
   local parser, commands = command_line.parser(M.commands, "theaterref " .. theaterref._VERSION)
   local ok, args = parser:pparse(arguments)
   if not ok then
-    io.stderr:write(parser:get_usage(), "\n\ntheaterref: ", args, "\n")
+    io.stderr:write(parser:get_usage(), "\n\ntheaterref: ", output.plain(args), "\n")
     return 2
   end
   local command = commands[args.words]

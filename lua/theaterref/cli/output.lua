@@ -8,7 +8,11 @@ local M = {}
 
 -- -------------------------------------------------------------------- JSON
 
-local function quote(text) return (cjson.encode(text):gsub("\\/", "/")) end
+-- Also with control characters of two bytes escaped: terminals obey them.
+local function quote(text)
+  text = cjson.encode(errors.valid_utf8(text)):gsub("\\/", "/")
+  return (text:gsub("\xC2([\x80-\x9F])", function(c) return ("\\u%04x"):format(c:byte()) end))
+end
 
 --- JSON with sorted keys and exact integers, which lua-cjson does not write.
 -- Blobs are left out.
@@ -37,6 +41,15 @@ end
 
 M.to_json = to_json
 
+--- A copy of a value without the secrets in its URLs.
+function M.redacted(value)
+  if type(value) == "string" then return errors.redact(value) end
+  if type(value) ~= "table" then return value end
+  local copy = setmetatable({}, getmetatable(value))
+  for name, item in pairs(value) do copy[name] = M.redacted(item) end
+  return copy
+end
+
 --- A list that is JSON's [] when it is empty.
 function M.array(list) return setmetatable(list, core.json_array) end
 
@@ -63,10 +76,8 @@ function M.coloured(colour, text, descriptor)
 end
 
 --- Text that came from outside, such as a manifest's name: its control characters
--- must not reach a terminal as such.
-function M.plain(text)
-  return (text:gsub("[%c\u{7F}]", function(c) return ("\\%d"):format(c:byte()) end))
-end
+-- must not reach a terminal.
+M.plain = errors.printable
 
 local function clear()
   if drawn then io.stderr:write("\r\27[K") end
@@ -120,6 +131,19 @@ function M.finish(result, err, as_json)
   end
   return 1
 end
+
+--- Writes a command's content to the file that its option `-o` names. `-` is standard
+-- output, to which it goes when the command ends.
+-- @tparam ?string path
+-- @tparam theaterref.blob blob
+-- @treturn ?boolean true; nil and an error
+function M.write_content(path, blob)
+  if not path or path == "-" then return true end
+  return blob:write(path)
+end
+
+--- Content to show at the end of a command, unless it went to a file.
+function M.show_content(data) return (not data.output or data.output == "-") and data.blob or nil end
 
 -- -------------------------------------------------------------------- bars
 

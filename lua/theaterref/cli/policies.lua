@@ -20,7 +20,10 @@ local function collector(resolver, lines, store, failed)
     local job, blob = step.resolved, step.blob
     if not job or job.ctx.purpose == "secret" then return end
     local fields = { sha256 = blob:digest "sha256", size = #blob }
-    for _, candidate in ipairs(step.candidates) do lines[references.parse(candidate, schemes).text] = fields end
+    for _, candidate in ipairs(step.candidates) do
+      local parsed = references.parse(candidate, schemes)
+      if parsed then lines[parsed.text] = fields end
+    end
     local hash, err = true, nil
     if store then hash, err = store:put(blob) end
     if not hash then failed(err) end
@@ -33,6 +36,7 @@ local function collect_lines(args, store)
   if err then return nil, err end
   local lines, failure = {}, nil
   local resolver
+  args.lockfile = false -- what is locked comes without the old lockfile
   resolver, err = settings.resolver(args)
   if not resolver then return nil, err end
   local collect = collector(resolver, lines, store, function(why) failure = failure or why end)
@@ -64,7 +68,7 @@ end
 
 local purposes = { direct = true, manifest = true, initial_state = true, package = true, secret = true }
 
--- What a reference is for, when nothing is said: a name that ends as manifests do is one.
+-- Returns the purpose of a reference. Without --purpose, a name that ends as manifests do is one.
 local function purpose_of(args)
   if args.purpose then return args.purpose end
   local path = args.reference:gsub("[?#].*$", "")
@@ -82,7 +86,8 @@ local function explain(args)
   local resolver
   resolver, err = settings.resolver(args)
   if not resolver then return nil, err end
-  local steps, result = output.array {}, nil
+  local steps = output.array {}
+  local result
   local function trace(step)
     if step.rule then steps[#steps + 1] = step end
   end
@@ -142,7 +147,7 @@ return {
   { name = "explain", does = "Show what each rule makes of a reference or a manifest.", fetches = true,
     examples = { "theaterref explain manifest.toml --policy policy.lua" },
     arguments = { { "reference", "Of anything. One that ends in .toml, .json or .lua is planned as a manifest." } },
-    options = { { "--purpose", "NAME", "What it is for: direct, manifest, initial_state, package or secret." },
+    options = { { "--purpose", "NAME", "The purpose that rules see: direct, manifest, initial_state, package or secret." },
       { "--name", "NAME", "The actor's name that rules see." }, fetching.state_option },
     run = explain, show = show_explanation },
   { name = "lock", does = "Write a lockfile with the digest of everything the manifests need.", fetches = true,
@@ -159,7 +164,7 @@ return {
       arguments = { { "file", "The script." } },
       options = { { "--trusted", nil, "Run it without a sandbox." } },
       run = check, show = function(data)
-        return data.file .. ": " .. (data.rules[1] and table.concat(data.rules, ", ") or "no rules of its own")
+        return output.plain(data.file) .. ": " .. (data.rules[1] and table.concat(data.rules, ", ") or "no rules of its own")
       end },
   } },
 }

@@ -51,10 +51,11 @@ function M.resolver(args, on_event)
   for _, option in ipairs { "trusted", "home", "ca_file", "timeout", "lockfile", "offline" } do
     if args[option] ~= nil then options[option] = args[option] end
   end
+  if args.lockfile == false then options.lockfile, options.offline = nil, nil end
   if options.offline and not options.lockfile then
     return nil, errors.new("policy", "'offline' takes locked content from a store: give a lockfile too (--lockfile)")
   end
-  options.cache = options.cache or {}
+  options.cache, options.strict_state = options.cache or {}, true
   options.log, options.on_event = { level = log_level(args, options.log), sink = output.log }, on_event
   return theaterref.resolver(options)
 end
@@ -84,12 +85,19 @@ end
 --- The initial state that was given: JSON text, or what the file behind '@' holds.
 -- @treturn ?string
 -- @return[2] nil
--- @treturn[2] table an error
+-- @treturn[2] table an error, also when it is not JSON
 function M.state(args)
-  local text = args.state
-  if not text or text:sub(1, 1) ~= "@" then return text end
-  local blob, err = core.read_file(text:sub(2))
-  return blob and tostring(blob), err
+  local text, what = args.state, "--state"
+  if not text then return nil end
+  if text:sub(1, 1) == "@" then
+    what = text:sub(2)
+    local blob, err = core.read_file(what)
+    if not blob then return nil, err end
+    text = tostring(blob)
+  end
+  local kind, fault = core.json_split(text)
+  if kind then return text end
+  return nil, errors.new("syntax", what .. ": " .. fault.message)
 end
 
 return M

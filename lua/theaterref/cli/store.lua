@@ -2,7 +2,6 @@
 -- @module theaterref.cli.store
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local fetching = require "theaterref.cli.fetching"
 local output = require "theaterref.cli.output"
 local settings = require "theaterref.cli.settings"
 
@@ -14,7 +13,8 @@ local run, show = {}, {}
 local function no_label(name) return errors.new("not_found", "Label not found: " .. name) end
 
 function run.put(store, args)
-  local blob, err = core.read_file(args.file == "-" and "/dev/stdin" or args.file)
+  local blob, err
+  if args.file == "-" then blob, err = core.read_stdin() else blob, err = core.read_file(args.file) end
   if not blob then return nil, err end
   local hash, ok
   hash, err = store:put(blob)
@@ -28,21 +28,18 @@ end
 function show.put(data) return data.hash end
 
 function run.get(store, args)
-  local hash, err, blob = args.name
-  if not (hash:match("^%x+$") and (#hash == 40 or #hash == 64)) then
-    hash, err = store:get_by_label(args.name)
-    if not hash then return nil, err or no_label(args.name) end
-  end
-  blob, err = store:get(hash)
-  if not blob then return nil, err end
-  if args.output then
-    local ok, why = blob:write(args.output)
-    if not ok then return nil, why end
-  end
+  local is_hash = args.name:match "^%x+$" and (#args.name == 40 or #args.name == 64)
+  local blob, err
+  if is_hash then blob, err = store:get(args.name) else blob, err = store:get_content_by_label(args.name) end
+  if not blob then return nil, err or no_label(args.name) end
+  local ok, why = output.write_content(args.output, blob)
+  if not ok then return nil, why end
+  -- The label may have moved by now, so the hash is that of the bytes.
+  local hash = is_hash and args.name or blob:digest(#(store:get_by_label(args.name) or "") == 64 and "sha256" or "sha1")
   return { hash = hash, bytes = #blob, output = args.output, blob = blob }
 end
 
-show.get = fetching.show_content
+show.get = output.show_content
 
 function run.label(store, args)
   local expect = args.expect
@@ -61,10 +58,9 @@ function run.unlabel(store, args)
 end
 
 function run.labels(store)
-  local labels, err = store:list_labels()
-  if not labels then return nil, err end
-  local hashes = {}
-  for _, label in ipairs(labels) do hashes[label] = store:get_by_label(label) or core.json_null end
+  local hashes, faults = store:label_hashes()
+  if not hashes then return nil, faults end
+  for label in pairs(faults) do hashes[label] = core.json_null end
   return hashes
 end
 
@@ -99,22 +95,31 @@ function show.usage(data)
   return table.concat(lines, "\n")
 end
 
--- A report's lists, a line for each item.
+-- A report's lists, and tables with a reason by name: a line for each item.
 local function report_lines(report, names)
   local lines = {}
   for _, name in ipairs(names) do
-    for _, item in ipairs(report[name]) do lines[#lines + 1] = ("%-15s %s"):format(name:gsub("_", " "), output.plain(item)) end
+    local items = {}
+    for key, value in pairs(report[name]) do
+      items[#items + 1] = math.type(key) and value or ("%s: %s"):format(key, value)
+    end
+    table.sort(items)
+    for _, item in ipairs(items) do lines[#lines + 1] = ("%-15s %s"):format(name:gsub("_", " "), output.plain(item)) end
   end
   return lines
 end
 
-local found_by_verify = { "corrupt", "missing", "dangling", "quarantined", "temporary_files" }
+local found_by_verify = { "corrupt", "unreadable", "missing", "dangling", "faulty_labels", "quarantined",
+  "temporary_files" }
 
 function run.verify(store)
   local report, err = with_bar("checking", function(progress) return store:verify { progress = progress } end)
   if not report then return nil, err end
-  for _, name in ipairs(found_by_verify) do array(report[name]) end
-  return report, #report.corrupt + #report.dangling > 0 and errors.new("corrupt", "the store is damaged") or nil
+  for _, name in ipairs(found_by_verify) do
+    if name ~= "faulty_labels" then array(report[name]) end
+  end
+  local damaged = #report.corrupt + #report.unreadable + #report.dangling > 0 or next(report.faulty_labels)
+  return report, damaged and errors.new("corrupt", "the store is damaged") or nil
 end
 
 function show.verify(data)
@@ -123,15 +128,16 @@ function show.verify(data)
   return table.concat(lines, "\n")
 end
 
-local found_by_gc = { "deleted", "temporary_files" }
+local found_by_gc = { "deleted", "temporary_files", "failed" }
 
 function run.gc(store, args)
   local report, err = with_bar("collecting", function(progress)
     return store:gc { grace = args.grace, dry_run = args.dry_run, progress = progress }
   end)
   if not report then return nil, err end
-  for _, name in ipairs(found_by_gc) do array(report[name]) end
-  return report
+  array(report.deleted)
+  array(report.temporary_files)
+  return report, next(report.failed) and errors.new("io", "some files could not be deleted") or nil
 end
 
 function show.gc(data) return table.concat(report_lines(data, found_by_gc), "\n") end
@@ -169,7 +175,7 @@ return {
     command("put", "Store a file; print its hash.", { "theaterref store put demo actor.wasm --label actors/worker" },
       { { "file", "A path, or - for standard input." } }, { { "--label", "NAME", "Label it as well." } }),
     command("get", "Print content.", { "theaterref store get demo actors/worker -o worker.wasm" },
-      { { "name", "A hash or a label." } }, { { "-o --output", "FILE", "Write to this file instead." } }),
+      { { "name", "A hash or a label." } }, { { "-o --output", "FILE", "Write to this file; - for standard output." } }),
     command("label", "Point a label at content.",
       { "theaterref store label demo actors/stable $(theaterref store put demo actor.wasm) --expect none" },
       { { "name", "Of the label." }, { "hash", "Of the content." } },

@@ -26,7 +26,7 @@ end
 
 local function parse_lua(text, state)
   local box <close> = core.sandbox()
-  local variables = state and core.json_decode(state) or {}
+  local variables = state and core.json_decode(state, false, true) or {}
   local manifest, err = box:run(text, "=manifest", { state = variables })
   if err then
     err.kind = "syntax"
@@ -37,7 +37,7 @@ end
 
 local parsers = {
   toml = function(text) return toml.parse(text) end,
-  json = function(text) return core.json_decode(text) end,
+  json = function(text) return core.json_decode(text, false, true) end, -- for theaterref.manifest.json
   lua = parse_lua,
 }
 
@@ -108,23 +108,36 @@ function M.fields(manifest)
   return found
 end
 
+-- The position behind the tag at a position, and what stands for it in JSON: nothing for
+-- blocks and comments. Nil: it does not end.
+local function read_tag(text, at)
+  local _, last = text:find(text:find("^{{{", at) and "}}}" or "}}", at + 2, true)
+  if not last then return nil end
+  return last + 1, (text:find("^{{%s*[#/!^]", at) or text:find("^{{%s*else", at)) and "" or "null"
+end
+
 -- JSON with placeholders: outside strings, "{{" can only be one. Values
--- become null, blocks go, and what is left is read as well as it can be.
+-- become null, blocks go, and the rest is read as well as possible.
 local function scan_json(text)
-  local out, at, quoted = {}, 1, false
-  while at <= #text do
+  local out, from, at, quoted = {}, 1, 1, false
+  while true do
+    at = text:find(quoted and '["\\]' or '["{]', at)
+    if not at then break end
     local char = text:sub(at, at)
-    local tag = not quoted and text:match("^{{.-}}+", at)
-    if tag then
-      out[#out + 1] = tag:match("^{{+%s*[#/!^]") and "" or tag:match("^{{%s*else") and "" or "null"
-      at = at + #tag
+    if char == '"' then
+      quoted, at = not quoted, at + 1
+    elseif char == "\\" then
+      at = at + 2
+    elseif text:sub(at + 1, at + 1) ~= "{" then
+      at = at + 1
     else
-      local step = quoted and char == "\\" and 2 or 1
-      if char == '"' then quoted = not quoted end
-      out[#out + 1] = text:sub(at, at + step - 1)
-      at = at + step
+      local behind, value = read_tag(text, at)
+      if not behind then return {} end -- neither a template nor JSON
+      out[#out + 1], out[#out + 2] = text:sub(from, at - 1), value
+      from, at = behind, behind
     end
   end
+  out[#out + 1] = text:sub(from)
   return core.json_decode(table.concat(out)) or {}
 end
 
@@ -159,12 +172,13 @@ end
 -- @tparam string format
 -- @tparam ?string state JSON text
 -- @tparam[opt] table helpers functions by name, for templates
+-- @tparam[opt] integer max_bytes of the result
 -- @treturn string
 -- @return[2] nil
 -- @treturn[2] table an error of kind `syntax` or `too_large`
-function M.render(text, format, state, helpers)
+function M.render(text, format, state, helpers, max_bytes)
   if format == "lua" or not text:find("{{", 1, true) then return text end
-  return template.substitute_variables(text, state, { helpers = helpers })
+  return template.substitute_variables(text, state, { helpers = helpers, max_bytes = max_bytes })
 end
 
 return M

@@ -18,9 +18,9 @@ local M = {}
 
 -- Limits of a template, so that nested {{#each}} over a large state cannot keep a
 -- host busy.
-local MAX_BLOCKS = 64             -- in one another
-local MAX_OUTPUT = 16 * 1024 * 1024 -- bytes
-local MAX_STEPS = 1000 * 1000     -- tags rendered
+local MAX_BLOCKS = 64 -- in one another
+local MAX_OUTPUT_BYTES = 16 << 20
+local MAX_STEPS = 1000 * 1000 -- texts, tags, parts of paths, and rounds of {{#each}}
 
 -- ----------------------------------------------------------------- grammar
 
@@ -45,8 +45,7 @@ local call = Ct(argument * (gap * argument) ^ 0)
 local function tag(kind, pattern) return Ct(Cg(Cc(kind), "kind") * pattern) end
 
 local close = space * P "}}"
-local tags = tag("comment", P "{{!--" * (1 - P "--}}") ^ 0 * P "--}}" + P "{{!" * (1 - P "}}") ^ 0 * P "}}")
-  + tag("open", P "{{#" * space * Cg(name, "block") * (gap * Cg(call, "call")) ^ -1 * close)
+local tags = tag("open", P "{{#" * space * Cg(name, "block") * (gap * Cg(call, "call")) ^ -1 * close)
   + tag("close", P "{{/" * space * Cg(name, "block") * close)
   + tag("else", P "{{" * space * P "else" * (gap * Cg(name, "block") * gap * Cg(call, "call")) ^ -1 * close)
   + tag("else", P "{{^" * close)
@@ -58,20 +57,35 @@ local item = tags * Cp()
 -- ----------------------------------------------------------------- parsing
 
 local function fail(text, at, why)
-  local before = text:sub(1, at - 1)
-  local _, lines = before:gsub("\n", "")
-  error({ kind = "syntax", message = ("invalid template at line %d, column %d: %s"):format(
-    lines + 1, #before:match("[^\n]*$") + 1, why) }, 0)
+  error({ kind = "syntax", message = ("invalid template at %s: %s"):format(errors.position(text, at), why) }, 0)
+end
+
+-- Returns a function that returns the position behind a comment, if one begins at a
+-- position. It stops looking for "--}}" once there is none: each search is as long as the
+-- rest of the text.
+local function comment_finder(text)
+  local has_long_end = true
+  return function(at)
+    if text:sub(at, at + 2) ~= "{{!" then return nil end
+    local _, last
+    if has_long_end and text:sub(at + 3, at + 4) == "--" then
+      _, last = text:find("--}}", at + 5, true)
+      has_long_end = last ~= nil
+    end
+    if not last then _, last = text:find("}}", at + 3, true) end
+    return last and last + 1
+  end
 end
 
 -- The text as a flat list: strings and tags, in order.
 local function split(text)
-  local items, at = {}, 1
+  local items, at, comment_end = {}, 1, comment_finder(text)
   while true do
     local start = text:find("{{", at, true)
     if not start then break end
     if start > at then items[#items + 1] = text:sub(at, start - 1) end
-    local found, after = lpeg.match(item, text, start)
+    local found, after = { kind = "comment" }, comment_end(start)
+    if not after then found, after = lpeg.match(item, text, start) end
     if not found then fail(text, start, "this {{…}} cannot be read") end
     found.at = start
     items[#items + 1] = found
@@ -79,6 +93,13 @@ local function split(text)
   end
   if at <= #text then items[#items + 1] = text:sub(at) end
   return items
+end
+
+-- A text without the blanks at its end.
+local function strip_end(text)
+  local last = #text
+  while last > 0 and (text:byte(last) == 32 or text:byte(last) == 9) do last = last - 1 end
+  return text:sub(1, last)
 end
 
 local standalone = { comment = true, open = true, close = true, ["else"] = true }
@@ -98,7 +119,7 @@ local function strip_lines(items)
   end
   for i, it in ipairs(items) do
     if type(it) == "table" and it.alone then
-      if type(items[i - 1]) == "string" then items[i - 1] = items[i - 1]:gsub("[ \t]*$", "") end
+      if type(items[i - 1]) == "string" then items[i - 1] = strip_end(items[i - 1]) end
       if type(items[i + 1]) == "string" then items[i + 1] = items[i + 1]:gsub("^[ \t]*\r?\n?", "") end
     end
   end
@@ -106,9 +127,11 @@ end
 
 local blocks = { ["if"] = true, unless = true, each = true, with = true }
 
-local function check_block(text, it)
+-- Checks a block that opens within so many others.
+local function check_block(text, it, depth)
   if not blocks[it.block] then fail(text, it.at, "there is no block helper '" .. it.block .. "'") end
   if not it.call or #it.call ~= 1 then fail(text, it.at, "{{#" .. it.block .. "}} takes one argument") end
+  if depth > MAX_BLOCKS then fail(text, it.at, "more than " .. MAX_BLOCKS .. " blocks in one another") end
 end
 
 -- Turns the flat list into a tree. Blocks carry 'body' and 'other'.
@@ -122,8 +145,7 @@ local function parse(text)
     if type(it) == "string" then
       into[#into + 1] = it
     elseif it.kind == "open" then
-      check_block(text, it)
-      if #stack > MAX_BLOCKS then fail(text, it.at, "more than " .. MAX_BLOCKS .. " blocks in one another") end
+      check_block(text, it, #stack)
       it.body = {}
       into[#into + 1] = it
       stack[#stack + 1], into = it, it.body
@@ -132,7 +154,7 @@ local function parse(text)
       top.other = {}
       into = top.other
       if it.block then -- {{else if x}}: a block in the other branch
-        check_block(text, it)
+        check_block(text, it, #stack)
         it.body, it.chained = {}, true
         into[1] = it
         stack[#stack + 1], into = it, it.body
@@ -166,9 +188,27 @@ end
 
 local function is_number(value) return getmetatable(value) == number_metatable end
 
+-- Counts steps.
+local function spend(r, steps)
+  r.steps = r.steps + steps
+  if r.steps > MAX_STEPS then
+    error({ kind = "too_large", message = "the template takes more than a million steps to render" }, 0)
+  end
+end
+
+-- The steps that a list of keys costs: comparing long ones takes time.
+local function cost_of(keys)
+  local bytes = 0
+  for _, key in ipairs(keys) do bytes = bytes + #key end
+  return #keys + bytes // 64
+end
+
 -- False to Handlebars: false, null, nothing, "", 0 and an empty array.
-local function truthy(value)
-  if is_number(value) then return tonumber(value.text) ~= 0 end
+local function truthy(r, value)
+  if is_number(value) then
+    spend(r, #value.text // 64)
+    return tonumber(value.text) ~= 0
+  end
   if value == nil or value == false or value == null or value == "" or value == 0 then return false end
   return not (is_array(value) and #value == 0)
 end
@@ -218,10 +258,12 @@ local function field(value, key)
 end
 
 -- The value of an argument in a scope; a scope is { this, data, parent }.
-local function evaluate(argument_node, scope)
+local function evaluate(r, argument_node, scope)
   if argument_node.text then return argument_node.text end
   if argument_node.value ~= nil then return argument_node.value end
   local keys, first = argument_node.path, 1
+  argument_node.cost = argument_node.cost or cost_of(keys)
+  spend(r, argument_node.cost)
   while keys[first] == ".." do
     scope, first = scope.parent or {}, first + 1
   end
@@ -235,8 +277,8 @@ end
 
 local function add(r, text)
   r.size = r.size + #text
-  if r.size > MAX_OUTPUT then
-    error({ kind = "too_large", message = "the template renders to more than 16 MiB" }, 0)
+  if r.size > r.max_bytes then
+    error({ kind = "too_large", message = ("the template renders to more than %d bytes"):format(r.max_bytes) }, 0)
   end
   r.out[#r.out + 1] = text
 end
@@ -254,6 +296,7 @@ local function render_each(r, node, value, scope)
   local count = 0
   local function item_of(key, this, last)
     count = count + 1
+    spend(r, 1)
     render(r, node.body, { this = this, parent = scope,
       data = { root = r.root, key = key, index = count - 1, first = count == 1, last = last } })
   end
@@ -261,15 +304,16 @@ local function render_each(r, node, value, scope)
     for i = 1, #value do item_of(i - 1, value[i], i == #value) end
   elseif type(value) == "table" and not is_number(value) then
     local keys = sorted_keys(value)
+    spend(r, cost_of(keys))
     for i, key in ipairs(keys) do item_of(key, field(value, key), i == #keys) end
   end
   if count == 0 and node.other then render(r, node.other, scope) end
 end
 
 local function render_block(r, node, scope)
-  local value = evaluate(node.call[1], scope)
+  local value = evaluate(r, node.call[1], scope)
   if node.block == "each" then return render_each(r, node, value, scope) end
-  local yes = truthy(value)
+  local yes = truthy(r, value)
   if node.block == "unless" then yes = not yes end
   if not yes then
     if node.other then render(r, node.other, scope) end
@@ -297,10 +341,10 @@ local function call_or_path(r, node, scope)
     if #node.call > 1 then
       fail(r.text, node.at, "there is no helper '" .. source(r, first) .. "'")
     end
-    return evaluate(first, scope)
+    return evaluate(r, first, scope)
   end
   local arguments = {}
-  for i = 2, #node.call do arguments[i - 1] = evaluate(node.call[i], scope) end
+  for i = 2, #node.call do arguments[i - 1] = evaluate(r, node.call[i], scope) end
   local ok, value = pcall(helper, table.unpack(arguments, 1, #node.call - 1))
   if not ok then fail(r.text, node.at, "the helper '" .. first.path[1] .. "' failed: " .. tostring(value)) end
   return value
@@ -308,10 +352,7 @@ end
 
 function render(r, nodes, scope)
   for _, node in ipairs(nodes) do
-    r.steps = r.steps + 1
-    if r.steps > MAX_STEPS then
-      error({ kind = "too_large", message = "the template has more than a million parts to render" }, 0)
-    end
+    spend(r, 1)
     if type(node) == "string" then
       add(r, node)
     elseif node.block then
@@ -328,7 +369,7 @@ end
 -- @tparam ?string|table state JSON text or a Lua table; anything else has no
 -- variables. JSON's numbers render as they are written in it.
 -- @tparam[opt] table options `helpers`: functions by name, called with the
--- values of a tag's arguments
+-- values of a tag's arguments; `max_bytes`: of the result, 16 MiB unless given
 -- @treturn string
 -- @return[2] nil
 -- @treturn[2] table an error of kind `syntax` with line and column, or
@@ -337,8 +378,9 @@ function M.substitute_variables(text, state, options)
   if type(state) ~= "table" then
     state = state and core.json_decode(state, true)
   end
-  local r = { text = text, out = {}, size = 0, steps = 0, root = state,
-    helpers = options and options.helpers or {} }
+  options = options or {}
+  local r = { text = text, out = {}, size = 0, steps = 0, root = state, helpers = options.helpers or {},
+    max_bytes = options.max_bytes or MAX_OUTPUT_BYTES }
   local ok, why = pcall(function() render(r, parse(text), { this = state, data = { root = state } }) end)
   if ok then return table.concat(r.out) end
   if type(why) ~= "table" then why = { kind = "syntax", message = "invalid template: " .. tostring(why) } end

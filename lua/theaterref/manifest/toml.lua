@@ -2,7 +2,8 @@
 --
 -- Integers are exact 64-bit Lua integers, arrays carry the metatable
 -- `core.json_array` (so that an empty one is still an array), dates and times
--- are tables `{ type, text }` whose `tostring` is their text.
+-- are tables `{ type, text }` with the metatable `core.toml_datetime`, whose
+-- `tostring` is their text.
 -- @module theaterref.manifest.toml
 local lpeg = require "lpeg"
 local core = require "theaterref.core"
@@ -90,10 +91,8 @@ local function time_exists(hour, minute, second)
   return tonumber(hour) <= 23 and tonumber(minute) <= 59 and tonumber(second) <= 60
 end
 
-local datetime_metatable = { __tostring = function(self) return self.text end }
-
 local function moment(type)
-  return function(text) return setmetatable({ type = type, text = text }, datetime_metatable) end
+  return function(text) return setmetatable({ type = type, text = text }, core.toml_datetime) end
 end
 
 -- A pattern that matches when 'check' likes its captures, and captures none.
@@ -115,7 +114,10 @@ local boundary = #(S " \t\r\n,]}#" + -P(1))
 local function plain(text) return (text:gsub("_", "")) end
 
 -- nil when it does not fit in 64 bits.
-local function to_integer(text) return math.tointeger(tonumber(plain(text))) end
+local function to_integer(text)
+  local value = tonumber(plain(text))
+  return math.type(value) == "integer" and value or nil
+end
 
 local function to_radix(prefix, digits)
   digits = plain(digits):gsub("^0+", "")
@@ -127,7 +129,7 @@ local function to_radix(prefix, digits)
 end
 
 local number = moments
-  + C(float) / function(text) return tonumber(plain(text)) + 0.0 end
+  + C(float) / function(text) return tonumber(plain(text)) end
   + C(sign) * P "inf" / function(s) return s == "-" and -math.huge or math.huge end
   + sign * P "nan" * Cc(0 / 0)
   + P "0" * C "x" * C(underscored(hex)) / to_radix
@@ -149,12 +151,8 @@ local after_line = line_end * Cp()
 local after_header = P "[[" * space * key * space * P "]]" * Cc(true) * Cp()
   + P "[" * space * key * space * P "]" * Cc(false) * Cp()
 
-local function fail(reader, at, why)
-  local before = reader.text:sub(1, at - 1)
-  local _, lines = before:gsub("\n", "")
-  error({ at = at, message = ("invalid TOML at line %d, column %d: %s"):format(
-    lines + 1, #before:match("[^\n]*$") + 1, why) }, 0)
-end
+-- Raises where and why the text is no TOML, for 'M.parse' to make a message from.
+local function fail(at, why) error({ at = at, why = why }, 0) end
 
 -- How a table came to be decides what may still be added to it:
 --   root      the document
@@ -178,34 +176,34 @@ local function show(path, upto)
   return table.concat(parts, ".")
 end
 
-local function check_depth(reader, at, depth)
-  if depth > MAX_DEPTH then fail(reader, at, "nested more than " .. MAX_DEPTH .. " deep") end
+local function check_depth(at, depth)
+  if depth > MAX_DEPTH then fail(at, "nested more than " .. MAX_DEPTH .. " deep") end
 end
 
 local read_value
 
 local function assign(reader, into, path, value, at)
-  check_depth(reader, at, #path)
+  check_depth(at, #path)
   for i = 1, #path - 1 do
     local inner = into[path[i]]
     if inner == nil then
       inner = new_table(reader, "dotted")
       into[path[i]] = inner
     elseif reader.how[inner] ~= "dotted" then
-      fail(reader, at, "'" .. show(path, i) .. "' is defined already and cannot be added to here")
+      fail(at, "'" .. show(path, i) .. "' is defined already and cannot be added to here")
     end
     into = inner
   end
   local last = path[#path]
-  if into[last] ~= nil then fail(reader, at, "'" .. show(path, #path) .. "' is defined twice") end
+  if into[last] ~= nil then fail(at, "'" .. show(path, #path) .. "' is defined twice") end
   into[last] = value
 end
 
 -- key = value; returns the position behind the value.
 local function read_pair(reader, into, at, depth)
   local path, after = match(after_key, reader.text, at)
-  if not path then fail(reader, at, "a key was expected") end
-  if reader.text:sub(after, after) ~= "=" then fail(reader, after, "'=' was expected after the key") end
+  if not path then fail(at, "a key was expected") end
+  if reader.text:sub(after, after) ~= "=" then fail(after, "'=' was expected after the key") end
   local start = match(after_space, reader.text, after + 1)
   local value, behind = read_value(reader, start, depth)
   assign(reader, into, path, value, at)
@@ -222,7 +220,7 @@ local function read_array(reader, at, depth)
     if sign_here == "," then
       at = match(after_gap, reader.text, at + 1)
     elseif sign_here ~= "]" then
-      fail(reader, at, "',' or ']' was expected")
+      fail(at, "',' or ']' was expected")
     end
   end
   return array, at + 1
@@ -237,9 +235,9 @@ local function read_inline(reader, at, depth)
     local sign_here = reader.text:sub(at, at)
     if sign_here == "," then
       at = match(after_space, reader.text, at + 1)
-      if reader.text:sub(at, at) == "}" then fail(reader, at, "a key was expected after ','") end
+      if reader.text:sub(at, at) == "}" then fail(at, "a key was expected after ','") end
     elseif sign_here ~= "}" then
-      fail(reader, at, "',' or '}' was expected")
+      fail(at, "',' or '}' was expected")
     end
   end
   reader.how[made] = "inline"
@@ -247,20 +245,20 @@ local function read_inline(reader, at, depth)
 end
 
 function read_value(reader, at, depth)
-  check_depth(reader, at, depth)
+  check_depth(at, depth)
   local first = reader.text:sub(at, at)
   if first == "[" then return read_array(reader, at + 1, depth + 1) end
   if first == "{" then return read_inline(reader, at + 1, depth + 1) end
   local value, after = match(scalar, reader.text, at)
-  if not after then fail(reader, at, "not a value (a string needs quotes)") end
-  if value == nil then fail(reader, at, "an integer that does not fit in 64 bits") end
+  if not after then fail(at, "not a value (a string needs quotes)") end
+  if value == nil then fail(at, "an integer that does not fit in 64 bits") end
   return value, after
 end
 
 -- The table that [path] or, with 'element', [[path]] opens.
 local function open_header(reader, path, element, at)
   local into = reader.root
-  check_depth(reader, at, #path)
+  check_depth(at, #path)
   for i = 1, #path - 1 do
     local inner = into[path[i]]
     if inner == nil then
@@ -271,7 +269,7 @@ local function open_header(reader, path, element, at)
     if how == "tables" then
       inner = inner[#inner]
     elseif not how or how == "inline" then
-      fail(reader, at, "'" .. show(path, i) .. "' is not a table that can be added to")
+      fail(at, "'" .. show(path, i) .. "' is not a table that can be added to")
     end
     into = inner
   end
@@ -284,7 +282,7 @@ local function open_header(reader, path, element, at)
       reader.how[there] = "tables"
       into[last] = there
     elseif how ~= "tables" then
-      fail(reader, at, "'" .. show(path, #path) .. "' is defined already and is no array of tables")
+      fail(at, "'" .. show(path, #path) .. "' is defined already and is no array of tables")
     end
     local made = new_table(reader, "header")
     there[#there + 1] = made
@@ -296,7 +294,7 @@ local function open_header(reader, path, element, at)
   elseif how == "parent" then
     reader.how[there] = "header"
   else
-    fail(reader, at, "'" .. show(path, #path) .. "' is defined twice")
+    fail(at, "'" .. show(path, #path) .. "' is defined twice")
   end
   return there
 end
@@ -307,13 +305,13 @@ local function read_statement(reader, at)
   local behind = start
   if reader.text:sub(start, start) == "[" then
     local path, is_element, after = match(after_header, reader.text, start)
-    if not path then fail(reader, start, "a table header was expected: [name] or [[name]]") end
+    if not path then fail(start, "a table header was expected: [name] or [[name]]") end
     reader.current, behind = open_header(reader, path, is_element, start), after
   elseif not match(line_end, reader.text, start) then
     behind = read_pair(reader, reader.current, start, 1)
   end
   local next_line = match(after_line, reader.text, behind)
-  if not next_line then fail(reader, match(after_space, reader.text, behind), "a new line was expected") end
+  if not next_line then fail(match(after_space, reader.text, behind), "a new line was expected") end
   return next_line
 end
 
@@ -335,13 +333,13 @@ function M.parse(text)
   local reader = new_reader(text)
   local ok, why = pcall(function()
     local valid, bad = utf8.len(text)
-    if not valid then fail(reader, bad, "invalid UTF-8") end
+    if not valid then fail(bad, "invalid UTF-8") end
     local at = 1
     while at <= #text do at = read_statement(reader, at) end
   end)
   if ok then return reader.root end
-  if type(why) ~= "table" then why = { message = "invalid TOML: " .. tostring(why) } end
-  return nil, errors.new("syntax", why.message)
+  if type(why) ~= "table" then return nil, errors.new("syntax", "invalid TOML: " .. tostring(why)) end
+  return nil, errors.new("syntax", ("invalid TOML at %s: %s"):format(errors.position(text, why.at), why.why))
 end
 
 --- Finds top-level values in a document that may not be TOML yet, such as a

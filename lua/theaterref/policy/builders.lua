@@ -29,7 +29,7 @@ return function(theaterref)
     if fault then refuse(builder, fault) end
   end
 
-  local text, text_or_list = { string = true }, { string = true, table = true }
+  local a_text, text_or_list = { string = true }, { string = true, table = true }
 
   -- ---------------------------------------------------------------- rewriting
 
@@ -69,7 +69,7 @@ return function(theaterref)
   function policy.mirror(prefixes)
     check("mirror", "its argument", prefixes, "table", "string", text_or_list)
     for prefix, list in pairs(prefixes) do
-      if type(list) == "table" then check("mirror", ("the list of '%s'"):format(prefix), list, "table", "number", text) end
+      if type(list) == "table" then check("mirror", ("the list of '%s'"):format(prefix), list, "table", "number", a_text) end
     end
     return function(ref, ctx)
       ref = default.rewrite(ref, ctx)
@@ -86,7 +86,7 @@ return function(theaterref)
   -- @tparam table names references by name
   -- @treturn function a rule `rewrite`
   function policy.alias(names)
-    check("alias", "its argument", names, "table", "string", text)
+    check("alias", "its argument", names, "table", "string", a_text)
     return function(ref) return names[ref] or ref end
   end
 
@@ -95,7 +95,7 @@ return function(theaterref)
   -- @treturn function a rule `rewrite`
   function policy.expand(names)
     local allowed = { HOME = true }
-    check("expand", "its argument", names or {}, "table", "number", text)
+    check("expand", "its argument", names or {}, "table", "number", a_text)
     for _, name in ipairs(names or {}) do allowed[name] = true end
     local function value(name)
       if not allowed[name] then error("the environment variable '" .. name .. "' is not in the list that may be used", 0) end
@@ -268,7 +268,7 @@ return function(theaterref)
     return {
       integrity = function(ref, ctx)
         if ctx.purpose == "secret" then return nil end -- which a lockfile has no business to know
-        local fields = lines[reference.absolute(ref)]
+        local fields = lines[theaterref.lockfile_key(ref)]
         if not fields then
           return nil, ("it is not in the lockfile %s; to allow it, lock its manifest again: theaterref lock -o %s MANIFEST")
             :format(file, file)

@@ -2,8 +2,8 @@
 -- @module theaterref.policy.caching
 local M = {}
 
---- What cannot change: bytes with a SHA-256 that is checked, content of a store by its
--- hash, and packages that their manifest declares so, with `static_package = true`.
+--- Keep bytes that cannot change: those with a SHA-256 that is checked, content of a store
+-- by its hash, and packages that their manifest declares so, with `static_package = true`.
 -- @tparam ?table manifest nil for manifests and initial states
 -- @tparam table ctx `ctx.digest`: the SHA-256 that the bytes must have; `ctx.reference`:
 -- what is to be kept

@@ -31,7 +31,7 @@ M.default = {
   merge = require("theaterref.policy.merge").shallow,
   secrets = function() return false end,
   allow_spawn = function() return true end,
-  request = nothing,
+  request = function() return {} end,
   on_event = nothing,
 }
 
@@ -40,13 +40,14 @@ Policy.__index = Policy
 
 local function broken(message) return nil, errors.new("policy", message) end
 
--- What may be shown of an answer.
+-- Returns the part of an answer that may be shown.
 local function shown(rule, answer)
   if rule == "merge" then return "a state" end
+  if type(answer) == "string" then return reference.redact(answer) end
   if type(answer) ~= "table" then return answer end
   if rule == "allow_spawn" then return "a narrowed manifest" end
   local copy = {}
-  for name, value in pairs(answer) do copy[name] = value end
+  for name, value in pairs(answer) do copy[name] = type(value) == "string" and reference.redact(value) or value end
   copy.headers, copy.hosts, copy.proxy = nil, nil, nil
   return copy
 end
@@ -65,7 +66,8 @@ function M.call(rule, call, trace, by, ...)
   local ok, answer, second = pcall(call, ...)
   local err
   if not ok then
-    err = errors.is(answer) and answer or errors.new("policy", ("the rule '%s' failed: %s"):format(rule, tostring(answer)))
+    err = errors.is(answer) and answer
+      or errors.new("policy", ("the rule '%s' failed: %s"):format(rule, errors.message_of(answer)))
   else
     local fault = rules.by_name[rule].fault(answer, second)
     if fault then
@@ -76,8 +78,9 @@ function M.call(rule, call, trace, by, ...)
   if err then answer, second = nil, nil end
   if trace then
     local subject = ...
-    trace { rule = rule, by = by, reference = type(subject) == "string" and rule ~= "merge" and errors.redact(subject) or nil,
-      answer = shown(rule, answer), reason = err and tostring(err) or type(second) == "string" and second or nil }
+    trace { rule = rule, by = by, reference = type(subject) == "string" and rule ~= "merge" and reference.redact(subject) or nil,
+      answer = shown(rule, answer), reason = err and errors.redact(errors.message_of(err))
+        or type(second) == "string" and errors.redact(second) or nil }
   end
   return answer, second, err
 end
@@ -105,7 +108,9 @@ function Policy:overrides(rule) return self.own[rule] == true end
 local function check_schemes(schemes, where)
   if type(schemes) ~= "table" then return broken(where .. ": 'schemes' must be a table of functions by scheme") end
   for scheme, load in pairs(schemes) do
-    if type(scheme) ~= "string" or not scheme:match "^%l[%l%d+.-]*$" or reference.is_own_scheme(scheme) then
+    -- 'sha256' stands for content in caches.
+    if type(scheme) ~= "string" or not scheme:match "^%l[%l%d+.-]*$" or reference.is_own_scheme(scheme)
+      or scheme == "sha256" then
       return broken(("%s: '%s' cannot be a scheme of a policy's"):format(where, tostring(scheme)))
     end
     if type(load) ~= "function" then return broken(("%s: the scheme '%s' must be a function"):format(where, scheme)) end
@@ -129,7 +134,8 @@ local function overlay(given, where)
       merged[name], own[name] = rule, true
     end
   end
-  return setmetatable({ rules = merged, own = own, schemes = schemes, path = where, id = core.next_id(), listens = given.on_event ~= nil }, Policy)
+  return setmetatable({ rules = merged, own = own, schemes = schemes, path = where, id = core.next_id(),
+    listens = given.on_event ~= nil }, Policy)
 end
 
 -- ------------------------------------------------------------------ scripts
@@ -144,6 +150,7 @@ local function exposed_to(path)
       merge_initial_states = core.merge_initial_states,
       json_split = core.json_split,
       json_quote = core.json_quote,
+      lockfile_key = lockfiles.key,
       sha256 = function(text) return core.blob(text):digest "sha256" end,
       closest = suggest.closest,
       option_fault = function(set, given) return option_sets.fault(option_sets[set], given) end,

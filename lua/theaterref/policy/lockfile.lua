@@ -3,7 +3,8 @@
 -- The first line is `theaterref lockfile 1`. Every other line has fields, two spaces, and
 -- the reference, as it is fetched. Fields are separated by single spaces; `sha256=` is
 -- always there. A `#` begins a comment. Paths below the lockfile's folder are relative to it, so that a
--- project may be moved.
+-- project may be moved. A lockfile holds no secrets: URLs have no user or password, and a hash
+-- in place of their query.
 --
 --     theaterref lockfile 1
 --     sha256=5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03 size=6  actor.wasm
@@ -17,10 +18,25 @@ local M = {}
 local MAX_BYTES = 16 << 20
 local HEADER = "theaterref lockfile 1"
 
+--- Returns the form of a reference in a lockfile: a path is absolute; a URL has no user or
+-- password, and `?…` and a hash in place of its query, which may hold a signature.
+-- @tparam string ref
+-- @treturn string
+function M.key(ref)
+  local scheme = reference.scheme(ref)
+  if not scheme or scheme == "file" or scheme == "store" or scheme == "data" then return reference.absolute(ref) end
+  local before, query, fragment = ref:match "^([^?#]*)%?([^#]*)(.*)$"
+  if not query then return errors.redact_reference(ref) end
+  if not query:find "^…%x+$" then query = "…" .. core.blob(query):digest("sha256"):sub(1, 16) end
+  return errors.redact_reference(before) .. "?" .. query .. fragment
+end
+
 -- The fields of a line by name; nil: it is no line of a lockfile.
 local function parse_line(line)
-  local words, ref = line:match "^(%S+=%S.-)  (.+)$"
-  if not words or ref:find "%c" then return nil end
+  local gap = line:find("  ", 1, true)
+  if not gap then return nil end
+  local words, ref = line:sub(1, gap - 1), line:sub(gap + 2)
+  if ref == "" or ref:find "%c" then return nil end
   local fields = {}
   for word in words:gmatch "[^ ]+" do
     local name, value = word:match "^([%l%d_]+)=(%S+)$"
@@ -56,7 +72,7 @@ function M.read(path)
     line = line:gsub("\r$", "")
     local fields, ref = parse_line(line)
     if fields then
-      lines[reference.join(folder, ref)] = fields
+      lines[M.key(reference.join(folder, ref))] = fields
     elseif number > 1 and line ~= "" and line:sub(1, 1) ~= "#" then
       return nil, errors.new("syntax", ("%s:%d: not a line of a lockfile: sha256=<64 hex digits>, two spaces and a reference "
         .. "were expected"):format(path, number))
@@ -78,13 +94,21 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error, when a reference cannot stand on a line
 function M.text(lines, path)
-  local folder, sorted = reference.absolute(path):match "^(.*/)", {}
+  local folder, sorted, digests = reference.absolute(path):match "^(.*/)", {}, {}
   for ref, fields in pairs(lines) do
     if ref:find "%c" then
       return nil, errors.new("invalid_reference", "a reference with a control character cannot be locked", ref:gsub("%c", "?"))
     end
-    ref = reference.absolute(ref)
-    if ref:sub(1, #folder) == folder then ref = ref:sub(#folder + 1) end
+    ref = M.key(ref)
+    if (digests[ref] or fields.sha256) ~= fields.sha256 then
+      return nil, errors.new("invalid_reference", "two references that differ in their user or password only have "
+        .. "different bytes, and cannot both be locked", ref)
+    end
+    digests[ref] = fields.sha256
+    if ref:sub(1, #folder) == folder then
+      ref = ref:sub(#folder + 1)
+      if reference.scheme(ref) then ref = "./" .. ref end -- a file with such a name
+    end
     local words = {}
     for name, value in pairs(fields) do words[#words + 1] = name .. "=" .. value end
     table.sort(words)

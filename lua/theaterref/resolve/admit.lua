@@ -86,30 +86,31 @@ end
 local function compile(request)
   local ok, compiled = pcall(core.request_options, request)
   if not ok then return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled)) end
-  return { compiled = compiled, scope = core.request_scope(compiled), revalidate = request.revalidate }
+  local scope = core.request_scope(compiled)
+  -- A scope without a name means nothing to another process, and holds credentials.
+  return { compiled = compiled, scope = scope, revalidate = request.revalidate,
+    may_be_on_disk = scope == "" or request.cache_scope ~= nil, max_bytes = request.max_bytes }
 end
 
 -- Returns how a job's URL is to be fetched: the resolver's options, on top of them what
 -- the rule `request` answers, and where redirects may lead.
 local function request_of(context, job)
   local given, redirect_hosts = context.defaults, job.redirect_hosts
-  local asks = context:must_ask "request"
+  local asks = context.asks.request
   if not asks and not given.hosts then
-    local name = redirect_hosts == "any" and "any" or table.concat(redirect_hosts, " ")
-    local known, err = context.requests[name], nil
+    local name = redirect_hosts == "any" and "any" or "only " .. table.concat(redirect_hosts, " ")
+    local known = context.requests[name]
     if known then return known end
-    local request = {}
+    local request, err = {}
     for option, value in pairs(given) do request[option] = value end
     if redirect_hosts ~= "any" then request.redirect_hosts = redirect_hosts end
     known, err = compile(request)
-    context.requests[name] = known
+    context:remember_request(name, known)
     return known, err
   end
-  local answer, err
-  if asks then
-    answer, _, err = context:ask("request", job.target, job.ctx)
-    if err then return nil, err end
-  end
+  local answer, _, err
+  if asks then answer, _, err = context:ask("request", job.target, job.ctx) end
+  if err then return nil, err end
   local request = {}
   for option, value in pairs(given) do request[option] = value end
   for option, value in pairs(answer or {}) do request[option] = value end
@@ -127,7 +128,7 @@ local function choose_cache(context, job, wish)
   if ctx.purpose == "secret" then return nil end
   local answer = options.cached
   if options.ask_cacheable and context.cache then
-    local err
+    local _, err
     ctx.digest, ctx.reference = job.sha256, job.target
     answer, _, err = context:ask("cacheable", ctx.manifest, ctx)
     if err then return err end
@@ -137,10 +138,13 @@ local function choose_cache(context, job, wish)
   local revalidate = options.revalidate
   if request and request.revalidate and (cache or context.cache) then cache, revalidate = cache or context.cache, true end
   if not cache then return nil end
-  job.cache, job.ttl, job.revalidate, job.no_disk = cache, options.ttl, revalidate, options.disk == false
-  local digest, scope = job.sha256 or job.sha1, request and request.scope or job.source.is_chain and context.policy_scope
+  job.cache, job.ttl, job.revalidate = cache, options.ttl, revalidate
+  job.no_disk = options.disk == false or request ~= nil and not request.may_be_on_disk
+  local digest = job.sha256 or job.sha1
+  local scope = request and request.scope or job.source.scope and context[job.source.scope]
   job.key = core.cache_key(job.source.key(job.parsed), digest, scope)
-  if job.sha256 then job.content = core.cache_key("sha256:" .. job.sha256, nil, scope) end
+  -- No reference has this form, nor may a policy's scheme have this name.
+  if job.sha256 then job.content = core.cache_key("sha256://" .. job.sha256, nil, scope) end
 end
 
 -- -------------------------------------------------------------------- admit
@@ -152,20 +156,22 @@ end
 -- @tparam[opt] table expected digests by algorithm, of a reference that led to it
 -- @treturn table a job: `ctx`; `source` and `parsed`; `target`, in normal form; `sha256`,
 -- `sha1`, `digests_by`; `store` and `store_only`: where to look for the digest first, and
--- whether nowhere else; `redirect_hosts`; `request`: `compiled`, `scope`, `revalidate`;
+-- whether nowhere else; `redirect_hosts`; `request`: `compiled`, `scope`, `revalidate`, `may_be_on_disk`, `max_bytes`;
 -- `cache`, or nil, and for it `key`, `content` (the key under which all references to the
 -- same bytes share them), `ttl`, `revalidate`, `no_disk`; and, later, `lead`, the future of a
 -- claim that it leads, `hit`, and `origin`
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.admit(context, wish, target, expected)
-  local parsed, err = reference.parse(target, context.policy.schemes)
+  local source, scheme = reference.source_of(target, context.policy.schemes)
+  if not source then return nil, scheme end
+  local parsed, err = source.parse(target, scheme)
   if not parsed then return nil, err end
   -- Room for what most jobs need: a table that grows is slow.
-  local job = { ctx = wish.ctx, source = reference.source(parsed.scheme), parsed = parsed, target = parsed.text,
+  local job = { ctx = wish.ctx, source = source, parsed = parsed, target = parsed.text,
     redirect_hosts = "any", hit = false, request = nil, lead = nil }
   if parsed.sha256 or parsed.sha1 then job.sha256, job.sha1 = parsed.sha256, parsed.sha1 end
-  if job.ctx.manifest_reference or context:must_ask "allow" then
+  if job.ctx.manifest_reference or context.asks.allow then
     local allowed, more
     allowed, more, err = context:ask("allow", job.target, job.ctx)
     if err then return nil, err end
@@ -174,7 +180,7 @@ function M.admit(context, wish, target, expected)
     end
     job.redirect_hosts = type(more) == "table" and more.redirect_hosts or {}
   end
-  if expected or context.lockfile or context:must_ask "integrity" then
+  if expected or context.lockfile or context.asks.integrity then
     err = set_digests(context, job, expected)
     if err then return nil, err end
   end

@@ -15,7 +15,10 @@ local M = {}
 -- @treturn[2] table an error
 function M.list(context, ref, ctx)
   local base = ctx.manifest_reference
-  if not context:must_ask "rewrite" then return reference.join(base, ref) end
+  if not context.asks.rewrite then
+    if not base then return ref end
+    return reference.join(base, ref)
+  end
   local answer, _, err = context:ask("rewrite", ref, ctx)
   if err then return nil, err end
   if not base then return answer end

@@ -1,9 +1,10 @@
---- What a resolve or a plan works with: the resolver's part that the pipeline sees.
+--- Contexts: the resolver's part that the pipeline sees.
 -- @module theaterref.resolve.context
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local events = require "theaterref.events"
 local home = require "theaterref.home"
+local policies = require "theaterref.policy"
 local reference = require "theaterref.reference"
 
 local M = {}
@@ -16,17 +17,23 @@ Context.__index = Context
 -- @tparam table fields `policy`; `cache` or nil; `home`, a folder or nil; `defaults`, the
 -- request options of the resolver; `lockfile`, as `theaterref.policy.lockfile` reads one, or
 -- nil; `offline`: fetch nothing; `respect_no_store`: keep nothing in memory that its server
--- would not have kept; `helpers`: template helpers; `log`; `on_event`, a
+-- would not have kept; `max_manifest_bytes`, `max_state_bytes`; `strict_state`: a state must
+-- be JSON; `helpers`: template helpers; `log`; `on_event`, a
 -- function or nil; `stores` and `background`, tables that all contexts of a resolver share;
 -- `trace`: called with each step, or nil
 -- @treturn table
 function M.new(fields)
   local self = setmetatable(fields, Context)
   self.has_listeners = self.policy.listens or self.on_event ~= nil or self.log.verbose
-  self.requests = {} -- compiled, by where redirects may lead
-  -- What a policy's schemes load belongs to it, unless the resolver names a scope.
+  self.requests, self.request_count = {}, 0 -- compiled, by where redirects may lead
+  self.asks = {} -- by rule: true if asking it is more than calling a default that would change nothing
+  for rule in pairs(policies.default) do self.asks[rule] = self.trace ~= nil or self.policy:overrides(rule) end
+  -- Bytes of a policy's schemes belong to it, unless the resolver names a scope.
   local scope = self.defaults.cache_scope
   self.policy_scope = scope and core.digest(scope) or "policy " .. self.policy.id
+  -- A store's id means another store in another home.
+  self.home_scope = self.home and core.digest(self.home) or ""
+  for rule in pairs(self.policy.own) do self.has_rules = rule and true end
   return self
 end
 
@@ -40,23 +47,30 @@ function Context:with(changes)
   return M.new(fields)
 end
 
+local MAX_REMEMBERED = 64
+
+--- Remembers a compiled request, and not too many.
+-- @tparam string name
+-- @tparam table request
+function Context:remember_request(name, request)
+  if self.request_count >= MAX_REMEMBERED then self.requests, self.request_count = {}, 0 end
+  self.requests[name], self.request_count = request, self.request_count + 1
+end
+
 --- Returns the store of an id in the resolver's home, opened once.
 -- @tparam string id
 -- @treturn theaterref.store
 -- @return[2] nil
 -- @treturn[2] table an error
 function Context:store(id)
-  local store, err = self.stores[id], nil
+  local store, err = self.stores.by_id[id], nil
   if not store then
     store, err = home.content_store(id, { home = self.home })
-    self.stores[id] = store
+    if self.stores.count >= MAX_REMEMBERED then self.stores.by_id, self.stores.count = {}, 0 end
+    self.stores.by_id[id], self.stores.count = store, self.stores.count + 1
   end
   return store, err
 end
-
---- True if asking a rule is more than calling a default that would change nothing.
--- @tparam string rule
-function Context:must_ask(rule) return self.policy.own[rule] or self.trace ~= nil end
 
 --- Asks a rule of the policy's; see `theaterref.policy.ask`.
 function Context:ask(rule, ...) return self.policy:ask(self.trace, rule, ...) end
@@ -67,8 +81,8 @@ function Context:ask(rule, ...) return self.policy:ask(self.trace, rule, ...) en
 -- @tparam table event its fields
 function Context:emit(kind, event)
   event = events.new(kind, event)
+  self.log:emit(event) -- first: the others may change it
   self.policy:emit(event)
-  self.log:emit(event)
   if self.on_event then pcall(self.on_event, event) end
 end
 
@@ -78,7 +92,7 @@ end
 -- @tparam string purpose
 -- @tparam ?string why
 function Context:refuse(message, subject, purpose, why)
-  why, subject = why or "the policy gives no reason", reference.redact(subject)
+  why, subject = errors.redact(why or "the policy gives no reason"), reference.redact(subject)
   self:emit("refusal", { reference = subject, purpose = purpose, reason = why })
   return nil, errors.new("denied", message .. ": " .. why, subject)
 end

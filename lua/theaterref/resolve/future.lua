@@ -24,6 +24,8 @@ local function watch(self)
   for _, notifier in ipairs(self.notifiers or {}) do self.awaited:notify(notifier) end
 end
 
+local CANCELLED = "the future was cancelled"
+
 local function about(self, err)
   return err.reference and err or errors.about(err, reference.redact(self.reference))
 end
@@ -35,22 +37,54 @@ local function finish(self, result, err)
   if result ~= nil then self.result = result else self.err = about(self, err) end
 end
 
--- Runs the work on to its next 'await', or to its end.
-local function resume(self, ...)
-  local ok, result, err = coroutine.resume(self.thread, ...)
-  if not ok then
-    self.thread, self.awaited, self.finished = nil, nil, true
-    self.err = about(self, errors.new("policy", tostring(result)))
-    error(result, 0)
-  end
-  if coroutine.status(self.thread) == "dead" then finish(self, result, err) else watch(self) end
+local function run_work(self, work, ...) finish(self, work(self, ...)) end
+
+-- A coroutine runs one future's work after the other's. Between them it holds nothing.
+local function run_each()
+  while true do run_work(coroutine.yield()) end
 end
+
+-- Coroutines whose work is done, for the next: making one costs more than a step.
+local idle, MAX_IDLE = {}, 16
+
+local function new_thread()
+  local thread = coroutine.create(run_each)
+  coroutine.resume(thread)
+  return thread
+end
+
+-- Ends the work with what it raised: an error in it is no error of who polls or waits.
+local function fail(self, raised)
+  finish(self, nil, errors.is(raised) and raised or errors.new("policy", errors.message_of(raised)))
+end
+
+-- 'await' yields this. Any other yield is a rule's, whose coroutine this is not.
+local AWAIT = {}
 
 -- Ends the work without a result.
 local function stop(self, kind, message)
-  if self.awaited then self.awaited:cancel() end
+  if self.awaited and not self.foreign then self.awaited:cancel() end
   if self.thread then coroutine.close(self.thread) end
   finish(self, nil, errors.new(kind, message))
+end
+
+-- Runs the work on to its next 'await', or to its end.
+local function resume(self, ...)
+  local thread = self.thread
+  self.running = true
+  local ok, yielded = coroutine.resume(thread, ...)
+  self.running = false
+  if not ok then
+    fail(self, yielded)
+  elseif self.finished then
+    if #idle < MAX_IDLE then idle[#idle + 1] = thread end
+  elseif self.cancelled then
+    stop(self, "cancelled", CANCELLED)
+  elseif yielded ~= AWAIT then
+    stop(self, "policy", "a rule, scheme or helper yielded, which it may not")
+  else
+    watch(self)
+  end
 end
 
 local LATE = "not resolved in time (resolve_timeout, plan_timeout)"
@@ -61,11 +95,11 @@ local function time_out(self) stop(self, "timeout", LATE) end
 local function left(deadline) return deadline and math.max(0, deadline - core.now()) or -1 end
 
 -- Waits for a future on the calling thread, in place of a coroutine's yield.
-local function block(self, future)
+local function block(self, future, foreign)
   if self.over then return nil, self.over end
   local blob, err, why = future:wait(left(self.deadline))
   if why ~= "pending" then return blob, err, why end
-  future:cancel()
+  if not foreign then future:cancel() end
   local late = self.deadline and core.now() >= self.deadline
   self.over = late and errors.new("timeout", LATE) or err
   return nil, self.over
@@ -80,22 +114,24 @@ end
 function Future.run(self, work, ...)
   setmetatable(self, Future)
   if self.blocking then
-    finish(self, work(self, ...))
+    local ok, raised = pcall(run_work, self, work, ...)
+    if not ok then fail(self, raised) end
   else
-    self.thread = coroutine.create(work)
-    resume(self, self, ...)
+    self.thread = table.remove(idle) or new_thread()
+    resume(self, self, work, ...)
   end
   return self
 end
 
 --- Waits within the work for another future.
 -- @param future one of the core's, or one of this class
+-- @tparam[opt] boolean foreign it is somebody else's: do not cancel it
 -- @return what its `wait` returns: a result; or nil, an error, and `"abandoned"` if
 -- whoever loaded it gave up
-function Future:await(future)
-  if self.blocking then return block(self, future) end
-  self.awaited = future
-  return coroutine.yield()
+function Future:await(future, foreign)
+  if self.blocking then return block(self, future, foreign) end
+  self.awaited, self.foreign = future, foreign
+  return coroutine.yield(AWAIT)
 end
 
 -- ---------------------------------------------------------- its owner's side
@@ -104,6 +140,7 @@ end
 -- @treturn boolean
 function Future:done()
   if self.notifier then self.notifier:drain() end
+  if self.running then return false end -- asked by its own work, such as a function for events
   while self.awaited and self.awaited:done() do resume(self, self.awaited:wait(0)) end
   if not self.finished and self.deadline and core.now() >= self.deadline then time_out(self) end
   return self.finished == true
@@ -118,6 +155,8 @@ end
 -- which it may be waited for again
 -- @treturn[2] ?string `"pending"` if there is no result yet
 function Future:wait(seconds)
+  if seconds ~= seconds then error("a number of seconds was expected, not NaN", 2) end
+  if self.running then error("a future cannot be waited for by its own work", 2) end
   local limit = seconds and seconds >= 0 and core.now() + seconds
   while not self.finished do
     local moment = self.deadline and limit and math.min(limit, self.deadline) or limit or self.deadline
@@ -137,7 +176,11 @@ end
 --- Gives it up; a request that nobody else wants stops.
 function Future:cancel()
   if self.finished then return end
-  stop(self, "cancelled", "the future was cancelled")
+  if self.running then -- by its own work: it ends at the next 'await'
+    self.cancelled = true
+    return
+  end
+  stop(self, "cancelled", CANCELLED)
   for _, notifier in ipairs(self.notifiers or {}) do notifier:signal() end
 end
 
@@ -186,8 +229,9 @@ function Future:progress()
 end
 
 --- Facts about the fetch, once it is done: `url` (redacted, after redirects),
--- `status`, `content_type`, `etag`, `last_modified`, `no_store` (`Cache-Control: no-store`
--- or `private`), `digest` (if one was asked for),
+-- `status`, `content_type`, `etag`, `last_modified`, `hosts` (that it was redirected to),
+-- `private` (a server had a private address), `no_store` (`Cache-Control: no-store` or
+-- `private`), `digest` (if one was asked for),
 -- `attempts`, `received` (bytes, as sent), `unchanged` (304), and `seconds`, a table
 -- of the moments `started`, `connected`, `first_byte` and `done`.
 -- @treturn ?table nil: nothing was fetched for this future

@@ -5,8 +5,7 @@
 -- the rule `cacheable` says; and `ttl`, `revalidate` and `disk`, for the cache. The outcome
 -- is put on the same table:
 -- `target`, the candidate whose bytes they are; `origin`, where these finally came from;
--- `base`, what references in them are relative to; `used_cache`, whether they went through
--- a cache; `hit`, whether it had them.
+-- `used_cache`, whether they went through a cache; `hit`, whether it had them.
 -- @module theaterref.resolve.load
 local admit = require "theaterref.resolve.admit"
 local caches = require "theaterref.cache"
@@ -30,15 +29,18 @@ local function check_digest(job, blob, algorithm)
     algorithm, actual, expected))
 end
 
--- Checks every digest that a job's bytes must have, but for one that 'verified' names.
--- Returns the blob.
+-- Checks the size and every digest that a job's bytes must have, but for one that 'verified'
+-- names. Returns the blob.
 local function verify(job, blob, verified)
-  for _, algorithm in ipairs { "sha256", "sha1" } do
-    if job[algorithm] and algorithm ~= verified then
-      local ok, err = check_digest(job, blob, algorithm)
-      if not ok then return nil, err end
-    end
+  local ok, err = true, nil
+  local max_bytes = job.request and job.request.max_bytes
+  if max_bytes and #blob > max_bytes then
+    return nil, errors.new("too_large", ("%s is larger than the limit of %d bytes (max_bytes)"):format(
+      reference.redact(job.target), max_bytes))
   end
+  if job.sha256 and verified ~= "sha256" then ok, err = check_digest(job, blob, "sha256") end
+  if ok and job.sha1 and verified ~= "sha1" then ok, err = check_digest(job, blob, "sha1") end
+  if not ok then return nil, err end
   return blob
 end
 
@@ -59,13 +61,6 @@ local function from_integrity_store(context, job)
     :format(job.store, job.sha256 or job.sha1, job.store))
 end
 
--- Loads local bytes.
-local function load_local(context, task, job)
-  local loaded, err = job.source.start(job, context, task)
-  if not loaded then return nil, err end
-  return verify(job, loaded.blob)
-end
-
 local function emit_cache(context, job, outcome)
   if not context.has_listeners then return end
   context:emit("cache", { outcome = outcome, reference = reference.redact(job.target), purpose = job.ctx.purpose })
@@ -79,31 +74,63 @@ local function set_origin(job, record)
   job.origin = record.extra and record.extra.origin
 end
 
+-- The options of a job's claims.
+local function claim_options(context, job, revalidate)
+  return { ttl = job.ttl, request = job.request and job.request.compiled, content = job.content, revalidate = revalidate,
+    respect_no_store = context.respect_no_store }
+end
+
 -- Puts bytes that are there into a job's cache. Returns the blob that the cache has now.
-local function put(job, blob, record)
-  local how, what = job.cache:claim(job.key, { ttl = job.ttl, request = job.request and job.request.compiled,
-    content = job.content, revalidate = true })
-  if how == "lead" then what:complete(blob, record) end
-  return blob
+local function put(context, job, blob, record)
+  local how, what = job.cache:claim(job.key, claim_options(context, job, true))
+  return how == "lead" and what:complete(blob, record) and what:wait(0) or blob
+end
+
+local record_types = { etag = "string", last_modified = "string", url = "string", unsigned_url = "string",
+  private = "boolean", origin = "string", stored = "number" }
+
+-- Returns the fields of a record on disk that are as they should be: its file may have been
+-- written by anybody. Nil: it is not to be believed.
+local function sound_record(record)
+  local sound = {}
+  for name, expected in pairs(record_types) do
+    if record[name] ~= nil and type(record[name]) ~= expected then return nil end
+    sound[name] = record[name]
+  end
+  if record.hosts ~= nil and type(record.hosts) ~= "table" then return nil end
+  sound.hosts = record.hosts
+  return sound
 end
 
 -- Returns a job's bytes from its disk cache, if they are fresh there. Stale ones are good
 -- for "has it changed?", or while the server fails.
 local function from_disk(context, job)
-  job.disk = not job.no_disk and job.source.fetches and caches.disk_cache_of(job.cache) or nil
+  job.disk = job.source.fetches and not job.no_disk and caches.disk_cache_of(job.cache) or nil
   if not job.disk then return nil end
   local blob, record = job.disk:read(job.key)
-  if not blob then return nil end
-  record.extra = { origin = record.origin }
+  record = blob and sound_record(record)
+  if not record or not core.request_allows(job.request.compiled, record) then return nil end
+  local origin = record.origin
+  record.extra, record.origin = { origin = origin }, nil
   local ttl, age = job.ttl or job.cache:ttl(), os.time() - record.stored
+  if ttl and ttl < 0 then ttl = nil end
   if job.revalidate or record.stored == 0 or age < 0 or ttl and age >= ttl then
     job.known = { blob = blob, record = record, past_ttl = age < 0 and math.huge or age - (ttl or 0) }
     return nil
   end
   emit_cache(context, job, "disk")
-  set_origin(job, record)
-  record.age = age
-  return put(job, blob, record)
+  job.origin, record.age = origin, age
+  return put(context, job, blob, record)
+end
+
+-- Returns the bytes that a job's cache has under another reference with the same digest. They
+-- were allowed to come from there; where the job's own reference leads was not looked at.
+local function from_content(context, job, request)
+  local blob = job.content and job.cache:peek(job.content, request)
+  if not blob then return nil end
+  local record = core.record(blob)
+  record.extra = nil -- the other reference's origin
+  return put(context, job, blob, record)
 end
 
 -- Returns a job's bytes if they are fresh in a cache, or nil.
@@ -112,15 +139,12 @@ local function from_cache(context, job)
   local request, blob = job.request and job.request.compiled, nil
   if not job.revalidate then
     blob = job.cache:peek(job.key, request)
-    if not blob and job.content then
-      blob = job.cache:peek(job.content, request)
-      if blob then put(job, blob, core.record(blob)) end
-    end
+    if blob and job.ctx.purpose == "manifest" then set_origin(job, core.record(blob)) end
+    blob = blob or from_content(context, job, request)
   end
   if blob then emit_cache(context, job, "hit") else blob = from_disk(context, job) end
   if not blob then return nil end
   job.hit = true
-  if job.ctx.purpose == "manifest" then set_origin(job, core.record(blob)) end
   return verify(job, blob, key_digest(job))
 end
 
@@ -131,29 +155,33 @@ local function load_local(context, task, job, lead)
   local loaded, err = job.source.start(job, context, task)
   local blob = loaded
   if loaded then blob, err = verify(job, loaded.blob) end
-  if lead and blob then lead:complete(blob) elseif lead then lead:fail(err.kind, err.message, err.status) end
-  return blob, err
+  if not lead then return blob, err end
+  emit_cache(context, job, "miss")
+  if blob then return lead:complete(blob) and lead:wait(0) or blob end
+  lead:fail(err.kind, err.message, err.status)
+  return nil, err
 end
 
-local function keep_on_disk(context, job, blob, record)
+local function keep_on_disk(context, task, job, blob, record)
   record.origin, record.extra = job.origin, nil -- a record on disk has no tables within it
-  local ok, err, warn = job.disk:write(job.key, blob, record)
+  record.content = nil
+  local seconds = not task.blocking and 0 or task.deadline and math.max(0, math.min(1, task.deadline - core.now())) or nil
+  local ok, err, warn = job.disk:write(job.key, blob, record, seconds)
   if not ok and warn then
     context:emit("disk_cache", { reference = reference.redact(job.target), message = tostring(err) })
   end
 end
 
 -- Reports what a fetch took, and keeps its bytes on disk.
-local function after_fetch(context, job, future, blob)
+local function after_fetch(context, task, job, future, blob)
   local attempts = future:attempts()
   if attempts > 1 then
     context:emit(blob and "retry" or "retries_failed", { reference = reference.redact(job.target), attempts = attempts })
   end
-  if not blob or not job.disk and not context.respect_no_store and job.ctx.purpose ~= "manifest" then return end
+  if not blob or not job.disk and job.ctx.purpose ~= "manifest" then return end
   local record = future:freshness()
   set_origin(job, record)
-  if job.disk then keep_on_disk(context, job, blob, record) end
-  if job.cache and record.no_store and context.respect_no_store then job.cache:remove(job.key) end
+  if job.disk and job.cache:changes() == job.changes then keep_on_disk(context, task, job, blob, record) end
 end
 
 -- Returns what the disk cache has past its ttl if a server failed and 'stale_if_error'
@@ -169,21 +197,21 @@ end
 
 -- Fetches a job, into the future that leads its claim if there is one.
 local function fetch(context, task, job, lead)
-  local started, err = nil, nil
   if context.offline then
-    err = errors.new("not_found", ("offline: %s is not here, and nothing is fetched"):format(reference.redact(job.target)))
-  else
-    job.lead = lead
-    started, err = job.source.start(job, context, task)
+    if lead then lead:cancel() end -- others may be online
+    return nil, errors.new("not_found", ("offline: %s is not here, and nothing is fetched"):format(reference.redact(job.target)))
   end
+  job.lead = lead
+  local started, err = job.source.start(job, context, task)
   if not started then
     if lead then lead:fail(err.kind, err.message, err.status) end
     return nil, err
   end
+  if lead then emit_cache(context, job, "miss") end
   local blob
   blob, err = task:await(started.future)
   task.fetched = started.future
-  after_fetch(context, job, started.future, blob)
+  after_fetch(context, task, job, started.future, blob)
   if not blob then blob, err = stale_from_disk(context, job, err) end
   if not blob then return nil, err end
   return verify(job, blob, key_digest(job))
@@ -191,6 +219,7 @@ end
 
 -- Loads a job, as the leader of its claim.
 local function lead_claim(context, task, job, lead)
+  job.changes = job.cache:changes()
   if not job.source.fetches then return load_local(context, task, job, lead) end
   if job.known then lead:know(job.known.blob, job.known.record) end
   return fetch(context, task, job, lead)
@@ -198,21 +227,25 @@ end
 
 local in_background
 
+-- Failures that may be of the limits of whoever led the load, not of ours.
+local own_limits = { timeout = true, too_large = true }
+
 -- Gets a job's bytes through its cache: those of a load that is under way, or of one that
 -- it leads.
 local function through_cache(context, task, job)
-  local options = { ttl = job.ttl, revalidate = job.revalidate, request = job.request and job.request.compiled,
-    content = job.content }
+  local options, tries = claim_options(context, job, job.revalidate), 0
   while true do
     local how, what, refresh = job.cache:claim(job.key, options)
-    emit_cache(context, job, how == "lead" and "miss" or how)
     if how == "lead" then return lead_claim(context, task, job, what) end
+    emit_cache(context, job, how)
     local blob, err, why = what, nil, nil
     if how == "wait" then blob, err, why = task:await(what) else job.hit = true end
     if blob and job.ctx.purpose == "manifest" then set_origin(job, how == "wait" and what:freshness() or core.record(blob)) end
     if refresh then in_background(context, job, refresh) end
     if blob then return verify(job, blob, key_digest(job)) end
-    if why ~= "abandoned" then return nil, err end -- else claim it again
+    tries = tries + 1
+    -- Claim it again if whoever led gave up, or once if it may succeed under our limits.
+    if why ~= "abandoned" and not (tries == 1 and own_limits[err.kind] and not task.over) then return nil, err end
   end
 end
 
@@ -223,7 +256,7 @@ local function at_hand(context, task, job)
   if blob or err then return blob, err end
   blob, err = from_integrity_store(context, job)
   if err then return nil, err end
-  if blob and job.cache then put(job, blob) end
+  if blob and job.cache then blob = put(context, job, blob) end
   if blob or job.source.is_remote(job.parsed, context) then return blob end
   if job.cache then return through_cache(context, task, job) end
   return load_local(context, task, job)
@@ -233,19 +266,28 @@ end
 
 local follow
 
--- Drives a chain: a scheme that leads to another reference. Each link has its own claim;
--- the chain itself is claimed only when its bytes are there, so that nobody waits for
--- another state's Lua.
+-- Drives a chain: a scheme that leads to bytes, or to another reference. That reference is
+-- admitted each time, and has an entry of its own in the cache.
 local function drive_chain(context, task, job)
   local step, err = job.source.start(job, context, task)
-  local blob = step and step.blob
-  if step and step.future then blob, err = task:await(step.future) end
-  if step and step.reference then blob, err = follow(context, task, job, step) end
-  if not blob then return nil, err end
-  blob, err = verify(job, blob)
-  if blob and job.cache then
-    blob = put(job, blob, { extra = { origin = job.origin }, content = job.content or job.led_to and job.led_to.key })
+  if not step then return nil, err end
+  if step.reference then
+    local blob
+    blob, err = follow(context, task, job, step)
+    if not blob then return nil, err end
+    return verify(job, blob)
   end
+  local blob = step.blob
+  if Future.is(step.future) then
+    blob, err = task:await(step.future, true)
+    if not blob then return nil, err end
+  end
+  if not core.is_blob(blob) then
+    return nil, errors.new("policy", ("the scheme '%s' returned a %s; bytes, a future of bytes or { reference = … } were "
+      .. "expected"):format(job.parsed.scheme, type(step.future)))
+  end
+  blob, err = verify(job, blob)
+  if blob and job.cache then blob = put(context, job, blob) end
   return blob, err
 end
 
@@ -291,9 +333,7 @@ end
 -- Puts the outcome of a wish on it.
 local function succeed(context, wish, job, blob, list)
   wish.target, wish.hit = job.target, job.hit
-  if wish.ctx.purpose ~= "direct" then
-    wish.origin, wish.used_cache, wish.base = job.origin or job.target, job.cache ~= nil, candidates.base(wish.reference, job.target)
-  end
+  if wish.ctx.purpose ~= "direct" then wish.origin, wish.used_cache = job.origin or job.target, job.cache ~= nil end
   if context.has_listeners or context.trace then emit_resolved(context, job, blob, list) end
   return blob
 end
@@ -380,7 +420,7 @@ function M.resolve(task, context, wish)
     blob, err = resolve_one(task, context, wish, list)
   end
   if blob then return blob end
-  return nil, errors.about(err, wish.reference)
+  return nil, errors.about(err, reference.redact(wish.reference))
 end
 
 -- Loads a stale entry anew into the future that leads its claim; if that fails, the other
@@ -405,7 +445,8 @@ end
 function M.reap(context)
   local background = context.background
   for i = #background, 1, -1 do
-    if background[i]:done() then table.remove(background, i) end
+    local load = background[i]
+    if load and load:done() then table.remove(background, i) end
   end
 end
 

@@ -22,9 +22,7 @@ function M.parse(reference, scheme)
       return invalid(reference, "Invalid file URL: " .. reference .. " (it has the form file:///path)")
     end
   end
-  if path:find("\0", 1, true) then
-    return invalid(reference:gsub("%z", "\\0"), "Invalid path: it has a zero byte in it")
-  end
+  if path:find("\0", 1, true) then return invalid(reference, "Invalid path: it has a zero byte in it") end
   return { scheme = "file", text = reference, path = path }
 end
 

@@ -40,7 +40,6 @@ end
 
 function M.parse(reference, scheme)
   if parsed_urls[reference] then return parsed_urls[reference] end
-  if reference:find("\0", 1, true) then return invalid(reference, "Invalid URL: it has a zero byte in it") end
   local parts, fault = core.parse_url(reference)
   if not parts then return invalid(reference, "Invalid URL: " .. fault) end
   local url = parts.url
@@ -60,9 +59,9 @@ function M.key(parsed) return parsed.url end
 function M.is_remote() return true end
 
 --- Starts the fetch. The engine completes `job.lead`, the future that leads a claim, if
--- there is one.
+-- there is one. Others may wait for that one longer than this task may.
 function M.start(job, _, task)
-  local left = task.deadline and math.max(0, task.deadline - core.now())
+  local left = not job.lead and task.deadline and math.max(0, task.deadline - core.now()) or nil
   local future, err = core.fetch(job.parsed.url, job.request.compiled, job.lead, job.sha256 or job.sha1,
     task.will_wait, left)
   return future and { future = future }, err

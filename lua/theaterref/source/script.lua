@@ -3,10 +3,9 @@
 -- @module theaterref.source.script
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local Future = require "theaterref.resolve.future"
 local paths = require "theaterref.source.paths"
 
-local M = { is_chain = true }
+local M = { is_chain = true, scope = "policy_scope" }
 
 function M.parse(reference, scheme)
   if not reference:find "[%c]" then return { scheme = scheme, text = reference } end
@@ -22,7 +21,7 @@ end
 
 function M.key(parsed) return parsed.text end
 
---- What a function answers may come from anywhere.
+--- A function's answer may come from anywhere.
 function M.is_remote() return true end
 
 function M.start(job, context)
@@ -30,17 +29,16 @@ function M.start(job, context)
   local ok, answer, err = pcall(context.policy.schemes[scheme], job.target, job.ctx)
   if not ok then
     if errors.is(answer) then return nil, answer end
-    return nil, errors.new("policy", ("the scheme '%s' failed: %s"):format(scheme, tostring(answer)))
+    return nil, errors.new("policy", ("the scheme '%s' failed: %s"):format(scheme, errors.message_of(answer)))
   end
   if answer == nil then
-    return nil, errors.is(err) and err or errors.new("not_found", tostring(err or "nothing there"))
+    return nil, errors.is(err) and err or errors.new("not_found", errors.message_of(err or "nothing there"))
   end
   if type(answer) == "string" then answer = core.blob(answer) end
   if core.is_blob(answer) then return { blob = answer } end
-  if type(answer) == "table" and type(answer.reference) == "string" then return { reference = answer.reference } end
-  if Future.is(answer) then return { future = answer } end
-  return nil, errors.new("policy", ("the scheme '%s' returned a %s; bytes, a future or { reference = … } were expected")
-    :format(scheme, type(answer)))
+  local plain = type(answer) == "table" and getmetatable(answer) == nil
+  if plain and type(answer.reference) == "string" then return { reference = answer.reference } end
+  return { future = answer } -- or nothing that a scheme may answer, as the caller finds out
 end
 
 return M

@@ -4,7 +4,7 @@ local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local paths = require "theaterref.source.paths"
 
-local M = {}
+local M = { scope = "home_scope" }
 
 function M.parse(reference)
   local id, rest = reference:match "^%a+://([^/]*)/(.+)$"

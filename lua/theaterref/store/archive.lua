@@ -1,6 +1,7 @@
 --- A whole store as a tar file: `data/<hash>` and `labels/<label>`, as in its
 -- folder. The same store gives the same bytes.
 -- @module theaterref.store.archive
+local core = require "theaterref.core"
 local errors = require "theaterref.error"
 
 local M = {}
@@ -8,6 +9,10 @@ local M = {}
 local BLOCK = 512
 -- As much is imported with one sync.
 local BATCH_BYTES, BATCH_ITEMS = 64 << 20, 10000
+-- Bytes of a blob that are made a string at a time.
+local PIECE = 1 << 20
+-- The largest size for the eleven octal digits of a header.
+local MAX_OCTAL = (1 << 33) - 1
 
 local function padding(size) return ("\0"):rep(-size % BLOCK) end
 
@@ -32,73 +37,134 @@ local function pax_record(key, value)
   return length .. rest
 end
 
--- A file's entry, in parts to write one after another.
-local function entry(name, size, bytes)
-  if #name <= 100 then return header(name, size, "0"), bytes, padding(size) end
-  local long = pax_record("path", name)
-  return header("long-name", #long, "x") .. long .. padding(#long), header(name:sub(1, 100), size, "0"), bytes,
-    padding(size)
+local function pax_header(name, kind, records) return header(name, #records, kind) .. records .. padding(#records) end
+
+-- The header of a file.
+local function file_header(name, size)
+  local records = ""
+  if #name > 100 then records = pax_record("path", name) end
+  if size > MAX_OCTAL then records = records .. pax_record("size", size) end
+  local before = records ~= "" and pax_header("pax", "x", records) or ""
+  return before .. header(name:sub(1, 100), math.min(size, MAX_OCTAL), "0")
 end
 
-local function write_all(store, file, progress)
-  local labels, err = store:list_labels()
-  if not labels then return nil, err end
-  local hashes = {}
-  for i, label in ipairs(labels) do
-    hashes[i], err = store:get_by_label(label)
+-- Writes a file's entry, whose bytes are a string or a blob.
+local function write_entry(file, name, bytes)
+  local ok, why = file:write(file_header(name, #bytes))
+  for from = 1, #bytes, PIECE do
+    if not ok then return nil, why end
+    ok, why = file:write(bytes:sub(from, from + PIECE - 1))
+  end
+  if not ok then return nil, why end
+  return file:write(padding(#bytes))
+end
+
+-- Writes content unless it has gone meanwhile. True if it is written.
+local function write_content(store, file, hash)
+  local blob, err = store:get(hash)
+  if not blob and err.kind == "not_found" then return false end
+  if not blob then return nil, err end
+  return write_entry(file, "data/" .. hash, blob) and true
+end
+
+local function write_contents(store, file, progress)
+  local hashes, err = store:list_all_content()
+  if not hashes then return nil, err end
+  local written = {}
+  for i, hash in ipairs(hashes) do
+    written[hash], err = write_content(store, file, hash)
+    if written[hash] == nil then return nil, err end
+    progress(i, #hashes)
+  end
+  return written
+end
+
+-- The hash of a label whose content is written, or false: it is gone. It may have moved
+-- since the contents were listed, and may move again.
+local function settle_label(store, file, label, hash, written)
+  while hash do
+    local ok, err = written[hash], nil
+    if not ok then ok, err = write_content(store, file, hash) end
+    if ok == nil then return nil, err end
+    written[hash] = ok
+    if ok then return hash end
+    local now
+    now, err = store:get_by_label(label)
     if err then return nil, err end
-  end
-  local contents
-  contents, err = store:list_all_content()
-  if not contents then return nil, err end
-  for i, hash in ipairs(contents) do
-    local blob, why = store:get(hash)
-    if not blob and why.kind ~= "not_found" then return nil, why end -- collected meanwhile: nobody's
-    if blob then
-      local ok, failure = file:write(entry("data/" .. hash, #blob, tostring(blob)))
-      if not ok then return nil, failure end
+    if now == hash then
+      return nil, errors.new("corrupt", ("Label '%s' has no content: %s is missing"):format(label, hash))
     end
-    progress(i, #contents)
+    hash = now
   end
-  for i, label in ipairs(labels) do
-    local ok, failure = true, nil
-    if hashes[i] then ok, failure = file:write(entry("labels/" .. label, #hashes[i], hashes[i])) end
-    if not ok then return nil, failure end
+  return false
+end
+
+local function faulty_label(faults)
+  local label, why = next(faults)
+  return label and errors.new("corrupt", ("Label '%s' cannot be exported: %s"):format(label, why))
+end
+
+-- The labels with their hashes; an error if something among them holds none.
+local function read_labels(store)
+  local hashes, faults = store:label_hashes()
+  if not hashes then return nil, faults end
+  local fault = faulty_label(faults)
+  if fault then return nil, fault end
+  local labels = {}
+  for label in pairs(hashes) do labels[#labels + 1] = label end
+  table.sort(labels)
+  return labels, hashes
+end
+
+-- Contents come first, then labels as they are by then, with content that is newer.
+local function write_all(store, file, progress)
+  local ok, err = read_labels(store) -- a fault shows before anything is written
+  if ok then ok, err = file:write(pax_header("pax", "g", pax_record("comment", "a store of theaterref"))) end
+  local written
+  if ok then written, err = write_contents(store, file, progress) end
+  if not written then return nil, err end
+  local labels, hashes = read_labels(store)
+  if not labels then return nil, hashes end
+  for _, label in ipairs(labels) do
+    hashes[label], err = settle_label(store, file, label, hashes[label], written)
+    if hashes[label] == nil then return nil, err end
+  end
+  for _, label in ipairs(labels) do
+    ok, err = true, nil
+    if hashes[label] then ok, err = write_entry(file, "labels/" .. label, hashes[label]) end
+    if not ok then return nil, err end
   end
   return file:write(("\0"):rep(2 * BLOCK))
 end
 
---- Writes all content and labels of a store to a tar file.
+--- Writes all content and labels of a store to a tar file. Others can work on the
+-- store meanwhile: every label in the file has its content in it.
 -- @tparam theaterref.store store
--- @tparam string|file path the file shows up when it is whole; or a file open
--- for writing
+-- @tparam string|file path the file shows up when it is whole, and is synced; or a file
+-- open for writing
 -- @tparam[opt] table options `progress`: called with how many of how many
 -- contents are written
 -- @treturn boolean true
 -- @return[2] nil
--- @treturn[2] table an error
+-- @treturn[2] table an error; of kind `corrupt` if a label holds no hash or has no
+-- content, or content is damaged
 function M.export(store, path, options)
   local progress = options and options.progress or function() end
   local file, why, ok = path, nil, nil
-  local partial = type(path) == "string" and path .. ".partial"
-  if partial then file, why = io.open(partial, "wb") end
+  if type(path) == "string" then file, why = core.open_output(path) end
+  local output <close> = type(path) == "string" and file or nil
   if file then ok, why = write_all(store, file, progress) end
-  if partial and file then
-    local closed, failure = file:close()
-    if ok and closed then ok, why = os.rename(partial, path) elseif ok then ok, why = nil, failure end
-    if not ok then os.remove(partial) end
-  elseif ok then
-    ok, why = file:flush()
-  end
+  if ok and output then ok, why = output:commit() elseif ok then ok, why = file:flush() end
   if ok then return true end
-  if type(why) == "table" then return nil, why end
-  return nil, errors.new("io", ("Failed to export to %s: %s"):format(tostring(path), why))
+  if type(why) == "table" and why.kind == "corrupt" then return nil, why end
+  local where = type(path) == "string" and " to " .. path or ""
+  return nil, errors.new("io", ("Failed to export%s: %s"):format(where, why))
 end
 
 -- ------------------------------------------------------------------ reading
 
 local function malformed(what)
-  return nil, errors.new("syntax", "this is no store's export: " .. what)
+  return nil, errors.new("syntax", "this is not an export of a store: " .. what)
 end
 
 -- Exactly so many bytes, or nil. A size that lies costs no more memory than
@@ -121,6 +187,13 @@ local function octal(text)
   return text and tonumber(text, 8)
 end
 
+-- The size in a header: octal, or as GNU tar writes a large one, in bytes.
+local function size_of(block)
+  if block:byte(125) ~= 0x80 then return octal(field(block, 125, 136)) end
+  local size = (">I8"):unpack(block, 129)
+  return block:sub(126, 128) == "\0\0\0" and size >= 0 and size or nil
+end
+
 local function checksum(block)
   local sum = 8 * 32
   for i = 1, BLOCK do
@@ -129,33 +202,55 @@ local function checksum(block)
   return sum
 end
 
-local function pax_path(records)
-  local at, path = 1, nil
-  while at <= #records do
-    local length = tonumber(records:match("^(%d+) ", at))
-    if not length or length < 5 or at + length - 1 > #records then return nil end
-    path = records:sub(at, at + length - 2):match("^%d+ path=(.*)$") or path
+-- The records of a pax header by their keys, or nothing.
+local function pax_records(text)
+  local at, records = 1, {}
+  while at <= #text do
+    local length = tonumber(text:match("^(%d+) ", at))
+    if not length or length < 5 or at + length - 1 > #text then return nil end
+    local key, value = text:sub(at, at + length - 2):match "^%d+ ([^=]+)=(.*)$"
+    if key then records[key] = value end
     at = at + length
   end
-  return path
+  return records
 end
 
--- The next file: name, bytes; false at the end; nil and an error.
-local function next_file(file)
-  local long_name
+-- After its end an archive has only zeros: more would be a second archive.
+local function check_end(file)
+  while true do
+    local rest = file:read(1 << 16)
+    if not rest then return false end
+    if rest:find "[^%z]" then return malformed "something follows its end" end
+  end
+end
+
+-- The next file: name, bytes; false at the end; nil and an error. 'seen' gets whether
+-- there is any header.
+local function next_file(file, seen)
+  local long_name, long_size
   while true do
     local block = read_exactly(file, BLOCK)
     if not block then return malformed "it ends too early" end
-    if block == ("\0"):rep(BLOCK) then return false end
-    local size, kind = octal(field(block, 125, 136)), block:sub(157, 157)
+    if block == ("\0"):rep(BLOCK) then
+      if not seen.header then return malformed "it is empty" end
+      return check_end(file)
+    end
+    seen.header = true
+    local size, kind = size_of(block), block:sub(157, 157)
     if octal(field(block, 149, 156)) ~= checksum(block) or not size then return malformed "a header is damaged" end
+    local is_file = kind == "0" or kind == "\0"
+    if is_file and long_size then size = long_size end
     local bytes = read_exactly(file, size)
     if not bytes or not read_exactly(file, -size % BLOCK) then return malformed "it ends too early" end
     if kind == "x" then
-      long_name = pax_path(bytes)
+      local records = pax_records(bytes)
+      if not records then return malformed "a header is damaged" end
+      long_name = records.path
+      long_size = records.size and math.tointeger(tonumber(records.size))
+      if records.size and not (long_size and long_size >= 0) then return malformed "a header is damaged" end
     elseif kind == "L" then -- GNU tar's long names
       long_name = bytes:match("^[^\0]*")
-    elseif kind == "0" or kind == "\0" then
+    elseif is_file then
       local prefix = field(block, 258, 262) == "ustar" and field(block, 346, 500) or ""
       local name = long_name or (prefix ~= "" and prefix .. "/" or "") .. field(block, 1, 100)
       return name:gsub("^%./", ""), bytes
@@ -175,14 +270,15 @@ local function add(batch, name, bytes)
   end
   local label = name:match("^labels/(.+)$")
   if not label then return malformed("it holds " .. name) end
-  return batch:label(label, (bytes:match("^%s*(.-)%s*$")))
+  local first = bytes:find "%S"
+  return batch:label(label, first and bytes:match("^.*%S", first) or "")
 end
 
 -- Adds files until a batch is full. True: there is more.
-local function import_some(batch, file, done)
+local function import_some(batch, file, seen, done)
   local count, bytes_read = 0, 0
   while count < BATCH_ITEMS and bytes_read < BATCH_BYTES do
-    local name, bytes = next_file(file)
+    local name, bytes = next_file(file, seen)
     if name == nil then return nil, bytes end
     if not name then return false end
     local ok, err = add(batch, name, bytes)
@@ -206,17 +302,19 @@ function M.import(store, path, options)
   local progress, size = options and options.progress or function() end, nil
   local file, why = path, nil
   if type(path) == "string" then file, why = io.open(path, "rb") end
-  if not file then return nil, errors.new("not_found", "Failed to import: " .. why) end
+  if not file then
+    return nil, errors.new(core.file_stamp(path) and "io" or "not_found", "Failed to import: " .. why)
+  end
   local closing <close> = type(path) == "string" and file or nil
   if closing then
     size = file:seek "end"
     file:seek "set"
   end
-  local count, read, more = 0, 0, true
+  local count, read, more, seen = 0, 0, true, {}
   while more do
     local err
     more, err = store:batch(function(batch)
-      return import_some(batch, file, function(bytes)
+      return import_some(batch, file, seen, function(bytes)
         count, read = count + 1, read + bytes
         progress(read, size)
       end)

@@ -1,9 +1,9 @@
 --- Content stores: what Theater's `ContentStore` does, and housekeeping.
 --
 -- Made by `theaterref.content_store`. Every method returns nil and an error
--- when it fails. Several processes and threads may use one store at a time:
--- readers take no lock; who moves labels or collects garbage waits for others
--- that do.
+-- when it fails. Several processes and threads may use one store at a time: readers
+-- and writers of content take no lock; movers of labels wait for each other, at most
+-- `lock_timeout` seconds.
 --
 -- Large content is mapped (`map = false` reads it instead): processes that
 -- use it share its memory. Such a blob outlives the file's deletion and
@@ -12,6 +12,7 @@
 -- then read the missing part crash (SIGBUS).
 -- @classmod theaterref.store
 local core = require "theaterref.core"
+local errors = require "theaterref.error"
 
 local Store = core.store_methods
 
@@ -20,7 +21,9 @@ local function nothing() end
 --- Stores many items for the price of one sync. None of them is visible before the
 -- end, and then all are.
 -- @tparam function work called with a batch, whose `put(bytes)` and
--- `label(name, hash)` are like the store's. If it raises, or returns nil and an error, nothing is stored.
+-- `label(name, hash)` are like the store's. If it raises, returns nil and an error, or
+-- labels something that it cannot, nothing is stored. If the disk fails at the end,
+-- content may be there, and some labels.
 -- @return what `work` returns, once all is stored and synced
 function Store:batch(work)
   local batch <close>, err = self:begin_batch()
@@ -33,55 +36,77 @@ function Store:batch(work)
   return table.unpack(results, 1, results.n)
 end
 
--- The hash that each label names, and the labels that hold none; or nil and an
--- error: no garbage is collected on a guess.
-local function read_labels(self)
-  local labels, err = self:list_labels()
-  if not labels then return nil, err end
-  local hashes, unreadable = {}, {}
-  for _, label in ipairs(labels) do
-    local hash, why = self:get_by_label(label)
-    if why and why.kind ~= "corrupt" then return nil, why end
-    if why then unreadable[#unreadable + 1] = label end
-    hashes[label] = hash
+local function sorted(list)
+  table.sort(list)
+  return list
+end
+
+local function keys(map)
+  local list = {}
+  for key in pairs(map) do list[#list + 1] = key end
+  return sorted(list)
+end
+
+-- Checks all content into a report.
+local function verify_content(self, hashes, report, progress)
+  for i, hash in ipairs(hashes) do
+    local sound, why = self:check(hash)
+    if sound then
+      report.checked = report.checked + 1
+    elseif why.kind == "corrupt" then
+      report.corrupt[#report.corrupt + 1] = hash
+    elseif why.kind ~= "not_found" then -- which is content deleted meanwhile
+      report.unreadable[#report.unreadable + 1] = hash
+    end
+    progress(i, #hashes)
   end
-  return hashes, unreadable
+end
+
+-- The hash of a label's content that is missing, false if none is, or nil and an error.
+-- A label that moves meanwhile is looked at again.
+local function missing_content(self, label, hash)
+  while hash do
+    local there, err = self:exists(hash)
+    if there == nil then return nil, err end
+    if there then return false end
+    local now
+    now, err = self:get_by_label(label)
+    if err then return nil, err end
+    if now == hash then return hash end
+    hash = now
+  end
+  return false
 end
 
 --- Checks everything: content against its name, labels against content. Safe
 -- while others work on the store. Corrupt content is moved to quarantine.
 -- @tparam[opt] table options `progress`: called with how many of how many
 -- contents were checked
--- @treturn table `{ checked = number, corrupt = { hash… }, missing = { hash… },
--- dangling = { label… }, quarantined = { name… }, temporary_files = { name… } }`:
--- `missing` is what the `dangling` labels name
+-- @treturn table `{ checked = number, corrupt = { hash… }, unreadable = { hash… },
+-- missing = { hash… }, dangling = { label… }, faulty_labels = { label = why… },
+-- quarantined = { name… }, temporary_files = { name… } }`: `missing` is what the
+-- `dangling` labels name; `faulty_labels` is everything among the labels that holds no
+-- hash, such as a symbolic link, and keeps `gc` from working
 function Store:verify(options)
   local progress = options and options.progress or nothing
   local hashes, err = self:list_all_content()
   if not hashes then return nil, err end
-  local report = { checked = 0, corrupt = {}, missing = {} }
-  for i, hash in ipairs(hashes) do
-    local sound, why = self:check(hash)
-    if sound then
-      report.checked = report.checked + 1
-    elseif why.kind ~= "not_found" then -- deleted meanwhile is not corrupt
-      report.corrupt[#report.corrupt + 1] = hash
-    end
-    progress(i, #hashes)
-  end
-  local labels, unreadable = read_labels(self)
-  if not labels then return nil, unreadable end
+  local report = { checked = 0, corrupt = {}, unreadable = {}, dangling = {} }
+  verify_content(self, hashes, report, progress)
+  local labels, faults = self:label_hashes()
+  if not labels then return nil, faults end
+  report.faulty_labels = faults
   local missing = {}
-  report.dangling = unreadable
   for label, hash in pairs(labels) do
-    if not self:exists(hash) then
+    hash, err = missing_content(self, label, hash)
+    if hash == nil then return nil, err end
+    if hash then
       report.dangling[#report.dangling + 1] = label
       missing[hash] = true
     end
   end
-  for hash in pairs(missing) do report.missing[#report.missing + 1] = hash end
-  table.sort(report.dangling)
-  table.sort(report.missing)
+  report.missing = keys(missing)
+  sorted(report.dangling)
   report.quarantined, err = self:list_quarantined()
   if not report.quarantined then return nil, err end
   report.temporary_files, err = self:list_temporary_files()
@@ -89,41 +114,85 @@ function Store:verify(options)
   return report
 end
 
---- Deletes content that no label names and that nobody put or labelled
--- lately, and what crashed writers left behind. Quarantined content stays.
--- Movers of labels, in all processes, wait until it is done.
+-- Seconds that gc locks the store for at a time, so that nobody waits long for it.
+local SLICE = 0.1
+
+-- Calls a function for each name, under the store's lock, and lets others have the lock
+-- again and again. True; or nil and an error.
+local function each_locked(self, names, progress, work)
+  local i = 1
+  while i <= #names do
+    do
+      local lock <close>, err = self:lock()
+      if not lock then return nil, err end
+      local till = core.now() + SLICE
+      repeat
+        work(names[i])
+        i = i + 1
+      until i > #names or core.now() > till
+    end
+    progress(i - 1, #names)
+  end
+  return true
+end
+
+-- Content that is old enough to be collected and has no label: hashes, and the time of
+-- each. Labels that move meanwhile are safe: moving one changes the time of its content,
+-- and content whose time has changed is not collected.
+local function unlabelled_content(self, grace, dry_run)
+  local times, err = self:content_times()
+  if not times then return nil, err end
+  local now
+  now, err = self:clock()
+  if not now and dry_run then now = os.time() * 10 ^ 9 end -- nothing may be written there
+  if not now then return nil, err end
+  -- Wait until a touch gives a time that content does not have yet.
+  if grace < 3 and not dry_run then now = self:clock(now) or now end
+  local labels, faults = self:label_hashes()
+  if not labels then return nil, faults end
+  local label, why = next(faults)
+  if label then
+    return nil, errors.new("corrupt", ("no garbage is collected while there is a label that holds no hash: %s: %s")
+      :format(label, why))
+  end
+  for _, hash in pairs(labels) do times[hash] = nil end
+  for hash, time in pairs(times) do
+    if time > now - grace * 10 ^ 9 then times[hash] = nil end
+  end
+  return keys(times), times
+end
+
+--- Deletes content that no label names, and that nobody put, labelled or took a label
+-- from lately, and what crashed writers left behind. Quarantined content stays.
+-- Others can move labels meanwhile. If anything among the labels holds no hash, nothing
+-- is deleted: `verify` lists those.
 -- @tparam[opt] table options `grace`: seconds since content was last put or
 -- labelled (default 3600; shorter than a put and its label take, it deletes
 -- what is about to be labelled); `dry_run`: only report; `progress`: called
 -- with how many of how many contents were looked at
--- @treturn table `{ deleted = { hash… }, temporary_files = { name… } }`
+-- @treturn table `{ deleted = { hash… }, temporary_files = { name… }, failed = { name =
+-- why… } }`; `failed` is what could not be deleted
 function Store:gc(options)
   options = options or {}
   local grace, progress = options.grace or 3600, options.progress or nothing
-  local hashes, err = self:list_all_content()
-  if not hashes then return nil, err end
-  local lock <close>, why = self:lock()
-  if not lock and why.kind ~= "not_found" then return nil, why end
-  local labels, unreadable = read_labels(self)
-  if not labels then return nil, unreadable end
-  local kept = {}
-  for _, hash in pairs(labels) do kept[hash] = true end
-  local function sweep(names, discard)
-    local gone = {}
-    for i, name in ipairs(names) do
-      local deleted, failure
-      if not kept[name] then deleted, failure = discard(self, name, grace, options.dry_run) end
-      if failure then return nil, failure end
-      if deleted then gone[#gone + 1] = name end
-      progress(i, #names)
-    end
-    return gone
+  if grace ~= grace then error("'grace' must be a number of seconds", 2) end
+  local report = { deleted = {}, temporary_files = {}, failed = {} }
+  local hashes, times = unlabelled_content(self, grace, options.dry_run)
+  if not hashes and times.kind == "not_found" then return report end -- there is no store
+  if not hashes then return nil, times end
+  local temporary_files, err = self:list_temporary_files()
+  if not temporary_files then return nil, err end
+  local function keep(list, name, deleted, why)
+    if why then report.failed[name] = why.message elseif deleted then list[#list + 1] = name end
   end
-  local report = {}
-  report.deleted, err = sweep(hashes, self.discard)
-  if err then return nil, err end
-  report.temporary_files, err = sweep(self:list_temporary_files() or {}, self.discard_temporary_file)
-  if err then return nil, err end
+  local ok
+  ok, err = each_locked(self, hashes, progress, function(hash)
+    keep(report.deleted, hash, self:discard_unchanged(hash, times[hash], options.dry_run))
+  end)
+  if not ok then return nil, err end
+  for _, name in ipairs(temporary_files) do
+    keep(report.temporary_files, name, self:discard_temporary_file(name, grace, options.dry_run))
+  end
   return report
 end
 
@@ -133,8 +202,8 @@ end
 function Store:usage()
   local sizes, err = self:content_sizes()
   if not sizes then return nil, err end
-  local labels, unreadable = read_labels(self)
-  if not labels then return nil, unreadable end
+  local labels, why = self:label_hashes()
+  if not labels then return nil, why end
   local usage = { bytes = 0, unlabelled = 0, labels = {} }
   local named = {}
   for label, hash in pairs(labels) do

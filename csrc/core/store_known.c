@@ -1,0 +1,149 @@
+/*
+** The process remembers which content matched its name, and which files and folders it
+** synced, by their inode, size and times: a file that changed is checked again.
+*/
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store.h"
+#include "table.h"
+
+enum { MAX_FILES = 1 << 16 /* remembered */ };
+
+/* A file, as it was when something was learned about it. */
+typedef struct known {
+  tr_node node;
+  struct identity {
+    dev_t device;
+    ino_t inode;
+  } identity; /* the key */
+  struct mark {
+    off_t size;
+    struct timespec modified, changed;
+    char hash[TR_HEX_MAX];
+  } mark;
+  unsigned facts; /* of tr_fact */
+} known;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static tr_table files;
+
+static void before_fork(void) { pthread_mutex_lock(&lock); }
+static void after_fork(void) { pthread_mutex_unlock(&lock); }
+static void at_fork(void) {
+  pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+static void lock_files(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, at_fork);
+  pthread_mutex_lock(&lock);
+}
+
+static struct identity identity_of(const struct stat *st) {
+  struct identity identity;
+  memset(&identity, 0, sizeof identity); /* padding is compared too */
+  identity.device = st->st_dev;
+  identity.inode = st->st_ino;
+  return identity;
+}
+
+static struct mark mark_of(const struct stat *st, const char *hash) {
+  struct mark mark;
+  memset(&mark, 0, sizeof mark);
+  mark.size = st->st_size;
+  mark.modified = st->st_mtim;
+  mark.changed = st->st_ctim;
+  memcpy(mark.hash, hash, strlen(hash));
+  return mark;
+}
+
+/* The entry of a file, or NULL. Hold the lock. */
+static known *find(const struct stat *st) {
+  struct identity identity = identity_of(st);
+  if (files.slots == NULL)
+    return NULL;
+  return (known *)tr_table_find(
+      &files, tr_table_hash((char *)&identity, sizeof identity),
+      (char *)&identity, sizeof identity); /* the node is the first member */
+}
+
+static bool is_as_marked(const known *k, const struct stat *st,
+                         const char *hash) {
+  struct mark mark = mark_of(st, hash);
+  return memcmp(&k->mark, &mark, sizeof mark) == 0;
+}
+
+bool tr_store_knows(const struct stat *st, const char *hash, tr_fact fact) {
+  known *k;
+  bool knows;
+  lock_files();
+  k = find(st);
+  knows = k != NULL && (k->facts & fact) != 0 && is_as_marked(k, st, hash);
+  pthread_mutex_unlock(&lock);
+  return knows;
+}
+
+/* Forget everything: at the bound, starting over is simplest, and costs one more
+** check of each file. */
+static void forget_files(void) {
+  size_t i;
+  for (i = 0; i <= files.mask; i++) {
+    tr_node *node = files.slots[i], *next;
+    for (; node != NULL; node = next) {
+      next = node->next;
+      free(node);
+    }
+    files.slots[i] = NULL;
+  }
+  files.count = 0;
+}
+
+/* Add an entry for a file. NULL without memory: it will be checked again, that is
+** all. Hold the lock. */
+static known *add(const struct stat *st) {
+  known *k;
+  if (files.slots == NULL && !tr_table_init(&files))
+    return NULL;
+  k = calloc(1, sizeof *k);
+  if (k == NULL)
+    return NULL;
+  if (files.count >= MAX_FILES)
+    forget_files();
+  k->identity = identity_of(st);
+  k->node = (tr_node){
+      .hash = tr_table_hash((char *)&k->identity, sizeof k->identity),
+      .key = (char *)&k->identity,
+      .len = sizeof k->identity};
+  tr_table_add(&files, &k->node);
+  return k;
+}
+
+void tr_store_learn(const struct stat *st, const char *hash, tr_fact fact) {
+  known *k;
+  lock_files();
+  k = find(st);
+  if (k == NULL)
+    k = add(st);
+  if (k != NULL && !is_as_marked(k, st, hash)) {
+    k->mark = mark_of(st, hash);
+    k->facts = 0;
+  }
+  if (k != NULL)
+    k->facts |= fact;
+  pthread_mutex_unlock(&lock);
+}
+
+void tr_store_renew(const struct stat *before, const struct stat *after,
+                    const char *hash) {
+  known *k;
+  if (after->st_size != before->st_size)
+    return;
+  lock_files();
+  k = find(before);
+  if (k != NULL && k->identity.inode == after->st_ino &&
+      is_as_marked(k, before, hash))
+    k->mark = mark_of(after, hash);
+  pthread_mutex_unlock(&lock);
+}

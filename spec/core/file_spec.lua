@@ -1,0 +1,161 @@
+local core = require "theaterref.core"
+local helper = require "helper"
+
+describe("a file", function()
+  local folder
+
+  before_each(function() folder = helper.temporary_folder() end)
+
+  after_each(function() helper.remove(folder) end)
+
+  local function mode_of(path) return helper.run_ok("stat -c %a " .. path):match "%d+" end
+
+  it("is read whole, up to a limit, which is 1 GiB unless it is set", function()
+    local path = helper.write(folder .. "/file", "bytes")
+    assert.equal("bytes", tostring(core.read_file(path)))
+    assert.equal("bytes", tostring(core.read_file(path, 5)))
+    assert.equal("too_large", select(2, core.read_file(path, 4)).kind)
+    helper.run_ok("truncate -s 1073741825 " .. folder .. "/large")
+    local blob, err = core.read_file(folder .. "/large")
+    assert.is_nil(blob)
+    assert.equal("too_large", err.kind)
+    assert.matches("larger than the limit of 1073741824 bytes", err.message)
+    assert.is_truthy(tostring(core.read_file "/proc/self/status"):find "Name:") -- its size is 0
+  end)
+
+  it("is neither a device nor a folder", function()
+    assert.equal("Failed to read " .. folder .. ": Is a directory", select(2, core.read_file(folder)).message)
+    for _, path in ipairs { "/dev/zero", "/dev/null" } do
+      local blob, err = core.read_file(path)
+      assert.is_nil(blob)
+      assert.equal("io", err.kind)
+      assert.equal("Failed to read " .. path .. ": it is neither a file nor a pipe", err.message)
+    end
+  end)
+
+  it("that is a pipe is waited for, and is not empty before its writer comes", function()
+    helper.run_ok("mkfifo " .. folder .. "/pipe")
+    os.execute(("(sleep 0.2; printf one; sleep 0.2; printf two) > %s/pipe 2>/dev/null &"):format(folder))
+    -- the shell opens the pipe once we have it open
+    assert.equal("onetwo", tostring(assert(core.read_file(folder .. "/pipe"))))
+    os.execute(("(sleep 0.3; : > %s/pipe) &"):format(folder))
+    assert.equal("", tostring(assert(core.read_file(folder .. "/pipe"))))
+  end)
+
+  it("that is a pipe is read though signals keep arriving", function()
+    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
+    helper.run_ok("mkfifo " .. folder .. "/pipe")
+    local script = helper.write(folder .. "/read.lua", ([[
+      local faults, core = require "faults", require "theaterref.core"
+      faults.interrupt(500)
+      print(core.read_file(%q))
+      faults.interrupt(0)]]):format(folder .. "/pipe"))
+    os.execute(("(sleep 0.2; printf one; sleep 0.2; printf two) > %s/pipe &"):format(folder))
+    assert.equal("onetwo\n", helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s"):format(
+      helper.root, helper.build, helper.lua, script)))
+  end)
+
+  it("keeps its mode when it is replaced, and a symbolic link leads to what is written", function()
+    local path = helper.write(folder .. "/secret", "old")
+    helper.run_ok(("chmod 0600 %s && ln -s secret %s/link && ln -s link %s/second && ln -s later %s/dangling"):format(path,
+      folder, folder, folder))
+    assert(core.blob("new"):write(path))
+    assert.same({ "new", "600" }, { helper.read(path), mode_of(path) })
+    assert(core.blob("newer"):write(folder .. "/second"))
+    assert.same({ "newer", "600" }, { helper.read(path), mode_of(path) })
+    assert.equal("link\n", helper.run_ok("readlink " .. folder .. "/second"))
+    assert(core.blob("first"):write(folder .. "/dangling"))
+    assert.equal("first", helper.read(folder .. "/later"))
+    helper.run_ok(("cd %s && ln -s b a && ln -s a b"):format(folder))
+    local done, err = core.blob("x"):write(folder .. "/a")
+    assert.is_nil(done)
+    assert.matches("Too many levels of symbolic links", err.message)
+    assert.equal("", helper.run_ok("find " .. folder .. " -name '.tmp*'"))
+  end)
+
+  it("that is no regular file is written, and not replaced", function()
+    helper.run_ok("mkfifo " .. folder .. "/pipe")
+    os.execute(("(sleep 0.2; cat %s/pipe > %s/copy.part; mv %s/copy.part %s/copy) &"):format(folder, folder, folder, folder))
+    local large = ("x"):rep(1 << 18)
+    assert(core.blob(large):write(folder .. "/pipe"))
+    helper.eventually(function() return helper.exists(folder .. "/copy") end)
+    assert.is_true(helper.read(folder .. "/copy") == large)
+    assert.equal("fifo\n", helper.run_ok("stat -c %F " .. folder .. "/pipe"))
+    os.execute(("head -c 1 %s/pipe >/dev/null &"):format(folder))
+    local done, err = core.blob(large):write(folder .. "/pipe") -- its reader leaves
+    assert.is_nil(done)
+    assert.matches("Failed to write .*/pipe: Broken pipe", err.message)
+    assert.is_nil((core.blob("x"):write(folder)))
+  end)
+
+  it("stays as it was when an output is not committed", function()
+    local path = helper.write(folder .. "/file", "old")
+    do
+      local output <close> = assert(core.open_output(path))
+      assert(output:write("new", core.blob " and more"))
+    end
+    assert.equal("old", helper.read(path))
+    do
+      local output <close> = assert(core.open_output(path))
+      assert(output:write("new", core.blob " and more"))
+      assert(output:commit())
+      assert.has_error(function() output.write(path) end)
+    end
+    assert.equal("new and more", helper.read(path))
+    assert.equal("file\n", helper.run_ok("ls -A " .. folder))
+  end)
+end)
+
+describe("the command's files", function()
+  local folder
+
+  before_each(function() folder = helper.temporary_folder() end)
+
+  after_each(function() helper.remove(folder) end)
+
+  local function command(arguments)
+    return ("cd %s && THEATER_HOME=%s/home %s %s/lua/bin/theaterref %s"):format(folder, folder, helper.lua, helper.root, arguments)
+  end
+
+  -- A private /dev/null, which is not ours to lose.
+  it("leave a device a device", function()
+    if select(3, helper.run "unshare -m true") ~= 0 then return pending "this user may not make devices" end
+    helper.write(folder .. "/file", "bytes")
+    helper.run_ok(command "store put demo file --label x")
+    local out, err, status = helper.run(("unshare -m sh -c %s"):format(helper.quote(("mkdir %s/dev && mount -t tmpfs none %s/dev && "
+      .. "mknod -m 666 %s/dev/null c 1 3 && "):format(folder, folder, folder)
+      .. command "resolve file -o dev/null && " .. command "store get demo x -o dev/null && "
+      .. command("store export demo dev/null && stat -c %F dev/null"))))
+    assert.same({ "character special file\n", "", 0 }, { out, err, status })
+  end)
+
+  it("take - for standard output and standard input, whatever those are", function()
+    helper.write(folder .. "/file", "bytes")
+    assert.equal("bytes", helper.run_ok(command "resolve file -o -"))
+    local hash = core.digest("bytes", "sha1")
+    assert.equal(hash .. "\n", helper.run_ok(command "store put demo - --label x < file"))
+    assert.equal(hash .. "\n", helper.run_ok("(printf by; sleep 0.1; printf tes) | (" .. command "store put demo -)"))
+    assert.equal(core.digest("", "sha1") .. "\n", helper.run_ok(command "store put demo - </dev/null"))
+    assert.equal("bytes", helper.run_ok(command "store get demo x -o -"))
+    assert.is_false(helper.exists(folder .. "/-"))
+    local _, err, status = helper.run(command "store put demo - <&-")
+    assert.same({ "theaterref: Failed to read standard input: Bad file descriptor\n", 1 }, { err, status })
+  end)
+
+  it("include a configuration that cannot be read, which is an error", function()
+    helper.write(folder .. "/file", "bytes")
+    helper.run_ok(("mkdir -p %s/config/theaterref/theaterref.conf.lua"):format(folder))
+    local _, err, status = helper.run("unset THEATERREF_CONFIG; export XDG_CONFIG_HOME=" .. folder .. "/config; "
+      .. command "resolve file")
+    assert.equal(1, status)
+    assert.matches("Failed to read .*theaterref.conf.lua: Is a directory", err)
+    if helper.run "id -u" == "0\n" then
+      helper.run_ok(("cd %s && rm -r config && mkdir -m 0700 config && chmod a+rx ."):format(folder))
+      _, err, status = helper.run("unset THEATERREF_CONFIG; export XDG_CONFIG_HOME=" .. folder
+        .. "/config; cd / && setpriv --reuid=65534 --clear-groups " .. helper.lua .. " -e " .. helper.quote(
+        [[local _, err = require("theaterref").config() io.stderr:write(tostring(err)) os.exit(err and 3 or 0)]]))
+      assert.equal(3, status)
+      assert.matches("Permission denied", err)
+    end
+  end)
+end)

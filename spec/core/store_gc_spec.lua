@@ -1,0 +1,237 @@
+local core = require "theaterref.core"
+local helper = require "helper"
+local theaterref = require "theaterref"
+local threads = require "threads"
+
+-- LABELS=1000000 makes it the long run.
+local many = tonumber(os.getenv "LABELS") or 1000
+
+-- A user who is not root, for whom access rights count; where this is not root either, ''.
+local as_user = helper.run "id -u" == "0\n" and "setpriv --reuid=65534 --regid=65534 --clear-groups " or ""
+
+describe("garbage collection", function()
+  local home, store, base
+
+  before_each(function()
+    home = helper.temporary_folder()
+    base = home .. "/store/demo"
+    store = theaterref.content_store("demo", { home = home, durability = "none" })
+  end)
+
+  after_each(function() helper.remove(home) end)
+
+  local function shell(commands) return helper.run_ok("cd " .. base .. " && " .. commands) end
+
+  it("deletes nothing while there is a label that it cannot see, which verify and export report", function()
+    local hash = store:store_at_label("folder/label", "kept")
+    local hex = ("0123456789abcdef"):rep(2) .. "01234567"
+    local troubles = {
+      { "mv labels elsewhere && ln -s elsewhere labels", "rm labels && mv elsewhere labels", "labels/ is a symbolic link" },
+      { "mv labels/folder elsewhere && ln -s ../elsewhere labels/folder", "rm labels/folder && mv elsewhere labels/folder",
+        "folder: it is a symbolic link" },
+      { "mv labels/folder/label elsewhere && ln -s ../../elsewhere labels/folder/label",
+        "rm labels/folder/label && mv elsewhere labels/folder/label", "folder/label: it is a symbolic link" },
+      { "mkfifo labels/pipe", "rm labels/pipe", "pipe: it is neither a file nor a folder" },
+      { "printf ' \\n' > labels/blank", "rm labels/blank", "blank: it is blank" },
+      { "head -c 40 /dev/zero > labels/zeros", "rm labels/zeros", "zeros: .*does not hold a hash" },
+      { "echo " .. hex .. "?? > labels/text", "rm labels/text", "text: .*does not hold a hash" },
+      { "printf " .. hex .. " > \"labels/$(printf 'a\\tb')\"", "rm labels/a*", "control character" },
+      { "cd labels && for i in $(seq 16); do mkdir $(printf '%0250d' 0) && cd 0*; done", "rm -r labels/0*", "longer than 4000 bytes" },
+      { "cd labels && for i in $(seq 130); do mkdir d && cd d; done && echo " .. hex .. " > label", "rm -r labels/d",
+        "more than 128 parts" },
+    }
+    for _, trouble in ipairs(troubles) do
+      local make, unmake, why = table.unpack(trouble)
+      shell(make)
+      local report, err = store:gc { grace = 0 }
+      assert.is_nil(report, why)
+      assert.matches("no garbage is collected .*" .. why, err.message)
+      assert.is_true(store:exists(hash), why)
+      local label, fault = next(assert(store:verify()).faulty_labels)
+      assert.matches(why, label .. ": " .. fault)
+      local exported
+      exported, err = store:export(home .. "/export.tar")
+      assert.is_nil(exported, why)
+      assert.equal("corrupt", err.kind)
+      shell(unmake)
+      assert.same({}, assert(store:gc { grace = 0 }).deleted)
+    end
+  end)
+
+  it("deletes nothing where labels/ is no folder", function()
+    local hash = store:put "kept"
+    shell "rm -rf labels && echo > labels"
+    local report, err = store:gc { grace = 0 }
+    assert.is_nil(report)
+    assert.equal("io", err.kind)
+    assert.matches("Failed to list .*/labels: it is not a folder", err.message)
+    assert.is_true(store:exists(hash))
+  end)
+
+  it("deletes nothing while a folder of labels may not be searched", function()
+    local hash = store:store_at_label("folder/label", "kept")
+    helper.run_ok("chmod -R a+rwX " .. home .. " && chmod 0444 " .. base .. "/labels/folder")
+    local out = helper.run_ok(as_user .. helper.lua .. " -e " .. helper.quote(([[
+      print(require("theaterref").content_store("demo", { home = %q }):gc { grace = 0 })]]):format(home)))
+    helper.run_ok("chmod 755 " .. base .. "/labels/folder")
+    assert.matches("Failed to list labels in folder/?: Permission denied", out)
+    assert.is_true(store:exists(hash))
+  end)
+
+  it("leaves labels to readers whose folder is a symbolic link", function()
+    local hash = store:store_at_label("folder/label", "kept")
+    shell "mv labels/folder elsewhere && ln -s ../elsewhere labels/folder && mv labels real && ln -s real labels"
+    assert.equal(hash, store:get_by_label "folder/label")
+    assert.equal("kept", tostring(store:get_content_by_label "folder/label"))
+    assert.same({ "folder" }, store:list_labels())
+    assert.is_nil((store:label("folder/label", hash)))
+  end)
+
+  it("spares content for the grace period after its last label moved", function()
+    local old, new = store:store_at_label("label", "old"), store:put "new"
+    shell "touch -d '2 hours ago' data/*"
+    assert(store:label("label", new))
+    shell("touch -d '2 hours ago' data/" .. new)
+    assert.same({}, store:gc().deleted)
+    assert.is_true(store:exists(old))
+    assert(store:remove_label "label")
+    assert.same({}, store:gc().deleted)
+    assert.equal(2, #store:gc({ grace = 0 }).deleted)
+  end)
+
+  it("goes by the file system's clock, whatever its own says", function()
+    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
+    local hash = store:put "young"
+    local script = helper.write(home .. "/gc.lua", ([[
+      local report = assert(require("theaterref").content_store("demo", { home = %q }):gc())
+      print(#report.deleted)]]):format(home))
+    local years = 10 * 365 * 24 * 3600
+    for _, offset in ipairs { years, -years } do
+      assert.equal("0\n", helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 FAULTS_CLOCK=%d LD_PRELOAD=%s/%s/spec/faults.so %s %s")
+        :format(offset, helper.root, helper.build, helper.lua, script)))
+    end
+    assert.is_true(store:exists(hash))
+  end)
+
+  it("goes on past what it may not delete, and reports it", function()
+    if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
+    store:put "one"
+    store:put "two"
+    helper.run_ok("chmod -R a+rwX " .. home .. " && chmod 0555 " .. base .. "/data && touch " .. base .. "/.tmp-0123")
+    local out = helper.run_ok(as_user .. helper.lua .. " -e " .. helper.quote(([[
+      local report = assert(require("theaterref").content_store("demo", { home = %q }):gc { grace = 0 })
+      local count = 0
+      for name, why in pairs(report.failed) do
+        count = count + 1
+        assert(#name == 40 and why:find "Permission denied", why)
+      end
+      print(count, #report.deleted, #report.temporary_files)]]):format(home)))
+    assert.equal("2\t0\t1\n", out)
+  end)
+
+  it(("lets others move labels while it works on %d"):format(many), function()
+    local kept = store:store_at_label("many/0", "kept")
+    for i = 1, many do helper.write(base .. "/labels/many/" .. i, kept) end
+    for i = 1, 500 do store:put("garbage " .. i) end
+    local results = threads.run(2, ([[
+      local number = ...
+      local core, helper = require "theaterref.core", require "helper"
+      local store = require("theaterref").content_store("demo", { home = %q, durability = "none" })
+      return function()
+        if number == 1 then
+          local report = assert(store:gc { grace = 0 })
+          helper.write(%q .. "/stop", "")
+          return #report.deleted
+        end
+        local longest = 0
+        repeat
+          local before = core.now()
+          assert(store:store_at_label("moving", tostring(before)))
+          longest = math.max(longest, core.now() - before)
+        until core.file_stamp(%q .. "/stop")
+        return longest
+      end]]):format(home, home, home))
+    assert.is_true(tonumber(results[1]) >= 500)
+    assert.is_true(tonumber(results[2]) < 1, results[2] .. " seconds")
+    assert.equal(many + 2, #store:list_labels())
+    assert.is_truthy(store:get_content_by_label "moving")
+  end)
+end)
+
+describe("a check of a store", function()
+  local home, store, base
+
+  before_each(function()
+    home = helper.temporary_folder()
+    base = home .. "/store/demo"
+    store = theaterref.content_store("demo", { home = home, durability = "none" })
+  end)
+
+  after_each(function() helper.remove(home) end)
+
+  it("does not take a label for dangling that moves meanwhile", function()
+    threads.run(2, ([[
+      local number = ...
+      local core, helper = require "theaterref.core", require "helper"
+      local store = require("theaterref").content_store("demo", { home = %q, durability = "none" })
+      assert(store:store_at_label("label", "0"))
+      return function()
+        if number == 1 then
+          for i = 1, 100 do
+            assert(store:store_at_label("label", tostring(i)))
+            assert(store:gc { grace = 0 })
+          end
+          return helper.write(%q .. "/stop", "")
+        end
+        repeat assert(#assert(store:verify()).dangling == 0) until core.file_stamp(%q .. "/stop")
+      end]]):format(home, home, home))
+  end)
+
+  it("tells content that cannot be read from corrupt content", function()
+    if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
+    local hash = store:put "secret"
+    helper.run_ok("chmod -R a+rwX " .. home .. " && chmod 0600 " .. base .. "/data/" .. hash)
+    local out = helper.run_ok(as_user .. helper.lua .. " -e " .. helper.quote(([[
+      local report = assert(require("theaterref").content_store("demo", { home = %q }):verify())
+      print(#report.corrupt, report.unreadable[1])]]):format(home)))
+    assert.equal("0\t" .. hash .. "\n", out)
+  end)
+end)
+
+describe("content of another user", function()
+  local home, store, base
+
+  before_each(function()
+    home = helper.temporary_folder()
+    base = home .. "/store/demo"
+    store = theaterref.content_store("demo", { home = home, durability = "none" })
+  end)
+
+  after_each(function() helper.remove(home) end)
+
+  local function put_as_user()
+    return helper.run_ok(as_user .. helper.lua .. " -e " .. helper.quote(([[
+      local hash, err = require("theaterref").content_store("demo", { home = %q }):put "shared"
+      print(hash or err.message)]]):format(home)))
+  end
+
+  it("is protected by a put all the same: it is replaced by a copy with its mode", function()
+    if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
+    local hash = store:put "shared"
+    local path = base .. "/data/" .. hash
+    helper.run_ok("chmod -R a+rwX " .. home .. " && chmod 0444 " .. path .. " && chgrp 65534 " .. path
+      .. " && touch -d '2 hours ago' " .. path)
+    assert.equal(hash .. "\n", put_as_user())
+    assert.equal("444 65534 65534\n", helper.run_ok("stat -c '%a %u %g' " .. path))
+    assert.same({}, store:gc().deleted)
+    assert.equal("shared", tostring(assert(store:get(hash))))
+  end)
+
+  it("is refused where it cannot be protected", function()
+    if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
+    local hash = store:put "shared"
+    helper.run_ok("chmod -R a+rX " .. home .. " && chmod 0444 " .. base .. "/data/" .. hash)
+    assert.matches("Failed to protect from garbage collection the content " .. hash .. ": Permission denied", put_as_user())
+    assert.equal(core.digest("shared", "sha1"), hash)
+  end)
+end)

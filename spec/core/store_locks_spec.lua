@@ -1,0 +1,201 @@
+local core = require "theaterref.core"
+local helper = require "helper"
+local theaterref = require "theaterref"
+local threads = require "threads"
+
+-- FORKS=10000 makes it the long run.
+local forks = tonumber(os.getenv "FORKS") or 300
+
+describe("a content store that many use at once", function()
+  local home, store, base
+
+  before_each(function()
+    home = helper.temporary_folder()
+    base = home .. "/store/demo"
+    store = theaterref.content_store("demo", { home = home, durability = "none" })
+  end)
+
+  after_each(function() helper.remove(home) end)
+
+  -- Runs a chunk on threads, each with its 'number' and a 'store' of its own. When the first one ends, or one fails,
+  -- 'stopped()' is true on all.
+  local function run_threads(count, chunk)
+    return threads.run(count, ([[
+      local number = ...
+      local helper, home = require "helper", %q
+      local threads, theaterref, core = require "threads", require "theaterref", require "theaterref.core"
+      local store = theaterref.content_store("demo", { home = home, durability = "none" })
+      local function stopped() return core.file_stamp(home .. "/stop") ~= nil end
+      local function work() %s end
+      return function()
+        local ok, result = pcall(work)
+        if number == 1 or not ok then helper.write(home .. "/stop", "") end
+        if not ok then error(result, 0) end
+        return result
+      end]]):format(home, chunk))
+  end
+
+  it("has no child that hangs, however often the process forks meanwhile", function()
+    store:put "shared"
+    run_threads(4, ([[
+      if number > 1 then
+        while not stopped() do
+          assert(store:get(assert(store:put "shared")))
+          store:store_at_label("label", "shared")
+        end
+        return
+      end
+      for i = 1, %d do
+        if threads.fork(20) then -- a child that hangs is killed, and then 'wait' raises
+          if not store:get(store:put "shared" or "") then os.exit(1) end
+          threads.leave()
+        end
+        threads.wait()
+      end]]):format(forks))
+  end)
+
+  it("is unlocked when it is unlocked, though a forked child still has the file open", function()
+    local hash = store:put "x"
+    do
+      local lock <close> = assert(store:lock()) -- luacheck: ignore 211
+      if threads.fork(20) then
+        while not core.file_stamp(home .. "/stop") do os.execute "sleep 0.05" end
+        threads.leave()
+      end
+    end
+    local hasty = theaterref.content_store("demo", { home = home, durability = "none", lock_timeout = 5 })
+    local done, err = hasty:label("x", hash)
+    helper.write(home .. "/stop", "")
+    threads.wait()
+    assert(done, err)
+  end)
+
+  it("takes content that is there from the one who has locked it", function()
+    local hash = store:put "x"
+    local lock <close> = assert(store:lock()) -- luacheck: ignore 211
+    assert.equal(hash, store:put "x")
+    assert.is_string(store:put "new")
+    assert.is_string(assert(store:batch(function(batch) return batch:put "x" end)))
+  end)
+
+  it("waits for a lock as long as it was told, or until it is interrupted", function()
+    local hash = store:put "x"
+    local hasty = theaterref.content_store("demo", { home = home, durability = "none", lock_timeout = 0.05 })
+    local lock <close> = assert(store:lock()) -- luacheck: ignore 211
+    for _, try in ipairs {
+      function() return hasty:label("x", hash) end,
+      function() return hasty:remove_label "x" end,
+      function() return hasty:lock() end,
+      function() return hasty:batch(function(batch) return batch:label("x", hash) end) end,
+    } do
+      local done, err = try()
+      assert.is_nil(done)
+      assert.equal("timeout", err.kind)
+      assert.matches("Failed to lock the store " .. base .. ": ", err.message)
+    end
+    core.interrupt(true)
+    local done, err = store:label("x", hash)
+    core.interrupt(false)
+    assert.is_nil(done)
+    assert.equal("cancelled", err.kind)
+    assert.same({}, store:list_temporary_files())
+    assert.has_error(function() theaterref.content_store("demo", { home = home, lock_timeout = 0 / 0 }) end)
+  end)
+
+  it("lets labels move while many threads put content that is there", function()
+    local results = run_threads(17, [[
+      local hash = assert(store:put "the same")
+      if number > 1 then
+        while not stopped() do assert(store:put "the same") end
+        return
+      end
+      local before = core.now()
+      for i = 1, 20 do assert(store:label("label " .. i % 5, hash)) end
+      return core.now() - before]])
+    assert.is_true(tonumber(results[1]) < 3, results[1] .. " seconds")
+  end)
+
+  it("never syncs while others wait for the lock", function()
+    local script = helper.write(home .. "/script.lua", ([[
+      local store = require("theaterref").content_store("demo", { home = %q })
+      for i = 1, 3 do
+        store:store_at_label("a/b/" .. i, "content " .. i)
+        store:store_at_label("a/b/1", "content " .. i)
+      end
+      store:remove_label "a/b/2"
+      store:batch(function(batch) return batch:label("c/d", batch:put "in a batch") end)
+      store:gc { grace = 0 }]]):format(home))
+    -- LeakSanitizer cannot work under strace.
+    helper.run_ok(("ASAN_OPTIONS=detect_leaks=0 strace -y -e trace=flock,fsync,syncfs -o %s/trace %s %s"):format(home,
+      helper.lua, script))
+    local locked, locks = false, 0
+    for line in io.lines(home .. "/trace") do
+      local how = line:match("^flock%(%d+<" .. base:gsub("%p", "%%%0") .. ">, ([%u_|]+)%)%s+= 0")
+      if how then
+        locked = how:find "LOCK_EX" ~= nil
+        locks = locks + (locked and 1 or 0)
+      end
+      assert(not (locked and line:find "sync"), line)
+    end
+    assert.is_true(locks >= 8, locks .. " locks")
+  end)
+
+  it("has a label's content for whoever reads the label, though it moves and gc runs", function()
+    assert(store:store_at_label("label", "0"))
+    run_threads(3, [[
+      if number > 1 then
+        while not stopped() do
+          local blob, err = store:get_content_by_label "label"
+          assert(blob, err and err.message or "no label")
+        end
+        return
+      end
+      for i = 1, 100 do
+        assert(store:store_at_label("label", tostring(i)))
+        assert(store:gc { grace = 0 })
+      end]])
+  end)
+
+  it("does not move good bytes to quarantine when it is healed while others read it", function()
+    local hash = store:put "good bytes"
+    helper.run_ok(("cd %s && for i in $(seq 150); do printf 'evil bytes' > evil$i; done && touch -d '1 hour ago' evil*"):format(home))
+    run_threads(4, ([[
+      local hash, path = %q, %q
+      if number > 1 then
+        while not stopped() do store:get(hash) end
+        return
+      end
+      for i = 1, 150 do
+        -- an old file, which no writer is about to finish
+        os.rename(home .. "/evil" .. i, path)
+        assert(store:put "good bytes" == hash)
+        assert(store:exists(hash), "the good bytes are gone")
+      end]]):format(hash, base .. "/data/" .. hash))
+    for name in helper.run_ok("ls " .. base .. "/corrupt"):gmatch "[^\n]+" do
+      assert.equal("evil bytes", helper.read(base .. "/corrupt/" .. name))
+    end
+    assert.equal("good bytes", tostring(store:get(hash)))
+  end)
+
+  it("can be exported while labels move and garbage is collected, and every export imports", function()
+    for i = 1, 20 do store:store_at_label("actor/" .. i, "old " .. i) end
+    run_threads(2, [[
+      if number > 1 then
+        local i = 0
+        while not stopped() do
+          i = i + 1
+          assert(store:store_at_label("actor/" .. i % 20 + 1, "release " .. i))
+          if i % 5 == 0 then assert(store:gc { grace = 0 }) end
+        end
+        return
+      end
+      for i = 1, 15 do
+        local path = home .. "/" .. i .. ".tar"
+        assert(store:export(path))
+        local copy = theaterref.content_store("copy" .. i, { home = home, durability = "none" })
+        assert(copy:import(path))
+        local report = assert(copy:verify())
+        assert(#report.dangling == 0 and #copy:list_labels() == 20)
+      end]])
+  end)
+end)

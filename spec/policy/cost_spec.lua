@@ -1,0 +1,86 @@
+local manifests = require "theaterref.manifest.manifest"
+local template = require "theaterref.manifest.template"
+local texts = require "hostile_texts"
+
+describe("the time to read a text grows with its size:", function()
+  -- The processor's seconds to read a text of a size.
+  local function seconds(make, read, bytes)
+    local text = make(bytes)
+    collectgarbage()
+    local started = os.clock()
+    read(text)
+    return os.clock() - started
+  end
+
+  -- Four times the text may take eight times as long, but not sixteen times.
+  local function grows_with_size(make, read)
+    return seconds(make, read, 200000) <= 8 * math.max(seconds(make, read, 50000), 0.01)
+  end
+
+  for _, item in ipairs(texts.list) do
+    local what, make, read = table.unpack(item)
+    it(what, function()
+      assert.is_true(grows_with_size(make, read) or grows_with_size(make, read) or grows_with_size(make, read))
+    end)
+  end
+end)
+
+describe("a template's cost is bounded, whatever it loops over:", function()
+  local list = {}
+  for i = 1, 20000 do list[i] = i end
+  local state = { list = list, long = { [("k"):rep(100000)] = "v" } }
+
+  local function too_large(text, options)
+    local started = os.clock()
+    local rendered, err = template.substitute_variables(text, state, options)
+    assert.is_nil(rendered)
+    assert.equal("too_large", err.kind)
+    assert.is_true(os.clock() - started < 5)
+    return err.message
+  end
+
+  it("rounds with nothing in them", function()
+    assert.equal("the template takes more than a million steps to render",
+      too_large "{{#each list}}{{#each ../list}}{{/each}}{{/each}}")
+  end)
+
+  it("long paths", function() too_large("{{#each list}}{{" .. ("a."):rep(1000) .. "a}}{{/each}}") end)
+
+  it("long keys", function()
+    too_large("{{#each list}}{{../long.[" .. ("k"):rep(100000) .. "]}}{{/each}}")
+    too_large "{{#each list}}{{#each ../long}}{{/each}}{{/each}}"
+  end)
+
+  it("arguments", function() too_large("{{#each list}}{{default x " .. ("../list.length "):rep(100) .. "}}{{/each}}") end)
+
+  it("long numbers", function()
+    local rendered, err = template.substitute_variables("{{#each list}}{{#if ../n}}{{/if}}{{/each}}",
+      ('{"n":0.%s1,"list":[%s1]}'):format(("0"):rep(100000), ("1,"):rep(20000)))
+    assert.is_nil(rendered)
+    assert.equal("too_large", err.kind)
+  end)
+
+  it("its result", function()
+    assert.equal("the template renders to more than 100 bytes", too_large("{{#each list}}x{{/each}}", { max_bytes = 100 }))
+    assert.equal(("x"):rep(100), template.substitute_variables(("x"):rep(100), nil, { max_bytes = 100 }))
+  end)
+
+  it("{{else if}}, again and again", function()
+    local rendered, err = template.substitute_variables("{{#if a}}" .. ("{{else if a}}"):rep(1000) .. "{{/if}}", {})
+    assert.is_nil(rendered)
+    assert.matches("line 1, column %d+: more than 64 blocks in one another", err.message)
+  end)
+end)
+
+describe("a JSON manifest with variables", function()
+  it("brings its initial state, wherever the variables stand", function()
+    for text, expected in pairs {
+      ['{"name":"x","initial_state":"{}","port":{{port}}}'] = "{}",
+      ['{"a":{"port":{{{port}}}},"initial_state":"{{x}}"}'] = "{{x}}",
+      ['{ {{#if a}}"k":{{ b }},{{else}}{{/if}}{{! c }}"initial_state":"\\"{{x"}'] = '"{{x',
+    } do
+      assert.equal(expected, (manifests.initial_state(text, "json")))
+    end
+    assert.is_nil((manifests.initial_state('{"initial_state":"{}","port":{{port', "json")))
+  end)
+end)
