@@ -39,8 +39,8 @@ static const char *put(codec *how, tr_buffer *out, char tag, const void *data,
   return fault != NULL ? fault : append(out, data, size);
 }
 
-static const char *encode_string(lua_State *from, int index, char tag,
-                                 codec *how, tr_buffer *out) {
+static const char *encode_string(lua_State *from, int index, char tag, codec *how,
+                                 tr_buffer *out) {
   size_t len;
   const char *s = lua_tolstring(from, index, &len);
   const char *fault = put_tag(how, out, tag, STRING_SIZE + len);
