@@ -54,7 +54,7 @@ static void make_harmless(char *text) {
   while (*text != '\0') {
     size_t len = shown_length((const unsigned char *)text);
     if (len == 0)
-      *text = '?';
+      *text = '_';
     text += len > 0 ? len : 1;
   }
 }

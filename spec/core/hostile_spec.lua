@@ -143,7 +143,7 @@ describe("a hostile server", function()
   it("gets no secrets or control characters of its redirects into a message", function()
     for to, shown in pairs {
       ["s3:bucket/key?X-Amz-Signature=SECRET"] = "s3:bucket/key?", ["https:/user:SECRET@host/x?q=SECRET"] = "https:/host/x",
-      ["file:///etc/%C2%9B31mx"] = "file:///etc/", ["file:///%FF%FE"] = "file:///%?%?",
+      ["file:///etc/%C2%9B31mx"] = "file:///etc/", ["file:///%FF%FE"] = "file:///__",
     } do
       local _, err = text("/to-secret?" .. to)
       assert.equal("denied", err.kind, to)
