@@ -253,7 +253,7 @@ typedef struct tr_fetch_options {
 typedef struct tr_fetch_host {
   const char *host; /* "example.org" or "example.org:8443", in any case; NULL ends
                        the list */
-  const tr_fetch_options *options;
+  const tr_fetch_options *options; /* all of them; NULL: the defaults */
 } tr_fetch_host;
 
 /* Initialises a tr_fetch_options: its size, and the defaults. */
