@@ -1,4 +1,4 @@
-/* What went wrong with a fetch, for its error. */
+/* Failures of a fetch, for its error. */
 #ifndef TR_FAILURE_H
 #define TR_FAILURE_H
 
