@@ -115,4 +115,33 @@ function M.parser(list, version)
   return parser, found
 end
 
+-- Returns a message of the parser's about an option, with better advice than the parser has.
+local function advised(message, is_top)
+  local option = message:match "^unknown option '(%-[^'=]+)"
+  if not option then return message end
+  if option:find "^%-%d" then
+    return ("unknown option '%s'\nA value that begins with '-' is given as in --timeout=%s"):format(option, option)
+  end
+  return is_top and message .. "\nOptions are given after the command" or message
+end
+
+--- Parses a command line.
+-- @tparam table parser
+-- @tparam table arguments
+-- @treturn table what was parsed
+-- @return[2] nil
+-- @treturn[2] string what is wrong, in one line or more
+-- @treturn[2] string the usage of the command that was given
+function M.parse(parser, arguments)
+  local usage
+  function parser.error(command, message)
+    usage = command:get_usage()
+    error(advised(message, command == parser), 0)
+  end
+  local ok, parsed = pcall(parser.parse, parser, arguments)
+  if ok then return parsed end
+  if not usage then error(parsed, 0) end
+  return nil, parsed, usage
+end
+
 return M
