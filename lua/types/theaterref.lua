@@ -652,7 +652,7 @@ function reference.parse(ref, schemes) end
 ---@param info? table what loading the document fixed
 ---@return string?
 ---@return theaterref.Error?
-function reference.join(base, ref, info) end
+function reference.join(base, ref) end
 
 ---A reference without what must not be shown.
 ---@param ref string

@@ -420,6 +420,11 @@ describe("resolving", function()
   end)
 
   describe("a scheme", function()
+    it("of a policy's is in lower case for its function and for rules", function()
+      local resolver = theaterref.resolver { policy = { schemes = { pkg = function(ref) return ref end } } }
+      assert.equal("pkg://X/Y", tostring(assert(resolver:resolve "PKG://X/Y")))
+    end)
+
     it("may answer a future, which stays its owner's", function()
       file("slow-file", "bytes")
       local inner = assert(theaterref.resolver():start(server.http .. "/slow"))

@@ -19,6 +19,9 @@ local M = {}
 
 local MAX_HOPS = 8
 
+-- The metatable of the core's futures.
+local core_future = getmetatable(core.future())
+
 -- ------------------------------------------------------------------ digests
 
 local function check_digest(job, blob, algorithm)
@@ -150,9 +153,28 @@ end
 
 -- ------------------------------------------------------------- loads and claims
 
+-- The error for an answer of a job's scheme that is none.
+local function wrong_answer(job, answer)
+  return errors.new("policy", ("the scheme '%s' returned a %s; bytes, a future of bytes or { reference = … } were expected")
+    :format(job.parsed.scheme, type(answer)))
+end
+
+-- Starts a job. Returns its source's answer: a table with 'blob', 'future' or 'reference'; or
+-- nil and an error.
+local function start(context, task, job)
+  local step, err = job.source.start(job, context, task)
+  if not step then return nil, err end
+  local future = step.future
+  if future and (getmetatable(future) == core_future or Future.is(future)) or core.is_blob(step.blob)
+    or type(step.reference) == "string" then
+    return step
+  end
+  return nil, wrong_answer(job, future or step.blob)
+end
+
 -- Loads local bytes, into the future that leads a claim if there is one.
 local function load_local(context, task, job, lead)
-  local loaded, err = job.source.start(job, context, task)
+  local loaded, err = start(context, task, job)
   local blob = loaded
   if loaded then blob, err = verify(job, loaded.blob) end
   if not lead then return blob, err end
@@ -202,7 +224,7 @@ local function fetch(context, task, job, lead)
     return nil, errors.new("not_found", ("offline: %s is not here, and nothing is fetched"):format(reference.redact(job.target)))
   end
   job.lead = lead
-  local started, err = job.source.start(job, context, task)
+  local started, err = start(context, task, job)
   if not started then
     if lead then lead:fail(err.kind, err.message, err.status) end
     return nil, err
@@ -257,7 +279,7 @@ local function at_hand(context, task, job)
   blob, err = from_integrity_store(context, job)
   if err then return nil, err end
   if blob and job.cache then blob = put(context, job, blob) end
-  if blob or job.source.is_remote(job.parsed, context) then return blob end
+  if blob or job.source.is_remote() then return blob end
   if job.cache then return through_cache(context, task, job) end
   return load_local(context, task, job)
 end
@@ -269,7 +291,7 @@ local follow
 -- Drives a chain: a scheme that leads to bytes, or to another reference. That reference is
 -- admitted each time, and has an entry of its own in the cache.
 local function drive_chain(context, task, job)
-  local step, err = job.source.start(job, context, task)
+  local step, err = start(context, task, job)
   if not step then return nil, err end
   if step.reference then
     local blob
@@ -278,13 +300,10 @@ local function drive_chain(context, task, job)
     return verify(job, blob)
   end
   local blob = step.blob
-  if Future.is(step.future) then
-    blob, err = task:await(step.future, true)
+  if step.future then
+    blob, err = task:await(step.future, Future.is(step.future)) -- which may be somebody else's
     if not blob then return nil, err end
-  end
-  if not core.is_blob(blob) then
-    return nil, errors.new("policy", ("the scheme '%s' returned a %s; bytes, a future of bytes or { reference = … } were "
-      .. "expected"):format(job.parsed.scheme, type(step.future)))
+    if not core.is_blob(blob) then return nil, wrong_answer(job, blob) end -- such as a plan
   end
   blob, err = verify(job, blob)
   if blob and job.cache then blob = put(context, job, blob) end
@@ -301,7 +320,7 @@ end
 function follow(context, task, job, step)
   local hops = (job.hops or 0) + 1
   if hops > MAX_HOPS then
-    return nil, errors.new("policy", "schemes led from one to the next more than eight times")
+    return nil, errors.new("policy", ("schemes led from one to the next more than %d times"):format(MAX_HOPS))
   end
   local expected = { sha256 = job.sha256, sha1 = job.sha1 }
   for algorithm, hex in pairs(step.expected or {}) do expected[algorithm] = hex end
@@ -385,7 +404,7 @@ local function resolve_list(task, context, wish, list)
     local job, blob, err
     job, err = admit.admit(context, wish, target)
     if job then
-      if not job.source.is_remote(job.parsed, context) then tell_fallback(context, job, failures) end
+      if not job.source.is_remote() then tell_fallback(context, job, failures) end
       blob, err = at_hand(context, task, job)
     end
     if blob then return succeed(context, wish, job, blob, list) end
