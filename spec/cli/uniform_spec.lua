@@ -94,6 +94,8 @@ describe("every command", function()
       ["--json resolve x"] = { "theaterref [-h]", "unknown option '--json'\nOptions are given after the command" },
       ["plan m --timeout -5"] = { "theaterref plan [-h]",
         "unknown option '-5'\nA value that begins with '-' is given as in --timeout=-5" },
+      ["lock m --lockfile x"] = { "theaterref lock [-h]", "unknown option '--lockfile'" },
+      ["lock m --offline x"] = { "theaterref lock [-h]", "unknown option '--offline'" },
       ["plan m '--a\27b'"] = { "theaterref plan [-h]", "unknown option '--a\\27b'" },
     } do
       local out, err, status = shell("theaterref " .. line)

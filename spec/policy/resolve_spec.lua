@@ -199,6 +199,19 @@ describe("resolving", function()
       assert.equal(0, server:requests "/origin/b")
     end)
 
+    it("that is wrong is told with who expects it", function()
+      local path, other = file("p", "p"), sha256 "q"
+      local lock = file("w.lock", ("theaterref lockfile 1\nsha256=%s  p\n"):format(other))
+      server:put("p", "p")
+      for by, case in pairs { [lock] = { path, { lockfile = lock } },
+        ["its reference"] = { server.http .. "/p#sha256=" .. other, {} },
+        ["the policy"] = { path, { policy = { integrity = function() return other end } } } } do
+        local _, err = theaterref.resolver(case[2]):resolve(case[1])
+        assert.equal("digest_mismatch", err.kind)
+        assert.matches(other .. " was expected by " .. by, err.message, 1, true)
+      end
+    end)
+
     it("of the lockfile comes on top of the policy's, and scripts are still reloaded", function()
       local path = file("p", "p")
       file("l.lock", ("theaterref lockfile 1\nsha256=%s  p\n"):format(sha256 "p"))

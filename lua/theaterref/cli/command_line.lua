@@ -3,7 +3,8 @@
 --     { name =, does =, examples = { line, … }, run =, show =,
 --       arguments = { { name, what, many = true }, … },
 --       options = { { "-o --output", "FILE" or nil (a flag), what, default =, convert = }, … },
---       home = true (works on Theater home), fetches = true (and resolves references) }
+--       home = true (works on Theater home), fetches = true (and resolves references),
+--       locks = true (and under no lockfile) }
 --
 -- or `{ name =, does =, commands = { … } }`. `run(args)` gives data, or nil and an
 -- error, or both; `show(data, args)` is that for people: a string, a blob, or nil.
@@ -29,10 +30,14 @@ M.for_home = { { "--home", "DIR", "Theater home; default $THEATER_HOME, else ~/.
 M.for_fetches = {
   { "--policy", "FILE", "A policy script." },
   { "--trusted", nil, "Run the policy script without a sandbox." },
-  { "--lockfile", "FILE", "Refuse references that are not in this lockfile, and bytes without its digest." },
-  { "--offline", "ID", "Take locked content from this store; fetch nothing." },
   { "--ca-file", "FILE", "PEM file of the certificate authorities to trust." },
   { "--timeout", "SECONDS", "For each fetch; no limit unless given.", convert = tonumber },
+}
+
+--- Of those that resolve references under a lockfile, if one is given.
+M.for_lockfiles = {
+  { "--lockfile", "FILE", "Refuse references that are not in this lockfile, and bytes without its digest." },
+  { "--offline", "ID", "Fetch nothing; take locked content from this store." },
 }
 
 --- All options of a command, its own first.
@@ -41,6 +46,7 @@ M.for_fetches = {
 function M.options_of(command)
   local all = {}
   local sets = { command.options or {}, command.fetches and M.for_fetches or {},
+    command.fetches and not command.locks and M.for_lockfiles or {},
     (command.fetches or command.home) and M.for_home or {}, M.common }
   for _, set in ipairs(sets) do
     for _, option in ipairs(set) do all[#all + 1] = option end

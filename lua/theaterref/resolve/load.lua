@@ -28,8 +28,8 @@ local function check_digest(job, blob, algorithm)
   local expected = job[algorithm]
   local actual = blob:digest(algorithm)
   if actual == expected then return true end
-  return nil, errors.new("digest_mismatch", ("%s has the %s %s, but %s was expected"):format(reference.redact(job.target),
-    algorithm, actual, expected))
+  return nil, errors.new("digest_mismatch", ("%s has the %s %s, but %s was expected by %s"):format(
+    reference.redact(job.target), algorithm, actual, expected, job.digests_by or "its reference"))
 end
 
 -- Checks the size and every digest that a job's bytes must have, but for one that 'verified'
@@ -206,11 +206,19 @@ local function after_fetch(context, task, job, future, blob)
   if job.disk and job.cache:changes() == job.changes then keep_on_disk(context, task, job, blob, record) end
 end
 
+-- Returns a fetch's error. The engine does not know who expects a digest.
+local function fetch_error(job, err)
+  if err.kind ~= "digest_mismatch" then return err end
+  return errors.new(err.kind, err.message .. " by " .. (job.digests_by or "its reference"), err.reference)
+end
+
 -- Returns what the disk cache has past its ttl if a server failed and 'stale_if_error'
 -- allows it; or the error.
 local function stale_from_disk(context, job, err)
   local known = job.known
-  if not known or not core.is_outage(err) or known.past_ttl >= job.cache:stale_if_error() then return nil, err end
+  if not known or not core.is_outage(err) or known.past_ttl >= job.cache:stale_if_error() then
+    return nil, fetch_error(job, err)
+  end
   emit_cache(context, job, "stale")
   job.hit = true
   set_origin(job, known.record)
