@@ -630,6 +630,29 @@ describe("resolving", function()
       assert.equal("timeout", err.kind)
     end)
 
+    it("names the time limit that is over, as it was given", function()
+      local url = server.http .. "/slow"
+      server:put("late.toml", 'name = "m"\npackage = "slow"\n')
+      local cache = theaterref.resource_cache()
+      local resolver = theaterref.resolver { cache = cache, resolve_timeout = 0.1, plan_timeout = 0.125, log = false }
+      local future = assert(resolver:start(url, { resolve_timeout = 5 }))
+      local _, pending = future:wait(0.05)
+      assert.equal("no result within 0.05 seconds", pending.message)
+      future:cancel()
+      for _, case in ipairs {
+        { resolver:resolve(url) }, { resolver:resolve_cached(url) }, { assert(resolver:start(url)):wait() },
+        { resolver:trace(url, { purpose = "direct" }, function() end) },
+      } do
+        assert.equal("not resolved within 0.1 seconds (resolve_timeout)", case[2].message)
+      end
+      _, pending = resolver:resolve(url, { resolve_timeout = 0.0001 })
+      assert.equal("not resolved within 0.0001 seconds (resolve_timeout)", pending.message)
+      for _, case in ipairs { { resolver:plan(server.http .. "/late.toml") },
+        { assert(resolver:start_plan(server.http .. "/late.toml")):wait() } } do
+        assert.equal("not planned within 0.125 seconds (plan_timeout)", case[2].message)
+      end
+    end)
+
     it("makes its descriptor readable at its deadline, whoever loads what it waits for", function()
       local uv = require "luv"
       local cache = theaterref.resource_cache()

@@ -206,18 +206,20 @@ local function after_fetch(context, task, job, future, blob)
   if job.disk and job.cache:changes() == job.changes then keep_on_disk(context, task, job, blob, record) end
 end
 
--- Returns a fetch's error. The engine does not know who expects a digest.
-local function fetch_error(job, err)
+-- Returns a fetch's error. The engine does not know who expects a digest, nor whose time
+-- limit it was given.
+local function fetch_error(task, job, err)
+  if err.kind == "timeout" then return task:lateness() or err end
   if err.kind ~= "digest_mismatch" then return err end
   return errors.new(err.kind, err.message .. " by " .. (job.digests_by or "its reference"), err.reference)
 end
 
 -- Returns what the disk cache has past its ttl if a server failed and 'stale_if_error'
 -- allows it; or the error.
-local function stale_from_disk(context, job, err)
+local function stale_from_disk(context, task, job, err)
   local known = job.known
   if not known or not core.is_outage(err) or known.past_ttl >= job.cache:stale_if_error() then
-    return nil, fetch_error(job, err)
+    return nil, fetch_error(task, job, err)
   end
   emit_cache(context, job, "stale")
   job.hit = true
@@ -242,7 +244,7 @@ local function fetch(context, task, job, lead)
   blob, err = task:await(started.future)
   task.fetched = started.future
   after_fetch(context, task, job, started.future, blob)
-  if not blob then blob, err = stale_from_disk(context, job, err) end
+  if not blob then blob, err = stale_from_disk(context, task, job, err) end
   if not blob then return nil, err end
   return verify(job, blob, key_digest(job))
 end
