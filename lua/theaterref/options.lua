@@ -31,6 +31,23 @@ end
 local function headers_fault(subject, v)
   for name, value in pairs(v) do
     if type(name) ~= "string" or type(value) ~= "string" then return subject .. " must have strings by name" end
+    if name == "" then return subject .. " has a header without a name" end
+  end
+end
+
+-- Checks the names of a table of options by host.
+local function hosts_fault(subject, v)
+  for name in pairs(v) do
+    if name:find "[/*]" or name == "" then return ("%s takes host or host:port, not '%s'"):format(subject, name) end
+  end
+end
+
+-- Checks a list of hosts. A URL or a pattern of another form would never match.
+local function host_list_fault(subject, v)
+  for _, name in ipairs(v ~= "any" and v or {}) do
+    if name:gsub("^%*%.", ""):find "[/*%[]" or name == "" or name:find "^[^:]*:%d*$" then
+      return ("%s takes hosts, such as example.org and *.example.org, not '%s'"):format(subject, name)
+    end
   end
 end
 
@@ -46,14 +63,17 @@ local kinds = {
   text = { says = "a string", fits = function(v) return type(v) == "string" end, fault = text_fault },
   level = { says = "a level", fits = function(v) return type(v) == "string" end, fault = level_fault },
   list = { says = "a list of strings", fits = is_list_of_strings },
-  hosts_list = { says = "a list of hosts, or \"any\"", fits = function(v) return v == "any" or is_list_of_strings(v) end },
+  hosts_list = { says = "a list of hosts, or \"any\"", fits = function(v)
+    return v == "any" or is_list_of_strings(v)
+  end, fault = host_list_fault },
+  host_names = { says = "a list of strings", fits = is_list_of_strings, fault = host_list_fault },
   hosts = { says = "a table of options by host", set = "host", by_key = true, fits = function(v)
     if type(v) ~= "table" then return false end
     for name, host in pairs(v) do
       if type(name) ~= "string" or type(host) ~= "table" then return false end
     end
     return true
-  end },
+  end, fault = hosts_fault },
   bytes = { says = "a string or a blob", fits = function(v) return type(v) == "string" or type(v) == "userdata" end },
   table = { says = "a table", fits = function(v) return type(v) == "table" end },
   headers = { says = "a table", fits = function(v) return type(v) == "table" end, fault = headers_fault },
@@ -178,10 +198,10 @@ M.plan = set("plan option", {
 --- Of the policy builder `only`.
 M.only = set("list of policy.only", {
   { "schemes", "list", "any", "schemes; `file` is that of paths" },
-  { "hosts", "list", "any", "hosts of http and https references, such as `example.org` and `*.example.org`" },
+  { "hosts", "host_names", "any", "hosts of http and https references, such as `example.org` and `*.example.org`" },
   { "stores", "list", "any", "ids of stores" },
   { "prefixes", "list", "any", "what whole references begin with" },
-  { "redirect_hosts", "list", "none", "hosts that redirects may lead to, beside `hosts`" },
+  { "redirect_hosts", "host_names", "none", "hosts that redirects may lead to, beside `hosts`" },
 })
 
 --- Of the policy builder `lockfile`.
@@ -280,6 +300,10 @@ function M.fault(options, given)
       fault = type(inner) == "table" and M.fault(M[kind.set], inner)
       if fault then return fault end
     end
+  end
+  -- A rule 'request' may answer the key alone: its options go on top of the resolver's.
+  if given.client_key and not given.client_cert and options ~= M.request then
+    return ("the %s 'client_key' needs a 'client_cert'"):format(options.what)
   end
 end
 

@@ -15,7 +15,6 @@
 -- * `cache_hit`: whether it was there already
 -- * `phases`: an array of `{ name, seconds, bytes }`, one for each step
 -- @module theaterref.plan
-local access = require "theaterref.policy.access"
 local candidates = require "theaterref.resolve.candidates"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
@@ -71,7 +70,7 @@ end
 -- Returns the error for a Lua manifest that came over the network, unless the options of
 -- its request allow it.
 local function lua_manifest_fault(work, wish)
-  if work.format ~= "lua" or not access.is_remote(wish.origin) then return nil end
+  if work.format ~= "lua" or not reference.is_remote(wish.origin) then return nil end
   local answer, _, err = work.context:ask("request", wish.target, wish.ctx)
   if err then return err end
   local allowed = answer and answer.lua_manifests

@@ -33,6 +33,27 @@ end
 -- @treturn boolean
 function M.is_own_scheme(scheme) return modules[scheme] ~= nil end
 
+--- True if the bytes that a reference means count as coming from the network: by http
+-- and https, and by a policy's scheme, whose function may take them from anywhere.
+-- @tparam string reference
+-- @treturn boolean
+function M.is_remote(reference)
+  local scheme = M.scheme(reference)
+  if not scheme then return false end
+  local source = sources[scheme]
+  return not source or source.is_remote()
+end
+
+--- True if a reference means the same bytes for ever, by its form alone.
+-- @tparam string reference
+-- @treturn boolean
+function M.is_immutable(reference)
+  local scheme = M.scheme(reference)
+  local source = scheme and sources[scheme]
+  local parsed = source and source.is_immutable and source.parse(reference, scheme)
+  return parsed ~= nil and source.is_immutable(parsed)
+end
+
 -- Returns the error for a scheme that nobody reads.
 local function unknown_scheme(reference, scheme, schemes)
   local known, list = {}, {}
@@ -68,7 +89,7 @@ end
 -- @tparam string reference
 -- @tparam[opt] table schemes a policy's own, by name
 -- @treturn table `scheme`, `text` (the reference in normal form: what rules see and
--- what is fetched), and by scheme: `path`; `id` and `hash` or `label`; `url`, `host`,
+-- what is fetched), and by scheme: `path`; `id` and `hash` or `label`; `bytes`; `url`, `host`,
 -- `port` and `sha256` or `sha1` (the digest its bytes must have)
 -- @return[2] nil
 -- @treturn[2] table an error of kind `invalid_reference`
@@ -82,17 +103,16 @@ end
 -- folder, URL or store. A reference with a scheme stays as it is.
 -- @tparam ?string base where the document came from; nil: nothing changes
 -- @tparam string reference
--- @tparam[opt] table info what loading the document fixed
 -- @treturn string
 -- @return[2] nil
 -- @treturn[2] table an error of kind `invalid_reference`
-function M.join(base, reference, info)
+function M.join(base, reference)
   if not base or M.scheme(reference) then return reference end
   local scheme = M.scheme(base) or "file"
   local source = sources[scheme] or require "theaterref.source.script"
   local parsed, err = source.parse(base, scheme)
   if not parsed then return nil, err end
-  return source.join(parsed, reference, info)
+  return source.join(parsed, reference)
 end
 
 --- A path as an absolute one; other references stay as they are.
@@ -103,9 +123,6 @@ function M.absolute(reference) return (M.join(core.working_folder() .. "/", refe
 --- Returns a reference without what must not be shown, and not longer than a line.
 -- @tparam string reference
 -- @treturn string
-function M.redact(reference)
-  local source = sources[M.scheme(reference) or "file"]
-  return errors.redact_reference(source and source.redact and source.redact(reference) or reference)
-end
+function M.redact(reference) return errors.redact_reference(reference) end
 
 return M

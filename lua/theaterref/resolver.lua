@@ -101,9 +101,9 @@ end
 -- Runs a resolve as a future's work. The future is the wish, too.
 local function run(self, ref, options, blocking, will_wait)
   if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 3) end
-  local context = context_of(self)
+  local context, limit = context_of(self), options.resolve_timeout or self.resolve_timeout
   return Future.run({ reference = ref, ctx = context.has_rules and { purpose = "direct" } or direct, options = options,
-    blocking = blocking, will_wait = will_wait, deadline = deadline_of(options.resolve_timeout or self.resolve_timeout),
+    blocking = blocking, will_wait = will_wait, deadline = deadline_of(limit), time_limit = limit,
     target = nil, hit = false, thread = nil, awaited = nil, fetched = nil, finished = false, result = nil },
     loads.resolve, context)
 end
@@ -180,8 +180,9 @@ local function run_plan(self, manifest_reference, options, blocking, trace, stop
   options = options or no_options
   local context = context_of(self)
   if trace then context = context:with { trace = trace } end
+  local limit = options.plan_timeout or self.plan_timeout
   return Future.run({ reference = manifest_reference, blocking = blocking, will_wait = blocking,
-    deadline = deadline_of(options.plan_timeout or self.plan_timeout) }, plans.make, context,
+    deadline = deadline_of(limit), time_limit = limit, limit_option = "plan_timeout" }, plans.make, context,
     options.initial_state and tostring(options.initial_state), stop)
 end
 
@@ -232,7 +233,7 @@ function Resolver:trace(ref, ctx, trace, options)
   if ctx.purpose == "manifest" then return run_plan(self, ref, options, true, trace):wait() end
   local context = context_of(self):with { trace = trace }
   return Future.run({ reference = ref, ctx = ctx, options = { ask_cacheable = ctx.purpose ~= "direct" }, blocking = true,
-    will_wait = true, deadline = deadline_of(self.resolve_timeout) }, loads.resolve, context):wait()
+    will_wait = true, deadline = deadline_of(self.resolve_timeout), time_limit = self.resolve_timeout }, loads.resolve, context):wait()
 end
 
 --- The store of an id, in this resolver's home.

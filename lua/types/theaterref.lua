@@ -640,6 +640,16 @@ function reference.scheme(ref) end
 ---@return boolean
 function reference.is_own_scheme(scheme) end
 
+--- True if the bytes that a reference means count as coming from the network.
+---@param ref string
+---@return boolean
+function reference.is_remote(ref) end
+
+--- True if a reference means the same bytes for ever, by its form alone.
+---@param ref string
+---@return boolean
+function reference.is_immutable(ref) end
+
 ---@param ref string
 ---@param schemes? table<string, any> names of other schemes that count as such
 ---@return { scheme: string, text: string, path?: string, id?: string, hash?: string, label?: string, url?: string, host?: string, port?: integer, sha256?: string, sha1?: string, bytes?: string }?
@@ -652,7 +662,7 @@ function reference.parse(ref, schemes) end
 ---@param info? table what loading the document fixed
 ---@return string?
 ---@return theaterref.Error?
-function reference.join(base, ref, info) end
+function reference.join(base, ref) end
 
 ---A reference without what must not be shown.
 ---@param ref string

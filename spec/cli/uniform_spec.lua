@@ -85,6 +85,26 @@ describe("every command", function()
     assert.same({ imported = 4 }, json "store import copy demo.tar")
   end)
 
+  it("says what is wrong with a command line below the usage of the command that was given", function()
+    for line, expected in pairs {
+      ["resolve x --tineout 3"] = { "theaterref resolve [-h]", "unknown option '--tineout'\nDid you mean '--timeout'?" },
+      ["plam"] = { "theaterref [-h]", "unknown command 'plam'\nDid you mean 'plan'?" },
+      ["store pot"] = { "theaterref store [-h]", "unknown command 'pot'\nDid you mean 'put'?" },
+      ["store label"] = { "theaterref store label [-h]", "missing argument 'id'" },
+      ["--json resolve x"] = { "theaterref [-h]", "unknown option '--json'\nOptions are given after the command" },
+      ["plan m --timeout -5"] = { "theaterref plan [-h]",
+        "unknown option '-5'\nA value that begins with '-' is given as in --timeout=-5" },
+      ["lock m --lockfile x"] = { "theaterref lock [-h]", "unknown option '--lockfile'" },
+      ["lock m --offline x"] = { "theaterref lock [-h]", "unknown option '--offline'" },
+      ["plan m '--a\27b'"] = { "theaterref plan [-h]", "unknown option '--a\\27b'" },
+    } do
+      local out, err, status = shell("theaterref " .. line)
+      assert.same({ "", 2 }, { out, status }, line)
+      assert.is_truthy(err:find("Usage: " .. expected[1], 1, true) == 1, err)
+      assert.is_truthy(err:find("\n\ntheaterref: " .. expected[2], 1, true), err)
+    end
+  end)
+
   it("reads the configuration, and puts the command line before it", function()
     helper.write(folder .. "/theaterref.conf.lua", "return { home = 'elsewhere', policy = 'closed.lua' }")
     helper.write(folder .. "/closed.lua", "return { allow = function() return false, 'closed' end }")

@@ -3,6 +3,18 @@ local theaterref = require "theaterref"
 local core = require "theaterref.core"
 
 describe("options for some hosts", function()
+  it("are refused under a name that is no host", function()
+    local function fault(options) return select(2, pcall(theaterref.resolver, options)) end
+    for _, name in ipairs { "https://h", "h/", "*.h", "*", "" } do
+      assert.matches("the resolver option 'hosts' takes host or host:port, not '" .. name .. "'", fault { hosts = { [name] = {} } }, 1, true)
+    end
+    assert.matches("'redirect_hosts' takes hosts, such as", fault { redirect_hosts = { "https://h/" } })
+    assert.matches("'headers' has a header without a name", fault { headers = { [""] = "x" } })
+    assert.matches("the resolver option 'client_key' needs a 'client_cert'", fault { client_key = "k.pem" })
+    assert.matches("the host option 'client_key' needs a 'client_cert'", fault { hosts = { h = { client_key = "k.pem" } } })
+    assert(theaterref.resolver { redirect_hosts = { "*.example.org", "h" }, hosts = { ["h:1"] = {}, ["[::1]:80"] = {} } })
+  end)
+
   local server, other, nginx
   setup(function()
     server, other, nginx = helper.misbehaving(), helper.misbehaving(), helper.nginx()

@@ -77,6 +77,16 @@ describe("policy builders", function()
     end
   end)
 
+  it("allow a host however its name is written, and refuse names that match none", function()
+    assert.is_true((policy.only { hosts = { "A.org" } }("https://a.ORG/x", { purpose = "direct" })))
+    for _, name in ipairs { "https://h/", "h/", "*", "a.*.org", "h:8443", "[::1]", "" } do
+      for _, list in ipairs { "hosts", "redirect_hosts" } do
+        assert.has_error(function() policy.only { schemes = { "https" }, [list] = { name } } end,
+          ("policy.only: the list of policy.only '%s' takes hosts, such as example.org and *.example.org, not '%s'"):format(list, name))
+      end
+    end
+  end)
+
   it("merge without a loss: shallow, deep, arrays, by key", function()
     local config = '{"n":9007199254740993,"o":{"a":1.0,"b":[1,2],"gone":1},"list":[1e400]}'
     local override = '{"o":{"b":[3],"gone":null,"c":"\\u0041"},"list":[ 2 ]}'
@@ -179,7 +189,7 @@ describe("policy builders", function()
     for _ = 1, 3 do assert.equal("<bytes://c>", tostring(resolver:resolve_cached "bytes://c")) end
     assert.equal("<bytes://inner>", tostring(resolver:resolve_cached "other://x"))
     assert.equal(2, calls)
-    assert.matches("more than eight times", select(2, resolver:resolve "loop://x").message)
+    assert.matches("more than 8 times", select(2, resolver:resolve "loop://x").message)
     assert.matches("not today", select(2, resolver:resolve "none://x").message)
     assert.equal("policy", select(2, resolver:resolve "bad://x").kind)
     local refused, err = theaterref.resolver { policy = { schemes = { https = print } } }

@@ -1,3 +1,4 @@
+local helper = require "helper"
 local reference = require "theaterref.reference"
 local theaterref = require "theaterref"
 
@@ -113,5 +114,62 @@ describe("joining a reference to where it was written", function()
     local joined, err = reference.join("store://s/a/m", "../../x")
     assert.is_nil(joined)
     assert.equal("invalid_reference", err.kind)
+  end)
+end)
+
+describe("a scheme of theaterref's own", function()
+  local folder
+
+  before_each(function()
+    folder = helper.temporary_folder()
+    helper.run_ok(("cp -r %s/lua %s"):format(helper.root, folder))
+    local list = folder .. "/lua/theaterref/reference.lua"
+    helper.write(list, (helper.read(list):gsub("local modules = {", "%0 here = 'here', far = 'far',")))
+    local source = [[
+      local core = require "theaterref.core"
+      local M = { is_chain = %s }
+      function M.parse(reference, scheme) return { scheme = scheme, text = reference } end
+      function M.join(base, reference) return base.text:match "^(.*/)" .. reference end
+      function M.key(parsed) return parsed.text end
+      function M.is_remote() return %s end
+      function M.is_immutable() return true end
+      function M.start(job)
+        local what = job.parsed.text:match "[%%w.]+$"
+        if what == "seven" then return { future = 7 } end
+        if what == "nothing" then return {} end
+        local future = core.future()
+        future:complete(core.blob(what == "m.toml" and 'name = "m"\npackage = "p"\n' or what))
+        if what == "late" then return { future = future } end
+        return { blob = future:wait(0) }
+      end
+      return M]]
+    helper.write(folder .. "/lua/theaterref/source/here.lua", source:format("false", "false"))
+    helper.write(folder .. "/lua/theaterref/source/far.lua", source:format("true", "true"))
+  end)
+
+  after_each(function() helper.remove(folder) end)
+
+  it("is a file and a line in the list", function()
+    helper.run_ok(("cd %s && LUA_PATH='%s/lua/?.lua;%s/lua/?/init.lua;;' %s -e %s"):format(folder, folder, folder, helper.lua,
+      helper.quote [[
+      local theaterref = require "theaterref"
+      local access, locks = theaterref.policy.default, require "theaterref.policy.lockfile"
+      local resolver = theaterref.resolver { log = false, cache = theaterref.resource_cache() }
+      for _, scheme in ipairs { "here", "far" } do
+        local plan = assert(resolver:plan(scheme .. "://a/m.toml"))
+        assert(tostring(plan.package) == "p" and plan.package_reference == scheme .. "://a/p" and plan.used_cache)
+        assert(locks.key(scheme .. "://a/p") == scheme .. "://a/p")
+        for _, what in ipairs { "seven", "nothing" } do
+          for _, call in ipairs { "resolve", "resolve_cached" } do
+            local _, err = resolver[call](resolver, scheme .. "://a/" .. what)
+            assert(err.kind == "policy" and err.message:find("returned a n", 1, true), tostring(err))
+          end
+        end
+      end
+      assert(tostring(assert(resolver:resolve "far://a/late")) == "late")
+      local function allowed(ref, from) return (access.allow(ref, { purpose = "package", manifest_reference = from })) end
+      assert(allowed("far://a/p", "far://a/m") and not allowed("far://a/p", "https://h/m"))
+      assert(not allowed("here://a/p", "https://h/m") and allowed("/x", "here://a/m") and not allowed("/x", "far://a/m"))
+      ]]))
   end)
 end)

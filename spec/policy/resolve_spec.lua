@@ -199,6 +199,19 @@ describe("resolving", function()
       assert.equal(0, server:requests "/origin/b")
     end)
 
+    it("that is wrong is told with who expects it", function()
+      local path, other = file("p", "p"), sha256 "q"
+      local lock = file("w.lock", ("theaterref lockfile 1\nsha256=%s  p\n"):format(other))
+      server:put("p", "p")
+      for by, case in pairs { [lock] = { path, { lockfile = lock } },
+        ["its reference"] = { server.http .. "/p#sha256=" .. other, {} },
+        ["the policy"] = { path, { policy = { integrity = function() return other end } } } } do
+        local _, err = theaterref.resolver(case[2]):resolve(case[1])
+        assert.equal("digest_mismatch", err.kind)
+        assert.matches(other .. " was expected by " .. by, err.message, 1, true)
+      end
+    end)
+
     it("of the lockfile comes on top of the policy's, and scripts are still reloaded", function()
       local path = file("p", "p")
       file("l.lock", ("theaterref lockfile 1\nsha256=%s  p\n"):format(sha256 "p"))
@@ -420,6 +433,11 @@ describe("resolving", function()
   end)
 
   describe("a scheme", function()
+    it("of a policy's is in lower case for its function and for rules", function()
+      local resolver = theaterref.resolver { policy = { schemes = { pkg = function(ref) return ref end } } }
+      assert.equal("pkg://X/Y", tostring(assert(resolver:resolve "PKG://X/Y")))
+    end)
+
     it("may answer a future, which stays its owner's", function()
       file("slow-file", "bytes")
       local inner = assert(theaterref.resolver():start(server.http .. "/slow"))
@@ -610,6 +628,29 @@ describe("resolving", function()
       assert.equal("timeout", err.kind)
       _, err = theaterref.resolver():plan(server.http .. "/deadline.toml", { plan_timeout = 0.2 })
       assert.equal("timeout", err.kind)
+    end)
+
+    it("names the time limit that is over, as it was given", function()
+      local url = server.http .. "/slow"
+      server:put("late.toml", 'name = "m"\npackage = "slow"\n')
+      local cache = theaterref.resource_cache()
+      local resolver = theaterref.resolver { cache = cache, resolve_timeout = 0.1, plan_timeout = 0.125, log = false }
+      local future = assert(resolver:start(url, { resolve_timeout = 5 }))
+      local _, pending = future:wait(0.05)
+      assert.equal("no result within 0.05 seconds", pending.message)
+      future:cancel()
+      for _, case in ipairs {
+        { resolver:resolve(url) }, { resolver:resolve_cached(url) }, { assert(resolver:start(url)):wait() },
+        { resolver:trace(url, { purpose = "direct" }, function() end) },
+      } do
+        assert.equal("not resolved within 0.1 seconds (resolve_timeout)", case[2].message)
+      end
+      _, pending = resolver:resolve(url, { resolve_timeout = 0.0001 })
+      assert.equal("not resolved within 0.0001 seconds (resolve_timeout)", pending.message)
+      for _, case in ipairs { { resolver:plan(server.http .. "/late.toml") },
+        { assert(resolver:start_plan(server.http .. "/late.toml")):wait() } } do
+        assert.equal("not planned within 0.125 seconds (plan_timeout)", case[2].message)
+      end
     end)
 
     it("makes its descriptor readable at its deadline, whoever loads what it waits for", function()

@@ -3,7 +3,8 @@
 --     { name =, does =, examples = { line, … }, run =, show =,
 --       arguments = { { name, what, many = true }, … },
 --       options = { { "-o --output", "FILE" or nil (a flag), what, default =, convert = }, … },
---       home = true (works on Theater home), fetches = true (and resolves references) }
+--       home = true (works on Theater home), fetches = true (and resolves references),
+--       locks = true (and under no lockfile) }
 --
 -- or `{ name =, does =, commands = { … } }`. `run(args)` gives data, or nil and an
 -- error, or both; `show(data, args)` is that for people: a string, a blob, or nil.
@@ -29,10 +30,14 @@ M.for_home = { { "--home", "DIR", "Theater home; default $THEATER_HOME, else ~/.
 M.for_fetches = {
   { "--policy", "FILE", "A policy script." },
   { "--trusted", nil, "Run the policy script without a sandbox." },
-  { "--lockfile", "FILE", "Refuse references that are not in this lockfile, and bytes without its digest." },
-  { "--offline", "ID", "Take locked content from this store; fetch nothing." },
   { "--ca-file", "FILE", "PEM file of the certificate authorities to trust." },
   { "--timeout", "SECONDS", "For each fetch; no limit unless given.", convert = tonumber },
+}
+
+--- Of those that resolve references under a lockfile, if one is given.
+M.for_lockfiles = {
+  { "--lockfile", "FILE", "Refuse references that are not in this lockfile, and bytes without its digest." },
+  { "--offline", "ID", "Fetch nothing; take locked content from this store." },
 }
 
 --- All options of a command, its own first.
@@ -41,6 +46,7 @@ M.for_fetches = {
 function M.options_of(command)
   local all = {}
   local sets = { command.options or {}, command.fetches and M.for_fetches or {},
+    command.fetches and not command.locks and M.for_lockfiles or {},
     (command.fetches or command.home) and M.for_home or {}, M.common }
   for _, set in ipairs(sets) do
     for _, option in ipairs(set) do all[#all + 1] = option end
@@ -113,6 +119,35 @@ function M.parser(list, version)
     os.exit(0, true)
   end)
   return parser, found
+end
+
+-- Returns a message of the parser's about an option, with better advice than the parser has.
+local function advised(message, is_top)
+  local option = message:match "^unknown option '(%-[^'=]+)"
+  if not option then return message end
+  if option:find "^%-%d" then
+    return ("unknown option '%s'\nA value that begins with '-' is given as in --timeout=%s"):format(option, option)
+  end
+  return is_top and message .. "\nOptions are given after the command" or message
+end
+
+--- Parses a command line.
+-- @tparam table parser
+-- @tparam table arguments
+-- @treturn table what was parsed
+-- @return[2] nil
+-- @treturn[2] string what is wrong, in one line or more
+-- @treturn[2] string the usage of the command that was given
+function M.parse(parser, arguments)
+  local usage
+  function parser.error(command, message)
+    usage = command:get_usage()
+    error(advised(message, command == parser), 0)
+  end
+  local ok, parsed = pcall(parser.parse, parser, arguments)
+  if ok then return parsed end
+  if not usage then error(parsed, 0) end
+  return nil, parsed, usage
 end
 
 return M

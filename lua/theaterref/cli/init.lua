@@ -20,9 +20,9 @@ end
 -- @treturn integer exit status
 function M.main(arguments)
   local parser, commands = command_line.parser(M.commands, "theaterref " .. theaterref._VERSION)
-  local ok, args = parser:pparse(arguments)
-  if not ok then
-    io.stderr:write(parser:get_usage(), "\n\ntheaterref: ", output.plain(args), "\n")
+  local args, fault, usage = command_line.parse(parser, arguments)
+  if not args then
+    io.stderr:write(usage, "\n\ntheaterref: ", fault:gsub("[^\n]+", output.plain), "\n")
     return 2
   end
   local command = commands[args.words]

@@ -141,7 +141,8 @@ function M.page()
     ".SS \\fBcompletion\\fR \\fIshell\\fR\nPrint a completion script for bash, zsh or fish.\n",
     ".SH OPTIONS OF EVERY COMMAND\n", options(command_line.common),
     ".SH OPTIONS OF COMMANDS THAT WORK ON STORES OR FETCH\n", options(command_line.for_home),
-    ".SH OPTIONS OF COMMANDS THAT FETCH\n", options(command_line.for_fetches), closing }
+    ".SH OPTIONS OF COMMANDS THAT FETCH\n", options(command_line.for_fetches),
+    ".SH OPTIONS OF COMMANDS THAT FETCH, BUT FOR LOCK\n", options(command_line.for_lockfiles), closing }
 end
 
 return M

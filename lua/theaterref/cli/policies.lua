@@ -150,7 +150,7 @@ return {
     options = { { "--purpose", "NAME", "The purpose that rules see: direct, manifest, initial_state, package or secret." },
       { "--name", "NAME", "The actor's name that rules see." }, fetching.state_option },
     run = explain, show = show_explanation },
-  { name = "lock", does = "Write a lockfile with the digest of everything the manifests need.", fetches = true,
+  { name = "lock", does = "Write a lockfile with the digest of everything the manifests need.", fetches = true, locks = true,
     examples = { "theaterref lock manifest.toml -o theaterref.lock --store release",
       "theaterref plan manifest.toml --lockfile theaterref.lock --offline release" },
     arguments = { { "manifests", "Their references.", many = true } },

@@ -118,6 +118,7 @@ return function(theaterref)
 
   local function host_allowed(host, hosts)
     for _, pattern in ipairs(hosts) do
+      pattern = pattern:lower()
       if pattern == host or starts_with(pattern, "*.") and host:sub(-#pattern + 1) == pattern:sub(2) then return true end
     end
     return false

@@ -1,5 +1,7 @@
 --- The default rule for what may be kept in a cache.
 -- @module theaterref.policy.caching
+local reference = require "theaterref.reference"
+
 local M = {}
 
 --- Keep bytes that cannot change: those with a SHA-256 that is checked, content of a store
@@ -9,7 +11,7 @@ local M = {}
 -- what is to be kept
 -- @treturn boolean
 function M.static_or_digest(manifest, ctx)
-  if ctx.digest or ctx.reference and ctx.reference:find "^[Ss][Tt][Oo][Rr][Ee]://[^/]+/hash/%x+$" then return true end
+  if ctx.digest or ctx.reference and reference.is_immutable(ctx.reference) then return true end
   if not manifest then return false end
   if manifest.static_package ~= nil then return manifest.static_package == true end
   return type(manifest.actor) == "table" and manifest.actor.static_package == true

@@ -23,8 +23,7 @@ local HEADER = "theaterref lockfile 1"
 -- @tparam string ref
 -- @treturn string
 function M.key(ref)
-  local scheme = reference.scheme(ref)
-  if not scheme or scheme == "file" or scheme == "store" or scheme == "data" then return reference.absolute(ref) end
+  if not reference.is_remote(ref) then return reference.absolute(ref) end
   local before, query, fragment = ref:match "^([^?#]*)%?([^#]*)(.*)$"
   if not query then return errors.redact_reference(ref) end
   if not query:find "^…%x+$" then query = "…" .. core.blob(query):digest("sha256"):sub(1, 16) end

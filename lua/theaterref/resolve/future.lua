@@ -87,9 +87,24 @@ local function resume(self, ...)
   end
 end
 
-local LATE = "not resolved in time (resolve_timeout, plan_timeout)"
+-- Seconds for messages: what is left of a limit has many digits.
+local function shown(seconds)
+  return seconds < 0.001 and ("%g"):format(seconds) or (("%.3f"):format(seconds):gsub("%.?0+$", ""))
+end
 
-local function time_out(self) stop(self, "timeout", LATE) end
+-- The message for work that is not done at its deadline.
+local function late(self)
+  return ("not %s within %s seconds (%s)"):format(self.limit_option == "plan_timeout" and "planned" or "resolved",
+    shown(self.time_limit), self.limit_option or "resolve_timeout")
+end
+
+local function time_out(self) stop(self, "timeout", late(self)) end
+
+--- Returns the error for work whose deadline is past, if it is.
+-- @treturn ?table
+function Future:lateness()
+  return self.deadline and core.now() >= self.deadline and errors.new("timeout", late(self)) or nil
+end
 
 -- The seconds that are left of a deadline; below 0: there is none.
 local function left(deadline) return deadline and math.max(0, deadline - core.now()) or -1 end
@@ -100,13 +115,13 @@ local function block(self, future, foreign)
   local blob, err, why = future:wait(left(self.deadline))
   if why ~= "pending" then return blob, err, why end
   if not foreign then future:cancel() end
-  local late = self.deadline and core.now() >= self.deadline
-  self.over = late and errors.new("timeout", LATE) or err
+  self.over = self:lateness() or err
   return nil, self.over
 end
 
 --- Starts work. It may have ended when this returns.
 -- @tparam table self the fields `reference`; `deadline`, as `core.now()`, or nil;
+-- for messages, its `time_limit` in seconds and, if it is not `resolve_timeout`, its `limit_option`;
 -- `blocking`: wait on the calling thread, in no coroutine
 -- @tparam function work `work(future, ...)` returns the result, or nil and an error
 -- @param ... its further arguments
@@ -166,6 +181,7 @@ function Future:wait(seconds)
     elseif self.deadline and err.kind == "timeout" and core.now() >= self.deadline then
       time_out(self)
     else
+      if err.kind == "timeout" then err = errors.new("timeout", ("no result within %s seconds"):format(shown(seconds))) end
       return nil, about(self, err), why
     end
   end

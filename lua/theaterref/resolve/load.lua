@@ -19,14 +19,17 @@ local M = {}
 
 local MAX_HOPS = 8
 
+-- The metatable of the core's futures.
+local core_future = getmetatable(core.future())
+
 -- ------------------------------------------------------------------ digests
 
 local function check_digest(job, blob, algorithm)
   local expected = job[algorithm]
   local actual = blob:digest(algorithm)
   if actual == expected then return true end
-  return nil, errors.new("digest_mismatch", ("%s has the %s %s, but %s was expected"):format(reference.redact(job.target),
-    algorithm, actual, expected))
+  return nil, errors.new("digest_mismatch", ("%s has the %s %s, but %s was expected by %s"):format(
+    reference.redact(job.target), algorithm, actual, expected, job.digests_by or "its reference"))
 end
 
 -- Checks the size and every digest that a job's bytes must have, but for one that 'verified'
@@ -150,9 +153,28 @@ end
 
 -- ------------------------------------------------------------- loads and claims
 
+-- The error for an answer of a job's scheme that is none.
+local function wrong_answer(job, answer)
+  return errors.new("policy", ("the scheme '%s' returned a %s; bytes, a future of bytes or { reference = … } were expected")
+    :format(job.parsed.scheme, type(answer)))
+end
+
+-- Starts a job. Returns its source's answer: a table with 'blob', 'future' or 'reference'; or
+-- nil and an error.
+local function start(context, task, job)
+  local step, err = job.source.start(job, context, task)
+  if not step then return nil, err end
+  local future = step.future
+  if future and (getmetatable(future) == core_future or Future.is(future)) or core.is_blob(step.blob)
+    or type(step.reference) == "string" then
+    return step
+  end
+  return nil, wrong_answer(job, future or step.blob)
+end
+
 -- Loads local bytes, into the future that leads a claim if there is one.
 local function load_local(context, task, job, lead)
-  local loaded, err = job.source.start(job, context, task)
+  local loaded, err = start(context, task, job)
   local blob = loaded
   if loaded then blob, err = verify(job, loaded.blob) end
   if not lead then return blob, err end
@@ -184,11 +206,21 @@ local function after_fetch(context, task, job, future, blob)
   if job.disk and job.cache:changes() == job.changes then keep_on_disk(context, task, job, blob, record) end
 end
 
+-- Returns a fetch's error. The engine does not know who expects a digest, nor whose time
+-- limit it was given.
+local function fetch_error(task, job, err)
+  if err.kind == "timeout" then return task:lateness() or err end
+  if err.kind ~= "digest_mismatch" then return err end
+  return errors.new(err.kind, err.message .. " by " .. (job.digests_by or "its reference"), err.reference)
+end
+
 -- Returns what the disk cache has past its ttl if a server failed and 'stale_if_error'
 -- allows it; or the error.
-local function stale_from_disk(context, job, err)
+local function stale_from_disk(context, task, job, err)
   local known = job.known
-  if not known or not core.is_outage(err) or known.past_ttl >= job.cache:stale_if_error() then return nil, err end
+  if not known or not core.is_outage(err) or known.past_ttl >= job.cache:stale_if_error() then
+    return nil, fetch_error(task, job, err)
+  end
   emit_cache(context, job, "stale")
   job.hit = true
   set_origin(job, known.record)
@@ -202,7 +234,7 @@ local function fetch(context, task, job, lead)
     return nil, errors.new("not_found", ("offline: %s is not here, and nothing is fetched"):format(reference.redact(job.target)))
   end
   job.lead = lead
-  local started, err = job.source.start(job, context, task)
+  local started, err = start(context, task, job)
   if not started then
     if lead then lead:fail(err.kind, err.message, err.status) end
     return nil, err
@@ -212,7 +244,7 @@ local function fetch(context, task, job, lead)
   blob, err = task:await(started.future)
   task.fetched = started.future
   after_fetch(context, task, job, started.future, blob)
-  if not blob then blob, err = stale_from_disk(context, job, err) end
+  if not blob then blob, err = stale_from_disk(context, task, job, err) end
   if not blob then return nil, err end
   return verify(job, blob, key_digest(job))
 end
@@ -257,7 +289,7 @@ local function at_hand(context, task, job)
   blob, err = from_integrity_store(context, job)
   if err then return nil, err end
   if blob and job.cache then blob = put(context, job, blob) end
-  if blob or job.source.is_remote(job.parsed, context) then return blob end
+  if blob or job.source.is_remote() then return blob end
   if job.cache then return through_cache(context, task, job) end
   return load_local(context, task, job)
 end
@@ -269,7 +301,7 @@ local follow
 -- Drives a chain: a scheme that leads to bytes, or to another reference. That reference is
 -- admitted each time, and has an entry of its own in the cache.
 local function drive_chain(context, task, job)
-  local step, err = job.source.start(job, context, task)
+  local step, err = start(context, task, job)
   if not step then return nil, err end
   if step.reference then
     local blob
@@ -278,13 +310,10 @@ local function drive_chain(context, task, job)
     return verify(job, blob)
   end
   local blob = step.blob
-  if Future.is(step.future) then
-    blob, err = task:await(step.future, true)
+  if step.future then
+    blob, err = task:await(step.future, Future.is(step.future)) -- which may be somebody else's
     if not blob then return nil, err end
-  end
-  if not core.is_blob(blob) then
-    return nil, errors.new("policy", ("the scheme '%s' returned a %s; bytes, a future of bytes or { reference = … } were "
-      .. "expected"):format(job.parsed.scheme, type(step.future)))
+    if not core.is_blob(blob) then return nil, wrong_answer(job, blob) end -- such as a plan
   end
   blob, err = verify(job, blob)
   if blob and job.cache then blob = put(context, job, blob) end
@@ -301,7 +330,7 @@ end
 function follow(context, task, job, step)
   local hops = (job.hops or 0) + 1
   if hops > MAX_HOPS then
-    return nil, errors.new("policy", "schemes led from one to the next more than eight times")
+    return nil, errors.new("policy", ("schemes led from one to the next more than %d times"):format(MAX_HOPS))
   end
   local expected = { sha256 = job.sha256, sha1 = job.sha1 }
   for algorithm, hex in pairs(step.expected or {}) do expected[algorithm] = hex end
@@ -385,7 +414,7 @@ local function resolve_list(task, context, wish, list)
     local job, blob, err
     job, err = admit.admit(context, wish, target)
     if job then
-      if not job.source.is_remote(job.parsed, context) then tell_fallback(context, job, failures) end
+      if not job.source.is_remote() then tell_fallback(context, job, failures) end
       blob, err = at_hand(context, task, job)
     end
     if blob then return succeed(context, wish, job, blob, list) end

@@ -8,7 +8,7 @@ local paths = require "theaterref.source.paths"
 local M = { is_chain = true, scope = "policy_scope" }
 
 function M.parse(reference, scheme)
-  if not reference:find "[%c]" then return { scheme = scheme, text = reference } end
+  if not reference:find "[%c]" then return { scheme = scheme, text = scheme .. reference:sub(#scheme + 1) } end
   return nil, errors.new("invalid_reference", "Invalid reference: it has a control character in it",
     reference:gsub("%c", "?"))
 end

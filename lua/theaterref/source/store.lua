@@ -37,6 +37,8 @@ function M.key(parsed) return parsed.text end
 
 function M.is_remote() return false end
 
+function M.is_immutable(parsed) return parsed.hash ~= nil end
+
 function M.start(job, context)
   local parsed = job.parsed
   local store, err = context:store(parsed.id)
