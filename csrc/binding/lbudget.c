@@ -9,6 +9,8 @@
 
 #include "lsandbox.h"
 
+const char tr_no_memory[] = "not enough memory";
+
 /*
 ** Between two looks at the clock a script can do no more than HOOK_EVERY times the
 ** slowest that one instruction does. The bounds on strings and tables are there for

@@ -16,8 +16,6 @@ enum {
   NIL, FALSE, TRUE, INTEGER, FLOAT, WRITTEN, STRING, END, FUNCTION, NOTHING, TABLE
 };
 
-const char tr_no_memory[] = "not enough memory";
-
 static const char *append(tr_buffer *out, const void *data, size_t size) {
   return tr_buffer_append(out, data, size) ? NULL : tr_no_memory;
 }

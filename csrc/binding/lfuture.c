@@ -209,7 +209,17 @@ static int future_notify(lua_State *L) {
   lfuture *f = checkfuture(L);
   tr_notifier **n = luaL_checkudata(L, 2, TR_NOTIFIER);
   if (f->future != NULL)
-    tr_future_notify(f->future, *n);
+    if (!tr_future_notify(f->future, *n))
+      return luaL_error(L, "out of memory");
+  return 0;
+}
+
+/* forget(notifier): does not signal it any more */
+static int future_forget(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  tr_notifier **n = luaL_checkudata(L, 2, TR_NOTIFIER);
+  if (f->future != NULL)
+    tr_future_forget(f->future, *n);
   return 0;
 }
 
@@ -355,6 +365,7 @@ void tr_open_future(lua_State *L) {
       {"done", future_done},           {"wait", future_wait},
       {"cancel", future_cancel},       {"complete", future_complete},
       {"fail", future_fail},           {"notify", future_notify},
+      {"forget", future_forget},
       {"progress", future_progress},   {"attempts", future_attempts},
       {"know", future_know},           {"freshness", future_freshness},
       {"detach", future_detach},       {"info", future_info},

@@ -1,6 +1,6 @@
 /*
 ** Records in Lua are tables: { age, etag, last_modified, url, unsigned_url, hosts,
-** private, no_store, content, extra }, each as in tr_record.
+** private, no_store, open_ended, content, extra }, each as in tr_record.
 */
 #include <string.h>
 
@@ -76,6 +76,7 @@ tr_record *tr_optrecord(lua_State *L, int index) {
   draft.unsigned_url = record_text(L, index, "unsigned_url");
   draft.from_private = tr_optbool(L, index, "private", false);
   draft.no_store = tr_optbool(L, index, "no_store", false);
+  draft.open_ended = tr_optbool(L, index, "open_ended", false);
   draft.hosts = record_hosts(L, index, hosts);
   draft.extra = record_extra(L, index, extra);
   lua_getfield(L, index, "content");
@@ -94,6 +95,10 @@ void tr_set_record(lua_State *L, const tr_record *record) {
   tr_set_text(L, "last_modified", record->last_modified);
   tr_set_text(L, "url", record->url);
   tr_set_text(L, "unsigned_url", record->unsigned_url);
+  if (record->open_ended) {
+    lua_pushboolean(L, 1);
+    lua_setfield(L, -2, "open_ended");
+  }
   if (record->no_store) {
     lua_pushboolean(L, 1);
     lua_setfield(L, -2, "no_store");

@@ -23,11 +23,18 @@
 ** a driver, or the process was interrupted. */
 static const double WAIT_SLICE = 0.1;
 
+/* Somebody to signal a future's result to, beside its own descriptor. */
+typedef struct watcher {
+  tr_notifier *notifier;
+  struct watcher *next;
+} watcher;
+
 struct tr_future {
   size_t refs;
   tr_promise *promise;
   bool leads;
-  tr_notifier *own, *other; /* of tr_future_fd, and of tr_future_notify */
+  tr_notifier *own;   /* of tr_future_fd */
+  watcher *watchers;  /* of tr_future_notify */
   tr_future *prev, *next;   /* of this promise */
 };
 
@@ -87,6 +94,21 @@ static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void in_parent(void) { pthread_mutex_unlock(&lock); }
 
 /* The threads that worked on these promises are not in the child. */
+/* Signal a result. The lock is held; nothing here blocks. */
+static void signal_all(const tr_future *f) {
+  const watcher *w;
+  if (f->own != NULL)
+    tr_notifier_signal(f->own);
+  for (w = f->watchers; w != NULL; w = w->next)
+    tr_notifier_signal(w->notifier);
+}
+
+static void watcher_free(watcher *w) {
+  if (w != NULL)
+    tr_notifier_release(w->notifier);
+  free(w);
+}
+
 static void in_child(void) {
   tr_promise *p;
   tr_future *f;
@@ -98,12 +120,8 @@ static void in_child(void) {
       p->worker = NULL;
       tr_error_set(&p->error, TR_CANCELLED,
                    "the load was lost in a fork(); ask again");
-      for (f = p->futures; f != NULL; f = f->next) {
-        if (f->own != NULL)
-          tr_notifier_signal(f->own);
-        if (f->other != NULL)
-          tr_notifier_signal(f->other);
-      }
+      for (f = p->futures; f != NULL; f = f->next)
+        signal_all(f);
     }
   }
   pthread_mutex_unlock(&lock);
@@ -270,12 +288,8 @@ static bool settle(tr_promise *p, tr_future_status status, tr_blob *blob,
                         memory_order_release);
   if (p->waiting > 0)
     pthread_cond_broadcast(&p->arrived);
-  for (f = p->futures; f != NULL; f = f->next) {
-    if (f->own != NULL)
-      tr_notifier_signal(f->own); /* never blocks */
-    if (f->other != NULL)
-      tr_notifier_signal(f->other);
-  }
+  for (f = p->futures; f != NULL; f = f->next)
+    signal_all(f);
   pthread_mutex_unlock(&lock);
   if (source != NULL)
     tr_promise_release(source);
@@ -449,6 +463,7 @@ static void detach_future(tr_future *f, const tr_worker **worker,
 void tr_future_release(tr_future *f) {
   const tr_worker *worker = NULL;
   bool orphan = false, last;
+  watcher *w;
   if (f == NULL)
     return;
   pthread_mutex_lock(&lock);
@@ -463,7 +478,10 @@ void tr_future_release(tr_future *f) {
   else if (orphan)
     tr_promise_orphan(f->promise);
   tr_notifier_release(f->own);
-  tr_notifier_release(f->other);
+  while ((w = f->watchers) != NULL) {
+    f->watchers = w->next;
+    watcher_free(w);
+  }
   tr_promise_release(f->promise);
   free(f);
 }
@@ -574,16 +592,39 @@ int tr_future_fd(tr_future *f) {
   return fd;
 }
 
-void tr_future_notify(tr_future *f, tr_notifier *notifier) {
-  tr_notifier *before;
-  tr_notifier_retain(notifier);
+/* Take a notifier from a future's list, if it is there. The lock is held. */
+static watcher *take_watcher(tr_future *f, const tr_notifier *notifier) {
+  watcher **link = &f->watchers, *w;
+  while (*link != NULL && (*link)->notifier != notifier)
+    link = &(*link)->next;
+  w = *link;
+  if (w != NULL)
+    *link = w->next;
+  return w;
+}
+
+bool tr_future_notify(tr_future *f, tr_notifier *notifier) {
+  watcher *fresh = malloc(sizeof *fresh), *before;
+  if (fresh == NULL)
+    return false;
+  fresh->notifier = tr_notifier_retain(notifier);
   pthread_mutex_lock(&lock);
-  before = f->other;
-  f->other = notifier;
+  before = take_watcher(f, notifier);
+  fresh->next = f->watchers;
+  f->watchers = fresh;
   if (atomic_load(&f->promise->status) != TR_PENDING)
     tr_notifier_signal(notifier);
   pthread_mutex_unlock(&lock);
-  tr_notifier_release(before);
+  watcher_free(before);
+  return true;
+}
+
+void tr_future_forget(tr_future *f, const tr_notifier *notifier) {
+  watcher *w;
+  pthread_mutex_lock(&lock);
+  w = take_watcher(f, notifier);
+  pthread_mutex_unlock(&lock);
+  watcher_free(w);
 }
 
 void tr_future_progress(tr_future *f, size_t *received, size_t *total) {

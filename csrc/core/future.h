@@ -141,8 +141,11 @@ void tr_notifier_drain(tr_notifier *notifier);
 void tr_notifier_set_deadline(tr_notifier *notifier, double deadline);
 /* Registers the fork handler: before those of whoever signals in a child. */
 void tr_notifier_prepare_fork(void);
-/* Signal 'notifier', which it retains, when the future has its result. */
-void tr_future_notify(tr_future *future, tr_notifier *notifier);
+/* Signal 'notifier', which it retains, when the future has its result. Any number of
+** them may be signalled. False when memory is short. */
+bool tr_future_notify(tr_future *future, tr_notifier *notifier);
+/* Do not signal it any more. */
+void tr_future_forget(tr_future *future, const tr_notifier *notifier);
 
 /*
 ** Makes futures survive a fork(): in the child, those still pending are

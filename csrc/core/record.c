@@ -107,18 +107,22 @@ void tr_hosts_add(char *hosts, size_t *len, const char *host) {
 unsigned tr_record_traits(const tr_record *record) {
   return record == NULL ? 0
                         : (record->from_private ? TR_FROM_PRIVATE : 0u) |
-                              (record->hosts.len > 0 ? TR_REDIRECTED : 0u);
+                              (record->hosts.len > 0 ? TR_REDIRECTED : 0u) |
+                              (record->open_ended ? TR_OPEN_ENDED : 0u);
 }
 
 tr_limits tr_limits_of(const tr_fetch_options *o) {
   tr_limits limits = {0, NULL, 0};
   size_t i;
-  if (o == NULL || (!o->refuse_private && o->redirect_hosts == NULL))
+  if (o == NULL || (!o->refuse_private && !o->require_length &&
+                    o->redirect_hosts == NULL))
     return limits;
   limits.forbidden = (o->refuse_private ? TR_FROM_PRIVATE : 0u) |
-                     (o->redirect_hosts != NULL ? TR_REDIRECTED : 0u);
+                     (o->redirect_hosts != NULL ? TR_REDIRECTED : 0u) |
+                     (o->require_length ? TR_OPEN_ENDED : 0u);
   limits.redirect_hosts = o->redirect_hosts;
-  limits.id = tr_table_hash(o->refuse_private ? "p" : "", o->refuse_private);
+  limits.id = tr_table_hash((const char *)&limits.forbidden,
+                            sizeof limits.forbidden);
   for (i = 0; o->redirect_hosts != NULL && o->redirect_hosts[i] != NULL; i++)
     limits.id = limits.id * 31 + tr_table_hash(o->redirect_hosts[i],
                                                strlen(o->redirect_hosts[i]));
@@ -130,6 +134,8 @@ tr_limits tr_limits_of(const tr_fetch_options *o) {
 bool tr_limits_allow(const tr_limits *limits, const tr_record *record) {
   const char *host, *end = record->hosts.at + record->hosts.len;
   if ((limits->forbidden & TR_FROM_PRIVATE) != 0 && record->from_private)
+    return false;
+  if ((limits->forbidden & TR_OPEN_ENDED) != 0 && record->open_ended)
     return false;
   if ((limits->forbidden & TR_REDIRECTED) != 0)
     for (host = record->hosts.at; host < end; host = next_text(host))

@@ -38,6 +38,7 @@ typedef struct tr_record {
   tr_bytes extra;   /* names and values by turns: each ends with a zero byte */
   bool from_private; /* a peer had a private address */
   bool no_store;     /* the server allows no cache that others may read */
+  bool open_ended;   /* no length marked the end of the body */
 } tr_record;
 
 /* A shared copy with one reference. NULL when memory is short. */
@@ -60,7 +61,8 @@ void tr_hosts_add(char *hosts, size_t *len, const char *host);
 /* The traits of bytes that the limits of a request may forbid. */
 enum {
   TR_FROM_PRIVATE = 1, /* a peer had a private address */
-  TR_REDIRECTED = 2    /* from another host than the one asked */
+  TR_REDIRECTED = 2,   /* from another host than the one asked */
+  TR_OPEN_ENDED = 4    /* no length marked the end of the body */
 };
 
 /* The traits that a record tells of. NULL: none. */

@@ -123,6 +123,7 @@ typedef struct tr_request {
   size_t hosts_len;
   bool from_private; /* a peer had a private address */
   bool no_store;     /* a server allowed no cache that others may read */
+  bool open_ended;   /* no length marked the end of the body */
   char digest[TR_HEX_MAX]; /* that the body must have, or empty */
   size_t max_bytes;
   double submitted, deadline, timeout, stall_timeout;

@@ -154,7 +154,8 @@ static bool publish_record(tr_request *r, tr_record *draft) {
 static tr_blob *take_body(tr_request *r, tr_error *error) {
   tr_record draft = {.etag = r->etag,
                      .last_modified = r->last_modified,
-                     .no_store = r->no_store};
+                     .no_store = r->no_store,
+                     .open_ended = r->open_ended};
   tr_blob *blob = NULL;
   if (publish_record(r, &draft))
     blob = tr_buffer_to_blob(&r->body);
@@ -236,9 +237,9 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
     return TR_VERDICT_DONE;
   }
   /* Over HTTP/2, libcurl does not tell a stream's end from its reset. */
-  if (r->require_length && !r->response.has_length &&
-      r->response.status != 204 &&
-      (r->response.http2 || !r->response.chunked)) {
+  r->open_ended = !r->response.has_length && r->response.status != 204 &&
+                  (r->response.http2 || !r->response.chunked);
+  if (r->require_length && r->open_ended) {
     tr_failure_set(r, TR_NETWORK, error,
          "its end is not marked by a length (require_length)");
     return TR_VERDICT_DONE;

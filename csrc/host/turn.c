@@ -56,15 +56,37 @@ void tr_host_unregister(tr_host *host) {
 
 /* ----------------------------------------------------------------- turns */
 
+/* The host whose turn a thread waits for, or NULL. */
+static const tr_host *awaited_by(pthread_t thread) {
+  const tr_host *host;
+  const tr_turn *turn;
+  for (host = hosts; host != NULL; host = host->next)
+    for (turn = host->first; turn != NULL; turn = turn->next)
+      if (pthread_equal(turn->thread, thread))
+        return host;
+  return NULL;
+}
+
+/* True if a host's turn comes only after this thread has left one of its own: whoever
+** has it waits for a host of this thread's, or for one that waits for such a one. */
+static bool waits_for_us(const tr_host *host) {
+  while (host != NULL && host->busy) {
+    if (pthread_equal(host->user, pthread_self()))
+      return true;
+    host = awaited_by(host->user);
+  }
+  return false;
+}
+
 bool tr_turn_possible(const tr_host *host, tr_error *error) {
   if (host->lost)
     tr_error_set(error, TR_POLICY,
                  "another thread was using this host when the process forked; "
                  "make a host in the child");
-  else if (host->busy && pthread_equal(host->user, pthread_self()))
+  else if (waits_for_us(host))
     tr_error_set(error, TR_POLICY,
-                 "a callback of this host called it, and would wait for itself; "
-                 "use another host in it");
+                 "a callback of this host called it, or a host whose callback "
+                 "calls it, and would wait for itself; use another host in it");
   else
     return true;
   return false;

@@ -146,6 +146,7 @@ end
 function Resolver:resolve_cached(ref, cache, options)
   cache = cache or self.cache
   if not cache then error("this resolver has no cache: make it with { cache = theaterref.resource_cache() }", 2) end
+  if type(cache) ~= "userdata" then error("a cache was expected (theaterref.resource_cache()), not a " .. type(cache), 2) end
   if options then option_sets.check(option_sets.call, options, 2) end
   local given = { cache = cache }
   for name, value in pairs(options or no_options) do given[name] = value end

@@ -240,6 +240,10 @@ function Future:wait(seconds) end
 ---@param notifier userdata
 function Future:notify(notifier) end
 
+---Has a notifier signalled no more.
+---@param notifier userdata
+function Future:forget(notifier) end
+
 ---Gives it up; a transfer that nobody else wants stops.
 function Future:cancel() end
 

@@ -432,7 +432,99 @@ describe("resolving", function()
     end)
   end)
 
+  describe("bytes on disk", function()
+    it("are no hit for another digest than theirs", function()
+      local url, good = server.http .. "/forged", sha256 "good"
+      server:put("forged", "good")
+      local disk = require("theaterref.store.disk_cache").open(folder .. "/forged-disk", 1 << 20)
+      assert(disk:write(core.cache_key(url, good), core.blob "evil", {}))
+      local resolver = theaterref.resolver { cache = theaterref.resource_cache { disk = { base_path = folder .. "/forged-disk" } } }
+      assert.equal("good", tostring(assert(resolver:resolve_cached(url .. "#sha256=" .. good))))
+    end)
+
+    it("or in memory, without a marked end, are no hit where a length is required", function()
+      local odd = helper.misbehaving()
+      finally(function() odd:stop() end)
+      local disk = { base_path = folder .. "/open-ended" }
+      local url = odd.http .. "/no-length"
+      local cache = theaterref.resource_cache { disk = disk }
+      assert(theaterref.resolver { cache = cache }:resolve_cached(url))
+      for _, again in ipairs { cache, (theaterref.resource_cache { disk = disk }) } do
+        local _, err = theaterref.resolver { cache = again, require_length = true, retries = 0, log = false }:resolve_cached(url)
+        assert.matches("require_length", err.message)
+      end
+    end)
+  end)
+
+  describe("a future of several", function()
+    it("wakes each in an event loop, and keeps no descriptor of those that are done", function()
+      local uv = require "luv"
+      server:put("several", ("x"):rep(130))
+      local inner = assert(theaterref.resolver():start(server.http .. "/dripping/several"))
+      local resolver = theaterref.resolver { policy = { schemes = { later = function() return inner end } } }
+      local left, guard = 3, uv.new_timer()
+      for _ = 1, 3 do
+        local future = assert(resolver:start "later://x")
+        local poll = uv.new_poll(future:pollfd())
+        poll:start("r", function()
+          if not future:done() then return end
+          assert.equal(130, #future:wait(0))
+          poll:close()
+          left = left - 1
+        end)
+      end
+      guard:start(8000, 0, function() uv.stop() end)
+      while left > 0 and uv.run "once" and guard:is_active() do end
+      guard:close()
+      uv.run()
+      assert.equal(0, left)
+      collectgarbage()
+      collectgarbage()
+      local before = helper.holdings().files
+      for _ = 1, 50 do
+        local future = assert(resolver:start "later://x")
+        future:pollfd()
+        assert(future:wait())
+        future = nil -- luacheck: ignore
+        collectgarbage()
+      end
+      collectgarbage()
+      assert.is_true(helper.holdings().files < before + 10)
+    end)
+  end)
+
+  describe("a function for events", function()
+    it("may resolve the reference that it is told of, and cancel", function()
+      local path, resolver, depth, cache = file("told", "told"), nil, 0, theaterref.resource_cache()
+      resolver = theaterref.resolver { cache = cache, log = false, on_event = function(e)
+        if depth > 2 or e.reference ~= path then return end
+        depth = depth + 1
+        assert.equal("told", tostring((resolver:resolve_cached(path, nil, { resolve_timeout = 5 }))))
+        depth = depth - 1
+      end }
+      assert.equal("told", tostring(assert(resolver:resolve_cached(path))))
+      local outer
+      local inner = theaterref.resolver { log = false, on_event = function() if outer then outer:cancel() end end }
+      local policy = { schemes = { later = function() return assert(inner:start(server.http .. "/moved2")) end } }
+      outer = assert(theaterref.resolver { policy = policy, log = false }:start "later://x")
+      helper.eventually(function() return outer:done() end)
+      assert.is_truthy(select(2, outer:wait()).kind)
+    end)
+  end)
+
   describe("a scheme", function()
+    it("is followed though the cache has the same bytes under another reference", function()
+      local inner = file("inner2", "shared")
+      local refused = false
+      local resolver = theaterref.resolver { cache = theaterref.resource_cache(), cache_scope = "one", log = false, policy = {
+        schemes = { pkg = function() return { reference = inner } end },
+        integrity = function() return sha256 "shared" end,
+        allow = function(ref) return not (refused and ref == inner), "not now" end } }
+      assert(resolver:resolve_cached "pkg://a")
+      refused = true
+      assert.equal("denied", select(2, resolver:resolve_cached "pkg://b").kind)
+    end)
+
     it("of a policy's is in lower case for its function and for rules", function()
       local resolver = theaterref.resolver { policy = { schemes = { pkg = function(ref) return ref end } } }
       assert.equal("pkg://X/Y", tostring(assert(resolver:resolve "PKG://X/Y")))

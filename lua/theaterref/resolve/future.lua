@@ -24,6 +24,12 @@ local function watch(self)
   for _, notifier in ipairs(self.notifiers or {}) do self.awaited:notify(notifier) end
 end
 
+-- Has it signalled no more by a future that is somebody else's, and lives on.
+local function leave(self)
+  if not (self.foreign and self.awaited) then return end
+  for _, notifier in ipairs(self.notifiers or {}) do self.awaited:forget(notifier) end
+end
+
 local CANCELLED = "the future was cancelled"
 
 local function about(self, err)
@@ -32,8 +38,13 @@ end
 
 -- Takes the result, or the error, that the work ended with.
 local function finish(self, result, err)
+  leave(self)
   self.thread, self.awaited, self.finished = nil, nil, true
   if self.notifier then self.notifier:set_deadline(nil) end
+  for _, notifier in ipairs(self.notifiers or {}) do
+    if notifier ~= self.notifier then notifier:signal() end -- of somebody who awaits this future
+  end
+  self.notifiers = nil
   if result ~= nil then self.result = result else self.err = about(self, err) end
 end
 
@@ -71,6 +82,7 @@ end
 -- Runs the work on to its next 'await', or to its end.
 local function resume(self, ...)
   local thread = self.thread
+  leave(self)
   self.running = true
   local ok, yielded = coroutine.resume(thread, ...)
   self.running = false
@@ -156,8 +168,13 @@ end
 function Future:done()
   if self.notifier then self.notifier:drain() end
   if self.running then return false end -- asked by its own work, such as a function for events
-  while self.awaited and self.awaited:done() do resume(self, self.awaited:wait(0)) end
-  if not self.finished and self.deadline and core.now() >= self.deadline then time_out(self) end
+  local awaited = self.awaited
+  while awaited and awaited:done() do
+    -- Its work may have called functions that ended this future, or moved it on.
+    if self.awaited == awaited and not self.running then resume(self, awaited:wait(0)) end
+    awaited = not self.running and self.awaited
+  end
+  if not self.finished and not self.running and self.deadline and core.now() >= self.deadline then time_out(self) end
   return self.finished == true
 end
 
@@ -175,8 +192,11 @@ function Future:wait(seconds)
   local limit = seconds and seconds >= 0 and core.now() + seconds
   while not self.finished do
     local moment = self.deadline and limit and math.min(limit, self.deadline) or limit or self.deadline
-    local result, err, why = self.awaited:wait(left(moment))
-    if why ~= "pending" then
+    local awaited = self.awaited
+    local result, err, why = awaited:wait(left(moment))
+    if self.finished or self.awaited ~= awaited then -- by a function that its work called
+      why = nil
+    elseif why ~= "pending" then
       resume(self, result, err, why)
     elseif self.deadline and err.kind == "timeout" and core.now() >= self.deadline then
       time_out(self)
@@ -204,9 +224,20 @@ end
 -- do.
 -- @tparam userdata notifier
 function Future:notify(notifier)
+  if self.finished then return notifier:signal() end
   self.notifiers = self.notifiers or {}
   table.insert(self.notifiers, notifier)
-  if self.awaited then self.awaited:notify(notifier) else notifier:signal() end
+  if self.awaited then self.awaited:notify(notifier) end
+end
+
+--- Has a notifier signalled no more.
+-- @tparam userdata notifier
+function Future:forget(notifier)
+  local notifiers = self.notifiers or {}
+  for i = #notifiers, 1, -1 do
+    if notifiers[i] == notifier then table.remove(notifiers, i) end
+  end
+  if self.awaited then self.awaited:forget(notifier) end
 end
 
 --- A descriptor for event loops; do not read or close it. It is readable if and only

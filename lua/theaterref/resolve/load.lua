@@ -90,7 +90,7 @@ local function put(context, job, blob, record)
 end
 
 local record_types = { etag = "string", last_modified = "string", url = "string", unsigned_url = "string",
-  private = "boolean", origin = "string", stored = "number" }
+  private = "boolean", open_ended = "boolean", origin = "string", stored = "number", sha256 = "string" }
 
 -- Returns the fields of a record on disk that are as they should be: its file may have been
 -- written by anybody. Nil: it is not to be believed.
@@ -110,9 +110,12 @@ end
 local function from_disk(context, job)
   job.disk = job.source.fetches and not job.no_disk and caches.disk_cache_of(job.cache) or nil
   if not job.disk then return nil end
+  local changes = job.cache:changes()
   local blob, record = job.disk:read(job.key)
   record = blob and sound_record(record)
   if not record or not core.request_allows(job.request.compiled, record) then return nil end
+  -- The file's digest was checked against its bytes, not against what the job asks for.
+  if job.sha256 and record.sha256 ~= job.sha256 or job.sha1 and not verify(job, blob, "sha256") then return nil end
   local origin = record.origin
   record.extra, record.origin = { origin = origin }, nil
   local ttl, age = job.ttl or job.cache:ttl(), os.time() - record.stored
@@ -121,15 +124,17 @@ local function from_disk(context, job)
     job.known = { blob = blob, record = record, past_ttl = age < 0 and math.huge or age - (ttl or 0) }
     return nil
   end
-  emit_cache(context, job, "disk")
+  if job.cache:changes() ~= changes then return nil end -- it was removed meanwhile
   job.origin, record.age = origin, age
-  return put(context, job, blob, record)
+  blob = put(context, job, blob, record)
+  emit_cache(context, job, "disk")
+  return blob
 end
 
--- Returns the bytes that a job's cache has under another reference with the same digest. They
--- were allowed to come from there; where the job's own reference leads was not looked at.
+-- Returns the bytes that a job's cache has under another reference with the same digest. A
+-- chain is followed all the same: its links must be allowed.
 local function from_content(context, job, request)
-  local blob = job.content and job.cache:peek(job.content, request)
+  local blob = job.content and not job.source.is_chain and job.cache:peek(job.content, request)
   if not blob then return nil end
   local record = core.record(blob)
   record.extra = nil -- the other reference's origin
@@ -178,10 +183,9 @@ local function load_local(context, task, job, lead)
   local blob = loaded
   if loaded then blob, err = verify(job, loaded.blob) end
   if not lead then return blob, err end
-  emit_cache(context, job, "miss")
-  if blob then return lead:complete(blob) and lead:wait(0) or blob end
-  lead:fail(err.kind, err.message, err.status)
-  return nil, err
+  if blob then blob = lead:complete(blob) and lead:wait(0) or blob else lead:fail(err.kind, err.message, err.status) end
+  emit_cache(context, job, "miss") -- now: a function that it calls may ask for the same
+  return blob, err
 end
 
 local function keep_on_disk(context, task, job, blob, record)
@@ -203,7 +207,9 @@ local function after_fetch(context, task, job, future, blob)
   if not blob or not job.disk and job.ctx.purpose ~= "manifest" then return end
   local record = future:freshness()
   set_origin(job, record)
-  if job.disk and job.cache:changes() == job.changes then keep_on_disk(context, task, job, blob, record) end
+  if not job.disk or job.cache:changes() ~= job.changes then return end
+  keep_on_disk(context, task, job, blob, record)
+  if job.cache:changes() ~= job.changes then job.disk:forget(job.key) end -- it was removed meanwhile
 end
 
 -- Returns a fetch's error. The engine does not know who expects a digest, nor whose time
@@ -269,11 +275,11 @@ local function through_cache(context, task, job)
   while true do
     local how, what, refresh = job.cache:claim(job.key, options)
     if how == "lead" then return lead_claim(context, task, job, what) end
+    if refresh then in_background(context, job, refresh) end
     emit_cache(context, job, how)
     local blob, err, why = what, nil, nil
     if how == "wait" then blob, err, why = task:await(what) else job.hit = true end
     if blob and job.ctx.purpose == "manifest" then set_origin(job, how == "wait" and what:freshness() or core.record(blob)) end
-    if refresh then in_background(context, job, refresh) end
     if blob then return verify(job, blob, key_digest(job)) end
     tries = tries + 1
     -- Claim it again if whoever led gave up, or once if it may succeed under our limits.
@@ -473,10 +479,12 @@ end
 -- @tparam table context
 function M.reap(context)
   local background = context.background
+  if background.reaping then return end -- a load's events may lead here
+  background.reaping = true
   for i = #background, 1, -1 do
-    local load = background[i]
-    if load and load:done() then table.remove(background, i) end
+    if background[i]:done() then table.remove(background, i) end
   end
+  background.reaping = false
 end
 
 return M
