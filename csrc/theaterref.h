@@ -689,8 +689,9 @@ typedef struct tr_host_options {
                            configuration's, else none */
   const char *lockfile; /* path of a lockfile that must list every reference;
                            NULL: none */
-  const char *offline;  /* id of the store to take locked content from, without
-                           a network; NULL: none */
+  const char *offline;  /* fetch nothing: only files, local stores and what
+                           caches have; with a lockfile, locked content comes
+                           from the store of this id. NULL: fetch */
   const char *ca_file;  /* PEM file of authorities to trust; NULL: the
                            system's */
   double timeout;       /* seconds for each fetch; 0: the configuration's, else

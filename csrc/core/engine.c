@@ -470,9 +470,12 @@ bool tr_engine_fetch(tr_promise *promise, const char *url,
 
 bool tr_fetch(tr_future *future, const char *url,
               const tr_fetch_options *options, tr_error *error) {
-  tr_error ignored;
-  return tr_engine_fetch(tr_future_promise(future), url, options, false,
-                         error != NULL ? error : &ignored);
+  error = tr_error_or_ignored(error);
+  if (url == NULL) {
+    tr_error_set(error, TR_INVALID_REFERENCE, "the URL is missing (NULL)");
+    return false;
+  }
+  return tr_engine_fetch(tr_future_promise(future), url, options, false, error);
 }
 
 bool tr_engine_configure(const tr_engine_options *options, tr_error *error) {

@@ -154,7 +154,8 @@ static bool enter(tr_host *host, tr_turn *turn, double *timeout,
       tr_error_set(error, TR_CANCELLED, "interrupted");
     else if (!entered)
       tr_error_set(error, TR_TIMEOUT,
-                   "no turn within %g seconds: the host is serving other threads",
+                   "no turn within %g seconds (timeout): the host is serving "
+                   "other threads",
                    *timeout);
     if (!entered)
       tr_turn_end(host, turn);

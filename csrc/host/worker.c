@@ -25,6 +25,7 @@ struct tr_job {
   const tr_call_kind *kind;
   tr_call call; /* its strings are the job's */
   tr_promise *promise;
+  double timeout;  /* as it was given, or what the configuration leaves */
   double deadline; /* a tr_now() moment */
   int future;      /* the Lua future's place in the registry, or LUA_NOREF */
   atomic_bool unwanted;
@@ -60,7 +61,8 @@ static tr_job *new_job(tr_host *host, const tr_call_kind *kind,
   job->host = host;
   job->kind = kind;
   job->call.options = call->options;
-  job->deadline = tr_deadline(call->options.timeout);
+  job->timeout = call->options.timeout;
+  job->deadline = tr_deadline(job->timeout);
   job->future = LUA_NOREF;
   atomic_init(&job->unwanted, false);
   job->promise = tr_promise_new(NULL, NULL);
@@ -99,9 +101,16 @@ static void settle(tr_job *job) {
   free_job(job);
 }
 
-static void fail(tr_job *job, tr_error_kind kind, const char *why) {
-  job->has_ended = job->has_failed = true;
-  tr_error_set(&job->error, kind, "%s", why);
+/* Set the error of a job whose time was over while other threads had the host, or at
+** once: it was given none. */
+static void set_late(const tr_job *job, const char *what, tr_error *error) {
+  if (job->timeout > 0)
+    tr_error_set(error, TR_TIMEOUT,
+                 "%s within %g seconds (timeout): the host is serving other "
+                 "threads",
+                 what, job->timeout);
+  else
+    tr_error_set(error, TR_TIMEOUT, "not started within 0 seconds (timeout)");
 }
 
 /* ----------------------------------------------------------- turns of Lua */
@@ -124,6 +133,8 @@ static void start(lua_State *L, tr_job *job) {
   lua_pushvalue(L, -1);
   job->future = luaL_ref(L, LUA_REGISTRYINDEX);
   call_method(L, "timeout"); /* the configuration may have one, too */
+  if (job->timeout < 0)
+    job->timeout = lua_tonumber(L, -1);
   job->deadline =
       lua_isnil(L, -1) ? HUGE_VAL : tr_now() + lua_tonumber(L, -1);
   lua_pop(L, 1);
@@ -185,13 +196,16 @@ static int advance(lua_State *L) {
 
 /* Advance a job in the worker's turn. True if it has ended. */
 static bool advance_job(tr_host *host, tr_job *job) {
-  bool is_old = job->future != LUA_NOREF;
+  bool is_old = job->future != LUA_NOREF, ran = false;
   if (atomic_load(&job->unwanted) ||
       tr_promise_status(job->promise) != TR_PENDING)
-    fail(job, TR_CANCELLED, "the future was released"); /* nobody reads it */
+    tr_error_set(&job->error, TR_CANCELLED,
+                 "the future was released"); /* nobody reads it */
   else if (!is_old && tr_now() >= job->deadline)
-    fail(job, TR_TIMEOUT, "no turn in time: the host is serving other threads");
-  else if (!tr_turn_call(host, advance, job, &job->error))
+    set_late(job, "no turn", &job->error);
+  else
+    ran = tr_turn_call(host, advance, job, &job->error);
+  if (!ran)
     job->has_ended = job->has_failed = true;
   if (!job->has_ended)
     return false;
@@ -241,8 +255,7 @@ static void fail_late(const tr_host *host) {
     tr_error error;
     if (now < job->deadline)
       continue;
-    tr_error_set(&error, TR_TIMEOUT,
-                 "not resolved in time: the host is serving other threads");
+    set_late(job, "not done", &error);
     tr_promise_fail(job->promise, &error);
     job->deadline = HUGE_VAL; /* the next turn drops it */
   }
@@ -387,8 +400,11 @@ void tr_worker_stop(tr_host *host) {
   pthread_mutex_lock(&tr_hosts_lock);
   adopt(host);
   pthread_mutex_unlock(&tr_hosts_lock);
-  for (job = host->jobs; job != NULL; job = job->next)
-    fail(job, TR_CANCELLED, "the host was freed before this was done");
+  for (job = host->jobs; job != NULL; job = job->next) {
+    job->has_ended = job->has_failed = true;
+    tr_error_set(&job->error, TR_CANCELLED,
+                 "the host was freed before this was done");
+  }
   settle_all(host->jobs);
   tr_notifier_release(host->notifier);
 }

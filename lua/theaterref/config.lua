@@ -87,7 +87,7 @@ function M.load(path)
   path = path or M.find()
   if not path then return {} end
   local source, err = core.read_file(path)
-  if not source then return nil, err end
+  if not source then return nil, errors.new(err.kind, "the configuration: " .. err.message) end
   local box <close> = core.sandbox()
   box:expose { theaterref = { getenv = os.getenv } }
   local given

@@ -242,7 +242,8 @@ M.resolver = set("resolver option", {
   { "policy", "policy", "the default rules", "the path of a policy script, or a table of rules" },
   { "trusted", "flag", "false", "the script is the host's own: run it without a sandbox" },
   { "lockfile", "text", "none", "path of a lockfile that every reference must be in" },
-  { "offline", "text", "none", "id of the store to take locked content from; nothing is fetched" },
+  { "offline", "text", "none", "fetch nothing: only files, local stores and what caches have; with a lockfile, locked "
+    .. "content comes from the store of this id" },
   { "cache", "cache", "none", "for what the policy calls cacheable, and `resolve_cached`" },
   { "respect_no_store", "flag", "false", "keep no body in memory either whose server answers `Cache-Control: no-store` or "
     .. "`private`; a disk cache never does" },

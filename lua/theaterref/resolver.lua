@@ -98,6 +98,14 @@ local function deadline_of(seconds)
   return seconds and seconds >= 0 and core.now() + seconds or nil
 end
 
+local NO_CACHE = "this resolver has no cache: make it with { cache = theaterref.resource_cache() }"
+
+-- Checks the options of a call, for whoever called the method.
+local function check_call(self, options)
+  option_sets.check(option_sets.call, options, 3)
+  if options.cached and not options.cache and not self.cache then error(NO_CACHE, 3) end
+end
+
 -- Runs a resolve as a future's work. The future is the wish, too.
 local function run(self, ref, options, blocking, will_wait)
   if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 3) end
@@ -118,20 +126,20 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error, when it is refused or no reference at all
 function Resolver:start(ref, options)
-  if options then option_sets.check(option_sets.call, options, 2) end
+  if options then check_call(self, options) end
   local future = run(self, ref, options or no_options, false, false)
   if future.err then return nil, future.err end
   return future
 end
 
---- Resolves a reference to its bytes, past any cache.
+--- Resolves a reference to its bytes, past any cache unless the options name one.
 -- @tparam string ref a path, `store://…`, `http(s)://…` or `data:…,…`
--- @tparam[opt] table options `resolve_timeout`: seconds, instead of the resolver's
+-- @tparam[opt] table options as for `start`
 -- @treturn theaterref.blob
 -- @return[2] nil
 -- @treturn[2] table an error
 function Resolver:resolve(ref, options)
-  if options then option_sets.check(option_sets.call, options, 2) end
+  if options then check_call(self, options) end
   return run(self, ref, options or no_options, true, true):wait()
 end
 
@@ -145,7 +153,7 @@ end
 -- @treturn[2] table an error
 function Resolver:resolve_cached(ref, cache, options)
   cache = cache or self.cache
-  if not cache then error("this resolver has no cache: make it with { cache = theaterref.resource_cache() }", 2) end
+  if not cache then error(NO_CACHE, 2) end
   if type(cache) ~= "userdata" then error("a cache was expected (theaterref.resource_cache()), not a " .. type(cache), 2) end
   if options then option_sets.check(option_sets.call, options, 2) end
   local given = { cache = cache }

@@ -89,6 +89,22 @@ describe("a policy", function()
       end
       local _, err = theaterref.resolver { policy = folder .. "/none.lua" }
       assert.equal("not_found", err.kind)
+      assert.equal("the policy: Failed to read " .. folder .. "/none.lua: No such file or directory", tostring(err))
+    end)
+  end)
+
+  it("script is named in its errors, which are none of a reference", function()
+    helper.with_folder(function(folder)
+      local script = helper.write(folder .. "/failing.lua", "return { allow = function() error 'oh' end }")
+      for _, policy_of in ipairs { script, helper.write(folder .. "/unfinished.lua", "return {"),
+        helper.write(folder .. "/unknown.lua", "return { alow = print }") } do
+        local resolver, err = theaterref.resolver { policy = policy_of, log = false }
+        if resolver then err = select(2, resolver:resolve "x") end
+        assert.is_nil(tostring(err):find("Failed to resolve reference", 1, true))
+        assert.matches(policy_of, tostring(err), 1, true)
+      end
+      local _, err = theaterref.config(folder .. "/none.conf.lua")
+      assert.equal("the configuration: Failed to read " .. folder .. "/none.conf.lua: No such file or directory", tostring(err))
     end)
   end)
 

@@ -638,6 +638,30 @@ describe("resolving", function()
     end)
   end)
 
+  describe("offline without a lockfile", function()
+    it("takes files, stores, and what caches have, and fetches nothing", function()
+      server:put("origin/on", "remote")
+      local path, url, home = file("f", "local"), server.http .. "/origin/on", folder .. "/offline"
+      theaterref.content_store("demo", { home = home, durability = "none" }):store_at_label("x", "stored")
+      local function resolver(cache, offline)
+        return assert(theaterref.resolver { cache = cache, home = home, offline = offline, log = false })
+      end
+      local cache, disk = theaterref.resource_cache(), { disk = { base_path = folder .. "/offline-disk" } }
+      assert(resolver(cache):resolve_cached(url))
+      assert(resolver(theaterref.resource_cache(disk)):resolve_cached(url))
+      for _, had in ipairs { cache, theaterref.resource_cache(disk) } do
+        local offline = resolver(had, "none")
+        assert.equal("local", tostring(assert(offline:resolve(path))))
+        assert.equal("stored", tostring(assert(offline:resolve "store://demo/x")))
+        assert.equal("remote", tostring(assert(offline:resolve_cached(url))))
+        assert.equal("not_found", select(2, offline:resolve_cached(server.http .. "/origin/other")).kind)
+      end
+      local command = ("%s %s/lua/bin/theaterref resolve %s --home %s --offline none"):format(helper.lua, helper.root, "%s", home)
+      assert.equal("local", helper.run_ok(command:format(path)))
+      assert.matches("offline: ", (select(2, helper.run(command:format(url)))))
+    end)
+  end)
+
   describe("data:", function()
     it("is its own bytes, percent-decoded or base64", function()
       for ref, bytes in pairs { ["data:,a%20b"] = "a b", ["data:text/plain;charset=utf-8,%E2%82%AC"] = "€",
@@ -861,6 +885,16 @@ describe("resolving", function()
       end
       assert(theaterref.resolver { policy = { allow = function() return true, "no reason needed" end } }:resolve(path))
     end)
+  end)
+
+  it("raises where a cache is asked for that is not there", function()
+    local resolver = theaterref.resolver()
+    for _, call in ipairs { "start", "resolve" } do
+      local ok, why = pcall(function() return (resolver[call](resolver, "x", { cached = true })) end)
+      assert.is_false(ok)
+      assert.matches("^spec/policy/resolve_spec.lua:%d+: this resolver has no cache", why)
+      assert.is_true(pcall(resolver[call], resolver, "x", { cached = true, cache = theaterref.resource_cache() }))
+    end
   end)
 
   it("checks the options of each call", function()

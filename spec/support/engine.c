@@ -222,6 +222,9 @@ static void refuse_zeroed(void) {
   tr_engine_options engine = {0};
   tr_future *future = tr_future_create();
   tr_error error;
+  CHECK(!tr_fetch(future, NULL, NULL, NULL));
+  CHECK(!tr_fetch(future, NULL, NULL, &error));
+  CHECK(error.kind == TR_INVALID_REFERENCE);
   CHECK(!tr_fetch(future, url, &fetch, &error) && error.kind == TR_POLICY);
   CHECK(strstr(error.message, "TR_FETCH_OPTIONS") != NULL);
   CHECK(tr_future_get_status(future) == TR_PENDING);

@@ -465,7 +465,8 @@ static void check_late(tr_host *host, const char *reference, double timeout) {
   future = tr_host_start_plan(host, reference, &call, &error);
   CHECK(future != NULL);
   finish_failure(future, &error);
-  CHECK(error.kind == TR_TIMEOUT);
+  CHECK(error.kind == TR_TIMEOUT && strstr(error.message, "within ") != NULL);
+  CHECK(strstr(error.message, "timeout)") != NULL);
 }
 
 /* A future that waits for the load of another has its own deadline. */

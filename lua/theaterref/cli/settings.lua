@@ -52,9 +52,6 @@ function M.resolver(args, on_event)
     if args[option] ~= nil then options[option] = args[option] end
   end
   if args.lockfile == false then options.lockfile, options.offline = nil, nil end
-  if options.offline and not options.lockfile then
-    return nil, errors.new("policy", "'offline' takes locked content from a store: give a lockfile too (--lockfile)")
-  end
   options.cache, options.strict_state = options.cache or {}, true
   options.log, options.on_event = { level = log_level(args, options.log), sink = output.log }, on_event
   return theaterref.resolver(options)

@@ -187,10 +187,10 @@ end
 local function load_script(path, trusted)
   local stamp = core.file_stamp(path)
   local source, err = core.read_file(path)
-  if not source then return nil, errors.about(err, path) end
+  if not source then return nil, errors.new(err.kind, "the policy: " .. err.message) end
   local given
   given, err = (trusted and run_trusted or run_script)(path, tostring(source))
-  if err then return nil, errors.about(err, path) end
+  if err then return nil, err end
   if type(given) ~= "table" then
     return broken(path .. ": a policy script must return a table of rules, not a " .. type(given))
   end
