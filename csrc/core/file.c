@@ -345,7 +345,7 @@ static bool open_temporary(tr_output *o, const struct stat *st) {
   /* Root keeps another's file theirs; who may not do so has a file of their own. */
   if (st != NULL && fchown(o->fd, st->st_uid, st->st_gid) != 0)
     errno = 0;
-  return st == NULL || fchmod(o->fd, st->st_mode & 07777) == 0;
+  return st == NULL || fchmod(o->fd, st->st_mode & 0777) == 0; /* no setuid bit */
 }
 
 /* Open what is no regular file. A pipe may get its reader later. */

@@ -38,7 +38,7 @@ int tr_file_place(int tmpdir, const char *temporary, int dir, const char *name);
 
 /*
 ** A file that is being written. It follows symbolic links. A regular file, or none,
-** is replaced when the output is committed, and keeps its mode; anything else, such
+** is replaced when the output is committed, and keeps its permissions; anything else, such
 ** as a device or a pipe, is opened and written.
 */
 typedef struct tr_output tr_output;

@@ -69,6 +69,12 @@ int tr_store_open_listing(const tr_store *store, const char *folder, bool follow
 
 /* -------------------------------------------------------------- content */
 
+enum {
+  /* Seconds. Theater writes content in place: what looks damaged may only be
+  ** unfinished yet, and is left to its writer. */
+  TR_SETTLED = 10
+};
+
 /* The content of a normal hash, past the folder that is fresh open. */
 tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
                                tr_error *error);
@@ -88,7 +94,7 @@ bool tr_store_freshen_labelled(const tr_store *store, int data,
                                const char *hash, tr_error *error);
 
 /* Make content young in the eyes of gc that a label no longer points at: its readers
-** may be about to read it. Quick, without a sync, and no more than a favour. */
+** may be about to read it. No more than a favour: it waits for no lock. */
 void tr_store_spare(const tr_store *store, int data, const char *hash);
 
 /*

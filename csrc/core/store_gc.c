@@ -89,8 +89,8 @@ static int discard_at(int data, const char *name, const condition *c,
   int fd = openat(data, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0 && (errno == ENOENT || errno == ELOOP))
     return 0;
-  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    result = 0; /* somebody needs it */
+  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    result = errno == EWOULDBLOCK ? 0 : -1; /* 0: somebody needs it */
   } else if (fd >= 0 && fstat(fd, &st) == 0) {
     if (!is_met(c, &st) ||
         fstatat(data, name, &named, AT_SYMLINK_NOFOLLOW) != 0 ||

@@ -13,12 +13,6 @@
 #include "error.h"
 #include "store.h"
 
-enum {
-  /* Seconds. Theater writes content in place: what looks damaged may only be
-  ** unfinished yet, and is left to its writer. */
-  SETTLED = 10
-};
-
 /* True if data/<hash> still is the open file that was read, and unchanged. */
 static bool is_unchanged(int data, int fd, const struct stat *st,
                          const char *hash) {
@@ -63,7 +57,7 @@ static void refuse(const tr_store *store, int data, int fd,
                    const struct stat *st, const char *hash, const char *actual,
                    bool putting, tr_error *error) {
   char name[TR_HEX_MAX + 9] = "";
-  if (putting || difftime(time(NULL), st->st_mtim.tv_sec) >= SETTLED)
+  if (putting || difftime(time(NULL), st->st_mtim.tv_sec) >= TR_SETTLED)
     quarantine(store, data, fd, st, hash, name);
   tr_error_set(error, TR_CORRUPT,
                "Content %s in %s is corrupt: its %lld bytes have the hash %s; "

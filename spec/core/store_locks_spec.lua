@@ -78,6 +78,17 @@ describe("a content store that many use at once", function()
     assert.is_string(assert(store:batch(function(batch) return batch:put "x" end)))
   end)
 
+  it("does not believe that content is sound which changed while a put waited for it", function()
+    local hash = store:put(("G"):rep(100))
+    assert(store:get(hash))
+    local path = base .. "/data/" .. hash
+    helper.run_ok(([[flock -x %s sh -c 'touch %s/locked; until ls -l /proc/%d/fd | grep -q %s; do :; done;
+      printf B | dd of=%s conv=notrunc status=none' >/dev/null 2>&1 &]]):format(path, home, helper.pid(), hash, path))
+    helper.eventually(function() return helper.exists(home .. "/locked") end)
+    store:put(("G"):rep(100))
+    assert.equal("corrupt", select(2, store:get(hash)).kind)
+  end)
+
   it("waits for a lock as long as it was told, or until it is interrupted", function()
     local hash = store:put "x"
     local hasty = theaterref.content_store("demo", { home = home, durability = "none", lock_timeout = 0.05 })
