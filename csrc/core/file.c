@@ -201,19 +201,23 @@ static bool fill(int fd, const void *data, size_t size, bool durable) {
   return ok;
 }
 
-bool tr_file_write_temporary(int tmpdir, char temporary[TR_TEMPORARY],
-                             const void *data, size_t size, bool durable) {
-  int fd, errnum;
-  if (!temporary_name(temporary))
-    return false;
-  fd = openat(tmpdir, temporary,
-              O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+bool tr_file_write_new(int dir, const char *name, const void *data, size_t size,
+                       bool durable) {
+  int errnum, fd = openat(dir, name,
+                          O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                          0666);
   if (fd < 0 || fill(fd, data, size, durable))
     return fd >= 0;
   errnum = errno;
-  unlinkat(tmpdir, temporary, 0);
+  unlinkat(dir, name, 0);
   errno = errnum;
   return false;
+}
+
+bool tr_file_write_temporary(int tmpdir, char temporary[TR_TEMPORARY],
+                             const void *data, size_t size, bool durable) {
+  return temporary_name(temporary) &&
+         tr_file_write_new(tmpdir, temporary, data, size, durable);
 }
 
 int tr_file_place(int tmpdir, const char *temporary, int dir,

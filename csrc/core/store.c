@@ -48,6 +48,7 @@ tr_store *tr_store_open(const char *base_path,
   if (store != NULL) {
     store->options = o;
     atomic_init(&store->data, -1);
+    store->until = 0;
     store->base = strdup(base_path);
   }
   if (store != NULL && store->base != NULL)
@@ -67,7 +68,10 @@ void tr_store_close(tr_store *store) {
 }
 
 tr_store tr_store_unsynced(const tr_store *store) {
-  tr_store view = {.base = store->base, .options = store->options, .data = -1};
+  tr_store view = {.base = store->base,
+                   .options = store->options,
+                   .data = -1,
+                   .until = store->until};
   view.options.durable = false;
   return view;
 }
@@ -399,6 +403,7 @@ static int create(const tr_store *store, int data, const char *hash,
 
 bool tr_store_put(tr_store *store, const void *bytes, size_t size,
                   char hash[TR_HEX_MAX], tr_error *error) {
+  tr_store call = tr_store_for_call(store);
   int data, done = 0, tries = 8;
   error = tr_error_or_ignored(error);
   tr_digest(store->options.algorithm, bytes, size, hash);
@@ -408,9 +413,9 @@ bool tr_store_put(tr_store *store, const void *bytes, size_t size,
   error->kind = TR_OK;
   /* It may come and go under our hands, but not for ever. */
   while (done == 0 && tries-- > 0) {
-    done = tr_store_freshen(store, data, hash, true, error);
+    done = tr_store_freshen(&call, data, hash, true, error);
     if (done == 0)
-      done = create(store, data, hash, bytes, size, error);
+      done = create(&call, data, hash, bytes, size, error);
   }
   close(data);
   if (done == 0 && error->kind != TR_CORRUPT) /* which could not be moved away */

@@ -195,6 +195,26 @@ describe("a content store on a file system that fails", function()
     end)
   end)
 
+  it("that cannot open a label's folders to sync them does not say that it did", function()
+    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
+    helper.with_folder(function(home)
+      local file = helper.write(home .. "/script.lua", [[
+        local faults = require "faults"
+        local store = require("theaterref").content_store("demo", { home = ... })
+        local hash = assert(store:put "x")
+        local nth, done, last = 1, nil, nil
+        repeat -- the last call is one for a sync
+          last = done
+          faults.fail("openat", "EMFILE", nth)
+          done = store:label("a/b", hash)
+          nth = nth + 1
+        until faults.stop() == 0
+        assert(nth > 5 and not last and done)]])
+      helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s"):format(helper.root,
+        helper.build, helper.lua, file, home))
+    end)
+  end)
+
   it("that cannot tell if content is locked keeps it", function()
     if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
     helper.with_folder(function(home)

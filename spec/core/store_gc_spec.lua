@@ -227,6 +227,19 @@ describe("content of another user", function()
     assert.equal("shared", tostring(assert(store:get(hash))))
   end)
 
+  it("is spared when another user moves a label away from it", function()
+    if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
+    for _, move in ipairs { 'store:label("x", hash)', 'store:remove_label("x")',
+      'store:batch(function(batch) return batch:label("x", hash) end)' } do
+      local old, new = store:store_at_label("x", "old"), store:put "new"
+      helper.run_ok(("chmod -R a+rwX %s && cd %s/data && chmod 644 %s && touch -d '2 hours ago' %s"):format(home, base, old, old))
+      helper.run_ok(as_user .. helper.lua .. " -e " .. helper.quote(([[
+        local store, hash = require("theaterref").content_store("demo", { home = %q }), %q
+        assert(%s)]]):format(home, new, move)))
+      assert.same({}, store:gc().deleted)
+    end
+  end)
+
   it("is copied without its setuid bit, and without a group that this user may not give", function()
     if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
     local hash = store:put "shared"

@@ -266,6 +266,22 @@ describe("a content store", function()
     end
   end)
 
+  it("takes a blank label, as a crash of Theater leaves it, neither for a hash nor for absent", function()
+    local hash = store:store_at_label("x", "x")
+    helper.write(home .. "/store/demo/labels/x", "")
+    for _, try in ipairs {
+      function() return store:get_by_label "x" end, function() return store:label_exists "x" end,
+      function() return store:get_content_by_label "x" end, function() return store:label("x", hash, { expect = false }) end,
+      function() return store:remove_from_label("x", hash) end } do
+      local answer, err = try()
+      assert.is_nil(answer)
+      assert.equal("corrupt", err.kind)
+      assert.matches("Label 'x' is blank", err.message)
+    end
+    assert.is_true(store:label("x", hash))
+    assert.equal(hash, store:get_by_label "x")
+  end)
+
   it("maps only large content that nobody else may write to, and that has been there for a while", function()
     local bytes = ("large"):rep(1 << 16)
     local hash = store:put(bytes)
