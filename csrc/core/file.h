@@ -44,7 +44,7 @@ int tr_file_place(int tmpdir, const char *temporary, int dir, const char *name);
 /*
 ** A file that is being written. It follows symbolic links. A regular file, or none,
 ** is replaced when the output is committed, and keeps its permissions; anything else, such
-** as a device or a pipe, is opened and written.
+** as a device, a pipe or an open file by way of /dev/stdout, is opened and written.
 */
 typedef struct tr_output tr_output;
 
