@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -99,7 +101,7 @@ nomem:
 }
 
 /* Check that an open file is one to read whole: of a device there is no end. Wait
-** for a pipe's first writer, without whom it would look empty. */
+** for a pipe's first byte or writer, without whom it would look empty. */
 static bool is_readable(int fd, const struct stat *st, const char *path,
                         tr_error *error) {
   if (S_ISDIR(st->st_mode)) {
@@ -111,13 +113,10 @@ static bool is_readable(int fd, const struct stat *st, const char *path,
                  path);
     return false;
   }
-  if (S_ISREG(st->st_mode) || wait_ready(fd, POLLIN, WRITER_PATIENCE))
+  if (S_ISREG(st->st_mode) || wait_ready(fd, POLLIN, WRITER_PATIENCE) ||
+      errno == ETIMEDOUT) /* a writer may be there who has not written yet */
     return true;
-  if (errno == ETIMEDOUT)
-    tr_error_set(error, TR_TIMEOUT, "Failed to read %s: nobody writes to this pipe",
-                 path);
-  else
-    tr_error_errno(error, errno, "Failed to read", path);
+  tr_error_errno(error, errno, "Failed to read", path);
   return false;
 }
 
@@ -131,6 +130,13 @@ tr_blob *tr_file_read(const char *path, size_t max_bytes, tr_error *error) {
     tr_error_errno(error, errno, "Failed to read", path);
   else if (is_readable(fd, &st, path, error))
     blob = tr_file_read_fd(fd, &st, path, max_bytes, PATIENCE, error);
+  if (blob != NULL && S_ISFIFO(st.st_mode) && tr_blob_size(blob) == 0 &&
+      !wait_ready(fd, POLLIN, 0)) { /* no writer came and left */
+    tr_error_set(error, TR_TIMEOUT, "Failed to read %s: nobody writes to this pipe",
+                 path);
+    tr_blob_release(blob);
+    blob = NULL;
+  }
   if (fd >= 0)
     close(fd);
   return blob;
@@ -201,19 +207,23 @@ static bool fill(int fd, const void *data, size_t size, bool durable) {
   return ok;
 }
 
-bool tr_file_write_temporary(int tmpdir, char temporary[TR_TEMPORARY],
-                             const void *data, size_t size, bool durable) {
-  int fd, errnum;
-  if (!temporary_name(temporary))
-    return false;
-  fd = openat(tmpdir, temporary,
-              O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+bool tr_file_write_new(int dir, const char *name, const void *data, size_t size,
+                       bool durable) {
+  int errnum, fd = openat(dir, name,
+                          O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                          0666);
   if (fd < 0 || fill(fd, data, size, durable))
     return fd >= 0;
   errnum = errno;
-  unlinkat(tmpdir, temporary, 0);
+  unlinkat(dir, name, 0);
   errno = errnum;
   return false;
+}
+
+bool tr_file_write_temporary(int tmpdir, char temporary[TR_TEMPORARY],
+                             const void *data, size_t size, bool durable) {
+  return temporary_name(temporary) &&
+         tr_file_write_new(tmpdir, temporary, data, size, durable);
 }
 
 int tr_file_place(int tmpdir, const char *temporary, int dir,
@@ -308,11 +318,25 @@ static char *read_link(const char *path) {
   return target;
 }
 
-/* The path that 'path' leads to, malloc'ed. NULL with errno. */
+/* True if a path is a link in /proc, such as /proc/self/fd/1: the kernel knows which
+** file that is, and its text is only a description. */
+static bool is_magic(const char *path) {
+  int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  struct stat st;
+  struct statfs fs;
+  bool magic = fd >= 0 && fstat(fd, &st) == 0 && S_ISLNK(st.st_mode) &&
+               fstatfs(fd, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC;
+  if (fd >= 0)
+    close(fd);
+  return magic;
+}
+
+/* The path that 'path' leads to, malloc'ed; a link in /proc is not followed. NULL with
+** errno. */
 static char *follow_links(const char *path) {
   char *now = strdup(path);
   int links;
-  for (links = 0; now != NULL; links++) {
+  for (links = 0; now != NULL && !is_magic(now); links++) {
     char *next = links < 40 ? read_link(now) : NULL;
     if (next == NULL && links < 40 && (errno == EINVAL || errno == ENOENT))
       return now;
@@ -321,7 +345,7 @@ static char *follow_links(const char *path) {
     free(now);
     now = next;
   }
-  return NULL;
+  return now;
 }
 
 /* Make the temporary file that is to replace the output's path; 'st' is of the file
@@ -345,16 +369,29 @@ static bool open_temporary(tr_output *o, const struct stat *st) {
   /* Root keeps another's file theirs; who may not do so has a file of their own. */
   if (st != NULL && fchown(o->fd, st->st_uid, st->st_gid) != 0)
     errno = 0;
-  return st == NULL || fchmod(o->fd, st->st_mode & 07777) == 0;
+  return st == NULL || fchmod(o->fd, st->st_mode & 0777) == 0; /* no setuid bit */
+}
+
+/* Open what a link in /proc leads to. An open file of this process is written on where
+** it is. */
+static bool open_magic(tr_output *o, const struct stat *st) {
+  int own = atoi(strrchr(o->path, '/') + 1);
+  struct stat open_file;
+  if (fstat(own, &open_file) == 0 && open_file.st_ino == st->st_ino &&
+      open_file.st_dev == st->st_dev)
+    o->fd = fcntl(own, F_DUPFD_CLOEXEC, 0);
+  else
+    o->fd = open(o->path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY);
+  return o->fd >= 0;
 }
 
 /* Open what is no regular file. A pipe may get its reader later. */
-static bool open_existing(tr_output *o) {
+static bool open_existing(tr_output *o, const struct stat *st) {
   double until = tr_now() + PATIENCE;
   struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
   for (;;) {
     o->fd = open(o->path, O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (o->fd >= 0 || errno != ENXIO || tr_interrupted() || tr_now() >= until)
+    if (o->fd >= 0 || errno != ENXIO || !S_ISFIFO(st->st_mode) || tr_interrupted() || tr_now() >= until)
       return o->fd >= 0;
     nanosleep(&pause, NULL);
   }
@@ -363,19 +400,24 @@ static bool open_existing(tr_output *o) {
 tr_output *tr_output_open(const char *path, tr_error *error) {
   tr_output *o = calloc(1, sizeof *o);
   struct stat st;
-  bool ok;
+  bool there, ok;
   if (o == NULL) {
     tr_error_nomem(error);
     return NULL;
   }
   o->fd = o->folder = -1;
-  o->path = follow_links(path);
+  /* The kernel looks first: it may refuse to follow a link. */
+  there = stat(path, &st) == 0;
+  if (there || errno == ENOENT)
+    o->path = follow_links(path);
   if (o->path == NULL)
     ok = false;
-  else if (stat(o->path, &st) != 0)
-    ok = errno == ENOENT && open_temporary(o, NULL);
+  else if (!there)
+    ok = open_temporary(o, NULL);
+  else if (is_magic(o->path))
+    ok = open_magic(o, &st);
   else
-    ok = S_ISREG(st.st_mode) ? open_temporary(o, &st) : open_existing(o);
+    ok = S_ISREG(st.st_mode) ? open_temporary(o, &st) : open_existing(o, &st);
   if (ok)
     return o;
   tr_error_errno(error, errno, "Failed to write", path);
@@ -407,7 +449,7 @@ bool tr_output_write(tr_output *o, const void *data, size_t size,
 bool tr_output_commit(tr_output *o, bool durable, tr_error *error) {
   bool replaces = o->temporary[0] != '\0';
   const char *slash = strrchr(o->path, '/');
-  bool ok = !replaces || !durable || fsync(o->fd) == 0;
+  bool ok = !durable || fsync(o->fd) == 0 || (!replaces && errno == EINVAL);
   ok = close(o->fd) == 0 && ok; /* where NFS and quotas report a lost write */
   o->fd = -1;
   if (ok && replaces) {

@@ -27,6 +27,11 @@ int tr_file_create_at(int tmpdir, int dir, const char *name, const char *path,
 
 enum { TR_TEMPORARY = 38 /* of ".tmp-" with 32 hex digits, and a zero */ };
 
+/* Write a file 'name' in the open folder 'dir', where there is none. False with
+** errno. */
+bool tr_file_write_new(int dir, const char *name, const void *data, size_t size,
+                       bool durable);
+
 /* Write a temporary file in 'tmpdir' for the caller to rename, and its name to
 ** 'temporary'. False with errno. */
 bool tr_file_write_temporary(int tmpdir, char temporary[TR_TEMPORARY],
@@ -38,8 +43,8 @@ int tr_file_place(int tmpdir, const char *temporary, int dir, const char *name);
 
 /*
 ** A file that is being written. It follows symbolic links. A regular file, or none,
-** is replaced when the output is committed, and keeps its mode; anything else, such
-** as a device or a pipe, is opened and written.
+** is replaced when the output is committed, and keeps its permissions; anything else, such
+** as a device, a pipe or an open file by way of /dev/stdout, is opened and written.
 */
 typedef struct tr_output tr_output;
 

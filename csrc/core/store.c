@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "blob.h"
@@ -47,6 +48,7 @@ tr_store *tr_store_open(const char *base_path,
   if (store != NULL) {
     store->options = o;
     atomic_init(&store->data, -1);
+    store->until = 0;
     store->base = strdup(base_path);
   }
   if (store != NULL && store->base != NULL)
@@ -66,7 +68,10 @@ void tr_store_close(tr_store *store) {
 }
 
 tr_store tr_store_unsynced(const tr_store *store) {
-  tr_store view = {.base = store->base, .options = store->options, .data = -1};
+  tr_store view = {.base = store->base,
+                   .options = store->options,
+                   .data = -1,
+                   .until = store->until};
   view.options.durable = false;
   return view;
 }
@@ -97,10 +102,22 @@ bool tr_normal_hash(const char *hash, char normal[TR_HEX_MAX],
 
 /* ------------------------------------------------------------------ getting */
 
+/*
+** True if nobody but this user and root can write to a file, and its writer is done.
+** Everybody else's is read: bytes that were verified must not change, nor go where a
+** mapping would crash.
+*/
+static bool is_mappable(const struct stat *st) {
+  return (st->st_uid == geteuid() || st->st_uid == 0) &&
+         (st->st_mode & (S_IWGRP | S_IWOTH)) == 0 &&
+         difftime(time(NULL), st->st_mtim.tv_sec) >= TR_SETTLED;
+}
+
 /* Read or map an open content file. */
 static tr_blob *load(const tr_store *store, int fd, const struct stat *st,
                      const char *hash, tr_error *error) {
-  if (st->st_size >= MAPPED_FROM && !store->options.unmapped) {
+  if (st->st_size >= MAPPED_FROM && !store->options.unmapped &&
+      is_mappable(st)) {
     tr_blob *blob = tr_blob_map(fd, (size_t)st->st_size);
     if (blob != NULL) /* else the file system cannot, or there are too many */
       return blob;
@@ -223,7 +240,8 @@ int tr_store_exists(tr_store *store, const char *hash, tr_error *error) {
 
 /*
 ** Replace an open content file that this user may not touch with a copy, which is
-** as young as can be. False with the error.
+** as young as can be. The copy is synced whatever the options say: the owner of the
+** file may have been told that it lasts. False with the error.
 */
 static bool replace_with_copy(const tr_store *store, int data, int fd,
                               const struct stat *st, const char *hash,
@@ -235,12 +253,14 @@ static bool replace_with_copy(const tr_store *store, int data, int fd,
   if (base >= 0) {
     bool written = tr_blob_size(blob) == (size_t)st->st_size &&
                    tr_file_write_temporary(base, temporary, tr_blob_data(blob),
-                                           tr_blob_size(blob),
-                                           store->options.durable);
+                                           tr_blob_size(blob), true);
+    /* The group is kept where this user may give files to it. Only the permissions
+    ** are taken over: a setuid bit would make it a program that runs as this user. */
     ok = written &&
-         fchownat(base, temporary, (uid_t)-1, st->st_gid,
-                  AT_SYMLINK_NOFOLLOW) == 0 &&
-         fchmodat(base, temporary, st->st_mode & 07777, 0) == 0 &&
+         (fchownat(base, temporary, (uid_t)-1, st->st_gid,
+                   AT_SYMLINK_NOFOLLOW) == 0 ||
+          errno == EPERM) &&
+         fchmodat(base, temporary, st->st_mode & 0777, 0) == 0 &&
          renameat(base, temporary, data, hash) == 0;
     if (!ok)
       tr_error_errno(error, errno,
@@ -255,29 +275,37 @@ static bool replace_with_copy(const tr_store *store, int data, int fd,
 }
 
 /*
-** Make an open content file young in the eyes of gc, by a copy if it has to be. Return
-** 1, 0 if it is no longer data/<hash>, or -1 with the error. Nobody deletes the file
-** meanwhile, because it is locked.
+** Make an open and locked content file young in the eyes of gc, by a copy if it has to
+** be. Return 1, 0 if it is no longer data/<hash>, or -1 with the error.
 */
-static int touch(const tr_store *store, int data, int fd, const struct stat *st,
-                 const char *hash, tr_error *error) {
-  struct stat now;
-  int touched = 1;
+static int touch(const tr_store *store, int data, int fd, const char *hash,
+                 tr_error *error) {
+  struct stat before, named, after;
+  if (fstat(fd, &before) != 0 ||
+      fstatat(data, hash, &named, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (errno == ENOENT)
+      return 0;
+    tr_error_errno(error, errno, "Failed to look for content", hash);
+    return -1;
+  }
+  if (named.st_ino != before.st_ino || named.st_dev != before.st_dev)
+    return 0;
+  if (futimens(fd, NULL) != 0)
+    return replace_with_copy(store, data, fd, &before, hash, error) ? 1 : -1;
+  if (fstat(fd, &after) == 0)
+    tr_store_renew(&before, &after, hash);
+  return 1;
+}
+
+/* The same, and keep everybody from deleting an open content file meanwhile. */
+static int touch_locked(const tr_store *store, int data, int fd,
+                        const char *hash, tr_error *error) {
+  int touched;
   if (!tr_store_lock_file(store, fd, LOCK_SH)) {
     tr_error_errno(error, errno, "Failed to lock content", hash);
     return -1;
   }
-  if (fstatat(data, hash, &now, AT_SYMLINK_NOFOLLOW) != 0) {
-    touched = errno == ENOENT ? 0 : -1;
-    if (touched < 0)
-      tr_error_errno(error, errno, "Failed to look for content", hash);
-  } else if (now.st_ino != st->st_ino || now.st_dev != st->st_dev) {
-    touched = 0;
-  } else if (futimens(fd, NULL) != 0) {
-    touched = replace_with_copy(store, data, fd, st, hash, error) ? 1 : -1;
-  } else if (fstat(fd, &now) == 0) {
-    tr_store_renew(st, &now, hash);
-  }
+  touched = touch(store, data, fd, hash, error);
   tr_unlock_file(fd);
   return touched;
 }
@@ -318,7 +346,7 @@ static int freshen_once(const tr_store *store, int data, const char *hash,
     tr_blob_release(blob);
   }
   if (fresh == 1)
-    fresh = touch(store, data, fd, &st, hash, error);
+    fresh = touch_locked(store, data, fd, hash, error);
   close(fd);
   if (fresh == 1 && !sync_content(store, data, hash, error))
     fresh = error->kind == TR_NOT_FOUND ? 0 : -1;
@@ -350,10 +378,8 @@ void tr_store_spare(const tr_store *store, int data, const char *hash) {
   int fd = open_content(store, data, hash, &st, &ignored);
   if (fd < 0)
     return;
-  if (tr_store_lock_file(store, fd, LOCK_SH)) {
-    struct stat now;
-    if (futimens(fd, NULL) == 0 && fstat(fd, &now) == 0)
-      tr_store_renew(&st, &now, hash);
+  if (flock(fd, LOCK_SH | LOCK_NB) == 0) {
+    touch(store, data, fd, hash, &ignored);
     tr_unlock_file(fd);
   }
   close(fd);
@@ -377,6 +403,7 @@ static int create(const tr_store *store, int data, const char *hash,
 
 bool tr_store_put(tr_store *store, const void *bytes, size_t size,
                   char hash[TR_HEX_MAX], tr_error *error) {
+  tr_store call = tr_store_for_call(store);
   int data, done = 0, tries = 8;
   error = tr_error_or_ignored(error);
   tr_digest(store->options.algorithm, bytes, size, hash);
@@ -386,9 +413,9 @@ bool tr_store_put(tr_store *store, const void *bytes, size_t size,
   error->kind = TR_OK;
   /* It may come and go under our hands, but not for ever. */
   while (done == 0 && tries-- > 0) {
-    done = tr_store_freshen(store, data, hash, true, error);
+    done = tr_store_freshen(&call, data, hash, true, error);
     if (done == 0)
-      done = create(store, data, hash, bytes, size, error);
+      done = create(&call, data, hash, bytes, size, error);
   }
   close(data);
   if (done == 0 && error->kind != TR_CORRUPT) /* which could not be moved away */

@@ -13,7 +13,12 @@ struct tr_store {
   /* data/, fresh open by the first get, or -1. Content that is found through
   ** it is right, even if the folder has moved. */
   atomic_int data;
+  double until; /* when all waits for locks end; 0: lock_timeout after each began */
 };
+
+/* The same store for one call, all of whose waits for locks end at one time. Do not
+** close it. */
+tr_store tr_store_for_call(const tr_store *store);
 
 /* The same store without syncs, for work under the lock: an fsync there would make
 ** everybody wait for the disk. Do not close it. */
@@ -69,6 +74,12 @@ int tr_store_open_listing(const tr_store *store, const char *folder, bool follow
 
 /* -------------------------------------------------------------- content */
 
+enum {
+  /* Seconds. Theater writes content in place: what looks damaged may only be
+  ** unfinished yet, and is left to its writer. */
+  TR_SETTLED = 10
+};
+
 /* The content of a normal hash, past the folder that is fresh open. */
 tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
                                tr_error *error);
@@ -88,7 +99,7 @@ bool tr_store_freshen_labelled(const tr_store *store, int data,
                                const char *hash, tr_error *error);
 
 /* Make content young in the eyes of gc that a label no longer points at: its readers
-** may be about to read it. Quick, without a sync, and no more than a favour. */
+** may be about to read it. No more than a favour: it waits for no lock. */
 void tr_store_spare(const tr_store *store, int data, const char *hash);
 
 /*
@@ -148,9 +159,14 @@ typedef enum tr_holding {
   TR_BLANK /* as Theater leaves it for a moment while it moves a label */
 } tr_holding;
 
-/* Read the label 'label', the file 'name' in an open folder, or in -1 with errno. */
+/* Read the label 'label', the file 'name' in an open folder, or in -1 with errno. A
+** blank one is read again for 100 ms. */
 tr_holding tr_store_read_label(int folder, const char *name, const char *label,
                                char hash[TR_HEX_MAX], tr_error *error);
+
+/* Before the lock is taken, so that nobody waits for it: spare the content of a label
+** that is about to move or go. */
+void tr_store_spare_label(const tr_store *store, int base, const char *label);
 
 /* Called for each label with its hash, or NULL and why it has none. */
 typedef bool (*tr_store_visit_label)(void *context, const char *label,

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,7 +21,7 @@
 typedef struct item {
   tr_node node; /* of content, by its hash; the first member */
   struct item *next;
-  char temporary[TR_TEMPORARY];
+  char temporary[TR_TEMPORARY + 21]; /* empty: content that was there already */
   char hash[TR_HEX_MAX]; /* content's name, or what a label points at */
   char label[];          /* empty: content */
 } item;
@@ -29,10 +30,39 @@ struct tr_batch {
   tr_store *store;   /* its own: the caller may close theirs */
   tr_store unsynced; /* the same, for steps that one sync will cover */
   int base, data;
+  /* A temporary file that is locked shared: gc deletes no '<guard>.<number>'
+  ** meanwhile, which are those of the items. */
+  char guard[TR_TEMPORARY];
+  int guard_lock;
+  uint64_t count; /* of the items so far */
+  bool has_labels;
   pid_t owner; /* a child of a fork has no part in it */
   item *items, **end;
   tr_table contents; /* one item for each hash among them */
 };
+
+/* Make and lock the guard. A gc without a grace period may delete it before that. */
+static bool make_guard(tr_batch *b, tr_error *error) {
+  int tries = 8;
+  struct stat st;
+  while (tries-- > 0 &&
+         tr_file_write_temporary(b->base, b->guard, "", 0, false)) {
+    b->guard_lock = openat(b->base, b->guard, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (b->guard_lock >= 0 &&
+        tr_store_lock_file(b->store, b->guard_lock, LOCK_SH) &&
+        fstat(b->guard_lock, &st) == 0 && st.st_nlink > 0)
+      return true;
+    tr_error_errno(error, errno, "Failed to lock", b->guard);
+    unlinkat(b->base, b->guard, 0);
+    if (b->guard_lock >= 0)
+      close(b->guard_lock);
+    b->guard_lock = -1;
+    b->guard[0] = '\0';
+  }
+  if (tries >= 0)
+    tr_error_errno(error, errno, "Failed to write to the store", b->store->base);
+  return false;
+}
 
 tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
   tr_batch *b = calloc(1, sizeof *b);
@@ -42,7 +72,7 @@ tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
     return NULL;
   }
   b->end = &b->items;
-  b->base = b->data = -1;
+  b->base = b->data = b->guard_lock = -1;
   b->owner = getpid();
   if (!tr_table_init(&b->contents))
     tr_error_nomem(error);
@@ -54,7 +84,7 @@ tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
   }
   if (b->data >= 0)
     b->base = tr_store_open_base(b->store, error);
-  if (b->base >= 0)
+  if (b->base >= 0 && make_guard(b, error))
     return b;
   tr_batch_free(b);
   return NULL;
@@ -66,10 +96,16 @@ void tr_batch_free(tr_batch *b) {
     return;
   for (i = b->items; i != NULL; i = next) {
     next = i->next;
-    if (b->owner == getpid())
+    if (b->owner == getpid() && i->temporary[0] != '\0')
       unlinkat(b->base, i->temporary, 0);
     free(i);
   }
+  if (b->guard_lock >= 0 && b->owner == getpid()) {
+    unlinkat(b->base, b->guard, 0);
+    tr_unlock_file(b->guard_lock);
+  }
+  if (b->guard_lock >= 0)
+    close(b->guard_lock);
   if (b->data >= 0)
     close(b->data);
   if (b->base >= 0)
@@ -94,7 +130,7 @@ static bool is_owner(const tr_batch *b, tr_error *error) {
   return b->owner == getpid();
 }
 
-/* Add an item whose temporary file holds these bytes. */
+/* Add an item whose temporary file holds these bytes; NULL: content that is there. */
 static bool add(tr_batch *b, const char *label, const char *hash,
                 const void *bytes, size_t size, tr_error *error) {
   item *i;
@@ -107,7 +143,11 @@ static bool add(tr_batch *b, const char *label, const char *hash,
   }
   strcpy(i->hash, hash);
   strcpy(i->label, label);
-  if (!tr_file_write_temporary(b->base, i->temporary, bytes, size, false)) {
+  if (bytes != NULL)
+    snprintf(i->temporary, sizeof i->temporary, "%s.%llu", b->guard,
+             (unsigned long long)b->count++);
+  if (bytes != NULL &&
+      !tr_file_write_new(b->base, i->temporary, bytes, size, false)) {
     tr_error_errno(error, errno, "Failed to write",
                    label[0] != '\0' ? label : hash);
     free(i);
@@ -115,6 +155,7 @@ static bool add(tr_batch *b, const char *label, const char *hash,
   }
   *b->end = i;
   b->end = &i->next;
+  b->has_labels = b->has_labels || label[0] != '\0';
   if (label[0] == '\0' && find_content(b, hash) == NULL) {
     i->node.key = i->hash;
     i->node.len = strlen(i->hash);
@@ -130,7 +171,9 @@ bool tr_batch_put(tr_batch *b, tr_algorithm algorithm, const void *bytes,
   error = tr_error_or_ignored(error);
   tr_digest(algorithm, bytes, size, hash);
   fresh = tr_store_freshen(&b->unsynced, b->data, hash, true, error);
-  return fresh == 1 || (fresh == 0 && add(b, "", hash, bytes, size, error));
+  if (fresh == 1) /* until the commit, gc may delete it */
+    return find_content(b, hash) != NULL || add(b, "", hash, NULL, 0, error);
+  return fresh == 0 && add(b, "", hash, bytes, size, error);
 }
 
 bool tr_batch_label(tr_batch *b, const char *label, const char *hash,
@@ -180,6 +223,19 @@ static bool check_content(tr_batch *b, const item *i, tr_error *error) {
          (error->kind == TR_NOT_FOUND && find_content(b, i->hash) != NULL);
 }
 
+/* The same before the lock, where content of others may be copied. */
+static bool prepare(tr_batch *b, const item *i, tr_error *error) {
+  tr_store_spare_label(&b->unsynced, b->base, i->label);
+  return check_content(b, i, error);
+}
+
+static bool check_temporary(tr_batch *b, const item *i, tr_error *error) {
+  if (faccessat(b->base, i->temporary, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+    return true;
+  tr_error_errno(error, errno, "Failed to write label", i->label);
+  return false;
+}
+
 static bool clear_place(tr_batch *b, const item *i, tr_error *error) {
   (void)error;
   tr_store_clear_place(b->base, i->label);
@@ -199,7 +255,7 @@ static bool prune(tr_batch *b, const item *i, tr_error *error) {
 /* Check, under the lock, that every label can be placed. The second look sees the
 ** folders that the first one made for other labels. */
 static bool can_place(tr_batch *b, tr_error *error) {
-  return each(b, true, check_content, error) &&
+  return each(b, true, check_temporary, error) &&
          each(b, true, clear_place, error) &&
          each(b, true, make_place, error) && each(b, true, make_place, error);
 }
@@ -215,6 +271,14 @@ static bool check(tr_batch *b, tr_error *error) {
 ** or damaged and quarantined. */
 static bool place_content(tr_batch *b, const item *i, tr_error *error) {
   int placed = 0, tries = 8;
+  if (i->temporary[0] == '\0') {
+    placed = tr_store_freshen(&b->unsynced, b->data, i->hash, true, error);
+    if (placed == 0)
+      tr_error_set(error, TR_NOT_FOUND,
+                   "Content %s was deleted before the commit; put it again",
+                   i->hash);
+    return placed == 1;
+  }
   utimensat(b->base, i->temporary, NULL, AT_SYMLINK_NOFOLLOW); /* young for gc */
   while (placed == 0 && tries-- > 0) {
     placed = tr_file_place(b->base, i->temporary, b->data, i->hash);
@@ -247,11 +311,14 @@ static bool sync_all(tr_batch *b, tr_error *error) {
   return false;
 }
 
-/* Run one of the two steps that need the store's lock. */
+/* Run one of the two steps that need the store's lock, if there are labels. */
 static bool locked(tr_batch *b, bool (*work)(tr_batch *, tr_error *),
                    tr_error *error) {
-  int lock = tr_store_lock(b->store, error);
+  int lock;
   bool ok;
+  if (!b->has_labels)
+    return true;
+  lock = tr_store_lock(b->store, error);
   if (lock < 0)
     return false;
   ok = work(b, error);
@@ -260,21 +327,28 @@ static bool locked(tr_batch *b, bool (*work)(tr_batch *, tr_error *),
 }
 
 static bool place_labels(tr_batch *b, tr_error *error) {
-  bool ok = can_place(b, error) && place_each(b, true, place_label, error);
+  bool ok = each(b, true, check_content, error) && can_place(b, error) &&
+            place_each(b, true, place_label, error);
   if (!ok)
     each(b, true, prune, error);
   return ok;
 }
 
-bool tr_batch_commit(tr_batch *b, tr_error *error) {
-  error = tr_error_or_ignored(error);
-  if (!is_owner(b, error))
-    return false;
-  if (b->items == NULL)
-    return sync_all(b, error); /* for what was there already */
-  if (!sync_all(b, error) || !locked(b, check, error) ||
+static bool commit(tr_batch *b, tr_error *error) {
+  if (!each(b, true, prepare, error) || !sync_all(b, error) || !locked(b, check, error) ||
       !place_each(b, false, place_content, error) || !sync_all(b, error))
     return false;
   return b->items == NULL ||
          (locked(b, place_labels, error) && sync_all(b, error));
+}
+
+bool tr_batch_commit(tr_batch *b, tr_error *error) {
+  bool ok;
+  error = tr_error_or_ignored(error);
+  if (!is_owner(b, error))
+    return false;
+  b->store->until = b->unsynced.until = tr_store_for_call(b->store).until;
+  ok = commit(b, error);
+  b->store->until = b->unsynced.until = 0;
+  return ok;
 }

@@ -47,7 +47,17 @@ static bool lock_until(int fd, int how, double until) {
 
 static double deadline(const tr_store *store) {
   double timeout = store->options.lock_timeout;
+  if (store->until != 0)
+    return store->until;
   return timeout < 0 ? INFINITY : tr_now() + timeout;
+}
+
+tr_store tr_store_for_call(const tr_store *store) {
+  tr_store view = {.base = store->base,
+                   .options = store->options,
+                   .data = -1,
+                   .until = deadline(store)};
+  return view;
 }
 
 bool tr_store_lock_file(const tr_store *store, int fd, int how) {
@@ -112,18 +122,17 @@ int tr_store_make_subfolder(int parent, const char *name) {
 }
 
 /* Describe a folder by its birth: its other times change with every item in it. False
-** if it cannot be described. */
+** if it cannot be told from a later one with the same number. */
 static bool folder_identity(int folder, struct stat *st) {
   struct statx x;
-  if (statx(folder, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &x) != 0)
+  if (statx(folder, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &x) != 0 ||
+      (x.stx_mask & STATX_BTIME) == 0)
     return false;
   memset(st, 0, sizeof *st);
   st->st_dev = (dev_t)x.stx_dev_major << 32 | x.stx_dev_minor;
   st->st_ino = x.stx_ino;
-  if (x.stx_mask & STATX_BTIME) {
-    st->st_mtim.tv_sec = x.stx_btime.tv_sec;
-    st->st_mtim.tv_nsec = x.stx_btime.tv_nsec;
-  }
+  st->st_mtim.tv_sec = x.stx_btime.tv_sec;
+  st->st_mtim.tv_nsec = x.stx_btime.tv_nsec;
   return true;
 }
 

@@ -1,6 +1,8 @@
 /* Checks and deletions, of which store.lua makes a garbage collection. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -89,8 +91,8 @@ static int discard_at(int data, const char *name, const condition *c,
   int fd = openat(data, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0 && (errno == ENOENT || errno == ELOOP))
     return 0;
-  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    result = 0; /* somebody needs it */
+  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    result = errno == EWOULDBLOCK ? 0 : -1; /* 0: somebody needs it */
   } else if (fd >= 0 && fstat(fd, &st) == 0) {
     if (!is_met(c, &st) ||
         fstatat(data, name, &named, AT_SYMLINK_NOFOLLOW) != 0 ||
@@ -138,11 +140,40 @@ int tr_store_discard_unchanged(const tr_store *store, const char *hash,
   return discard(store, hash, &c, dry_run, error);
 }
 
+/*
+** Delete a temporary file in the open base unless its guard is locked: the part of its name before a
+** dot. Without a guard its batch is gone.
+*/
+static int discard_temporary_at(int base, const char *name, const condition *c,
+                                bool dry_run) {
+  char guard[NAME_MAX + 1];
+  struct stat st;
+  int result = -1, fd, errnum;
+  snprintf(guard, sizeof guard, "%.*s", (int)(5 + strcspn(name + 5, ".")), name);
+  fd = openat(base, guard, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0 && errno != ENOENT)
+    return -1;
+  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0)
+    result = errno == EWOULDBLOCK ? 0 : -1;
+  else if (fstatat(base, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+    result = errno == ENOENT ? 0 : -1;
+  else if (!is_met(c, &st))
+    result = 0;
+  else if (dry_run || unlinkat(base, name, 0) == 0)
+    result = 1;
+  errnum = errno;
+  if (fd >= 0) {
+    tr_unlock_file(fd);
+    close(fd);
+  }
+  errno = errnum;
+  return result;
+}
+
 int tr_store_discard_temporary(tr_store *store, const char *name, double grace,
                                bool dry_run, tr_error *error) {
   condition c;
-  struct stat st;
-  int base, result = -1;
+  int base, result;
   error = tr_error_or_ignored(error);
   if (!tr_is_temporary(name)) {
     tr_error_set(error, TR_INVALID_REFERENCE, "Not a temporary file: '%s'",
@@ -154,12 +185,7 @@ int tr_store_discard_temporary(tr_store *store, const char *name, double grace,
   base = tr_store_open_listing(store, ".", false, error);
   if (base < 0)
     return error->kind == TR_OK ? 0 : -1;
-  if (fstatat(base, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-    result = errno == ENOENT ? 0 : -1;
-  else if (!is_met(&c, &st))
-    result = 0;
-  else if (dry_run || unlinkat(base, name, 0) == 0)
-    result = 1;
+  result = discard_temporary_at(base, name, &c, dry_run);
   if (result < 0)
     tr_error_errno(error, errno, "Failed to delete", name);
   close(base);

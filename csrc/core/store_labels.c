@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -63,7 +64,7 @@ static int open_label_folder(int base, const char *label, enum how how,
                              const char **name) {
   const char *part = "labels", *rest = label;
   char room[TR_MAX_PART + 1];
-  int fd = dup(base);
+  int fd = fcntl(base, F_DUPFD_CLOEXEC, 0);
   while (fd >= 0 && part != NULL) {
     const char *slash = strchr(rest, '/');
     int inner = how == MAKING
@@ -150,8 +151,8 @@ static tr_holding parse_label(int fd, const char *label, char hash[TR_HEX_MAX],
   return not_a_hash(label, error);
 }
 
-tr_holding tr_store_read_label(int folder, const char *name, const char *label,
-                               char hash[TR_HEX_MAX], tr_error *error) {
+static tr_holding read_once(int folder, const char *name, const char *label,
+                            char hash[TR_HEX_MAX], tr_error *error) {
   tr_holding holds;
   int fd = -1;
   if (folder >= 0)
@@ -167,8 +168,20 @@ tr_holding tr_store_read_label(int folder, const char *name, const char *label,
   return holds;
 }
 
+tr_holding tr_store_read_label(int folder, const char *name, const char *label,
+                               char hash[TR_HEX_MAX], tr_error *error) {
+  struct timespec pause = {.tv_nsec = 1000 * 1000};
+  tr_holding holds;
+  int tries = 100;
+  while ((holds = read_once(folder, name, label, hash, error)) == TR_BLANK &&
+         tries-- > 0)
+    nanosleep(&pause, NULL);
+  return holds;
+}
+
 /* The hash of a label with a valid name below the open base. Return 1; 0 if it is
-** absent or blank, with an empty hash; or -1 with the error. */
+** absent, with an empty hash; or -1 with the error, also if it is blank: it is there,
+** and may be about to be moved. */
 static int read_label(int base, const char *label, char hash[TR_HEX_MAX],
                       tr_error *error) {
   const char *name;
@@ -178,7 +191,13 @@ static int read_label(int base, const char *label, char hash[TR_HEX_MAX],
   holds = tr_store_read_label(folder, name, label, hash, error);
   if (folder >= 0)
     close(folder);
-  return holds == TR_BLANK ? 0 : (int)holds;
+  if (holds != TR_BLANK)
+    return (int)holds;
+  tr_error_set(error, TR_CORRUPT,
+               "Label '%s' is blank: its writer is not done, or crashed; label "
+               "the content again",
+               label);
+  return -1;
 }
 
 int tr_store_get_label(tr_store *store, const char *label,
@@ -232,6 +251,13 @@ static void spare(const tr_store *store, int base, const char *hash) {
     return;
   tr_store_spare(store, data, hash);
   close(data);
+}
+
+void tr_store_spare_label(const tr_store *store, int base, const char *label) {
+  char hash[TR_HEX_MAX];
+  tr_error ignored;
+  if (read_label(base, label, hash, &ignored) == 1)
+    spare(store, base, hash);
 }
 
 bool tr_is_dots(const char *name) {
@@ -331,15 +357,17 @@ static bool sync_label(const tr_store *store, int base, const char *label,
                        tr_error *error) {
   const char *part = "labels", *rest = label;
   char room[TR_MAX_PART + 1];
-  int fd = store->options.durable ? dup(base) : -1;
+  int fd = store->options.durable ? fcntl(base, F_DUPFD_CLOEXEC, 0) : -1;
   bool ok = fd >= 0;
   if (!store->options.durable)
     return true;
   while (ok && part != NULL) {
     const char *slash = strchr(rest, '/');
     int inner = tr_store_open_subfolder(fd, part, false);
-    if (inner < 0)
+    if (inner < 0) {
+      ok = errno == ENOENT || errno == ENOTDIR;
       break;
+    }
     ok = tr_store_sync_name(store, fd, inner);
     close(fd);
     fd = inner;
@@ -412,6 +440,7 @@ static int write_label(const tr_store *store, int base, const char *label,
 
 int tr_store_label(tr_store *store, const char *label, const char *hash,
                    const char *expect, tr_error *error) {
+  tr_store call = tr_store_for_call(store);
   char normal[TR_HEX_MAX];
   int base, moved = -1;
   error = tr_error_or_ignored(error);
@@ -422,10 +451,12 @@ int tr_store_label(tr_store *store, const char *label, const char *hash,
   if (base < 0 && error->kind != TR_NOT_FOUND)
     return -1;
   /* Before the lock, where it may be synced, and again under it. */
-  if (content_is_there(store, base, normal, error))
+  if (content_is_there(&call, base, normal, error))
     moved = as_expected(base, label, expect, error);
-  if (moved == 1)
-    moved = write_label(store, base, label, normal, expect, error);
+  if (moved == 1) {
+    tr_store_spare_label(&call, base, label);
+    moved = write_label(&call, base, label, normal, expect, error);
+  }
   if (moved == 1 && !sync_label(store, base, label, error))
     moved = -1;
   if (base >= 0)
@@ -460,10 +491,15 @@ static int unlink_label(const tr_store *store, int base, const char *label,
 
 int tr_store_remove_label(tr_store *store, const char *label,
                           const char *only_if, tr_error *error) {
-  int lock, removed;
+  int base, lock, removed;
   error = tr_error_or_ignored(error);
   if (!tr_store_check_label(label, error))
     return -1;
+  base = tr_store_open_base(store, error);
+  if (base >= 0) {
+    tr_store_spare_label(store, base, label);
+    close(base);
+  }
   lock = tr_store_lock(store, error);
   if (lock < 0)
     return error->kind == TR_NOT_FOUND ? 0 : -1;

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -130,7 +131,9 @@ typedef struct walk {
   } visitor;
   void *context;
   tr_error *error;
-  char path[TR_MAX_LABEL + TR_MAX_PART + 2];
+  /* Room for a folder, its '/' and a part that is too long, which is cut short: some
+  ** file systems have longer names. */
+  char path[TR_MAX_LABEL + 1 + TR_MAX_PART + 2];
 } walk;
 
 static bool walk_labels(walk *w, int fd, size_t len, int depth);
@@ -162,7 +165,7 @@ static bool walk_item(walk *w, int fd, const char *name, size_t len, int depth) 
   const char *odd;
   if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
     return errno == ENOENT || walk_failed(w, errno);
-  memcpy(w->path + len, name, end - len + 1);
+  snprintf(w->path + len, sizeof w->path - len, "%s", name);
   odd = tr_label_fault(w->path);
   if (odd == NULL && S_ISLNK(st.st_mode))
     odd = "it is a symbolic link";

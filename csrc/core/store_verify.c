@@ -13,12 +13,6 @@
 #include "error.h"
 #include "store.h"
 
-enum {
-  /* Seconds. Theater writes content in place: what looks damaged may only be
-  ** unfinished yet, and is left to its writer. */
-  SETTLED = 10
-};
-
 /* True if data/<hash> still is the open file that was read, and unchanged. */
 static bool is_unchanged(int data, int fd, const struct stat *st,
                          const char *hash) {
@@ -36,13 +30,15 @@ static bool is_unchanged(int data, int fd, const struct stat *st,
 ** 'name' gets its name there, or is empty.
 */
 static void quarantine(const tr_store *store, int data, int fd,
-                       const struct stat *st, const char *hash,
+                       const struct stat *st, const char *hash, bool putting,
                        char name[TR_HEX_MAX + 9]) {
   tr_error ignored;
   unsigned random;
   int base, folder;
   name[0] = '\0';
-  if (!tr_store_lock_file(store, fd, LOCK_EX))
+  /* A reader leaves it to the next one. */
+  if (putting ? !tr_store_lock_file(store, fd, LOCK_EX)
+              : flock(fd, LOCK_EX | LOCK_NB) != 0)
     return;
   base = tr_store_open_base(store, &ignored);
   folder = base < 0 ? -1 : tr_store_make_subfolder(base, "corrupt");
@@ -63,8 +59,8 @@ static void refuse(const tr_store *store, int data, int fd,
                    const struct stat *st, const char *hash, const char *actual,
                    bool putting, tr_error *error) {
   char name[TR_HEX_MAX + 9] = "";
-  if (putting || difftime(time(NULL), st->st_mtim.tv_sec) >= SETTLED)
-    quarantine(store, data, fd, st, hash, name);
+  if (putting || difftime(time(NULL), st->st_mtim.tv_sec) >= TR_SETTLED)
+    quarantine(store, data, fd, st, hash, putting, name);
   tr_error_set(error, TR_CORRUPT,
                "Content %s in %s is corrupt: its %lld bytes have the hash %s; "
                "%s%s%sput the right bytes again to heal it",

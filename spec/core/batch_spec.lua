@@ -104,6 +104,54 @@ describe("a batch", function()
     assert.same({}, store:list_temporary_files())
   end)
 
+  it("keeps its files however long it takes and whatever gc does, and leaves them to gc when it has crashed", function()
+    local batch <close> = assert(store:begin_batch())
+    local hash = assert(batch:put "late")
+    assert(batch:label("late", hash))
+    helper.run_ok(("touch -d '2 hours ago' %s/store/demo/.tmp-*"):format(home))
+    assert.same({}, store:gc().temporary_files)
+    assert.same({}, store:gc({ grace = -1 }).temporary_files)
+    assert(batch:commit())
+    assert.equal("late", tostring(store:get_content_by_label "late"))
+    for _, name in ipairs { ".tmp-crashed", ".tmp-crashed.0", ".tmp-other.1" } do
+      helper.write(home .. "/store/demo/" .. name, "")
+    end
+    assert.equal(3, #store:gc({ grace = -1 }).temporary_files)
+  end)
+
+  it("moves no label if the file of one is gone", function()
+    local hash = store:put "x"
+    local batch <close> = assert(store:begin_batch())
+    assert(batch:label("a", hash))
+    local files = store:list_temporary_files()
+    assert(batch:label("b", hash))
+    for _, name in ipairs(store:list_temporary_files()) do
+      if name > files[#files] then os.remove(home .. "/store/demo/" .. name) end
+    end
+    local done, err = batch:commit()
+    assert.is_nil(done)
+    assert.matches("Failed to write label b: No such file", err.message)
+    assert.is_false(store:label_exists "a")
+  end)
+
+  it("is not acknowledged if content that was there has gone before the end, and protects it until then", function()
+    local hash = store:put "x"
+    local path = ("%s/store/demo/data/%s"):format(home, hash)
+    local done, err = store:batch(function(batch)
+      os.remove((assert(batch:put "x") and path))
+      return true
+    end)
+    assert.is_nil(done)
+    assert.equal("not_found", err.kind)
+    assert.matches(hash .. " was deleted before the commit; put it again", err.message)
+    store:put "x"
+    assert(store:batch(function(batch)
+      helper.run_ok("touch -d '2 hours ago' " .. (assert(batch:put "x") and path))
+      return true
+    end))
+    assert.same({}, store:gc().deleted)
+  end)
+
   it("can be committed again, with what came since or with nothing", function()
     local batch <close> = store:begin_batch()
     assert(batch:label("one", batch:put "one"))

@@ -195,6 +195,59 @@ describe("a content store on a file system that fails", function()
     end)
   end)
 
+  it("that cannot open a label's folders to sync them does not say that it did", function()
+    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
+    helper.with_folder(function(home)
+      local file = helper.write(home .. "/script.lua", [[
+        local faults = require "faults"
+        local store = require("theaterref").content_store("demo", { home = ... })
+        local hash = assert(store:put "x")
+        local nth, done, last = 1, nil, nil
+        repeat -- the last call is one for a sync
+          last = done
+          faults.fail("openat", "EMFILE", nth)
+          done = store:label("a/b", hash)
+          nth = nth + 1
+        until faults.stop() == 0
+        assert(nth > 5 and not last and done)]])
+      helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s"):format(helper.root,
+        helper.build, helper.lua, file, home))
+    end)
+  end)
+
+  it("that cannot tell if content is locked keeps it", function()
+    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
+    helper.with_folder(function(home)
+      local file = helper.write(home .. "/script.lua", [[
+        local faults = require "faults"
+        local store = require("theaterref").content_store("demo", { home = ... })
+        local hash = assert(store:put "x")
+        faults.fail("flock", "ENOLCK", 3) -- behind those of the store
+        local report = assert(store:gc { grace = -1 })
+        assert(faults.stop() > 0 and #report.deleted == 0 and report.failed[hash]:find "No locks available")
+        assert(store:exists(hash))]])
+      helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s"):format(helper.root,
+        helper.build, helper.lua, file, home))
+    end)
+  end)
+
+  it("that has names over 255 bytes gives a listing, in which such a label is faulty", function()
+    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
+    helper.with_folder(function(home)
+      local file = helper.write(home .. "/script.lua", [[
+        local store = require("theaterref").content_store("demo", { home = ... })
+        local folder = (("f"):rep(250) .. "/"):rep(15) -- with a name of 765 bytes, longer than a label may be
+        local hash = assert(store:store_at_label(folder .. "b", "x"))
+        assert(store:label(folder .. "LONG", hash))
+        local labels, faults = assert(store:label_hashes())
+        local label, why = next(faults)
+        assert(labels[folder .. "b"] == hash and label:find "/n+$" and why:find "longer than", why)
+        assert(#assert(store:list_labels()) == 2)]])
+      helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s"):format(helper.root,
+        helper.build, helper.lua, file, home))
+    end)
+  end)
+
   it("and whose folder vanishes is a store without content, and writes make it anew", function()
     helper.with_folder(function(home)
       local store = require("theaterref").content_store("demo", { home = home })

@@ -42,6 +42,13 @@ describe("a file", function()
     assert.equal("", tostring(assert(core.read_file(folder .. "/pipe"))))
   end)
 
+  it("that is a pipe is waited for while it has a writer, though nothing comes for long", function()
+    helper.run_ok("mkfifo " .. folder .. "/pipe")
+    os.execute(("(sleep 2.3; echo late) > %s/pipe 2>/dev/null &"):format(folder))
+    assert.equal("late\n", tostring(assert(core.read_file(folder .. "/pipe"))))
+    assert.matches("nobody writes to this pipe", (select(2, core.read_file(folder .. "/pipe")) or {}).message)
+  end)
+
   it("that is a pipe is read though signals keep arriving", function()
     if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
     helper.run_ok("mkfifo " .. folder .. "/pipe")
@@ -86,6 +93,29 @@ describe("a file", function()
     assert.is_nil(done)
     assert.matches("Failed to write .*/pipe: Broken pipe", err.message)
     assert.is_nil((core.blob("x"):write(folder)))
+  end)
+
+  it("that is open is written on where it is, by way of /dev/stdout and the like", function()
+    local script = helper.write(folder .. "/script.lua", [[
+      local core = require "theaterref.core"
+      assert(core.blob("content\n"):write(...))]])
+    local function shell(commands)
+      return helper.run_ok(("cd %s && get() { %s script.lua $1; } && %s"):format(folder, helper.lua, commands))
+    end
+    assert.equal("content\n", shell "get /dev/stdout | cat")
+    assert.equal("before\ncontent\nafter\n", shell "(echo before; get /dev/stdout; echo after) > log && cat log")
+    assert.equal("content\n", shell "exec 5> gone && rm gone && get /dev/fd/5 && cat /proc/self/fd/5")
+    assert.equal("log\nscript.lua\n", shell "ls -A")
+  end)
+
+  it("behind a link that the kernel does not follow is not written", function()
+    local protected = "cat /proc/sys/fs/protected_symlinks"
+    if helper.run "id -u" ~= "0\n" or helper.run(protected) ~= "1\n" then return pending "links are not protected here" end
+    helper.run_ok(("cd %s && chmod 1777 . && ln -s target link && chown -h 65534 link"):format(folder))
+    local done, err = core.blob("x"):write(folder .. "/link")
+    assert.is_nil(done)
+    assert.matches("Permission denied", err.message)
+    assert.is_false(helper.exists(folder .. "/target"))
   end)
 
   it("stays as it was when an output is not committed", function()

@@ -209,9 +209,9 @@ describe("content of another user", function()
 
   after_each(function() helper.remove(home) end)
 
-  local function put_as_user()
-    return helper.run_ok(as_user .. helper.lua .. " -e " .. helper.quote(([[
-      local hash, err = require("theaterref").content_store("demo", { home = %q }):put "shared"
+  local function put_as_user(prefix)
+    return helper.run_ok((prefix or "") .. as_user .. helper.lua .. " -e " .. helper.quote(([[
+      local hash, err = require("theaterref").content_store("demo", { home = %q, durability = "none" }):put "shared"
       print(hash or err.message)]]):format(home)))
   end
 
@@ -225,6 +225,36 @@ describe("content of another user", function()
     assert.equal("444 65534 65534\n", helper.run_ok("stat -c '%a %u %g' " .. path))
     assert.same({}, store:gc().deleted)
     assert.equal("shared", tostring(assert(store:get(hash))))
+  end)
+
+  it("is spared when another user moves a label away from it", function()
+    if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
+    for _, move in ipairs { 'store:label("x", hash)', 'store:remove_label("x")',
+      'store:batch(function(batch) return batch:label("x", hash) end)' } do
+      local old, new = store:store_at_label("x", "old"), store:put "new"
+      helper.run_ok(("chmod -R a+rwX %s && cd %s/data && chmod 644 %s && touch -d '2 hours ago' %s"):format(home, base, old, old))
+      helper.run_ok(as_user .. helper.lua .. " -e " .. helper.quote(([[
+        local store, hash = require("theaterref").content_store("demo", { home = %q }), %q
+        assert(%s)]]):format(home, new, move)))
+      assert.same({}, store:gc().deleted)
+    end
+  end)
+
+  it("is copied without its setuid bit, and without a group that this user may not give", function()
+    if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
+    local hash = store:put "shared"
+    local path = base .. "/data/" .. hash
+    helper.run_ok("chmod -R a+rwX " .. home .. " && chmod 6755 " .. path)
+    assert.equal(hash .. "\n", put_as_user())
+    assert.equal("755 65534 65534\n", helper.run_ok("stat -c '%a %u %g' " .. path))
+  end)
+
+  it("is synced by who replaces it, though their own may be lost", function()
+    if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
+    local hash = store:put "shared"
+    helper.run_ok("chmod -R a+rwX " .. home .. " && chmod 644 " .. base .. "/data/" .. hash)
+    put_as_user(("ASAN_OPTIONS=detect_leaks=0 strace -f -y -e trace=fsync,renameat,renameat2 -o %s/trace "):format(home))
+    assert.matches("fsync%(%d+<[^>]*/%.tmp%-.*renameat2?%([^\n]*" .. hash, helper.read(home .. "/trace"))
   end)
 
   it("is refused where it cannot be protected", function()

@@ -78,6 +78,54 @@ describe("a content store that many use at once", function()
     assert.is_string(assert(store:batch(function(batch) return batch:put "x" end)))
   end)
 
+  it("does not believe that content is sound which changed while a put waited for it", function()
+    local hash = store:put(("G"):rep(100))
+    assert(store:get(hash))
+    local path = base .. "/data/" .. hash
+    helper.run_ok(([[flock -x %s sh -c 'touch %s/locked; until ls -l /proc/%d/fd | grep -q %s; do :; done;
+      printf B | dd of=%s conv=notrunc status=none' >/dev/null 2>&1 &]]):format(path, home, helper.pid(), hash, path))
+    helper.eventually(function() return helper.exists(home .. "/locked") end)
+    store:put(("G"):rep(100))
+    assert.equal("corrupt", select(2, store:get(hash)).kind)
+  end)
+
+  it("moves labels away from content that is locked at once", function()
+    local old = {}
+    for i = 1, 5 do old[i] = store:store_at_label("l" .. i, "old " .. i) end
+    local hash = store:put "new"
+    helper.run_ok(("cd %s/data; for old in %s; do flock -x $old sh -c 'echo >> %s/locked; while [ ! -e %s/stop ]; do sleep 0.05; done' "
+      .. ">/dev/null 2>&1 & done"):format(base, table.concat(old, " "), home, home))
+    helper.eventually(function() return helper.exists(home .. "/locked") and #helper.read(home .. "/locked") == 5 end)
+    local before = core.now()
+    local moved, err = store:label("l1", hash)
+    if moved then
+      moved, err = store:batch(function(batch)
+        for i = 2, 5 do batch:label("l" .. i, hash) end
+        return true
+      end)
+    end
+    local seconds = core.now() - before
+    helper.write(home .. "/stop", "")
+    assert(moved, err)
+    assert(seconds < 5, seconds)
+  end)
+
+  it("has every label while Theater moves one, which is blank for a moment", function()
+    local one, two = store:put "one", store:put "two"
+    store:label("x", one)
+    assert.same({ "true", "true" }, run_threads(2, ([[
+      local path = home .. "/store/demo/labels/x"
+      while number == 2 and not stopped() do
+        for _, hash in ipairs { %q, %q } do helper.write(path, hash) end
+      end
+      for _ = 1, number == 1 and 2000 or 0 do
+        local hash, err = store:get_by_label "x"
+        assert(hash or err, "there is no such label") -- an error if its writer sleeps for long
+        assert(not store:label("x", hash or %q, { expect = false }))
+      end
+      return "true"]]):format(one, two, two)))
+  end)
+
   it("waits for a lock as long as it was told, or until it is interrupted", function()
     local hash = store:put "x"
     local hasty = theaterref.content_store("demo", { home = home, durability = "none", lock_timeout = 0.05 })

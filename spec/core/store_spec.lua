@@ -209,6 +209,7 @@ describe("a content store", function()
       return os.clock() - before
     end
     local large = store:put(("large"):rep(1 << 22))
+    helper.run_ok(("touch -d '1 minute ago' %s/store/demo/data/%s"):format(home, large)) -- so that it is mapped
     local first = seconds_of_get(large)
     for _ = 1, 70000 do store:put "small" end
     local again = seconds_of_get(large)
@@ -263,6 +264,44 @@ describe("a content store", function()
       store:put(bytes)
       assert.is_true(tostring(blob) == bytes)
     end
+  end)
+
+  it("takes a blank label, as a crash of Theater leaves it, neither for a hash nor for absent", function()
+    local hash = store:store_at_label("x", "x")
+    helper.write(home .. "/store/demo/labels/x", "")
+    for _, try in ipairs {
+      function() return store:get_by_label "x" end, function() return store:label_exists "x" end,
+      function() return store:get_content_by_label "x" end, function() return store:label("x", hash, { expect = false }) end,
+      function() return store:remove_from_label("x", hash) end } do
+      local answer, err = try()
+      assert.is_nil(answer)
+      assert.equal("corrupt", err.kind)
+      assert.matches("Label 'x' is blank", err.message)
+    end
+    assert.is_true(store:label("x", hash))
+    assert.equal(hash, store:get_by_label "x")
+  end)
+
+  it("maps only large content that nobody else may write to, and that has been there for a while", function()
+    local bytes = ("large"):rep(1 << 16)
+    local hash = store:put(bytes)
+    local path = home .. "/store/demo/data/" .. hash
+    local function is_mapped(commands)
+      helper.run_ok(commands:gsub("FILE", path))
+      local blob = assert(store:get(hash))
+      local mapped = helper.read "/proc/self/maps":find(path, 1, true) ~= nil
+      assert.equal(bytes, tostring(blob))
+      blob = nil -- luacheck: ignore 311
+      collectgarbage()
+      return mapped
+    end
+    local old = "touch -d '1 minute ago' FILE; "
+    assert.is_true(is_mapped(old))
+    assert.is_false(is_mapped(old .. "chmod 664 FILE"))
+    assert.is_false(is_mapped(old .. "chmod 646 FILE"))
+    assert.is_true(is_mapped(old .. "chmod 644 FILE"))
+    assert.is_false(is_mapped "touch FILE")
+    if helper.run "id -u" == "0\n" then assert.is_false(is_mapped(old .. "chown 65534 FILE")) end
   end)
 
   it("moves a label only if it is where the mover expects it", function()

@@ -2,6 +2,7 @@
 ** Makes system calls fail on demand, as broken file systems do: a library to
 ** preload into a Lua interpreter, which is also a Lua module.
 */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -9,6 +10,7 @@
 #include <lua.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -61,8 +63,28 @@ WRAP(void *, mmap,
 
 static time_t ahead;
 
-WRAP(int, fstatat, (int fd, const char *path, struct stat *st, int flags),
-     (fd, path, st, flags))
+/* A file LONG has a name of so many bytes, as some file systems allow. */
+enum { LONG = 765 };
+
+EXPORTED int fstatat(int fd, const char *path, struct stat *st, int flags) {
+  if (strlen(path) == LONG)
+    path = "LONG";
+  return fails("fstatat") ? -1 : NEXT(fstatat)(fd, path, st, flags);
+}
+
+EXPORTED struct dirent *readdir(DIR *folder) {
+  static union {
+    struct dirent item;
+    char room[sizeof(struct dirent) + LONG];
+  } named;
+  struct dirent *item = NEXT(readdir)(folder);
+  if (item == NULL || strcmp(item->d_name, "LONG") != 0)
+    return item;
+  named.item = *item;
+  memset(named.room + offsetof(struct dirent, d_name), 'n', LONG);
+  named.room[offsetof(struct dirent, d_name) + LONG] = '\0';
+  return &named.item;
+}
 
 /* Seconds that the clock of this process is ahead, from the environment. */
 static time_t clock_offset(void) {
