@@ -130,7 +130,8 @@ TR_API tr_future_status tr_future_get_status(tr_future *future);
 ** Wait until the future has a result, 'timeout' seconds have passed, or the
 ** process is interrupted. TR_READY sets '*blob', retained; every other status
 ** sets the error, which for TR_PENDING has the kind TR_TIMEOUT or TR_CANCELLED; or
-** TR_POLICY, at once, when a callback of a host waits for a future of that host.
+** TR_POLICY, at once, when a callback of a host waits for a future of that host. (Two
+** hosts whose callbacks wait for futures of each other wait until their time is over.)
 ** 'blob' and 'error' may be NULL.
 */
 TR_API tr_future_status tr_future_wait(tr_future *future, double timeout,

@@ -57,6 +57,8 @@ describe("a host in C", function()
 
   it("answers a callback that calls it with an error", function() hosts("callback", folder) end)
 
+  it("answers one of two callbacks with an error that call each other's hosts", function() hosts("crossed", folder) end)
+
   it("lets a call wait for its turn until its timeout or an interrupt", function() hosts("turns", folder) end)
 
   it("is an error in a forked child if another thread was using it, and works there if not", function()

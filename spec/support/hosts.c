@@ -233,6 +233,43 @@ static void callback(void) {
   tr_host_free(s.host);
 }
 
+/* The two hosts of 'crossed', and the errors that their sinks got. */
+static scene crossed_scenes[2];
+static pthread_barrier_t both_inside;
+static atomic_int refused;
+
+static void call_other(scene *s) {
+  char path[512];
+  tr_error error;
+  scene *other = &crossed_scenes[s == crossed_scenes];
+  tr_blob *blob;
+  pthread_barrier_wait(&both_inside);
+  blob = tr_host_resolve(other->host, in_folder(path, "actor.wasm"), NULL,
+                         &error);
+  if (blob == NULL) {
+    CHECK(error.kind == TR_POLICY && strstr(error.message, "callback") != NULL);
+    refused++;
+  }
+  tr_blob_release(blob);
+}
+
+/* Two hosts, each of whose sinks calls the other: one of them gets an error. */
+static void crossed(void) {
+  pthread_t threads_[2];
+  size_t i;
+  CHECK(pthread_barrier_init(&both_inside, NULL, 2) == 0);
+  for (i = 0; i < 2; i++)
+    prepare(&crossed_scenes[i], call_other);
+  for (i = 0; i < 2; i++)
+    CHECK(pthread_create(&threads_[i], NULL, resolve_actor,
+                         &crossed_scenes[i]) == 0);
+  for (i = 0; i < 2; i++)
+    CHECK(pthread_join(threads_[i], NULL) == 0);
+  CHECK(refused == 1);
+  for (i = 0; i < 2; i++)
+    tr_host_free(crossed_scenes[i].host);
+}
+
 static void block(scene *s) {
   sem_post(&s->inside);
   while (sem_wait(&s->go_on) != 0)
@@ -531,7 +568,7 @@ int main(int argc, char **argv) {
     const char *name;
     void (*run)(void);
   } cases[] = {{"threads", threads},   {"refuse", refuse}, {"idle", idle},
-               {"callback", callback}, {"turns", turns},   {"forked", forked},
+               {"callback", callback}, {"crossed", crossed}, {"turns", turns},   {"forked", forked},
                {"memory", memory},     {"caches", caches}};
   size_t i;
   if (argc > 3 && strcmp(argv[1], "ask") == 0)
