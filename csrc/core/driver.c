@@ -326,8 +326,6 @@ static void take_messages(void) {
     if (message->msg != CURLMSG_DONE)
       continue;
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&h);
-    if (code != CURLE_OK && tr_watchdog_has_acted())
-      h->request->fault = "its server sends without an end what is no response";
     stop_running(h->request);
     end_attempt(h->request, code);
   }

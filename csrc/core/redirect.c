@@ -33,22 +33,25 @@ static void refuse_redirect(const tr_request *r, const char *what,
 }
 
 /* Take the options of the host that a redirect leads to. One without options of its own
-** gets those of the fetch, but nothing that identifies the caller. */
+** gets those of the host "*", or else those of the fetch, but nothing that identifies the
+** caller. */
 static bool choose_options(tr_request *r, const tr_url *to, tr_error *error) {
-  tr_config *config = NULL;
+  tr_config *config = NULL, *other = r->asked_config;
   int best = 0;
   size_t i;
   if (r->first_origin && tr_url_same_origin(&r->url, to))
     return true;
   for (i = 0; i < r->hop_count; i++) {
     int match = tr_host_match(r->hops[i].host, to->host, to->port);
+    if (strcmp(r->hops[i].host, "*") == 0)
+      other = r->hops[i].config;
     if (match > best) {
       best = match;
       config = r->hops[i].config;
     }
   }
   config = config != NULL ? tr_config_use(config)
-                          : tr_config_foreign(r->asked_config, error);
+                          : tr_config_foreign(other, error);
   if (config == NULL)
     return false;
   tr_config_release(r->config);
@@ -59,7 +62,8 @@ static bool choose_options(tr_request *r, const tr_url *to, tr_error *error) {
 
 /*
 ** Follow a redirect within the rules: http and https only, never from https to
-** http, to allowed hosts, each with its own options. False with the error when it must not or cannot be followed.
+** http, to allowed hosts, each with its own options. False with the error when it must
+** not or cannot be followed.
 */
 static bool redirect(tr_request *r, const char *location, tr_error *error) {
   tr_url to;

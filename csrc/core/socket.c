@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "http.h"
@@ -64,14 +65,20 @@ static void keep_alive(int fd) {
 static struct known_socket {
   int fd, own_port, peer_port; /* ports 0: not connected yet */
   char own[INET6_ADDRSTRLEN], peer[INET6_ADDRSTRLEN];
-  uint64_t received; /* bytes, when the watchdog looked last */
+  uint64_t consumed; /* bytes, when the watchdog noted it */
+  tr_handle *user;   /* that opened it, or used it last */
+  bool broken;       /* by the watchdog */
   bool answered; /* a whole HTTP/1 response may have come: it is reused */
 } *sockets;
 static size_t socket_count, socket_room;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* More bytes than a body may take of a turn: only a server whose bytes are none of a body
+** has so many read at once. */
+enum { GREED = 2 << 20 };
+
 /* False: memory is short. */
-static bool add_socket(int fd) {
+static bool add_socket(int fd, tr_handle *user) {
   pthread_mutex_lock(&lock);
   if (socket_count == socket_room) {
     size_t room = socket_room > 0 ? 2 * socket_room : 64;
@@ -83,44 +90,48 @@ static bool add_socket(int fd) {
     sockets = larger;
     socket_room = room;
   }
-  sockets[socket_count++] = (struct known_socket){.fd = fd};
+  sockets[socket_count++] = (struct known_socket){.fd = fd, .user = user};
   pthread_mutex_unlock(&lock);
   return true;
 }
 
-/* Bytes that a socket has received in all; 0 for a unix socket. */
-static uint64_t received(int fd) {
+/* Bytes that were read from a socket in all; 0 for a unix socket. */
+static uint64_t consumed(int fd) {
   struct tcp_info info = {0};
   socklen_t len = sizeof info;
-  return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0
-             ? info.tcpi_bytes_received
-             : 0;
+  int unread = 0;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
+      ioctl(fd, FIONREAD, &unread) != 0 ||
+      info.tcpi_bytes_received < (uint64_t)unread)
+    return 0;
+  return info.tcpi_bytes_received - (uint64_t)unread;
 }
 
-void tr_socket_note_received(void) {
+void tr_socket_note_consumed(void) {
   size_t i;
   pthread_mutex_lock(&lock);
   for (i = 0; i < socket_count; i++)
-    sockets[i].received = received(sockets[i].fd);
+    sockets[i].consumed = consumed(sockets[i].fd);
   pthread_mutex_unlock(&lock);
 }
 
-void tr_socket_break(bool all) {
+void tr_socket_break_greediest(void) {
   struct known_socket *most = NULL;
-  uint64_t most_bytes = 0;
+  uint64_t most_bytes = GREED;
   size_t i;
   pthread_mutex_lock(&lock); /* so that none is closed, and its number reused */
   for (i = 0; i < socket_count; i++) {
-    uint64_t bytes = received(sockets[i].fd) - sockets[i].received;
-    if (all)
-      shutdown(sockets[i].fd, SHUT_RDWR); /* does not block */
-    if (bytes > most_bytes) {
-      most_bytes = bytes;
+    uint64_t now = consumed(sockets[i].fd);
+    if (!sockets[i].broken && now > sockets[i].consumed &&
+        now - sockets[i].consumed > most_bytes) {
+      most_bytes = now - sockets[i].consumed;
       most = &sockets[i];
     }
   }
-  if (most != NULL)
-    shutdown(most->fd, SHUT_RDWR);
+  if (most != NULL) {
+    most->broken = true;
+    shutdown(most->fd, SHUT_RDWR); /* does not block */
+  }
   pthread_mutex_unlock(&lock);
 }
 
@@ -169,6 +180,9 @@ int tr_socket_close(void *context, curl_socket_t fd) {
   pthread_mutex_lock(&lock);
   for (i = 0; i < socket_count; i++)
     if (sockets[i].fd == fd) {
+      if (sockets[i].broken && sockets[i].user->request != NULL)
+        sockets[i].user->request->fault =
+            "its server sends without an end what is no response";
       sockets[i] = sockets[--socket_count];
       break;
     }
@@ -230,7 +244,7 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
       close(fd);
     return CURL_SOCKET_BAD;
   }
-  if (!add_socket(fd)) {
+  if (!add_socket(fd, context)) {
     r->no_memory = true;
     close(fd);
     return CURL_SOCKET_BAD;
@@ -275,6 +289,8 @@ int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
   }
   r->from_private |= checks_peer(r) && tr_address_is_private(peer);
   r->socket = s != NULL ? s->fd : -1;
+  if (s != NULL)
+    s->user = h;
   if (s != NULL && is_out_of_step(h, s)) {
     r->out_of_step = true;
     return CURL_PREREQFUNC_ABORT;

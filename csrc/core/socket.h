@@ -15,11 +15,12 @@ int tr_socket_close(void *unused, curl_socket_t fd);
 ** is none. */
 void tr_socket_answered(int fd);
 
-/* For the watchdog, which is on another thread: note how much each socket has received,
-** and later shut down the one that has received most since then, or all of them. libcurl
-** fails what runs on them. */
-void tr_socket_note_received(void);
-void tr_socket_break(bool all);
+/* For the watchdog, which is on another thread: note how much was read from each socket,
+** and later shut down the one from which most was read since then, if it is more than a
+** body may take of a turn. libcurl then fails what runs on it, and that request has a
+** fault. */
+void tr_socket_note_consumed(void);
+void tr_socket_break_greediest(void);
 
 /* In a child: forget the sockets, which are the parent's. */
 void tr_socket_forget_all(void);

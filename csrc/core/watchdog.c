@@ -17,12 +17,11 @@ enum {
   /* Looks at the same work, after which its socket is broken off. They are counted, so
   ** that a process that was stopped for a while breaks nothing. */
   PATIENCE = 5,
-  MORE_PATIENCE = 10, /* and after which all sockets are */
   IDLE_LOOKS = 50     /* without any work, after which the thread ends */
 };
 
 static atomic_uint work; /* odd: the driver is at work */
-static atomic_bool acted, running;
+static atomic_bool running;
 
 static void *run(void *unused) {
   const struct timespec pause = {.tv_nsec = LOOK_MS * 1000000L};
@@ -36,12 +35,10 @@ static void *run(void *unused) {
     busy = now == before && now % 2 == 1 ? busy + 1 : 0;
     idle = now == before && now % 2 == 0 ? idle + 1 : 0;
     before = now;
-    if (busy == PATIENCE - 1)
-      tr_socket_note_received();
-    if (busy >= PATIENCE) {
-      atomic_store(&acted, true);
-      tr_socket_break(busy >= MORE_PATIENCE);
-    }
+    if (busy == 1)
+      tr_socket_note_consumed();
+    if (busy >= PATIENCE)
+      tr_socket_break_greediest();
     if (idle < IDLE_LOOKS)
       continue;
     atomic_store(&running, false);
@@ -52,7 +49,6 @@ static void *run(void *unused) {
 }
 
 void tr_watchdog_begin(void) {
-  atomic_store_explicit(&acted, false, memory_order_relaxed);
   atomic_fetch_add(&work, 1);
   if (!atomic_load(&running) && !atomic_exchange(&running, true) &&
       !tr_thread_start("theaterref-dog", run))
@@ -60,10 +56,6 @@ void tr_watchdog_begin(void) {
 }
 
 void tr_watchdog_end(void) { atomic_fetch_add(&work, 1); }
-
-bool tr_watchdog_has_acted(void) {
-  return atomic_load_explicit(&acted, memory_order_relaxed);
-}
 
 void tr_watchdog_forget(void) {
   atomic_store(&running, false);

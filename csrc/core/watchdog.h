@@ -9,9 +9,6 @@
 void tr_watchdog_begin(void);
 void tr_watchdog_end(void);
 
-/* True if a connection was broken off since tr_watchdog_begin. */
-bool tr_watchdog_has_acted(void);
-
 /* In a child, which does not have the thread. */
 void tr_watchdog_forget(void);
 

@@ -388,6 +388,14 @@ describe("resolving", function()
       assert.same({ "one", "two" }, { resolve "one", resolve "two" })
     end)
 
+    it("makes nobody wait for longer than the own timeout, behind leaders that are late", function()
+      local resolver = theaterref.resolver { cache = theaterref.resource_cache(), timeout = 0.5, retries = 0, log = false }
+      local futures, started = {}, core.now()
+      for i = 1, 12 do futures[i] = assert(resolver:start(server.http .. "/slow?late", { cached = true })) end
+      for _, future in ipairs(futures) do assert.equal("timeout", select(2, future:wait()).kind) end
+      assert.is_true(core.now() - started < 2.5)
+    end)
+
     it("is not spoilt by somebody who is offline, late or strict", function()
       server:put("shared", ("x"):rep(100))
       local cache = theaterref.resource_cache { negative_ttl = 60 }

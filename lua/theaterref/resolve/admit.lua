@@ -72,8 +72,9 @@ end
 -- Options with which redirects to the listed hosts are followed: what identifies the
 -- caller is that host's own, or none.
 local function host_options(request, hosts)
-  local base, all = overlay(request), {}
+  local base = overlay(request)
   base.headers, base.client_cert, base.client_key, base.netrc, base.cache_scope = nil, nil, nil, nil, nil
+  local all = { ["*"] = base } -- hosts that the list does not have
   for name, own in pairs(hosts) do all[name] = with_host(base, own) end
   return all
 end
@@ -85,7 +86,7 @@ local function compile(request)
   local scope = core.request_scope(compiled)
   -- A scope without a name means nothing to another process, and holds credentials.
   return { compiled = compiled, scope = scope, revalidate = request.revalidate,
-    may_be_on_disk = scope == "" or request.cache_scope ~= nil, max_bytes = request.max_bytes }
+    may_be_on_disk = scope == "" or request.cache_scope ~= nil, max_bytes = request.max_bytes, timeout = request.timeout }
 end
 
 -- Makes the options of one request of those of all and of one of the listed hosts, if it

@@ -271,7 +271,7 @@ local own_limits = { timeout = true, too_large = true }
 -- Gets a job's bytes through its cache: those of a load that is under way, or of one that
 -- it leads.
 local function through_cache(context, task, job)
-  local options, tries = claim_options(context, job, job.revalidate), 0
+  local options, tries, began = claim_options(context, job, job.revalidate), 0, core.now()
   while true do
     local how, what, refresh = job.cache:claim(job.key, options)
     if how == "lead" then return lead_claim(context, task, job, what) end
@@ -282,6 +282,10 @@ local function through_cache(context, task, job)
     if blob and job.ctx.purpose == "manifest" then set_origin(job, how == "wait" and what:freshness() or core.record(blob)) end
     if blob then return verify(job, blob, key_digest(job)) end
     tries = tries + 1
+    local timeout = job.request and job.request.timeout
+    if why == "abandoned" and timeout and timeout >= 0 and core.now() - began >= timeout then
+      return nil, errors.new("timeout", ("not done within %g seconds (timeout)"):format(timeout))
+    end
     -- Claim it again if whoever led gave up, or once if it may succeed under our limits.
     if why ~= "abandoned" and not (tries == 1 and own_limits[err.kind] and not task.over) then return nil, err end
   end
