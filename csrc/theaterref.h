@@ -3,8 +3,10 @@
 ** This is the public C API, and the only header a host includes.
 **
 ** Conventions
-**   Ownership  A function named *_new, *_get, *_retain or *_read hands the
-**              caller one reference, given back with the matching *_release.
+**   Ownership  A function that makes, opens, reads or retains something hands the
+**              caller one reference, given back with the matching *_release or
+**              *_free. A function that reads a part of something, such as
+**              tr_plan_package or tr_future_get_info, keeps it.
 **              Strings and buffers passed in are only read during the call.
 **   Errors     A function that can fail takes a 'tr_error *', which may be NULL,
 **              and fills it when it returns NULL or false. Nothing is left
@@ -170,9 +172,9 @@ TR_API int tr_future_attempts(tr_future *future);
 
 /*
 ** Interrupt every wait of the process, and every one to come, until it is called
-** with false. Waits end within a tenth of a second, as if their time were over,
-** with an error of kind TR_CANCELLED; calls of hosts fail with it. The loads go
-** on. May be called from a signal handler.
+** with false. A wait for a future returns TR_PENDING within a tenth of a second, with an
+** error of kind TR_CANCELLED, "interrupted"; a call of a host fails with that error. The
+** loads go on. May be called from a signal handler.
 */
 TR_API void tr_interrupt(bool on);
 
@@ -466,8 +468,8 @@ typedef enum tr_stat {
   TR_STAT_LOADS,     /* that brought a blob */
   TR_STAT_ERRORS,    /* loads that failed */
   TR_STAT_EVICTIONS, /* entries that had to make room */
-  TR_STAT_ENTRIES,   /* that it holds now */
-  TR_STAT_BYTES,     /* of those */
+  TR_STAT_ENTRIES,   /* entries held now */
+  TR_STAT_BYTES,     /* their bytes */
   TR_STAT_COUNT      /* how many there are in this header */
 } tr_stat;
 
@@ -513,8 +515,8 @@ typedef struct tr_store tr_store;
 typedef enum tr_verify {
   TR_VERIFY_ONCE, /* once in this process, for a file as it is */
   TR_VERIFY_ALWAYS,
-  TR_VERIFY_NEVER /* it is trusted; only an empty file, and what a put finds
-                     there, is checked */
+  TR_VERIFY_NEVER /* do not verify reads, except empty files and content that
+                     a put finds */
 } tr_verify;
 
 /* Options of a store. */
@@ -627,8 +629,8 @@ TR_API bool tr_store_check(tr_store *store, const char *hash, tr_error *error);
 */
 TR_API int tr_store_discard(tr_store *store, const char *hash, double grace,
                             bool dry_run, tr_error *error);
-/* Keep garbage collectors and movers of labels, in all processes and in this thread,
-** waiting until it is unlocked; readers and writers of content are not. -1 with the
+/* Lock the store: garbage collectors and label updates, in all processes and in this
+** thread, wait until it is unlocked; readers and writers of content do not. -1 with the
 ** error, of kind TR_NOT_FOUND where there is no store yet, TR_TIMEOUT when
 ** 'lock_timeout' is over. */
 TR_API int tr_store_lock_all(tr_store *store, tr_error *error);
@@ -650,8 +652,10 @@ TR_API int tr_store_discard_temporary(tr_store *store, const char *name,
 /* --------------------------------------------------------- initial state */
 
 /*
-** Merges two initial states, either of which may be NULL, as the README's
-** "Initial state" says. NULL with no error kind set: both were NULL.
+** Merge two initial states, either of which may be NULL. One alone is itself, byte for
+** byte. Two JSON objects give their union, compact and with sorted keys, where the
+** override wins key by key and each value stays as it is written; anything else gives the
+** override. NULL with no error kind set: both were NULL.
 */
 TR_API tr_blob *tr_merge_states(tr_blob *config_state, tr_blob *override_state,
                                 tr_error *error);
@@ -712,7 +716,8 @@ typedef struct tr_host_options {
   }
 
 /* Make a host. NULL with the error: of kind TR_POLICY when the policy or an
-** option is at fault, TR_SYNTAX when the configuration is. */
+** option is at fault, TR_SYNTAX when the configuration is, TR_NOT_FOUND when the file
+** of either is missing. */
 TR_API tr_host *tr_host_new(const tr_host_options *options, tr_error *error);
 /* Free a host that is not in a call. NULL is allowed. Its plans stay. Its futures that
 ** are pending fail with kind TR_CANCELLED. */
@@ -769,7 +774,7 @@ TR_API tr_blob *tr_plan_package(const tr_plan *plan);
 TR_API tr_blob *tr_plan_initial_state(const tr_plan *plan);
 /* The same with the references of its secrets as they were: it may be logged. */
 TR_API tr_blob *tr_plan_state_without_secrets(const tr_plan *plan);
-/* True if the policy let the package be cached. */
+/* True if the host has a cache, and the policy let the package into it. */
 TR_API bool tr_plan_used_cache(const tr_plan *plan);
 /* True if the cache had it already. */
 TR_API bool tr_plan_cache_hit(const tr_plan *plan);

@@ -8,7 +8,8 @@ local fetching, ticks = true, 0
 
 loop:wrap(function()
   local future = assert(theaterref.resolver():start(arg[1]))
-  cqueues.poll(future) -- a future has what cqueues polls by
+  -- A future has what cqueues polls by. Each wake-up lets it go on, and may not be the last.
+  while not future:done() do cqueues.poll(future) end
   print(#assert(future:wait(0)) .. " bytes")
   fetching = false
 end)

@@ -1,18 +1,37 @@
--- A fetch in a luv program (libuv): timers go on while it is under way.
--- Usage: lua5.4 luv.lua URL
+-- A fetch, or a plan, in a luv program (libuv): timers go on while it is under way.
+-- Usage: lua5.4 luv.lua URL, or luv.lua --plan MANIFEST
 local uv = require "luv"
 local theaterref = require "theaterref"
 
-local future = assert(theaterref.resolver():start(arg[1]))
+local resolver = assert(theaterref.resolver())
+local future
+if arg[1] == "--plan" then
+  future = assert(resolver:start_plan(arg[2], { plan_timeout = 10 })) -- seconds
+else
+  future = assert(resolver:start(arg[1], { resolve_timeout = 10 }))
+end
 local watcher, ticker, ticks = uv.new_poll(future:pollfd()), uv.new_timer(), 0
+local interrupt = uv.new_signal()
 
 ticker:start(0, 5, function() ticks = ticks + 1 end)
 
+-- Ctrl-C gives the future up; its descriptor becomes readable, since it is done.
+interrupt:start("sigint", function() future:cancel() end)
+
 watcher:start("r", function()
+  -- The descriptor is readable at the deadline, too, and whenever the work can go on.
+  if not future:done() then return end
   -- The descriptor is the future's: stop watching it before the future goes.
   watcher:close()
   ticker:close()
-  print(#assert(future:wait(0)) .. " bytes")
+  interrupt:close()
+  local result, err = future:wait(0)
+  if not result then
+    io.stderr:write(tostring(err), "\n")
+    os.exit(1, true)
+  end
+  local bytes = arg[1] == "--plan" and result.package or result
+  print(#bytes .. " bytes")
   print(ticks .. " ticks meanwhile")
 end)
 

@@ -112,7 +112,7 @@ M.request = set("request option", {
   { "connect_timeout", "seconds", "10", "time limit for looking a host up, and for connecting to it; below 0: no limit" },
   { "stall_timeout", "seconds", "15", "how long a server may be silent before the attempt ends and is retried; below 0: no "
     .. "limit" },
-  { "max_bytes", "count", "1 GiB", "of the body, unpacked; of a file too" },
+  { "max_bytes", "count", "1 GiB", "largest body, decoded; largest file" },
   { "max_redirects", "times", "10", "followed; never to another scheme than http and https, nor from https to http" },
   { "retries", "times", "2", "after a failure that may pass: no connection, one that broke, or status 408, 429, 500, 502, "
     .. "503, 504. The first comes after about 0.2 s, each further one after twice as long, or when `Retry-After` says, if that "
@@ -128,8 +128,8 @@ M.request = set("request option", {
   { "netrc", "flag", "false", "take user and password from `~/.netrc`; not for another origin that a redirect leads to" },
   { "unix_socket", "text", "none", "path of the server's socket, whatever host the URL names" },
   { "user_agent", "text", "`theaterref/` and the version", "what servers are told" },
-  { "refuse_private", "flag", "false", "not from a server at a private, loopback or link-local address: that of the "
-    .. "connected peer, at every redirect. A proxy is exempt: it connects, and hides the peer" },
+  { "refuse_private", "flag", "false", "refuse servers at private, loopback or link-local addresses: the address of "
+    .. "the connected peer counts, at every redirect. A proxy is exempt: it connects, and hides the peer" },
   { "proxy", "text", "the environment's", "URL of a proxy; empty: none. The environment's are `http_proxy`, `https_proxy` and "
     .. "`all_proxy`, but for hosts in `no_proxy`" },
   { "redirect_hosts", "hosts_list", "`any`", "hosts that redirects may lead to, such as `*.example.org`, beside the host "
@@ -160,13 +160,13 @@ M.cache = set("cache option", {
   { "name", "text", "none", "one cache for the whole process; without it, a private one. With no other option but "
     .. "`consumer` it joins the cache that is open under the name, whatever its options" },
   { "consumer", "text", "none", "a name under which `stats().by_consumer` counts this handle" },
-  { "max_bytes", "count", "256 MiB", "bound of what it holds; 0 is no bound" },
-  { "max_entries", "count", "0", "the same by number" },
-  { "ttl", "seconds", "for ever", "an entry is fresh" },
+  { "max_bytes", "count", "256 MiB", "bound on the bytes it holds; 0 is no bound" },
+  { "max_entries", "count", "0", "bound on the number of entries; 0 is no bound" },
+  { "ttl", "seconds", "for ever", "how long an entry is fresh" },
   { "stale_while_revalidate", "seconds", "0", "how long past its `ttl` an entry is served while it reloads in the "
     .. "background" },
-  { "stale_if_error", "seconds", "0", "past its `ttl` that an entry stands in for a server that fails" },
-  { "negative_ttl", "seconds", "0", "that a 404, 410 or missing file is remembered" },
+  { "stale_if_error", "seconds", "0", "how long past its `ttl` an entry is served when the server fails" },
+  { "negative_ttl", "seconds", "0", "how long a 404, 410 or missing file is remembered" },
   { "coalesce", "flag", "true", "false: concurrent misses each load, and the last one wins; as in Theater" },
   { "disk", "disk", "none", "a disk cache for bytes fetched by http or https: a store's id, or a table, below" },
 })
@@ -203,6 +203,8 @@ M.only = set("list of policy.only", {
   { "prefixes", "list", "any", "what whole references begin with" },
   { "redirect_hosts", "host_names", "none", "hosts that redirects may lead to, beside `hosts`" },
 })
+
+M.only.unknown = "unknown list '%s' in policy.only%s"
 
 --- Of the policy builder `lockfile`.
 M.lockfile = set("option of policy.lockfile", {
@@ -252,7 +254,7 @@ M.resolver = set("resolver option", {
   { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },
   { "resolve_timeout", "seconds", "no limit", "time limit for resolving one reference, with all its candidates" },
   { "plan_timeout", "seconds", "no limit", "time limit for a whole plan" },
-  { "max_manifest_bytes", "count", "4 MiB", "of a manifest, as it came and with its variables filled in" },
+  { "max_manifest_bytes", "count", "4 MiB", "largest manifest, before and after rendering" },
   { "max_state_bytes", "count", "64 MiB", "of an initial state: the manifest's, the caller's, merged, and with its secrets" },
   { "strict_state", "flag", "false", "an initial state that is not JSON is an error, with its line and column. Theater lets it "
     .. "pass, and merges nothing" },
@@ -264,6 +266,9 @@ M.resolver = set("resolver option", {
 for _, option in ipairs(M.request) do
   M.resolver[#M.resolver + 1], M.resolver.by_name[option.name] = option, option
 end
+
+M.call.near = { timeout = "resolve_timeout" }
+M.plan.near = { timeout = "plan_timeout" }
 
 --- Of a content store.
 M.store = set("store option", {
@@ -287,7 +292,8 @@ function M.fault(options, given)
   for name, value in pairs(given) do
     local option = options.by_name[name]
     if not option then
-      return ("there is no %s '%s'%s"):format(options.what, tostring(name), suggest.closest(name, options.by_name))
+      return (options.unknown or "there is no " .. options.what .. " '%s'%s"):format(tostring(name),
+        suggest.closest(options.near and options.near[name] or name, options.by_name))
     end
     local kind = kinds[option.kind]
     if not kind.fits(value) then

@@ -11,7 +11,7 @@
 -- * `initial_state`: JSON text, or nil
 -- * `state_without_secrets`: the same with its `$ref` objects as they were, which
 --   may be shown and logged
--- * `used_cache`: whether the policy let the package be cached
+-- * `used_cache`: whether there is a cache, and the policy let the package into it
 -- * `cache_hit`: whether it was there already
 -- * `phases`: an array of `{ name, seconds, bytes }`, one for each step
 -- @module theaterref.plan

@@ -242,7 +242,8 @@ function Resolver:trace(ref, ctx, trace, options)
   if ctx.purpose == "manifest" then return run_plan(self, ref, options, true, trace):wait() end
   local context = context_of(self):with { trace = trace }
   return Future.run({ reference = ref, ctx = ctx, options = { ask_cacheable = ctx.purpose ~= "direct" }, blocking = true,
-    will_wait = true, deadline = deadline_of(self.resolve_timeout), time_limit = self.resolve_timeout }, loads.resolve, context):wait()
+    will_wait = true, deadline = deadline_of(self.resolve_timeout), time_limit = self.resolve_timeout },
+    loads.resolve, context):wait()
 end
 
 --- The store of an id, in this resolver's home.

@@ -5,6 +5,20 @@ describe("an example", function()
   setup(function() server = helper.misbehaving() end)
   teardown(function() server:stop() end)
 
+  it("has a plan of several loads go on in a luv loop, and ends at its interrupt", function()
+    helper.with_folder(function(folder)
+      local manifest = helper.write(folder .. "/m.toml", ('name = "m"\ninit_state = "%s/late"\npackage = "%s/late"\n')
+        :format(server.http, server.http))
+      local command = ("LUA_PATH=%s exec %s examples/loops/luv.lua --plan "):format(
+        helper.quote(helper.root .. "/lua/?.lua;" .. helper.root .. "/lua/?/init.lua;;"), helper.lua)
+      assert.matches("^6 bytes\n", helper.run_ok(command .. manifest))
+      helper.write(folder .. "/n.toml", ('name = "n"\npackage = "%s/never"\n'):format(server.http))
+      local _, err, status = helper.run("timeout -s INT 0.5 sh -c " .. helper.quote(command .. folder .. "/n.toml"))
+      assert.matches("the future was cancelled", err)
+      assert.is_not_equal(0, status)
+    end)
+  end)
+
   for _, loop in ipairs { "cqueues", "luv" } do
     it("has work go on in a " .. loop .. " loop while a fetch is under way", function()
       local out = helper.run_ok(("LUA_PATH=%s %s examples/loops/%s.lua %s/late"):format(

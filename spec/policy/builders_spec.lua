@@ -87,6 +87,15 @@ describe("policy builders", function()
     end
   end)
 
+  it("suggest the option that is meant", function()
+    local function fault(call) return select(2, pcall(call)) end
+    assert.matches("policy.only: unknown list 'host' in policy.only (did you mean 'hosts'?)",
+      fault(function() policy.only { host = { "x" } } end), 1, true)
+    local resolver = theaterref.resolver()
+    assert.matches("'timeout' (did you mean 'resolve_timeout'?)", fault(function() resolver:start("x", { timeout = 1 }) end), 1, true)
+    assert.matches("'timeout' (did you mean 'plan_timeout'?)", fault(function() resolver:plan("x", { timeout = 1 }) end), 1, true)
+  end)
+
   it("merge without a loss: shallow, deep, arrays, by key", function()
     local config = '{"n":9007199254740993,"o":{"a":1.0,"b":[1,2],"gone":1},"list":[1e400]}'
     local override = '{"o":{"b":[3],"gone":null,"c":"\\u0041"},"list":[ 2 ]}'

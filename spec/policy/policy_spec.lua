@@ -97,7 +97,7 @@ describe("a policy", function()
     helper.with_folder(function(folder)
       local script = helper.write(folder .. "/failing.lua", "return { allow = function() error 'oh' end }")
       for _, policy_of in ipairs { script, helper.write(folder .. "/unfinished.lua", "return {"),
-        helper.write(folder .. "/unknown.lua", "return { alow = print }") } do
+        helper.write(folder .. "/unknown.lua", "return { alow = function() end }") } do
         local resolver, err = theaterref.resolver { policy = policy_of, log = false }
         if resolver then err = select(2, resolver:resolve "x") end
         assert.is_nil(tostring(err):find("Failed to resolve reference", 1, true))

@@ -815,6 +815,19 @@ describe("resolving", function()
   end)
 
   describe("render and explain", function()
+    it("show a scheme's answer, where redirects may lead, and candidates that failed", function()
+      file("last", "bytes")
+      local script = file("explained.lua", ([[return {
+        rewrite = function(ref) return ref == "x" and { "%s/none", "pkg://a" } or ref end,
+        allow = function() return true, { redirect_hosts = { "h.example" } } end,
+        schemes = { pkg = function() return { reference = "%s/last" } end } }]]):format(folder, folder))
+      local out = helper.run_ok(("%s %s/lua/bin/theaterref explain x --policy %s"):format(helper.lua, helper.root, script))
+      for _, line in ipairs { "schemes.pkg pkg://a -> " .. folder .. "/last   [" .. script .. "]",
+        "-> true (redirects: h.example)", "candidate   " .. folder .. "/none: failed: ", "=> 5 bytes" } do
+        assert.matches(line, out, 1, true)
+      end
+    end)
+
     it("are the same steps as a plan", function()
       file("st.json", '{"who":"state"}')
       file("w.wasm", "\0asm")

@@ -112,11 +112,14 @@ end
 
 local function step_text(step)
   local subject = step.reference and " " .. step.reference or ""
+  if step.rule == "candidate" then return ("%-11s%s: failed: %s"):format(step.rule, subject, step.reason) end
   if not step.answer and step.reason then
     return ("%-11s%s: refused (%s)   [%s]"):format(step.rule, subject, step.reason, step.by)
   end
-  return ("%-11s%s -> %s%s   [%s]"):format(step.rule, subject, answer_text(step.answer),
-    step.reason and " (" .. tostring(step.reason) .. ")" or "", step.by)
+  local hosts = step.redirect_hosts
+  local more = step.reason or hosts and "redirects: " .. (hosts == "any" and hosts or table.concat(hosts, ", "))
+  return ("%-11s%s -> %s%s   [%s]"):format(step.rule, subject, answer_text(step.answer), more and " (" .. more .. ")" or "",
+    step.by)
 end
 
 local function show_explanation(data)

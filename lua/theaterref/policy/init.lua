@@ -79,7 +79,8 @@ function M.call(rule, call, trace, by, ...)
   if trace then
     local subject = ...
     trace { rule = rule, by = by, reference = type(subject) == "string" and rule ~= "merge" and reference.redact(subject) or nil,
-      answer = shown(rule, answer), reason = err and errors.redact(errors.message_of(err))
+      answer = shown(rule, answer), redirect_hosts = rule == "allow" and type(second) == "table" and second.redirect_hosts or nil,
+      reason = err and errors.redact(errors.message_of(err))
         or type(second) == "string" and errors.redact(second) or nil }
   end
   return answer, second, err

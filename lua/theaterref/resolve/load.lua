@@ -170,6 +170,11 @@ local function start(context, task, job)
   local step, err = job.source.start(job, context, task)
   if not step then return nil, err end
   local future = step.future
+  if context.trace and job.source.is_chain then
+    local answer = step.reference and reference.redact(step.reference) or future and "a future" or "bytes"
+    context.trace { rule = "schemes." .. job.parsed.scheme, by = context.policy.path, reference = reference.redact(job.target),
+      answer = answer }
+  end
   if future and (getmetatable(future) == core_future or Future.is(future)) or core.is_blob(step.blob)
     or type(step.reference) == "string" then
     return step
@@ -387,6 +392,14 @@ local function put_failing_last(jobs)
   return table.move(failing, 1, #failing, #sound + 1, sound)
 end
 
+-- Returns a candidate's failure, and traces it.
+local function failed(context, target, err)
+  if context.trace then
+    context.trace { rule = "candidate", by = "resolver", reference = reference.redact(target), reason = tostring(err) }
+  end
+  return { target = target, err = err }
+end
+
 -- Emits that a candidate is tried because the last one failed, if it did.
 local function tell_fallback(context, job, failures)
   local last = failures[#failures]
@@ -400,7 +413,7 @@ local function first_of(context, task, jobs, failures)
     tell_fallback(context, job, failures)
     local blob, err = get_remote(context, task, job)
     if blob then return blob, job end
-    failures[#failures + 1] = { target = job.target, err = err }
+    failures[#failures + 1] = failed(context, job.target, err)
     if candidates.is_final(err) or task.over then return nil end
   end
 end
@@ -429,7 +442,7 @@ local function resolve_list(task, context, wish, list)
     end
     if blob then return succeed(context, wish, job, blob, list) end
     if err then
-      failures[#failures + 1] = { target = target, err = err }
+      failures[#failures + 1] = failed(context, target, err)
       if candidates.is_final(err) then break end
     else
       remote[#remote + 1] = job
