@@ -150,6 +150,8 @@ static int store_remove_label(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   const char *label, *only_if = NULL;
   tr_error error;
+  luaL_argcheck(L, lua_toboolean(L, lua_upvalueindex(1)) || lua_isnoneornil(L, 3),
+                3, "remove_label takes no options; remove_from_label takes a hash");
   if (!tr_checkname(L, 2, &label, &error) ||
       (lua_toboolean(L, lua_upvalueindex(1)) &&
        !tr_checkname(L, 3, &only_if, &error)))

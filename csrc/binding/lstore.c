@@ -236,6 +236,10 @@ static int store_list_quarantined(lua_State *L) {
   return list(L, tr_store_each_quarantined);
 }
 
+static int store_list_folders(lua_State *L) {
+  return list(L, tr_store_each_folder);
+}
+
 static int store_list_temporary_files(lua_State *L) {
   return list(L, tr_store_each_temporary);
 }
@@ -380,6 +384,7 @@ void tr_open_store(lua_State *L) {
       {"clock", store_clock},
       {"discard_unchanged", store_discard_unchanged},
       {"list_temporary_files", store_list_temporary_files},
+      {"list_folders", store_list_folders},
       {"list_quarantined", store_list_quarantined},
       {"lock", store_lock},
       {"calculate_total_size", store_calculate_total_size},

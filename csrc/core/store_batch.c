@@ -180,7 +180,7 @@ bool tr_batch_label(tr_batch *b, const char *label, const char *hash,
                     tr_error *error) {
   char normal[TR_HEX_MAX];
   error = tr_error_or_ignored(error);
-  return tr_store_check_label(label, error) &&
+  return tr_store_check_new_label(label, error) &&
          tr_normal_hash(hash, normal, error) &&
          add(b, label, normal, normal, strlen(normal), error);
 }
