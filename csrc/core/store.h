@@ -106,8 +106,8 @@ void tr_store_spare(const tr_store *store, int data, const char *hash);
 ** Check bytes that were read from the open file data/<hash> against that name, if
 ** the options want it. If they do not match, move the file to quarantine, unless it
 ** is so young that its writer may not have finished. 'putting' is for a caller that
-** has the right bytes: it always checks, and then the age does not matter. False with
-** the error.
+** has the right bytes: it always checks, and waits for the file's lock. False with the
+** error.
 */
 bool tr_store_verify(const tr_store *store, int data, int fd,
                      const struct stat *st, const char *hash, tr_blob *blob,
