@@ -25,7 +25,9 @@ static int store_put(lua_State *L) {
   tr_error error;
   size_t len;
   const char *bytes = tr_checkbytes(L, 2, &len);
-  if (!tr_store_put(store, bytes, len, hash, &error))
+  bool done;
+  TR_WAITING(L, done, tr_store_put(store, bytes, len, hash, &error));
+  if (!done)
     return tr_pusherror(L, &error);
   lua_pushstring(L, hash);
   return 1;
@@ -315,7 +317,7 @@ static int store_lock(lua_State *L) {
   int *lock = lua_newuserdatauv(L, sizeof *lock, 0);
   *lock = -1;
   luaL_setmetatable(L, TR_LOCK);
-  *lock = tr_store_lock_all(store, &error);
+  TR_WAITING(L, *lock, tr_store_lock_all(store, &error));
   return *lock < 0 ? tr_pusherror(L, &error) : 1;
 }
 

@@ -77,8 +77,19 @@ double tr_deadline(double timeout) {
 
 void tr_interrupt(bool on) { atomic_store(&interrupted, on); }
 
+static _Thread_local struct {
+  bool (*asked)(void *context);
+  void *context;
+} watcher;
+
+void tr_interrupt_if(bool (*asked)(void *context), void *context) {
+  watcher.asked = asked;
+  watcher.context = context;
+}
+
 bool tr_interrupted(void) {
-  return atomic_load_explicit(&interrupted, memory_order_relaxed);
+  return atomic_load_explicit(&interrupted, memory_order_relaxed) ||
+         (watcher.asked != NULL && watcher.asked(watcher.context));
 }
 
 /* ---------------------------------------------------------------------- fork */
