@@ -37,7 +37,9 @@ static int batch_put(lua_State *L) {
   tr_error error;
   size_t len;
   const char *bytes = tr_checkbytes(L, 2, &len);
-  if (!tr_batch_put(batch, algorithm, bytes, len, hash, &error))
+  bool done;
+  TR_WAITING(L, done, tr_batch_put(batch, algorithm, bytes, len, hash, &error));
+  if (!done)
     return tr_pusherror(L, &error);
   lua_pushstring(L, hash);
   return 1;
@@ -60,7 +62,9 @@ static int batch_label(lua_State *L) {
 static int batch_commit(lua_State *L) {
   tr_batch *batch = checkbatch(L);
   tr_error error;
-  if (!tr_batch_commit(batch, &error))
+  bool done;
+  TR_WAITING(L, done, tr_batch_commit(batch, &error));
+  if (!done)
     return tr_pusherror(L, &error);
   lua_pushboolean(L, 1);
   return 1;

@@ -176,9 +176,11 @@ file, such as a device or a pipe, is opened and written.
 static int blob_write(lua_State *L) {
   tr_error error;
   size_t len;
+  bool done;
   const char *bytes = tr_checkbytes(L, 1, &len);
   const char *path = tr_checkcstring(L, 2);
-  if (!tr_file_write(path, bytes, len, true, &error))
+  TR_WAITING(L, done, tr_file_write(path, bytes, len, true, &error));
+  if (!done)
     return tr_pusherror(L, &error);
   lua_pushboolean(L, 1);
   return 1;
@@ -260,7 +262,7 @@ static int read_file(lua_State *L) {
   const char *path = tr_checkcstring(L, 1);
   lua_Integer max = luaL_optinteger(L, 2, (lua_Integer)TR_FILE_MAX_BYTES);
   lblob *b = tr_newblob(L);
-  b->blob = tr_file_read(path, max < 0 ? 0 : (size_t)max, &error);
+  TR_WAITING(L, b->blob, tr_file_read(path, max < 0 ? 0 : (size_t)max, &error));
   if (b->blob == NULL)
     return tr_pusherror(L, &error);
   tr_accountblob(L, tr_blob_size(b->blob));

@@ -22,6 +22,7 @@ static int store_label(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   const char *label, *hash, *expect = NULL;
   tr_error error;
+  int moved;
   lua_settop(L, 4);
   if (!lua_isnil(L, 4)) {
     luaL_checktype(L, 4, LUA_TTABLE);
@@ -32,8 +33,8 @@ static int store_label(lua_State *L) {
   }
   if (!tr_checkname(L, 2, &label, &error) || !tr_checkname(L, 3, &hash, &error))
     return tr_pusherror(L, &error);
-  return tr_pushflag(L, tr_store_label(store, label, hash, expect, &error),
-                     &error);
+  TR_WAITING(L, moved, tr_store_label(store, label, hash, expect, &error));
+  return tr_pushflag(L, moved, &error);
 }
 
 /* The hash of the label in argument 2: 1, 0, or -1 with the error. */
@@ -120,10 +121,14 @@ static int store_store_at_label(lua_State *L) {
   const char *label, *bytes;
   tr_error error;
   size_t len;
+  bool done;
   bytes = tr_checkbytes(L, 3, &len);
-  if (!tr_checkname(L, 2, &label, &error) ||
-      !tr_store_put(store, bytes, len, hash, &error) ||
-      tr_store_label(store, label, hash, NULL, &error) < 0)
+  if (!tr_checkname(L, 2, &label, &error))
+    return tr_pusherror(L, &error);
+  TR_WAITING(L, done,
+             tr_store_put(store, bytes, len, hash, &error) &&
+                 tr_store_label(store, label, hash, NULL, &error) >= 0);
+  if (!done)
     return tr_pusherror(L, &error);
   lua_pushstring(L, hash);
   return 1;
@@ -150,12 +155,15 @@ static int store_remove_label(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   const char *label, *only_if = NULL;
   tr_error error;
+  int removed;
+  luaL_argcheck(L, lua_toboolean(L, lua_upvalueindex(1)) || lua_isnoneornil(L, 3),
+                3, "remove_label takes no options; remove_from_label takes a hash");
   if (!tr_checkname(L, 2, &label, &error) ||
       (lua_toboolean(L, lua_upvalueindex(1)) &&
        !tr_checkname(L, 3, &only_if, &error)))
     return tr_pusherror(L, &error);
-  return tr_pushflag(L, tr_store_remove_label(store, label, only_if, &error),
-                     &error);
+  TR_WAITING(L, removed, tr_store_remove_label(store, label, only_if, &error));
+  return tr_pushflag(L, removed, &error);
 }
 
 /* label_fault(name) -> why it cannot be a label | nil */

@@ -16,7 +16,7 @@ static int open_output(lua_State *L) {
   loutput *o = lua_newuserdatauv(L, sizeof *o, 0);
   o->output = NULL;
   luaL_setmetatable(L, TR_OUTPUT);
-  o->output = tr_output_open(path, &error);
+  TR_WAITING(L, o->output, tr_output_open(path, &error));
   return o->output != NULL ? 1 : tr_pusherror(L, &error);
 }
 
@@ -30,11 +30,13 @@ static tr_output *checkoutput(lua_State *L) {
 static int output_write(lua_State *L) {
   tr_output *output = checkoutput(L);
   int i, count = lua_gettop(L);
+  bool done;
   tr_error error;
   for (i = 2; i <= count; i++) {
     size_t len;
     const char *bytes = tr_checkbytes(L, i, &len);
-    if (!tr_output_write(output, bytes, len, &error))
+    TR_WAITING(L, done, tr_output_write(output, bytes, len, &error));
+    if (!done)
       return tr_pusherror(L, &error);
   }
   lua_settop(L, 1);
@@ -66,8 +68,9 @@ static int read_stdin(lua_State *L) {
   tr_error error;
   if (fstat(0, &st) != 0)
     st = (struct stat){0}; /* the read will tell why */
-  b->blob = tr_file_read_fd(0, &st, "standard input", max < 0 ? 0 : (size_t)max,
-                            -1, &error);
+  TR_WAITING(L, b->blob,
+             tr_file_read_fd(0, &st, "standard input",
+                             max < 0 ? 0 : (size_t)max, -1, &error));
   if (b->blob == NULL)
     return tr_pusherror(L, &error);
   tr_accountblob(L, tr_blob_size(b->blob));

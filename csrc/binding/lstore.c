@@ -25,7 +25,9 @@ static int store_put(lua_State *L) {
   tr_error error;
   size_t len;
   const char *bytes = tr_checkbytes(L, 2, &len);
-  if (!tr_store_put(store, bytes, len, hash, &error))
+  bool done;
+  TR_WAITING(L, done, tr_store_put(store, bytes, len, hash, &error));
+  if (!done)
     return tr_pusherror(L, &error);
   lua_pushstring(L, hash);
   return 1;
@@ -236,6 +238,10 @@ static int store_list_quarantined(lua_State *L) {
   return list(L, tr_store_each_quarantined);
 }
 
+static int store_list_folders(lua_State *L) {
+  return list(L, tr_store_each_folder);
+}
+
 static int store_list_temporary_files(lua_State *L) {
   return list(L, tr_store_each_temporary);
 }
@@ -311,7 +317,7 @@ static int store_lock(lua_State *L) {
   int *lock = lua_newuserdatauv(L, sizeof *lock, 0);
   *lock = -1;
   luaL_setmetatable(L, TR_LOCK);
-  *lock = tr_store_lock_all(store, &error);
+  TR_WAITING(L, *lock, tr_store_lock_all(store, &error));
   return *lock < 0 ? tr_pusherror(L, &error) : 1;
 }
 
@@ -380,6 +386,7 @@ void tr_open_store(lua_State *L) {
       {"clock", store_clock},
       {"discard_unchanged", store_discard_unchanged},
       {"list_temporary_files", store_list_temporary_files},
+      {"list_folders", store_list_folders},
       {"list_quarantined", store_list_quarantined},
       {"lock", store_lock},
       {"calculate_total_size", store_calculate_total_size},

@@ -41,6 +41,18 @@ bool tr_checkname(lua_State *L, int index, const char **name, tr_error *error) {
   return false;
 }
 
+/* The hooks when the wait began. */
+static _Thread_local int hooks;
+
+static bool has_new_hook(void *L) { return lua_gethookmask(L) != hooks; }
+
+void tr_begin_wait(lua_State *L) {
+  hooks = lua_gethookmask(L);
+  tr_interrupt_if(has_new_hook, L);
+}
+
+void tr_end_wait(void) { tr_interrupt_if(NULL, NULL); }
+
 tr_store *tr_checkstore(lua_State *L) {
   lstore *s = luaL_checkudata(L, 1, TR_STORE);
   luaL_argcheck(L, s->store != NULL, 1, "store is closed");

@@ -36,6 +36,16 @@ typedef struct lstore {
   tr_store *store; /* NULL once closed */
 } lstore;
 
+/*
+** Call before and after a call of the core that may wait, and raises nothing between:
+** lua.c answers an interrupt (Ctrl-C) by setting a hook, which ends the wait.
+*/
+void tr_begin_wait(lua_State *L);
+void tr_end_wait(void);
+/* The same for one expression. */
+#define TR_WAITING(L, result, call)                                            \
+  (tr_begin_wait(L), (result) = (call), tr_end_wait())
+
 /* Return the store at index 1; raises when it is closed or none. */
 tr_store *tr_checkstore(lua_State *L);
 

@@ -36,6 +36,8 @@ static int file_stamp(lua_State *L) {
   if (stat(path, &st) != 0) {
     tr_error error;
     tr_error_errno(&error, errno, "Failed to read", path);
+    if (errno == ENOENT && lstat(path, &st) == 0)
+      error.kind = TR_IO; /* a symbolic link that leads nowhere */
     return tr_pusherror(L, &error);
   }
   lua_pushfstring(L, "%I:%I:%I:%I.%I", (lua_Integer)st.st_dev,

@@ -84,8 +84,20 @@ double tr_deadline(double timeout) {
 
 void tr_interrupt(bool on) { atomic_store(&interrupted, on); }
 
+static _Thread_local struct {
+  bool (*asked)(void *context);
+  void *context;
+} own_interrupt;
+
+void tr_interrupt_if(bool (*asked)(void *context), void *context) {
+  own_interrupt.asked = asked;
+  own_interrupt.context = context;
+}
+
 bool tr_interrupted(void) {
-  return atomic_load_explicit(&interrupted, memory_order_relaxed);
+  return atomic_load_explicit(&interrupted, memory_order_relaxed) ||
+         (own_interrupt.asked != NULL &&
+          own_interrupt.asked(own_interrupt.context));
 }
 
 /* ---------------------------------------------------------------------- fork */
@@ -93,7 +105,6 @@ bool tr_interrupted(void) {
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void in_parent(void) { pthread_mutex_unlock(&lock); }
 
-/* The threads that worked on these promises are not in the child. */
 /* Signal a result. The lock is held; nothing here blocks. */
 static void signal_all(const tr_future *f) {
   const watcher *w;
@@ -109,6 +120,7 @@ static void watcher_free(watcher *w) {
   free(w);
 }
 
+/* The threads that worked on these promises are not in the child. */
 static void in_child(void) {
   tr_promise *p;
   tr_future *f;

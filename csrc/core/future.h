@@ -157,6 +157,10 @@ void tr_future_prepare_fork(void);
 /* True while waiting is to end early (tr_interrupt). */
 bool tr_interrupted(void);
 
+/* Count the process as interrupted on the calling thread when 'asked' says so, too. NULL
+** ends that: 'context' must last until then. */
+void tr_interrupt_if(bool (*asked)(void *context), void *context);
+
 /* Seconds of a clock that only runs forward. */
 double tr_now(void);
 /* The moment 'timeout' seconds from now; never, when it is below zero. A number

@@ -356,7 +356,8 @@ static int freshen_once(const tr_store *store, int data, const char *hash,
 int tr_store_freshen(const tr_store *store, int data, const char *hash,
                      bool check, tr_error *error) {
   int fresh = 0, tries = 8;
-  while (fresh == 0 && tries-- > 0 &&
+  error->kind = TR_OK;
+  while (fresh == 0 && tries-- > 0 && error->kind != TR_CORRUPT &&
          faccessat(data, hash, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
     fresh = freshen_once(store, data, hash, check, error);
   return fresh;
@@ -401,24 +402,50 @@ static int create(const tr_store *store, int data, const char *hash,
   return created;
 }
 
+/* Replace corrupt content that is not in quarantine: its writer may not be done with it,
+** and keeps a file without a name. 1, or -1 with the error. */
+static int replace(const tr_store *store, int data, const char *hash,
+                   const void *bytes, size_t size, tr_error *error) {
+  char temporary[TR_TEMPORARY];
+  bool durable = store->options.durable;
+  int base = tr_store_open_base(store, error), replaced = -1;
+  if (base < 0)
+    return -1;
+  if (!tr_file_write_temporary(base, temporary, bytes, size, durable)) {
+    tr_error_errno(error, errno, "Failed to write", hash);
+  } else if (renameat(base, temporary, data, hash) != 0) {
+    tr_error_errno(error, errno, "Failed to replace corrupt content", hash);
+    unlinkat(base, temporary, 0);
+  } else if (durable && fsync(data) != 0) {
+    tr_error_errno(error, errno, "Failed to sync content", hash);
+  } else {
+    replaced = 1;
+  }
+  close(base);
+  return replaced;
+}
+
 bool tr_store_put(tr_store *store, const void *bytes, size_t size,
                   char hash[TR_HEX_MAX], tr_error *error) {
   tr_store call = tr_store_for_call(store);
   int data, done = 0, tries = 8;
+  bool corrupt;
   error = tr_error_or_ignored(error);
   tr_digest(store->options.algorithm, bytes, size, hash);
   data = tr_store_make_data(store, error);
   if (data < 0)
     return false;
-  error->kind = TR_OK;
   /* It may come and go under our hands, but not for ever. */
   while (done == 0 && tries-- > 0) {
     done = tr_store_freshen(&call, data, hash, true, error);
+    corrupt = done == 0 && error->kind == TR_CORRUPT;
     if (done == 0)
       done = create(&call, data, hash, bytes, size, error);
+    if (done == 0 && corrupt)
+      done = replace(&call, data, hash, bytes, size, error);
   }
   close(data);
-  if (done == 0 && error->kind != TR_CORRUPT) /* which could not be moved away */
+  if (done == 0)
     tr_error_set(error, TR_IO,
                  "Failed to write content %s: it keeps changing meanwhile",
                  hash);

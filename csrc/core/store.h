@@ -106,8 +106,8 @@ void tr_store_spare(const tr_store *store, int data, const char *hash);
 ** Check bytes that were read from the open file data/<hash> against that name, if
 ** the options want it. If they do not match, move the file to quarantine, unless it
 ** is so young that its writer may not have finished. 'putting' is for a caller that
-** has the right bytes: it always checks, and then the age does not matter. False with
-** the error.
+** has the right bytes: it always checks, and waits for the file's lock. False with the
+** error.
 */
 bool tr_store_verify(const tr_store *store, int data, int fd,
                      const struct stat *st, const char *hash, tr_blob *blob,
@@ -137,6 +137,9 @@ enum {
 
 /* Check a label's name. False with the error. */
 bool tr_store_check_label(const char *label, tr_error *error);
+
+/* The same for a label that is to be made, to which references must be able to lead. */
+bool tr_store_check_new_label(const char *label, tr_error *error);
 
 /* As tr_store_label, to a normal hash, under the lock and without a sync. 'base' is
 ** the open base folder, 'temporary' a file in it that holds the hash. */
@@ -195,6 +198,10 @@ typedef bool (*tr_store_visit_time)(void *context, const char *hash,
                                     int64_t nanoseconds);
 bool tr_store_each_time(const tr_store *store, tr_store_visit_time visit,
                         void *context, tr_error *error);
+
+/* Visit the folders in the base folder: its stores, if it is that of a home. */
+bool tr_store_each_folder(tr_store *store, tr_store_visit visit, void *context,
+                          tr_error *error);
 
 /* Delete content unless it was put or labelled since the time that
 ** tr_store_each_time gave. As tr_store_discard. */

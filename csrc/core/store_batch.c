@@ -180,7 +180,7 @@ bool tr_batch_label(tr_batch *b, const char *label, const char *hash,
                     tr_error *error) {
   char normal[TR_HEX_MAX];
   error = tr_error_or_ignored(error);
-  return tr_store_check_label(label, error) &&
+  return tr_store_check_new_label(label, error) &&
          tr_normal_hash(hash, normal, error) &&
          add(b, label, normal, normal, strlen(normal), error);
 }
@@ -268,7 +268,7 @@ static bool check(tr_batch *b, tr_error *error) {
 }
 
 /* Give content its name, unless it is there by now: what has that name is the same,
-** or damaged and quarantined. */
+** or damaged, and then quarantined or replaced. */
 static bool place_content(tr_batch *b, const item *i, tr_error *error) {
   int placed = 0, tries = 8;
   if (i->temporary[0] == '\0') {
@@ -287,8 +287,12 @@ static bool place_content(tr_batch *b, const item *i, tr_error *error) {
     if (placed != 0)
       break;
     placed = tr_store_freshen(&b->unsynced, b->data, i->hash, true, error);
-    if (placed == 1)
+    if (placed == 1) {
       unlinkat(b->base, i->temporary, 0);
+    } else if (placed == 0 && error->kind == TR_CORRUPT &&
+               renameat(b->base, i->temporary, b->data, i->hash) == 0) {
+      placed = 1;
+    }
   }
   if (placed == 0)
     tr_error_set(error, TR_IO,

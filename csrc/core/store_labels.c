@@ -53,6 +53,17 @@ bool tr_store_check_label(const char *label, tr_error *error) {
   return fault == NULL;
 }
 
+bool tr_store_check_new_label(const char *label, tr_error *error) {
+  if (strncmp(label, "hash/", 5) == 0) {
+    tr_error_set(error, TR_INVALID_REFERENCE,
+                 "Invalid label '%s': it starts with 'hash/', so that every "
+                 "reference to it would name content by its hash",
+                 label);
+    return false;
+  }
+  return tr_store_check_label(label, error);
+}
+
 /*
 ** Open the folder below the open base that a label's file lies in, and point '*name'
 ** at the file's name, the last part of the label. Readers follow symbolic links to
@@ -444,7 +455,7 @@ int tr_store_label(tr_store *store, const char *label, const char *hash,
   char normal[TR_HEX_MAX];
   int base, moved = -1;
   error = tr_error_or_ignored(error);
-  if (!tr_store_check_label(label, error) ||
+  if (!tr_store_check_new_label(label, error) ||
       !tr_normal_hash(hash, normal, error))
     return -1;
   base = tr_store_open_base(store, error);

@@ -18,8 +18,8 @@
 typedef bool (*visit_file)(void *context, const char *name,
                            const struct stat *st);
 
-/* Visit the regular files of a folder whose names are of the right sort. */
-static bool each_stat(const tr_store *store, const char *where,
+/* Visit what is of a type (S_IFREG, S_IFDIR) in a folder, with a name of the right sort. */
+static bool each_stat(const tr_store *store, const char *where, mode_t type,
                       bool (*right)(const char *name), visit_file visit,
                       void *context, tr_error *error) {
   int fd = tr_store_open_listing(store, where, false, error), errnum = 0;
@@ -43,7 +43,7 @@ static bool each_stat(const tr_store *store, const char *where,
         continue; /* deleted meanwhile */
       break;
     }
-    going = !S_ISREG(st.st_mode) || visit(context, item->d_name, &st);
+    going = (st.st_mode & S_IFMT) != type || visit(context, item->d_name, &st);
   }
   if (going)
     errnum = errno;
@@ -70,7 +70,7 @@ static bool each_file(const tr_store *store, const char *where,
                       bool (*right)(const char *name), tr_store_visit visit,
                       void *context, tr_error *error) {
   sizes s = {visit, context};
-  return each_stat(store, where, right, visit_size, &s, error);
+  return each_stat(store, where, S_IFREG, right, visit_size, &s, error);
 }
 
 int64_t tr_modified(const struct stat *st) {
@@ -90,7 +90,7 @@ static bool visit_time(void *context, const char *name, const struct stat *st) {
 bool tr_store_each_time(const tr_store *store, tr_store_visit_time visit,
                         void *context, tr_error *error) {
   times t = {visit, context};
-  return each_stat(store, "data", tr_hex_valid, visit_time, &t, error);
+  return each_stat(store, "data", S_IFREG, tr_hex_valid, visit_time, &t, error);
 }
 
 bool tr_store_each_content(tr_store *store, tr_store_visit visit, void *context,
@@ -115,6 +115,12 @@ bool tr_store_each_quarantined(tr_store *store, tr_store_visit visit,
                                void *context, tr_error *error) {
   error = tr_error_or_ignored(error);
   return each_file(store, "corrupt", any_name, visit, context, error);
+}
+
+bool tr_store_each_folder(tr_store *store, tr_store_visit visit, void *context,
+                          tr_error *error) {
+  sizes s = {visit, context};
+  return each_stat(store, ".", S_IFDIR, any_name, visit_size, &s, error);
 }
 
 /* ---------------------------------------------------------------- labels */

@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "blob.h"
@@ -55,11 +54,19 @@ static void quarantine(const tr_store *store, int data, int fd,
     close(base);
 }
 
+/* True if a file has not changed for a while, by the file system's own clock: that of
+** its writer's machine may be another. */
+static bool is_settled(const tr_store *store, const struct stat *st) {
+  tr_error ignored;
+  return tr_store_clock(store, -2, &ignored) - tr_modified(st) >=
+         TR_SETTLED * INT64_C(1000000000);
+}
+
 static void refuse(const tr_store *store, int data, int fd,
                    const struct stat *st, const char *hash, const char *actual,
                    bool putting, tr_error *error) {
   char name[TR_HEX_MAX + 9] = "";
-  if (putting || difftime(time(NULL), st->st_mtim.tv_sec) >= TR_SETTLED)
+  if (is_settled(store, st))
     quarantine(store, data, fd, st, hash, putting, name);
   tr_error_set(error, TR_CORRUPT,
                "Content %s in %s is corrupt: its %lld bytes have the hash %s; "

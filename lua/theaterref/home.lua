@@ -52,4 +52,23 @@ function M.content_store(id, options)
     verify = options.verify, map = options.map, lock_timeout = options.lock_timeout })
 end
 
+--- Checks that there is a store.
+-- @tparam string id
+-- @tparam[opt] string theater_home instead of `get_theater_home()`
+-- @treturn boolean true
+-- @return[2] nil
+-- @treturn[2] table an error, of kind `not_found` with the ids of the stores that there are
+function M.find_store(id, theater_home)
+  local folder, err = M.store_folder(id, theater_home)
+  if not folder then return nil, err end
+  local there
+  there, err = core.file_stamp(folder)
+  if there then return true end
+  if err.kind ~= "not_found" then return nil, err end
+  local stores = folder:match "^(.*)/"
+  local ids = core.content_store(stores, {}):list_folders() or {}
+  return nil, errors.new("not_found", ("there is no store '%s' in %s; stores: %s"):format(id, stores,
+    #ids > 0 and table.concat(ids, ", ") or "none"))
+end
+
 return M

@@ -88,6 +88,7 @@ local kinds = {
   disk = { says = "a store's id, or a table", set = "disk", fits = function(v)
     return type(v) == "string" or type(v) == "table"
   end },
+  expect = { says = "a hash, or false", fits = function(v) return type(v) == "string" or v == false end, fault = text_fault },
   log = { says = "a level, a table, or false", set = "log", fault = level_fault, fits = function(v)
     return v == false or type(v) == "string" or type(v) == "table"
   end },
@@ -282,6 +283,24 @@ M.store = set("store option", {
   { "map", "flag", "true", "false: large content is read, not mapped" },
   { "lock_timeout", "seconds", "30", "how long to wait for others that move labels or lock the store; then the call fails. "
     .. "Below 0: no limit" },
+})
+
+local progress = { "progress", "function", "none", "called with how many of how many contents are done; in an import, bytes" }
+
+--- Of a store's `label` and `replace_at_label`.
+M.label = set("label option", {
+  { "expect", "expect", "none", "move the label only if it is at this hash; false: only if there is no such label" },
+})
+
+--- Of a store's `verify`, `export` and `import`.
+M.progress = set("option", { progress })
+
+--- Of a store's `gc`.
+M.gc = set("gc option", {
+  { "grace", "seconds", "3600", "spare what was put or labelled, or lost a label, within so many seconds. Shorter than a put and "
+    .. "its label take, it deletes what is about to be labelled" },
+  { "dry_run", "flag", "false", "only report" },
+  progress,
 })
 
 --- The fault in options, if any; within tables of options, too.

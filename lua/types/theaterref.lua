@@ -107,6 +107,14 @@
 ---@field coalesce? boolean
 ---@field disk? string|theaterref.DiskCacheOptions
 
+---@class theaterref.LabelOptions
+---@field expect? string|false
+
+---@class theaterref.GcOptions
+---@field grace? number
+---@field dry_run? boolean
+---@field progress? fun(done: integer, all: integer)
+
 ---@class theaterref.StoreOptions
 ---@field home? string
 ---@field base_path? string
@@ -308,7 +316,7 @@ function Store:exists(hash) end
 ---only if there is no such label); false when it was not.
 ---@param name string
 ---@param hash string
----@param options? { expect: string|false }
+---@param options? theaterref.LabelOptions
 ---@return boolean?
 ---@return theaterref.Error?
 function Store:label(name, hash, options) end
@@ -405,8 +413,8 @@ function Store:batch(work) end
 ---@return theaterref.Error?
 function Store:verify(options) end
 
----@param options? { grace?: number, dry_run?: boolean, progress?: fun(done: integer, all: integer) }
----@return { deleted: string[], temporary_files: string[], failed: table<string, string> }?
+---@param options? theaterref.GcOptions
+---@return { deleted: string[], temporary_files: string[], failed: table<string, string>, kept: { labelled: integer, young: integer, in_use: integer } }?
 ---@return theaterref.Error?
 function Store:gc(options) end
 

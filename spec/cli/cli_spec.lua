@@ -177,10 +177,16 @@ describe("the command", function()
     local two = theaterref("store put yard m.toml --label two"):match "%x+"
     assert.equal("", (theaterref("store label yard two --expect " .. two .. " " .. one)))
     local _, err, status = theaterref("store label yard two --expect none " .. two)
-    assert.equal("theaterref: label two is not at none but at " .. one .. "\n", err)
+    assert.equal("theaterref: label two already exists (at " .. one .. ")\n", err)
     assert.equal(1, status)
-    assert.equal("deleted         " .. two .. "\n", (theaterref "store gc yard --grace 0 -n"))
-    assert.same({ deleted = { two }, temporary_files = {}, failed = {} }, cjson.decode((theaterref "store gc yard --grace 0 --json")))
+    assert.equal("theaterref: label none does not exist\n", (select(2, theaterref("store label yard none --expect " .. one .. " " .. one))))
+    assert.equal("theaterref: label two is not at " .. two .. " but at " .. one .. "\n",
+      (select(2, theaterref("store label yard two --expect " .. two .. " " .. one))))
+    assert.equal("no content deleted; kept: 1 labelled, 1 put or labelled within 3600 s (--grace), 0 in use\n",
+      (theaterref "store gc yard"))
+    assert.equal("would delete    " .. two .. "\n", (theaterref "store gc yard --grace 0 -n"))
+    local report = cjson.decode((theaterref "store gc yard --grace 0 --json"))
+    assert.same({ { two }, {}, {}, 1 }, { report.deleted, report.temporary_files, report.failed, report.kept.labelled })
     assert.equal("           4 bytes  two\n           0 bytes  without a label\n           4 bytes  in all\n",
       (theaterref "store usage yard"))
     assert.equal("", (theaterref "store export yard yard.tar"))
@@ -193,6 +199,20 @@ describe("the command", function()
     _, err, status = theaterref "store import copy actor.wasm"
     assert.matches("this is not an export of a store: it ends too early", err)
     assert.equal(1, status)
+  end)
+
+  it("takes no store that is not there for an empty one", function()
+    theaterref "store put yard actor.wasm --label x"
+    for _, words in ipairs { "get no x", "label no x " .. ("0"):rep(40), "unlabel no x", "labels no", "ls no", "usage no", "verify no",
+      "gc no", "export no no.tar" } do
+      local _, err, status = theaterref("store " .. words)
+      assert.matches("^theaterref: there is no store 'no' in " .. folder .. "/home/store; stores: [%l, ]*yard\n$", err)
+      assert.equal(1, status)
+    end
+    for _, words in ipairs { "ls no", "rm no x", "clear no" } do
+      assert.matches("there is no store 'no' in .*stores: .*yard", (select(2, theaterref("cache " .. words))))
+    end
+    assert.is_false(helper.exists(folder .. "/no.tar"))
   end)
 
   it("locks what a scheme leads to as well", function()

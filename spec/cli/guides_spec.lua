@@ -74,7 +74,7 @@ describe("the guide", function()
     local takes = { seconds = "seconds", count = "a whole number", times = "a whole number",
       level = "a string", headers = "a table", flag = "true or false", text = "a string", table = "a table",
       ["function"] = "a function", policy = "a path or a table", cache = "a cache or a table", open_cache = "a cache",
-      disk = "an id or a table",
+      disk = "an id or a table", expect = "a hash or false",
       log = "a level, a table or false", list = "a list of strings", host_names = "a list of strings", hosts = "a table by host",
       hosts_list = "a list or `\"any\"`", bytes = "a string or a blob" }
     local guide = helper.read "examples/guides/options.md"

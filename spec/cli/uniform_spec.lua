@@ -29,7 +29,7 @@ describe("every command", function()
     helper.write(folder .. "/manifest.toml", 'name = "{{default n "a"}}"\npackage = "actor.wasm"\n')
     helper.write(folder .. "/state.json", '{"n":"b"}')
     helper.write(folder .. "/policy.lua", "return { cacheable = function() return true end }")
-    shell "theaterref store put demo state.json --label greeting"
+    shell "theaterref store put demo state.json --label greeting; theaterref store put packages-cache state.json"
   end)
 
   after_each(function() helper.remove(folder) end)
@@ -55,7 +55,7 @@ describe("every command", function()
     for _, words in ipairs { "resolve actor.wasm", "plan manifest.toml", "render manifest.toml", "explain manifest.toml",
       "lock manifest.toml", "policy check policy.lua", "store put demo actor.wasm --label a", "store get demo a",
       "store labels demo", "store ls demo", "store usage demo", "store verify demo", "store gc demo",
-      "store export demo demo.tar", "store import copy demo.tar", "store unlabel demo a", "cache ls none", "cache clear none",
+      "store export demo demo.tar", "store import copy demo.tar", "store unlabel demo a", "cache ls demo", "cache clear demo",
       "doctor", "config" } do
       local out, err, status = shell("theaterref " .. words .. " --json")
       assert.same({ "", 0 }, { err, status }, words)

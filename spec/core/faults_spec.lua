@@ -165,6 +165,12 @@ describe("a content store on a file system that fails", function()
       until not hash
       assert(err.message:find "No space left on device", err.message)
       assert(count > 5 and #assert(store:verify()).temporary_files == 0)
+      local filled, file = 0, nil
+      repeat
+        filled, file = filled + 1, io.open(... .. "/small/fill" .. filled, "w")
+        if file then file:close() end
+      until not file
+      assert(store:gc())
       assert(store:remove_label "folder0/label")
       for i = 1, count - 1 do assert(store:get_content_by_label("folder" .. i .. "/label")) end]])
   end)

@@ -96,7 +96,7 @@ describe("a file", function()
   end)
 
   it("that is open is written on where it is, by way of /dev/stdout and the like", function()
-    local script = helper.write(folder .. "/script.lua", [[
+    helper.write(folder .. "/script.lua", [[
       local core = require "theaterref.core"
       assert(core.blob("content\n"):write(...))]])
     local function shell(commands)
@@ -179,6 +179,10 @@ describe("the command's files", function()
       .. command "resolve file")
     assert.equal(1, status)
     assert.matches("Failed to read .*theaterref.conf.lua: Is a directory", err)
+    helper.run_ok(("cd %s/config/theaterref && rmdir theaterref.conf.lua && ln -s gone theaterref.conf.lua"):format(folder))
+    _, err, status = helper.run("unset THEATERREF_CONFIG; export XDG_CONFIG_HOME=" .. folder .. "/config; " .. command "resolve file")
+    assert.equal(1, status)
+    assert.matches("Failed to read .*theaterref.conf.lua: No such file", err)
     if helper.run "id -u" == "0\n" then
       helper.run_ok(("cd %s && rm -r config && mkdir -m 0700 config && chmod a+rx ."):format(folder))
       _, err, status = helper.run("unset THEATERREF_CONFIG; export XDG_CONFIG_HOME=" .. folder

@@ -126,6 +126,25 @@ describe("a content store that many use at once", function()
       return "true"]]):format(one, two, two)))
   end)
 
+  it("stops to wait at the first Ctrl-C in a Lua program", function()
+    local hash = store:put "x"
+    local lock <close> = assert(store:lock()) -- luacheck: ignore 211
+    for i, wait in ipairs { ("store:label('x', %q)"):format(hash), "store:lock()", "core.read_stdin()",
+      ("core.read_file %q"):format(home .. "/pipe") } do
+      local script = helper.write(home .. "/wait.lua", ([[
+        local core, home = require "theaterref.core", %q
+        local store = require("theaterref").content_store("demo", { home = home, durability = "none", lock_timeout = 20 })
+        io.open(home .. "/ready%d", "w"):close()
+        %s
+        while true do end]]):format(home, i, wait))
+      local before = core.now()
+      local _, err = helper.run(([[cd %s; test -e pipe || mkfifo pipe; exec 7<>pipe; %s %s <&7 & pid=$!
+        until [ -e ready%d ]; do sleep 0.01; done; sleep 0.1; kill -INT $pid; wait $pid]]):format(home, helper.lua, script, i))
+      assert.matches("interrupted!", err)
+      assert.is_true(core.now() - before < 10, wait)
+    end
+  end)
+
   it("waits for a lock as long as it was told, or until it is interrupted", function()
     local hash = store:put "x"
     local hasty = theaterref.content_store("demo", { home = home, durability = "none", lock_timeout = 0.05 })

@@ -54,7 +54,7 @@ describe("the stubs for editors", function()
       assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "claim peek stale_if_error changes"), stubbed("Cache", ":"))
       assert.same(functions(debug.getmetatable(store),
         "begin_batch check clock content_sizes content_times discard discard_temporary_file discard_unchanged label_hashes "
-          .. "list_temporary_files list_quarantined lock"), stubbed("Store", ":"))
+          .. "list_temporary_files list_folders list_quarantined lock"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
       assert.same(functions(require "theaterref.resolve.future", "is run await lateness"), stubbed("Future", ":"))
       assert.same(functions(require "theaterref.resolver", "new"), stubbed("Resolver", ":"))
@@ -75,7 +75,8 @@ describe("the stubs for editors", function()
 
   it("have every option, and no others", function()
     for class, set in pairs { RequestOptions = options.request, LogOptions = options.log, CacheOptions = options.cache,
-      CallOptions = options.call, PlanOptions = options.plan, DiskCacheOptions = options.disk, HostOptions = options.host, StoreOptions = options.store } do
+      CallOptions = options.call, PlanOptions = options.plan, DiskCacheOptions = options.disk, HostOptions = options.host, StoreOptions = options.store,
+      LabelOptions = options.label, GcOptions = options.gc } do
       local names = {}
       for name in pairs(set.by_name) do names[name] = true end
       assert.same(names, fields("theaterref." .. class))

@@ -10,7 +10,8 @@ local function open(args)
   local theater_home, err = settings.home(args)
   if err then return nil, err end
   local folder
-  folder, err = home.store_folder(args.id, theater_home)
+  folder, err = home.find_store(args.id, theater_home)
+  if folder then folder, err = home.store_folder(args.id, theater_home) end
   if not folder then return nil, err end
   return disk_caches.open(folder, 0)
 end

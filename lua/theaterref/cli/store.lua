@@ -2,6 +2,7 @@
 -- @module theaterref.cli.store
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local homes = require "theaterref.home"
 local output = require "theaterref.cli.output"
 local settings = require "theaterref.cli.settings"
 
@@ -46,7 +47,10 @@ function run.label(store, args)
   if expect == "none" then expect = false end
   local ok, err = store:label(args.name, args.hash, { expect = expect })
   if ok == false then
-    err = ("label %s is not at %s but at %s"):format(args.name, args.expect, store:get_by_label(args.name) or "none")
+    local now = store:get_by_label(args.name)
+    err = not now and ("label %s does not exist"):format(args.name)
+      or expect == false and ("label %s already exists (at %s)"):format(args.name, now)
+      or ("label %s is not at %s but at %s"):format(args.name, expect, now)
   end
   return ok and { label = args.name, hash = args.hash }, err
 end
@@ -137,10 +141,22 @@ function run.gc(store, args)
   if not report then return nil, err end
   array(report.deleted)
   array(report.temporary_files)
+  report.dry_run, report.grace = args.dry_run, args.grace or 3600
   return report, next(report.failed) and errors.new("io", "some files could not be deleted") or nil
 end
 
-function show.gc(data) return table.concat(report_lines(data, found_by_gc), "\n") end
+function show.gc(data)
+  local lines = report_lines(data, found_by_gc)
+  if data.dry_run then
+    for i, line in ipairs(lines) do lines[i] = "would delete    " .. line:match "^%S+ *%S* +(%S+)$" end
+  end
+  if #data.deleted == 0 then
+    local kept = data.kept
+    lines[#lines + 1] = ("no content deleted; kept: %d labelled, %d put or labelled within %g s (--grace), %d in use"):format(
+      kept.labelled, kept.young, data.grace, kept.in_use)
+  end
+  return table.concat(lines, "\n")
+end
 
 function run.export(store, args)
   local file = args.file == "-" and io.stdout or args.file
@@ -164,7 +180,13 @@ local function command(name, does, examples, arguments, options)
   table.insert(arguments, 1, { "id", "The store's id." })
   return { name = name, does = does, examples = examples, arguments = arguments, options = options, home = true,
     run = function(args)
-      local store, err = settings.store(args, args.id)
+      local theater_home, err = settings.home(args)
+      if err then return nil, err end
+      local there = name == "put" or name == "import" -- which make one
+      if not there then there, err = homes.find_store(args.id, theater_home) end
+      if not there then return nil, err end
+      local store
+      store, err = settings.store(args, args.id)
       if not store then return nil, err end
       return run[name](store, args)
     end, show = show[name] }

@@ -149,6 +149,9 @@ end
 -- @treturn[2] table an error; of kind `corrupt` if a label holds no hash or has no
 -- content, or content is damaged
 function M.export(store, path, options)
+  if path == nil or type(path) == "boolean" or type(path) == "number" then
+    error("export needs a path, or a file that is open for writing", 2)
+  end
   local progress = options and options.progress or function() end
   local file, why, ok = path, nil, nil
   if type(path) == "string" then file, why = core.open_output(path) end
@@ -156,7 +159,7 @@ function M.export(store, path, options)
   if file then ok, why = write_all(store, file, progress) end
   if ok and output then ok, why = output:commit() elseif ok then ok, why = file:flush() end
   if ok then return true end
-  if type(why) == "table" and why.kind == "corrupt" then return nil, why end
+  if errors.is(why) and why.kind == "corrupt" then return nil, why end
   local where = type(path) == "string" and " to " .. path or ""
   return nil, errors.new("io", ("Failed to export%s: %s"):format(where, why))
 end

@@ -7,16 +7,30 @@
 --
 -- Large content is mapped (`map = false` reads it instead): processes that
 -- use it share its memory. Such a blob outlives the file's deletion and
--- replacement, and nothing here ever writes into a file that has its name. As
--- with every mapped file, a program that truncates the file makes those who
--- then read the missing part crash (SIGBUS).
+-- replacement, and nothing here ever writes into a file that has its name. Content
+-- that another user can write to, and content younger than 10 seconds, is read: a
+-- program that truncates a mapped file makes those who then read the missing part
+-- crash (SIGBUS).
 -- @classmod theaterref.store
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local option_sets = require "theaterref.options"
 
 local Store = core.store_methods
 
 local function nothing() end
+
+-- The options that a method was given, checked; its caller is to blame.
+local function checked(set, options)
+  if options ~= nil then option_sets.check(set, options, 3) end
+  return options or {}
+end
+
+local move_label = Store.label
+
+function Store:label(name, hash, options) return move_label(self, name, hash, checked(option_sets.label, options)) end
+
+Store.replace_at_label = Store.label
 
 --- Stores many items for the price of one sync. None of them is visible before the
 -- end, and then all are.
@@ -88,7 +102,7 @@ end
 -- `dangling` labels name; `faulty_labels` is everything among the labels that holds no
 -- hash, such as a symbolic link, and keeps `gc` from working
 function Store:verify(options)
-  local progress = options and options.progress or nothing
+  local progress = checked(option_sets.progress, options).progress or nothing
   local hashes, err = self:list_all_content()
   if not hashes then return nil, err end
   local report = { checked = 0, corrupt = {}, unreadable = {}, dangling = {} }
@@ -139,7 +153,7 @@ end
 -- Content that is old enough to be collected and has no label: hashes, and the time of
 -- each. Labels that move meanwhile are safe: moving one changes the time of its content,
 -- and content whose time has changed is not collected.
-local function unlabelled_content(self, grace, dry_run)
+local function unlabelled_content(self, grace, dry_run, kept)
   local times, err = self:content_times()
   if not times then return nil, err end
   local now
@@ -155,9 +169,15 @@ local function unlabelled_content(self, grace, dry_run)
     return nil, errors.new("corrupt", ("no garbage is collected while there is a label that holds no hash: %s: %s")
       :format(label, why))
   end
-  for _, hash in pairs(labels) do times[hash] = nil end
+  for _, hash in pairs(labels) do
+    if times[hash] then kept.labelled = kept.labelled + 1 end
+    times[hash] = nil
+  end
   for hash, time in pairs(times) do
-    if time > now - grace * 10 ^ 9 then times[hash] = nil end
+    if time > now - grace * 10 ^ 9 then
+      kept.young = kept.young + 1
+      times[hash] = nil
+    end
   end
   return keys(times), times
 end
@@ -166,18 +186,16 @@ end
 -- from lately, and what crashed writers left behind. Quarantined content stays.
 -- Others can move labels meanwhile. If anything among the labels holds no hash, nothing
 -- is deleted: `verify` lists those.
--- @tparam[opt] table options `grace`: seconds since content was last put or
--- labelled (default 3600; shorter than a put and its label take, it deletes
--- what is about to be labelled); `dry_run`: only report; `progress`: called
--- with how many of how many contents were looked at
+-- @tparam[opt] table options see the topic "options"
 -- @treturn table `{ deleted = { hash… }, temporary_files = { name… }, failed = { name =
--- why… } }`; `failed` is what could not be deleted
+-- why… }, kept = { labelled =, young =, in_use = } }`; `failed` is what could not be
+-- deleted, and `kept` how many contents have a label, are younger than `grace`, or
+-- somebody needs just now
 function Store:gc(options)
-  options = options or {}
+  options = checked(option_sets.gc, options)
   local grace, progress = options.grace or 3600, options.progress or nothing
-  if grace ~= grace then error("'grace' must be a number of seconds", 2) end
-  local report = { deleted = {}, temporary_files = {}, failed = {} }
-  local hashes, times = unlabelled_content(self, grace, options.dry_run)
+  local report = { deleted = {}, temporary_files = {}, failed = {}, kept = { labelled = 0, young = 0, in_use = 0 } }
+  local hashes, times = unlabelled_content(self, grace, options.dry_run, report.kept)
   if not hashes and times.kind == "not_found" then return report end -- there is no store
   if not hashes then return nil, times end
   local temporary_files, err = self:list_temporary_files()
@@ -187,7 +205,9 @@ function Store:gc(options)
   end
   local ok
   ok, err = each_locked(self, hashes, progress, function(hash)
-    keep(report.deleted, hash, self:discard_unchanged(hash, times[hash], options.dry_run))
+    local deleted, why = self:discard_unchanged(hash, times[hash], options.dry_run)
+    keep(report.deleted, hash, deleted, why)
+    if deleted == false then report.kept.in_use = report.kept.in_use + 1 end
   end)
   if not ok then return nil, err end
   for _, name in ipairs(temporary_files) do
@@ -221,11 +241,15 @@ end
 --- Writes all content and labels to a tar file; see `theaterref.store.archive`.
 -- @tparam string|file path
 -- @tparam[opt] table options `progress`
-function Store:export(path, options) return require("theaterref.store.archive").export(self, path, options) end
+function Store:export(path, options)
+  return require("theaterref.store.archive").export(self, path, checked(option_sets.progress, options))
+end
 
 --- Adds what a tar file holds; see `theaterref.store.archive`.
 -- @tparam string|file path
 -- @tparam[opt] table options `progress`
-function Store:import(path, options) return require("theaterref.store.archive").import(self, path, options) end
+function Store:import(path, options)
+  return require("theaterref.store.archive").import(self, path, checked(option_sets.progress, options))
+end
 
 return Store
