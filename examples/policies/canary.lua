@@ -7,7 +7,7 @@ local now, soon = "https://packages.example.org/worker/1.2.3/", "https://package
 local move = policy.mirror { [now] = soon }
 
 return {
-  rewrite = policy.chain(policy.default.rewrite, function(ref, ctx)
-    return ctx.name and policy.percentile(ctx.name) < 5 and move(ref) or ref
-  end),
+  rewrite = function(ref, ctx)
+    return ctx.name and policy.percentile(ctx.name) < 5 and move(ref, ctx) or ref
+  end,
 }

@@ -7,7 +7,7 @@ local mirror = policy.mirror {
 }
 
 return {
-  rewrite = policy.chain(policy.default.rewrite, mirror),
+  rewrite = mirror,
   -- A mirror that is down must not hold up every spawn.
   request = function(ref)
     return theaterref.reference.scheme(ref) and { connect_timeout = 2, retries = 1 } or nil

@@ -11,8 +11,8 @@
 -- @module theaterref.events
 local M = {}
 
--- Each has its type, its level, its fields with their types ('?': may be missing), what
--- it means, and its line in a log.
+-- Each has its type, its level, its fields with their types, what it means, and
+-- its line in a log.
 M.list = {
   { "resolved", "debug", { reference = "string", purpose = "string", bytes = "number" },
     "a reference's bytes are there; `reference` is the candidate they came from",

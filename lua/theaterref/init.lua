@@ -114,6 +114,10 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.resolve_reference_cached(ref, cache, options)
+  if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 2) end
+  if type(cache) ~= "userdata" then
+    error("a cache, as theaterref.resource_cache() gives, was expected as the second argument, not a " .. type(cache), 2)
+  end
   -- The default policy lets every reference through as it is. (A zero byte would make it a
   -- key of another scope.)
   if not options and not ref:find("\0", 1, true) then

@@ -61,6 +61,15 @@ describe("a reference", function()
     end
   end)
 
+  it("that is a missing path, but looks like a URL, is told what it lacks", function()
+    for ref, expected in pairs { ["data:x"] = "it looks like a data URL, which needs a comma",
+      ["http:/x"] = "it looks like a http reference, which begins with http://",
+      ["store:/x"] = "it looks like a store reference, which begins with store://" } do
+      assert.matches(expected, select(2, theaterref.resolve_reference(ref)).message, 1, true)
+    end
+    assert.is_nil(select(2, theaterref.resolve_reference "a:b").message:find "looks")
+  end)
+
   it("that is a missing label is named without its store", function()
     local _, err = theaterref.resolve_reference("store://demo/a/b", { home = "/nonexistent" })
     assert.equal("not_found", err.kind)

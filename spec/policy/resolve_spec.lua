@@ -908,6 +908,20 @@ describe("resolving", function()
     end)
   end)
 
+  it("raises wrong arguments at the caller", function()
+    local future = assert(theaterref.resolver():start "data:,x")
+    for expected, call in pairs {
+      ["a number of seconds was expected, not a string"] = function() future:wait "x" end,
+      ["not a nil"] = function() theaterref.resolve_reference_cached "data:,x" end,
+      ["a reference must be a string"] = function() theaterref.resolve_reference_cached(nil, theaterref.resource_cache()) end,
+    } do
+      local ok, why = pcall(call)
+      assert.is_false(ok)
+      assert.matches("^spec/policy/resolve_spec.lua:%d+: ", why)
+      assert.matches(expected, why, 1, true)
+    end
+  end)
+
   it("raises where a cache is asked for that is not there", function()
     local resolver = theaterref.resolver()
     for _, call in ipairs { "start", "resolve" } do

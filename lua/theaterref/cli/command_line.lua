@@ -105,7 +105,8 @@ end
 -- @treturn table the commands that can be run, by their words, such as "store put"
 function M.parser(list, version)
   local parser = argparse("theaterref", "Turns references into bytes, and manifests into spawn plans.",
-    "A reference is a path, store://<id>/<label>, store://<id>/hash/<hash>, http://… or https://…\n\n"
+    "A reference is a path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://…, data:…,…,\n"
+    .. "or <scheme>://… of a scheme that the policy defines.\n\n"
     .. "Exit status: 0 when all went well, 1 when something failed (it is on standard error),\n"
     .. "2 when the command line was wrong.")
   parser:help_max_width(100):help_description_margin(30):usage_max_width(100)

@@ -25,9 +25,12 @@ a spawn needs: its package, its initial state, its name.
 A reference is a file path,
 .IR store://<id>/<label> ,
 .IR store://<id>/hash/<hash> ,
-.I http://\[u2026]
+.IR http://\[u2026] ,
+.IR https://\[u2026] ,
+.IR data:\[u2026],\[u2026] ,
 or
-.IR https://\[u2026] ;
+.I <scheme>://\[u2026]
+of a scheme that the policy defines;
 .I #sha256=<hex>
 after a URL is the digest that its bytes must have.
 Which references mean what, and which may be used at all, is for a policy to

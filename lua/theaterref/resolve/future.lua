@@ -187,6 +187,9 @@ end
 -- which it may be waited for again
 -- @treturn[2] ?string `"pending"` if there is no result yet
 function Future:wait(seconds)
+  if seconds ~= nil and type(seconds) ~= "number" then
+    error("a number of seconds was expected, not a " .. type(seconds), 2)
+  end
   if seconds ~= seconds then error("a number of seconds was expected, not NaN", 2) end
   if self.running then error("a future cannot be waited for by its own work", 2) end
   local limit = seconds and seconds >= 0 and core.now() + seconds

@@ -39,9 +39,23 @@ function M.key(parsed) return parsed.text end
 
 function M.is_remote() return false end
 
+-- Returns the advice for a missing path that may have been meant as a URL, or nil.
+local function hint(path)
+  local scheme = path:match "^(%a+):"
+  scheme = scheme and scheme:lower()
+  if scheme == "data" then return " (it looks like a data URL, which needs a comma: data:,text)" end
+  if scheme == "http" or scheme == "https" or scheme == "store" or scheme == "file" then
+    return (" (it looks like a %s reference, which begins with %s://)"):format(scheme, scheme)
+  end
+end
+
 function M.start(job, context)
-  local blob, err = core.read_file(job.parsed.path, context.defaults.max_bytes)
-  return blob and { blob = blob }, err
+  local path = job.parsed.path
+  local blob, err = core.read_file(path, context.defaults.max_bytes)
+  if blob then return { blob = blob } end
+  local meant = err.kind == "not_found" and hint(path)
+  if meant then err.message = err.message .. meant end
+  return nil, err
 end
 
 return M
