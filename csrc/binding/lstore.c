@@ -5,6 +5,7 @@ Methods that are written in C.
 /* Content stores in Lua. verify and gc, made of these, are in store.lua. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/blob.h"
 #include "core/error.h"
@@ -310,22 +311,30 @@ static int store_discard_unchanged(lua_State *L) {
       &error);
 }
 
+typedef struct llock {
+  int lock;    /* -1 once closed */
+  pid_t owner; /* a child of a fork does not unlock it */
+} llock;
+
 /* lock() -> lock, to be closed; keeps gc and movers of labels waiting */
 static int store_lock(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   tr_error error;
-  int *lock = lua_newuserdatauv(L, sizeof *lock, 0);
-  *lock = -1;
+  llock *l = lua_newuserdatauv(L, sizeof *l, 0);
+  l->lock = -1;
+  l->owner = getpid();
   luaL_setmetatable(L, TR_LOCK);
-  TR_WAITING(L, *lock, tr_store_lock_all(store, &error));
-  return *lock < 0 ? tr_pusherror(L, &error) : 1;
+  TR_WAITING(L, l->lock, tr_store_lock_all(store, &error));
+  return l->lock < 0 ? tr_pusherror(L, &error) : 1;
 }
 
 static int lock_close(lua_State *L) {
-  int *lock = luaL_checkudata(L, 1, TR_LOCK);
-  if (*lock >= 0)
-    tr_store_unlock(*lock);
-  *lock = -1;
+  llock *l = luaL_checkudata(L, 1, TR_LOCK);
+  if (l->lock >= 0 && l->owner == getpid())
+    tr_store_unlock(l->lock);
+  else if (l->lock >= 0)
+    close(l->lock);
+  l->lock = -1;
   return 0;
 }
 

@@ -72,8 +72,8 @@ tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
     if (buffer.len == buffer.cap && !tr_buffer_reserve(&buffer, CHUNK))
       goto nomem;
     asked = buffer.cap - buffer.len;
-    /* Where there is no limit, the descriptor may be one that blocks; an interrupt must
-    ** end the wait all the same. */
+    /* Without a limit, the descriptor may be one that blocks; an interrupt must end the
+    ** wait all the same. */
     n = patience < 0 && !S_ISREG(st->st_mode) && !wait_ready(fd, POLLIN, patience)
             ? -1
             : read(fd, buffer.data + buffer.len, asked);

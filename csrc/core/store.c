@@ -357,9 +357,16 @@ int tr_store_freshen(const tr_store *store, int data, const char *hash,
                      bool check, tr_error *error) {
   int fresh = 0, tries = 8;
   error->kind = TR_OK;
-  while (fresh == 0 && tries-- > 0 && error->kind != TR_CORRUPT &&
-         faccessat(data, hash, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-    fresh = freshen_once(store, data, hash, check, error);
+  while (fresh == 0 && tries-- > 0 && error->kind != TR_CORRUPT) {
+    if (faccessat(data, hash, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+      fresh = freshen_once(store, data, hash, check, error);
+    } else if (errno == ENOENT) {
+      break;
+    } else {
+      tr_error_errno(error, errno, "Failed to look for content", hash);
+      fresh = -1;
+    }
+  }
   return fresh;
 }
 

@@ -249,7 +249,12 @@ tr_blob *tr_store_get_labelled(tr_store *store, const char *label,
 static bool content_is_there(const tr_store *store, int base, const char *hash,
                              tr_error *error) {
   int data = base < 0 ? -1 : tr_store_open_subfolder(base, "data", false);
-  bool there = tr_store_freshen_labelled(store, data, hash, error);
+  bool there;
+  if (base >= 0 && data < 0 && errno != ENOENT) {
+    tr_error_errno(error, errno, "Failed to look for content", hash);
+    return false;
+  }
+  there = tr_store_freshen_labelled(store, data, hash, error);
   if (data >= 0)
     close(data);
   return there;

@@ -340,6 +340,13 @@ describe("a store's export", function()
     assert.is_false(helper.exists(path))
   end)
 
+  it("says why it could not be written", function()
+    store:store_at_label("large", ("x"):rep(100000))
+    local done, err = store:export "/dev/full"
+    assert.is_nil(done)
+    assert.matches("Failed to export to /dev/full: .*No space left on device", err.message)
+  end)
+
   it("leaves nothing where it cannot be written", function()
     local ok, err = store:export(home .. "/nowhere/export.tar")
     assert.is_nil(ok)

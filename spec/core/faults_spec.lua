@@ -201,6 +201,25 @@ describe("a content store on a file system that fails", function()
     end)
   end)
 
+  it("that cannot look for content does not say that it is not there", function()
+    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
+    helper.with_folder(function(home)
+      local file = helper.write(home .. "/script.lua", [[
+        local faults = require "faults"
+        local store = require("theaterref").content_store("demo", { home = ... })
+        local hash = assert(store:put "x")
+        local nth = 1
+        repeat
+          faults.fail("openat", "EMFILE", nth)
+          local done, err = store:label("x", hash)
+          assert(done or err.kind ~= "not_found", err and err.message)
+          nth = nth + 1
+        until faults.stop() == 0]])
+      helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s"):format(helper.root,
+        helper.build, helper.lua, file, home))
+    end)
+  end)
+
   it("that cannot open a label's folders to sync them does not say that it did", function()
     if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
     helper.with_folder(function(home)

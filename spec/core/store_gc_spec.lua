@@ -113,6 +113,24 @@ describe("garbage collection", function()
     assert.is_true(store:exists(hash))
   end)
 
+  it("reports what it deleted before others kept the lock for too long", function()
+    local hasty = theaterref.content_store("demo", { home = home, durability = "none", lock_timeout = 0.05 })
+    for i = 1, 2 do store:put("content " .. i) end
+    local lock
+    local methods = core.store_methods
+    local real = methods.discard_unchanged
+    finally(function() methods.discard_unchanged = real end)
+    methods.discard_unchanged = function(...) -- one takes longer than a slice
+      local till = core.now() + 0.2
+      repeat until core.now() > till
+      return real(...)
+    end
+    local report = assert(hasty:gc { grace = -1, progress = function() lock = lock or assert(store:lock()) end })
+    lock:__close()
+    assert.equal(1, #report.deleted)
+    assert.matches("Failed to lock the store", select(2, next(report.failed)))
+  end)
+
   it("goes on past what it may not delete, and reports it", function()
     if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
     store:put "one"

@@ -70,6 +70,18 @@ describe("a content store that many use at once", function()
     assert(done, err)
   end)
 
+  it("stays locked when a forked child ends", function()
+    local hash = store:put "x"
+    local hasty = theaterref.content_store("demo", { home = home, durability = "none", lock_timeout = 0.05 })
+    local lock <close> = assert(store:lock())
+    if threads.fork(20) then
+      lock:__close()
+      threads.leave()
+    end
+    threads.wait()
+    assert.matches("Failed to lock the store", (select(2, hasty:label("x", hash)) or {}).message)
+  end)
+
   it("takes content that is there from the one who has locked it", function()
     local hash = store:put "x"
     local lock <close> = assert(store:lock()) -- luacheck: ignore 211

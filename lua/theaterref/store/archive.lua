@@ -64,7 +64,9 @@ local function write_content(store, file, hash)
   local blob, err = store:get(hash)
   if not blob and err.kind == "not_found" then return false end
   if not blob then return nil, err end
-  return write_entry(file, "data/" .. hash, blob) and true
+  local ok, why = write_entry(file, "data/" .. hash, blob)
+  if not ok then return nil, why end
+  return true
 end
 
 local function write_contents(store, file, progress)

@@ -132,13 +132,13 @@ end
 local SLICE = 0.1
 
 -- Calls a function for each name, under the store's lock, and lets others have the lock
--- again and again. True; or nil and an error.
+-- again and again. True; or nil, an error and how many names are done.
 local function each_locked(self, names, progress, work)
   local i = 1
   while i <= #names do
     do
       local lock <close>, err = self:lock()
-      if not lock then return nil, err end
+      if not lock then return nil, err, i - 1 end
       local till = core.now() + SLICE
       repeat
         work(names[i])
@@ -203,13 +203,14 @@ function Store:gc(options)
   local function keep(list, name, deleted, why)
     if why then report.failed[name] = why.message elseif deleted then list[#list + 1] = name end
   end
-  local ok
-  ok, err = each_locked(self, hashes, progress, function(hash)
+  local ok, done
+  ok, err, done = each_locked(self, hashes, progress, function(hash)
     local deleted, why = self:discard_unchanged(hash, times[hash], options.dry_run)
     keep(report.deleted, hash, deleted, why)
     if deleted == false then report.kept.in_use = report.kept.in_use + 1 end
   end)
-  if not ok then return nil, err end
+  if not ok and done == 0 then return nil, err end
+  for i = ok and #hashes + 1 or done + 1, #hashes do report.failed[hashes[i]] = err.message end
   for _, name in ipairs(temporary_files) do
     keep(report.temporary_files, name, self:discard_temporary_file(name, grace, options.dry_run))
   end
