@@ -559,11 +559,14 @@ TR_API int tr_store_exists(tr_store *store, const char *hash, tr_error *error);
 ** Point a label at content that is there; with 'expect', only if the label
 ** points at that hash, or if that is "", only if there is no such label. The content
 ** that it pointed at before is safe from garbage collection for the grace period.
-** 1 when it was done, 0 when the label was not as expected, or -1.
+** 1 when it was done, 0 when the label was not as expected, or -1. A label that begins
+** with "hash/" cannot be made, since references would take it for a hash; a blank one,
+** as a crash of Theater leaves it, is an error with 'expect'.
 */
 TR_API int tr_store_label(tr_store *store, const char *label, const char *hash,
                           const char *expect, tr_error *error);
-/* The hash a label points at: 1, 0 when there is no such label, or -1. The folder
+/* The hash a label points at: 1, 0 when there is no such label, or -1, also when it is
+** blank: its writer is not done, or crashed. The folder
 ** labels/ and folders in it may be symbolic links for readers, not for others. */
 TR_API int tr_store_get_label(tr_store *store, const char *label,
                               char hash[TR_HEX_MAX], tr_error *error);
@@ -591,7 +594,8 @@ typedef struct tr_batch tr_batch;
 /* An empty batch, to be freed before its store is closed. NULL with the
 ** error. */
 TR_API tr_batch *tr_batch_begin(tr_store *store, tr_error *error);
-/* Takes bytes in and writes their hash to 'hash'. False with the error. */
+/* Takes bytes in and writes their hash to 'hash'. False with the error. Of content that
+** the store has, no copy is kept: the commit fails if it was deleted meanwhile. */
 TR_API bool tr_batch_put(tr_batch *batch, tr_algorithm algorithm,
                          const void *data, size_t size, char hash[TR_HEX_MAX],
                          tr_error *error);

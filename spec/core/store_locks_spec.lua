@@ -138,7 +138,8 @@ describe("a content store that many use at once", function()
       return "true"]]):format(one, two, two)))
   end)
 
-  it("stops to wait at the first Ctrl-C in a Lua program", function()
+  it("waits no longer after the first Ctrl-C in a Lua program", function()
+    if helper.build:find "/" then return pending "the interpreter of sanitized builds does not answer interrupts" end
     local hash = store:put "x"
     local lock <close> = assert(store:lock()) -- luacheck: ignore 211
     for i, wait in ipairs { ("store:label('x', %q)"):format(hash), "store:lock()", "core.read_stdin()",
