@@ -41,9 +41,7 @@ local function finish(self, result, err)
   leave(self)
   self.thread, self.awaited, self.finished = nil, nil, true
   if self.notifier then self.notifier:set_deadline(nil) end
-  for _, notifier in ipairs(self.notifiers or {}) do
-    if notifier ~= self.notifier then notifier:signal() end -- of somebody who awaits this future
-  end
+  for _, notifier in ipairs(self.notifiers or {}) do notifier:signal() end -- its own, and those of who awaits it
   self.notifiers = nil
   if result ~= nil then self.result = result else self.err = about(self, err) end
 end
@@ -168,6 +166,7 @@ end
 function Future:done()
   if self.notifier then self.notifier:drain() end
   if self.running then return false end -- asked by its own work, such as a function for events
+  if self.finished then return true end
   local awaited = self.awaited
   while awaited and awaited:done() do
     -- Its work may have called functions that ended this future, or moved it on.
@@ -175,7 +174,9 @@ function Future:done()
     awaited = not self.running and self.awaited
   end
   if not self.finished and not self.running and self.deadline and core.now() >= self.deadline then time_out(self) end
-  return self.finished == true
+  if not self.finished then return false end
+  if self.notifier then self.notifier:drain() end -- the caller learns of it now
+  return true
 end
 
 --- Waits for the result.
@@ -220,7 +221,6 @@ function Future:cancel()
     return
   end
   stop(self, "cancelled", CANCELLED)
-  for _, notifier in ipairs(self.notifiers or {}) do notifier:signal() end
 end
 
 --- Has a notifier of the core's signalled when there may be something for `done` to
