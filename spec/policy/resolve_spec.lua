@@ -799,6 +799,30 @@ describe("resolving", function()
       first:cancel()
     end)
 
+    it("makes its descriptor readable when it is cancelled, until done() tells", function()
+      local uv = require "luv"
+      local function readable(future)
+        local poll, yes = uv.new_poll(future:pollfd()), false
+        poll:start("r", function() yes = true end)
+        uv.run "nowait"
+        poll:close()
+        uv.run "nowait"
+        return yes
+      end
+      server:put("never.toml", ('name = "n"\npackage = "%s/slow"\n'):format(server.http))
+      for _, future in ipairs {
+        assert(theaterref.resolver():start(server.http .. "/slow")),
+        assert(theaterref.resolver():start_plan(server.http .. "/never.toml")),
+      } do
+        assert.is_false(future:done())
+        assert.is_false(readable(future))
+        future:cancel()
+        assert.is_true(readable(future))
+        assert.is_true(future:done())
+        assert.is_false(readable(future))
+      end
+    end)
+
     it("goes on while other code runs, and many at once", function()
       local futures, left = {}, 0
       for i = 1, 20 do
