@@ -29,36 +29,6 @@ bool tr_store_check(tr_store *store, const char *hash, tr_error *error) {
   return blob != NULL;
 }
 
-/* The time of a new file in the open base folder. -1 with errno. */
-static int64_t new_time(int base) {
-  char temporary[TR_TEMPORARY];
-  struct stat st;
-  int64_t now = -1;
-  if (!tr_file_write_temporary(base, temporary, "", 0, false))
-    return -1;
-  if (fstatat(base, temporary, &st, AT_SYMLINK_NOFOLLOW) == 0)
-    now = tr_modified(&st);
-  unlinkat(base, temporary, 0);
-  return now;
-}
-
-int64_t tr_store_clock(const tr_store *store, int64_t after, tr_error *error) {
-  double until = tr_now() + 2.5; /* the coarsest clocks tick every 2 s */
-  struct timespec pause = {.tv_nsec = 1000 * 1000};
-  int base = tr_store_open_base(store, error);
-  int64_t now;
-  if (base < 0)
-    return -1;
-  while ((now = new_time(base)) == after && tr_now() < until)
-    nanosleep(&pause, NULL);
-  if (now < 0 && (errno == ENOSPC || errno == EDQUOT))
-    now = (int64_t)time(NULL) * 1000000000; /* gc is needed most there */
-  if (now < 0)
-    tr_error_errno(error, errno, "Failed to write to the store", store->base);
-  close(base);
-  return now;
-}
-
 /* The times of files that are deleted. */
 typedef struct condition {
   int64_t from, to; /* nanoseconds, both included */

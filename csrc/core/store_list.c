@@ -73,10 +73,6 @@ static bool each_file(const tr_store *store, const char *where,
   return each_stat(store, where, S_IFREG, right, visit_size, &s, error);
 }
 
-int64_t tr_modified(const struct stat *st) {
-  return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
-}
-
 typedef struct times {
   tr_store_visit_time visit;
   void *context;

@@ -175,7 +175,7 @@ function Future:done()
   end
   if not self.finished and not self.running and self.deadline and core.now() >= self.deadline then time_out(self) end
   if not self.finished then return false end
-  if self.notifier then self.notifier:drain() end -- the caller learns of it now
+  if self.notifier then self.notifier:drain() end -- the caller learns that it is done
   return true
 end
 
@@ -198,10 +198,9 @@ function Future:wait(seconds)
     local moment = self.deadline and limit and math.min(limit, self.deadline) or limit or self.deadline
     local awaited = self.awaited
     local result, err, why = awaited:wait(left(moment))
-    if self.finished or self.awaited ~= awaited then -- by a function that its work called
-      why = nil
-    elseif why ~= "pending" then
-      resume(self, result, err, why)
+    local moved_on = self.finished or self.awaited ~= awaited -- by a function that its work called
+    if moved_on or why ~= "pending" then
+      if not moved_on then resume(self, result, err, why) end
     elseif self.deadline and err.kind == "timeout" and core.now() >= self.deadline then
       time_out(self)
     else
