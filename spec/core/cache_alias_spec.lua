@@ -2,16 +2,11 @@ local core = require "theaterref.core"
 local helper = require "helper"
 local theaterref = require "theaterref"
 
+local load = helper.load
+
 -- References with the same content share one blob, under the content's key.
 describe("an alias", function()
   local content = core.cache_key("sha256:" .. core.digest "bytes", nil, "scope")
-
-  local function load(cache, name, bytes, record, options)
-    local how, lead = cache:claim(name, options)
-    assert(how == "lead", how)
-    assert(lead:complete(core.blob(bytes), record))
-    return lead
-  end
 
   it("leads to the one blob of its content", function()
     local name = "alias-" .. math.random(1 << 40)

@@ -3,17 +3,10 @@ local core = require "theaterref.core"
 local theaterref = require "theaterref"
 local threads = require "threads"
 
+local load = helper.load
 local function key(...) return core.cache_key(...) end
 local function request(options) return core.request_options(options) end
 local function scope(options) return core.request_scope(request(options)) end
-
--- Leads a claim, and completes it with some bytes.
-local function load(cache, name, bytes, record, options)
-  local how, lead = cache:claim(name, options)
-  assert(how == "lead", how)
-  assert(lead:complete(core.blob(bytes), record))
-  return lead
-end
 
 describe("a cache's key", function()
   local keys = { "r", key("r", "d"), key("r", "", "d"), key("r", "d", "s"), key("rd", "", "s"), "rd" }

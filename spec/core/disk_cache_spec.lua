@@ -30,8 +30,6 @@ local function run_ok(...)
   return out
 end
 
-local with_faults = ("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so"):format(helper.root, helper.build)
-
 -- The bytes of all files, each in whole blocks, and the sum that the lock file holds.
 local function counted()
   local bytes = 0
@@ -215,11 +213,11 @@ describe("a disk cache's bound", function()
     local disk = open(100 << 10)
     assert.is_nil((disk:write("r", ("x"):rep(20000), {})))
     assert.is_true(helper.exists(path "foreign"))
-    if helper.build:find "thread" then return end -- its runtime comes before what is preloaded
+    if not helper.can_preload then return end -- its runtime comes before what is preloaded
     run_ok([[
       require("faults").set_clock(3700)
       local disk = require("theaterref.store.disk_cache").open(..., 100 << 10)
-      assert(disk:write("r", ("x"):rep(20000), {}))]], with_faults)
+      assert(disk:write("r", ("x"):rep(20000), {}))]], helper.preload "faults")
     assert.equal("1 lock\n", helper.run_ok("cd " .. path "" .. " && ls | grep -c -- - && ls | grep -v -- -"):gsub("\n", " ", 1), nil)
     local bytes, sum = counted()
     assert.equal(bytes, sum)
@@ -479,7 +477,7 @@ describe("a disk cache that cannot be written", function()
   end)
 
   it("stays within its bound and right, whichever call fails", function()
-    if helper.build:find "thread" then return pending "its runtime comes before what is preloaded" end
+    if not helper.can_preload then return pending "its runtime comes before what is preloaded" end
     local out = run_ok([[
       local faults = require "faults"
       local disks, folder = require "theaterref.store.disk_cache", ...
@@ -525,7 +523,7 @@ describe("a disk cache that cannot be written", function()
           end
         end
       end
-      print(tried)]], with_faults)
+      print(tried)]], helper.preload "faults")
     assert.is_true(tonumber(out) > 200, out)
     local bytes, sum = counted()
     assert.is_true(bytes <= sum)

@@ -88,45 +88,46 @@ end
 print(tried, failures)
 ]]
 
+-- Runs a script with the faults preloaded; its arguments are a folder of its own, and these.
+local function run_with_faults(code, arguments)
+  local out
+  helper.with_folder(function(home)
+    local file = helper.write(home .. "/script.lua", code)
+    out = helper.run_ok(("%s %s %s %s %s"):format(helper.preload "faults", helper.lua, file, home, arguments or ""))
+  end)
+  return out
+end
+
+local preloaded = helper.can_preload and it or pending
+
 describe("a content store on a file system that fails", function()
   for _, durability in ipairs { "full", "none" } do
-    it("says so and stays whole, with durability " .. durability, function()
-      -- ThreadSanitizer's runtime calls what is preloaded before it is ready.
-      if helper.build:find "thread" then return pending "there is one thread here" end
-      helper.with_folder(function(home)
-        local file = helper.write(home .. "/script.lua", script)
-        local out = helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s %s"):format(
-          helper.root, helper.build, helper.lua, file, home, durability))
-        local tried, failures = out:match "(%d+)%s+(%d+)"
-        assert.is_true(tonumber(tried) > 100 and tonumber(failures) > 50, out)
-      end)
+    preloaded("says so and stays whole, with durability " .. durability, function()
+      local out = run_with_faults(script, durability)
+      local tried, failures = out:match "(%d+)%s+(%d+)"
+      assert.is_true(tonumber(tried) > 100 and tonumber(failures) > 50, out)
     end)
   end
 
-  it("that is interrupted all the time works as ever", function()
-    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
-    helper.with_folder(function(home)
-      local file = helper.write(home .. "/script.lua", [[
-        local faults, core = require "faults", require "theaterref.core"
-        local home = ...
-        local store = require("theaterref").content_store("demo", { home = home })
-        faults.interrupt(500)
-        local till = core.now() + 0.5
-        local i = 0
-        repeat
-          i = i + 1
-          local bytes = ("bytes %d "):format(i):rep(10000)
-          local hash = assert(store:store_at_label("a/b", bytes))
-          assert(tostring(assert(store:get(hash))) == bytes)
-          assert(store:batch(function(batch) return assert(batch:label("c" .. i % 3, assert(batch:put("batched " .. i)))) end))
-          assert(#assert(store:verify()).corrupt == 0)
-          assert(store:gc { grace = 0 })
-          assert(store:export(home .. "/export.tar"))
-        until core.now() > till
-        faults.interrupt(0)]])
-      helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s"):format(helper.root,
-        helper.build, helper.lua, file, home))
-    end)
+  preloaded("that is interrupted all the time works as ever", function()
+    run_with_faults [[
+      local faults, core = require "faults", require "theaterref.core"
+      local home = ...
+      local store = require("theaterref").content_store("demo", { home = home })
+      faults.interrupt(500)
+      local till = core.now() + 0.5
+      local i = 0
+      repeat
+        i = i + 1
+        local bytes = ("bytes %d "):format(i):rep(10000)
+        local hash = assert(store:store_at_label("a/b", bytes))
+        assert(tostring(assert(store:get(hash))) == bytes)
+        assert(store:batch(function(batch) return assert(batch:label("c" .. i % 3, assert(batch:put("batched " .. i)))) end))
+        assert(#assert(store:verify()).corrupt == 0)
+        assert(store:gc { grace = 0 })
+        assert(store:export(home .. "/export.tar"))
+      until core.now() > till
+      faults.interrupt(0)]]
   end)
 
   -- Runs a script with a folder on a file system that these shell commands mount there.
@@ -201,76 +202,56 @@ describe("a content store on a file system that fails", function()
     end)
   end)
 
-  it("that cannot look for content does not say that it is not there", function()
-    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
-    helper.with_folder(function(home)
-      local file = helper.write(home .. "/script.lua", [[
-        local faults = require "faults"
-        local store = require("theaterref").content_store("demo", { home = ... })
-        local hash = assert(store:put "x")
-        local nth = 1
-        repeat
-          faults.fail("openat", "EMFILE", nth)
-          local done, err = store:label("x", hash)
-          assert(done or err.kind ~= "not_found", err and err.message)
-          nth = nth + 1
-        until faults.stop() == 0]])
-      helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s"):format(helper.root,
-        helper.build, helper.lua, file, home))
-    end)
+  preloaded("that cannot look for content does not say that it is not there", function()
+    run_with_faults [[
+      local faults = require "faults"
+      local store = require("theaterref").content_store("demo", { home = ... })
+      local hash = assert(store:put "x")
+      local nth = 1
+      repeat
+        faults.fail("openat", "EMFILE", nth)
+        local done, err = store:label("x", hash)
+        assert(done or err.kind ~= "not_found", err and err.message)
+        nth = nth + 1
+      until faults.stop() == 0]]
   end)
 
-  it("that cannot open a label's folders to sync them does not say that it did", function()
-    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
-    helper.with_folder(function(home)
-      local file = helper.write(home .. "/script.lua", [[
-        local faults = require "faults"
-        local store = require("theaterref").content_store("demo", { home = ... })
-        local hash = assert(store:put "x")
-        local nth, done, last = 1, nil, nil
-        repeat -- the last call is one for a sync
-          last = done
-          faults.fail("openat", "EMFILE", nth)
-          done = store:label("a/b", hash)
-          nth = nth + 1
-        until faults.stop() == 0
-        assert(nth > 5 and not last and done)]])
-      helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s"):format(helper.root,
-        helper.build, helper.lua, file, home))
-    end)
+  preloaded("that cannot open a label's folders to sync them does not say that it did", function()
+    run_with_faults [[
+      local faults = require "faults"
+      local store = require("theaterref").content_store("demo", { home = ... })
+      local hash = assert(store:put "x")
+      local nth, done, last = 1, nil, nil
+      repeat -- the last call is one for a sync
+        last = done
+        faults.fail("openat", "EMFILE", nth)
+        done = store:label("a/b", hash)
+        nth = nth + 1
+      until faults.stop() == 0
+      assert(nth > 5 and not last and done)]]
   end)
 
-  it("that cannot tell if content is locked keeps it", function()
-    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
-    helper.with_folder(function(home)
-      local file = helper.write(home .. "/script.lua", [[
-        local faults = require "faults"
-        local store = require("theaterref").content_store("demo", { home = ... })
-        local hash = assert(store:put "x")
-        faults.fail("flock", "ENOLCK", 3) -- behind those of the store
-        local report = assert(store:gc { grace = -1 })
-        assert(faults.stop() > 0 and #report.deleted == 0 and report.failed[hash]:find "No locks available")
-        assert(store:exists(hash))]])
-      helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s"):format(helper.root,
-        helper.build, helper.lua, file, home))
-    end)
+  preloaded("that cannot tell if content is locked keeps it", function()
+    run_with_faults [[
+      local faults = require "faults"
+      local store = require("theaterref").content_store("demo", { home = ... })
+      local hash = assert(store:put "x")
+      faults.fail("flock", "ENOLCK", 3) -- behind those of the store
+      local report = assert(store:gc { grace = -1 })
+      assert(faults.stop() > 0 and #report.deleted == 0 and report.failed[hash]:find "No locks available")
+      assert(store:exists(hash))]]
   end)
 
-  it("that has names over 255 bytes gives a listing, in which such a label is faulty", function()
-    if helper.build:find "thread" then return pending "ThreadSanitizer calls what is preloaded before it is ready" end
-    helper.with_folder(function(home)
-      local file = helper.write(home .. "/script.lua", [[
-        local store = require("theaterref").content_store("demo", { home = ... })
-        local folder = (("f"):rep(250) .. "/"):rep(15) -- with a name of 765 bytes, longer than a label may be
-        local hash = assert(store:store_at_label(folder .. "b", "x"))
-        assert(store:label(folder .. "LONG", hash))
-        local labels, faults = assert(store:label_hashes())
-        local label, why = next(faults)
-        assert(labels[folder .. "b"] == hash and label:find "/n+$" and why:find "longer than", why)
-        assert(#assert(store:list_labels()) == 2)]])
-      helper.run_ok(("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/faults.so %s %s %s"):format(helper.root,
-        helper.build, helper.lua, file, home))
-    end)
+  preloaded("that has names over 255 bytes gives a listing, in which such a label is faulty", function()
+    run_with_faults [[
+      local store = require("theaterref").content_store("demo", { home = ... })
+      local folder = (("f"):rep(250) .. "/"):rep(15) -- with a name of 765 bytes, longer than a label may be
+      local hash = assert(store:store_at_label(folder .. "b", "x"))
+      assert(store:label(folder .. "LONG", hash))
+      local labels, faults = assert(store:label_hashes())
+      local label, why = next(faults)
+      assert(labels[folder .. "b"] == hash and label:find "/n+$" and why:find "longer than", why)
+      assert(#assert(store:list_labels()) == 2)]]
   end)
 
   it("and whose folder vanishes is a store without content, and writes make it anew", function()

@@ -12,12 +12,10 @@ describe("looking names up", function()
 
   -- Runs Lua code under the name service of spec/support/names.c.
   local function with_names(code, environment)
-    return helper.run(program(code, ("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/names.so %s"):format(
-      helper.root, helper.build, environment or "")))
+    return helper.run(program(code, helper.preload "names" .. " " .. (environment or "")))
   end
 
-  -- ThreadSanitizer's runtime calls what is preloaded before it is ready.
-  local preloaded = helper.build:find "thread" and pending or it
+  local preloaded = helper.can_preload and it or pending
 
   preloaded("holds up no other fetch, not even the end of the process", function()
     local out, err, status = with_names(([[

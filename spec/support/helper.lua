@@ -34,6 +34,14 @@ function M.run_ok(command)
   return out
 end
 
+--- What a shell command starts with to preload spec/support/<name>.c. Not under
+-- ThreadSanitizer, whose runtime calls what is preloaded before it is ready.
+function M.preload(name)
+  return ("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/%s.so"):format(root, M.build, name)
+end
+
+M.can_preload = not M.build:find "thread"
+
 --- Asks until the answer is yes, for ten seconds at most.
 function M.eventually(condition)
   local patience = os.time() + 10
@@ -90,6 +98,16 @@ function M.installation()
   local environment = "PATH=%/bin:$PATH PKG_CONFIG_PATH=%/lib/pkgconfig LD_LIBRARY_PATH=%/lib "
     .. "LUA_PATH='%/share/lua/5.4/?.lua;%/share/lua/5.4/?/init.lua;;' LUA_CPATH='%/lib/lua/5.4/?.so;;'"
   return { folder = folder, prefix = prefix, environment = environment:gsub("%%", prefix) }
+end
+
+-- -------------------------------------------------------------------- cache
+
+--- Claims a key that a cache does not have, and completes the claim with some bytes.
+function M.load(cache, key, bytes, record, options)
+  local how, lead = cache:claim(key, options)
+  assert(how == "lead", how)
+  assert(lead:complete(require("theaterref.core").blob(bytes), record))
+  return lead
 end
 
 -- ---------------------------------------------------------------- test data

@@ -7,7 +7,6 @@
 ** The server drips what lies below /dripping/: a fetch from there takes longer than
 ** PATIENCE.
 */
-#include <errno.h>
 #include <math.h>
 #include <poll.h>
 #include <pthread.h>
@@ -322,64 +321,11 @@ static void progress(void) {
 
 /* ------------------------------------------------------------ blocked hosts */
 
-/* A host whose log sink does something once. */
-typedef struct scene {
-  tr_host *host;
-  void (*act)(struct scene *scene);
-  tr_future *future; /* for 'act' */
-  int acts;
-  sem_t inside, go_on;
-} scene;
-
-static void wait_for(sem_t *semaphore) {
-  while (sem_wait(semaphore) != 0)
-    CHECK(errno == EINTR);
-}
-
 static void act(void *context, const char *level, const char *line) {
   scene *s = context;
   (void)level;
   if (strstr(line, "actor.wasm") != NULL && s->acts++ == 0)
     s->act(s);
-}
-
-static void prepare(scene *s, void (*act_once)(scene *s)) {
-  tr_host_options o = TR_HOST_OPTIONS;
-  tr_error error;
-  memset(s, 0, sizeof *s);
-  s->act = act_once;
-  CHECK(sem_init(&s->inside, 0, 0) == 0 && sem_init(&s->go_on, 0, 0) == 0);
-  o.log = "debug";
-  o.log_sink = act;
-  o.log_context = s;
-  s->host = tr_host_new(&o, &error);
-  CHECK(s->host != NULL);
-}
-
-static void block(scene *s) {
-  sem_post(&s->inside);
-  wait_for(&s->go_on);
-}
-
-static void *resolve_actor(void *context) {
-  char path[512];
-  const scene *s = context;
-  tr_blob *blob =
-      tr_host_resolve(s->host, in_folder(path, "actor.wasm"), NULL, NULL);
-  CHECK(blob != NULL && s->acts > 0);
-  tr_blob_release(blob);
-  return NULL;
-}
-
-/* Have a thread call the host, and return while it is in its sink. */
-static void occupy(scene *s, pthread_t *thread) {
-  CHECK(pthread_create(thread, NULL, resolve_actor, s) == 0);
-  wait_for(&s->inside);
-}
-
-static void free_up(scene *s, pthread_t thread) {
-  sem_post(&s->go_on);
-  CHECK(pthread_join(thread, NULL) == 0);
 }
 
 static void call_host(scene *s) {
@@ -402,7 +348,7 @@ static void callback(void) {
   char url[512], path[512];
   tr_future *actor;
   scene s;
-  prepare(&s, call_host);
+  prepare(&s, act, call_host);
   s.future = start_resolve(s.host, on_server(url, "dripping/large"));
   actor = start_resolve(s.host, in_folder(path, "actor.wasm"));
   wait_for(&s.inside);
@@ -434,7 +380,7 @@ static void cancelled(void) {
   tr_future *future;
   scene s;
   one_connection();
-  prepare(&s, block);
+  prepare(&s, act, block);
   occupy(&s, &thread);
   tr_future_release(start_plan(s.host, on_server(url, "late_package.toml")));
   free_up(&s, thread); /* before its turn */
@@ -517,7 +463,7 @@ static void deadlines(void) {
   CHECK(later.kind == TR_TIMEOUT);
   tr_host_free(hasty);
   check_late_waiter();
-  prepare(&s, block);
+  prepare(&s, act, block);
   call.timeout = 0.5;
   future = tr_host_start_plan(s.host, on_server(url, "late_package.toml"), &call,
                               &later);
@@ -637,7 +583,7 @@ static void forked(void) {
   tr_future_release(future);
   use_worker(host);
   tr_host_free(host);
-  prepare(&s, block);
+  prepare(&s, act, block);
   future = start_resolve(s.host, in_folder(path, "actor.wasm"));
   wait_for(&s.inside);
   child = fork(); /* during the worker's turn */

@@ -5,12 +5,10 @@
 **                            make a host, ask it, and print the answer
 **   hosts CASE FOLDER        run one of the cases at the end of this file
 */
-#include <errno.h>
 #include <lauxlib.h>
 #include <lualib.h>
 #include <math.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,43 +168,11 @@ static void idle(void) {
 
 /* ------------------------------------------------------------- callbacks */
 
-/* A sink that does something once; the host logs everything. */
-typedef struct scene {
-  tr_host *host;
-  void (*act)(struct scene *scene);
-  int acts;
-  sem_t inside, go_on;
-} scene;
-
 static void act(void *context, const char *level, const char *line) {
   scene *s = context;
   CHECK(strcmp(level, "debug") == 0 && strchr(line, '\n') == NULL);
   if (s->acts++ == 0 && s->act != NULL)
     s->act(s);
-}
-
-static void prepare(scene *s, void (*act_once)(scene *s)) {
-  tr_host_options o = TR_HOST_OPTIONS;
-  tr_error error;
-  memset(s, 0, sizeof *s);
-  s->act = act_once;
-  CHECK(sem_init(&s->inside, 0, 0) == 0 && sem_init(&s->go_on, 0, 0) == 0);
-  o.log = "debug";
-  o.log_sink = act;
-  o.log_context = s;
-  s->host = tr_host_new(&o, &error);
-  CHECK(s->host != NULL);
-}
-
-static void *resolve_actor(void *context) {
-  scene *s = context;
-  char path[512];
-  tr_error error;
-  tr_blob *blob = tr_host_resolve(s->host, in_folder(path, "actor.wasm"), NULL,
-                                  &error);
-  CHECK(blob != NULL && s->acts > 0);
-  tr_blob_release(blob);
-  return NULL;
 }
 
 static void call_host(scene *s) {
@@ -219,7 +185,7 @@ static void call_host(scene *s) {
   CHECK(tr_host_plan(s->host, in_folder(path, "manifest.toml"), NULL, &error) ==
         NULL);
   CHECK(error.kind == TR_POLICY);
-  prepare(&other, NULL);
+  prepare(&other, act, NULL);
   resolve_actor(&other);
   tr_host_free(other.host);
 }
@@ -227,7 +193,7 @@ static void call_host(scene *s) {
 /* A sink that calls its own host gets an error; another host answers it. */
 static void callback(void) {
   scene s;
-  prepare(&s, call_host);
+  prepare(&s, act, call_host);
   resolve_actor(&s);
   resolve_actor(&s);
   tr_host_free(s.host);
@@ -259,7 +225,7 @@ static void crossed(void) {
   size_t i;
   CHECK(pthread_barrier_init(&both_inside, NULL, 2) == 0);
   for (i = 0; i < 2; i++)
-    prepare(&crossed_scenes[i], call_other);
+    prepare(&crossed_scenes[i], act, call_other);
   for (i = 0; i < 2; i++)
     CHECK(pthread_create(&threads_[i], NULL, resolve_actor,
                          &crossed_scenes[i]) == 0);
@@ -270,23 +236,14 @@ static void crossed(void) {
     tr_host_free(crossed_scenes[i].host);
 }
 
-static void block(scene *s) {
-  sem_post(&s->inside);
-  while (sem_wait(&s->go_on) != 0)
-    CHECK(errno == EINTR);
-}
-
 /* Begin a call on a thread, and return while it is in its sink. */
 static void begin(scene *s, pthread_t *thread) {
-  prepare(s, block);
-  CHECK(pthread_create(thread, NULL, resolve_actor, s) == 0);
-  while (sem_wait(&s->inside) != 0)
-    CHECK(errno == EINTR);
+  prepare(s, act, block);
+  occupy(s, thread);
 }
 
 static void end(scene *s, pthread_t thread) {
-  sem_post(&s->go_on);
-  CHECK(pthread_join(thread, NULL) == 0);
+  free_up(s, thread);
   resolve_actor(s);
   tr_host_free(s->host);
 }
@@ -318,7 +275,7 @@ static void forked(void) {
   pid_t child;
   scene busy, free_one;
   begin(&busy, &thread);
-  prepare(&free_one, NULL);
+  prepare(&free_one, act, NULL);
   child = fork();
   if (child == 0) {
     alarm(60); /* rather than hang */
@@ -327,7 +284,7 @@ static void forked(void) {
     tr_host_free(busy.host);
     resolve_actor(&free_one);
     tr_host_free(free_one.host);
-    prepare(&free_one, NULL);
+    prepare(&free_one, act, NULL);
     resolve_actor(&free_one);
     _exit(0);
   }

@@ -2,9 +2,13 @@
 #ifndef HOSTS_H
 #define HOSTS_H
 
+#include <errno.h>
 #include <lauxlib.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <theaterref.h>
 #include <unistd.h>
@@ -65,6 +69,63 @@ static inline void check_child(pid_t child) {
   int status;
   CHECK(child >= 0 && waitpid(child, &status, 0) == child);
   CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* -------------------------------------------------------- hosts in a sink */
+
+/* A host whose log sink, the program's own, has 'act' called once. It logs everything. */
+typedef struct scene {
+  tr_host *host;
+  void (*act)(struct scene *scene);
+  tr_future *future; /* for 'act' */
+  int acts;
+  sem_t inside, go_on;
+} scene;
+
+static inline void prepare(scene *s, tr_log_sink sink,
+                           void (*act_once)(scene *s)) {
+  tr_host_options o = TR_HOST_OPTIONS;
+  tr_error error;
+  memset(s, 0, sizeof *s);
+  s->act = act_once;
+  CHECK(sem_init(&s->inside, 0, 0) == 0 && sem_init(&s->go_on, 0, 0) == 0);
+  o.log = "debug";
+  o.log_sink = sink;
+  o.log_context = s;
+  s->host = tr_host_new(&o, &error);
+  CHECK(s->host != NULL);
+}
+
+static inline void wait_for(sem_t *semaphore) {
+  while (sem_wait(semaphore) != 0)
+    CHECK(errno == EINTR);
+}
+
+static inline void *resolve_actor(void *context) {
+  char path[512];
+  const scene *s = context;
+  tr_blob *blob =
+      tr_host_resolve(s->host, in_folder(path, "actor.wasm"), NULL, NULL);
+  CHECK(blob != NULL && s->acts > 0);
+  tr_blob_release(blob);
+  return NULL;
+}
+
+/* What 'act' is for a host that is to be busy. */
+static inline void block(scene *s) {
+  sem_post(&s->inside);
+  wait_for(&s->go_on);
+}
+
+/* Have a thread call the host, and return while it is in its sink. */
+static inline void occupy(scene *s, pthread_t *thread) {
+  CHECK(pthread_create(thread, NULL, resolve_actor, s) == 0);
+  wait_for(&s->inside);
+}
+
+static inline void free_up(scene *s, pthread_t thread) {
+  sem_post(&s->go_on);
+  CHECK(pthread_join(thread, NULL) == 0);
 }
 
 #endif
