@@ -64,6 +64,18 @@ bool tr_store_check_new_label(const char *label, tr_error *error) {
   return tr_store_check_label(label, error);
 }
 
+/* Copy the folder that a label's rest begins with to 'room', and step over it. NULL if
+** only the file's name is left. */
+static const char *next_folder(const char **rest, char room[TR_MAX_PART + 1]) {
+  const char *slash = strchr(*rest, '/');
+  if (slash == NULL)
+    return NULL;
+  memcpy(room, *rest, (size_t)(slash - *rest));
+  room[slash - *rest] = '\0';
+  *rest = slash + 1;
+  return room;
+}
+
 /*
 ** Open the folder below the open base that a label's file lies in, and point '*name'
 ** at the file's name, the last part of the label. Readers follow symbolic links to
@@ -73,11 +85,11 @@ enum how { READING, WRITING, MAKING };
 
 static int open_label_folder(int base, const char *label, enum how how,
                              const char **name) {
-  const char *part = "labels", *rest = label;
+  const char *part = "labels";
   char room[TR_MAX_PART + 1];
   int fd = fcntl(base, F_DUPFD_CLOEXEC, 0);
+  *name = label;
   while (fd >= 0 && part != NULL) {
-    const char *slash = strchr(rest, '/');
     int inner = how == MAKING
                     ? tr_store_make_subfolder(fd, part)
                     : tr_store_open_subfolder(fd, part, how == READING);
@@ -85,15 +97,7 @@ static int open_label_folder(int base, const char *label, enum how how,
     close(fd);
     errno = errnum;
     fd = inner;
-    part = NULL;
-    if (slash != NULL) {
-      memcpy(room, rest, (size_t)(slash - rest));
-      room[slash - rest] = '\0';
-      part = room;
-      *name = rest = slash + 1;
-    } else {
-      *name = rest;
-    }
+    part = next_folder(name, room);
   }
   return fd;
 }
@@ -378,7 +382,6 @@ static bool sync_label(const tr_store *store, int base, const char *label,
   if (!store->options.durable)
     return true;
   while (ok && part != NULL) {
-    const char *slash = strchr(rest, '/');
     int inner = tr_store_open_subfolder(fd, part, false);
     if (inner < 0) {
       ok = errno == ENOENT || errno == ENOTDIR;
@@ -387,13 +390,7 @@ static bool sync_label(const tr_store *store, int base, const char *label,
     ok = tr_store_sync_name(store, fd, inner);
     close(fd);
     fd = inner;
-    part = NULL;
-    if (slash != NULL) {
-      memcpy(room, rest, (size_t)(slash - rest));
-      room[slash - rest] = '\0';
-      part = room;
-      rest = slash + 1;
-    }
+    part = next_folder(&rest, room);
   }
   ok = ok && fsync(fd) == 0;
   if (!ok)
