@@ -6,6 +6,7 @@
 #include <lauxlib.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -78,7 +79,7 @@ typedef struct scene {
   tr_host *host;
   void (*act)(struct scene *scene);
   tr_future *future; /* for 'act' */
-  int acts;
+  atomic_int acts; /* another host's thread may call the sink */
   sem_t inside, go_on;
 } scene;
 
