@@ -63,8 +63,7 @@ end
 function M.open(options, blame)
   options, blame = options or {}, blame or 2
   option_sets.check(option_sets.cache, options, blame)
-  local given = {}
-  for name, value in pairs(options) do given[name] = value end
+  local given = option_sets.overlay(options)
   if options.disk then
     local err
     given.disk, given.disk_max_bytes, err = disk_folder(options.disk, blame)

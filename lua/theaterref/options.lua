@@ -207,11 +207,11 @@ M.only = set("list of policy.only", {
 
 M.only.unknown = "unknown list '%s' in policy.only%s"
 
+local store_first = { "store", "text", "none", "id of a store to look in first" }
+local store_only = { "offline", "flag", "false", "look nowhere else" }
+
 --- Of the policy builder `lockfile`.
-M.lockfile = set("option of policy.lockfile", {
-  { "store", "text", "none", "id of a store to look in first" },
-  { "offline", "flag", "false", "look nowhere else" },
-})
+M.lockfile = set("option of policy.lockfile", { store_first, store_only })
 
 --- Of the second answer of a policy's rule `allow`.
 M.allow = set("field of the answer", {
@@ -222,8 +222,8 @@ M.allow = set("field of the answer", {
 M.integrity = set("field of the answer", {
   { "sha256", "text", "none", "hex digest" },
   { "sha1", "text", "none", "hex digest" },
-  { "store", "text", "none", "id of a store to look in first" },
-  { "offline", "flag", "false", "look nowhere else" },
+  store_first,
+  store_only,
 })
 
 --- Of an answer of a policy's rule `cacheable`.
@@ -302,6 +302,17 @@ M.gc = set("gc option", {
   { "dry_run", "flag", "false", "only report" },
   progress,
 })
+
+--- A new table with the fields of two, or of the first alone.
+-- @tparam table below
+-- @tparam[opt] table above its fields win
+-- @treturn table
+function M.overlay(below, above)
+  local all = {}
+  for name, value in pairs(below) do all[name] = value end
+  for name, value in pairs(above or {}) do all[name] = value end
+  return all
+end
 
 --- The fault in options, if any; within tables of options, too.
 -- @tparam table options one of the above

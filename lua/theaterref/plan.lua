@@ -132,13 +132,20 @@ function steps.render(work)
   return rendered, err
 end
 
-function steps.parse(work)
+-- Takes a document as the manifest. Returns an error.
+local function take_manifest(work, document)
   local err
-  work.plan.manifest, err = manifests.parse(work.rendered, work.format, work.state)
-  if not work.plan.manifest then return nil, err end
-  work.fields, err = manifests.fields(work.plan.manifest)
-  if not work.fields then return nil, err end
-  work.plan.name, work.ctx.name, work.ctx.manifest = work.fields.name, work.fields.name, work.plan.manifest
+  work.fields, err = manifests.fields(document)
+  if not work.fields then return err end
+  work.plan.manifest, work.ctx.manifest = document, document
+  work.plan.name, work.ctx.name = work.fields.name, work.fields.name
+end
+
+function steps.parse(work)
+  local document, err = manifests.parse(work.rendered, work.format, work.state)
+  if not document then return nil, err end
+  err = take_manifest(work, document)
+  if err then return nil, err end
   return #work.rendered
 end
 
@@ -150,10 +157,8 @@ function steps.allow_spawn(work)
     return work.context:refuse("Not allowed to spawn " .. work.fields.name, work.plan.manifest_reference, "spawn", why)
   end
   if answer == true then return 0 end
-  work.fields, err = manifests.fields(answer)
-  if not work.fields then return nil, err end
-  work.plan.manifest, work.ctx.manifest = answer, answer
-  work.plan.name, work.ctx.name = work.fields.name, work.fields.name
+  err = take_manifest(work, answer)
+  if err then return nil, err end
   return 0
 end
 

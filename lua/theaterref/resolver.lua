@@ -31,11 +31,7 @@ local function cache_of(options, blame)
   if type(given) ~= "table" then return given end
   local disk = type(given.disk) == "string" and { store = given.disk } or given.disk
   if type(disk) ~= "table" or disk.home or disk.base_path then return caches.open(given, blame + 1) end
-  local cache, own = {}, { home = options.home }
-  for name, value in pairs(disk) do own[name] = value end
-  for name, value in pairs(given) do cache[name] = value end
-  cache.disk = own
-  return caches.open(cache, blame + 1)
+  return caches.open(option_sets.overlay(given, { disk = option_sets.overlay({ home = options.home }, disk) }), blame + 1)
 end
 
 --- Makes a resolver. It is cheap; make one for each policy.
@@ -93,11 +89,6 @@ local direct = { purpose = "direct" }
 
 local no_options = {}
 
--- The moment so many seconds from now; nil: there is none.
-local function deadline_of(seconds)
-  return seconds and seconds >= 0 and core.now() + seconds or nil
-end
-
 local NO_CACHE = "this resolver has no cache: make it with { cache = theaterref.resource_cache() }"
 
 -- Checks the options of a call, for whoever called the method.
@@ -111,7 +102,7 @@ local function run(self, ref, options, blocking, will_wait)
   if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 3) end
   local context, limit = context_of(self), options.resolve_timeout or self.resolve_timeout
   return Future.run({ reference = ref, ctx = context.has_rules and { purpose = "direct" } or direct, options = options,
-    blocking = blocking, will_wait = will_wait, deadline = deadline_of(limit), time_limit = limit,
+    blocking = blocking, will_wait = will_wait, time_limit = limit,
     target = nil, hit = false, thread = nil, awaited = nil, fetched = nil, finished = false, result = nil },
     loads.resolve, context)
 end
@@ -156,9 +147,7 @@ function Resolver:resolve_cached(ref, cache, options)
   if not cache then error(NO_CACHE, 2) end
   if type(cache) ~= "userdata" then error("a cache was expected (theaterref.resource_cache()), not a " .. type(cache), 2) end
   if options then option_sets.check(option_sets.call, options, 2) end
-  local given = { cache = cache }
-  for name, value in pairs(options or no_options) do given[name] = value end
-  local future = run(self, ref, given, true, true)
+  local future = run(self, ref, option_sets.overlay({ cache = cache }, options), true, true)
   if not future.result then return nil, future.err end
   return future.result, future.hit
 end
@@ -191,7 +180,7 @@ local function run_plan(self, manifest_reference, options, blocking, trace, stop
   if trace then context = context:with { trace = trace } end
   local limit = options.plan_timeout or self.plan_timeout
   return Future.run({ reference = manifest_reference, blocking = blocking, will_wait = blocking,
-    deadline = deadline_of(limit), time_limit = limit, limit_option = "plan_timeout" }, plans.make, context,
+    time_limit = limit, limit_option = "plan_timeout" }, plans.make, context,
     options.initial_state and tostring(options.initial_state), stop)
 end
 
@@ -242,7 +231,7 @@ function Resolver:trace(ref, ctx, trace, options)
   if ctx.purpose == "manifest" then return run_plan(self, ref, options, true, trace):wait() end
   local context = context_of(self):with { trace = trace }
   return Future.run({ reference = ref, ctx = ctx, options = { ask_cacheable = ctx.purpose ~= "direct" }, blocking = true,
-    will_wait = true, deadline = deadline_of(self.resolve_timeout), time_limit = self.resolve_timeout },
+    will_wait = true, time_limit = self.resolve_timeout },
     loads.resolve, context):wait()
 end
 

@@ -34,7 +34,7 @@ function M.run_ok(command)
   return out
 end
 
---- What a shell command starts with to preload spec/support/<name>.c. Not under
+--- The beginning of a shell command that preloads spec/support/<name>.c. Not under
 -- ThreadSanitizer, whose runtime calls what is preloaded before it is ready.
 function M.preload(name)
   return ("ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s/%s/spec/%s.so"):format(root, M.build, name)

@@ -27,12 +27,18 @@ end
 
 local function milliseconds(seconds) return ("%9.3f ms"):format(seconds * 1000) end
 
-local function plan(args)
+-- Calls a method of the resolver's with the manifest and the initial state that were given.
+local function with_manifest(args, method)
   local state, err = settings.state(args)
   if err then return nil, err end
-  local resolver, made
+  local resolver
   resolver, err = settings.resolver(args)
-  if resolver then made, err = resolver:plan(args.manifest, { initial_state = state }) end
+  if not resolver then return nil, err end
+  return resolver[method](resolver, args.manifest, { initial_state = state })
+end
+
+local function plan(args)
+  local made, err = with_manifest(args, "plan")
   if not made then return nil, err end
   made.initial_state, made.state_without_secrets = made.state_without_secrets, nil -- this is shown
   for _, field in ipairs { "manifest_reference", "origin", "package_reference" } do
@@ -75,11 +81,7 @@ end
 -- ------------------------------------------------------------------ render
 
 local function render(args)
-  local state, err = settings.state(args)
-  if err then return nil, err end
-  local resolver, rendered
-  resolver, err = settings.resolver(args)
-  if resolver then rendered, err = resolver:render(args.manifest, { initial_state = state }) end
+  local rendered, err = with_manifest(args, "render")
   if not rendered then return nil, err end
   rendered.manifest = references.redact(args.manifest)
   return rendered

@@ -4,6 +4,7 @@
 local configs = require "theaterref.config"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local option_sets = require "theaterref.options"
 local output = require "theaterref.cli.output"
 local theaterref = require "theaterref"
 
@@ -45,8 +46,7 @@ end
 function M.resolver(args, on_event)
   local config, err = M.config(args)
   if not config then return nil, err end
-  local options = {}
-  for name, value in pairs(config) do options[name] = value end
+  local options = option_sets.overlay(config)
   if args.policy then options.policy, options.trusted = args.policy, nil end
   for _, option in ipairs { "trusted", "home", "ca_file", "timeout", "lockfile", "offline" } do
     if args[option] ~= nil then options[option] = args[option] end
@@ -74,9 +74,7 @@ end
 function M.store(args, id, options)
   local home, err = M.home(args)
   if err then return nil, err end
-  local given = { home = home }
-  for name, value in pairs(options or {}) do given[name] = value end
-  return theaterref.content_store(id, given)
+  return theaterref.content_store(id, option_sets.overlay({ home = home }, options))
 end
 
 --- The initial state that was given: JSON text, or what the file behind '@' holds.

@@ -3,6 +3,7 @@
 -- @module theaterref.resolve.admit
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local overlay = require("theaterref.options").overlay
 local policies = require "theaterref.policy"
 local reference = require "theaterref.reference"
 
@@ -53,14 +54,6 @@ local function set_digests(context, job, expected)
 end
 
 -- ----------------------------------------------------------------- requests
-
--- A new table with the fields of two, or of the first alone.
-local function overlay(below, above)
-  local all = {}
-  for name, value in pairs(below) do all[name] = value end
-  for name, value in pairs(above or {}) do all[name] = value end
-  return all
-end
 
 -- Options, and on top of them those of a host: its headers add to those for all.
 local function with_host(request, own)

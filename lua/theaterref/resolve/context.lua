@@ -4,6 +4,7 @@ local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local events = require "theaterref.events"
 local home = require "theaterref.home"
+local option_sets = require "theaterref.options"
 local policies = require "theaterref.policy"
 local reference = require "theaterref.reference"
 
@@ -41,10 +42,7 @@ end
 -- @tparam table changes
 -- @treturn table
 function Context:with(changes)
-  local fields = {}
-  for name, value in pairs(self) do fields[name] = value end
-  for name, value in pairs(changes) do fields[name] = value end
-  return M.new(fields)
+  return M.new(option_sets.overlay(self, changes))
 end
 
 local MAX_REMEMBERED = 64

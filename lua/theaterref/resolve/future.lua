@@ -130,14 +130,16 @@ local function block(self, future, foreign)
 end
 
 --- Starts work. It may have ended when this returns.
--- @tparam table self the fields `reference`; `deadline`, as `core.now()`, or nil;
--- for messages, its `time_limit` in seconds and, if it is not `resolve_timeout`, its `limit_option`;
+-- @tparam table self the fields `reference`; `time_limit` in seconds, nil or below 0: none,
+-- and, if it is not `resolve_timeout`, for messages its `limit_option`;
 -- `blocking`: wait on the calling thread, in no coroutine
 -- @tparam function work `work(future, ...)` returns the result, or nil and an error
 -- @param ... its further arguments
 -- @treturn theaterref.future
 function Future.run(self, work, ...)
   setmetatable(self, Future)
+  local limit = self.time_limit
+  if limit and limit >= 0 then self.deadline = core.now() + limit end
   if self.blocking then
     local ok, raised = pcall(run_work, self, work, ...)
     if not ok then fail(self, raised) end

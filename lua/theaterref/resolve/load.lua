@@ -341,6 +341,13 @@ local function get_remote(context, task, job)
   return (job.cache and through_cache or fetch)(context, task, job)
 end
 
+-- Gets a job's bytes from wherever they are.
+local function get(context, task, job)
+  local blob, err = at_hand(context, task, job)
+  if blob or err then return blob, err end
+  return get_remote(context, task, job)
+end
+
 -- Goes on with the reference that a chain's step led to.
 function follow(context, task, job, step)
   local hops = (job.hops or 0) + 1
@@ -355,8 +362,7 @@ function follow(context, task, job, step)
   if not next_job then return nil, err end
   next_job.hops, job.led_to = hops, next_job
   local blob
-  blob, err = at_hand(context, task, next_job)
-  if not blob and not err then blob, err = get_remote(context, task, next_job) end
+  blob, err = get(context, task, next_job)
   job.origin, job.hit = next_job.origin or next_job.target, next_job.hit
   return blob, err
 end
@@ -423,8 +429,7 @@ local function resolve_one(task, context, wish, target)
   local job, err = admit.admit(context, wish, target)
   if not job then return nil, err end
   local blob
-  blob, err = at_hand(context, task, job)
-  if not blob and not err then blob, err = get_remote(context, task, job) end
+  blob, err = get(context, task, job)
   if not blob then return nil, err end
   return succeed(context, wish, job, blob)
 end
