@@ -33,9 +33,8 @@ end
 -- Returns the reference that a cache knows: in normal form, without a digest.
 local function key_of(ref)
   if type(ref) ~= "string" then return ref end
-  local source, scheme = references.source_of(ref)
-  local parsed = source and source.parse(ref, scheme)
-  return parsed and source.key(parsed) or ref
+  local source, parsed = references.source_of(ref)
+  return source and source.key(parsed) or ref
 end
 
 -- These methods take references as they are written. They change the disk cache first, so

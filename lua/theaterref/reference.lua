@@ -44,13 +44,23 @@ function M.is_remote(reference)
   return not source or source.is_remote()
 end
 
+-- What a source makes of a reference. Only a store is asked about one with a zero byte:
+-- it refuses that in Theater's words.
+local function parse(source, reference, scheme)
+  if scheme ~= "store" and reference:find("\0", 1, true) then
+    return nil, errors.new("invalid_reference", "Invalid reference: it has a zero byte in it", (reference:gsub("%z", "\\0")))
+  end
+  return source.parse(reference, scheme)
+end
+
 --- True if a reference means the same bytes for ever, by its form alone.
 -- @tparam string reference
 -- @treturn boolean
 function M.is_immutable(reference)
   local scheme = M.scheme(reference)
   local source = scheme and sources[scheme]
-  local parsed = source and source.is_immutable and source.parse(reference, scheme)
+  if not source or not source.is_immutable then return false end
+  local parsed = parse(source, reference, scheme)
   return parsed ~= nil and source.is_immutable(parsed)
 end
 
@@ -66,23 +76,22 @@ local function unknown_scheme(reference, scheme, schemes)
     suggest.closest(scheme, known), table.concat(list, ", ")), reference)
 end
 
---- The source that reads a reference; see CONTRIBUTING for its functions.
+--- The source that reads a reference, and what it makes of it; see CONTRIBUTING for a
+-- source's functions.
 -- @tparam string reference
 -- @tparam ?table schemes a policy's own, by name
 -- @treturn table
--- @treturn string the scheme
+-- @treturn table as `parse` returns it
 -- @return[2] nil
 -- @treturn[2] table an error of kind `invalid_reference`
 function M.source_of(reference, schemes)
   if reference == "" then return nil, errors.new("invalid_reference", "Invalid reference: it is empty", reference) end
   local scheme = M.scheme(reference) or "file"
-  if scheme ~= "store" and reference:find("\0", 1, true) then -- a store refuses it in Theater's words
-    return nil, errors.new("invalid_reference", "Invalid reference: it has a zero byte in it", (reference:gsub("%z", "\\0")))
-  end
-  local source = sources[scheme]
-  if source then return source, scheme end
-  if schemes and schemes[scheme] then return require "theaterref.source.script", scheme end
-  return unknown_scheme(reference, scheme, schemes)
+  local source = sources[scheme] or schemes and schemes[scheme] and require "theaterref.source.script"
+  if not source then return unknown_scheme(reference, scheme, schemes) end
+  local parsed, err = parse(source, reference, scheme)
+  if not parsed then return nil, err end
+  return source, parsed
 end
 
 --- Parses a reference.
@@ -94,9 +103,9 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error of kind `invalid_reference`
 function M.parse(reference, schemes)
-  local source, scheme = M.source_of(reference, schemes)
-  if not source then return nil, scheme end
-  return source.parse(reference, scheme)
+  local source, parsed = M.source_of(reference, schemes)
+  if not source then return nil, parsed end
+  return parsed
 end
 
 --- Joins a reference to the document at `base`: it is relative to the document's
@@ -110,7 +119,7 @@ function M.join(base, reference)
   if not base or M.scheme(reference) then return reference end
   local scheme = M.scheme(base) or "file"
   local source = sources[scheme] or require "theaterref.source.script"
-  local parsed, err = source.parse(base, scheme)
+  local parsed, err = parse(source, base, scheme)
   if not parsed then return nil, err end
   return source.join(parsed, reference)
 end

@@ -126,6 +126,25 @@ describe("joining a reference to where it was written", function()
   end)
 end)
 
+describe("a zero byte", function()
+  it("is refused wherever a reference is read", function()
+    for _, text in ipairs { "a\0b", "https://h/\0", "https://u:p@h:\0N1/", "data:,\0" } do
+      for what, read in pairs {
+        parse = reference.parse,
+        ["join to it"] = function(ref) return reference.join(ref, "x") end,
+        resolve = function(ref) return theaterref.resolver { log = false }:resolve(ref) end,
+      } do
+        local result, err = read(text)
+        assert.is_nil(result, what)
+        assert.equal("invalid_reference", err.kind, what)
+        assert.matches("it has a zero byte in it", err.message, 1, true)
+      end
+      assert.is_false(reference.is_immutable(text))
+      assert.is_false(theaterref.resource_cache():remove(text))
+    end
+  end)
+end)
+
 describe("a scheme of theaterref's own", function()
   local folder
 

@@ -162,10 +162,9 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.admit(context, wish, target, expected)
-  local source, scheme = reference.source_of(target, context.policy.schemes)
-  if not source then return nil, scheme end
-  local parsed, err = source.parse(target, scheme)
-  if not parsed then return nil, err end
+  local source, parsed = reference.source_of(target, context.policy.schemes)
+  if not source then return nil, parsed end
+  local err
   -- Room for what most jobs need: a table that grows is slow.
   local job = { ctx = wish.ctx, source = source, parsed = parsed, target = parsed.text,
     redirect_hosts = "any", hit = false, request = nil, lead = nil }
