@@ -1,6 +1,7 @@
 /* Futures and fetching in Lua. */
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <string.h>
 
 #include "core/engine.h"
@@ -359,6 +360,43 @@ static int interrupt(lua_State *L) {
   return 0;
 }
 
+/* interrupted() -> boolean: whether waits end at once */
+static int is_interrupted(lua_State *L) {
+  lua_pushboolean(L, tr_interrupted());
+  return 1;
+}
+
+/* The state that a signal stops; a program has one command. */
+static lua_State *volatile stopped;
+
+static void stop(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  lua_sethook(L, NULL, 0, 0);
+  lua_pushliteral(L, "interrupted");
+  lua_error(L);
+}
+
+/* Waits end through the flag, and Lua code by a hook, as in lua.c. */
+static void on_signal(int number) {
+  (void)number;
+  tr_interrupt(true);
+  lua_sethook(stopped, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+}
+
+/* interrupt_on_signal(): SIGINT ends every wait, and raises in the main coroutine. It
+** takes the place of the interpreter's handler, and is for commands only. */
+static int interrupt_on_signal(lua_State *L) {
+  struct sigaction action = {0};
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  stopped = lua_tothread(L, -1);
+  /* Reads of a pipe are not resumed; the next signal ends the process. */
+  action.sa_handler = on_signal;
+  action.sa_flags = (int)SA_RESETHAND;
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, NULL);
+  return 0;
+}
+
 void tr_open_future(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"__gc", future_cancel},         {"__close", future_cancel},
@@ -381,6 +419,8 @@ void tr_open_future(lua_State *L) {
                                        {"notifier", new_notifier},
                                        {"configure_engine", configure_engine},
                                        {"interrupt", interrupt},
+                                       {"interrupted", is_interrupted},
+                                       {"interrupt_on_signal", interrupt_on_signal},
                                        {NULL, NULL}};
   tr_newtype(L, TR_NOTIFIER, notifier_methods);
   lua_pop(L, 1);

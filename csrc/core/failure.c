@@ -95,6 +95,9 @@ static void describe_failure(const tr_request *r, CURLcode code,
   if (file != NULL)
     snprintf(reason, sizeof reason, "cannot read %s: %s", file,
              strerror(file_errno));
+  else if (code == CURLE_SSL_CACERT_BADFILE)
+    snprintf(reason, sizeof reason, "%s has no certificate in PEM form",
+             r->config->ca_file != NULL ? r->config->ca_file : tr_curl_ca_file());
   else if (r->socket_errno != 0 && !r->connected)
     snprintf(reason, sizeof reason, "cannot open a socket: %s",
              strerror(r->socket_errno));

@@ -34,6 +34,7 @@ static long milliseconds(double seconds) {
 
 /* Set the options of a configuration; return the first failure. */
 static CURLcode configure(tr_handle *h, const tr_config *c) {
+  const char *ca_file = c->ca_file != NULL ? c->ca_file : tr_curl_ca_file();
   CURLcode code = CURLE_OK;
 #define SET(option, value)                                                     \
   do {                                                                         \
@@ -65,11 +66,9 @@ static CURLcode configure(tr_handle *h, const tr_config *c) {
       c->connect_timeout >= 0 ? milliseconds(c->connect_timeout) : 1000000000L);
   /* Ours instead of the system's, not on top; without a folder, libcurl can
   ** share what it has parsed. */
-  if (c->ca_file != NULL) {
-    SET(CURLOPT_CAINFO, c->ca_file);
-    SET(CURLOPT_PROXY_CAINFO, c->ca_file);
-  }
-  if (c->ca_file != NULL || tr_curl_ca_file() != NULL) {
+  if (ca_file != NULL) {
+    SET(CURLOPT_CAINFO, ca_file);
+    SET(CURLOPT_PROXY_CAINFO, ca_file);
     SET(CURLOPT_CAPATH, NULL);
     SET(CURLOPT_PROXY_CAPATH, NULL);
   }

@@ -45,6 +45,19 @@ static void drop_openssl_exit_handler(void) {
     init(no_atexit, NULL);
 }
 
+/* The authorities of the environment, as the command curl has them; NULL: none. It is
+** read once, since no other thread may change the environment meanwhile. */
+static char *environment_ca_file;
+
+static void keep_ca_file(void) {
+  const char *path = getenv("SSL_CERT_FILE");
+  if (path == NULL || *path == '\0')
+    return;
+  environment_ca_file = strdup(path);
+  if (environment_ca_file == NULL)
+    snprintf(fault, sizeof fault, "out of memory");
+}
+
 static void open_once(void) {
   void *library = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
   if (library == NULL) {
@@ -64,6 +77,7 @@ static void open_once(void) {
   TR_CURL_FUNCTIONS(FIND)
 #undef FIND
   drop_openssl_exit_handler();
+  keep_ca_file();
   if (fault[0] == '\0' && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
     snprintf(fault, sizeof fault, "libcurl could not be initialized");
   if (fault[0] == '\0')
@@ -165,6 +179,8 @@ const char *tr_curl_ca_file(void) {
   const curl_version_info_data *info;
   if (!tr_curl_open(&error))
     return NULL;
+  if (environment_ca_file != NULL)
+    return environment_ca_file;
   info = curl_version_info(CURLVERSION_NOW);
   return info->age >= CURLVERSION_SEVENTH ? info->cainfo : NULL;
 }

@@ -19,13 +19,12 @@ local M = {}
 
 local metatable = core.error_metatable -- errors made in C carry it already
 
--- Errors of a policy or a document are not failures to resolve: another reference would
--- have them, too.
-local of_a_script = { policy = true, syntax = true }
+-- A refusal, and a fault of a policy or a document, is no failure to resolve.
+local is_no_failure = { denied = true, policy = true, syntax = true }
 
 function metatable:__tostring()
   if not self.reference then return self.message end
-  local text = (of_a_script[self.kind] and "" or "Failed to resolve reference: ") .. self.message
+  local text = (is_no_failure[self.kind] and "" or "Failed to resolve reference: ") .. self.message
   if not text:find(self.reference, 1, true) then
     text = text .. " (" .. self.reference .. ")"
   end

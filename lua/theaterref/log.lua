@@ -34,7 +34,8 @@ end
 --- Opens a log; what a resolver does with its option `log`.
 -- @tparam ?string|table|boolean log a level; `{ level =, sink = }`; false for
 -- nothing; nil for what the environment says, to standard error.
--- `sink(level, line, event)` may be called on any event; what it raises is lost
+-- `sink(level, line, event)` may be called on any event, and without one for what a policy
+-- script prints; what it raises is lost
 -- @tparam[opt=2] integer blame whom to blame for wrong options, as for `error`
 -- @treturn table
 function M.open(log, blame)
@@ -44,6 +45,15 @@ function M.open(log, blame)
   options.check(options.log, log, blame)
   local level = log.level or default_level()
   return setmetatable({ threshold = levels[level], verbose = levels[level] == levels.debug, sink = log.sink or to_stderr }, Log)
+end
+
+local MAX_PRINTED = 4096
+
+-- Writes a line that a policy script prints.
+function Log:print(text)
+  if levels.info < self.threshold then return end
+  if #text > MAX_PRINTED then text = text:sub(1, MAX_PRINTED) .. "…" end
+  pcall(self.sink, "info", clean(text))
 end
 
 -- Writes the line of an event, if its level is high enough.

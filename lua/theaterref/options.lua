@@ -123,7 +123,8 @@ M.request = set("request option", {
     .. "`client_key`, `proxy`, `netrc`, `cache_scope`. Headers add to those for all; the others replace them. They "
     .. "hold when a redirect leads to the host, too, but there `headers`, `client_cert` and `netrc` are its own or none. Cached "
     .. "bytes are shared by requests with the same `hosts`" },
-  { "ca_file", "text", "the system's", "PEM file of the authorities to trust, instead of the system's" },
+  { "ca_file", "text", "the system's", "PEM file of the authorities to trust, instead of `SSL_CERT_FILE` in the environment "
+    .. "and the system's" },
   { "client_cert", "text", "none", "PEM file to identify with; not shown to another origin by a redirect" },
   { "client_key", "text", "in `client_cert`", "PEM file of its key" },
   { "netrc", "flag", "false", "take user and password from `~/.netrc`; not for another origin that a redirect leads to" },

@@ -25,6 +25,14 @@ local secrets = require "theaterref.manifest.secrets"
 
 local M = {}
 
+local Plan = {}
+
+-- One line that may be logged.
+function Plan:__tostring()
+  return ("plan of %s: package %s, %d bytes; initial state of %d bytes"):format(errors.printable(self.name),
+    reference.redact(self.package_reference), #self.package, #(self.initial_state or ""))
+end
+
 -- A plan at work: what its steps share, beside the plan itself.
 --
 -- * `context`, `task`: what it works with
@@ -232,6 +240,7 @@ function M.make(task, context, override, stop)
     package = nil, package_reference = nil, initial_state = nil, state_without_secrets = nil, phases = {}, used_cache = false,
     cache_hit = false }, override = override, started = core.now(), text = nil, format = nil, ctx = nil, configured = nil,
     state = nil, rendered = nil, fields = nil }
+  setmetatable(work.plan, Plan)
   for i = 1, #order do
     local name = order[i]
     if name == stop then return { text = work.rendered, format = work.format } end

@@ -44,8 +44,8 @@ function M.is_remote(reference)
   return not source or source.is_remote()
 end
 
--- What a source makes of a reference. Only a store is asked about one with a zero byte:
--- it refuses that in Theater's words.
+-- Has a source parse a reference. Only a store sees one with a zero byte: it refuses that
+-- in Theater's words.
 local function parse(source, reference, scheme)
   if scheme ~= "store" and reference:find("\0", 1, true) then
     return nil, errors.new("invalid_reference", "Invalid reference: it has a zero byte in it", (reference:gsub("%z", "\\0")))
@@ -76,7 +76,7 @@ local function unknown_scheme(reference, scheme, schemes)
     suggest.closest(scheme, known), table.concat(list, ", ")), reference)
 end
 
---- The source that reads a reference, and what it makes of it; see CONTRIBUTING for a
+--- The source that reads a reference, and the reference parsed; see CONTRIBUTING for a
 -- source's functions.
 -- @tparam string reference
 -- @tparam ?table schemes a policy's own, by name

@@ -45,7 +45,7 @@ function Resolver.new(options, blame)
   options = options or {}
   option_sets.check(option_sets.resolver, options, blame)
   local log = logs.open(options.log, blame + 1)
-  local policy, err = policies.load(options.policy, options.trusted)
+  local policy, err = policies.load(options.policy, options.trusted, function(text) log:print(text) end)
   if not policy then return nil, err end
   local lockfile, cache
   lockfile, err = lockfile_of(options)

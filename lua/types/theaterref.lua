@@ -68,7 +68,7 @@
 
 ---@class theaterref.LogOptions
 ---@field level? theaterref.Level
----@field sink? fun(level: theaterref.Level, line: string, event: theaterref.Event)
+---@field sink? fun(level: theaterref.Level, line: string, event?: theaterref.Event)
 
 ---@class theaterref.ResolverOptions: theaterref.RequestOptions
 ---@field policy? string|theaterref.Rules

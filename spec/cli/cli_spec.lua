@@ -53,6 +53,41 @@ describe("the command", function()
     assert.matches("Failed to fetch from http://127.0.0.1:%d+/never: ", out)
   end)
 
+  it("says that it was interrupted, with status 130, whatever it waits for", function()
+    local server = helper.misbehaving()
+    for i, arguments in ipairs { "resolve URL", "resolve URL -o never --json", "plan URL", "explain URL", "lock URL", "doctor --url URL",
+      "store put demo -", "store put demo pipe", "store import demo pipe" } do
+      local out, err, status = helper.run(([[cd %s; test -e pipe || mkfifo pipe; exec 7<>pipe; export THEATER_HOME=%s/home
+        %s %s/lua/bin/theaterref %s <&7 & pid=$!
+        waits() { [ "$(cut -d' ' -f3 /proc/$pid/stat)" = S ]; }
+        until waits && sleep 0.05 && waits; do sleep 0.01; done; kill -INT $pid; wait $pid]]):format(folder, folder, helper.lua, helper.root,
+        arguments:gsub("URL", server.http .. "/never")))
+      assert.equal(130, status, arguments .. "\n" .. out .. err)
+      assert.equal(i == 2 and '{"error":{"kind":"cancelled","message":"interrupted"}}\n' or "theaterref: interrupted\n", err)
+    end
+    server:stop()
+    assert.is_false(helper.exists(folder .. "/never"))
+    assert.is_false(helper.exists(folder .. "/theaterref.lock"))
+  end)
+
+  it("names a file of authorities that is none, whatever it resolves", function()
+    assert.equal("theaterref: --ca-file: Failed to read nowhere: No such file or directory\n",
+      select(2, theaterref "resolve actor.wasm --ca-file nowhere"))
+    assert.equal("theaterref: --ca-file: policy.lua has no certificate in PEM form\n",
+      select(2, theaterref "resolve actor.wasm --ca-file policy.lua"))
+  end)
+
+  it("trusts the authorities that SSL_CERT_FILE names", function()
+    local server = helper.nginx()
+    server:put("trusted", "bytes")
+    local command = ("%s %s/lua/bin/theaterref resolve %s/trusted"):format(helper.lua, helper.root, server.https)
+    assert.equal("bytes", (helper.run("SSL_CERT_FILE=" .. server.ca .. " " .. command)))
+    assert.matches("SSL certificate problem", (select(2, helper.run("SSL_CERT_FILE= " .. command))))
+    local _, err = helper.run(("SSL_CERT_FILE=%s/policy.lua %s"):format(folder, command))
+    assert.matches(folder .. "/policy.lua has no certificate in PEM form", err, 1, true)
+    server:stop()
+  end)
+
   it("says on stderr what failed, with status 1", function()
     local out, err, status = theaterref "resolve nowhere"
     assert.equal("", out)
@@ -114,7 +149,7 @@ describe("the command", function()
     assert.same({ "", 0 }, { err, status })
     assert.is_false(helper.exists(folder .. "/fresh"))
     out, err, status = theaterref "doctor --home /proc/nowhere --url https://127.0.0.1:1/ --policy m.toml --ca-file policy.lua"
-    assert.matches("FAIL  authorities   policy.lua has no certificate in it", out)
+    assert.matches("FAIL  authorities   policy.lua has no certificate in PEM form", out)
     assert.matches("FAIL  stores .*; give %-%-home, or set THEATER_HOME, to a folder that can be written\n", out)
     assert.matches("FAIL  network       Failed to resolve reference: .*127.0.0.1.*; is there a way to it", out)
     assert.matches("FAIL  policy .*m.toml", out)

@@ -29,6 +29,7 @@ describe("every command", function()
     helper.write(folder .. "/manifest.toml", 'name = "{{default n "a"}}"\npackage = "actor.wasm"\n')
     helper.write(folder .. "/state.json", '{"n":"b"}')
     helper.write(folder .. "/policy.lua", "return { cacheable = function() return true end }")
+    helper.write(folder .. "/policy.test.lua", 'return { { rule = "cacheable", given = { {}, {} }, answer = true } }')
     shell "theaterref store put demo state.json --label greeting; theaterref store put packages-cache state.json"
   end)
 
@@ -53,7 +54,7 @@ describe("every command", function()
 
   it("prints JSON when asked to, and its failure too", function()
     for _, words in ipairs { "resolve actor.wasm", "plan manifest.toml", "render manifest.toml", "explain manifest.toml",
-      "lock manifest.toml", "policy check policy.lua", "store put demo actor.wasm --label a", "store get demo a",
+      "lock manifest.toml", "policy check policy.lua", "policy test policy.lua", "store put demo actor.wasm --label a", "store get demo a",
       "store labels demo", "store ls demo", "store usage demo", "store verify demo", "store gc demo",
       "store export demo demo.tar", "store import copy demo.tar", "store unlabel demo a", "cache ls demo", "cache clear demo",
       "doctor", "config" } do
@@ -208,10 +209,16 @@ describe("every command", function()
     assert.equal(1, status)
   end)
 
-  it("names the option whose value is no number", function()
-    local out, err, status = shell "theaterref resolve actor.wasm --timeout abc"
-    assert.same({ "", 2 }, { out, status })
-    assert.matches("theaterref: the option '%-%-timeout' takes a number %(SECONDS%), not 'abc'\n$", err)
+  it("names the option whose value is no number, or too low", function()
+    for arguments, expected in pairs {
+      ["resolve actor.wasm --timeout abc"] = "the option '--timeout' takes a number above 0 (SECONDS), not 'abc'",
+      ["resolve actor.wasm --timeout 0"] = "the option '--timeout' takes a number above 0 (SECONDS), not '0'",
+      ["store gc demo --grace=-1"] = "the option '--grace' takes a number from 0 (SECONDS), not '-1'",
+    } do
+      local out, err, status = shell("theaterref " .. arguments)
+      assert.same({ "", 2 }, { out, status })
+      assert.matches("theaterref: " .. expected .. "\n", err, 1, true)
+    end
   end)
 
   it("writes no binary to a terminal", function()

@@ -12,8 +12,8 @@ describe("the time to read a text grows with its size:", function()
     return os.clock() - started
   end
 
-  -- Four times the text may take eight times as long, but not sixteen times. What takes
-  -- less than a quarter of a second is no attack: there the allocator counts for more.
+  -- Four times the text may take eight times as long, but not sixteen times. Less
+  -- than a quarter of a second is no attack: there the allocator counts for more.
   local function grows_with_size(make, read)
     return seconds(make, read, 200000) <= 8 * math.max(seconds(make, read, 50000), 0.03)
   end

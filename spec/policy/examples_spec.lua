@@ -159,6 +159,26 @@ describe("the command", function()
       assert.matches("actor.wasm has the sha256 %x+, but %x+ was expected", err)
       assert.equal(0, select(3, theaterref_command "plan m.toml --offline x"))
 
+      -- The lockfile that is configured is updated, and other manifests' lines stay in it.
+      helper.write(folder .. "/other.toml", 'name = "other"\npackage = "other.wasm"\n')
+      helper.write(folder .. "/other.wasm", "other")
+      helper.write(folder .. "/locked.conf.lua", 'return { lockfile = "theaterref.lock" }')
+      _, err = theaterref_command "plan other.toml --config locked.conf.lua"
+      assert.matches("it is not in the lockfile /.*; to allow it, lock its manifest again: theaterref lock %-o /.*theaterref.lock other.toml\n$",
+        err)
+      assert.same({ "", "", 0 }, { theaterref_command "lock other.toml --config locked.conf.lua --store release" })
+      for _, name in ipairs { "m.toml", "actor.wasm", "other.toml", "other.wasm" } do
+        assert.matches("  " .. name .. "\n", helper.read(folder .. "/theaterref.lock"), 1, true)
+      end
+      assert.equal(0, select(3, theaterref_command "plan other.toml --config locked.conf.lua --offline release"))
+      local other = core.blob("other"):digest "sha256"
+      assert.matches(other .. "  lock/theaterref.lock/" .. other .. "\n", (theaterref_command "store labels release"), 1, true)
+      assert.matches("kept: 2 labelled", (theaterref_command "store gc release --grace 0"))
+      assert.same({ "", "", 0 }, { theaterref_command "lock other.toml --prune" })
+      assert.is_nil(helper.read(folder .. "/theaterref.lock"):find("m.toml", 1, true))
+      _, err = theaterref_command "plan other.toml --lockfile none.lock"
+      assert.matches("no such file %(write one with 'theaterref lock %-o /.*none.lock MANIFEST'%)", err)
+
       local out = theaterref_command "explain m.toml --policy policy.lua"
       assert.matches("rewrite +m.toml %-> m.toml +%[default rule%]", out)
       assert.matches("allow +/.*actor.wasm %-> true +%[policy.lua%]", out)

@@ -21,6 +21,16 @@ describe("a log", function()
       sink = function(how, line) lines[#lines + 1] = how .. ": " .. line end } })
   end
 
+  it("has at 'info' what a policy script prints, on one line", function()
+    local script = helper.write(folder .. "/printing.lua", [[
+      return { allow = function(ref, ctx) print("asked", 1, nil, "x\ny", ("z"):rep(5000)) return true end }]])
+    assert(resolver("warn", script):resolve(folder .. "/here"))
+    assert.same({}, lines)
+    assert(resolver("info", script):resolve(folder .. "/here"))
+    assert.matches("^info: asked 1 nil x\\10y z+…$", lines[1])
+    assert.is_true(#lines[1] < 5000)
+  end)
+
   it("warns of a candidate that failed before another one worked", function()
     local r = resolver("warn", { rewrite = function(ref) return { folder .. "/missing", ref } end })
     assert(r:resolve(folder .. "/here"))
@@ -34,7 +44,7 @@ describe("a log", function()
     assert.same({}, lines)
     assert.is_nil((resolver("info", policy):plan(folder .. "/m.toml")))
     assert.same({ ("info: %s/actor.wasm: refused as package: not today"):format(folder),
-      ("info: %s/m.toml: package failed: Failed to resolve reference: Not allowed: %s/actor.wasm: not today")
+      ("info: %s/m.toml: package failed: Not allowed: %s/actor.wasm: not today")
         :format(folder, folder) }, lines)
   end)
 

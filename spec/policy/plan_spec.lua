@@ -26,6 +26,7 @@ initial_state = '{"a":1,"b":2}'
 type = "tcp"
 ]==], { initial_state = '{"b":3}' }))
     assert.equal("worker", plan.name)
+    assert.equal(("plan of worker: package %s/actor.wasm, 4 bytes; initial state of 13 bytes"):format(folder), tostring(plan))
     assert.equal("\0asm", tostring(plan.package))
     assert.equal(folder .. "/actor.wasm", plan.package_reference)
     assert.equal('{"a":1,"b":3}', plan.initial_state)

@@ -93,6 +93,16 @@ describe("a policy", function()
     end)
   end)
 
+  it("script may begin with a byte order mark", function()
+    helper.with_folder(function(folder)
+      local script = helper.write(folder .. "/bom.lua", "\xEF\xBB\xBFreturn {\nallow = function() error 'oh' end }")
+      for _, trusted in ipairs { false, true } do
+        local _, err = assert(theaterref.resolver { policy = script, trusted = trusted, log = false }):resolve "x"
+        assert.matches("bom.lua:2: oh", tostring(err))
+      end
+    end)
+  end)
+
   it("script is named in its errors, which are none of a reference", function()
     helper.with_folder(function(folder)
       local script = helper.write(folder .. "/failing.lua", "return { allow = function() error 'oh' end }")

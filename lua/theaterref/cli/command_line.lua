@@ -2,7 +2,7 @@
 --
 --     { name =, does =, examples = { line, … }, run =, show =,
 --       arguments = { { name, what, many = true }, … },
---       options = { { "-o --output", "FILE" or nil (a flag), what, default =, convert = }, … },
+--       options = { { "-o --output", "FILE" or nil (a flag), what, number = "above 0" or "from 0" }, … },
 --       home = true (works on Theater home), fetches = true (and resolves references),
 --       locks = true (and under no lockfile) }
 --
@@ -31,7 +31,7 @@ M.for_fetches = {
   { "--policy", "FILE", "A policy script." },
   { "--trusted", nil, "Run the policy script without a sandbox." },
   { "--ca-file", "FILE", "PEM file of the certificate authorities to trust." },
-  { "--timeout", "SECONDS", "For each fetch; no limit unless given.", convert = tonumber },
+  { "--timeout", "SECONDS", "For each fetch; no limit unless given.", number = "above 0" },
 }
 
 --- Of those that resolve references under a lockfile, if one is given.
@@ -54,12 +54,13 @@ function M.options_of(command)
   return all
 end
 
--- Returns an option's converter, with a message that names the option.
-local function converter(option)
+-- Returns the converter of an option that takes a number, with a message that names it.
+local function number_above(option)
   return function(text)
-    local converted = option.convert(text)
-    if converted then return converted end
-    return nil, ("the option '%s' takes a number (%s), not '%s'"):format(option[1]:match "%S+$", option[2], text)
+    local number = tonumber(text)
+    if number and (number > 0 or number == 0 and option.number == "from 0") then return number end
+    return nil, ("the option '%s' takes a number %s (%s), not '%s'"):format(option[1]:match "%S+$", option.number, option[2],
+      text)
   end
 end
 
@@ -71,8 +72,7 @@ local function add_option(parser, option)
     if option.count then added:count(option.count):target "verbose" end
   else
     added = parser:option(names, what):argname(value)
-    if option.default then added:default(option.default) end
-    if option.convert then added:convert(converter(option)) end
+    if option.number then added:convert(number_above(option)) end
   end
   if option.action then added:action(option.action) end
 end
@@ -108,7 +108,7 @@ function M.parser(list, version)
     "A reference is a path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://…, data:…,…,\n"
     .. "or <scheme>://… of a scheme that the policy defines.\n\n"
     .. "Exit status: 0 when all went well, 1 when something failed (it is on standard error),\n"
-    .. "2 when the command line was wrong.")
+    .. "2 when the command line was wrong, 130 after Ctrl-C.")
   parser:help_max_width(100):help_description_margin(30):usage_max_width(100)
   local found = {}
   parser:require_command(true)

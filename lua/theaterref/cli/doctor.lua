@@ -25,10 +25,8 @@ checks[#checks + 1] = { "authorities", function(args, config)
   local _, file = core.curl()
   file = args.ca_file or config.ca_file or file
   if not file then return true, "libcurl's built-in CA store" end
-  local text, err = core.read_file(file)
-  if not text then return false, tostring(err) .. "; install the package ca-certificates, or give --ca-file" end
-  local _, count = tostring(text):gsub("%-%-%-%-%-BEGIN [A-Z ]*CERTIFICATE%-%-%-%-%-", "")
-  if count == 0 then return false, file .. " has no certificate in it; give a PEM file of authorities with --ca-file" end
+  local count, err = settings.count_authorities(file)
+  if not count then return false, tostring(err) .. "; install the package ca-certificates, or give --ca-file" end
   return true, ("%d in %s"):format(count, file)
 end }
 
@@ -49,7 +47,9 @@ end }
 checks[#checks + 1] = { "policy", function(args, config)
   local path = args.policy or config.policy
   if not path then return true, "the default rules" end
-  local resolver, err = settings.resolver(args)
+  local others = option_sets.overlay(args)
+  others.ca_file = nil -- has a check of its own
+  local resolver, err = settings.resolver(others)
   return resolver ~= nil, resolver and path .. " loads" or tostring(err)
 end }
 

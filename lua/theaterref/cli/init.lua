@@ -1,9 +1,10 @@
 --- The command `theaterref`.
 --
 -- Exit status: 0 when all went well, 1 when something failed (it is on stderr),
--- 2 when the command line was wrong.
+-- 2 when the command line was wrong, 130 after Ctrl-C.
 -- @module theaterref.cli
 local command_line = require "theaterref.cli.command_line"
+local core = require "theaterref.core"
 local output = require "theaterref.cli.output"
 local theaterref = require "theaterref"
 
@@ -13,6 +14,17 @@ local M = {}
 M.commands = {}
 for _, part in ipairs { "fetching", "policies", "store", "cache", "doctor" } do
   for _, command in ipairs(require("theaterref.cli." .. part)) do M.commands[#M.commands + 1] = command end
+end
+
+local function run(command, args)
+  local data, err = command.run(args)
+  local result
+  if data and args.json then
+    result = output.to_json(data)
+  elseif data and command.show then
+    result = command.show(data, args)
+  end
+  return output.finish(result, err, args.json)
 end
 
 --- Runs the command.
@@ -25,11 +37,11 @@ function M.main(arguments)
     io.stderr:write(usage, "\n\ntheaterref: ", fault:gsub("[^\n]+", output.plain), "\n")
     return 2
   end
-  local command = commands[args.words]
-  local data, err = command.run(args)
-  local result
-  if data and args.json then result = output.to_json(data) elseif data and command.show then result = command.show(data, args) end
-  return output.finish(result, err, args.json)
+  core.interrupt_on_signal()
+  local ok, status = xpcall(run, debug.traceback, commands[args.words], args)
+  if ok then return status end
+  if not core.interrupted() then error(status, 0) end
+  return output.finish(nil, status, args.json)
 end
 
 return M

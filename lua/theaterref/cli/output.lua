@@ -121,6 +121,8 @@ function M.finish(result, err, as_json)
   end
   if not ok then err = errors.new("io", "Failed to write to standard output: " .. why) end
   if not err then return 0 end
+  local status = 1
+  if core.interrupted() then err, status = errors.new("cancelled", "interrupted"), 130 end
   if as_json then
     local about = errors.is(err) and { kind = err.kind, reference = err.reference, status = err.status } or {}
     about.message = tostring(err)
@@ -129,7 +131,7 @@ function M.finish(result, err, as_json)
   else
     say("", "red", tostring(err))
   end
-  return 1
+  return status
 end
 
 --- Writes a command's content to the file that its option `-o` names. `-` is standard

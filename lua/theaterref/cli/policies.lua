@@ -12,9 +12,16 @@ local suggest = require "theaterref.suggest"
 
 -- -------------------------------------------------------------------- lock
 
+-- Puts bytes into a store, under a label that keeps them from gc.
+local function keep(store, blob, name)
+  local hash, err = store:put(blob)
+  if not hash then return nil, err end
+  return store:label(("lock/%s/%s"):format(name, hash), hash)
+end
+
 -- Returns what adds each thing that is resolved to 'lines', and puts it into the store, if
--- there is one. 'failed' is called with an error.
-local function collector(resolver, lines, store, failed)
+-- there is one, labelled with the lockfile's name. 'failed' is called with an error.
+local function collector(resolver, lines, store, name, failed)
   local schemes = resolver.context.policy.schemes
   return function(step)
     local job, blob = step.resolved, step.blob
@@ -24,9 +31,9 @@ local function collector(resolver, lines, store, failed)
       local parsed = references.parse(candidate, schemes)
       if parsed then lines[parsed.text] = fields end
     end
-    local hash, err = true, nil
-    if store then hash, err = store:put(blob) end
-    if not hash then failed(err) end
+    local kept, err = true, nil
+    if store then kept, err = keep(store, blob, name) end
+    if not kept then failed(err) end
   end
 end
 
@@ -39,7 +46,8 @@ local function collect_lines(args, store)
   args.lockfile = false -- what is locked comes without the old lockfile
   resolver, err = settings.resolver(args)
   if not resolver then return nil, err end
-  local collect = collector(resolver, lines, store, function(why) failure = failure or why end)
+  local name = args.output == "-" and "theaterref.lock" or args.output:match "[^/]*$"
+  local collect = collector(resolver, lines, store, name, function(why) failure = failure or why end)
   for _, manifest in ipairs(args.manifests) do
     local plan, why = resolver:trace(manifest, { purpose = "manifest" }, collect, { initial_state = state })
     if not plan or failure then return nil, why or failure end
@@ -47,14 +55,35 @@ local function collect_lines(args, store)
   return lines
 end
 
+-- Adds the lines of a lockfile as it is to 'lines', where these have none for a reference.
+local function add_old_lines(lines, path)
+  local old, err = lockfiles.read(path)
+  if not old then return err.kind == "not_found" or nil, err end
+  local known = {}
+  for ref in pairs(lines) do known[lockfiles.key(ref)] = true end
+  for ref, fields in pairs(old) do
+    if not known[ref] then lines[ref] = fields end
+  end
+  return true
+end
+
 local function lock(args)
   local store, lines, text, ok, err
+  local config
+  config, err = settings.config(args)
+  if not config then return nil, err end
+  args.output = args.output or config.lockfile or "theaterref.lock"
   if args.store then
     store, err = settings.store(args, args.store, { algorithm = "sha256" })
     if not store then return nil, err end
   end
   lines, err = collect_lines(args, store)
-  if lines then text, err = lockfiles.text(lines, args.output) end
+  if not lines then return nil, err end
+  if not args.prune and args.output ~= "-" then
+    ok, err = add_old_lines(lines, args.output)
+    if not ok then return nil, err end
+  end
+  text, err = lockfiles.text(lines, args.output)
   if not text then return nil, err end
   local digests = {}
   for ref, fields in pairs(lines) do digests[references.redact(ref)] = fields.sha256 end
@@ -146,6 +175,99 @@ local function check(args)
   return { file = args.file, rules = own }
 end
 
+-- -------------------------------------------------------------------- test
+
+-- True if an answer is what a case expects: tables by what is in them.
+local function same(expected, answer)
+  if type(expected) ~= "table" or type(answer) ~= "table" then return expected == answer end
+  for key, value in pairs(expected) do
+    if not same(value, answer[key]) then return false end
+  end
+  for key in pairs(answer) do
+    if expected[key] == nil then return false end
+  end
+  return true
+end
+
+local case_fields = { rule = "string", given = "table", answer = "any", more = "any", fails = "string" }
+
+-- Returns what is wrong with a case as it is written.
+local function case_fault(case)
+  if type(case) ~= "table" then return "a table was expected, not a " .. type(case) end
+  for field, value in pairs(case) do
+    local expected = case_fields[field]
+    if not expected then return ("there is no field '%s'%s"):format(tostring(field), suggest.closest(field, case_fields)) end
+    if expected ~= "any" and type(value) ~= expected then
+      return ("'%s' must be a %s, not a %s"):format(field, expected, type(value))
+    end
+  end
+  if not policies.default[case.rule or ""] then
+    return ("there is no rule '%s'%s"):format(tostring(case.rule), suggest.closest(case.rule, policies.default))
+  end
+  return not case.given and "'given' must list what the rule gets" or nil
+end
+
+-- Asks a rule. Returns what was expected and what came instead, if that is not the same.
+local function run_case(policy, case)
+  local answer, more, err = policy:ask(function() end, case.rule, table.unpack(case.given, 1, 3))
+  local message = err and errors.redact(errors.message_of(err))
+  if case.fails then
+    if message and message:find(case.fails, 1, true) then return end
+    return "an error with '" .. case.fails .. "'", message or output.to_json(answer)
+  end
+  if message then return output.to_json(case.answer), "the error '" .. message .. "'" end
+  if not same(case.answer, answer) then
+    return output.to_json(case.answer), output.to_json(answer) .. (type(more) == "string" and " (" .. more .. ")" or "")
+  end
+  if case.more ~= nil and not same(case.more, more) then
+    return "as its second answer " .. output.to_json(case.more), output.to_json(more)
+  end
+end
+
+-- The cases of a file.
+local function read_cases(path)
+  local source, err = core.read_file(path)
+  if not source then return nil, err end
+  local cases
+  cases, err = core.sandbox():run(tostring(source), "@" .. path)
+  if err then return nil, err end
+  if type(cases) ~= "table" or not cases[1] then
+    return nil, errors.new("policy", path .. ": a list of cases was expected; see 'theaterref policy test --help'")
+  end
+  return cases
+end
+
+local function test(args)
+  local path = args.cases or args.file:gsub("%.lua$", "") .. ".test.lua"
+  local cases, policy, err
+  cases, err = read_cases(path)
+  if not cases then return nil, err end
+  policy, err = policies.load(args.file, args.trusted, function(text) output.log("info", text) end)
+  if not policy then return nil, err end
+  local failed = output.array {}
+  for i, case in ipairs(cases) do
+    local fault = case_fault(case)
+    if fault then return nil, errors.new("policy", ("%s: case %d: %s"):format(path, i, fault)) end
+    local expected, got = run_case(policy, case)
+    if expected then
+      failed[#failed + 1] = { case = i, rule = case.rule, subject = case.given[1], expected = expected, got = got }
+    end
+  end
+  return { file = args.file, cases = path, passed = #cases - #failed, failed = failed },
+    failed[1] and errors.new("policy", "the policy does not do what its cases expect") or nil
+end
+
+local function show_test(data)
+  local lines = {}
+  for _, case in ipairs(data.failed) do
+    local subject = type(case.subject) == "string" and references.redact(case.subject) or output.to_json(case.subject)
+    lines[#lines + 1] = output.plain(("case %d: %s %s: expected %s, got %s"):format(case.case, case.rule, subject, case.expected,
+      case.got))
+  end
+  lines[#lines + 1] = ("%s: %d passed, %d failed"):format(output.plain(data.cases), data.passed, #data.failed)
+  return table.concat(lines, "\n")
+end
+
 return {
   { name = "explain", does = "Show what each rule makes of a reference or a manifest.", fetches = true,
     examples = { "theaterref explain manifest.toml --policy policy.lua" },
@@ -157,8 +279,10 @@ return {
     examples = { "theaterref lock manifest.toml -o theaterref.lock --store release",
       "theaterref plan manifest.toml --lockfile theaterref.lock --offline release" },
     arguments = { { "manifests", "Their references.", many = true } },
-    options = { { "-o --output", "FILE", "The lockfile; - for standard output.", default = "theaterref.lock" },
-      { "--store", "ID", "Put the bytes into this store too, for --offline." },
+    options = { { "-o --output", "FILE", "The lockfile, updated where it lies; - for standard output. "
+        .. "Default: the configuration's, else theaterref.lock." },
+      { "--prune", nil, "Drop the lines that these manifests do not need." },
+      { "--store", "ID", "Put the bytes into this store too, for --offline, labelled lock/<lockfile>/<hash>." },
       fetching.state_option },
     run = lock, show = function(data) return data.lockfile == "-" and data.text or nil end },
   { name = "policy", does = "Work on policy scripts.", commands = {
@@ -169,5 +293,12 @@ return {
       run = check, show = function(data)
         return output.plain(data.file) .. ": " .. (data.rules[1] and table.concat(data.rules, ", ") or "no rules of its own")
       end },
+    { name = "test", does = "Ask a policy script's rules, and compare their answers with those expected.",
+      examples = { "theaterref policy test policy.lua" },
+      arguments = { { "file", "The script. Its cases are beside it: those of policy.lua in policy.test.lua." } },
+      options = { { "--cases", "FILE", "The cases, if they are elsewhere: a Lua file that returns a list of "
+        .. '{ rule = "allow", given = { reference, ctx }, answer = … }.' },
+        { "--trusted", nil, "Run the policy script without a sandbox." } },
+      run = test, show = show_test },
   } },
 }

@@ -37,6 +37,19 @@ local function log_level(args, configured)
   return configured
 end
 
+--- How many certificates a PEM file has.
+-- @tparam string file
+-- @treturn integer at least one
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.count_authorities(file)
+  local text, err = core.read_file(file)
+  if not text then return nil, err end
+  local _, count = tostring(text):gsub("%-%-%-%-%-BEGIN [A-Z ]*CERTIFICATE%-%-%-%-%-", "")
+  if count == 0 then return nil, errors.new("syntax", file .. " has no certificate in PEM form") end
+  return count
+end
+
 --- The resolver that a command is to use.
 -- @tparam table args
 -- @tparam[opt] function on_event called with each event
@@ -46,6 +59,10 @@ end
 function M.resolver(args, on_event)
   local config, err = M.config(args)
   if not config then return nil, err end
+  if args.ca_file then
+    local count, why = M.count_authorities(args.ca_file)
+    if not count then return nil, errors.new(why.kind, "--ca-file: " .. why.message) end
+  end
   local options = option_sets.overlay(config)
   if args.policy then options.policy, options.trusted = args.policy, nil end
   for _, option in ipairs { "trusted", "home", "ca_file", "timeout", "lockfile", "offline" } do

@@ -209,7 +209,7 @@ return {
     command("usage", "Show how many bytes each label holds.", { "theaterref store usage demo" }, {}),
     command("verify", "Check all content and labels.", { "theaterref store verify demo" }, {}),
     command("gc", "Delete content without a label, and what crashed writers left.", { "theaterref store gc demo --dry-run" }, {},
-      { { "--grace", "SECONDS", "Spare what was put or labelled within so many seconds; default 3600.", convert = tonumber },
+      { { "--grace", "SECONDS", "Spare what was put or labelled within so many seconds; default 3600.", number = "from 0" },
         { "-n --dry-run", nil, "Only show what would be deleted." } }),
     command("export", "Write everything to a tar file.", { "theaterref store export demo demo.tar" },
       { { "file", "A path, or - for standard output." } }),

@@ -256,6 +256,12 @@ return function(theaterref)
 
   -- --------------------------------------------------------------- lockfiles
 
+  -- A text as one word of a shell's.
+  local function shell_word(text)
+    if text:find "^[%w%./:_@%%+=,~-]+$" then return text end
+    return "'" .. text:gsub("'", "'\\''") .. "'"
+  end
+
   --- Rules under a lockfile: every reference must be in it and have its digest.
   -- `store`: look there first; `offline`: and nowhere else.
   -- @tparam string file
@@ -271,8 +277,9 @@ return function(theaterref)
         if ctx.purpose == "secret" then return nil end -- which a lockfile has no business to know
         local fields = lines[theaterref.lockfile_key(ref)]
         if not fields then
-          return nil, ("it is not in the lockfile %s; to allow it, lock its manifest again: theaterref lock -o %s MANIFEST")
-            :format(file, file)
+          local manifest = ctx.manifest_reference or ctx.purpose == "manifest" and ref
+          return nil, ("it is not in the lockfile %s; to allow it, lock its manifest again: theaterref lock -o %s %s"):format(
+            file, shell_word(file), manifest and shell_word(manifest) or "MANIFEST")
         end
         return { sha256 = fields.sha256, store = where.store, offline = where.offline }
       end,

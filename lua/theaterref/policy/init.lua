@@ -170,34 +170,52 @@ local function add_builders(box)
   assert(not err, err)
 end
 
-local function run_script(path, source)
+-- A script's 'print'. A script has values that no function of the host's takes.
+local printing = [[
+  do
+    local say = say
+    function print(...)
+      local texts = table.pack(...)
+      for i = 1, texts.n do texts[i] = tostring(texts[i]) end
+      say(table.concat(texts, " "))
+    end
+  end
+  say = nil]]
+
+local function run_script(path, source, say)
   local box = core.sandbox()
   box:expose(exposed_to(path))
+  box:expose { say = say }
   add_builders(box)
+  local _, err = box:run(printing, "=print")
+  assert(not err, err)
   return box:run(source, "@" .. path, nil, true)
 end
 
-local function run_trusted(path, source)
-  local chunk, why = load(source, "@" .. path, "t", setmetatable({ theaterref = M.host }, { __index = _G }))
+local function run_trusted(path, source, say)
+  local environment = { theaterref = M.host, say = say }
+  load(printing, "=print", "t", setmetatable(environment, { __index = _G }))()
+  local chunk, why = load(source, "@" .. path, "t", environment)
   if not chunk then return nil, errors.new("policy", why) end
   local ok, given = pcall(chunk)
   if ok then return given end
   return nil, errors.new("policy", tostring(given))
 end
 
-local function load_script(path, trusted)
+local function load_script(path, trusted, say)
   local stamp = core.file_stamp(path)
   local source, err = core.read_file(path)
   if not source then return nil, errors.new(err.kind, "the policy: " .. err.message) end
   local given
-  given, err = (trusted and run_trusted or run_script)(path, tostring(source))
+  source = tostring(source):gsub("^\xEF\xBB\xBF", "") -- a byte order mark, as editors write it
+  given, err = (trusted and run_trusted or run_script)(path, source, say)
   if err then return nil, err end
   if type(given) ~= "table" then
     return broken(path .. ": a policy script must return a table of rules, not a " .. type(given))
   end
   local policy
   policy, err = overlay(given, path)
-  if policy then policy.script, policy.stamp, policy.trusted = path, stamp, trusted end
+  if policy then policy.script, policy.stamp, policy.trusted, policy.say = path, stamp, trusted, say end
   return policy, err
 end
 
@@ -210,7 +228,7 @@ function Policy:current()
   if not self.script then return self end
   local stamp = core.file_stamp(self.script)
   if stamp == self.stamp then return self end
-  local fresh, err = load_script(self.script, self.trusted)
+  local fresh, err = load_script(self.script, self.trusted, self.say)
   if fresh then return fresh, "policy_reloaded", { reference = self.script } end
   self.stamp = stamp -- say it once
   return self, "policy_broken", { reference = self.script, message = tostring(err) }
@@ -221,11 +239,12 @@ end
 -- (32 MiB, ten million instructions and two seconds a call); a table of the
 -- host's own functions; or nil for the defaults
 -- @tparam ?boolean trusted run the script without a sandbox: the host's own code
+-- @tparam ?function say called with each line that the script prints
 -- @treturn table
 -- @return[2] nil
 -- @treturn[2] table an error, of kind `policy` when the script is at fault
-function M.load(policy, trusted)
-  if type(policy) == "string" then return load_script(policy, trusted) end
+function M.load(policy, trusted, say)
+  if type(policy) == "string" then return load_script(policy, trusted, say or nothing) end
   if getmetatable(policy) == Policy then return policy end
   return overlay(policy or {}, "the policy")
 end

@@ -62,8 +62,8 @@ function M.read(path)
   end
   local text, folder = tostring(blob), reference.absolute(path)
   if text:match "^[^\r\n]*" ~= HEADER then
-    return nil, errors.new("syntax", ("%s:1: the first line of a lockfile is '%s'; write it anew with 'theaterref lock -o %s "
-      .. "MANIFEST'"):format(path, HEADER, path))
+    return nil, errors.new("syntax", ("%s:1: the first line of a lockfile is '%s'; write it anew with 'theaterref lock --prune "
+      .. "-o %s MANIFEST'"):format(path, HEADER, path))
   end
   local lines, number = {}, 0
   for line in (text .. "\n"):gmatch "([^\n]*)\n" do
