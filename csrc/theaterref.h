@@ -528,11 +528,13 @@ typedef struct tr_store_options {
   bool unmapped;          /* read large content rather than map it */
   double lock_timeout;    /* seconds to wait for others who move labels or lock the
                              store, then the call fails; 30; -1: no limit */
+  unsigned label_history; /* how many of its last hashes a label that moves has in
+                             its history, whose content gc keeps; 5; at most 100 */
 } tr_store_options;
 
 /* Initialises a tr_store_options: its size, and the defaults. */
 #define TR_STORE_OPTIONS                                                       \
-  { sizeof(tr_store_options), TR_SHA1, TR_VERIFY_ONCE, true, false, 30 }
+  { sizeof(tr_store_options), TR_SHA1, TR_VERIFY_ONCE, true, false, 30, 5 }
 
 /*
 ** A store in the folder 'base_path', which holds data/ and labels/. Neither
@@ -584,6 +586,18 @@ TR_API tr_blob *tr_store_get_labelled(tr_store *store, const char *label,
 TR_API int tr_store_remove_label(tr_store *store, const char *label,
                                  const char *only_if, tr_error *error);
 
+/* Called for each item of a listing; false stops it. */
+typedef bool (*tr_store_visit)(void *context, const char *name, size_t size);
+/*
+** Visit the hashes that a label pointed at before, the newest first, none twice and
+** without the one that it points at now; 'size' is 0. Moves by other programs than
+** theaterref are not recorded. A label that is removed has no history any more. To
+** roll back, move the label to one of them. False with the error.
+*/
+TR_API bool tr_store_each_former(tr_store *store, const char *label,
+                                 tr_store_visit visit, void *context,
+                                 tr_error *error);
+
 /*
 ** A batch: many puts and labels for the price of one sync. None of them is
 ** visible before the commit, and none at all if the process fails before. One
@@ -613,8 +627,6 @@ TR_API bool tr_batch_commit(tr_batch *batch, tr_error *error);
 /* Frees a batch; what was not committed never was. */
 TR_API void tr_batch_free(tr_batch *batch);
 
-/* Called for each item of a listing; false stops it. */
-typedef bool (*tr_store_visit)(void *context, const char *name, size_t size);
 /* Visit every label, in no order; 'size' is 0. Nested labels come as "a/b". Anything
 ** else among them, such as a symbolic link, is visited too, since a label may be
 ** behind it: tr_store_get_label tells the fault. False with the error, unless

@@ -5,6 +5,7 @@ Labels, as methods.
 /* The labels of a store in Lua. */
 #include <string.h>
 
+#include "core/store.h"
 #include "lutil.h"
 
 /***
@@ -166,6 +167,44 @@ static int store_remove_label(lua_State *L) {
   return tr_pushflag(L, removed, &error);
 }
 
+typedef struct former {
+  int count;
+  char hashes[TR_MAX_HISTORY][TR_HEX_MAX];
+} former;
+
+static bool add_former(void *context, const char *hash, size_t size) {
+  former *f = context;
+  (void)size;
+  strcpy(f->hashes[f->count++], hash);
+  return f->count < TR_MAX_HISTORY;
+}
+
+/***
+The hashes that a label pointed at before, as many as the store's option `label_history` says.
+Moves by other programs than theaterref are not among them.
+@function history
+@tparam string name
+@treturn table the newest first, none twice, and without the one it points at now
+@return[2] nil
+@treturn[2] table an error
+*/
+static int store_history(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  former f = {0};
+  const char *label;
+  tr_error error;
+  int i;
+  if (!tr_checkname(L, 2, &label, &error) ||
+      !tr_store_each_former(store, label, add_former, &f, &error))
+    return tr_pusherror(L, &error);
+  lua_createtable(L, f.count, 0);
+  for (i = 0; i < f.count; i++) {
+    lua_pushstring(L, f.hashes[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
 /* label_fault(name) -> why it cannot be a label | nil */
 static int label_fault(lua_State *L) {
   size_t len;
@@ -184,6 +223,7 @@ void tr_open_labels(lua_State *L) {
       {"get_by_label", store_get_by_label},
       {"get_content_by_label", store_get_content_by_label},
       {"label_exists", store_label_exists},
+      {"history", store_history},
       {"store_at_label", store_store_at_label},
       {"replace_content_at_label", store_store_at_label},
       {NULL, NULL}};

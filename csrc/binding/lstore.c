@@ -110,6 +110,12 @@ static bool gather_label(void *context, const char *label, const char *hash,
   return gather(context, label, text);
 }
 
+static bool gather_former(void *context, const char *label, const char *hash,
+                          const char *why) {
+  (void)label, (void)why;
+  return gather(context, hash, "");
+}
+
 /* The kinds of tables that a listing becomes. */
 typedef enum shape { NAMES, NUMBERS, LABELS } shape;
 
@@ -199,6 +205,25 @@ static int store_label_hashes(lua_State *L) {
   lblob *owner = tr_newblob(L);
   bool ok = tr_store_each_label_hash(store, gather_label, &g, &error);
   return push_gathered(L, owner, &g, ok, LABELS, &error);
+}
+
+/* former_hashes() -> { hash… } that labels pointed at before */
+static int store_former_hashes(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  gathered g = {0};
+  tr_error error;
+  lblob *owner = tr_newblob(L);
+  bool ok = tr_store_each_former_of_all(store, gather_former, &g, &error);
+  return push_gathered(L, owner, &g, ok, NAMES, &error);
+}
+
+/* tidy_history(): removes that of labels which are gone */
+static int store_tidy_history(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  tr_error error;
+  bool done;
+  TR_WAITING(L, done, tr_store_tidy_history(store, &error));
+  return tr_pushflag(L, done ? 1 : -1, &error);
 }
 
 /* clock([after]) -> nanoseconds since 1970 by the clock of the file system, which has
@@ -373,6 +398,8 @@ static int content_store(lua_State *L) {
   options.unmapped = !tr_optbool(L, 2, "map", true);
   options.lock_timeout =
       tr_optseconds(L, 2, "lock_timeout", options.lock_timeout);
+  options.label_history =
+      (unsigned)tr_optcount(L, 2, "label_history", (int)options.label_history);
   s = lua_newuserdatauv(L, sizeof *s, 0);
   s->store = NULL;
   luaL_setmetatable(L, TR_STORE);
@@ -392,6 +419,8 @@ void tr_open_store(lua_State *L) {
       {"content_sizes", store_content_sizes},
       {"content_times", store_content_times},
       {"label_hashes", store_label_hashes},
+      {"former_hashes", store_former_hashes},
+      {"tidy_history", store_tidy_history},
       {"clock", store_clock},
       {"discard_unchanged", store_discard_unchanged},
       {"list_temporary_files", store_list_temporary_files},

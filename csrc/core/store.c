@@ -40,6 +40,10 @@ tr_store *tr_store_open(const char *base_path,
   error = tr_error_or_ignored(error);
   if (!tr_options_copy(&o, sizeof o, options, "TR_STORE_OPTIONS", error))
     return NULL;
+  if (o.label_history > TR_MAX_HISTORY) {
+    tr_error_set(error, TR_POLICY, "label_history is %u, more than %d", o.label_history, TR_MAX_HISTORY);
+    return NULL;
+  }
   if (isnan(o.lock_timeout)) {
     tr_error_set(error, TR_POLICY, "lock_timeout is not a number");
     return NULL;

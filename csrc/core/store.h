@@ -54,7 +54,7 @@ int tr_store_make_subfolder(int parent, const char *name);
 
 /*
 ** Sync the open folder 'parent' unless that is known to have been done since
-** 'folder' was made in it, whoever made it; -1 is for the base folder, and syncs all
+** 'folder', or a file, was made in it, whoever made it; -1 is for the base folder, and syncs all
 ** above it. True at once if the store is not durable; false with errno.
 */
 bool tr_store_sync_name(const tr_store *store, int parent, int folder);
@@ -141,10 +141,16 @@ bool tr_store_check_label(const char *label, tr_error *error);
 /* The same for a label that is to be made, to which references must be able to lead. */
 bool tr_store_check_new_label(const char *label, tr_error *error);
 
+/* The hash of a label with a valid name below the open base. Return 1; 0 if it is
+** absent, with an empty hash; or -1 with the error, also if it is blank: it is there,
+** and may be about to be moved. */
+int tr_store_label_at(int base, const char *label, char hash[TR_HEX_MAX],
+                      tr_error *error);
+
 /* As tr_store_label, to a normal hash, under the lock and without a sync. 'base' is
 ** the open base folder, 'temporary' a file in it that holds the hash. */
 bool tr_store_place_label(const tr_store *store, int base, const char *label,
-                          const char *temporary, tr_error *error);
+                          const char *hash, const char *temporary, tr_error *error);
 
 /* For a batch, under the lock: make the folders of a label, and check that the label
 ** itself is no folder. False with the error. */
@@ -177,6 +183,28 @@ typedef bool (*tr_store_visit_label)(void *context, const char *label,
 /* Visit every item in labels/ that is no plain folder. */
 bool tr_store_each_label_hash(const tr_store *store, tr_store_visit_label visit,
                               void *context, tr_error *error);
+
+/* -------------------------------------------------------------- history */
+
+enum { TR_MAX_HISTORY = 100 }; /* former hashes of a label that a store may keep */
+
+/* Record the hash that a label is about to leave. Under the lock. False with the
+** error. */
+bool tr_store_remember(const tr_store *store, int base, const char *label,
+                       const char *hash, tr_error *error);
+/* Sync what was recorded of a label. False with errno. */
+bool tr_store_sync_history(const tr_store *store, int base, const char *label);
+/* Remove the history of a label. Under the lock. */
+void tr_store_forget(int base, const char *label);
+
+/* Visit every former hash of every label; as tr_store_each_former. */
+bool tr_store_each_former_of_all(const tr_store *store, tr_store_visit_label visit,
+                                 void *context, tr_error *error);
+/* Remove the history of labels that are gone, and shorten what is long. */
+bool tr_store_tidy_history(const tr_store *store, tr_error *error);
+/* Visit the files of the history. */
+bool tr_store_each_history(const tr_store *store, tr_store_visit visit,
+                           void *context, tr_error *error);
 
 /* ------------------------------------------------------- gc, listings */
 

@@ -303,8 +303,8 @@ static bool place_content(tr_batch *b, const item *i, tr_error *error) {
 
 /* Move a label to content that is there by now. */
 static bool place_label(tr_batch *b, const item *i, tr_error *error) {
-  return tr_store_place_label(&b->unsynced, b->base, i->label, i->temporary,
-                              error);
+  return tr_store_place_label(&b->unsynced, b->base, i->label, i->hash,
+                              i->temporary, error);
 }
 
 /* Make all that was written so far last. */

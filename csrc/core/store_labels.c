@@ -194,10 +194,7 @@ tr_holding tr_store_read_label(int folder, const char *name, const char *label,
   return holds;
 }
 
-/* The hash of a label with a valid name below the open base. Return 1; 0 if it is
-** absent, with an empty hash; or -1 with the error, also if it is blank: it is there,
-** and may be about to be moved. */
-static int read_label(int base, const char *label, char hash[TR_HEX_MAX],
+int tr_store_label_at(int base, const char *label, char hash[TR_HEX_MAX],
                       tr_error *error) {
   const char *name;
   int folder = open_label_folder(base, label, READING, &name);
@@ -224,7 +221,7 @@ int tr_store_get_label(tr_store *store, const char *label,
   base = tr_store_open_base(store, error);
   if (base < 0)
     return error->kind == TR_NOT_FOUND ? 0 : -1;
-  found = read_label(base, label, hash, error);
+  found = tr_store_label_at(base, label, hash, error);
   close(base);
   return found;
 }
@@ -276,7 +273,7 @@ static void spare(const tr_store *store, int base, const char *hash) {
 void tr_store_spare_label(const tr_store *store, int base, const char *label) {
   char hash[TR_HEX_MAX];
   tr_error ignored;
-  if (read_label(base, label, hash, &ignored) == 1)
+  if (tr_store_label_at(base, label, hash, &ignored) == 1)
     spare(store, base, hash);
 }
 
@@ -343,14 +340,17 @@ bool tr_store_make_place(int base, const char *label, tr_error *error) {
 }
 
 bool tr_store_place_label(const tr_store *store, int base, const char *label,
-                          const char *temporary, tr_error *error) {
+                          const char *hash, const char *temporary, tr_error *error) {
   char old[TR_HEX_MAX];
   const char *name;
   tr_error ignored;
   int folder, errnum;
   bool ok;
-  if (read_label(base, label, old, &ignored) != 1)
+  if (tr_store_label_at(base, label, old, &ignored) != 1)
     old[0] = '\0';
+  /* First, so that no crash loses it. */
+  if (old[0] != '\0' && strcmp(old, hash) != 0 && !tr_store_remember(store, base, label, old, error))
+    return false;
   folder = open_label_folder(base, label, MAKING, &name);
   ok = folder >= 0 && renameat(base, temporary, folder, name) == 0;
   if (!ok && folder >= 0 && errno == EISDIR) /* a crash may leave such a folder */
@@ -392,7 +392,7 @@ static bool sync_label(const tr_store *store, int base, const char *label,
     fd = inner;
     part = next_folder(&rest, room);
   }
-  ok = ok && fsync(fd) == 0;
+  ok = ok && fsync(fd) == 0 && tr_store_sync_history(store, base, label);
   if (!ok)
     tr_error_errno(error, errno, "Failed to sync label", label);
   if (fd >= 0)
@@ -408,7 +408,7 @@ static int as_expected(int base, const char *label, const char *expect,
     return 1;
   if (expect[0] != '\0' && !tr_normal_hash(expect, normal, error))
     return -1;
-  if (read_label(base, label, hash, error) < 0)
+  if (tr_store_label_at(base, label, hash, error) < 0)
     return -1;
   return strcmp(hash, normal) == 0;
 }
@@ -425,7 +425,7 @@ static int move_label(const tr_store *store, int base, const char *label,
               ? as_expected(base, label, expect, error)
               : -1;
   if (moved == 1 &&
-      !tr_store_place_label(store, base, label, temporary, error))
+      !tr_store_place_label(store, base, label, hash, temporary, error))
     moved = -1;
   tr_store_unlock(lock);
   return moved;
@@ -484,7 +484,7 @@ static int unlink_label(const tr_store *store, int base, const char *label,
   const char *name;
   tr_error ignored;
   int folder, removed = -1;
-  if (read_label(base, label, old, &ignored) != 1)
+  if (tr_store_label_at(base, label, old, &ignored) != 1)
     old[0] = '\0';
   folder = open_label_folder(base, label, WRITING, &name);
   if (folder >= 0 && unlinkat(folder, name, 0) == 0)
@@ -497,6 +497,7 @@ static int unlink_label(const tr_store *store, int base, const char *label,
     close(folder);
   if (removed == 1) {
     spare(store, base, old);
+    tr_store_forget(base, label);
     tr_store_prune(base, label);
   }
   return removed;

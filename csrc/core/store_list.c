@@ -105,6 +105,11 @@ bool tr_store_each_temporary(tr_store *store, tr_store_visit visit,
   return each_file(store, ".", tr_is_temporary, visit, context, error);
 }
 
+bool tr_store_each_history(const tr_store *store, tr_store_visit visit,
+                           void *context, tr_error *error) {
+  return each_file(store, "history", tr_hex_valid, visit, context, error);
+}
+
 static bool any_name(const char *name) { return name[0] != '.'; }
 
 bool tr_store_each_quarantined(tr_store *store, tr_store_visit visit,

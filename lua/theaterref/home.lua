@@ -49,7 +49,7 @@ function M.content_store(id, options)
   base = options.base_path or base
   require "theaterref.store.store" -- gives the core's stores the methods that are written in Lua
   return core.content_store(base, { algorithm = options.algorithm, durability = options.durability,
-    verify = options.verify, map = options.map, lock_timeout = options.lock_timeout })
+    verify = options.verify, map = options.map, lock_timeout = options.lock_timeout, label_history = options.label_history })
 end
 
 --- Checks that there is a store.

@@ -241,6 +241,9 @@ M.log = set("log option", {
   { "sink", "function", "standard error", "`sink(level, line, event)` gets each line instead; not in a configuration" },
 })
 
+local label_history = { "label_history", "count", "5", "how many of its last hashes a label that moves has in its history, whose "
+  .. "content `gc` keeps; 0: none; at most 100. The same for all who work on a store" }
+
 --- Of a resolver; and all of `request`.
 M.resolver = set("resolver option", {
   { "policy", "policy", "the default rules", "the path of a policy script, or a table of rules" },
@@ -252,6 +255,7 @@ M.resolver = set("resolver option", {
   { "respect_no_store", "flag", "false", "keep no body in memory either whose server answers `Cache-Control: no-store` or "
     .. "`private`; a disk cache never does" },
   { "home", "text", "`$THEATER_HOME`, else `~/.theater`", "where the stores lie" },
+  label_history,
   { "log", "log", "warnings, to standard error", "a level, a table, below, or false" },
   { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },
   { "resolve_timeout", "seconds", "no limit", "time limit for resolving one reference, with all its candidates" },
@@ -284,6 +288,7 @@ M.store = set("store option", {
   { "map", "flag", "true", "false: large content is read, not mapped" },
   { "lock_timeout", "seconds", "30", "how long to wait for others that move labels or lock the store; then the call fails. "
     .. "Below 0: no limit" },
+  label_history,
 })
 
 local progress = { "progress", "function", "none", "called with how many of how many contents are done; in an import, bytes" }

@@ -77,6 +77,7 @@
 ---@field offline? string
 ---@field cache? theaterref.Cache|theaterref.CacheOptions
 ---@field respect_no_store? boolean
+---@field label_history? integer
 ---@field home? string
 ---@field log? theaterref.Level|theaterref.LogOptions|false
 ---@field helpers? table<string, function>
@@ -123,6 +124,7 @@
 ---@field algorithm? theaterref.Algorithm
 ---@field map? boolean
 ---@field lock_timeout? number
+---@field label_history? integer
 
 -- --------------------------------------------------------------------- blobs
 
@@ -341,6 +343,16 @@ function Store:get_content_by_label(name) end
 ---@return boolean?
 ---@return theaterref.Error?
 function Store:label_exists(name) end
+
+---@param name string
+---@return string[]? hashes
+---@return theaterref.Error?
+function Store:history(name) end
+
+---@param name string
+---@return string? hash
+---@return theaterref.Error?
+function Store:rollback(name) end
 
 ---@param name string
 ---@param bytes theaterref.Bytes

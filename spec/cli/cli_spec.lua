@@ -217,10 +217,20 @@ describe("the command", function()
     assert.equal("theaterref: label none does not exist\n", (select(2, theaterref("store label yard none --expect " .. one .. " " .. one))))
     assert.equal("theaterref: label two is not at " .. two .. " but at " .. one .. "\n",
       (select(2, theaterref("store label yard two --expect " .. two .. " " .. one))))
-    assert.equal("no content deleted; kept: 1 labelled, 1 put or labelled within 3600 s (--grace), 0 in use\n",
+    assert.equal("no content deleted; kept: 1 labelled, 1 in a label's history, 0 put or labelled within 3600 s (--grace), 0 in use\n",
       (theaterref "store gc yard"))
-    assert.equal("would delete    " .. two .. "\n", (theaterref "store gc yard --grace 0 -n"))
-    local report = cjson.decode((theaterref "store gc yard --grace 0 --json"))
+    assert.same({ two .. "\n", one .. "\n" }, { (theaterref "store history yard two"), (theaterref "store label yard two") })
+    assert.same({ two .. "\n", one .. "\n" }, { (theaterref "store rollback yard two"), (theaterref "store rollback yard two") })
+    assert.same({ "", two .. "\n" }, { (theaterref "store label yard copy --copy two"), (theaterref "store history yard two") })
+    assert.equal("theaterref: Label copy has no history\n", (select(2, theaterref "store rollback yard copy")))
+    assert.equal("theaterref: Label not found: none\n", (select(2, theaterref "store label yard copy --copy none")))
+    assert.equal("theaterref: give a hash or --copy, not both\n", (select(2, theaterref("store label yard x --copy two " .. one))))
+    assert.equal("theaterref: --expect is for a label that is moved: give a hash or --copy\n",
+      (select(2, theaterref "store label yard two --expect none")))
+    theaterref "store unlabel yard copy"
+    helper.write(folder .. "/forgetful.conf.lua", "return { label_history = 0 }")
+    assert.equal("would delete    " .. two .. "\n", (theaterref "store gc yard --grace 0 -n --config forgetful.conf.lua"))
+    local report = cjson.decode((theaterref "store gc yard --grace 0 --json --config forgetful.conf.lua"))
     assert.same({ { two }, {}, {}, 1 }, { report.deleted, report.temporary_files, report.failed, report.kept.labelled })
     assert.equal("           4 bytes  two\n           0 bytes  without a label\n           4 bytes  in all\n",
       (theaterref "store usage yard"))

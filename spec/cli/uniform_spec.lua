@@ -30,7 +30,7 @@ describe("every command", function()
     helper.write(folder .. "/state.json", '{"n":"b"}')
     helper.write(folder .. "/policy.lua", "return { cacheable = function() return true end }")
     helper.write(folder .. "/policy.test.lua", 'return { { rule = "cacheable", given = { {}, {} }, answer = true } }')
-    shell "theaterref store put demo state.json --label greeting; theaterref store put packages-cache state.json"
+    shell "theaterref store put demo state.json --label greeting; theaterref store put demo actor.wasm --label greeting; theaterref store put packages-cache state.json"
   end)
 
   after_each(function() helper.remove(folder) end)

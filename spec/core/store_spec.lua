@@ -245,6 +245,7 @@ describe("a content store", function()
       work "again" store:put "two"
       work "label" store:label("a/b/c", one)
       work "move" store:label("a/b/c", two)
+      work "back" store:label("a/b/c", one)
       work "end"]]):format(home .. "/made/by/put"))
     -- LeakSanitizer cannot work under strace.
     helper.run_ok(("ASAN_OPTIONS=detect_leaks=0 strace -y -e trace=fsync,write -o %s/trace %s %s"):format(home, helper.lua, script))
@@ -264,7 +265,8 @@ describe("a content store", function()
     assert.equal(2, counts.put)
     assert.equal(0, counts.again)
     assert.equal(5, counts.label) -- its file, and the folders from the store's own to the one that the label is in
-    assert.equal(2, counts.move)
+    assert.equal(5, counts.move) -- the same file and folder, and those of its history
+    assert.equal(3, counts.back)
   end)
 
   it("labels a name that is an empty folder, as a crash leaves it", function()
@@ -393,9 +395,9 @@ describe("a content store", function()
     assert.same({}, report.corrupt)
     assert.same({ "dangling" }, report.dangling)
     assert.same({ ".tmp-0123" }, report.temporary_files)
-    assert.same({ deleted = {}, temporary_files = {}, failed = {}, kept = { labelled = 1, young = 1, in_use = 0 } }, store:gc())
+    assert.same({ deleted = {}, temporary_files = {}, failed = {}, kept = { labelled = 1, in_history = 0, young = 1, in_use = 0 } }, store:gc())
     local collected = { deleted = { loose }, temporary_files = { ".tmp-0123" }, failed = {},
-      kept = { labelled = 1, young = 0, in_use = 0 } }
+      kept = { labelled = 1, in_history = 0, young = 0, in_use = 0 } }
     assert.same(collected, store:gc { grace = 0, dry_run = true })
     assert.is_true(store:exists(loose))
     assert.same(collected, store:gc { grace = 0 })

@@ -1,3 +1,4 @@
+local helper = require "helper"
 local manifests = require "theaterref.manifest.manifest"
 local template = require "theaterref.manifest.template"
 local texts = require "hostile_texts"
@@ -36,7 +37,7 @@ describe("a template's cost is bounded, whatever it loops over:", function()
     local rendered, err = template.substitute_variables(text, state, options)
     assert.is_nil(rendered)
     assert.equal("too_large", err.kind)
-    assert.is_true(os.clock() - started < 5)
+    assert.is_true(os.clock() - started < (helper.sanitizers == "" and 5 or 50))
     return err.message
   end
 

@@ -1,7 +1,7 @@
 --- From tables that describe commands to a parser of command lines. A command is
 --
 --     { name =, does =, examples = { line, … }, run =, show =,
---       arguments = { { name, what, many = true }, … },
+--       arguments = { { name, what, many = true or optional = true }, … },
 --       options = { { "-o --output", "FILE" or nil (a flag), what, number = "above 0" or "from 0" }, … },
 --       home = true (works on Theater home), fetches = true (and resolves references),
 --       locks = true (and under no lockfile) }
@@ -90,7 +90,7 @@ local function add_commands(parser, list, words, found)
       added:epilog((#command.examples == 1 and "Example:\n  " or "Examples:\n  ") .. table.concat(command.examples, "\n  "))
       for _, argument in ipairs(command.arguments or {}) do
         local target = added:argument(argument[1], argument[2])
-        if argument.many then target:args "+" end
+        if argument.many or argument.optional then target:args(argument.many and "+" or "?") end
       end
       for _, option in ipairs(M.options_of(command)) do add_option(added, option) end
       added:action(function(args) args.words = own end)

@@ -116,7 +116,9 @@ local function command_entry(command, words)
   local usage = { "\\fB" .. roff(words) .. "\\fR" }
   if command.options then usage[2] = "[\\fIoptions\\fR]" end
   for _, argument in ipairs(command.arguments or {}) do
-    usage[#usage + 1] = "\\fI" .. argument[1] .. "\\fR" .. (argument.many and "\\[u2026]" or "")
+    local name = "\\fI" .. argument[1] .. "\\fR"
+    if argument.optional then name = "[" .. name .. "]" elseif argument.many then name = name .. "\\[u2026]" end
+    usage[#usage + 1] = name
   end
   local parts = { ".SS " .. table.concat(usage, " ") .. "\n" .. roff(command.does) .. "\n" }
   for _, argument in ipairs(command.arguments or {}) do

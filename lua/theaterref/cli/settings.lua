@@ -89,9 +89,10 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.store(args, id, options)
-  local home, err = M.home(args)
-  if err then return nil, err end
-  return theaterref.content_store(id, option_sets.overlay({ home = home }, options))
+  local config, err = M.config(args)
+  if not config then return nil, err end
+  return theaterref.content_store(id, option_sets.overlay({ home = args.home or config.home,
+    label_history = config.label_history }, options))
 end
 
 --- The initial state that was given: JSON text, or what the file behind '@' holds.

@@ -42,18 +42,58 @@ end
 
 show.get = output.show_content
 
+-- The hash that a label is to point at.
+local function hash_for_label(store, args)
+  if not args.copy then return args.hash end
+  if args.hash then return nil, errors.new("policy", "give a hash or --copy, not both") end
+  local hash, err = store:get_by_label(args.copy)
+  return hash, err or not hash and no_label(args.copy) or nil
+end
+
+-- The hash that a label points at.
+local function current(store, args)
+  if args.expect then return nil, errors.new("policy", "--expect is for a label that is moved: give a hash or --copy") end
+  local hash, err = store:get_by_label(args.name)
+  if not hash then return nil, err or no_label(args.name) end
+  return { label = args.name, hash = hash }
+end
+
 function run.label(store, args)
   local expect = args.expect
   if expect == "none" then expect = false end
-  local ok, err = store:label(args.name, args.hash, { expect = expect })
+  local hash, err = hash_for_label(store, args)
+  if err then return nil, err end
+  if not hash then return current(store, args) end
+  local ok
+  ok, err = store:label(args.name, hash, { expect = expect })
   if ok == false then
     local now = store:get_by_label(args.name)
     err = not now and ("label %s does not exist"):format(args.name)
       or expect == false and ("label %s already exists (at %s)"):format(args.name, now)
       or ("label %s is not at %s but at %s"):format(args.name, expect, now)
   end
-  return ok and { label = args.name, hash = args.hash }, err
+  return ok and { label = args.name, hash = hash }, err
 end
+
+-- Only what was asked for: a move says nothing.
+function show.label(data, args) return not args.hash and not args.copy and data.hash or nil end
+
+function run.history(store, args)
+  local now, hashes, err
+  now, err = store:get_by_label(args.name)
+  if not now then return nil, err or no_label(args.name) end
+  hashes, err = store:history(args.name)
+  return hashes and { label = args.name, hash = now, history = array(hashes) }, err
+end
+
+function show.history(data) return table.concat(data.history, "\n") end
+
+function run.rollback(store, args)
+  local hash, err = store:rollback(args.name)
+  return hash and { label = args.name, hash = hash }, err
+end
+
+function show.rollback(data) return data.hash end
 
 function run.unlabel(store, args)
   local removed, err = store:remove_label(args.name)
@@ -152,8 +192,8 @@ function show.gc(data)
   end
   if #data.deleted == 0 then
     local kept = data.kept
-    lines[#lines + 1] = ("no content deleted; kept: %d labelled, %d put or labelled within %g s (--grace), %d in use"):format(
-      kept.labelled, kept.young, data.grace, kept.in_use)
+    lines[#lines + 1] = ("no content deleted; kept: %d labelled, %d in a label's history, %d put or labelled within %g s "
+      .. "(--grace), %d in use"):format(kept.labelled, kept.in_history, kept.young, data.grace, kept.in_use)
   end
   return table.concat(lines, "\n")
 end
@@ -198,10 +238,16 @@ return {
       { { "file", "A path, or - for standard input." } }, { { "--label", "NAME", "Label it as well." } }),
     command("get", "Print content.", { "theaterref store get demo actors/worker -o worker.wasm" },
       { { "name", "A hash or a label." } }, { { "-o --output", "FILE", "Write to this file; - for standard output." } }),
-    command("label", "Point a label at content.",
-      { "theaterref store label demo actors/stable $(theaterref store put demo actor.wasm) --expect none" },
-      { { "name", "Of the label." }, { "hash", "Of the content." } },
-      { { "--expect", "HASH", "Only if it points at this hash; 'none': only if there is no such label." } }),
+    command("label", "Point a label at content, or print the hash that it points at.",
+      { "theaterref store label demo actors/stable $(theaterref store put demo actor.wasm) --expect none",
+        "theaterref store label demo actors/stable", "theaterref store label demo actors/old --copy actors/stable" },
+      { { "name", "Of the label." }, { "hash", "Of the content; without it, nothing is moved.", optional = true } },
+      { { "--copy", "LABEL", "Point it at the same content as this label." },
+        { "--expect", "HASH", "Only if it points at this hash; 'none': only if there is no such label." } }),
+    command("history", "List the hashes that a label pointed at before, the newest first.",
+      { "theaterref store history demo greeting" }, { { "name", "Of the label." } }),
+    command("rollback", "Move a label back to what it pointed at before, and print that hash.",
+      { "theaterref store rollback demo greeting" }, { { "name", "Of the label." } }),
     command("unlabel", "Remove a label; its content stays until gc.", { "theaterref store unlabel demo actors/worker" },
       { { "name", "Of the label." } }),
     command("labels", "List labels with their hashes.", { "theaterref store labels demo" }, {}),

@@ -15,7 +15,7 @@ Context.__index = Context
 
 --- Makes a context. It does not change, so work that is under way keeps its policy
 -- when the resolver takes a new one.
--- @tparam table fields `policy`; `cache` or nil; `home`, a folder or nil; `defaults`, the
+-- @tparam table fields `policy`; `cache` or nil; `home`, a folder or nil; `label_history`, of the stores in it; `defaults`, the
 -- request options of the resolver; `lockfile`, as `theaterref.policy.lockfile` reads one, or
 -- nil; `offline`: fetch nothing; `respect_no_store`: keep nothing in memory that its server
 -- would not have kept; `max_manifest_bytes`, `max_state_bytes`; `strict_state`: a state must
@@ -63,7 +63,7 @@ end
 function Context:store(id)
   local store, err = self.stores.by_id[id], nil
   if not store then
-    store, err = home.content_store(id, { home = self.home })
+    store, err = home.content_store(id, { home = self.home, label_history = self.label_history })
     if self.stores.count >= MAX_REMEMBERED then self.stores.by_id, self.stores.count = {}, 0 end
     self.stores.by_id[id], self.stores.count = store, self.stores.count + 1
   end

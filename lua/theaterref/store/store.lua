@@ -32,6 +32,25 @@ function Store:label(name, hash, options) return move_label(self, name, hash, ch
 
 Store.replace_at_label = Store.label
 
+--- Moves a label back to what it pointed at before its last move. Rolled back twice, it is
+-- where it was.
+-- @tparam string name
+-- @treturn string the hash it points at now
+-- @return[2] nil
+-- @treturn[2] table an error, of kind `not_found` if there is no such label, it has no
+-- history, or the content is gone
+function Store:rollback(name)
+  local now, former, moved, err
+  now, err = self:get_by_label(name)
+  if now then former, err = self:history(name) end
+  if not now then return nil, err or errors.new("not_found", "Label not found: " .. name) end
+  if not former then return nil, err end
+  if not former[1] then return nil, errors.new("not_found", "Label " .. name .. " has no history") end
+  moved, err = self:label(name, former[1], { expect = now })
+  if moved == false then return self:rollback(name) end -- somebody moved it meanwhile
+  return moved and former[1], err
+end
+
 --- Stores many items for the price of one sync. None of them is visible before the
 -- end, and then all are.
 -- @tparam function work called with a batch, whose `put(bytes)` and
@@ -150,6 +169,15 @@ local function each_locked(self, names, progress, work)
   return true
 end
 
+-- Takes what no collection may delete out of 'times', and counts it.
+local function keep_labelled(times, hashes, kept)
+  for _, hash in pairs(hashes) do
+    if times[hash] then kept = kept + 1 end
+    times[hash] = nil
+  end
+  return kept
+end
+
 -- Content that is old enough to be collected and has no label: hashes, and the time of
 -- each. Labels that move meanwhile are safe: moving one changes the time of its content,
 -- and content whose time has changed is not collected.
@@ -169,10 +197,12 @@ local function unlabelled_content(self, grace, dry_run, kept)
     return nil, errors.new("corrupt", ("no garbage is collected while there is a label that holds no hash: %s: %s")
       :format(label, why))
   end
-  for _, hash in pairs(labels) do
-    if times[hash] then kept.labelled = kept.labelled + 1 end
-    times[hash] = nil
-  end
+  kept.labelled = keep_labelled(times, labels, 0)
+  local ok, former = true, nil
+  if not dry_run then ok, err = self:tidy_history() end
+  if ok then former, err = self:former_hashes() end -- after the labels, which may move meanwhile
+  if not former then return nil, err end
+  kept.in_history = keep_labelled(times, former, 0)
   for hash, time in pairs(times) do
     if time > now - grace * 10 ^ 9 then
       kept.young = kept.young + 1
@@ -188,13 +218,14 @@ end
 -- is deleted: `verify` lists those.
 -- @tparam[opt] table options see the topic "options"
 -- @treturn table `{ deleted = { hash… }, temporary_files = { name… }, failed = { name =
--- why… }, kept = { labelled =, young =, in_use = } }`; `failed` is what could not be
--- deleted, and `kept` how many contents have a label, are younger than `grace`, or
--- somebody needs just now
+-- why… }, kept = { labelled =, in_history =, young =, in_use = } }`; `failed` is what
+-- could not be deleted, and `kept` how many contents have a label, had one before that has
+-- moved (`history`), are younger than `grace`, or somebody needs just now
 function Store:gc(options)
   options = checked(option_sets.gc, options)
   local grace, progress = options.grace or 3600, options.progress or nothing
-  local report = { deleted = {}, temporary_files = {}, failed = {}, kept = { labelled = 0, young = 0, in_use = 0 } }
+  local report = { deleted = {}, temporary_files = {}, failed = {},
+    kept = { labelled = 0, in_history = 0, young = 0, in_use = 0 } }
   local hashes, times = unlabelled_content(self, grace, options.dry_run, report.kept)
   if not hashes and times.kind == "not_found" then return report end -- there is no store
   if not hashes then return nil, times end
