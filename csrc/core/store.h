@@ -141,6 +141,20 @@ bool tr_store_check_label(const char *label, tr_error *error);
 /* The same for a label that is to be made, to which references must be able to lead. */
 bool tr_store_check_new_label(const char *label, tr_error *error);
 
+/* Copy the folder that a label's rest begins with to 'room', and step over it. NULL if
+** only the file's name is left. */
+const char *tr_store_next_folder(const char **rest, char room[TR_MAX_PART + 1]);
+
+typedef enum tr_opening { TR_READING, TR_WRITING, TR_MAKING } tr_opening;
+
+/*
+** Open the folder below the open base that a label's file lies in, and point '*name'
+** at the file's name, the last part of the label. Readers follow symbolic links to
+** folders, as Theater does. -1 with errno.
+*/
+int tr_store_open_label_folder(int base, const char *label, tr_opening how,
+                               const char **name);
+
 /* The hash of a label with a valid name below the open base. Return 1; 0 if it is
 ** absent, with an empty hash; or -1 with the error, also if it is blank: it is there,
 ** and may be about to be moved. */

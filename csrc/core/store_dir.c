@@ -141,6 +141,11 @@ void tr_store_unlock(int lock) {
 
 /* --------------------------------------------------------------- folders */
 
+bool tr_is_dots(const char *name) {
+  return name[0] == '.' &&
+         (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
+}
+
 int tr_store_open_subfolder(int parent, const char *name, bool follow) {
   return openat(parent, name,
                 O_RDONLY | O_DIRECTORY | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW));

@@ -1,7 +1,4 @@
-/*
-** The store's labels: names for content, each a small file that holds a
-** hash. The '/' in a label makes folders, as Theater does it.
-*/
+/* Moving and removing labels. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -9,98 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "error.h"
 #include "file.h"
 #include "store.h"
-
-const char *tr_label_fault(const char *label) {
-  const char *part = label, *p;
-  int depth = 0;
-  if (*label == '\0')
-    return "it is empty";
-  if (*label == '/')
-    return "it starts with '/'";
-  if (strlen(label) > TR_MAX_LABEL)
-    return "it is longer than 4000 bytes";
-  for (p = label;; p++) {
-    size_t len = (size_t)(p - part);
-    if (*p != '\0' && ((unsigned char)*p < 0x20 || *p == 0x7F))
-      return "it has a control character in it";
-    if (*p != '\0' && *p != '/')
-      continue;
-    if (len == 0)
-      return "a part between '/' is empty";
-    if (part[0] == '.' && (len == 1 || (len == 2 && part[1] == '.')))
-      return "a part is '.' or '..'";
-    if (len > TR_MAX_PART)
-      return "a part is longer than 255 bytes";
-    if (++depth > TR_MAX_DEPTH)
-      return "it has more than 128 parts";
-    if (*p == '\0')
-      return NULL;
-    part = p + 1;
-  }
-}
-
-bool tr_store_check_label(const char *label, tr_error *error) {
-  const char *fault = tr_label_fault(label);
-  if (fault != NULL)
-    tr_error_set(error, TR_INVALID_REFERENCE, "Invalid label '%s': %s", label,
-                 fault);
-  return fault == NULL;
-}
-
-bool tr_store_check_new_label(const char *label, tr_error *error) {
-  if (strncmp(label, "hash/", 5) == 0) {
-    tr_error_set(error, TR_INVALID_REFERENCE,
-                 "Invalid label '%s': it starts with 'hash/', so that every "
-                 "reference to it would name content by its hash",
-                 label);
-    return false;
-  }
-  return tr_store_check_label(label, error);
-}
-
-/* Copy the folder that a label's rest begins with to 'room', and step over it. NULL if
-** only the file's name is left. */
-static const char *next_folder(const char **rest, char room[TR_MAX_PART + 1]) {
-  const char *slash = strchr(*rest, '/');
-  if (slash == NULL)
-    return NULL;
-  memcpy(room, *rest, (size_t)(slash - *rest));
-  room[slash - *rest] = '\0';
-  *rest = slash + 1;
-  return room;
-}
-
-/*
-** Open the folder below the open base that a label's file lies in, and point '*name'
-** at the file's name, the last part of the label. Readers follow symbolic links to
-** folders, as Theater does. -1 with errno.
-*/
-enum how { READING, WRITING, MAKING };
-
-static int open_label_folder(int base, const char *label, enum how how,
-                             const char **name) {
-  const char *part = "labels";
-  char room[TR_MAX_PART + 1];
-  int fd = fcntl(base, F_DUPFD_CLOEXEC, 0);
-  *name = label;
-  while (fd >= 0 && part != NULL) {
-    int inner = how == MAKING
-                    ? tr_store_make_subfolder(fd, part)
-                    : tr_store_open_subfolder(fd, part, how == READING);
-    int errnum = errno;
-    close(fd);
-    errno = errnum;
-    fd = inner;
-    part = next_folder(name, room);
-  }
-  return fd;
-}
 
 /* An error about a label, from errno. */
 static void label_errno(tr_error *error, int errnum, const char *what,
@@ -114,137 +24,6 @@ static void label_errno(tr_error *error, int errnum, const char *what,
   else
     tr_error_errno(error, errnum, what, label);
 }
-
-static tr_holding not_a_hash(const char *label, tr_error *error) {
-  tr_error_set(error, TR_CORRUPT,
-               "Label '%s' does not hold a hash; label the content again",
-               label);
-  return TR_FAULTY;
-}
-
-/* Read an open label file. */
-static tr_holding parse_label(int fd, const char *label, char hash[TR_HEX_MAX],
-                           tr_error *error) {
-  char text[256];
-  size_t len = 0, start = 0;
-  struct stat st;
-  ssize_t n;
-  if (fstat(fd, &st) != 0) {
-    tr_error_errno(error, errno, "Failed to read label", label);
-    return TR_FAULTY;
-  }
-  if (S_ISDIR(st.st_mode))
-    return TR_ABSENT; /* a folder of labels is no label */
-  if (!S_ISREG(st.st_mode))
-    return not_a_hash(label, error);
-  while (len < sizeof text &&
-         (n = read(fd, text + len, sizeof text - len)) != 0) {
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n < 0) {
-      tr_error_errno(error, errno, "Failed to read label", label);
-      return TR_FAULTY;
-    }
-    len += (size_t)n;
-  }
-  while (len > 0 && strchr(" \t\r\n", text[len - 1]) != NULL &&
-         text[len - 1] != '\0')
-    len--; /* Theater trims as well */
-  while (start < len && strchr(" \t\r\n", text[start]) != NULL &&
-         text[start] != '\0')
-    start++;
-  len -= start;
-  if (len == 0)
-    return TR_BLANK;
-  if (len < TR_HEX_MAX) {
-    char found[TR_HEX_MAX];
-    memcpy(found, text + start, len);
-    found[len] = '\0';
-    if (strlen(found) == len && tr_hex_valid(found))
-      return tr_normal_hash(found, hash, error) ? TR_HASH : TR_FAULTY;
-  }
-  return not_a_hash(label, error);
-}
-
-static tr_holding read_once(int folder, const char *name, const char *label,
-                            char hash[TR_HEX_MAX], tr_error *error) {
-  tr_holding holds;
-  int fd = -1;
-  if (folder >= 0)
-    fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (fd < 0 && (errno == ENOENT || (errno == ENOTDIR && folder < 0)))
-    return TR_ABSENT;
-  if (fd < 0) {
-    tr_error_errno(error, errno, "Failed to read label", label);
-    return TR_FAULTY;
-  }
-  holds = parse_label(fd, label, hash, error);
-  close(fd);
-  return holds;
-}
-
-tr_holding tr_store_read_label(int folder, const char *name, const char *label,
-                               char hash[TR_HEX_MAX], tr_error *error) {
-  struct timespec pause = {.tv_nsec = 1000 * 1000};
-  tr_holding holds;
-  int tries = 100;
-  while ((holds = read_once(folder, name, label, hash, error)) == TR_BLANK &&
-         tries-- > 0)
-    nanosleep(&pause, NULL);
-  return holds;
-}
-
-int tr_store_label_at(int base, const char *label, char hash[TR_HEX_MAX],
-                      tr_error *error) {
-  const char *name;
-  int folder = open_label_folder(base, label, READING, &name);
-  tr_holding holds;
-  hash[0] = '\0';
-  holds = tr_store_read_label(folder, name, label, hash, error);
-  if (folder >= 0)
-    close(folder);
-  if (holds != TR_BLANK)
-    return (int)holds;
-  tr_error_set(error, TR_CORRUPT,
-               "Label '%s' is blank: its writer is not done, or crashed; label "
-               "the content again",
-               label);
-  return -1;
-}
-
-int tr_store_get_label(tr_store *store, const char *label,
-                       char hash[TR_HEX_MAX], tr_error *error) {
-  int base, found;
-  error = tr_error_or_ignored(error);
-  if (!tr_store_check_label(label, error))
-    return -1;
-  base = tr_store_open_base(store, error);
-  if (base < 0)
-    return error->kind == TR_NOT_FOUND ? 0 : -1;
-  found = tr_store_label_at(base, label, hash, error);
-  close(base);
-  return found;
-}
-
-tr_blob *tr_store_get_labelled(tr_store *store, const char *label,
-                               tr_error *error) {
-  char hash[TR_HEX_MAX], last[TR_HEX_MAX] = "";
-  int found, tries = 100;
-  error = tr_error_or_ignored(error);
-  while ((found = tr_store_get_label(store, label, hash, error)) == 1) {
-    tr_blob *blob = tr_store_get(store, hash, error);
-    /* Missing: the label has been moved, and what it pointed at was deleted. */
-    if (blob != NULL || error->kind != TR_NOT_FOUND ||
-        strcmp(hash, last) == 0 || tries-- == 0)
-      return blob;
-    strcpy(last, hash);
-  }
-  if (found == 0)
-    error->kind = TR_OK;
-  return NULL;
-}
-
-/* ----------------------------------------------------------------- moving */
 
 /* Freshen content that is to be labelled, below the open base or -1. */
 static bool content_is_there(const tr_store *store, int base, const char *hash,
@@ -277,11 +56,6 @@ void tr_store_spare_label(const tr_store *store, int base, const char *label) {
     spare(store, base, hash);
 }
 
-bool tr_is_dots(const char *name) {
-  return name[0] == '.' &&
-         (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
-}
-
 /* Remove a folder that has nothing but empty folders in it. False: it has. */
 static bool remove_empty(int parent, const char *name, int depth) {
   int fd = depth < TR_MAX_DEPTH ? tr_store_open_subfolder(parent, name, false) : -1;
@@ -303,7 +77,7 @@ void tr_store_prune(int base, const char *label) {
     const char *name;
     int folder;
     *slash = '\0';
-    folder = open_label_folder(base, path, WRITING, &name);
+    folder = tr_store_open_label_folder(base, path, TR_WRITING, &name);
     if (folder < 0 || unlinkat(folder, name, AT_REMOVEDIR) != 0)
       *path = '\0'; /* not empty: done */
     if (folder >= 0)
@@ -314,7 +88,7 @@ void tr_store_prune(int base, const char *label) {
 
 void tr_store_clear_place(int base, const char *label) {
   const char *name;
-  int folder = open_label_folder(base, label, WRITING, &name);
+  int folder = tr_store_open_label_folder(base, label, TR_WRITING, &name);
   if (folder >= 0) {
     remove_empty(folder, name, 0);
     close(folder);
@@ -324,7 +98,7 @@ void tr_store_clear_place(int base, const char *label) {
 bool tr_store_make_place(int base, const char *label, tr_error *error) {
   const char *name;
   struct stat st;
-  int folder = open_label_folder(base, label, MAKING, &name);
+  int folder = tr_store_open_label_folder(base, label, TR_MAKING, &name);
   int errnum = folder < 0 ? errno : 0;
   if (folder >= 0) {
     if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
@@ -351,7 +125,7 @@ bool tr_store_place_label(const tr_store *store, int base, const char *label,
   /* First, so that no crash loses it. */
   if (old[0] != '\0' && strcmp(old, hash) != 0 && !tr_store_remember(store, base, label, old, error))
     return false;
-  folder = open_label_folder(base, label, MAKING, &name);
+  folder = tr_store_open_label_folder(base, label, TR_MAKING, &name);
   ok = folder >= 0 && renameat(base, temporary, folder, name) == 0;
   if (!ok && folder >= 0 && errno == EISDIR) /* a crash may leave such a folder */
     ok = remove_empty(folder, name, 0)
@@ -390,7 +164,7 @@ static bool sync_label(const tr_store *store, int base, const char *label,
     ok = tr_store_sync_name(store, fd, inner);
     close(fd);
     fd = inner;
-    part = next_folder(&rest, room);
+    part = tr_store_next_folder(&rest, room);
   }
   ok = ok && fsync(fd) == 0 && tr_store_sync_history(store, base, label);
   if (!ok)
@@ -486,7 +260,7 @@ static int unlink_label(const tr_store *store, int base, const char *label,
   int folder, removed = -1;
   if (tr_store_label_at(base, label, old, &ignored) != 1)
     old[0] = '\0';
-  folder = open_label_folder(base, label, WRITING, &name);
+  folder = tr_store_open_label_folder(base, label, TR_WRITING, &name);
   if (folder >= 0 && unlinkat(folder, name, 0) == 0)
     removed = 1;
   else if (errno == ENOENT || errno == ENOTDIR || errno == EISDIR)
