@@ -1,6 +1,8 @@
 /* The module "theaterref.core": every type and function, in one table. */
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -26,6 +28,19 @@ static int working_folder(lua_State *L) {
     return luaL_error(L, "no working folder: %s", strerror(errno));
   lua_pushstring(L, path);
   return 1;
+}
+
+/* real_path(path) -> the same without links and '..' | nil, error */
+static int real_path(lua_State *L) {
+  const char *path = tr_checkcstring(L, 1);
+  char resolved[PATH_MAX];
+  tr_error error;
+  if (realpath(path, resolved) != NULL) {
+    lua_pushstring(L, resolved);
+    return 1;
+  }
+  tr_error_errno(&error, errno, "Failed to read", path);
+  return tr_pusherror(L, &error);
 }
 
 /* file_stamp(path) -> what changes when the file does | nil, error; the error's kind is
@@ -141,6 +156,7 @@ static int next_id(lua_State *L) {
 int luaopen_theaterref_core(lua_State *L) {
   static const luaL_Reg functions[] = {{"now", now},
                                        {"working_folder", working_folder},
+                                       {"real_path", real_path},
                                        {"is_terminal", is_terminal},
                                        {"file_stamp", file_stamp},
                                        {"curl", curl},

@@ -13,7 +13,8 @@ return {
   end,
   allow = function(ref, ctx)
     if ctx.purpose == "secret" then return true end -- it was rewritten into the folder
-    if ref:find("/run/secrets", 1, true) then return false, "secrets are for initial states only" end
+    -- A file counts by the path that would be opened.
+    if (ctx.path or ref):find("/run/secrets", 1, true) then return false, "secrets are for initial states only" end
     return policy.default.allow(ref, ctx)
   end,
 }

@@ -3,6 +3,7 @@
 local policy = theaterref.policy
 
 local public = "https://packages.example.org/public/"
+local is_public = policy.only { prefixes = { public } }
 local common = policy.only { schemes = { "https" }, hosts = { "packages.example.org", "*.tenants.example.org" } }
 
 return {
@@ -10,7 +11,7 @@ return {
     local allowed, why = common(ref, ctx)
     if not allowed or ctx.purpose == "manifest" then return allowed, why end
     local tenant = (ctx.origin or ""):match("^https://packages%.example%.org/tenants/([%w-]+)/")
-    if ref:sub(1, #public) == public then return true end
+    if is_public(ref, ctx) then return true end
     if tenant and policy.only { prefixes = { "https://packages.example.org/tenants/" .. tenant .. "/" } }(ref, ctx) then
       return true
     end

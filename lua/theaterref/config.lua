@@ -92,7 +92,7 @@ function M.load(path)
   box:expose { theaterref = { getenv = os.getenv } }
   local given
   given, err = box:run(tostring(source), "@" .. path)
-  local fault = err and err.message or fault_of(given)
+  local fault = errors.is(err) and err.message or fault_of(given)
   if not fault then return read_out(path, given), path end
   if fault:sub(1, #path) ~= path then fault = path .. ": " .. fault end -- Lua says where
   return nil, errors.new("syntax", fault)

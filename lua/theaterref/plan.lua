@@ -111,7 +111,8 @@ end
 function steps.initial_state(work)
   local fault = state_fault(work, "the initial state given", work.override)
   if fault then return nil, fault end
-  local state, ref = manifests.initial_state(work.text, work.format, work.override)
+  local state, ref, unreadable = manifests.initial_state(work.text, work.format, work.override)
+  if unreadable then return nil, unreadable end
   if not state and ref then
     local blob, err = resolve(work, ref, ctx_for(work, "initial_state"))
     if not blob then return nil, err end
@@ -174,6 +175,8 @@ end
 function steps.secrets(work)
   local ctx = ctx_for(work, "secret")
   local state, err = secrets.fill_in(work.state, function(ref)
+    local late = work.task:lateness()
+    if late then return nil, late end
     local wanted, _, fault = work.context:ask("secrets", ref, ctx)
     if fault or not wanted then return nil, fault end
     local blob
@@ -198,8 +201,13 @@ function steps.package(work)
   return blob, err
 end
 
+-- Seconds that steps may take before an event loop has its turn.
+local LONG = 0.01
+
 -- Runs a step, and writes down how long it took and on how many bytes.
 local function run(work, name)
+  local late = work.task:lateness()
+  if late then return nil, late end
   local result, err = steps[name](work)
   local ended, bytes = core.now(), 0
   local seconds = ended - work.started
@@ -214,6 +222,7 @@ local function run(work, name)
     context:emit("phase", { reference = reference.redact(work.plan.manifest_reference), name = name, seconds = seconds,
       bytes = bytes })
   end
+  if seconds > LONG and result then work.task:pause() end
   return result, err
 end
 

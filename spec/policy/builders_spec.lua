@@ -77,6 +77,26 @@ describe("policy builders", function()
     end
   end)
 
+  it("allow files below a prefix, wherever links lead", function()
+    helper.run_ok(("cd %s && mkdir -p public/in other && ln -s .. public/out && ln -s public shown && echo y > public/in/x "
+      .. "&& echo y > other/x && ln -s in/x public/same && ln -s / public/root"):format(folder))
+    for _, start in ipairs { folder, "file://" .. folder } do
+      local resolver = theaterref.resolver { log = false, policy = { allow = policy.only { prefixes = { start .. "/shown/",
+        start .. "/public/" } } } }
+      for path, allowed in pairs { ["/public/in/x"] = true, ["/shown/in/x"] = true, ["/public/same"] = true, ["/other/x"] = false,
+        ["/public/out/other/x"] = false, ["/public/root" .. folder .. "/other/x"] = false, ["/shown/out/other/x"] = false } do
+        local blob, err = resolver:resolve(start .. path)
+        assert.equal(allowed and "y\n" or "denied", blob and tostring(blob) or err.kind, path)
+      end
+      assert.equal("not_found", select(2, resolver:resolve(start .. "/public/none")).kind)
+    end
+    local resolver = theaterref.resolver { log = false, policy = { allow = function(_, ctx)
+      os.rename(folder .. "/appeared-later", folder .. "/public/late") -- what was not there is not opened
+      return ctx.path == nil end } }
+    helper.run_ok(("ln -s %s/other/x %s/appeared-later"):format(folder, folder))
+    assert.equal("not_found", select(2, resolver:resolve(folder .. "/public/late")).kind)
+  end)
+
   it("allow a host however its name is written, and refuse names that match none", function()
     assert.is_true((policy.only { hosts = { "A.org" } }("https://a.ORG/x", { purpose = "direct" })))
     for _, name in ipairs { "https://h/", "h/", "*", "a.*.org", "h:8443", "[::1]", "" } do

@@ -78,7 +78,12 @@ describe("the example policy", function()
     assert.equal('{"t":"s3cret"}', plan("secret://token").initial_state)
     assert.equal('{"t":{"$ref":"/etc/passwd"}}', plan("/etc/passwd").initial_state)
     assert.equal('{"t":{"$ref":"secret://../x"}}', plan("secret://../x").initial_state)
-    local _, err = plan("secret://token", folder .. "/secrets/token")
+    helper.run_ok(("ln -s %s/secrets %s/link"):format(folder, folder))
+    for _, package in ipairs { "/secrets/token", "/secrets//token", "/link/token", "/./link/../secrets/token" } do
+      local _, err = plan("secret://token", folder .. package)
+      assert.matches("secrets are for initial states only", err.message, 1, true)
+    end
+    local _, err = plan("secret://token", "file://" .. folder .. "/%73ecrets/token")
     assert.matches("secrets are for initial states only", err.message)
   end)
 
@@ -112,6 +117,12 @@ describe("the example policy", function()
     assert.is_true((allowed "https://packages.example.org/public/x.wasm"))
     for ref, why in pairs { ["https://packages.example.org/tenants/red/x.wasm"] = "belongs to another tenant",
       ["https://packages.example.org/tenants/blue/../red/x.wasm"] = "belongs to another tenant",
+      ["https://packages.example.org/public/..%2ftenants/red/x"] = "belongs to another tenant",
+      ["https://packages.example.org/public/..%5ctenants/red/x"] = "belongs to another tenant",
+      ["https://packages.example.org/public/%2E%2e%2Ftenants/red/x"] = "belongs to another tenant",
+      ["https://packages.example.org/public/%25252e%252e/tenants/red/x"] = "belongs to another tenant",
+      ["https://packages.example.org/tenants/blue/..;/red/x"] = "belongs to another tenant",
+      ["https://packages.example.org/tenants/blue/..%5cred/x"] = "belongs to another tenant",
       ["http://packages.example.org/public/x.wasm"] = "the scheme http", ["https://evil.org/x"] = "the host evil.org",
       ["/etc/passwd"] = "the scheme file", ["store://x/y"] = "the scheme store" } do
       local answer, reason = allowed(ref)

@@ -1,6 +1,7 @@
 local helper = require "helper"
 local core = require "theaterref.core"
 local manifest = require "theaterref.manifest.manifest"
+local theaterref = require "theaterref"
 
 describe("a manifest", function()
   local function fields(text, format)
@@ -70,6 +71,23 @@ describe("a manifest", function()
     _, err = manifest.parse("return { name = 'x', f = function() end }", "lua")
     assert.equal("syntax", err.kind)
     assert.matches("a function", err.message)
+  end)
+
+  it("in Lua is the script's first result, whatever the others are", function()
+    for _, second in ipairs { "5", "true", "'x'", "{}", "{ kind = 5, message = {} }", "nil, 5" } do
+      assert.same({ name = "a" }, manifest.parse("return { name = 'a' }, " .. second, "lua"))
+      local none, err = manifest.parse("return nil, " .. second, "lua")
+      assert.is_nil(none)
+      assert.equal("a manifest must be a table of fields", err.message)
+      helper.with_folder(function(folder)
+        local script = helper.write(folder .. "/p.lua", "return {}, " .. second)
+        assert(theaterref.resolver { policy = script, log = false })
+        assert.same({}, theaterref.config(script))
+        helper.write(script, "return nil, " .. second)
+        _, err = theaterref.resolver { policy = script, log = false }
+        assert.matches("a policy script must return a table of rules, not a nil", err.message)
+      end)
+    end
   end)
 
   it("gives its initial state before it is a document", function()

@@ -19,6 +19,8 @@ describe("a reference", function()
     is({ scheme = "http", url = "http://u:p@h:8080/b", text = "http://u:p@h:8080/b", host = "h", port = 8080 },
       "http://u:p@h:8080/a/../b")
     is({ scheme = "https", url = "https://h/x", host = "h", port = 443, sha256 = hash:lower() }, "https://h/x#sha256=" .. hash)
+    is({ scheme = "https", url = "https://h/x", host = "h", port = 443, sha256 = hash:lower() },
+      ("https://h/x#%%73ha256=%s&SHA256=%s"):format(hash, hash:lower()))
     is({ scheme = "https", url = "https://h/x", host = "h", port = 443, sha1 = ("a"):rep(40) },
       "https://h/x#title=x&SHA1=" .. ("A"):rep(40))
     for _, path in ipairs { "a", "/a/b", "./a", "a:b", "store:/x/y", "C:\\x", "data:x", "x#sha1=ab" } do
@@ -37,7 +39,7 @@ describe("a reference", function()
   end)
 
   it("with a malformed digest is refused", function()
-    for _, fragment in ipairs { "sha256=12", "sha1=" .. ("g"):rep(40), "sha512=00", "SHA256=", "x&sha256=1", "sha" } do
+    for _, fragment in ipairs { ("sha256=%s&sha256=%s"):format(("1"):rep(64), ("0"):rep(64)), "sha256=12", "sha1=" .. ("g"):rep(40), "sha512=00", "SHA256=", "x&sha256=1", "sha" } do
       local _, err = reference.parse("https://h/x#" .. fragment)
       assert.matches("^Invalid digest", err.message)
     end

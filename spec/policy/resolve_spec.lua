@@ -1,4 +1,5 @@
 local core = require "theaterref.core"
+local cqueues = require "cqueues"
 local helper = require "helper"
 local theaterref = require "theaterref"
 
@@ -121,6 +122,12 @@ describe("resolving", function()
         assert.equal("denied", err.kind, ref)
         assert.matches("a manifest that came by " .. origin .. " may not name a local file", err.message)
       end
+      -- The bytes of a data URL are those of the scheme that led to it.
+      resolver = theaterref.resolver { policy = { schemes = { own = function()
+        return { reference = ("data:,name=%%22m%%22%%0Apackage=%%22%s/secret%%22"):format(folder) } end } } }
+      assert.equal("denied", select(2, resolver:plan "own://m").kind)
+      resolver = theaterref.resolver { policy = { schemes = {
+        disk = function() return { reference = folder .. "/local.toml" } end } } }
       file("local.toml", ('name = "m"\npackage = "%s/secret"\n'):format(folder))
       assert.equal("local", tostring(assert(resolver:plan "disk://m").package))
     end)
@@ -752,6 +759,45 @@ describe("resolving", function()
       assert.equal("timeout", err.kind)
       _, err = theaterref.resolver():plan(server.http .. "/deadline.toml", { plan_timeout = 0.2 })
       assert.equal("timeout", err.kind)
+    end)
+
+    it("counts what rules take, between the steps of a plan", function()
+      local function spin(...)
+        local till = core.now() + 0.03
+        while core.now() < till do end
+        return ...
+      end
+      file("spun.toml", 'name = "a"\npackage = "spun.wasm"\n')
+      file("spun.wasm", "x")
+      local resolver = theaterref.resolver { log = false, policy = { rewrite = function(ref) return spin { ref .. "-none", ref } end,
+        allow = function() return spin(true) end, allow_spawn = function() return spin(true) end } }
+      local path = folder .. "/spun.toml"
+      for _, call in ipairs {
+        function() return resolver:plan(path, { plan_timeout = 0.05 }) end,
+        function()
+          local future, err = resolver:start_plan(path, { plan_timeout = 0.05 })
+          if future then return future:wait() end
+          return nil, err
+        end,
+        function() return resolver:resolve(path, { resolve_timeout = 0.05 }) end,
+      } do
+        local before = core.now()
+        local none, err = call()
+        assert.is_nil(none)
+        assert.equal("timeout", err.kind)
+        assert.is_true(core.now() - before < 0.05 + 5 * 0.06)
+      end
+      -- A loop has its turn between long steps, and is woken for the next one.
+      local future, loop, turns = assert(resolver:start_plan(path)), cqueues.new(), 0
+      loop:wrap(function()
+        while not future:done() do
+          turns = turns + 1
+          cqueues.poll(future)
+        end
+      end)
+      assert(loop:loop(10))
+      assert.is_true(loop:empty() and turns >= 1)
+      assert.equal("x", tostring(assert(future:wait()).package))
     end)
 
     it("names the time limit that is over, as it was given", function()

@@ -56,7 +56,7 @@ describe("the stubs for editors", function()
         "begin_batch check clock content_sizes content_times discard discard_temporary_file discard_unchanged former_hashes "
           .. "label_hashes list_temporary_files list_folders list_quarantined lock tidy_history"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
-      assert.same(functions(require "theaterref.resolve.future", "is run await lateness"), stubbed("Future", ":"))
+      assert.same(functions(require "theaterref.resolve.future", "is run await pause lateness"), stubbed("Future", ":"))
       assert.same(functions(require "theaterref.resolver", "new"), stubbed("Resolver", ":"))
     end)
   end)

@@ -71,6 +71,8 @@ M.list = {
   { "TOML, scanned: lines that cannot be read", of "{{a}}\n", scan_toml },
   { "TOML, scanned: open arrays", of "a = [\n", scan_toml },
   { "TOML, scanned: arrays with comments", of "a = [ # [\n", scan_toml },
+  { "TOML, scanned: strings and comments that swap their roles", of 'a=[#""",\n"""\n', scan_toml },
+  { "TOML, scanned: long strings that cannot be read", of '"""\\x\n', scan_toml },
   { "TOML, scanned: open strings", of "a = '''\nb = \"\"\"\n", scan_toml },
   { "TOML, scanned: strings that end elsewhere", of "a = '''x\\\"\"\"\nb = \"\"\"\\'''\n", scan_toml },
   { "TOML, scanned: one line", of("{{a}} ", "", "\n"), scan_toml },

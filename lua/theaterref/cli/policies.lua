@@ -230,7 +230,7 @@ local function read_cases(path)
   if not source then return nil, err end
   local cases
   cases, err = core.sandbox():run(tostring(source), "@" .. path)
-  if err then return nil, err end
+  if errors.is(err) then return nil, err end
   if type(cases) ~= "table" or not cases[1] then
     return nil, errors.new("policy", path .. ": a list of cases was expected; see 'theaterref policy test --help'")
   end

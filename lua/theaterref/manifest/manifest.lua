@@ -28,11 +28,9 @@ local function parse_lua(text, state)
   local box <close> = core.sandbox()
   local variables = state and core.json_decode(state, false, true) or {}
   local manifest, err = box:run(text, "=manifest", { state = variables })
-  if err then
-    err.kind = "syntax"
-    return nil, err
-  end
-  return manifest
+  if not errors.is(err) then return manifest end -- else it is the script's second result
+  err.kind = "syntax"
+  return nil, err
 end
 
 local parsers = {
@@ -148,13 +146,15 @@ end
 -- @tparam ?string override_state what a Lua manifest sees as `state`
 -- @treturn ?string `initial_state`: JSON text
 -- @treturn ?string `init_state`: a reference to it
+-- @treturn ?table an error, when the text cannot be read to its end
 function M.initial_state(text, format, override_state)
   -- Most manifests bring none, and need not be read twice. (A key may be written
   -- with escapes.)
   if format ~= "lua" and not text:find("init", 1, true) and not text:find("\\", 1, true) then return nil end
-  local manifest
+  local manifest, err
   if format == "toml" then
-    manifest = toml.scan(text, { initial_state = true, init_state = true })
+    manifest, err = toml.scan(text, { initial_state = true, init_state = true })
+    if err then return nil, nil, err end
   elseif format == "json" then
     manifest = scan_json(text)
   else

@@ -342,17 +342,36 @@ function M.parse(text)
   return nil, errors.new("syntax", ("invalid TOML at %s: %s"):format(errors.position(text, why.at), why.why))
 end
 
+-- How many bytes were read of a statement that failed with a fault, at most: to the end of
+-- the string that it failed at, if there is one.
+local function bytes_read(text, at, fault)
+  if type(fault) ~= "table" then return #text - at end -- such as Lua's, of memory
+  local quotes = text:sub(fault.at, fault.at + 2)
+  local ending = (quotes == '"""' or quotes == "'''") and quotes or "\n"
+  return (text:find(ending, fault.at + #ending, true) or #text) - at
+end
+
 --- Finds top-level values in a document that may not be TOML yet, such as a
 -- template whose placeholders stand outside strings: lines that cannot be read
 -- are passed over.
 -- @tparam string text
 -- @tparam table names set of the keys wanted, at the top or in `[actor]`
 -- @treturn table what was found
+-- @return[2] nil
+-- @treturn[2] table an error of kind `syntax`: too many arrays and strings that cannot be
+-- read, of which each would be read to its end again and again
 function M.scan(text, names)
   local reader = new_reader(text)
-  local at = 1
+  local at, budget = 1, 4 * #text
   while at <= #text do
     local ok, next_line = pcall(read_statement, reader, at)
+    if not ok then
+      budget = budget - bytes_read(text, at, next_line)
+      if budget < 0 then
+        return nil, errors.new("syntax", ("invalid TOML at %s: arrays or strings that do not end"):format(
+          errors.position(text, at)))
+      end
+    end
     at = ok and next_line or (text:find("\n", at, true) or #text) + 1
   end
   local found, root = {}, reader.root

@@ -124,8 +124,33 @@ return function(theaterref)
     return false
   end
 
+  -- True if a reference climbs out of the prefix that it begins with, in the eyes of any
+  -- server: with '..' spelled in any way, or encoded twice.
+  local function climbs(ref)
+    local path = ref:gsub("%%2[eE]", "."):gsub("%%2[fF]", "/"):gsub("%%5[cC]", "/"):gsub("\\", "/") .. "/"
+    return path:find "/%.%.[/?#;]" ~= nil or ref:find "%%25[25]*[25][eEfFcC]" ~= nil
+  end
+
+  -- True if a file lies below a prefix that is a path or a file URL, wherever links lead.
+  local function is_file_below(path, prefix)
+    local parsed = reference.parse(prefix)
+    local folder, rest = (parsed and parsed.path or ""):match "^(.*/)(.*)$"
+    folder = folder and reference.real_path(folder)
+    return folder ~= nil and starts_with(path, (folder == "/" and "" or folder) .. "/" .. rest)
+  end
+
+  -- True if a reference, and the path of its file if it is one, are below one of the prefixes.
+  local function below_one(prefixes, ref, path)
+    if climbs(ref) then return false end
+    for _, prefix in ipairs(prefixes) do
+      if starts_with(ref, prefix) and (not path or is_file_below(path, prefix)) then return true end
+    end
+    return false
+  end
+
   --- Only what is listed, on top of the default rule: `schemes`, `hosts` (also
-  -- `*.example.org`), `stores`, and `prefixes` of whole references. With `hosts`, redirects may
+  -- `*.example.org`), `stores`, and `prefixes` of whole references,
+  -- for files also of the path with its links resolved. With `hosts`, redirects may
   -- lead to those and to `redirect_hosts` only.
   -- @tparam table lists
   -- @treturn function a rule `allow`
@@ -152,12 +177,8 @@ return function(theaterref)
       if stores and scheme == "store" and not stores[parsed.id] then
         return not_listed("the store " .. tostring(parsed.id), "stores")
       end
-      if lists.prefixes then
-        local found = false
-        for _, prefix in ipairs(lists.prefixes) do found = found or starts_with(ref, prefix) end
-        -- a path that climbs out of its prefix only looks as if it were below it
-        local path = ref:gsub("%%2[eE]", "."):gsub("%%2[fF]", "/") .. "/"
-        if not found or path:find "/%.%.[/?#]" then return not_listed("this reference", "prefixes") end
+      if lists.prefixes and not below_one(lists.prefixes, ref, scheme == "file" and ctx.path) then
+        return not_listed("this reference", "prefixes")
       end
       local allowed, why = default.allow(ref, ctx)
       if allowed and redirect_hosts then return true, { redirect_hosts = redirect_hosts } end

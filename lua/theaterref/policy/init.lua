@@ -20,7 +20,8 @@ local function nothing() end
 -- `manifest`, `initial_state`, `package` or `secret`); for what a manifest names also
 -- `manifest_reference`, what its references are relative to; `origin`, where its bytes
 -- finally came from: after rewriting, schemes and redirects; `name`, the actor's, once
--- known; and, for a package, `manifest` (its document) and `package` (its reference as
+-- known; for a file and the rule `allow`, `path`, the file that will be opened, without links
+-- in it; and, for a package, `manifest` (its document) and `package` (its reference as
 -- written). `cacheable` also gets `digest`: the SHA-256 that the bytes must have.
 -- @table default
 M.default = {
@@ -147,7 +148,8 @@ local function exposed_to(path)
     theaterref = {
       policy = { default = M.default },
       reference = { parse = reference.parse, join = reference.join, scheme = reference.scheme,
-        is_own_scheme = reference.is_own_scheme, absolute = reference.absolute },
+        is_own_scheme = reference.is_own_scheme, absolute = reference.absolute,
+        real_path = core.real_path },
       merge_initial_states = core.merge_initial_states,
       json_split = core.json_split,
       json_quote = core.json_quote,
@@ -209,7 +211,7 @@ local function load_script(path, trusted, say)
   local given
   source = tostring(source):gsub("^\xEF\xBB\xBF", "") -- a byte order mark, as editors write it
   given, err = (trusted and run_trusted or run_script)(path, source, say)
-  if err then return nil, err end
+  if errors.is(err) then return nil, err end -- else it is the script's second result
   if type(given) ~= "table" then
     return broken(path .. ": a policy script must return a table of rules, not a " .. type(given))
   end

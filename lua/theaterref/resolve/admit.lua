@@ -169,9 +169,10 @@ function M.admit(context, wish, target, expected)
   local job = { ctx = wish.ctx, source = source, parsed = parsed, target = parsed.text,
     redirect_hosts = "any", hit = false, request = nil, lead = nil }
   if parsed.sha256 or parsed.sha1 then job.sha256, job.sha1 = parsed.sha256, parsed.sha1 end
-  job.ctx.digest, job.ctx.reference = nil, nil -- of the candidate before
+  job.ctx.digest, job.ctx.reference, job.ctx.path = nil, nil, nil -- of the candidate before
   if job.ctx.manifest_reference or context.asks.allow then
     local allowed, more
+    if context.asks.allow and source.settle then job.ctx.path = source.settle(parsed) end
     allowed, more, err = context:ask("allow", job.target, job.ctx)
     if err then return nil, err end
     if not allowed then

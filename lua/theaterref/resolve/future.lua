@@ -161,6 +161,17 @@ function Future:await(future, foreign)
   return coroutine.yield(AWAIT)
 end
 
+-- A future that is there already.
+local there = core.future()
+there:complete(core.blob "")
+
+--- Lets an event loop have its turn within the work: `done` goes on with it the next time.
+function Future:pause()
+  if self.blocking then return end
+  self.paused = true
+  self:await(there, true)
+end
+
 -- ---------------------------------------------------------- its owner's side
 
 --- True once the result is there.
@@ -170,10 +181,11 @@ function Future:done()
   if self.running then return false end -- asked by its own work, such as a function for events
   if self.finished then return true end
   local awaited = self.awaited
+  self.paused = false
   while awaited and awaited:done() do
     -- Its work may have called functions that ended this future, or moved it on.
     if self.awaited == awaited and not self.running then resume(self, awaited:wait(0)) end
-    awaited = not self.running and self.awaited
+    awaited = not self.running and not self.paused and self.awaited
   end
   if not self.finished and not self.running and self.deadline and core.now() >= self.deadline then time_out(self) end
   if not self.finished then return false end

@@ -359,11 +359,14 @@ function follow(context, task, job, step)
   local wish = { ctx = job.ctx, options = { cache = job.cache, ttl = job.ttl, revalidate = job.revalidate,
     disk = not job.no_disk } }
   local next_job, err = admit.admit(context, wish, step.reference, expected)
-  if not next_job then return nil, err end
+  err = err or task:lateness()
+  if err then return nil, err end
   next_job.hops, job.led_to = hops, next_job
   local blob
   blob, err = get(context, task, next_job)
-  job.origin, job.hit = next_job.origin or next_job.target, next_job.hit
+  -- A data URL is no place: its bytes are those of whoever led to it.
+  job.origin = next_job.origin or not next_job.source.is_inline and next_job.target or nil
+  job.hit = next_job.hit
   return blob, err
 end
 
@@ -427,7 +430,8 @@ end
 -- Resolves a wish whose reference has one candidate.
 local function resolve_one(task, context, wish, target)
   local job, err = admit.admit(context, wish, target)
-  if not job then return nil, err end
+  err = err or task:lateness()
+  if err then return nil, err end
   local blob
   blob, err = get(context, task, job)
   if not blob then return nil, err end
@@ -439,6 +443,8 @@ end
 local function resolve_list(task, context, wish, list)
   local remote, failures = {}, {}
   for _, target in ipairs(list) do
+    local late = task:lateness()
+    if late then return nil, late end
     local job, blob, err
     job, err = admit.admit(context, wish, target)
     if job then

@@ -3,7 +3,7 @@
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 
-local M = {}
+local M = { is_inline = true }
 
 local letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 local values = {}

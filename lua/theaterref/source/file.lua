@@ -39,6 +39,14 @@ function M.key(parsed) return parsed.text end
 
 function M.is_remote() return false end
 
+--- Returns the path that will be opened: without links, for rules to judge. Nil if there
+-- is none; then nothing will be opened.
+function M.settle(parsed)
+  local path, err = core.real_path(parsed.path)
+  parsed.path, parsed.fault = path or parsed.path, err
+  return path
+end
+
 -- Returns the advice for a missing path that may have been meant as a URL, or nil.
 local function hint(path)
   local scheme = path:match "^(%a+):"
@@ -50,8 +58,8 @@ local function hint(path)
 end
 
 function M.start(job, context)
-  local path = job.parsed.path
-  local blob, err = core.read_file(path, context.defaults.max_bytes)
+  local path, blob, err = job.parsed.path, nil, job.parsed.fault
+  if not err then blob, err = core.read_file(path, context.defaults.max_bytes) end
   if blob then return { blob = blob } end
   local meant = err.kind == "not_found" and hint(path)
   if meant then err.message = err.message .. meant end

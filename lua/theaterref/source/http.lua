@@ -9,22 +9,28 @@ local M = { fetches = true }
 
 local function invalid(reference, why) return nil, errors.new("invalid_reference", why, reference) end
 
+local MALFORMED = "Invalid digest: #sha256= takes 64 hex digits, #sha1= takes 40"
 local digits = { sha1 = 40, sha256 = 64 }
 
+local function decode(hex) return string.char(tonumber(hex, 16)) end
+
 -- Reads the digests in a fragment into 'parsed'. Fields are separated by '&'; a field
--- that is no digest means nothing to us. Returns false when a digest is malformed.
+-- that is no digest means nothing to us. Returns the fault of a digest, if there is one.
 local function read_digests(parsed, fragment)
   for field in fragment:gmatch "[^&]+" do
     local name, value = field:match "^([^=]*)=?(.*)$"
-    name = name:lower()
+    name = name:gsub("%%(%x%x)", decode):lower()
     if digits[name] then
-      if #value ~= digits[name] or not value:find "^%x+$" then return false end
-      parsed[name] = value:lower()
+      value = value:lower()
+      if #value ~= digits[name] or not value:find "^%x+$" then return MALFORMED end
+      if parsed[name] and parsed[name] ~= value then
+        return "Invalid digest: #" .. name .. "= is there twice, with different ones"
+      end
+      parsed[name] = value
     elseif name:find "^sha" then
-      return false
+      return MALFORMED
     end
   end
-  return true
 end
 
 -- The last URLs that were parsed: most are asked for again. Long ones are not kept: a
@@ -46,9 +52,8 @@ function M.parse(reference, scheme)
   if parts.userinfo then url = url:gsub("^%a+://", function(start) return start .. parts.userinfo .. "@" end) end
   local fragment = parts.fragment and "#" .. parts.fragment or ""
   local parsed = { scheme = scheme, text = url .. fragment, url = url, host = parts.host, port = parts.port }
-  if not read_digests(parsed, parts.fragment or "") then
-    return invalid(reference, "Invalid digest: #sha256= takes 64 hex digits, #sha1= takes 40")
-  end
+  fault = read_digests(parsed, parts.fragment or "")
+  if fault then return invalid(reference, fault) end
   return remember(reference, parsed)
 end
 
