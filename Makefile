@@ -59,7 +59,21 @@ all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -16
 
-$(BUILD)/obj/%.o: csrc/%.c
+# Says which packages are missing, by Debian's names: words of a command, and the package
+# that makes it succeed.
+define needs
+	@missing=; need() { sh -c "$$2" >/dev/null 2>&1 || missing="$$missing $$1"; }; $(1); \
+	[ -z "$$missing" ] || { echo "Missing; on Debian: apt-get install$$missing" >&2; exit 1; }
+endef
+has_header = need $(1) "echo '\#include <$(2)>' | $(CC) $(PKG_CFLAGS) -E -"
+
+$(BUILD)/needs:
+	$(call needs,need gcc "$(CC) --version"; need pkg-config "pkg-config --version"; \
+	  need liblua5.4-dev "pkg-config $(LUA_PKG)"; need libcurl4-openssl-dev "pkg-config libcurl"; \
+	  $(call has_header,zlib1g-dev,zlib.h); $(call has_header,libmbedtls-dev,mbedtls/sha256.h))
+	@mkdir -p $(@D) && touch $@
+
+$(BUILD)/obj/%.o: csrc/%.c | $(BUILD)/needs
 	@mkdir -p $(@D)
 	@echo "  cc  $<"
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) -MMD -MP -c $< -o $@
@@ -254,6 +268,7 @@ export LAUNCHER PKG_CONFIG_FILE
 COMPLETIONS := bash-completion/completions/theaterref zsh/vendor-completions/_theaterref fish/vendor_completions.d/theaterref.fish
 
 install: all
+	$(call needs,need lua5.4 "$(LUA) -v"; for m in lpeg cjson argparse; do need lua-$$m "$(LUA) -e 'require \"$$m\"'"; done)
 	@for f in $(LUA_FILES); do install -D -m 644 lua/$$f $(DESTDIR)$(LUA_FOLDER)/$$f || exit 1; done
 	@install -D -m 755 $(MODULE) $(DESTDIR)$(LUA_CFOLDER)/theaterref/core.so
 	@install -D -m 644 csrc/theaterref.h $(TO)/include/theaterref.h

@@ -30,6 +30,24 @@ describe("make install", function()
     return program
   end
 
+  installed("says which packages are missing, all of a kind at once", function()
+    helper.run_ok("mkdir -p " .. folder .. "/tools")
+    local function make(tool, script, arguments)
+      helper.write(folder .. "/tools/" .. tool, "#!/bin/sh\n" .. script .. "\n")
+      helper.run_ok("chmod +x " .. folder .. "/tools/" .. tool)
+      local _, err, status = helper.run(("PATH=%s/tools:$PATH make -s -C %s install PREFIX=%s/none %s"):format(folder, folder, folder,
+        arguments))
+      helper.run_ok("rm " .. folder .. "/tools/" .. tool)
+      assert.equal(2, status)
+      return err
+    end
+    assert.matches("^Missing; on Debian: apt%-get install liblua5.4%-dev libcurl4%-openssl%-dev\n",
+      make("pkg-config", 'test "$*" = --version', "BUILD=elsewhere"))
+    assert.matches("^Missing; on Debian: apt%-get install lua%-lpeg lua%-argparse\n",
+      make("lua5.4", 'case "$*" in *lpeg* | *argparse*) exit 1;; esac', "BUILD=build"))
+    assert.is_false(helper.exists(folder .. "/none/bin/theaterref"))
+  end)
+
   installed("gives a command and a module that work from any folder", function()
     local version = elsewhere(folder, prefix .. "/bin/theaterref --version")
     assert.matches("^theaterref %d+%.%d+%.%d+\n$", version)
