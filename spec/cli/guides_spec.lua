@@ -60,7 +60,9 @@ describe("the guide", function()
         for kind, how, text in helper.read(guide):gmatch "\n```(%a+) *([^\n]*)\n(.-)```" do
           count = count + 1
           if kind == "text" then
-            assert.equal(text, printed, guide)
+            -- "…" stands for anything within a line.
+            local pattern = text:gsub("[%^$()%%.%[%]*+?-]", "%%%0"):gsub("…", "[^\n]*")
+            if not printed:find("^" .. pattern .. "$") then assert.equal(text, printed, guide) end
           else
             printed = follow(folder, shell, kind, how, text)
           end
