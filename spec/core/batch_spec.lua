@@ -179,7 +179,7 @@ describe("a batch", function()
   it("is over when it is over", function()
     local kept
     store:batch(function(batch) kept = batch return true end)
-    assert.has_error(function() kept:put "x" end)
+    assert.has_error(function() kept:put "x" end, "calling 'put' on bad self (the batch is over)")
   end)
 end)
 

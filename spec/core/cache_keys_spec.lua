@@ -20,8 +20,8 @@ describe("a cache's key", function()
     end
     assert.equal("r", key("r", "", ""))
     assert.equal("r\0d\0s", key("r", "d", "s"))
-    assert.has_error(function() key("r\0d\0s") end)
-    assert.has_error(function() key("r", "d\0s") end)
+    assert.has_error(function() key("r\0d\0s") end, "bad argument #1 to 'cache_key' (holds a zero byte)")
+    assert.has_error(function() key("r", "d\0s") end, "bad argument #2 to 'cache_key' (holds a zero byte)")
   end)
 
   it("is one of its reference's for remove, refresh and keep", function()
@@ -127,7 +127,8 @@ describe("a request's scope", function()
 
   it("is an option of a resolver, a policy and a host", function()
     assert(theaterref.resolver { cache_scope = "a", hosts = { ["h.example"] = { cache_scope = "b" } } })
-    assert.has_error(function() theaterref.resolver { cache_scope = 1 } end)
+    assert.has_error(function() theaterref.resolver { cache_scope = 1 } end,
+      "the resolver option 'cache_scope' must be a string, not 1")
   end)
 end)
 
@@ -188,9 +189,9 @@ describe("the record of a fetch", function()
     assert.equal("host-1.example.org", cut[1])
     assert.equal("*", cut[#cut])
     assert.is_true(#cut < 200)
-    assert.has_error(function() kept { extra = { big = ("x"):rep(5000) } } end)
-    assert.has_error(function() kept { content = ("x"):rep(300) } end)
-    assert.has_error(function() kept { content = "" } end)
+    assert.has_error(function() kept { extra = { big = ("x"):rep(5000) } } end, "'extra' holds more than 4096 bytes")
+    assert.has_error(function() kept { content = ("x"):rep(300) } end, "'content' must be a key of 1 to 256 bytes")
+    assert.has_error(function() kept { content = "" } end, "'content' must be a key of 1 to 256 bytes")
   end)
 end)
 

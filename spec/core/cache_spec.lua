@@ -161,11 +161,13 @@ describe("a resource cache", function()
 
   it("raises for a wrong type of argument", function()
     local cache = theaterref.resource_cache()
-    assert.has_error(function() cache:get(1) end)
-    assert.has_error(function() cache.get({}, "x") end)
-    assert.has_error(function() cache.get(io.stdout, "x") end)
-    assert.has_error(function() theaterref.resource_cache { max_bytes = -1 } end)
-    assert.has_error(function() theaterref.resource_cache { ttl = "x" } end)
+    assert.has_error(function() cache:get(1) end, "bad argument #1 to 'get' (string expected, got number)")
+    assert.has_error(function() cache.get({}, "x") end, "bad argument #1 to 'get' (theaterref.cache expected, got table)")
+    assert.has_error(function() cache.get(io.stdout, "x") end, "bad argument #1 to 'get' (theaterref.cache expected, got FILE*)")
+    assert.has_error(function() theaterref.resource_cache { max_bytes = -1 } end,
+      "the cache option 'max_bytes' must be a whole number, 0 or more, not -1")
+    assert.has_error(function() theaterref.resource_cache { ttl = "x" } end,
+      "the cache option 'ttl' must be a number of seconds, not a string")
   end)
 
   it("frees every blob when it goes", function()

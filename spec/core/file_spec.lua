@@ -128,7 +128,7 @@ describe("a file", function()
       local output <close> = assert(core.open_output(path))
       assert(output:write("new", core.blob " and more"))
       assert(output:commit())
-      assert.has_error(function() output.write(path) end)
+      assert.has_error(function() output.write(path) end, "bad argument #1 to 'write' (theaterref.output expected, got string)")
     end
     assert.equal("new and more", helper.read(path))
     assert.equal("file\n", helper.run_ok("ls -A " .. folder))

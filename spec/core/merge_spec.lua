@@ -31,8 +31,8 @@ describe("merge_initial_states", function()
     local blob = require("theaterref.core").blob '{"a":1}'
     assert.equal('{"a":1,"b":2}', merge(blob, '{"b":2}'))
     assert.equal('{"a":1}', merge(nil, blob))
-    assert.has_error(function() merge({}, "x") end)
-    assert.has_error(function() merge(1, "x") end)
+    assert.has_error(function() merge({}, "x") end, "bad argument #1 to 'merge' (string or blob expected, got table)")
+    assert.has_error(function() merge(1, "x") end, "bad argument #1 to 'merge' (string or blob expected, got number)")
   end)
 
   it("carries every value over exactly", function()

@@ -179,7 +179,7 @@ describe("a content store that many use at once", function()
     assert.is_nil(done)
     assert.equal("cancelled", err.kind)
     assert.same({}, store:list_temporary_files())
-    assert.has_error(function() theaterref.content_store("demo", { home = home, lock_timeout = 0 / 0 }) end)
+    assert.error_matches(function() theaterref.content_store("demo", { home = home, lock_timeout = 0 / 0 }) end, "store option 'lock_timeout' must be a number of seconds")
   end)
 
   it("lets labels move while many threads put content that is there", function()

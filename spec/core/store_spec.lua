@@ -366,7 +366,8 @@ describe("a content store", function()
     assert.is_true(store:label("x", two, { expect = one:upper() }))
     assert.equal(two, store:get_by_label "x")
     assert.equal("invalid_reference", select(2, store:label("x", one, { expect = "nonsense" })).kind)
-    assert.has_error(function() store:label("x", one, { expect = 7 }) end)
+    assert.has_error(function() store:label("x", one, { expect = 7 }) end,
+      "the label option 'expect' must be a hash, or false, not 7")
   end)
 
   it("counts right when processes move one label at once", function()

@@ -236,6 +236,7 @@ initial_state = '{"name":"x","kind":"actor"}'
     end
     local _, err = resolver:plan(folder .. "/none.toml")
     assert.equal("not_found", err.kind)
-    assert.has_error(function() resolver:plan(folder .. "/none.toml", { initial_state = {} }) end)
+    assert.has_error(function() resolver:plan(folder .. "/none.toml", { initial_state = {} }) end,
+      "the plan option 'initial_state' must be a string or a blob, not a table")
   end)
 end)

@@ -22,7 +22,8 @@ describe("a policy", function()
     made, err = theaterref.resolver { policy = { x = print } }
     assert.is_nil(made)
     assert.equal("policy", err.kind)
-    assert.has_error(function() theaterref.resolver { polcy = {} } end)
+    assert.has_error(function() theaterref.resolver { polcy = {} } end,
+      "there is no resolver option 'polcy' (did you mean 'policy'?)")
   end)
 
   it("whose rule fails or answers nonsense is an error of kind policy", function()
