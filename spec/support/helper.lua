@@ -124,10 +124,12 @@ end
 local data = os.getenv("THEATERREF_TEST_DATA") or "../shared/data"
 
 --- The path of test data, or nil where this checkout has none: a spec then
--- says 'pending'.
+-- says 'pending'. Of Theater's results, each checkout has a part.
 function M.data(path)
-  local full = data .. "/" .. path
-  return M.run("test -e " .. quote(full) .. " && echo yes") ~= "" and full or nil
+  for _, folder in ipairs { data, "spec/support/theater" } do
+    local full = folder .. "/" .. path
+    if M.run("test -e " .. quote(full) .. " && echo yes") ~= "" then return full end
+  end
 end
 
 -- ------------------------------------------------------------------ servers
