@@ -1,5 +1,6 @@
 local helper = require "helper"
 local theaterref = require "theaterref"
+local uv = require "luv"
 local core = require "theaterref.core"
 local threads = require "threads"
 
@@ -113,6 +114,36 @@ describe("fetching over http and https", function()
     local _, err = theaterref.resolve_reference(server.http .. "/slow", { timeout = 0.2 })
     assert.equal("timeout", err.kind)
     assert.is_true(core.now() - before < 5)
+  end)
+
+  it("gives up a connection that is not made within connect_timeout", function()
+    -- A listener whose queue is full answers no more.
+    local listener, clients = uv.new_tcp(), {}
+    listener:bind("127.0.0.1", 0)
+    listener:listen(1, function() end)
+    local port = listener:getsockname().port
+    for i = 1, 8 do
+      clients[i] = uv.new_tcp()
+      clients[i]:connect("127.0.0.1", port, function() end)
+    end
+    local before = core.now()
+    local _, err = theaterref.resolve_reference(("http://127.0.0.1:%d/"):format(port), { connect_timeout = 0.3, retries = 0,
+      log = false })
+    assert.equal("timeout", err.kind)
+    assert.matches("no connection within 0.3 seconds (connect_timeout)", err.message, 1, true)
+    assert.is_true(core.now() - before < 1.5)
+    for _, client in ipairs(clients) do client:close() end
+    listener:close()
+    uv.run "nowait"
+  end)
+
+  it("says who asks, in words that can be chosen", function()
+    local misbehaving = helper.misbehaving()
+    local url = misbehaving.http .. "/echo"
+    assert.matches("\r\nUser%-Agent: theaterref/" .. theaterref._VERSION:gsub("%.", "%%.") .. "\r\n",
+      tostring(assert(theaterref.resolve_reference(url))))
+    assert.matches("\r\nUser%-Agent: host/2\r\n", tostring(assert(theaterref.resolve_reference(url, { user_agent = "host/2" }))))
+    misbehaving:stop()
   end)
 
   it("takes only bytes with the digest of the reference", function()

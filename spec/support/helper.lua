@@ -254,6 +254,76 @@ function M.nginx()
   return self
 end
 
+-- A port that nobody listened to a moment ago.
+local function free_port() return math.random(10000, 59000) end
+
+-- Starts a server in the foreground, on a port that it prefers; 'command' makes its command
+-- of a folder and a port, and 'answers' is asked until it is up.
+local function start(command, answers)
+  for _ = 1, 20 do
+    local self = setmetatable({ folder = M.temporary_folder(), port = free_port() }, Server)
+    self.pid = M.run_ok(("%s >%s/out 2>&1 & echo $!"):format(command(self.folder, self.port), self.folder)):match "%d+"
+    local up = pcall(M.eventually, function()
+      if M.run("kill -0 " .. self.pid .. " 2>/dev/null || echo gone") ~= "" then error "gone" end
+      return answers(self)
+    end)
+    if up then return self end
+    self:stop()
+  end
+  error "the server did not come up"
+end
+
+-- True if something listens to a port.
+local function listens(self)
+  return M.run(("(exec 3<>/dev/tcp/127.0.0.1/%d) 2>/dev/null && echo yes"):format(self.port):gsub("^", "bash -c '") .. "'") ~= ""
+end
+
+--- Caddy, with TLS and HTTP/2 at 'https', serving 'www' in its folder; nil where it is not.
+function M.caddy()
+  local program = M.root .. "/build/tools/usr/bin/caddy"
+  if not M.exists(program) then return nil end
+  local self = start(function(folder, port)
+    M.run_ok("mkdir " .. folder .. "/www")
+    M.certificates(folder)
+    M.write(folder .. "/Caddyfile", ([[
+      {
+        admin off
+        auto_https disable_redirects
+        storage file_system %s/state
+      }
+      https://localhost:%d {
+        tls %s/server.pem %s/server.key
+        root * %s/www
+        encode zstd gzip
+        file_server
+        log {
+          output file %s/access.log
+        }
+      }]]):format(folder, port, folder, folder, folder, folder))
+    return ("HOME=%s XDG_DATA_HOME=%s exec %s run --config %s/Caddyfile --adapter caddyfile"):format(folder, folder, program, folder)
+  end, listens)
+  self.ca, self.https = self.folder .. "/ca.pem", "https://localhost:" .. self.port
+  return self
+end
+
+--- Tinyproxy, which asks for a user and a password.
+function M.tinyproxy()
+  local self = start(function(folder, port)
+    M.write(folder .. "/conf", ([[
+Port %d
+Listen 127.0.0.1
+Timeout 60
+MaxClients 20
+LogFile "%s/access.log"
+LogLevel Connect
+BasicAuth proxied s3cret
+]]):format(port, folder))
+    return ("exec tinyproxy -d -c %s/conf"):format(folder)
+  end, listens)
+  self.at = "127.0.0.1:" .. self.port
+  return self
+end
+
 --- The server of spec/support/misbehave.lua; see there for its paths.
 function M.misbehaving()
   local self = setmetatable({ folder = M.temporary_folder() }, Server)
