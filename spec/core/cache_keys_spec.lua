@@ -11,6 +11,23 @@ local function scope(options) return core.request_scope(request(options)) end
 describe("a cache's key", function()
   local keys = { "r", key("r", "d"), key("r", "", "d"), key("r", "d", "s"), key("rd", "", "s"), "rd" }
 
+  it("of a relative path is another one in another working folder", function()
+    helper.with_folder(function(folder)
+      helper.run_ok(("mkdir %s/a %s/b"):format(folder, folder))
+      for _, name in ipairs { "a", "b" } do helper.write(("%s/%s/file"):format(folder, name), "of " .. name) end
+      local script = helper.write(folder .. "/script.lua", [[
+        local theaterref, uv = require "theaterref", require "luv"
+        local cache = theaterref.resource_cache()
+        local resolver = theaterref.resolver { cache = cache }
+        for _, name in ipairs { "a", "b", "a" } do
+          uv.chdir(... .. "/" .. name)
+          io.write(tostring(theaterref.resolve_reference_cached("file", cache)), ", ", tostring(resolver:resolve_cached "file"), ". ")
+        end
+        print(cache:remove "file", #cache)]])
+      assert.equal("of a, of a. of b, of b. of a, of a. true\t1\n", helper.run_ok(helper.lua .. " " .. script .. " " .. folder))
+    end)
+  end)
+
   it("tells digests, scopes and references apart", function()
     local cache = theaterref.resource_cache()
     for i, name in ipairs(keys) do load(cache, name, "bytes " .. i) end

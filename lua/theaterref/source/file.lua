@@ -35,7 +35,11 @@ function M.join(base, reference)
   return (path:gsub("/%./", "/"):gsub("/%./", "/"))
 end
 
-function M.key(parsed) return parsed.text end
+--- A relative path means another file in another working folder.
+function M.key(parsed)
+  if parsed.text:find "^/" or parsed.text:find "^%a+://" then return parsed.text end
+  return core.working_folder() .. "/" .. parsed.text
+end
 
 function M.is_remote() return false end
 
