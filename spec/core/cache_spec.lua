@@ -240,10 +240,10 @@ describe("a claim", function()
 
   it("gives whoever waited for one that gave up what another has loaded meanwhile", function()
     local cache = theaterref.resource_cache()
-    local _, lead = cache:claim "x"
-    local future = assert(theaterref.resolver { cache = cache }:start("x", { cached = true }))
+    local _, lead = cache:claim "/x"
+    local future = assert(theaterref.resolver { cache = cache }:start("/x", { cached = true }))
     lead:cancel()
-    local _, next_lead = cache:claim "x"
+    local _, next_lead = cache:claim "/x"
     next_lead:complete(core.blob "bytes")
     assert.equal("bytes", tostring(assert(future:wait(1))))
     assert.is_true(future.hit)

@@ -139,8 +139,9 @@ local function choose_cache(context, job, wish)
   if not cache then return nil end
   job.cache, job.ttl, job.revalidate = cache, options.ttl, revalidate
   job.no_disk = options.disk == false or request ~= nil and not request.may_be_on_disk
-  local digest = job.sha256 or job.sha1
-  local scope = request and request.scope or job.source.scope and context[job.source.scope]
+  local digest, source = job.sha256 or job.sha1, job.source
+  local scope = request and request.scope or source.scope and context[source.scope]
+    or source.place and source.place(job.parsed)
   job.key = core.cache_key(job.source.key(job.parsed), digest, scope)
   -- No reference has this form, nor may a policy's scheme have this name.
   if job.sha256 then job.content = core.cache_key("sha256://" .. job.sha256, nil, scope) end

@@ -35,10 +35,11 @@ function M.join(base, reference)
   return (path:gsub("/%./", "/"):gsub("/%./", "/"))
 end
 
---- A relative path means another file in another working folder.
-function M.key(parsed)
-  if parsed.text:find "^/" or parsed.text:find "^%a+://" then return parsed.text end
-  return core.working_folder() .. "/" .. parsed.text
+function M.key(parsed) return parsed.text end
+
+--- Keeps a relative path apart in each working folder: there it means another file.
+function M.place(parsed)
+  return not parsed.path:find "^/" and core.working_folder() or nil
 end
 
 function M.is_remote() return false end
