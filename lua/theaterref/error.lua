@@ -44,9 +44,12 @@ end
 --- The text of whatever was raised.
 -- @param value
 -- @treturn string
+-- @treturn boolean false: it has no text but its address
 function M.message_of(value)
   local ok, text = pcall(tostring, value)
-  return ok and text or "a " .. type(value) .. " that has no message"
+  local address = ("%p"):format(value)
+  if ok and text:sub(-#address) ~= address then return text, true end
+  return "a " .. type(value) .. " that has no message", false
 end
 
 --- True if a value is an error of theaterref's.

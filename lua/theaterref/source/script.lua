@@ -32,7 +32,11 @@ function M.start(job, context)
     return nil, errors.new("policy", ("the scheme '%s' failed: %s"):format(scheme, errors.message_of(answer)))
   end
   if answer == nil then
-    return nil, errors.is(err) and err or errors.new("not_found", errors.message_of(err or "nothing there"))
+    if errors.is(err) then return nil, err end
+    local why, has_message = errors.message_of(err == nil and "nothing there" or err)
+    if has_message then return nil, errors.new("not_found", why) end
+    return nil, errors.new("policy", ("the scheme '%s' returned nil and %s; after nil, a text with the reason was expected")
+      :format(scheme, why))
   end
   if type(answer) == "string" then answer = core.blob(answer) end
   if core.is_blob(answer) then return { blob = answer } end
