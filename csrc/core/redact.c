@@ -1,6 +1,6 @@
 /* Redaction: the one place that hides what is secret in references: user and password,
 ** the query, and the data of data URLs. Each function takes time in proportion to the
-** text: no part of it is searched again for each part before. */
+** text, however often a scheme or a slash stands in there. */
 #include "redact.h"
 
 #include <ctype.h>
@@ -172,7 +172,7 @@ static const char *past_text(const char *at, const char *end,
                                                                    : NULL;
 }
 
-/* True if the data of a data URL is what 'append_data' leaves of it. */
+/* True if the data of a data URL is what 'append_data' puts in its place. */
 static bool is_hidden(const char *data, const char *end) {
   data = past_text(data, end, ELLIPSIS);
   if (data == NULL || data == end)

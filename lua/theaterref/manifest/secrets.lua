@@ -6,7 +6,7 @@ local errors = require "theaterref.error"
 local M = {}
 
 --- Replaces each such object by what its reference means, as a JSON string. All
--- other bytes stay as they are, and so does a text that is no JSON.
+-- other bytes stay as they are. A text that is no JSON stays as it is.
 -- @tparam string state JSON text
 -- @tparam function resolve `resolve(reference)` gives the text to put in its
 -- place; nil to leave the object as it is; or nil and an error
