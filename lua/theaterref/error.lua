@@ -124,7 +124,7 @@ end
 -- @tparam string reference as it was written
 -- @treturn table the same error
 function M.hide(err, reference)
-  err.message = M.redact(err.message, reference)
+  if type(err.message) == "string" then err.message = M.redact(err.message, reference) end -- a rule may have changed it
   return err
 end
 
