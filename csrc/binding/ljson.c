@@ -345,6 +345,61 @@ static int json_split(lua_State *L) {
   return 2;
 }
 
+/* True if a key token means "$ref". */
+static bool is_ref_key(reader *r, tr_json_token token) {
+  bool same;
+  push_string(r, token);
+  same = strcmp(lua_tostring(r->L, -1), "$ref") == 0 && lua_rawlen(r->L, -1) == 4;
+  lua_pop(r->L, 1);
+  return same;
+}
+
+/*
+** json_references(text) -> { first, last, reference, … } | nil, error
+** Each object that is nothing but {"$ref": "reference"}, by the positions of its braces.
+*/
+static int json_references(lua_State *L) {
+  size_t len;
+  const char *text = tr_checkbytes(L, 1, &len), *open = NULL;
+  reader r = {.L = L};
+  tr_json_token token, string = {.type = TR_JSON_END};
+  tr_json_type before = TR_JSON_END; /* of the token before, within such an object */
+  tr_error error;
+  lua_Integer count = 0;
+  r.scratch_owner = tr_newblob(L);
+  lua_newtable(L);
+  tr_json_start(&r.json, text, len);
+  for (;;) {
+    token = tr_json_next(&r.json);
+    if (token.type == TR_JSON_END)
+      return 1;
+    if (token.type == TR_JSON_ERROR) {
+      bad(&r, &error);
+      return tr_pusherror(L, &error);
+    }
+    if (token.type == TR_JSON_OPEN_OBJECT) {
+      open = token.text;
+      before = token.type;
+    } else if (before == TR_JSON_OPEN_OBJECT && token.type == TR_JSON_KEY &&
+               is_ref_key(&r, token)) {
+      before = token.type;
+    } else if (before == TR_JSON_KEY && token.type == TR_JSON_STRING) {
+      string = token;
+      before = token.type;
+    } else {
+      if (before == TR_JSON_STRING && token.type == TR_JSON_CLOSE_OBJECT) {
+        lua_pushinteger(L, (lua_Integer)(open - text) + 1);
+        lua_rawseti(L, -2, ++count);
+        lua_pushinteger(L, (lua_Integer)(token.text - text) + 1);
+        lua_rawseti(L, -2, ++count);
+        push_string(&r, string);
+        lua_rawseti(L, -2, ++count);
+      }
+      before = TR_JSON_END;
+    }
+  }
+}
+
 /* json_quote(bytes) -> JSON string | nil, error when it is no UTF-8 */
 static int json_quote(lua_State *L) {
   size_t len;
@@ -376,6 +431,7 @@ void tr_open_json(lua_State *L) {
   static const luaL_Reg functions[] = {
       {"json_decode", json_decode},
       {"json_quote", json_quote},
+      {"json_references", json_references},
       {"json_split", json_split},
       {"json_written", json_written},
       {"merge_initial_states", merge_initial_states},

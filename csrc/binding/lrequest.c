@@ -29,6 +29,16 @@ static void *allocate(lua_State *L, int keep, size_t count, size_t size) {
   return memory;
 }
 
+/* True if the value at 'index' is a text without zero bytes and without the characters in
+** 'banned'. */
+static bool is_text(lua_State *L, int index, const char *banned) {
+  size_t len;
+  const char *text = lua_type(L, index) == LUA_TSTRING
+                         ? lua_tolstring(L, index, &len)
+                         : NULL;
+  return text != NULL && strcspn(text, banned) == len;
+}
+
 /* Turn the table 'headers' (name -> value) of the options into "Name: value" lines. */
 static const char *const *optheaders(lua_State *L, int index, int keep) {
   const char **lines;
@@ -42,11 +52,9 @@ static const char *const *optheaders(lua_State *L, int index, int keep) {
     luaL_error(L, "'headers' must be a table of names and values");
   lua_newtable(L);
   for (lua_pushnil(L); lua_next(L, headers) != 0; lua_pop(L, 1)) {
-    if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING ||
-        strpbrk(lua_tostring(L, -2), "\r\n:") != NULL ||
-        strpbrk(lua_tostring(L, -1), "\r\n") != NULL)
+    if (!is_text(L, -2, "\r\n:") || !is_text(L, -1, "\r\n"))
       luaL_error(L, "'headers' must hold names and values without line "
-                    "breaks");
+                    "breaks and zero bytes");
     /* curl sends a header without value only when it ends in ';' */
     lua_pushfstring(L, *lua_tostring(L, -1) == '\0' ? "%s;%s" : "%s: %s",
                     lua_tostring(L, -2), lua_tostring(L, -1));
@@ -75,8 +83,9 @@ static const char *const *opthostlist(lua_State *L, int index, int keep) {
     count = lua_rawlen(L, -1);
     list = allocate(L, keep, (size_t)count + 1, sizeof *list);
     for (i = 0; i < count; i++) {
-      if (lua_rawgeti(L, -1, (lua_Integer)i + 1) != LUA_TSTRING)
-        luaL_error(L, "'%s' must be a list of strings", name);
+      lua_rawgeti(L, -1, (lua_Integer)i + 1);
+      if (!is_text(L, -1, ""))
+        luaL_error(L, "'%s' must be a list of strings without zero bytes", name);
       list[i] = lua_tostring(L, -1);
       keep_value(L, keep);
     }
@@ -100,8 +109,9 @@ static const tr_fetch_host *opthosts(lua_State *L, int index, int keep) {
   if (lua_type(L, table) != LUA_TTABLE)
     luaL_error(L, "'hosts' must be a table of hosts and their options");
   for (lua_pushnil(L); lua_next(L, table) != 0; lua_pop(L, 1)) {
-    if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TTABLE)
-      luaL_error(L, "'hosts' must be a table of hosts and their options");
+    if (!is_text(L, -2, "") || lua_type(L, -1) != LUA_TTABLE)
+      luaL_error(L, "'hosts' must be a table of hosts without zero bytes and "
+                    "their options");
     count++;
   }
   hosts = allocate(L, keep, count + 1, sizeof *hosts);

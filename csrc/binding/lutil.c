@@ -59,13 +59,10 @@ tr_store *tr_checkstore(lua_State *L) {
   return s->store;
 }
 
-/* Copy an error's message without the secrets in its URLs. Most have none. */
+/* Copy an error's message without the secrets in its URLs. */
 static void copy_redacted(char *out, size_t size, const char *message) {
-  bool has_url = strstr(message, "://") != NULL;
-  char *shown = has_url ? tr_redacted(message) : NULL;
-  if (has_url)
-    message = shown != NULL ? shown : "out of memory";
-  snprintf(out, size, "%s", message);
+  char *shown = tr_redacted(message);
+  snprintf(out, size, "%s", shown != NULL ? shown : "out of memory");
   free(shown);
 }
 

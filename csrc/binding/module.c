@@ -75,25 +75,51 @@ static int curl(lua_State *L) {
   return 2;
 }
 
-/* redact(text) -> text: every URL in it without user, password and query */
-static int redact(lua_State *L) {
-  size_t len;
-  const char *text = luaL_checklstring(L, 1, &len);
-  tr_buffer out = {0};
-  lblob *keep;
-  if (memchr(text, ':', len) == NULL) { /* no URL */
-    lua_settop(L, 1);
-    return 1;
-  }
-  keep = tr_newblob(L); /* owns the text while Lua may raise */
-  if (tr_redact(text, len, &out))
-    keep->blob = tr_buffer_to_blob(&out);
+/* Push a text that was redacted, and free it. 'keep' is the userdata on top of the stack,
+** which owns the text while Lua may raise. */
+static int push_redacted(lua_State *L, lblob *keep, bool ok, tr_buffer *out) {
+  if (ok)
+    keep->blob = tr_buffer_to_blob(out);
   else
-    tr_buffer_free(&out);
+    tr_buffer_free(out);
   if (keep->blob == NULL)
     return luaL_error(L, "out of memory");
   lua_pushlstring(L, tr_blob_data(keep->blob), tr_blob_size(keep->blob));
   return 1;
+}
+
+/*
+** redact(text [, reference]) -> text: every URL in it without user, password and query,
+** every data URL without its data; and 'reference', where it stands in it, displayed
+*/
+static int redact(lua_State *L) {
+  size_t len, reference_len;
+  const char *text = luaL_checklstring(L, 1, &len);
+  const char *reference = luaL_optlstring(L, 2, NULL, &reference_len);
+  tr_buffer out = {0};
+  lblob *keep = tr_newblob(L);
+  bool ok = reference != NULL
+                ? tr_redact_about(text, len, reference, reference_len, &out)
+                : tr_redact(text, len, &out);
+  return push_redacted(L, keep, ok, &out);
+}
+
+/* redact_reference(reference) -> text: the same for a text that is one reference */
+static int redact_reference(lua_State *L) {
+  size_t len;
+  const char *text = luaL_checklstring(L, 1, &len);
+  tr_buffer out = {0};
+  lblob *keep = tr_newblob(L);
+  return push_redacted(L, keep, tr_redact_reference(text, len, &out), &out);
+}
+
+/* display_reference(reference) -> text: the same for messages, not longer than a line */
+static int display_reference(lua_State *L) {
+  size_t len;
+  const char *text = luaL_checklstring(L, 1, &len);
+  tr_buffer out = {0};
+  lblob *keep = tr_newblob(L);
+  return push_redacted(L, keep, tr_display_reference(text, len, &out), &out);
 }
 
 /* parse_url(text) -> { url, host, port, userinfo, fragment } | nil, fault */
@@ -161,6 +187,8 @@ int luaopen_theaterref_core(lua_State *L) {
                                        {"file_stamp", file_stamp},
                                        {"curl", curl},
                                        {"redact", redact},
+                                       {"redact_reference", redact_reference},
+                                       {"display_reference", display_reference},
                                        {"origin_fails", origin_fails},
                                        {"is_outage", is_outage},
                                        {"next_id", next_id},

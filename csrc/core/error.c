@@ -4,7 +4,10 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "redact.h"
 
 const char *tr_error_kind_name(tr_error_kind kind) {
   static const char *const names[] = {"ok",          "invalid_reference",
@@ -85,6 +88,13 @@ static const char *reason(int errnum, char *room, size_t size) {
 #endif
 }
 
+void tr_error_path(tr_error *error, tr_error_kind kind, const char *what,
+                   const char *path, const char *why) {
+  char *shown = tr_displayed(path);
+  tr_error_set(error, kind, "%s %s: %s", what, shown != NULL ? shown : "?", why);
+  free(shown);
+}
+
 void tr_error_errno(tr_error *error, int errnum, const char *what,
                     const char *path) {
   char room[128];
@@ -92,8 +102,7 @@ void tr_error_errno(tr_error *error, int errnum, const char *what,
                        : errnum == ETIMEDOUT                 ? TR_TIMEOUT
                        : errnum == ECANCELED                 ? TR_CANCELLED
                                                              : TR_IO;
-  tr_error_set(error, kind, "%s %s: %s", what, path,
-               reason(errnum, room, sizeof room));
+  tr_error_path(error, kind, what, path, reason(errnum, room, sizeof room));
   error->errnum = errnum;
 }
 

@@ -16,8 +16,12 @@ tr_error_kind tr_error_kind_named(const char *name);
 void tr_error_set(tr_error *error, tr_error_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* TR_IO from errno (TR_NOT_FOUND for ENOENT and ENOTDIR, TR_TIMEOUT for ETIMEDOUT,
-** TR_CANCELLED for ECANCELED): "what path: reason". */
+/* "what path: why". The path may be a reference, and is displayed as one. */
+void tr_error_path(tr_error *error, tr_error_kind kind, const char *what,
+                   const char *path, const char *why);
+
+/* The same from errno: TR_IO (TR_NOT_FOUND for ENOENT and ENOTDIR, TR_TIMEOUT for ETIMEDOUT,
+** TR_CANCELLED for ECANCELED), and the system's reason. */
 void tr_error_errno(tr_error *error, int errnum, const char *what,
                     const char *path);
 

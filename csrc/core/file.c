@@ -31,10 +31,11 @@ static const double PATIENCE = 30;
 static const double WRITER_PATIENCE = 2;
 
 static tr_blob *too_large(const char *path, size_t max_bytes, tr_error *error) {
-  tr_error_set(error, TR_TOO_LARGE,
-               "%s is larger than the limit of %zu bytes; raise max_bytes to "
-               "allow it",
-               path, max_bytes);
+  char why[96];
+  snprintf(why, sizeof why,
+           "larger than the limit of %zu bytes; raise max_bytes to allow it",
+           max_bytes);
+  tr_error_path(error, TR_TOO_LARGE, "Failed to read", path, why);
   return NULL;
 }
 
@@ -113,8 +114,8 @@ static bool is_readable(int fd, const struct stat *st, const char *path,
     return false;
   }
   if (!S_ISREG(st->st_mode) && !S_ISFIFO(st->st_mode)) {
-    tr_error_set(error, TR_IO, "Failed to read %s: it is neither a file nor a pipe",
-                 path);
+    tr_error_path(error, TR_IO, "Failed to read", path,
+                  "it is neither a file nor a pipe");
     return false;
   }
   if (S_ISREG(st->st_mode) || wait_ready(fd, POLLIN, WRITER_PATIENCE) ||
@@ -136,8 +137,8 @@ tr_blob *tr_file_read(const char *path, size_t max_bytes, tr_error *error) {
     blob = tr_file_read_fd(fd, &st, path, max_bytes, PATIENCE, error);
   if (blob != NULL && S_ISFIFO(st.st_mode) && tr_blob_size(blob) == 0 &&
       !wait_ready(fd, POLLIN, 0)) { /* no writer came and left */
-    tr_error_set(error, TR_TIMEOUT, "Failed to read %s: nobody writes to this pipe",
-                 path);
+    tr_error_path(error, TR_TIMEOUT, "Failed to read", path,
+                  "nobody writes to this pipe");
     tr_blob_release(blob);
     blob = NULL;
   }

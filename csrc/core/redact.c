@@ -1,46 +1,53 @@
-/* Redaction: the one place that removes user, password and query from URLs. */
+/* Redaction: the one place that hides what is secret in references: user and password,
+** the query, and the data of data URLs. Each function takes time in proportion to the
+** text, however often a scheme or a slash stands in there. */
 #include "redact.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum {
   MAX_DISPLAY = 320, /* of a message's 1,024 bytes */
-  DISPLAY_TAIL = 64
+  DISPLAY_TAIL = 64,
+  MAX_DATA_HEADER = 80
 };
 
 static const char ELLIPSIS[] = "\xE2\x80\xA6";
+static const char SPACE[] = " \t\n\v\f\r";
+
+static bool append_text(tr_buffer *out, const char *text) {
+  return tr_buffer_append(out, text, strlen(text));
+}
 
 static bool is_scheme_character(char c) {
   return isalnum((unsigned char)c) || c == '+' || c == '.' || c == '-';
 }
 
-/* The quote that ends a URL which begins after 'before'; a space if none does: a
-** URL may have quotes in it, also in a password. */
-static char closing_quote(char before) {
-  return before == '<'                                       ? '>'
-         : before != '\0' && strchr("\"'`", before) != NULL ? before
-                                                            : ' ';
+static bool is_one_of(char c, const char *set) {
+  return c != '\0' && strchr(set, c) != NULL;
 }
 
-/* The first byte past a URL: white space or its closing quote ends it. */
-static const char *url_end(const char *at, const char *end, char quote) {
-  while (at < end && (unsigned char)*at > ' ' && *at != 0x7F && *at != quote)
+static const char *find_any(const char *at, const char *end, const char *set) {
+  while (at < end && !is_one_of(*at, set))
     at++;
   return at;
 }
 
-static const char *find_any(const char *at, const char *end, const char *set) {
-  for (; at < end; at++) {
-    const char *wanted = set;
-    while (*wanted != '\0' && *wanted != *at)
-      wanted++;
-    if (*wanted != '\0')
-      break;
-  }
+static const char *skip_slashes(const char *at, const char *end) {
+  while (at < end && *at == '/')
+    at++;
   return at;
 }
+
+static bool is_named(const char *from, const char *to, const char *scheme) {
+  return (size_t)(to - from) == strlen(scheme) &&
+         strncasecmp(from, scheme, strlen(scheme)) == 0;
+}
+
+/* ---------------------------------------------------------------- references */
 
 /* True if the text after the last ':' of an authority cannot be a port: then a
 ** password with a '/' in it ended the authority too early. */
@@ -60,51 +67,237 @@ static bool has_odd_port(const char *at, const char *end) {
   return false;
 }
 
-/* Append a URL from its authority on. */
-static bool append_url(const char *at, const char *end, tr_buffer *out) {
-  const char *authority_end = find_any(at, end, "/?#"), *p, *limit, *query;
-  const char *fragment;
-  limit = has_odd_port(at, authority_end) ? end : authority_end;
-  for (p = limit; p > at; p--)
-    if (p[-1] == '@') {
-      at = p;
-      break;
-    }
-  query = find_any(at, end, "?#");
-  if (!tr_buffer_append(out, at, (size_t)(query - at)))
+/* The host of the authority at 'at', behind user and password. 'last' is the last '@'
+** before 'end', or NULL. */
+static const char *past_login(const char *at, const char *end,
+                              const char *last) {
+  const char *authority_end, *p;
+  if (last == NULL || last < at)
+    return at;
+  authority_end = find_any(at, end, "/?#");
+  if (has_odd_port(at, authority_end))
+    return last + 1;
+  for (p = authority_end; p > at && p[-1] != '@';)
+    p--;
+  return p;
+}
+
+/* True if a text begins with "user:password@". None of 'stop' is in these. */
+static bool has_login(const char *at, const char *end, const char *stop) {
+  at = find_any(at, end, stop);
+  if (at == end || *at != ':')
     return false;
-  if (query == end || *query == '#')
-    return tr_buffer_append(out, query, (size_t)(end - query));
-  fragment = find_any(query, end, "#");
-  return (query + 1 == fragment ||
-          (tr_buffer_append(out, "?", 1) &&
-           tr_buffer_append(out, ELLIPSIS, sizeof ELLIPSIS - 1))) &&
+  while (at < end && *at == ':')
+    at = find_any(at + 1, end, stop);
+  return at < end && *at == '@';
+}
+
+/*
+** The authority of the URL that begins with a scheme at 'at', or NULL if none does. It
+** may lack slashes, as in "http:/host": such a text means a path, but was not meant as
+** one if it begins as http does, or if a user and a password follow.
+*/
+static const char *authority_of(const char *at, const char *end,
+                                const char *stop) {
+  const char *colon = at, *authority;
+  while (colon < end && is_scheme_character(*colon))
+    colon++;
+  if (colon == at || colon == end || *colon != ':')
+    return NULL;
+  authority = skip_slashes(colon + 1, end);
+  return authority - colon > 2 || is_named(at, colon, "http") ||
+                 is_named(at, colon, "https") || has_login(authority, end, stop)
+             ? authority
+             : NULL;
+}
+
+/* Append a query and a fragment, or the end of a text. */
+static bool append_query(const char *at, const char *end, tr_buffer *out) {
+  const char *fragment = find_any(at, end, "#");
+  return (fragment - at < 2 ||
+          (tr_buffer_append(out, "?", 1) && append_text(out, ELLIPSIS))) &&
          tr_buffer_append(out, fragment, (size_t)(end - fragment));
 }
 
-bool tr_redact(const char *text, size_t len, tr_buffer *out) {
-  const char *end = text + len, *at = text;
+/*
+** Append a URL, or what may be one without its scheme, such as "//user@host" or
+** "file?query". One that was joined to a document, or names another URL, has that among
+** the segments of its path.
+*/
+static bool append_reference(const char *text, const char *end,
+                             tr_buffer *out) {
+  const char *at = text, *segment = text, *last = end;
+  while (last > text && last[-1] != '@')
+    last--;
+  last = last > text ? last - 1 : NULL;
+  for (;;) {
+    const char *begin = skip_slashes(segment, end);
+    const char *authority = authority_of(begin, end, ":/?#@");
+    if (authority == NULL && begin - segment > 1 &&
+        (segment == text || has_login(begin, end, ":/?#@")))
+      authority = begin;
+    if (authority != NULL) {
+      if (!tr_buffer_append(out, at, (size_t)(authority - at)))
+        return false;
+      at = begin = past_login(authority, end, last);
+    }
+    segment = find_any(begin, end, "/?#");
+    if (segment == end || *segment != '/')
+      break;
+  }
+  return tr_buffer_append(out, at, (size_t)(segment - at)) &&
+         append_query(segment, end, out);
+}
+
+/* Append a data URL, whose header ends at 'comma', without its data. */
+static bool append_data(const char *text, const char *comma, const char *end,
+                        tr_buffer *out) {
+  const char *header = memchr(text, ':', (size_t)(comma - text));
+  size_t len = (size_t)(comma - header - 1);
+  char count[64];
+  snprintf(count, sizeof count, " (%zu characters)", (size_t)(end - comma - 1));
+  return tr_buffer_append(out, text, (size_t)(header + 1 - text)) &&
+         tr_buffer_append(out, header + 1,
+                          len > MAX_DATA_HEADER ? MAX_DATA_HEADER : len) &&
+         (len <= MAX_DATA_HEADER || append_text(out, ELLIPSIS)) &&
+         append_text(out, ",") && append_text(out, ELLIPSIS) &&
+         append_text(out, count);
+}
+
+/* The text past 'wanted', which stands at 'at'; NULL if something else does. */
+static const char *past_text(const char *at, const char *end,
+                             const char *wanted) {
+  size_t len = strlen(wanted);
+  return (size_t)(end - at) >= len && memcmp(at, wanted, len) == 0 ? at + len
+                                                                   : NULL;
+}
+
+/* True if the data of a data URL is what 'append_data' puts in its place. */
+static bool is_hidden(const char *data, const char *end) {
+  data = past_text(data, end, ELLIPSIS);
+  if (data == NULL || data == end)
+    return data != NULL;
+  data = past_text(data, end, " (");
+  while (data != NULL && data < end && isdigit((unsigned char)*data))
+    data++;
+  return data != NULL && past_text(data, end, " characters)") == end;
+}
+
+bool tr_redact_reference(const char *text, size_t len, tr_buffer *out) {
+  const char *end = text + len, *comma;
   if (!tr_buffer_reserve(out, len + 1)) /* it seldom grows */
     return false;
-  while (at < end) {
-    const char *colon = memchr(at, ':', (size_t)(end - at)), *stop, *scheme;
-    if (colon == NULL)
-      break;
-    if (colon == at || !is_scheme_character(colon[-1]) || end - colon < 3 ||
-        colon[1] != '/' || colon[2] != '/') {
-      if (!tr_buffer_append(out, at, (size_t)(colon + 1 - at)))
-        return false;
-      at = colon + 1;
+  if (len < 5 || strncasecmp(text, "data:", 5) != 0 ||
+      (comma = memchr(text, ',', len)) == NULL)
+    return append_reference(text, end, out);
+  if (comma + 1 == end || is_hidden(comma + 1, end))
+    return tr_buffer_append(out, text, len);
+  return append_data(text, comma, end, out);
+}
+
+bool tr_display_reference(const char *text, size_t len, tr_buffer *out) {
+  size_t start = out->len, head = start + MAX_DISPLAY - DISPLAY_TAIL, tail;
+  if (!tr_redact_reference(text, len, out))
+    return false;
+  if (out->len - start <= MAX_DISPLAY)
+    return true;
+  tail = out->len - DISPLAY_TAIL;
+  while ((out->data[tail] & 0xC0) == 0x80 && tail < out->len - 1)
+    tail++; /* no part of a character */
+  head -= sizeof ELLIPSIS - 1;
+  while (head > start && (out->data[head] & 0xC0) == 0x80)
+    head--;
+  memcpy(out->data + head, ELLIPSIS, sizeof ELLIPSIS - 1);
+  head += sizeof ELLIPSIS - 1;
+  memmove(out->data + head, out->data + tail, out->len - tail);
+  out->len = head + (out->len - tail);
+  return true;
+}
+
+char *tr_displayed(const char *text) {
+  tr_buffer out = {0};
+  if (tr_display_reference(text, strlen(text), &out) &&
+      tr_buffer_append(&out, "", 1))
+    return out.data;
+  tr_buffer_free(&out);
+  return NULL;
+}
+
+/* --------------------------------------------------------------------- texts */
+
+/* The quote that ends a URL which begins after 'before'; a space if none does: a
+** URL may have quotes in it, also in a password. */
+static char closing_quote(char before) {
+  return before == '<' ? '>' : is_one_of(before, "\"'`") ? before : ' ';
+}
+
+/* The first byte past a URL: white space or its closing quote ends it. */
+static const char *url_end(const char *at, const char *end, char quote) {
+  while (at < end && (unsigned char)*at > ' ' && *at != 0x7F && *at != quote)
+    at++;
+  return at;
+}
+
+/* True if a URL begins at 'from', whose scheme ends at 'p', or which has none. */
+static bool begins_url(const char *from, const char *p, const char *end,
+                       char before) {
+  static const char stop[] = ":/?#@ \t\n\v\f\r\"'`<>";
+  if (*p == ':')
+    return p + 1 < end && !is_one_of(p[1], SPACE) &&
+           (p[1] == '/' || is_named(from, p, "http") ||
+            is_named(from, p, "https")) &&
+           authority_of(from, end, stop) != NULL;
+  if (end - p < 2 || p[1] != '/' ||
+      (before != '\0' && !is_one_of(before, " \t\n\"'`<(=,")))
+    return false;
+  p = skip_slashes(p, end);
+  p = find_any(p, end, stop);
+  while (p < end && *p == ':')
+    p = find_any(p + 1, end, stop);
+  return p < end && *p == '@';
+}
+
+/* True if "data:", as a word, ends in the ':' at 'colon'. */
+static bool ends_data_scheme(const char *text, const char *colon) {
+  return colon - text >= 4 && strncasecmp(colon - 4, "data", 4) == 0 &&
+         (colon - text == 4 || !isalnum((unsigned char)colon[-5]));
+}
+
+bool tr_redact(const char *text, size_t len, tr_buffer *out) {
+  const char *end = text + len, *at = text, *p = text, *header_end = text;
+  if (!tr_buffer_reserve(out, len + 1))
+    return false;
+  while ((p = find_any(p, end, ":/")) < end) {
+    const char *from = p, *stop = p;
+    char before;
+    if (*p == ':' && ends_data_scheme(text, p)) {
+      if (header_end <= p) /* else it is the same as of the one before */
+        header_end = find_any(p + 1, end, ", \t\n\v\f\r");
+      if (header_end < end && *header_end == ',')
+        stop = find_any(header_end, end, SPACE);
+    }
+    if (stop > p && stop - header_end > 1) { /* a data URL with data */
+      if (!is_hidden(header_end + 1, stop)) {
+        if (!tr_buffer_append(out, at, (size_t)(p - 4 - at)) ||
+            !append_data(p - 4, header_end, stop, out))
+          return false;
+        at = stop;
+      }
+      p = stop;
       continue;
     }
-    for (scheme = colon; scheme > text && is_scheme_character(scheme[-1]);)
-      scheme--;
-    stop = url_end(colon + 3, end,
-                   closing_quote(scheme > text ? scheme[-1] : '\0'));
-    if (!tr_buffer_append(out, at, (size_t)(colon + 3 - at)) ||
-        !append_url(colon + 3, stop, out))
+    while (*p == ':' && from > at && is_scheme_character(from[-1]))
+      from--;
+    before = from > text ? from[-1] : '\0';
+    if (!begins_url(from, p, end, before)) {
+      p = *p == ':' ? p + 1 : skip_slashes(p, end);
+      continue;
+    }
+    stop = url_end(p, end, closing_quote(before));
+    if (!tr_buffer_append(out, at, (size_t)(from - at)) ||
+        !append_reference(from, stop, out))
       return false;
-    at = stop;
+    at = p = stop;
   }
   return tr_buffer_append(out, at, (size_t)(end - at));
 }
@@ -117,33 +310,21 @@ char *tr_redacted(const char *text) {
   return NULL;
 }
 
-/* Redact a text that is one URL, and nothing else, to its end. */
-static char *redact_url(const char *url) {
-  const char *at = url;
-  tr_buffer out = {0};
-  while (is_scheme_character(*at))
-    at++;
-  if (*at == ':') /* else it has no scheme */
-    at++;
-  else
-    at = url;
-  while (*at == '/')
-    at++;
-  if (tr_buffer_reserve(&out, strlen(url) + 1) &&
-      tr_buffer_append(&out, url, (size_t)(at - url)) &&
-      append_url(at, at + strlen(at), &out) && tr_buffer_append(&out, "", 1))
-    return out.data;
-  tr_buffer_free(&out);
-  return NULL;
-}
-
-char *tr_display_url(const char *url) {
-  char *shown = redact_url(url);
-  size_t len = shown != NULL ? strlen(shown) : 0;
-  if (len > MAX_DISPLAY) {
-    char *cut = shown + MAX_DISPLAY - DISPLAY_TAIL;
-    memcpy(cut - 3, ELLIPSIS, 3);
-    memmove(cut, shown + len - DISPLAY_TAIL, DISPLAY_TAIL + 1);
+bool tr_redact_about(const char *text, size_t len, const char *reference,
+                     size_t reference_len, tr_buffer *out) {
+  const char *end = text + len, *found;
+  tr_buffer shown = {0}, marked = {0};
+  bool ok = tr_display_reference(reference, reference_len, &shown);
+  while (ok && reference_len > 0 &&
+         (found = memmem(text, (size_t)(end - text), reference,
+                         reference_len)) != NULL) {
+    ok = tr_buffer_append(&marked, text, (size_t)(found - text)) &&
+         tr_buffer_append(&marked, shown.data, shown.len);
+    text = found + reference_len;
   }
-  return shown;
+  ok = ok && tr_buffer_append(&marked, text, (size_t)(end - text)) &&
+       tr_redact(marked.data, marked.len, out);
+  tr_buffer_free(&shown);
+  tr_buffer_free(&marked);
+  return ok;
 }

@@ -1,21 +1,36 @@
-/* Text without the secrets of URLs. */
+/* Text without the secrets of references. */
 #ifndef TR_REDACT_H
 #define TR_REDACT_H
 
 #include "blob.h"
 
 /*
-** Append 'text' to 'out' with every URL in it redacted: without user and
-** password, and with "?…" in place of its query. Every text that leaves the
-** library passes here. False when memory is short.
+** Append 'text' to 'out' with every URL in it redacted: without user and password, with
+** "?…" in place of its query, and with "…" in place of the data of a data URL. Every text
+** that leaves the library passes here. False when memory is short.
 */
 bool tr_redact(const char *text, size_t len, tr_buffer *out);
 
 /* The same as a new string, or NULL when memory is short. */
 char *tr_redacted(const char *text);
 
-/* A URL for messages: redacted, and cut in the middle if it is long, so that
-** it does not push the reason out. NULL when memory is short. */
-char *tr_display_url(const char *url);
+/* The same for a text that may name 'reference': that is displayed as below, also where
+** it cannot be told from other words, as a path with a query cannot. */
+bool tr_redact_about(const char *text, size_t len, const char *reference,
+                     size_t reference_len, tr_buffer *out);
+
+/*
+** Append a text that is one reference, redacted to its end. It may lack its scheme, or
+** some slashes behind that, and have blanks in it. Paths stay as they are, but for what
+** follows a '?'. False when memory is short.
+*/
+bool tr_redact_reference(const char *text, size_t len, tr_buffer *out);
+
+/* The same for messages: cut in the middle if it is long, so that it does not push the
+** reason out. It is cut last: of a part nobody could tell what it was of. */
+bool tr_display_reference(const char *text, size_t len, tr_buffer *out);
+
+/* The same as a new string, or NULL when memory is short. */
+char *tr_displayed(const char *text);
 
 #endif

@@ -26,7 +26,7 @@ static const char *check_redirect(const tr_request *r, const tr_url *to) {
 /* Refuse a redirect: "Failed to fetch from <url>: refusing <what>, to <url>". */
 static void refuse_redirect(const tr_request *r, const char *what,
                             const char *to, tr_error *error) {
-  char *shown = tr_display_url(to);
+  char *shown = tr_displayed(to);
   tr_error_set(error, TR_DENIED, "Failed to fetch from %s: refusing %s, to %s",
                r->shown, what, shown != NULL ? shown : "?");
   free(shown);
@@ -77,7 +77,7 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
   }
   reason = check_redirect(r, &to);
   if (reason == NULL && r->redirects_left-- <= 0) {
-    char *shown = tr_display_url(location);
+    char *shown = tr_displayed(location);
     tr_error_set(error, TR_NETWORK,
                  "Failed to fetch from %s: too many redirects, the last to %s",
                  r->shown, shown != NULL ? shown : "?");

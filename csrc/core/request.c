@@ -171,7 +171,7 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
     return NULL;
   r = calloc(1, sizeof *r);
   if (r != NULL)
-    r->shown = tr_display_url(url);
+    r->shown = tr_displayed(url);
   if (r == NULL || r->shown == NULL) {
     tr_error_nomem(error);
     free(r);

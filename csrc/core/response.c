@@ -117,7 +117,7 @@ static bool check_digest(const tr_request *r, const char *actual,
 ** the URL, which may be shown. Nothing without a redirect. */
 static tr_bytes write_origin(const tr_request *r, char room[TR_EXTRA_MAX]) {
   static const char name[] = "origin";
-  char *shown = r->asked.text != NULL ? tr_display_url(r->url.text) : NULL;
+  char *shown = r->asked.text != NULL ? tr_displayed(r->url.text) : NULL;
   size_t len = shown != NULL ? strlen(shown) + 1 : 0;
   if (shown == NULL || sizeof name + len > TR_EXTRA_MAX) {
     len = 0;

@@ -31,22 +31,30 @@ function metatable:__tostring()
   return text
 end
 
---- A new error. Its texts are redacted.
+--- A new error. Its texts are redacted: also the reference, where the message names it.
 -- @tparam string kind
 -- @tparam string message
 -- @tparam[opt] string reference
 -- @treturn table
 function M.new(kind, message, reference)
-  return setmetatable({ kind = kind, message = M.redact(message),
+  return setmetatable({ kind = kind, message = M.redact(message, reference),
                         reference = reference and M.redact_reference(reference) }, metatable)
 end
 
---- The text of whatever was raised.
+--- The text of whatever was raised; nil if that is nothing but its address.
+-- @param value
+-- @treturn ?string
+function M.text_of(value)
+  local ok, text = pcall(tostring, value)
+  local address = ("%p"):format(value)
+  return ok and text:sub(-#address) ~= address and text or nil
+end
+
+--- The same, or else what was raised.
 -- @param value
 -- @treturn string
 function M.message_of(value)
-  local ok, text = pcall(tostring, value)
-  return ok and text or "a " .. type(value) .. " that has no message"
+  return M.text_of(value) or "a " .. type(value) .. " that has no message"
 end
 
 --- True if a value is an error of theaterref's.
@@ -54,29 +62,18 @@ function M.is(value)
   return getmetatable(value) == metatable
 end
 
--- The data of a data URL may be a secret, and may be long.
-local function redact_data(start, header, data)
-  if data:find "^…" then return nil end -- it was redacted already
-  return ("%s%s,… (%d characters)"):format(start, #header > 80 and header:sub(1, 80) .. "…" or header, #data)
-end
-
 --- A text with every URL in it redacted: without user and password, and with
 -- `?…` in place of its query; and with `…` in place of the data of data URLs.
 -- @tparam string text
+-- @tparam[opt] string reference that the text may name, as it was written: a path is no URL,
+-- but may have a query
 -- @treturn string
-function M.redact(text)
-  text = core.redact(text)
-  if not text:find("[Dd][Aa][Tt][Aa]:") then return text end
-  return (text:gsub("%f[%w]([Dd][Aa][Tt][Aa]:)([^,%s]*),(%S+)", redact_data))
-end
+M.redact = core.redact
 
---- A text that is one reference, redacted to its end.
+--- A text that is one reference, redacted to its end, and not longer than a line.
 -- @tparam string reference
 -- @treturn string
-function M.redact_reference(reference)
-  if reference:find("://", 1, true) or reference:find "^[Dd][Aa][Tt][Aa]:" then reference = reference:gsub("%s", "%%20") end
-  return M.redact(reference)
-end
+M.redact_reference = core.display_reference
 
 -- Replaces what is not UTF-8.
 local function with_valid_bytes(text, replace)
@@ -120,6 +117,15 @@ function M.position(text, at)
     line, start = line + 1, newline + 1
   end
   return ("line %d, column %d"):format(line, at - start + 1)
+end
+
+--- Redacts a reference wherever an error's message names it, as `new` does.
+-- @tparam table err
+-- @tparam string reference as it was written
+-- @treturn table the same error
+function M.hide(err, reference)
+  if type(err.message) == "string" then err.message = M.redact(err.message, reference) end -- a rule may have changed it
+  return err
 end
 
 --- Puts the reference on an error that does not have one yet.

@@ -8,6 +8,8 @@ local MARKER = "MARKERhunter2"
 
 describe("a secret", function()
   local folder, server, url
+  local unusual = { "missing?sig=%", "//user:%@127.0.0.1:1/p", "http:/user:%@h/p", "http:user:%@h", "file://user:a %@host/p",
+    "pkg:user:%@h", "data:text/pl ain;base64,%!", "store://user:%@h/hash/1", "hello?sig=%" }
 
   setup(function()
     folder, server = helper.temporary_folder(), helper.nginx()
@@ -23,6 +25,15 @@ describe("a secret", function()
     manifest("ref.toml", 'package = "URL/hello?sig=%"\ninitial_state = \'{"token":{"$ref":"URL/secret?sig=%"},"t":"x"}\'\n')
     manifest("badref.toml", 'package = "URL/hello?sig=%"\ninitial_state = \'{"token":{"$ref":"URL/missing?sig=%"}}\'\n')
     manifest("ftp.toml", 'package = "ftp://user:%@host/x?sig=%"\n')
+    -- References that lack a scheme or a slash, or have a blank in them.
+    for i, ref in ipairs(unusual) do
+      manifest("package" .. i .. ".toml", ('package = "%s"\n'):format(ref))
+      manifest("state" .. i .. ".toml", ('package = "p"\ninit_state = "%s"\n'):format(ref))
+      server:put("package" .. i .. ".toml", helper.read(folder .. "/package" .. i .. ".toml"))
+    end
+    manifest("unusual.toml", ('package = "%s"\ncomponent = "%s"\n'):format(unusual[1], unusual[2]))
+    manifest("actor.toml", '[actor]\npackage = "hello?sig=%"\ninitial_state = \'{"token": {"$ref": "hello?sig=%"}}\'\n')
+    for _, name in ipairs { "unusual", "actor" } do server:put(name .. ".toml", helper.read(folder .. "/" .. name .. ".toml")) end
     helper.write(folder .. "/headers.conf.lua", [[
       local token = theaterref.getenv "THEATERREF_TOKEN"
       return { headers = { Authorization = "Bearer " .. token }, revalidate = true, cache_scope = "spec", cache = { disk = { base_path = "work/disk" } },
@@ -74,6 +85,27 @@ describe("a secret", function()
       runs[#runs + 1] = ("%s ../%s.toml"):format(words, name)
       runs[#runs + 1] = ("%s ../%s.toml --policy ../secrets.lua --config ../headers.conf.lua"):format(words, name)
     end
+  end
+  for _, name in ipairs { "unusual", "actor" } do
+    for _, words in ipairs { "plan", "explain", "lock" } do
+      runs[#runs + 1] = ("%s ../%s.toml"):format(words, name)
+      runs[#runs + 1] = ("%s URL/%s.toml"):format(words, name)
+    end
+  end
+  for i, ref in ipairs(unusual) do
+    runs[#runs + 1] = ("resolve '%s' -o bytes"):format(ref)
+    runs[#runs + 1] = ("doctor --url '%s'"):format(ref)
+    runs[#runs + 1] = ("explain '%s' --policy ../secrets.lua"):format(ref)
+    runs[#runs + 1] = ("cache rm none '%s'"):format(ref)
+    for _, words in ipairs { "plan", "explain", "lock" } do
+      runs[#runs + 1] = ("%s ../package%d.toml"):format(words, i)
+      runs[#runs + 1] = ("%s URL/package%d.toml"):format(words, i)
+    end
+    runs[#runs + 1] = ("plan ../state%d.toml"):format(i)
+    for _, policy in ipairs { "closed", "digest", "fallback", "raises", "wrong" } do
+      runs[#runs + 1] = ("resolve '%s' --policy ../%s.lua"):format(ref, policy)
+    end
+    runs[#runs + 1] = ("resolve '%s' --lockfile ../empty.lock"):format(ref)
   end
   it("is not needed to find a reference in a lockfile", function()
     local run = ("cd %s && export HOME=. THEATER_HOME=home; %s %s/lua/bin/theaterref "):format(folder, helper.lua, helper.root)

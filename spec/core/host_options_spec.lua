@@ -15,6 +15,19 @@ describe("options for some hosts", function()
     assert(theaterref.resolver { redirect_hosts = { "*.example.org", "h" }, hosts = { ["h:1"] = {}, ["[::1]:80"] = {} } })
   end)
 
+  it("are refused with a zero byte in a header or a host", function()
+    local function refused(options) return theaterref.resolve_reference("http://127.0.0.1:1/", options) end
+    for _, options in ipairs { { headers = { A = "b\0c" } }, { headers = { ["A\0"] = "b" } }, { redirect_hosts = { "h\0x" } },
+      { hosts = { ["h\0x"] = {} } } } do
+      local ok, blob, err = pcall(refused, options)
+      assert.matches("zero byte", tostring(ok and err or blob))
+      local _, by_rule = theaterref.resolver { log = false, policy = { request = function() return options end } }
+        :resolve "http://127.0.0.1:1/"
+      assert.equal("policy", by_rule.kind)
+      assert.matches("zero byte", by_rule.message)
+    end
+  end)
+
   local server, other, nginx
   setup(function()
     server, other, nginx = helper.misbehaving(), helper.misbehaving(), helper.nginx()

@@ -63,6 +63,14 @@ describe("a text", function()
     ["a://b@c d://e@f"] = "a://c d://f",
     ["no URL: at all @ here?"] = "no URL: at all @ here?",
     ["://u:p@h"] = "://u:p@h",
+    ["no //u:p@h/x, '//u@h/y' and //h/@z // x@y"] = "no //h/x, '//h/y' and //h/@z // x@y",
+    ["/tmp/http:/u:p@h/x: gone"] = "/tmp/http:/h/x: gone",
+    ["http:u:p@h and ftp:/u:p@h"] = "http:h and ftp:/h",
+    ["a:b@c x.lua:3: a:/b@c http: x@y"] = "a:b@c x.lua:3: a:/b@c http: x@y",
+    ["https://h/http:/u:p@i/x?y"] = "https://h/http:/i/x?…",
+    ["a data:text/plain;base64,c2Vj, b"] = "a data:text/plain;base64,… (5 characters) b",
+    ["data:,… (5 characters) data:,…x data: , x metadata:,x"] = "data:,… (5 characters) data:,… (4 characters) data: , x metadata:,x",
+    ["data:http://u:p@h/,x"] = "data:http://u:p@h/,… (1 characters)",
   } do
     it(("is shown without secrets: %s"):format(given), function() assert.equal(expected, core.redact(given)) end)
   end
@@ -75,12 +83,70 @@ describe("a text", function()
     end
   end)
 
+  it("is shown without the query of a path that it is known to name", function()
+    assert.equal("no x?… or x?…; x?y", core.redact("no x?sig=a or x?sig=a; x?y", "x?sig=a"))
+    assert.equal("no http://h/x?…", core.redact("no http://u:p q@h/x?sig=a b", "http://u:p q@h/x?sig=a b"))
+    assert.equal("no x", core.redact("no x", ""))
+  end)
+
   it("costs no more than its length to redact", function()
     local started = core.now()
+    for _, piece in ipairs { "data:", "data:,", "data:x,…", "a:", "a:/", "a:b/", "/a:b:c", "http:", "http:/", "http:x:y/", "//", "//a:", "@", "?", "#",
+      "a:b@", "//x@" } do
+      local text = piece:rep(1000000 // #piece)
+      core.redact(text)
+      core.redact_reference(text)
+      core.redact(text, text)
+    end
     core.redact(("http://a@b?c "):rep(50000))
     core.redact(("http://" .. ("@"):rep(500000)))
     core.redact((":"):rep(1000000))
     assert.is_true(core.now() - started < 5)
+  end)
+end)
+
+describe("a text that is one reference", function()
+  for given, expected in pairs {
+    ["https://user:pa ss@h/x y?a b#c"] = "https://h/x y?…#c",
+    ["file://user:pw s@host/p"] = "file://host/p",
+    ["missing.wasm?sig=s"] = "missing.wasm?…",
+    ["?sig=s"] = "?…",
+    ["//user:pw@host/p"] = "//host/p",
+    ["//user@host/p?x"] = "//host/p?…",
+    ["//u:p/w@host/p"] = "//host/p",
+    ["http:/user:pw@h"] = "http:/h",
+    ["http:user:pw@h"] = "http:h",
+    ["HTTPS:user@h"] = "HTTPS:h",
+    ["htps:/user:pw@h/x"] = "htps:/h/x",
+    ["/tmp/a b/http:/user:pw@h/p"] = "/tmp/a b/http:/h/p",
+    ["https://h/a/http:user:pw@i/p"] = "https://h/a/http:i/p",
+    ["https://h/ftp://user@i/ftp://u:p@j"] = "https://h/ftp://i/ftp://j",
+    ["http//user:pw@h"] = "http//h",
+    ["/srv/me@home/p@1.wasm"] = "/srv/me@home/p@1.wasm",
+    ["https://esm.example/npm:pad@1.2/x@y"] = "https://esm.example/npm:pad@1.2/x@y",
+    ["a:b@c"] = "a:b@c",
+    ["//srv/share/x@y"] = "//srv/share/x@y",
+    ["data:text/pl ain;base64,a b"] = "data:text/pl ain;base64,… (3 characters)",
+    ["DATA:,… (3x characters)"] = "DATA:,… (19 characters)",
+    ["data:"] = "data:",
+    [""] = "",
+  } do
+    it(("is shown without secrets: %s"):format(given), function()
+      assert.equal(expected, core.redact_reference(given))
+      assert.equal(expected, core.redact_reference(expected)) -- it may have been redacted before
+    end)
+  end
+
+  it("is cut in a message, and only there, once its secrets are gone", function()
+    local long = "https://" .. ("s"):rep(100000) .. "@h/" .. ("\u{20AC}"):rep(1000) .. "/end?" .. ("s"):rep(100000)
+    assert.equal(8 + 2 + 3000 + 4 + 4, #core.redact_reference(long))
+    local shown = core.display_reference(long)
+    assert.matches("^https://h/\u{20AC}.*….*\u{20AC}/end%?…$", shown)
+    assert.is_true(#shown <= 320 and utf8.len(shown) ~= nil)
+    assert.equal(shown, core.display_reference(shown))
+    local err = require("theaterref.error").new("io", "cannot read " .. long, long)
+    assert.equal("cannot read " .. shown, err.message)
+    assert.equal(shown, err.reference)
   end)
 end)
 

@@ -1,5 +1,6 @@
 local helper = require "helper"
 local manifests = require "theaterref.manifest.manifest"
+local secrets = require "theaterref.manifest.secrets"
 local template = require "theaterref.manifest.template"
 local texts = require "hostile_texts"
 
@@ -71,6 +72,39 @@ describe("a template's cost is bounded, whatever it loops over:", function()
     local rendered, err = template.substitute_variables("{{#if a}}" .. ("{{else if a}}"):rep(1000) .. "{{/if}}", {})
     assert.is_nil(rendered)
     assert.matches("line 1, column %d+: more than 64 blocks in one another", err.message)
+  end)
+end)
+
+describe("the secrets of a state", function()
+  local function fill_in(state)
+    return secrets.fill_in(state, function(ref) return ref ~= "none" and "<" .. ref .. ">" or nil end)
+  end
+
+  it("take memory for its size, not for its depth", function()
+    local state = ("["):rep(120) .. '{"$ref":"x"},"' .. ("x"):rep(1 << 20) .. '"' .. ("]"):rep(120)
+    collectgarbage()
+    collectgarbage "stop"
+    local before = collectgarbage "count"
+    local filled = fill_in(state)
+    local taken = (collectgarbage "count" - before) * 1024
+    collectgarbage "restart"
+    assert.equal(#state - #'{"$ref":"x"}' + #'"<x>"', #filled)
+    assert.is_true(taken < 5 * #state, taken)
+  end)
+
+  it("replace objects that are nothing but a reference, and no other byte", function()
+    for state, expected in pairs {
+      [' { "\\u0061" : [ { "$ref" : "a\\"b" } , 1e400 ] } '] = ' { "\\u0061" : [ "<a\\"b>" , 1e400 ] } ',
+      ['{"\\u0024ref":"\\u0061"}'] = '"<a>"',
+      ['{"$ref":{"$ref":"a"}}'] = '{"$ref":"<a>"}',
+      ['[{"$ref":"none"},{"$ref":"a"}]'] = '[{"$ref":"none"},"<a>"]',
+    } do
+      assert.equal(expected, fill_in(state))
+    end
+    for _, state in ipairs { '{"$ref":"a","b":1}', '{"a":1,"$ref":"a"}', '{"$ref":["a"]}', '{"$ref\\u0000":"a"}', '["$ref","a"]', '"$ref"',
+      '[{"$ref":"a"}', '[{"$ref":"a"}] x', ("["):rep(127) .. '{"$ref":"a"}' .. ("]"):rep(127), "" } do
+      assert.equal(state, fill_in(state))
+    end
   end)
 end)
 

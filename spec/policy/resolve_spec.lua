@@ -545,6 +545,21 @@ describe("resolving", function()
       assert.equal("pkg://X/Y", tostring(assert(resolver:resolve "PKG://X/Y")))
     end)
 
+    it("that answers nil and no reason is told what was wrong with that", function()
+      local answers = { raised = {}, number = 5, object = setmetatable({}, { __tostring = function() return "gone" end }) }
+      local resolver = theaterref.resolver { log = false, policy = { schemes = { pkg = function(ref)
+        local name = ref:match "%w+$"
+        if name == "raised" then error(answers.raised) end
+        return nil, answers[name] or name == "table" and {} or nil
+      end } } }
+      for name, expected in pairs { table = "policy: the scheme 'pkg' returned nil and a table that has no message; after nil, a "
+        .. "text with the reason was expected", raised = "policy: the scheme 'pkg' failed: a table that has no message",
+        number = "not_found: 5", object = "not_found: gone", none = "not_found: nothing there" } do
+        local _, err = resolver:resolve("pkg://" .. name)
+        assert.equal(expected, err.kind .. ": " .. err.message)
+      end
+    end)
+
     it("may answer a future, which stays its owner's", function()
       file("slow-file", "bytes")
       local inner = assert(theaterref.resolver():start(server.http .. "/slow"))

@@ -107,6 +107,12 @@ M.list = {
   { "an export: a label of blanks", export_with_blanks, import },
   { "a lockfile: a long line", of("a=", "theaterref lockfile 1\n"), read_lockfile },
   { "a lockfile: blanks", of(" ", "theaterref lockfile 1\na=1", "x"), read_lockfile },
+  { "a message: data URLs without data", of "data:", errors.redact },
+  { "a message: headers of data URLs", of "data:,", errors.redact },
+  { "a message: logins without a host", of "http:x:y/", errors.redact },
+  { "a message: schemes", of "a:/b:", errors.redact },
+  { "a reference: logins without a host", of "/http:x:y", errors.redact_reference },
+  { "a reference: slashes", of "/", errors.redact_reference },
   { "a message's position", of "\n", function(text) return errors.position(text, #text) end },
 }
 

@@ -1,8 +1,10 @@
 --- `theaterref resolve`, `plan` and `render`.
 -- @module theaterref.cli.fetching
 local core = require "theaterref.core"
+local manifests = require "theaterref.manifest.manifest"
 local output = require "theaterref.cli.output"
 local references = require "theaterref.reference"
+local secrets = require "theaterref.manifest.secrets"
 local settings = require "theaterref.cli.settings"
 
 local plain = output.plain
@@ -42,8 +44,10 @@ local function plan(args)
   if not made then return nil, err end
   made.initial_state, made.state_without_secrets = made.state_without_secrets, nil -- this is shown
   for _, field in ipairs { "manifest_reference", "origin", "package_reference" } do
-    made[field] = references.redact(made[field])
+    made[field] = core.redact_reference(made[field])
   end
+  made.manifest = manifests.shown(made.manifest)
+  made.initial_state = made.initial_state and secrets.shown(made.initial_state)
   made.package_bytes, made.package_sha256 = #made.package, made.package:digest()
   return output.redacted(made)
 end

@@ -86,7 +86,7 @@ local function lock(args)
   text, err = lockfiles.text(lines, args.output)
   if not text then return nil, err end
   local digests = {}
-  for ref, fields in pairs(lines) do digests[references.redact(ref)] = fields.sha256 end
+  for ref, fields in pairs(lines) do digests[core.redact_reference(ref)] = fields.sha256 end
   local data = { lockfile = args.output, digests = digests, text = core.blob(text) }
   if args.output == "-" then return data end
   ok, err = data.text:write(args.output)

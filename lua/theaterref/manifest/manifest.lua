@@ -5,6 +5,7 @@
 -- @module theaterref.manifest.manifest
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local secrets = require "theaterref.manifest.secrets"
 local template = require "theaterref.manifest.template"
 local toml = require "theaterref.manifest.toml"
 
@@ -84,8 +85,8 @@ function M.fields(manifest)
     if value ~= nil then
       if type(value) ~= "string" or value == "" then return wrong(field, "a reference, as a string") end
       if found.package and found.package ~= value then
-        return nil, errors.new("syntax", "the manifest names two packages: '" .. found.package .. "' and '"
-          .. value .. "'; keep 'package' alone")
+        return nil, errors.new("syntax", ("the manifest names two packages: '%s' and '%s'; keep 'package' alone"):format(
+          errors.redact_reference(found.package), errors.redact_reference(value)))
       end
       found.package = value
     end
@@ -104,6 +105,26 @@ function M.fields(manifest)
     return wrong("static_package", "true or false")
   end
   return found
+end
+
+-- A copy of a table of fields with its references redacted.
+local function shown_fields(fields)
+  local copy = setmetatable({}, getmetatable(fields))
+  for name, value in pairs(fields) do copy[name] = value end
+  for _, name in ipairs { "package", "component", "component_path", "init_state" } do
+    if type(copy[name]) == "string" then copy[name] = core.redact_reference(copy[name]) end
+  end
+  if type(copy.initial_state) == "string" then copy.initial_state = secrets.shown(copy.initial_state) end
+  return copy
+end
+
+--- A copy of a manifest with its references redacted, so that it may be shown.
+-- @tparam table manifest
+-- @treturn table
+function M.shown(manifest)
+  local copy = shown_fields(manifest)
+  if type(copy.actor) == "table" then copy.actor = shown_fields(copy.actor) end
+  return copy
 end
 
 -- The position behind the tag at a position, and what stands for it in JSON: nothing for

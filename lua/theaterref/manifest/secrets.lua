@@ -5,15 +5,8 @@ local errors = require "theaterref.error"
 
 local M = {}
 
--- The reference of an object that is nothing but one.
-local function reference_of(members)
-  if #members ~= 2 or members[1] ~= "$ref" then return nil end
-  local ref = core.json_decode(members[2])
-  return type(ref) == "string" and ref or nil
-end
-
 --- Replaces each such object by what its reference means, as a JSON string. All
--- other values come out as they went in. The nesting is as bounded as JSON's.
+-- other bytes stay as they are. A text that is no JSON stays as it is.
 -- @tparam string state JSON text
 -- @tparam function resolve `resolve(reference)` gives the text to put in its
 -- place; nil to leave the object as it is; or nil and an error
@@ -21,28 +14,38 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.fill_in(state, resolve)
-  local kind, items = core.json_split(state)
-  if kind ~= "object" and kind ~= "array" then return state end
-  local ref = kind == "object" and reference_of(items)
-  if ref then
+  local found = core.json_references(state) or {}
+  local parts, from = {}, 1
+  for i = 1, #found, 3 do
+    local first, last, ref = table.unpack(found, i, i + 2)
     local text, err = resolve(ref)
     if err then return nil, err end
-    if not text then return state end
-    local quoted = core.json_quote(text)
-    if quoted then return quoted end
-    return nil, errors.new("syntax", "a secret must be text, and this is no UTF-8", errors.redact(ref))
+    if text then
+      local quoted = core.json_quote(text)
+      if not quoted then
+        return nil, errors.new("syntax", "a secret must be text, and this is no UTF-8", errors.redact_reference(ref))
+      end
+      parts[#parts + 1], parts[#parts + 2], from = state:sub(from, first - 1), quoted, last + 1
+    end
   end
-  local step, first = kind == "object" and 2 or 1, kind == "object" and 2 or 1
-  local parts, changed = {}, false
-  for i = first, #items, step do
-    local value, err = M.fill_in(items[i], resolve)
-    if not value then return nil, err end
-    changed = changed or value ~= items[i]
-    parts[#parts + 1] = (kind == "object" and core.json_quote(items[i - 1]) .. ":" or "") .. value
+  if from == 1 then return state end
+  parts[#parts + 1] = state:sub(from)
+  return table.concat(parts)
+end
+
+--- A state with its references redacted, so that it may be shown.
+-- @tparam string state JSON text
+-- @treturn string
+function M.shown(state)
+  local found = core.json_references(state) or {}
+  local parts, from = {}, 1
+  for i = 1, #found, 3 do
+    local first, last, ref = table.unpack(found, i, i + 2)
+    parts[#parts + 1] = state:sub(from, first - 1)
+    parts[#parts + 1] = '{"$ref":' .. core.json_quote(core.redact_reference(ref)) .. "}"
+    from = last + 1
   end
-  if not changed then return state end
-  local text = table.concat(parts, ",")
-  return kind == "object" and "{" .. text .. "}" or "[" .. text .. "]"
+  return table.concat(parts) .. state:sub(from)
 end
 
 return M

@@ -65,6 +65,8 @@ end
 -- @return[2] nil, nil, error
 function M.call(rule, call, trace, by, ...)
   local ok, answer, second = pcall(call, ...)
+  local subject = ...
+  if type(subject) ~= "string" or rule == "merge" then subject = nil end
   local err
   if not ok then
     err = errors.is(answer) and answer
@@ -76,13 +78,13 @@ function M.call(rule, call, trace, by, ...)
         rules.by_name[rule].answers))
     end
   end
+  if err and subject then errors.hide(err, subject) end
   if err then answer, second = nil, nil end
   if trace then
-    local subject = ...
-    trace { rule = rule, by = by, reference = type(subject) == "string" and rule ~= "merge" and reference.redact(subject) or nil,
+    trace { rule = rule, by = by, reference = subject and reference.redact(subject),
       answer = shown(rule, answer), redirect_hosts = rule == "allow" and type(second) == "table" and second.redirect_hosts or nil,
-      reason = err and errors.redact(errors.message_of(err))
-        or type(second) == "string" and errors.redact(second) or nil }
+      reason = err and errors.message_of(err)
+        or type(second) == "string" and errors.redact(second, subject) or nil }
   end
   return answer, second, err
 end

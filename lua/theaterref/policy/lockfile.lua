@@ -18,16 +18,18 @@ local M = {}
 local MAX_BYTES = 16 << 20
 local HEADER = "theaterref lockfile 1"
 
---- Returns the form of a reference in a lockfile: a path is absolute; a URL has no user or
--- password, and `?…` and a hash in place of its query, which may hold a signature.
+--- Returns the form of a reference in a lockfile, not cut: a path is absolute; a URL has no
+-- user or password, and `?…` and a hash in place of its query, which may hold a signature.
 -- @tparam string ref
 -- @treturn string
 function M.key(ref)
-  if not reference.is_remote(ref) then return reference.absolute(ref) end
+  if reference.scheme(ref) == "data" then return ref end
+  local is_remote = reference.is_remote(ref)
+  if not is_remote then ref = reference.absolute(ref) end
   local before, query, fragment = ref:match "^([^?#]*)%?([^#]*)(.*)$"
-  if not query then return errors.redact_reference(ref) end
-  if not query:find "^…%x+$" then query = "…" .. core.blob(query):digest("sha256"):sub(1, 16) end
-  return errors.redact_reference(before) .. "?" .. query .. fragment
+  if not query then return core.redact_reference(ref) end
+  if is_remote and not query:find "^…%x+$" then query = "…" .. core.blob(query):digest("sha256"):sub(1, 16) end
+  return core.redact_reference(before) .. "?" .. query .. fragment
 end
 
 -- The fields of a line by name; nil: it is no line of a lockfile.

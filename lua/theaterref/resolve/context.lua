@@ -90,7 +90,7 @@ end
 -- @tparam string purpose
 -- @tparam ?string why
 function Context:refuse(message, subject, purpose, why)
-  why, subject = errors.redact(why or "the policy gives no reason"), reference.redact(subject)
+  why, subject = errors.redact(why or "the policy gives no reason", subject), reference.redact(subject)
   self:emit("refusal", { reference = subject, purpose = purpose, reason = why })
   return nil, errors.new("denied", message .. ": " .. why, subject)
 end

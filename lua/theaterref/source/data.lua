@@ -40,7 +40,7 @@ end
 
 function M.join(base, reference)
   return nil, errors.new("invalid_reference", ("Invalid reference: %s is relative, but its manifest is a data URL, which has "
-    .. "no folder; give an absolute reference"):format(reference), base.text)
+    .. "no folder; give an absolute reference"):format(errors.redact_reference(reference)), base.text)
 end
 
 function M.key(parsed) return parsed.text end

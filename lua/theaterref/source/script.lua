@@ -28,11 +28,16 @@ function M.start(job, context)
   local scheme = job.parsed.scheme
   local ok, answer, err = pcall(context.policy.schemes[scheme], job.target, job.ctx)
   if not ok then
-    if errors.is(answer) then return nil, answer end
-    return nil, errors.new("policy", ("the scheme '%s' failed: %s"):format(scheme, errors.message_of(answer)))
+    if errors.is(answer) then return nil, errors.hide(answer, job.target) end
+    return nil, errors.hide(errors.new("policy", ("the scheme '%s' failed: %s"):format(scheme, errors.message_of(answer))),
+      job.target)
   end
   if answer == nil then
-    return nil, errors.is(err) and err or errors.new("not_found", errors.message_of(err or "nothing there"))
+    if errors.is(err) then return nil, errors.hide(err, job.target) end
+    local why = errors.text_of(err == nil and "nothing there" or err)
+    if why then return nil, errors.hide(errors.new("not_found", why), job.target) end
+    return nil, errors.new("policy", ("the scheme '%s' returned nil and %s; after nil, a text with the reason was expected")
+      :format(scheme, errors.message_of(err)))
   end
   if type(answer) == "string" then answer = core.blob(answer) end
   if core.is_blob(answer) then return { blob = answer } end
