@@ -161,15 +161,15 @@ function Future:await(future, foreign)
   return coroutine.yield(AWAIT)
 end
 
--- A future that is there already.
-local there = core.future()
-there:complete(core.blob "")
+-- A future that has ended already.
+local ended = core.future()
+ended:fail("cancelled", "nothing to wait for")
 
 --- Lets an event loop have its turn within the work: `done` goes on with it the next time.
 function Future:pause()
   if self.blocking then return end
   self.paused = true
-  self:await(there, true)
+  self:await(ended, true)
 end
 
 -- ---------------------------------------------------------- its owner's side
