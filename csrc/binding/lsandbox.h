@@ -62,19 +62,22 @@ void tr_sandbox_open_patterns(lua_State *S);
 ** function"), or tr_no_memory.
 */
 typedef struct codec {
-  int functions; /* index of a table in the encoding Lua state that functions
-                    are kept in, or 0: functions cannot be taken along */
-  sandbox *box;  /* whose values they are; NULL: the host's */
-  size_t size;   /* of what has been encoded, in the memory of the other side */
+  int functions;  /* index of a table in the encoding Lua state that functions
+                     are kept in, or 0: functions cannot be taken along */
+  sandbox *box;   /* on whose budget it is; NULL: nobody's */
+  size_t size;    /* of what has been encoded, in the memory of the other side */
+  size_t numbers; /* keys so far that are numbers outside of a sequence */
 } codec;
 
 extern const char tr_no_memory[];
 
 const char *tr_encode(lua_State *from, int index, codec *how, tr_buffer *out);
 
-/* Pushes the next value. 'proxy' pushes what stands for function 'id'. */
-void tr_decode(lua_State *to, const char **at,
-               void (*proxy)(lua_State *to, lua_Integer id, void *context),
-               void *context);
+/* Push what stands for function 'id' of the other side. */
+typedef void tr_proxy(lua_State *to, lua_Integer id);
+
+/* Push the next value, on the budget of a sandbox. False when that is used up: part of the
+** value is on the stack. */
+bool tr_decode(lua_State *to, const char **at, tr_proxy *proxy, sandbox *box);
 
 #endif

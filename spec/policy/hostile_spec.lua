@@ -224,6 +224,11 @@ local greedy = {
   { "half a million empty tables as results", "local e, t = {}, {} for i = 1, 500000 do t[i] = e end return t" },
   { "results that share a table whose keys are gone", [[local e, t = {}, {} for i = 1, 30000 do e["k" .. i] = 1 end
     for k in pairs(e) do e[k] = nil end for i = 1, 400000 do t[i] = e end return t]] },
+  { "a result with keys that meet in its copy only, again and again", [[local t, out = {}, {}
+    for i = 1, 8192 do t[i * 8191 + 0.5] = true end for i = 1, 8192 do t[i * 8191] = true end
+    for i = 1, 8192 do t[i * 8191 + 0.5] = nil end for i = 1, 100 do out["t" .. i] = t end return out]] },
+  { "a result with fractions that Lua hashes alike", [[local t, out = {}, {}
+    for i = 1, 8192 do t[1 + i * 2.0 ^ -52] = true end for i = 1, 60 do out["t" .. i] = t end return out]] },
   { "a result that holds itself", "local t = {} t.t = t return t" },
 }
 

@@ -133,6 +133,33 @@ describe("a sandbox", function()
     fails("local s = ('x'):rep(1 << 20) local t = {} for i = 1, 100 do t[i] = s end return t", "32 MiB")
   end)
 
+  it("passes sequences of any length on, and 4,096 other numbers as keys", function()
+    local value = run "local t = { n = 3, [0.5] = 'x', [9] = 9 } for i = 1, 9000 do t[i] = { i } end return t"
+    assert.equal(9000, #value)
+    assert.same({ 3, "x", { 9 }, { 9000 } }, { value.n, value[0.5], value[9], value[9000] })
+    local some = "local a, b = {}, {} for i = 1, 2048 do a[-i], b[i + 1] = i, i end b[5000] = %s return { a, b }"
+    assert.equal(2048, (run(some:format "nil"))[2][2049])
+    fails(some:format "1", "script: the script returned more than 4096 numbers as keys outside of sequences, which cannot be passed on")
+  end)
+
+  it("takes the copying of values off a script's budget, on both sides", function()
+    local box = core.sandbox { instructions = 100000 }
+    local list = {}
+    for i = 1, 1000 do list[i] = i end
+    local lists = {}
+    for i = 1, 120 do lists[i] = list end
+    local exhausted = "the script ran more than 100000 instructions"
+    local call = box:run([[local row, rows = {}, {} for i = 1, 1000 do row[i] = i end
+      return function(n) for i = 1, n do rows[i] = row end return rows end]], "@s", nil, true)
+    assert.equal(40, #call(40))
+    local ok, err = pcall(call, 60) -- whose encoding alone is within the budget
+    assert.same({ false, "policy", "s: " .. exhausted }, { ok, err.kind, err.message })
+    ok, err = pcall(call, lists)
+    assert.same({ false, "policy", "s: " .. exhausted }, { ok, err.kind, err.message })
+    ok, err = box:run("return lists", "@s", { lists = lists })
+    assert.same({ nil, "policy", "s: " .. exhausted }, { ok, err.kind, err.message })
+  end)
+
   it("names the line that used up the budget, whatever was called there", function()
     fails("\nlocal s = ('a'):rep(30000)\nreturn s:find(('.-'):rep(9) .. 'b')", "script:3: the script ran more than 2000000 instructions")
     fails("\n\nwhile true do end", "script:3: the script ran more than 2000000 instructions")
@@ -235,7 +262,7 @@ describe("a sandbox", function()
       local text = ("x"):rep(20 << 20)
       local box = require("theaterref.core").sandbox { memory = 64 << 20 }
       collectgarbage()
-      print(pcall(box.run, box, "return 1", "@s", { text = text }))]]))
+      print(pcall(box.run, box, "return 1", "@s", { text = text, again = text }))]]))
     assert.equal("false\tnot enough memory\n", out)
   end)
 
