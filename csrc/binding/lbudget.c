@@ -22,6 +22,7 @@ enum {
   CLOCK_EVERY = 64,            /* steps */
   MAX_STRING = (4 << 20) + 64, /* bytes, with Lua's header */
   MAX_KEYS = 1 << 15,          /* of a table, besides its sequence */
+  QUICK_KEYS = 1 << 13,        /* that are placed in no time, though all meet */
   LARGE = 32 << 10,            /* bytes: so large a block brings the hook forward */
   ALLOCATED_A_STEP = 64,       /* bytes */
   COLLECTED_A_STEP = 128
@@ -104,27 +105,45 @@ static void on_count(lua_State *S, lua_Debug *record) {
 
 /* ------------------------------------------------------------------ memory */
 
-/* Check that a new block is the hash part of a table, and too large: a power of two times
-** the size of a key. (So are sequences made with 98,304 elements at once, or twice that.) */
-static bool has_too_many_keys(const sandbox *box, size_t size) {
+/* Return how many keys fit into a new block if it can be the hash part of a table: a power
+** of two times the size of a key. (So are sequences made with 98,304 elements at once, or
+** twice that.) The block that comes right after a userdata is a luaL_Buffer's. */
+static size_t keys_of(const sandbox *box, size_t size) {
   size_t keys = box->key_size == 0 ? 0 : size / box->key_size;
-  return keys > MAX_KEYS && size % box->key_size == 0 && (keys & (keys - 1)) == 0 &&
-         box->last_kind != LUA_TUSERDATA; /* whose block is a luaL_Buffer's */
+  bool is_hash = keys > 0 && size % box->key_size == 0 && (keys & (keys - 1)) == 0;
+  return is_hash && box->last_kind != LUA_TUSERDATA ? keys : 0;
+}
+
+/* Check a new block or object of a script's against the bounds for one. Lua places all keys
+** of a table in one instruction, which has to end soon after the deadline even if all meet.
+** True with the script ended. */
+static bool is_refused(sandbox *box, int kind, size_t size) {
+  static const double seconds_a_meeting = 3e-9;
+  size_t keys = kind == 0 ? keys_of(box, size) : 0;
+  double seconds = (double)keys * (double)keys / 2 * seconds_a_meeting;
+  if (kind == LUA_TSTRING && size > MAX_STRING)
+    exhaust(box, "the script made a string of more than 4 MiB");
+  else if (keys > MAX_KEYS)
+    exhaust(box, "the script made a table of more than %d keys", MAX_KEYS);
+  else if (keys > QUICK_KEYS &&
+           tr_now() + seconds > box->deadline + box->seconds_max / 5)
+    exhaust(box, "the script had too little time left for a table of %zu keys", keys);
+  else
+    return false;
+  return true;
 }
 
 /* Check that a script may have 'size' bytes for a new block or object of some kind (0:
 ** none), of which it holds 'old'. */
 static bool may_allocate(sandbox *box, bool is_new, int kind, size_t old, size_t size) {
-  if (is_new && kind == LUA_TSTRING && size > MAX_STRING && !box->from_host)
-    exhaust(box, "the script made a string of more than 4 MiB");
-  else if (is_new && kind == 0 && !box->from_host && has_too_many_keys(box, size))
-    exhaust(box, "the script made a table of more than %d keys", MAX_KEYS);
-  else if (size > box->memory_max)
-    tr_sandbox_out_of_memory(box);
-  else if (size - old <= box->memory_max - box->memory)
-    return true;
-  else /* Lua collects garbage and tries again */
-    take_steps(box, box->memory / COLLECTED_A_STEP);
+  if (!is_new || box->from_host || !is_refused(box, kind, size)) {
+    if (size > box->memory_max)
+      tr_sandbox_out_of_memory(box);
+    else if (size - old <= box->memory_max - box->memory)
+      return true;
+    else /* Lua collects garbage and tries again */
+      take_steps(box, box->memory / COLLECTED_A_STEP);
+  }
   hook_after(box, 1);
   return false;
 }
@@ -154,8 +173,7 @@ void *tr_sandbox_allocate(void *context, void *block, size_t old, size_t size) {
   box->memory += size - old;
   if (block == NULL) {
     box->last_size = size;
-    if (kind != 0)
-      box->last_kind = kind;
+    box->last_kind = kind;
   }
   if (size > old) {
     take_steps(box, (size - old) / ALLOCATED_A_STEP);

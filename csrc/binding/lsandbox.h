@@ -15,7 +15,7 @@ typedef struct sandbox {
   size_t unchecked;             /* steps since the last look at the clock */
   double seconds_max, deadline; /* for one call from the host */
   size_t last_size, key_size;   /* of the last block, and of a table's key; bytes */
-  int last_kind;                /* of the last object made, such as LUA_TSTRING */
+  int last_kind;                /* of object in it, such as LUA_TSTRING; 0: none */
   int hook_every;  /* instructions */
   int depth;       /* calls from the host under way, one within the other */
   bool from_host;  /* the strings being made are copies of the host's */

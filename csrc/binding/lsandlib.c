@@ -334,6 +334,15 @@ static void open_string_metatable(lua_State *S) {
   lua_pop(S, 1);
 }
 
+/* Have Lua make what a luaL_Buffer needs once, so that later its userdata is followed by
+** its block; see 'keys_of'. */
+static void make_first_buffer(lua_State *S) {
+  luaL_Buffer first;
+  luaL_buffinitsize(S, &first, LUAL_BUFFERSIZE + 1);
+  luaL_pushresultsize(&first, 0);
+  lua_pop(S, 1);
+}
+
 /* Let Lua's messages find the names of functions, and no more the whole libraries. */
 static void name_functions(lua_State *S) {
   static const char *const libraries[] = {"_G", "string", "table", "utf8", "math", NULL};
@@ -409,4 +418,5 @@ void tr_sandbox_open_library(lua_State *S) {
   lua_rawseti(S, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
   lua_settop(S, 0);
   name_functions(S);
+  make_first_buffer(S);
 }

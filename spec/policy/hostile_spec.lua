@@ -131,6 +131,11 @@ local greedy = {
     __len = function() return (1 << 31) - 2 end, __index = function() return 1 end }))]] },
   { "numbers that all meet when a table grows",
     "local t, m = {}, (1 << 18) - 1 for i = 1, (1 << 17) + 1 do t[i * m] = true end" },
+  { "numbers that all meet when a table grows while a string is made", [[local t, n, m = {}, 0, (1 << 18) - 1
+    local long = ("y"):rep(100) return (("x"):rep(4000):gsub("x", function()
+      n = n + 1 if n < 500 then return long end
+      for i = 1, 64 do n = n + 1 t[n * m] = true end
+    end))]] },
   { "a table whose keys are gone", [[local t = {} for i = 1, 30000 do t["k" .. i] = 1 end
     for k in pairs(t) do t[k] = nil end while true do next(t) end]] },
   { "a key in and a key out where a table grows", [[local t, i = {}, 0 for i = 1, 16384 do t["k" .. i] = 1 end

@@ -186,6 +186,21 @@ describe("a sandbox", function()
     assert.equal(5 << 20, (box:run("return #host.text()", "@s")))
   end)
 
+  it("makes tables of 32,768 keys at most, and large ones only if there is time to place keys that all meet", function()
+    local function keys(count, seconds)
+      return core.sandbox { seconds = seconds }:run("local t = {} for i = 1, count do t['k' .. i] = i end return count", "@s",
+        { count = count })
+    end
+    assert.equal(32768, (keys(32768)))
+    assert.equal(8192, (keys(8192, 0.25)))
+    assert.equal("s: the script made a table of more than 32768 keys", select(2, keys(32769)).message)
+    assert.equal("s: the script had too little time left for a table of 16384 keys", select(2, keys(8193, 0.25)).message)
+  end)
+
+  it("makes a text of any length beside tables of as many keys", function()
+    assert.equal(3 << 19, (core.sandbox():run("return #('x'):rep(3 << 19)", "@s"))) -- as large as 2^16 keys
+  end)
+
   it("has Lua's functions on tables", function()
     local source = [[
       local out, big = {}, math.maxinteger
