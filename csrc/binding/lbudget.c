@@ -20,7 +20,7 @@ const char tr_no_memory[] = "not enough memory";
 enum {
   HOOK_EVERY = 16,             /* instructions */
   CLOCK_EVERY = 64,            /* steps */
-  MAX_STRING = (4 << 20) + 64, /* bytes, with Lua's header */
+  MAX_STRING = TR_SANDBOX_MAX_STRING + 64, /* with Lua's header */
   MAX_KEYS = 1 << 15,          /* of a table, besides its sequence */
   QUICK_KEYS = 1 << 13,        /* that are placed in no time, though all meet */
   LARGE = 32 << 10,            /* bytes: so large a block brings the hook forward */

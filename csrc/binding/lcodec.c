@@ -48,7 +48,10 @@ static const char *encode_string(lua_State *from, int index, char tag, codec *ho
                                  tr_buffer *out) {
   size_t len;
   const char *s = lua_tolstring(from, index, &len);
-  const char *fault = put_tag(how, out, tag, STRING_SIZE + len);
+  const char *fault;
+  if (how->is_lent && len > TR_SANDBOX_MAX_STRING)
+    return "a string of more than 4 MiB";
+  fault = put_tag(how, out, tag, STRING_SIZE + len);
   if (fault == NULL)
     fault = append(out, &len, sizeof len);
   return fault != NULL ? fault : append(out, s, len);

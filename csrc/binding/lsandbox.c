@@ -55,7 +55,7 @@ static void decode_from_host(lua_State *S, const char **at, tr_proxy *proxy) {
 /* In the host, protected: argument 1 is the table of exposed functions. */
 static int run_host_call(lua_State *L) {
   host_call *e = lua_touserdata(L, 2);
-  codec how = {.box = caller};
+  codec how = {.box = caller, .is_lent = true};
   int i, top;
   lua_rawgeti(L, 1, e->id);
   top = lua_gettop(L);
@@ -110,7 +110,7 @@ static int call_for(sandbox *box, lua_State *L, int arguments) {
 static bool call_host(lua_State *S, host_call *e, char *message, size_t size) {
   sandbox *box = tr_sandbox_of(S);
   lua_State *L = box->L;
-  codec how = {.box = box};
+  codec how = {.box = box, .is_lent = true};
   const char *fault = NULL;
   int i;
   e->count = lua_gettop(S);

@@ -5,6 +5,10 @@
 #include "core/blob.h"
 #include "lutil.h"
 
+/* Bytes of a string that a script makes, or that it gives to a function of the host's or
+** gets from one. Only arguments and globals from the host may be larger. */
+enum { TR_SANDBOX_MAX_STRING = 4 << 20 };
+
 /* A Lua state of its own for a script that is not trusted. */
 typedef struct sandbox {
   lua_State *S;                 /* NULL once closed */
@@ -65,6 +69,7 @@ typedef struct codec {
   int functions;  /* index of a table in the encoding Lua state that functions
                      are kept in, or 0: functions cannot be taken along */
   sandbox *box;   /* on whose budget it is; NULL: nobody's */
+  bool is_lent;   /* they are what a function lent to a script gets or returns */
   size_t size;    /* of what has been encoded, in the memory of the other side */
   size_t numbers; /* keys so far that are numbers outside of a sequence */
 } codec;

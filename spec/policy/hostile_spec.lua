@@ -203,6 +203,15 @@ local greedy = {
   { "a loop of '__index' over numbers that meet", [[local t, m = {}, (1 << 14) - 1
     for i = 1, (1 << 13) + 1 do t[i * m] = true end setmetatable(t, { __index = t })
     local function get() return t[m << 14] end while true do pcall(get) end]] },
+  { "a loop of '__index' over long keys", [[local s = ("x"):rep(4000000) local a, b = s .. "a", s .. "b"
+    local t = { [a] = 1 } setmetatable(t, { __index = t }) local function get() return t[b] end
+    while true do pcall(get) end]] },
+  { "a loop of '__newindex' over long keys", [[local s = ("x"):rep(4000000) local a, b = s .. "a", s .. "b"
+    local t = { [a] = 1 } setmetatable(t, { __newindex = t }) local function set() t[b] = 1 end
+    while true do pcall(set) end]] },
+  { "a loop of '__index' by way of strings", [[local s = ("x"):rep(4000000) local a, b = s .. "a", s .. "b"
+    string[a] = 1 setmetatable(string, { __index = "" }) local function get() return string[b] end
+    while true do pcall(get) end]] },
   -- memory, and what runs on
   { "memory that is nearly used up", [[local keep = {} pcall(function() for i = 1, 1e9 do keep[i] = {} end end)
     while true do local x = {} end]] },

@@ -182,8 +182,13 @@ describe("a sandbox", function()
     assert.equal(4 << 20, (box:run("return #('x'):rep(4 << 20)", "@s")))
     -- what the host hands in may be larger
     assert.equal(5 << 20, (box:run("return #text", "@s", { text = ("x"):rep(5 << 20) })))
-    box:expose { host = { text = function() return ("x"):rep(5 << 20) end } }
-    assert.equal(5 << 20, (box:run("return #host.text()", "@s")))
+    -- but not what a function of the host's gets or returns
+    box:expose { host = { text = function(more) return ("x"):rep((4 << 20) + more) end, length = function(s) return #s end } }
+    assert.equal(4 << 20, (box:run("return host.length(host.text(0))", "@s")))
+    local _, err = box:run("return host.text(1)", "@s")
+    assert.equal("s:1: a result cannot be passed to a script: a string of more than 4 MiB", err.message)
+    _, err = box:run("return host.length(text)", "@s", { text = ("x"):rep(5 << 20) })
+    assert.equal("s:1: a string of more than 4 MiB cannot be passed to the host", err.message)
   end)
 
   it("makes tables of 32,768 keys at most, and large ones only if there is time to place keys that all meet", function()
@@ -255,6 +260,12 @@ describe("a sandbox", function()
       local o = setmetatable({}, C)
       function C.method() return "five" end
       return #o, o.method(), getmetatable(o) == C]] })
+    assert.same({ "deep", 5, true, 2 }, { run [[
+      local last, set = { x = "deep" }, {}
+      local first = last
+      for i = 1, 100 do first = setmetatable({}, { __index = first, __newindex = i == 1 and set or first }) end
+      first.y = 5
+      return first.x, set.y, rawget(first, "y") == nil, setmetatable({}, { __index = "" }).len "xy"]] })
     fails("setmetatable({}, { __mode = 'k' })", "'__mode' is not allowed in a script's metatable")
     fails("setmetatable({}, { __call = {} })", "'__call' must be a function")
   end)
