@@ -96,6 +96,22 @@ describe("a hostile policy script", function()
   end
 end)
 
+describe("a script's read_lockfile", function()
+  it("does not wait for what is no regular file", function()
+    local folder = helper.temporary_folder()
+    helper.run_ok("mkfifo " .. folder .. "/pipe")
+    local started = core.now()
+    for path, why in pairs { pipe = "not a regular file", ["/dev/zero"] = "not a regular file", ["/proc/kmsg"] = "lockfile" } do
+      local file = helper.write(folder .. "/policy.lua", ("theaterref.read_lockfile %q"):format(path))
+      local resolver, err = theaterref.resolver { policy = file }
+      assert.same({ nil, "policy" }, { resolver, err.kind })
+      assert.is_truthy(err.message:find(why, 1, true), err.message)
+    end
+    assert.is_true(core.now() - started < 1)
+    helper.remove(folder)
+  end)
+end)
+
 -- A table with each power of two up to 2^50, of which Lua says that it is so long.
 local powers = "local t = { " .. ("[1 << 0] = 1, "):rep(51):gsub("0", (function()
   local i = -1
