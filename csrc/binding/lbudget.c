@@ -3,6 +3,7 @@
 ** C charge for what they do, and the allocator refuses memory past a bound.
 */
 #include <limits.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,10 +51,25 @@ static void exhaust(sandbox *box, const char *format, ...) {
   hook_after(box, 1);
 }
 
+static void exhaust_time(sandbox *box) {
+  if (box->deadline_option != NULL)
+    exhaust(box, "the script ran past the deadline (%s)", box->deadline_option);
+  else
+    exhaust(box, "the script ran for more than %g seconds", box->seconds_max);
+}
+
 void tr_sandbox_refill(sandbox *box) {
+  const script_deadline *host = box->host_deadline;
   box->steps = box->steps_max;
   box->deadline = tr_deadline(box->seconds_max);
+  box->deadline_option = NULL;
+  if (host->at < box->deadline) {
+    box->deadline = host->at;
+    box->deadline_option = host->option;
+  }
+  box->latest = box->deadline + (box->deadline - tr_now()) / 5;
   box->exhausted = false;
+  tr_sandbox_check_clock(box);
   hook_after(box, HOOK_EVERY);
 }
 
@@ -76,7 +92,7 @@ bool tr_sandbox_spend(sandbox *box, size_t steps) {
   if (box->unchecked >= CLOCK_EVERY) {
     box->unchecked = 0;
     if (tr_now() > box->deadline)
-      exhaust(box, "the script ran for more than %g seconds", box->seconds_max);
+      exhaust_time(box);
   }
   return !box->exhausted;
 }
@@ -103,6 +119,55 @@ static void on_count(lua_State *S, lua_Debug *record) {
   luaL_error(S, "%s:%d: %s", record->short_src, record->currentline, box->why);
 }
 
+/* ---------------------------------------------------------------- deadline */
+
+/* In the host's registry: its script_deadline. */
+static const char deadline_key;
+
+script_deadline *tr_sandbox_host_deadline(lua_State *L) {
+  script_deadline *deadline;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &deadline_key);
+  deadline = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return deadline;
+}
+
+/*
+** sandbox_deadline([seconds [, option]]) -> seconds, option | nil
+** Limit every call of a script that begins from now on to what is left of 'seconds' from
+** now, beside the sandbox's own limit; nil, or below 0: no more. It holds for all
+** coroutines of the Lua state: set it while work with a deadline runs, and set back what it
+** returned, which was in force, when that work yields or ends. 'option' is what set the
+** deadline, for messages: resolve_timeout (the default) or plan_timeout. Calls that a
+** script is in the middle of keep their deadline.
+*/
+static int sandbox_deadline(lua_State *L) {
+  static const char *const options[] = {"resolve_timeout", "plan_timeout", NULL};
+  script_deadline *deadline = tr_sandbox_host_deadline(L);
+  script_deadline before = *deadline;
+  double seconds = luaL_optnumber(L, 1, -1);
+  deadline->option = options[luaL_checkoption(L, 2, options[0], options)];
+  deadline->at = tr_deadline(seconds);
+  if (isinf(before.at)) {
+    lua_pushnil(L);
+    return 1;
+  }
+  lua_pushnumber(L, fmax(before.at - tr_now(), 0));
+  lua_pushstring(L, before.option);
+  return 2;
+}
+
+void tr_sandbox_open_deadline(lua_State *L) {
+  if (tr_sandbox_host_deadline(L) == NULL) { /* sandboxes point to it: there is one alone */
+    script_deadline *deadline = lua_newuserdatauv(L, sizeof *deadline, 0);
+    deadline->at = tr_deadline(-1);
+    deadline->option = NULL;
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &deadline_key);
+  }
+  lua_pushcfunction(L, sandbox_deadline);
+  lua_setfield(L, -2, "sandbox_deadline");
+}
+
 /* ------------------------------------------------------------------ memory */
 
 /* Return how many keys fit into a new block if it can be the hash part of a table: a power
@@ -125,8 +190,7 @@ static bool is_refused(sandbox *box, int kind, size_t size) {
     exhaust(box, "the script made a string of more than 4 MiB");
   else if (keys > MAX_KEYS)
     exhaust(box, "the script made a table of more than %d keys", MAX_KEYS);
-  else if (keys > QUICK_KEYS &&
-           tr_now() + seconds > box->deadline + box->seconds_max / 5)
+  else if (keys > QUICK_KEYS && tr_now() + seconds > box->latest)
     exhaust(box, "the script had too little time left for a table of %zu keys", keys);
   else
     return false;

@@ -467,6 +467,7 @@ static int new_sandbox(lua_State *L) {
   box->memory_max = memory;
   box->steps_max = (int64_t)steps;
   box->seconds_max = seconds;
+  box->host_deadline = tr_sandbox_host_deadline(L);
   tr_sandbox_refill(box);
   luaL_setmetatable(L, TR_SANDBOX);
   lua_newtable(L);
@@ -492,4 +493,5 @@ void tr_open_sandbox(lua_State *L) {
   tr_newtype(L, TR_SANDBOX, methods);
   lua_pop(L, 2);
   luaL_setfuncs(L, functions, 0);
+  tr_sandbox_open_deadline(L);
 }

@@ -9,6 +9,12 @@
 ** gets from one. Only arguments and globals from the host may be larger. */
 enum { TR_SANDBOX_MAX_STRING = 4 << 20 };
 
+/* When the scripts that a Lua state calls have to end, besides their own limits. */
+typedef struct script_deadline {
+  double at;          /* as tr_now(); never: infinity */
+  const char *option; /* that set it, for messages */
+} script_deadline;
+
 /* A Lua state of its own for a script that is not trusted. */
 typedef struct sandbox {
   lua_State *S;                 /* NULL once closed */
@@ -17,7 +23,10 @@ typedef struct sandbox {
   size_t memory_told;           /* to the host's collector */
   int64_t steps, steps_max;     /* left, and allowed: VM instructions and what counts as much */
   size_t unchecked;             /* steps since the last look at the clock */
-  double seconds_max, deadline; /* for one call from the host */
+  double seconds_max;           /* for one call from the host */
+  double deadline, latest;      /* of this one, and when its last instruction has to end */
+  const char *deadline_option;  /* the host's option that set it; NULL: 'seconds_max' did */
+  const script_deadline *host_deadline;
   size_t last_size, key_size;   /* of the last block, and of a table's key; bytes */
   int last_kind;                /* of object in it, such as LUA_TSTRING; 0: none */
   int hook_every;  /* instructions */
@@ -52,6 +61,12 @@ void tr_sandbox_check_clock(sandbox *box);
 
 /* End the script: it needs more memory than it may have. */
 void tr_sandbox_out_of_memory(sandbox *box);
+
+/* Return the script_deadline of a host's Lua state. */
+script_deadline *tr_sandbox_host_deadline(lua_State *L);
+
+/* Add 'sandbox_deadline' to the table on the host's stack's top. */
+void tr_sandbox_open_deadline(lua_State *L);
 
 /* Open, in S, the library that a script may use. Raises in S. */
 void tr_sandbox_open_library(lua_State *S);

@@ -282,6 +282,33 @@ describe("a sandbox", function()
     assert.equal("s:1: a function cannot be passed to the host", err.message)
   end)
 
+  it("ends its script at the host's deadline, if that comes before its own", function()
+    local box = core.sandbox()
+    local loop = box:run("return function() while true do end end", "@s", nil, true)
+    local function fails_within(seconds, why, f, ...)
+      local started = core.now()
+      local _, err = f(...)
+      assert.same({ "policy", why }, { err.kind, err.message })
+      assert.is_true(core.now() - started < seconds + 0.4)
+    end
+    finally(function() core.sandbox_deadline() end)
+    assert.is_nil((core.sandbox_deadline(0.05, "plan_timeout")))
+    fails_within(0.05, "s:1: the script ran past the deadline (plan_timeout)", pcall, loop)
+    fails_within(0, "s: the script ran past the deadline (plan_timeout)", box.run, box, "return 1", "@s")
+    assert.same({ 0, "plan_timeout" }, { core.sandbox_deadline(0.05) })
+    fails_within(0.05, "t:1: the script ran past the deadline (resolve_timeout)", box.run, box, "while true do end", "@t")
+    local left, option = core.sandbox_deadline(100)
+    assert.same({ 0, "resolve_timeout" }, { left, option })
+    assert.equal(1, (box:run("return 1", "@s")))
+    local short = core.sandbox { seconds = 0.05 }
+    fails_within(0.05, "u:1: the script ran for more than 0.05 seconds", short.run, short, "while true do end", "@u")
+    left = core.sandbox_deadline(nil)
+    assert.is_true(left > 50 and left < 100)
+    assert.is_nil((core.sandbox_deadline(-1)))
+    assert.equal(1, (box:run("return 1", "@s")))
+    assert.has_error(function() core.sandbox_deadline(1, "timeout") end)
+  end)
+
   it("says so when the process has no memory left", function()
     if os.getenv "BUILD" ~= "build" then return pending "sanitizers need much memory" end
     local out = helper.run(("ulimit -v 65000; %s -e %s"):format(helper.lua, helper.quote [[
