@@ -8,6 +8,7 @@ have the same bytes. The collector knows their true size. Any number of Lua stat
 #include <string.h>
 
 #include "core/blob.h"
+#include "core/file.h"
 #include "lutil.h"
 
 /* Bytes of blobs made since the collector was last told of any. A userdata
@@ -256,13 +257,18 @@ static int blob_record(lua_State *L) {
   return 1;
 }
 
-/* read_file(path [, max_bytes = 1 GiB]) -> blob | nil, error */
+/* read_file(path [, max_bytes = 1 GiB [, regular]]) -> blob | nil, error
+** 'regular' true: only a regular file, without a wait. */
 static int read_file(lua_State *L) {
   tr_error error;
   const char *path = tr_checkcstring(L, 1);
   lua_Integer max = luaL_optinteger(L, 2, (lua_Integer)TR_FILE_MAX_BYTES);
+  size_t max_bytes = max < 0 ? 0 : (size_t)max;
   lblob *b = tr_newblob(L);
-  TR_WAITING(L, b->blob, tr_file_read(path, max < 0 ? 0 : (size_t)max, &error));
+  if (lua_toboolean(L, 3))
+    b->blob = tr_file_read_regular(path, max_bytes, &error);
+  else
+    TR_WAITING(L, b->blob, tr_file_read(path, max_bytes, &error));
   if (b->blob == NULL)
     return tr_pusherror(L, &error);
   tr_accountblob(L, tr_blob_size(b->blob));

@@ -3,6 +3,7 @@
 ** C charge for what they do, and the allocator refuses memory past a bound.
 */
 #include <limits.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +21,9 @@ const char tr_no_memory[] = "not enough memory";
 enum {
   HOOK_EVERY = 16,             /* instructions */
   CLOCK_EVERY = 64,            /* steps */
-  MAX_STRING = (4 << 20) + 64, /* bytes, with Lua's header */
+  MAX_STRING = TR_SANDBOX_MAX_STRING + 64, /* with Lua's header */
   MAX_KEYS = 1 << 15,          /* of a table, besides its sequence */
+  QUICK_KEYS = 1 << 13,        /* that are placed in no time, though all meet */
   LARGE = 32 << 10,            /* bytes: so large a block brings the hook forward */
   ALLOCATED_A_STEP = 64,       /* bytes */
   COLLECTED_A_STEP = 128
@@ -49,10 +51,25 @@ static void exhaust(sandbox *box, const char *format, ...) {
   hook_after(box, 1);
 }
 
+static void exhaust_time(sandbox *box) {
+  if (box->deadline_option != NULL)
+    exhaust(box, "the script ran past the deadline (%s)", box->deadline_option);
+  else
+    exhaust(box, "the script ran for more than %g seconds", box->seconds_max);
+}
+
 void tr_sandbox_refill(sandbox *box) {
+  const script_deadline *host = box->host_deadline;
   box->steps = box->steps_max;
   box->deadline = tr_deadline(box->seconds_max);
+  box->deadline_option = NULL;
+  if (host->at < box->deadline) {
+    box->deadline = host->at;
+    box->deadline_option = host->option;
+  }
+  box->latest = box->deadline + (box->deadline - tr_now()) / 5;
   box->exhausted = false;
+  tr_sandbox_check_clock(box);
   hook_after(box, HOOK_EVERY);
 }
 
@@ -75,7 +92,7 @@ bool tr_sandbox_spend(sandbox *box, size_t steps) {
   if (box->unchecked >= CLOCK_EVERY) {
     box->unchecked = 0;
     if (tr_now() > box->deadline)
-      exhaust(box, "the script ran for more than %g seconds", box->seconds_max);
+      exhaust_time(box);
   }
   return !box->exhausted;
 }
@@ -102,29 +119,95 @@ static void on_count(lua_State *S, lua_Debug *record) {
   luaL_error(S, "%s:%d: %s", record->short_src, record->currentline, box->why);
 }
 
+/* ---------------------------------------------------------------- deadline */
+
+/* In the host's registry: its script_deadline. */
+static const char deadline_key;
+
+script_deadline *tr_sandbox_host_deadline(lua_State *L) {
+  script_deadline *deadline;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &deadline_key);
+  deadline = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return deadline;
+}
+
+/*
+** sandbox_deadline([seconds [, option]]) -> seconds, option | nil
+** Limit every call of a script that begins from now on to what is left of 'seconds' from
+** now, beside the sandbox's own limit; nil, or below 0: no more. It holds for all
+** coroutines of the Lua state: set it while work with a deadline runs, and set back what it
+** returned, which was in force, when that work yields or ends. 'option' is what set the
+** deadline, for messages: resolve_timeout (the default) or plan_timeout. Calls that a
+** script is in the middle of keep their deadline.
+*/
+static int sandbox_deadline(lua_State *L) {
+  static const char *const options[] = {"resolve_timeout", "plan_timeout", NULL};
+  script_deadline *deadline = tr_sandbox_host_deadline(L);
+  script_deadline before = *deadline;
+  double seconds = luaL_optnumber(L, 1, -1);
+  deadline->option = options[luaL_checkoption(L, 2, options[0], options)];
+  deadline->at = tr_deadline(seconds);
+  if (isinf(before.at)) {
+    lua_pushnil(L);
+    return 1;
+  }
+  lua_pushnumber(L, fmax(before.at - tr_now(), 0));
+  lua_pushstring(L, before.option);
+  return 2;
+}
+
+void tr_sandbox_open_deadline(lua_State *L) {
+  if (tr_sandbox_host_deadline(L) == NULL) { /* sandboxes point to it: there is one alone */
+    script_deadline *deadline = lua_newuserdatauv(L, sizeof *deadline, 0);
+    deadline->at = tr_deadline(-1);
+    deadline->option = NULL;
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &deadline_key);
+  }
+  lua_pushcfunction(L, sandbox_deadline);
+  lua_setfield(L, -2, "sandbox_deadline");
+}
+
 /* ------------------------------------------------------------------ memory */
 
-/* Check that a new block is the hash part of a table, and too large: a power of two times
-** the size of a key. (So are sequences made with 98,304 elements at once, or twice that.) */
-static bool has_too_many_keys(const sandbox *box, size_t size) {
+/* Return how many keys fit into a new block if it can be the hash part of a table: a power
+** of two times the size of a key. (So are sequences made with 98,304 elements at once, or
+** twice that.) The block that comes right after a userdata is a luaL_Buffer's. */
+static size_t keys_of(const sandbox *box, size_t size) {
   size_t keys = box->key_size == 0 ? 0 : size / box->key_size;
-  return keys > MAX_KEYS && size % box->key_size == 0 && (keys & (keys - 1)) == 0 &&
-         box->last_kind != LUA_TUSERDATA; /* whose block is a luaL_Buffer's */
+  bool is_hash = keys > 0 && size % box->key_size == 0 && (keys & (keys - 1)) == 0;
+  return is_hash && box->last_kind != LUA_TUSERDATA ? keys : 0;
+}
+
+/* Check a new block or object of a script's against the bounds for one. Lua places all keys
+** of a table in one instruction, which has to end soon after the deadline even if all meet.
+** True with the script ended. */
+static bool is_refused(sandbox *box, int kind, size_t size) {
+  static const double seconds_a_meeting = 3e-9;
+  size_t keys = kind == 0 ? keys_of(box, size) : 0;
+  double seconds = (double)keys * (double)keys / 2 * seconds_a_meeting;
+  if (kind == LUA_TSTRING && size > MAX_STRING)
+    exhaust(box, "the script made a string of more than 4 MiB");
+  else if (keys > MAX_KEYS)
+    exhaust(box, "the script made a table of more than %d keys", MAX_KEYS);
+  else if (keys > QUICK_KEYS && tr_now() + seconds > box->latest)
+    exhaust(box, "the script had too little time left for a table of %zu keys", keys);
+  else
+    return false;
+  return true;
 }
 
 /* Check that a script may have 'size' bytes for a new block or object of some kind (0:
 ** none), of which it holds 'old'. */
 static bool may_allocate(sandbox *box, bool is_new, int kind, size_t old, size_t size) {
-  if (is_new && kind == LUA_TSTRING && size > MAX_STRING && !box->from_host)
-    exhaust(box, "the script made a string of more than 4 MiB");
-  else if (is_new && kind == 0 && !box->from_host && has_too_many_keys(box, size))
-    exhaust(box, "the script made a table of more than %d keys", MAX_KEYS);
-  else if (size > box->memory_max)
-    tr_sandbox_out_of_memory(box);
-  else if (size - old <= box->memory_max - box->memory)
-    return true;
-  else /* Lua collects garbage and tries again */
-    take_steps(box, box->memory / COLLECTED_A_STEP);
+  if (!is_new || box->from_host || !is_refused(box, kind, size)) {
+    if (size > box->memory_max)
+      tr_sandbox_out_of_memory(box);
+    else if (size - old <= box->memory_max - box->memory)
+      return true;
+    else /* Lua collects garbage and tries again */
+      take_steps(box, box->memory / COLLECTED_A_STEP);
+  }
   hook_after(box, 1);
   return false;
 }
@@ -154,8 +237,7 @@ void *tr_sandbox_allocate(void *context, void *block, size_t old, size_t size) {
   box->memory += size - old;
   if (block == NULL) {
     box->last_size = size;
-    if (kind != 0)
-      box->last_kind = kind;
+    box->last_kind = kind;
   }
   if (size > old) {
     take_steps(box, (size - old) / ALLOCATED_A_STEP);

@@ -4,17 +4,24 @@
 #include "lsandbox.h"
 
 enum {
-  MAX_LEVELS = 64,             /* of tables in tables */
-  MAX_BYTES = 32 * 1024 * 1024 /* of values passed on at once, however they share */
+  MAX_LEVELS = 64,              /* of tables in tables */
+  MAX_BYTES = 32 * 1024 * 1024, /* of values passed on at once, however they share */
+  /* of keys that are numbers, outside of sequences. A script can choose them so that
+  ** each meets all others in the copy, and again whenever the copy is read. */
+  MAX_NUMBERS = 4096
 };
 
 /* The least memory that values take in the state that they are copied to. */
 enum { VALUE_SIZE = 16, STRING_SIZE = 24, TABLE_SIZE = 56 };
 
-/* TABLE and up: its mark is added. WRITTEN: a number, as its text. */
-enum {
-  NIL, FALSE, TRUE, INTEGER, FLOAT, WRITTEN, STRING, END, FUNCTION, NOTHING, TABLE
-};
+/* TABLE and up: its mark is added; the counts of a table_size, the values of its sequence
+** and the other keys with their values follow. WRITTEN: a number, as its text. */
+enum { NIL, FALSE, TRUE, INTEGER, FLOAT, WRITTEN, STRING, FUNCTION, NOTHING, TABLE };
+
+/* How many items a table has. */
+typedef struct table_size {
+  lua_Integer sequence, others;
+} table_size;
 
 static const char *append(tr_buffer *out, const void *data, size_t size) {
   return tr_buffer_append(out, data, size) ? NULL : tr_no_memory;
@@ -41,7 +48,10 @@ static const char *encode_string(lua_State *from, int index, char tag, codec *ho
                                  tr_buffer *out) {
   size_t len;
   const char *s = lua_tolstring(from, index, &len);
-  const char *fault = put_tag(how, out, tag, STRING_SIZE + len);
+  const char *fault;
+  if (how->is_lent && len > TR_SANDBOX_MAX_STRING)
+    return "a string of more than 4 MiB";
+  fault = put_tag(how, out, tag, STRING_SIZE + len);
   if (fault == NULL)
     fault = append(out, &len, sizeof len);
   return fault != NULL ? fault : append(out, s, len);
@@ -82,27 +92,64 @@ static const char *encode_item(lua_State *from, int texts, codec *how,
   return encode(from, value, how, out, level);
 }
 
+/* Encode the values of a table from 1 on up to the first that is nil. */
+static const char *encode_sequence(lua_State *from, int index, int texts, codec *how,
+                                   tr_buffer *out, int level, lua_Integer *count) {
+  const char *fault = NULL;
+  for (*count = 0; fault == NULL; ++*count) {
+    lua_pushinteger(from, *count + 1);
+    if (lua_rawgeti(from, index, *count + 1) == LUA_TNIL)
+      break;
+    fault = encode_item(from, texts, how, out, level);
+    lua_settop(from, texts);
+  }
+  lua_settop(from, texts);
+  return fault;
+}
+
+/* Encode the items of a table that are not in its sequence. */
+static const char *encode_others(lua_State *from, int index, int texts, codec *how,
+                                 tr_buffer *out, int level, table_size *size) {
+  const char *fault = NULL;
+  int key = texts + 1;
+  lua_pushnil(from);
+  while (fault == NULL && lua_next(from, index) != 0) {
+    if (!lua_isinteger(from, key) || (lua_Unsigned)lua_tointeger(from, key) - 1 >=
+                                         (lua_Unsigned)size->sequence) {
+      if (lua_type(from, key) == LUA_TNUMBER && ++how->numbers > MAX_NUMBERS)
+        return "more than 4096 numbers as keys outside of sequences";
+      fault = encode(from, key, how, out, level);
+      if (fault == NULL)
+        fault = encode_item(from, texts, how, out, level);
+      size->others++;
+    }
+    lua_pop(from, 1);
+  }
+  return fault;
+}
+
 static const char *encode_table(lua_State *from, int index, codec *how,
                                 tr_buffer *out, int level) {
-  static const char end = END;
+  table_size size = {0};
   const char *fault;
+  size_t at;
   int texts;
   if (level == MAX_LEVELS || !lua_checkstack(from, 6))
     return "tables nested more than 64 deep, or in a circle";
   fault = put_tag(how, out, (char)(TABLE + tr_markof(from, index)), TABLE_SIZE);
+  at = out->len;
+  if (fault == NULL)
+    fault = append(out, &size, sizeof size);
   if (fault != NULL)
     return fault;
   tr_pushwritten(from, index);
   texts = lua_gettop(from);
-  lua_pushnil(from);
-  while (fault == NULL && lua_next(from, index) != 0) {
-    fault = encode(from, texts + 1, how, out, level + 1);
-    if (fault == NULL)
-      fault = encode_item(from, texts, how, out, level + 1);
-    lua_pop(from, 1);
-  }
+  fault = encode_sequence(from, index, texts, how, out, level + 1, &size.sequence);
+  if (fault == NULL)
+    fault = encode_others(from, index, texts, how, out, level + 1, &size);
   lua_settop(from, texts - 1);
-  return fault != NULL ? fault : append(out, &end, 1);
+  memcpy(out->data + at, &size, sizeof size);
+  return fault;
 }
 
 static const char *encode(lua_State *from, int index, codec *how,
@@ -155,13 +202,36 @@ static void take_written(lua_State *to, const char **at) {
   *at += len;
 }
 
-void tr_decode(lua_State *to, const char **at,
-               void (*proxy)(lua_State *to, lua_Integer id, void *context),
-               void *context) {
+/* Push a table of its full size at once: growing it would place its keys again. */
+static bool take_table(lua_State *to, const char **at, tr_proxy *proxy, sandbox *box,
+                       tr_mark mark) {
+  table_size size;
+  lua_Integer i;
+  take(at, &size, sizeof size);
+  lua_createtable(to, (int)size.sequence, (int)size.others);
+  if (mark != TR_MARK_NONE)
+    tr_setmark(to, mark);
+  for (i = 1; i <= size.sequence; i++) {
+    lua_pushinteger(to, i);
+    if (!tr_decode(to, at, proxy, box))
+      return false;
+    lua_rawset(to, -3);
+  }
+  for (i = 0; i < size.others; i++) {
+    if (!tr_decode(to, at, proxy, box) || !tr_decode(to, at, proxy, box))
+      return false;
+    lua_rawset(to, -3);
+  }
+  return true;
+}
+
+bool tr_decode(lua_State *to, const char **at, tr_proxy *proxy, sandbox *box) {
   char tag = *(*at)++;
   lua_Integer integer;
   lua_Number number;
   size_t len;
+  if (!tr_sandbox_spend(box, 1))
+    return false;
   luaL_checkstack(to, 4, "values");
   switch (tag) {
   case NIL:
@@ -189,20 +259,13 @@ void tr_decode(lua_State *to, const char **at,
     break;
   case FUNCTION:
     take(at, &integer, sizeof integer);
-    proxy(to, integer, context);
+    proxy(to, integer);
     break;
   case WRITTEN:
     take_written(to, at);
     break;
   default:
-    lua_newtable(to);
-    if (tag != TABLE)
-      tr_setmark(to, (tr_mark)(tag - TABLE));
-    while (**at != END) {
-      tr_decode(to, at, proxy, context);
-      tr_decode(to, at, proxy, context);
-      lua_rawset(to, -3);
-    }
-    (*at)++;
+    return take_table(to, at, proxy, box, (tr_mark)(tag - TABLE));
   }
+  return true;
 }

@@ -35,33 +35,38 @@ typedef struct host_call {
   int count;
 } host_call;
 
-static void no_functions(lua_State *to, lua_Integer id, void *context) {
-  (void)id, (void)context;
+/* The sandbox that a function of the host's runs for. */
+static _Thread_local sandbox *caller;
+
+static void no_functions(lua_State *to, lua_Integer id) {
+  (void)id;
   lua_pushnil(to);
 }
 
 /* Push, in S, the next value of the host's. */
-static void decode_from_host(lua_State *S, const char **at,
-                             void (*proxy)(lua_State *, lua_Integer, void *)) {
+static void decode_from_host(lua_State *S, const char **at, tr_proxy *proxy) {
   sandbox *box = tr_sandbox_of(S);
   box->from_host = true; /* reset after each lua_pcall, since this may raise */
-  tr_decode(S, at, proxy, NULL);
+  if (!tr_decode(S, at, proxy, box))
+    luaL_error(S, "%s", box->why);
   box->from_host = false;
 }
 
 /* In the host, protected: argument 1 is the table of exposed functions. */
 static int run_host_call(lua_State *L) {
   host_call *e = lua_touserdata(L, 2);
-  codec plain = {0};
+  codec how = {.box = caller, .is_lent = true};
   int i, top;
   lua_rawgeti(L, 1, e->id);
   top = lua_gettop(L);
-  for (i = 0; i < e->count; i++)
-    tr_decode(L, &e->at, no_functions, NULL);
+  for (i = 0; i < e->count; i++) {
+    if (!tr_decode(L, &e->at, no_functions, caller))
+      return luaL_error(L, "%s", caller->why);
+  }
   lua_call(L, e->count, LUA_MULTRET);
   e->count = lua_gettop(L) - top + 1;
   for (i = 0; i < e->count; i++) {
-    const char *fault = tr_encode(L, top + i, &plain, &e->out);
+    const char *fault = tr_encode(L, top + i, &how, &e->out);
     if (fault != NULL)
       return luaL_error(L, "a result cannot be passed to a script: %s", fault);
   }
@@ -76,9 +81,6 @@ static int take_results(lua_State *S) {
     decode_from_host(S, &e->at, no_functions);
   return e->count;
 }
-
-/* The sandbox that a function of the host's runs for. */
-static _Thread_local sandbox *caller;
 
 /* In the host, while a script waits for it. */
 static void on_host_count(lua_State *L, lua_Debug *record) {
@@ -108,14 +110,16 @@ static int call_for(sandbox *box, lua_State *L, int arguments) {
 static bool call_host(lua_State *S, host_call *e, char *message, size_t size) {
   sandbox *box = tr_sandbox_of(S);
   lua_State *L = box->L;
-  codec how = {.box = box};
+  codec how = {.box = box, .is_lent = true};
   const char *fault = NULL;
   int i;
   e->count = lua_gettop(S);
   for (i = 1; i <= e->count && fault == NULL; i++)
     fault = tr_encode(S, i, &how, &e->in);
   if (fault != NULL) {
-    snprintf(message, size, fault == tr_no_memory ? "%s" : "%s cannot be passed to the host",
+    snprintf(message, size, fault == tr_no_memory || box->exhausted
+                                ? "%s"
+                                : "%s cannot be passed to the host",
              fault);
     return false;
   }
@@ -164,8 +168,7 @@ static int call_exposed(lua_State *S) {
   return status == LUA_OK ? lua_gettop(S) : lua_error(S);
 }
 
-static void push_exposed(lua_State *S, lua_Integer id, void *context) {
-  (void)context;
+static void push_exposed(lua_State *S, lua_Integer id) {
   lua_pushinteger(S, id);
   lua_pushcclosure(S, call_exposed, 1);
 }
@@ -249,11 +252,15 @@ static int run_job(lua_State *S) {
   return 0;
 }
 
+/* Return the name of a sandbox's script for messages. */
+static const char *name_of(const sandbox *box) {
+  return box->name + (box->name[0] == '@' || box->name[0] == '=');
+}
+
 /* Fill in the error of a job that failed: S raised it, or could not hand back a value. */
 static void describe(lua_State *S, int status, const job *j, sandbox *box,
                      tr_error *error) {
   const char *text = NULL;
-  const char *name = box->name + (box->name[0] == '@' || box->name[0] == '=');
   if (status != LUA_OK && lua_type(S, -1) == LUA_TSTRING)
     text = lua_tostring(S, -1);
   /* a luaL_Buffer says it so, and it is no LUA_ERRMEM */
@@ -263,15 +270,15 @@ static void describe(lua_State *S, int status, const job *j, sandbox *box,
       strstr(text + 1, box->why) != NULL)
     tr_error_set(error, TR_POLICY, "%s", text); /* with the line */
   else if (box->exhausted)
-    tr_error_set(error, TR_POLICY, "%s: %s", name, box->why);
+    tr_error_set(error, TR_POLICY, "%s: %s", name_of(box), box->why);
   else if (status == LUA_OK && j->fault == tr_no_memory)
     tr_error_nomem(error);
   else if (status == LUA_OK)
     tr_error_set(error, TR_POLICY, "%s: the script returned %s, which cannot be passed on",
-                 name, j->fault);
+                 name_of(box), j->fault);
   else if (text == NULL)
     tr_error_set(error, TR_POLICY,
-                 "%s: the script raised a %s instead of a message", name,
+                 "%s: the script raised a %s instead of a message", name_of(box),
                  lua_typename(S, lua_type(S, -1)));
   else
     tr_error_set(error, TR_POLICY, "%s", text);
@@ -318,6 +325,21 @@ static bool perform(lua_State *L, sandbox *box, job *j, tr_error *error) {
   return !failed;
 }
 
+/* Push the results of a job. False with the error when the script's budget does not
+** last for them. */
+static bool take_job_results(lua_State *L, sandbox *box, job *j, tr_proxy *proxy,
+                             tr_error *error) {
+  int i, top = lua_gettop(L);
+  for (i = 0; i < j->count; i++) {
+    if (tr_decode(L, &j->at, proxy, box))
+      continue;
+    lua_settop(L, top);
+    tr_error_set(error, TR_POLICY, "%s: %s", name_of(box), box->why);
+    return false;
+  }
+  return true;
+}
+
 /* Encode a value of the host's for a script; raises what is wrong with it. */
 static void encode_for_script(lua_State *L, int index, codec *how, job *j) {
   const char *fault = tr_encode(L, index, how, &j->in);
@@ -342,18 +364,16 @@ static int call_function(lua_State *L) {
   for (i = 1; i <= top; i++)
     encode_for_script(L, i, &plain, j);
   j->count = top;
-  if (!perform(L, box, j, &error)) {
+  if (!perform(L, box, j, &error) ||
+      !take_job_results(L, box, j, no_functions, &error)) {
     tr_pusherror(L, &error);
     return lua_error(L);
   }
-  for (i = 0; i < j->count; i++)
-    tr_decode(L, &j->at, no_functions, NULL);
   return j->count;
 }
 
 /* Pushes a proxy for S's function 'id'; the box is argument 1. */
-static void push_proxy(lua_State *L, lua_Integer id, void *context) {
-  (void)context;
+static void push_proxy(lua_State *L, lua_Integer id) {
   lua_pushvalue(L, 1);
   lua_pushinteger(L, id);
   lua_pushcclosure(L, call_function, 2);
@@ -368,7 +388,6 @@ static int sandbox_run(lua_State *L) {
   codec plain = {0};
   const char *name = luaL_checkstring(L, 3);
   tr_error error;
-  int i;
   job *j;
   lua_settop(L, 5);
   j = new_job(L);
@@ -385,10 +404,9 @@ static int sandbox_run(lua_State *L) {
     encode_for_script(L, 4, &plain, j);
     j->count = 1;
   }
-  if (!perform(L, box, j, &error))
+  if (!perform(L, box, j, &error) ||
+      !take_job_results(L, box, j, push_proxy, &error))
     return tr_pusherror(L, &error);
-  for (i = 0; i < j->count; i++)
-    tr_decode(L, &j->at, push_proxy, NULL);
   return j->count;
 }
 
@@ -449,6 +467,7 @@ static int new_sandbox(lua_State *L) {
   box->memory_max = memory;
   box->steps_max = (int64_t)steps;
   box->seconds_max = seconds;
+  box->host_deadline = tr_sandbox_host_deadline(L);
   tr_sandbox_refill(box);
   luaL_setmetatable(L, TR_SANDBOX);
   lua_newtable(L);
@@ -474,4 +493,5 @@ void tr_open_sandbox(lua_State *L) {
   tr_newtype(L, TR_SANDBOX, methods);
   lua_pop(L, 2);
   luaL_setfuncs(L, functions, 0);
+  tr_sandbox_open_deadline(L);
 }

@@ -5,6 +5,16 @@
 #include "core/blob.h"
 #include "lutil.h"
 
+/* Bytes of a string that a script makes, or that it gives to a function of the host's or
+** gets from one. Only arguments and globals from the host may be larger. */
+enum { TR_SANDBOX_MAX_STRING = 4 << 20 };
+
+/* When the scripts that a Lua state calls have to end, besides their own limits. */
+typedef struct script_deadline {
+  double at;          /* as tr_now(); never: infinity */
+  const char *option; /* that set it, for messages */
+} script_deadline;
+
 /* A Lua state of its own for a script that is not trusted. */
 typedef struct sandbox {
   lua_State *S;                 /* NULL once closed */
@@ -13,9 +23,12 @@ typedef struct sandbox {
   size_t memory_told;           /* to the host's collector */
   int64_t steps, steps_max;     /* left, and allowed: VM instructions and what counts as much */
   size_t unchecked;             /* steps since the last look at the clock */
-  double seconds_max, deadline; /* for one call from the host */
+  double seconds_max;           /* for one call from the host */
+  double deadline, latest;      /* of this one, and when its last instruction has to end */
+  const char *deadline_option;  /* the host's option that set it; NULL: 'seconds_max' did */
+  const script_deadline *host_deadline;
   size_t last_size, key_size;   /* of the last block, and of a table's key; bytes */
-  int last_kind;                /* of the last object made, such as LUA_TSTRING */
+  int last_kind;                /* of object in it, such as LUA_TSTRING; 0: none */
   int hook_every;  /* instructions */
   int depth;       /* calls from the host under way, one within the other */
   bool from_host;  /* the strings being made are copies of the host's */
@@ -49,6 +62,12 @@ void tr_sandbox_check_clock(sandbox *box);
 /* End the script: it needs more memory than it may have. */
 void tr_sandbox_out_of_memory(sandbox *box);
 
+/* Return the script_deadline of a host's Lua state. */
+script_deadline *tr_sandbox_host_deadline(lua_State *L);
+
+/* Add 'sandbox_deadline' to the table on the host's stack's top. */
+void tr_sandbox_open_deadline(lua_State *L);
+
 /* Open, in S, the library that a script may use. Raises in S. */
 void tr_sandbox_open_library(lua_State *S);
 
@@ -62,19 +81,23 @@ void tr_sandbox_open_patterns(lua_State *S);
 ** function"), or tr_no_memory.
 */
 typedef struct codec {
-  int functions; /* index of a table in the encoding Lua state that functions
-                    are kept in, or 0: functions cannot be taken along */
-  sandbox *box;  /* whose values they are; NULL: the host's */
-  size_t size;   /* of what has been encoded, in the memory of the other side */
+  int functions;  /* index of a table in the encoding Lua state that functions
+                     are kept in, or 0: functions cannot be taken along */
+  sandbox *box;   /* on whose budget it is; NULL: nobody's */
+  bool is_lent;   /* they are what a function lent to a script gets or returns */
+  size_t size;    /* of what has been encoded, in the memory of the other side */
+  size_t numbers; /* keys so far that are numbers outside of a sequence */
 } codec;
 
 extern const char tr_no_memory[];
 
 const char *tr_encode(lua_State *from, int index, codec *how, tr_buffer *out);
 
-/* Pushes the next value. 'proxy' pushes what stands for function 'id'. */
-void tr_decode(lua_State *to, const char **at,
-               void (*proxy)(lua_State *to, lua_Integer id, void *context),
-               void *context);
+/* Push what stands for function 'id' of the other side. */
+typedef void tr_proxy(lua_State *to, lua_Integer id);
+
+/* Push the next value, on the budget of a sandbox. False when that is used up: part of the
+** value is on the stack. */
+bool tr_decode(lua_State *to, const char **at, tr_proxy *proxy, sandbox *box);
 
 #endif

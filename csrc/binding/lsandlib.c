@@ -226,6 +226,34 @@ static int pairs(lua_State *S) {
 /* In a metatable: the script's table that it was made from. */
 static const char original_key;
 
+/* '__index' and '__newindex' by way of a value that is no function. Upvalue 1 is the
+** value. Lua itself would follow up to 2,000 of them in one instruction; it nests calls of
+** ours up to 200 deep only. */
+static int index_value(lua_State *S) {
+  tr_sandbox_charge(S, 1 + steps_of(S, 2));
+  lua_settop(S, 2);
+  lua_gettable(S, lua_upvalueindex(1));
+  return 1;
+}
+
+static int set_value(lua_State *S) {
+  tr_sandbox_charge(S, 1 + steps_of(S, 2));
+  lua_settop(S, 3);
+  lua_settable(S, lua_upvalueindex(1));
+  return 0;
+}
+
+/* Replace a metamethod of that name on the stack's top by what is safe, or raise. */
+static void check_metamethod(lua_State *S, const char *name) {
+  bool is_function = lua_isfunction(S, -1);
+  if (strcmp(name, "__call") == 0 && !is_function)
+    luaL_error(S, "'__call' must be a function");
+  if (strcmp(name, "__index") == 0 && !is_function)
+    lua_pushcclosure(S, index_value, 1);
+  if (strcmp(name, "__newindex") == 0 && !is_function)
+    lua_pushcclosure(S, set_value, 1);
+}
+
 /*
 ** Make a metatable from the script's, at the stack's top, in its place. It is a copy,
 ** so that a script cannot add what is refused here: finalizers, which run without the
@@ -255,8 +283,7 @@ static void make_metatable(lua_State *S) {
       lua_pop(S, 2);
       continue;
     }
-    if (strcmp(*name, "__call") == 0 && !lua_isfunction(S, -1))
-      luaL_error(S, "'__call' must be a function");
+    check_metamethod(S, *name);
     lua_rawset(S, original + 1);
   }
   lua_insert(S, original);
@@ -331,6 +358,15 @@ static void open_string_metatable(lua_State *S) {
   lua_setfield(S, -2, "__index");
   make_metatable(S);
   lua_setmetatable(S, -2);
+  lua_pop(S, 1);
+}
+
+/* Have Lua make what a luaL_Buffer needs once, so that later its userdata is followed by
+** its block; see 'keys_of'. */
+static void make_first_buffer(lua_State *S) {
+  luaL_Buffer first;
+  luaL_buffinitsize(S, &first, LUAL_BUFFERSIZE + 1);
+  luaL_pushresultsize(&first, 0);
   lua_pop(S, 1);
 }
 
@@ -409,4 +445,5 @@ void tr_sandbox_open_library(lua_State *S) {
   lua_rawseti(S, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
   lua_settop(S, 0);
   name_functions(S);
+  make_first_buffer(S);
 }

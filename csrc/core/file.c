@@ -78,8 +78,9 @@ tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
     n = patience < 0 && !S_ISREG(st->st_mode) && !wait_ready(fd, POLLIN, patience)
             ? -1
             : read(fd, buffer.data + buffer.len, asked);
-    if (n < 0 && (errno == EINTR ||
-                  (errno == EAGAIN && wait_ready(fd, POLLIN, patience))))
+    /* A regular file that would wait, such as /proc/kmsg, has no end. */
+    if (n < 0 && (errno == EINTR || (errno == EAGAIN && !S_ISREG(st->st_mode) &&
+                                     wait_ready(fd, POLLIN, patience))))
       continue;
     if (n < 0) {
       tr_error_errno(error, errno, "Failed to read", path);
@@ -123,6 +124,41 @@ static bool is_readable(int fd, const struct stat *st, const char *path,
     return true;
   tr_error_errno(error, errno, "Failed to read", path);
   return false;
+}
+
+/* Check that a path leads to a regular file, without opening it: that alone can start a
+** device, or wake who waits at a pipe's other end. */
+static bool is_regular(const char *path, tr_error *error) {
+  struct stat st;
+  if (stat(path, &st) != 0)
+    tr_error_errno(error, errno, "Failed to read", path);
+  else if (S_ISDIR(st.st_mode))
+    tr_error_errno(error, EISDIR, "Failed to read", path);
+  else if (!S_ISREG(st.st_mode))
+    tr_error_set(error, TR_IO, "Failed to read %s: it is not a regular file", path);
+  else
+    return true;
+  return false;
+}
+
+tr_blob *tr_file_read_regular(const char *path, size_t max_bytes, tr_error *error) {
+  int fd;
+  struct stat st;
+  tr_blob *blob = NULL;
+  if (!is_regular(path, error))
+    return NULL;
+  fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  if (fd < 0 || fstat(fd, &st) != 0)
+    tr_error_errno(error, errno, "Failed to read", path);
+  else if (!S_ISREG(st.st_mode)) /* by now */
+    tr_error_set(error, TR_IO, "Failed to read %s: it is not a regular file", path);
+  else if (st.st_size == 0) /* those in /proc say so, and some do not end */
+    blob = tr_blob_new("", 0);
+  else
+    blob = tr_file_read_fd(fd, &st, path, max_bytes, 0, error);
+  if (fd >= 0)
+    close(fd);
+  return blob;
 }
 
 tr_blob *tr_file_read(const char *path, size_t max_bytes, tr_error *error) {

@@ -12,6 +12,10 @@
 tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
                          size_t max_bytes, double patience, tr_error *error);
 
+/* Read a regular file that is as large as it says, at most 'max_bytes'; never wait. NULL
+** with the error; anything else, such as a pipe, is not even opened. */
+tr_blob *tr_file_read_regular(const char *path, size_t max_bytes, tr_error *error);
+
 /* Write all bytes to an open file. False with errno. */
 bool tr_file_write_all(int fd, const void *data, size_t size);
 

@@ -33,6 +33,22 @@ describe("a file", function()
     end
   end)
 
+  it("is read without a wait, if it is regular and as large as it says, where that is asked for", function()
+    helper.run_ok("mkfifo " .. folder .. "/pipe")
+    local started = core.now()
+    for _, path in ipairs { folder .. "/pipe", "/dev/zero", "/dev/null" } do
+      local blob, err = core.read_file(path, 100, true)
+      assert.same({ nil, "io", "Failed to read " .. path .. ": it is not a regular file" }, { blob, err.kind, err.message })
+    end
+    assert.equal("Is a directory", select(2, core.read_file(folder, 100, true)).message:match "[^:]*$":sub(2))
+    assert.equal("not_found", select(2, core.read_file(folder .. "/none", 100, true)).kind)
+    assert.equal("", tostring(core.read_file("/proc/self/status", 100, true)))
+    local path = helper.write(folder .. "/file", "bytes")
+    assert.equal("bytes", tostring(core.read_file(path, 5, true)))
+    assert.equal("too_large", select(2, core.read_file(path, 4, true)).kind)
+    assert.is_true(core.now() - started < 1)
+  end)
+
   it("that is a pipe is waited for, and is not empty before its writer comes", function()
     helper.run_ok("mkfifo " .. folder .. "/pipe")
     os.execute(("(sleep 0.2; printf one; sleep 0.2; printf two) > %s/pipe 2>/dev/null &"):format(folder))

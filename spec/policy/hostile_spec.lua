@@ -96,6 +96,22 @@ describe("a hostile policy script", function()
   end
 end)
 
+describe("a script's read_lockfile", function()
+  it("does not wait for what is no regular file", function()
+    local folder = helper.temporary_folder()
+    helper.run_ok("mkfifo " .. folder .. "/pipe")
+    local started = core.now()
+    for path, why in pairs { pipe = "not a regular file", ["/dev/zero"] = "not a regular file", ["/proc/kmsg"] = "lockfile" } do
+      local file = helper.write(folder .. "/policy.lua", ("theaterref.read_lockfile %q"):format(path))
+      local resolver, err = theaterref.resolver { policy = file }
+      assert.same({ nil, "policy" }, { resolver, err.kind })
+      assert.is_truthy(err.message:find(why, 1, true), err.message)
+    end
+    assert.is_true(core.now() - started < 1)
+    helper.remove(folder)
+  end)
+end)
+
 -- A table with each power of two up to 2^50, of which Lua says that it is so long.
 local powers = "local t = { " .. ("[1 << 0] = 1, "):rep(51):gsub("0", (function()
   local i = -1
@@ -131,6 +147,11 @@ local greedy = {
     __len = function() return (1 << 31) - 2 end, __index = function() return 1 end }))]] },
   { "numbers that all meet when a table grows",
     "local t, m = {}, (1 << 18) - 1 for i = 1, (1 << 17) + 1 do t[i * m] = true end" },
+  { "numbers that all meet when a table grows while a string is made", [[local t, n, m = {}, 0, (1 << 18) - 1
+    local long = ("y"):rep(100) return (("x"):rep(4000):gsub("x", function()
+      n = n + 1 if n < 500 then return long end
+      for i = 1, 64 do n = n + 1 t[n * m] = true end
+    end))]] },
   { "a table whose keys are gone", [[local t = {} for i = 1, 30000 do t["k" .. i] = 1 end
     for k in pairs(t) do t[k] = nil end while true do next(t) end]] },
   { "a key in and a key out where a table grows", [[local t, i = {}, 0 for i = 1, 16384 do t["k" .. i] = 1 end
@@ -198,6 +219,15 @@ local greedy = {
   { "a loop of '__index' over numbers that meet", [[local t, m = {}, (1 << 14) - 1
     for i = 1, (1 << 13) + 1 do t[i * m] = true end setmetatable(t, { __index = t })
     local function get() return t[m << 14] end while true do pcall(get) end]] },
+  { "a loop of '__index' over long keys", [[local s = ("x"):rep(4000000) local a, b = s .. "a", s .. "b"
+    local t = { [a] = 1 } setmetatable(t, { __index = t }) local function get() return t[b] end
+    while true do pcall(get) end]] },
+  { "a loop of '__newindex' over long keys", [[local s = ("x"):rep(4000000) local a, b = s .. "a", s .. "b"
+    local t = { [a] = 1 } setmetatable(t, { __newindex = t }) local function set() t[b] = 1 end
+    while true do pcall(set) end]] },
+  { "a loop of '__index' by way of strings", [[local s = ("x"):rep(4000000) local a, b = s .. "a", s .. "b"
+    string[a] = 1 setmetatable(string, { __index = "" }) local function get() return string[b] end
+    while true do pcall(get) end]] },
   -- memory, and what runs on
   { "memory that is nearly used up", [[local keep = {} pcall(function() for i = 1, 1e9 do keep[i] = {} end end)
     while true do local x = {} end]] },
@@ -224,6 +254,11 @@ local greedy = {
   { "half a million empty tables as results", "local e, t = {}, {} for i = 1, 500000 do t[i] = e end return t" },
   { "results that share a table whose keys are gone", [[local e, t = {}, {} for i = 1, 30000 do e["k" .. i] = 1 end
     for k in pairs(e) do e[k] = nil end for i = 1, 400000 do t[i] = e end return t]] },
+  { "a result with keys that meet in its copy only, again and again", [[local t, out = {}, {}
+    for i = 1, 8192 do t[i * 8191 + 0.5] = true end for i = 1, 8192 do t[i * 8191] = true end
+    for i = 1, 8192 do t[i * 8191 + 0.5] = nil end for i = 1, 100 do out["t" .. i] = t end return out]] },
+  { "a result with fractions that Lua hashes alike", [[local t, out = {}, {}
+    for i = 1, 8192 do t[1 + i * 2.0 ^ -52] = true end for i = 1, 60 do out["t" .. i] = t end return out]] },
   { "a result that holds itself", "local t = {} t.t = t return t" },
 }
 

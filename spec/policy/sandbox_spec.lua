@@ -133,6 +133,33 @@ describe("a sandbox", function()
     fails("local s = ('x'):rep(1 << 20) local t = {} for i = 1, 100 do t[i] = s end return t", "32 MiB")
   end)
 
+  it("passes sequences of any length on, and 4,096 other numbers as keys", function()
+    local value = run "local t = { n = 3, [0.5] = 'x', [9] = 9 } for i = 1, 9000 do t[i] = { i } end return t"
+    assert.equal(9000, #value)
+    assert.same({ 3, "x", { 9 }, { 9000 } }, { value.n, value[0.5], value[9], value[9000] })
+    local some = "local a, b = {}, {} for i = 1, 2048 do a[-i], b[i + 1] = i, i end b[5000] = %s return { a, b }"
+    assert.equal(2048, (run(some:format "nil"))[2][2049])
+    fails(some:format "1", "script: the script returned more than 4096 numbers as keys outside of sequences, which cannot be passed on")
+  end)
+
+  it("takes the copying of values off a script's budget, on both sides", function()
+    local box = core.sandbox { instructions = 100000 }
+    local list = {}
+    for i = 1, 1000 do list[i] = i end
+    local lists = {}
+    for i = 1, 120 do lists[i] = list end
+    local exhausted = "the script ran more than 100000 instructions"
+    local call = box:run([[local row, rows = {}, {} for i = 1, 1000 do row[i] = i end
+      return function(n) for i = 1, n do rows[i] = row end return rows end]], "@s", nil, true)
+    assert.equal(40, #call(40))
+    local ok, err = pcall(call, 60) -- whose encoding alone is within the budget
+    assert.same({ false, "policy", "s: " .. exhausted }, { ok, err.kind, err.message })
+    ok, err = pcall(call, lists)
+    assert.same({ false, "policy", "s: " .. exhausted }, { ok, err.kind, err.message })
+    ok, err = box:run("return lists", "@s", { lists = lists })
+    assert.same({ nil, "policy", "s: " .. exhausted }, { ok, err.kind, err.message })
+  end)
+
   it("names the line that used up the budget, whatever was called there", function()
     fails("\nlocal s = ('a'):rep(30000)\nreturn s:find(('.-'):rep(9) .. 'b')", "script:3: the script ran more than 2000000 instructions")
     fails("\n\nwhile true do end", "script:3: the script ran more than 2000000 instructions")
@@ -155,8 +182,28 @@ describe("a sandbox", function()
     assert.equal(4 << 20, (box:run("return #('x'):rep(4 << 20)", "@s")))
     -- what the host hands in may be larger
     assert.equal(5 << 20, (box:run("return #text", "@s", { text = ("x"):rep(5 << 20) })))
-    box:expose { host = { text = function() return ("x"):rep(5 << 20) end } }
-    assert.equal(5 << 20, (box:run("return #host.text()", "@s")))
+    -- but not what a function of the host's gets or returns
+    box:expose { host = { text = function(more) return ("x"):rep((4 << 20) + more) end, length = function(s) return #s end } }
+    assert.equal(4 << 20, (box:run("return host.length(host.text(0))", "@s")))
+    local _, err = box:run("return host.text(1)", "@s")
+    assert.equal("s:1: a result cannot be passed to a script: a string of more than 4 MiB", err.message)
+    _, err = box:run("return host.length(text)", "@s", { text = ("x"):rep(5 << 20) })
+    assert.equal("s:1: a string of more than 4 MiB cannot be passed to the host", err.message)
+  end)
+
+  it("makes tables of 32,768 keys at most, and large ones only if there is time to place keys that all meet", function()
+    local function keys(count, seconds)
+      return core.sandbox { seconds = seconds }:run("local t = {} for i = 1, count do t['k' .. i] = i end return count", "@s",
+        { count = count })
+    end
+    assert.equal(32768, (keys(32768)))
+    assert.equal(8192, (keys(8192, 0.25)))
+    assert.equal("s: the script made a table of more than 32768 keys", select(2, keys(32769)).message)
+    assert.equal("s: the script had too little time left for a table of 16384 keys", select(2, keys(8193, 0.25)).message)
+  end)
+
+  it("makes a text of any length beside tables of as many keys", function()
+    assert.equal(3 << 19, (core.sandbox():run("return #('x'):rep(3 << 19)", "@s"))) -- as large as 2^16 keys
   end)
 
   it("has Lua's functions on tables", function()
@@ -213,6 +260,12 @@ describe("a sandbox", function()
       local o = setmetatable({}, C)
       function C.method() return "five" end
       return #o, o.method(), getmetatable(o) == C]] })
+    assert.same({ "deep", 5, true, 2 }, { run [[
+      local last, set = { x = "deep" }, {}
+      local first = last
+      for i = 1, 100 do first = setmetatable({}, { __index = first, __newindex = i == 1 and set or first }) end
+      first.y = 5
+      return first.x, set.y, rawget(first, "y") == nil, setmetatable({}, { __index = "" }).len "xy"]] })
     fails("setmetatable({}, { __mode = 'k' })", "'__mode' is not allowed in a script's metatable")
     fails("setmetatable({}, { __call = {} })", "'__call' must be a function")
   end)
@@ -229,13 +282,40 @@ describe("a sandbox", function()
     assert.equal("s:1: a function cannot be passed to the host", err.message)
   end)
 
+  it("ends its script at the host's deadline, if that comes before its own", function()
+    local box = core.sandbox()
+    local loop = box:run("return function() while true do end end", "@s", nil, true)
+    local function fails_within(seconds, why, f, ...)
+      local started = core.now()
+      local _, err = f(...)
+      assert.same({ "policy", why }, { err.kind, err.message })
+      assert.is_true(core.now() - started < seconds + 0.4)
+    end
+    finally(function() core.sandbox_deadline() end)
+    assert.is_nil((core.sandbox_deadline(0.05, "plan_timeout")))
+    fails_within(0.05, "s:1: the script ran past the deadline (plan_timeout)", pcall, loop)
+    fails_within(0, "s: the script ran past the deadline (plan_timeout)", box.run, box, "return 1", "@s")
+    assert.same({ 0, "plan_timeout" }, { core.sandbox_deadline(0.05) })
+    fails_within(0.05, "t:1: the script ran past the deadline (resolve_timeout)", box.run, box, "while true do end", "@t")
+    local left, option = core.sandbox_deadline(100)
+    assert.same({ 0, "resolve_timeout" }, { left, option })
+    assert.equal(1, (box:run("return 1", "@s")))
+    local short = core.sandbox { seconds = 0.05 }
+    fails_within(0.05, "u:1: the script ran for more than 0.05 seconds", short.run, short, "while true do end", "@u")
+    left = core.sandbox_deadline(nil)
+    assert.is_true(left > 50 and left < 100)
+    assert.is_nil((core.sandbox_deadline(-1)))
+    assert.equal(1, (box:run("return 1", "@s")))
+    assert.has_error(function() core.sandbox_deadline(1, "timeout") end)
+  end)
+
   it("says so when the process has no memory left", function()
     if os.getenv "BUILD" ~= "build" then return pending "sanitizers need much memory" end
     local out = helper.run(("ulimit -v 65000; %s -e %s"):format(helper.lua, helper.quote [[
       local text = ("x"):rep(20 << 20)
       local box = require("theaterref.core").sandbox { memory = 64 << 20 }
       collectgarbage()
-      print(pcall(box.run, box, "return 1", "@s", { text = text }))]]))
+      print(pcall(box.run, box, "return 1", "@s", { text = text, again = text }))]]))
     assert.equal("false\tnot enough memory\n", out)
   end)
 

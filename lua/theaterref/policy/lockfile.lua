@@ -50,13 +50,13 @@ local function parse_line(line)
   return fields, ref
 end
 
---- Reads a lockfile.
+--- Reads a lockfile, which must be a regular file.
 -- @tparam string path
 -- @treturn table the fields of each line, by reference; paths are absolute
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.read(path)
-  local blob, err = core.read_file(path, MAX_BYTES)
+  local blob, err = core.read_file(path, MAX_BYTES, true)
   if not blob then
     if err.kind ~= "not_found" then return nil, err end
     return nil, errors.new("not_found", ("cannot open lockfile \"%s\": no such file (write one with 'theaterref lock -o %s "
