@@ -802,6 +802,20 @@ describe("resolving", function()
         assert.equal("timeout", err.kind)
         assert.is_true(core.now() - before < 0.05 + 5 * 0.06)
       end
+      -- A script is ended in the middle.
+      local script = file("spinning.lua", "return { allow = function() while true do end end }")
+      for option, call in pairs {
+        resolve_timeout = function(r, limit) return r:resolve(path, { resolve_timeout = limit }) end,
+        plan_timeout = function(r, limit) return r:plan(path, { plan_timeout = limit }) end,
+      } do
+        local spinning = assert(theaterref.resolver { log = false, policy = script })
+        local _, err = call(spinning, 0.01)
+        assert.equal("timeout", err.kind)
+        assert.matches("within 0.01 seconds (" .. option .. ")", err.message, 1, true)
+        _, err = call(spinning)
+        assert.equal("policy", err.kind)
+        assert.matches("the script ran more than 10000000 instructions", err.message)
+      end
       -- A loop has its turn between long steps, and is woken for the next one.
       local future, loop, turns = assert(resolver:start_plan(path)), cqueues.new(), 0
       loop:wrap(function()

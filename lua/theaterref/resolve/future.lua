@@ -43,6 +43,7 @@ local function finish(self, result, err)
   if self.notifier then self.notifier:set_deadline(nil) end
   for _, notifier in ipairs(self.notifiers or {}) do notifier:signal() end -- its own, and those of who awaits it
   self.notifiers = nil
+  if result == nil and self.deadline and err.kind == "policy" then err = self:lateness() or err end -- it ended the script
   if result ~= nil then self.result = result else self.err = about(self, err) end
 end
 
@@ -77,12 +78,23 @@ local function stop(self, kind, message)
   finish(self, nil, errors.new(kind, message))
 end
 
+-- Has the scripts that the work calls end at its deadline. Returns the limit before.
+local function limit_scripts(self)
+  if not self.deadline then return nil end
+  local left = math.max(0, self.deadline - core.now())
+  local before, option = core.sandbox_deadline(left, self.limit_option)
+  if before and before < left then core.sandbox_deadline(before, option) end -- of work that this is within
+  return before, option
+end
+
 -- Runs the work on to its next 'await', or to its end.
 local function resume(self, ...)
   local thread = self.thread
   leave(self)
   self.running = true
+  local before, option = limit_scripts(self)
   local ok, yielded = coroutine.resume(thread, ...)
+  if self.deadline then core.sandbox_deadline(before, option) end
   self.running = false
   if not ok then
     fail(self, yielded)
@@ -141,7 +153,9 @@ function Future.run(self, work, ...)
   local limit = self.time_limit
   if limit and limit >= 0 then self.deadline = core.now() + limit end
   if self.blocking then
+    local before, option = limit_scripts(self)
     local ok, raised = pcall(run_work, self, work, ...)
+    if self.deadline then core.sandbox_deadline(before, option) end
     if not ok then fail(self, raised) end
   else
     self.thread = table.remove(idle) or new_thread()
