@@ -262,7 +262,7 @@ static void end_headers(tr_request *r) {
   p->complete_headers = p->status >= 200;
   r->headers_at = tr_request_turn.now;
   if (p->complete_headers && !p->http2)
-    tr_socket_answered(r->socket);
+    tr_socket_answered(r->connection);
   if (p->status >= 300) /* the rest of the body has less time */
     r->on_connected(r);
 }

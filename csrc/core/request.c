@@ -414,7 +414,7 @@ bool tr_request_send(tr_request *r, tr_handle *h) {
   r->refused[0] = '\0';
   r->tried_addresses = r->socket_errno = 0;
   r->fault = NULL;
-  r->socket = -1;
+  r->connection = 0;
   r->started = r->last_progress = tr_now();
   r->connect_by =
       tr_deadline(r->config->connect_timeout) - r->lookup_seconds;

@@ -15,6 +15,7 @@
 #include "redact.h"
 #include "redirect.h"
 #include "request.h"
+#include "socket.h"
 
 /* The first retry comes after about this; each further one after twice as
 ** long, give or take a half, so that clients do not come back in step. */
@@ -339,7 +340,10 @@ static tr_verdict judge(tr_request *r, CURLcode code, tr_blob **blob,
 
 tr_verdict tr_request_end_attempt(tr_request *r, int code, tr_blob **blob,
                                   tr_error *error) {
-  tr_verdict verdict = judge(r, true_code(r, (CURLcode)code), blob, error);
+  tr_verdict verdict;
+  if (code != CURLE_OK && tr_socket_was_broken(r->connection))
+    r->fault = "its server sends without an end what is no response";
+  verdict = judge(r, true_code(r, (CURLcode)code), blob, error);
   if (verdict == TR_VERDICT_DONE)
     publish_info(r);
   return verdict;

@@ -49,7 +49,7 @@ describe("a hostile server", function()
   local function frame(kind, flags, stream, payload) return string.pack(">I3BBI4", #payload, kind, flags, stream) .. payload end
   local function ok(stream, body, times) return frame(1, 4, stream, "\x88") .. frame(0, 0, stream, body):rep(times or 1) end
   local function reset(stream, code) return frame(3, 0, stream, string.pack(">I4", code)) end
-  local settings, http_1_1_required = frame(4, 0, 0, ""), 13
+  local settings, protocol_error, http_1_1_required = frame(4, 0, 0, ""), 1, 13
 
   describe("that sends without an end what is no response", function()
     local function hold_up(bad)
@@ -74,6 +74,34 @@ describe("a hostile server", function()
       local out, err = hold_up { url = "https://endless.invalid/", proxy = server.http }
       assert.equal("true\n", out, err)
     end)
+  end)
+
+  it("that sends without an end what is no response fails all that shares its connection, and is not asked again", function()
+    local first, second = settings .. ok(1, "x"), ok(3, "y") .. reset(3, protocol_error)
+    helper.write(folder .. "/junk", frame(0x77, 0, 0, ""):rep(1 << 17)) -- frames of an unknown kind, to be ignored
+    local tls = tls_server("-cert server.pem -key server.key -alpn h2",
+      ("{ dd bs=1 count=%d status=none; while cat junk; do :; done; }"):format(#first + #second))
+    finally(tls.stop)
+    local function start(path, retries)
+      return theaterref.resolver({ ca_file = folder .. "/ca.pem", timeout = 20, retries = retries, log = false }):start(tls.url .. path)
+    end
+    local function send(future, bytes)
+      future:wait(0.2) -- as below
+      tls.input:write(bytes)
+      tls.input:flush()
+    end
+    local lasting = start("/lasting", 1)
+    send(lasting, first)
+    helper.eventually(function()
+      lasting:wait(0.01)
+      return lasting:progress() == 1
+    end)
+    local failing = start("/failing", 0)
+    send(failing, second)
+    assert.equal("network", select(2, failing:wait()).kind)
+    local _, err = lasting:wait()
+    assert.matches("sends without an end what is no response", err.message)
+    assert.is_nil(err.message:find "attempts")
   end)
 
   it("gets no handshake that takes seconds: no finite-field Diffie-Hellman", function()
