@@ -7,15 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "disk_folder.h"
 #include "error.h"
 #include "file.h"
 #include "table.h"
-
-enum { USED_AGAIN = 60 /* seconds until a use is noted again */ };
 
 /* ------------------------------------------------------------------ reading */
 
@@ -48,11 +45,7 @@ bool tr_disk_read(tr_disk *disk, const char *key, size_t len,
     state = tr_disk_entry_read(disk->folder, id.name, &id, entry);
   if (state == TR_DISK_DAMAGED)
     remove_damaged(disk, id.name, &entry->st);
-  if (state != TR_DISK_SOUND)
-    return false;
-  if (llabs((long long)time(NULL) - entry->st.st_atim.tv_sec) > USED_AGAIN)
-    tr_disk_stamp(disk->folder, id.name, false);
-  return true;
+  return state == TR_DISK_SOUND;
 }
 
 /* ------------------------------------------------------------------ writing */
@@ -81,7 +74,7 @@ static bool write_file(int dir, const char *name, const void *data, size_t size,
     errnum = errno;
   }
   if (ok) {
-    tr_disk_stamp(dir, "new", true);
+    tr_disk_stamp(dir, "new");
     ok = renameat(dir, "new", dir, name) == 0;
     errnum = errno;
   }

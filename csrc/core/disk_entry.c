@@ -24,7 +24,8 @@ enum {
   MAPPED_FROM = 256 * 1024, /* below, a read is as fast as a mapping */
   REST = 4096,              /* bytes at the end of a file that mostly suffice */
   MAX_TEXT = 64 * 1024,
-  SHA256 = 64
+  SHA256 = 64,
+  USED_AGAIN = 60 /* seconds until a use is noted again */
 };
 
 static const char MAGIC[8] = "TRdisk1\n";
@@ -67,11 +68,14 @@ static atomic_uint_fast64_t checked[1 << 16];
 
 static uint64_t identity(const struct stat *st, const footer *f) {
   struct {
-    uint64_t device, inode, size, seconds, nanoseconds;
+    uint64_t device, inode, size, modified[2], changed[2];
     char check[SHA256];
-  } mark = {(uint64_t)st->st_dev,          (uint64_t)st->st_ino,
-            (uint64_t)st->st_size,         (uint64_t)st->st_mtim.tv_sec,
-            (uint64_t)st->st_mtim.tv_nsec, ""};
+  } mark = {(uint64_t)st->st_dev,
+            (uint64_t)st->st_ino,
+            (uint64_t)st->st_size,
+            {(uint64_t)st->st_mtim.tv_sec, (uint64_t)st->st_mtim.tv_nsec},
+            {(uint64_t)st->st_ctim.tv_sec, (uint64_t)st->st_ctim.tv_nsec},
+            ""};
   memcpy(mark.check, f->check, sizeof mark.check);
   return tr_table_hash((char *)&mark, sizeof mark);
 }
@@ -239,6 +243,17 @@ static tr_disk_state read_open(int fd, const tr_disk_id *id, tr_disk_entry *to,
   return TR_DISK_SOUND;
 }
 
+/* Note that a file is used. That changes its times, but not what was checked. */
+static void note_use(int fd, const struct stat *before, const footer *f) {
+  const struct timespec now[2] = {{time(NULL), 0}, {0, UTIME_OMIT}};
+  struct stat st;
+  if (llabs((long long)now->tv_sec - before->st_atim.tv_sec) > USED_AGAIN &&
+      futimens(fd, now) == 0 && fstat(fd, &st) == 0 &&
+      st.st_size == before->st_size &&
+      memcmp(&st.st_mtim, &before->st_mtim, sizeof st.st_mtim) == 0)
+    remember_checked(identity(&st, f));
+}
+
 /* Set the texts of an entry, which is sound. */
 static void take_text(const ending *e, tr_disk_entry *to) {
   to->shown = e->text;
@@ -277,6 +292,8 @@ tr_disk_state tr_disk_entry_read(int dir, const char *name, const tr_disk_id *id
   if (fd < 0)
     return errno == EINVAL ? TR_DISK_DAMAGED : TR_DISK_ABSENT;
   state = read_open(fd, id, to, &e);
+  if (state == TR_DISK_SOUND && id != NULL)
+    note_use(fd, &to->st, e.footer);
   close(fd);
   if (state == TR_DISK_SOUND) {
     take_text(&e, to);

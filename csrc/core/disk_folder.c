@@ -163,12 +163,10 @@ int64_t tr_disk_stored(const struct stat *st) { return past(&st->st_mtim); }
 int64_t tr_disk_used(const struct stat *st) { return past(&st->st_atim); }
 
 /* The time is this machine's, which a file server's need not be. */
-void tr_disk_stamp(int dir, const char *name, bool stored) {
+void tr_disk_stamp(int dir, const char *name) {
   struct timespec times[2];
   clock_gettime(CLOCK_REALTIME, &times[0]);
   times[1] = times[0];
-  if (!stored)
-    times[1].tv_nsec = UTIME_OMIT;
   utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW);
 }
 

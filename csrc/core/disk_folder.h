@@ -29,9 +29,8 @@ uint64_t tr_disk_blocks(off_t size);
 /* Remove a file, or a folder that is empty. True if there is none now. */
 bool tr_disk_discard(int dir, const char *name);
 
-/* Note that a file is used now, and with 'stored', that its bytes are right now.
-** Best effort: a folder may be read-only. */
-void tr_disk_stamp(int dir, const char *name, bool stored);
+/* Note that a file is stored and used now. */
+void tr_disk_stamp(int dir, const char *name);
 
 /* The holder of the lock. */
 typedef struct tr_disk_holder {

@@ -33,6 +33,7 @@ static struct {
   tr_request *all;
   size_t running, kept_connections;
   uint64_t progress; /* changes when an attempt ends */
+  double looked;     /* the time of the last look */
 } driver;
 
 /* ------------------------------------------------------------------ requests */
@@ -295,11 +296,29 @@ static void on_moment(tr_request *r, double now) {
   }
 }
 
+/* Look at the time. Time in which nobody could look counts for no limit but deadlines: the
+** process may have been stopped, and then its servers are not to blame. */
+static void look(void) {
+  double now = tr_now(), lost = now - driver.looked - MAX_SLEEP;
+  tr_request *r;
+  driver.looked = tr_request_turn.now = now;
+  if (lost < MAX_SLEEP)
+    return;
+  for (r = driver.all; r != NULL; r = r->all_next) {
+    r->connect_by += lost;
+    r->last_progress += lost;
+    r->headers_at += lost;
+    if (r->state == TR_REQUEST_LOOKUP)
+      r->started += lost;
+    if (r->state == TR_REQUEST_RUNNING && !r->connected)
+      tr_handle_give_time(r->handle, r->connect_by - r->started);
+  }
+}
+
 static void take_moments(void) {
   tr_request *r = tr_heap_first();
-  double now = r != NULL ? tr_now() : 0;
-  while (r != NULL && r->wake_at <= now) {
-    on_moment(r, now);
+  while (r != NULL && r->wake_at <= driver.looked) {
+    on_moment(r, driver.looked);
     r = tr_heap_first();
   }
 }
@@ -363,7 +382,7 @@ double tr_driver_advance(size_t all, size_t per_origin) {
   tr_watchdog_begin();
   do { /* libcurl 7.88 may keep the data of streams without an event */
     before = driver.progress;
-    tr_request_turn.now = tr_now();
+    look();
     driver.hooks->take_posts();
     take_moments();
     wake_at = start_attempts(all, per_origin);

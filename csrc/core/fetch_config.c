@@ -5,6 +5,7 @@
 */
 #include "fetch_config.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,6 +160,16 @@ static bool check_options(const tr_fetch_options *o, tr_error *error) {
   return ok;
 }
 
+static bool check_numbers(const tr_fetch_options *o, tr_error *error) {
+  if (!isnan(o->timeout) && !isnan(o->connect_timeout) &&
+      !isnan(o->stall_timeout) && o->max_redirects >= 0 && o->retries >= 0)
+    return true;
+  tr_error_set(error, TR_POLICY,
+               "a timeout must be a number of seconds, and a number of redirects "
+               "or retries must not be negative");
+  return false;
+}
+
 static tr_config *config_of(tr_node *node) {
   return (tr_config *)((char *)node - offsetof(tr_config, node));
 }
@@ -205,6 +216,8 @@ tr_config *tr_config_get(const tr_fetch_options *o, tr_error *error) {
   tr_config *c = NULL;
   uint64_t hash = hash_of(o);
   bool possible = true;
+  if (!check_numbers(o, error))
+    return NULL;
   pthread_mutex_lock(&lock);
   if (configs.slots != NULL || tr_table_init(&configs)) {
     c = find(o, hash);

@@ -161,6 +161,11 @@ tr_handle *tr_handle_get(tr_config *config, CURLcode *code) {
   return h;
 }
 
+void tr_handle_give_time(tr_handle *h, double seconds) {
+  h->one_time = true;
+  curl_easy_setopt(h->easy, CURLOPT_CONNECTTIMEOUT_MS, milliseconds(seconds));
+}
+
 void tr_handle_release(tr_handle *h, bool reusable) {
   h->request = NULL;
   if (!reusable || h->one_time) {

@@ -28,6 +28,8 @@ typedef struct tr_handle {
 /* A handle with this configuration, kept or new. NULL: memory is short, or this
 ** libcurl lacks an option ('*code' says which error). Driver only. */
 tr_handle *tr_handle_get(tr_config *config, CURLcode *code);
+/* Let an attempt under way have so many seconds in all to connect. Driver only. */
+void tr_handle_give_time(tr_handle *handle, double seconds);
 /* Give a handle back: to be kept if 'reusable'. Driver only. */
 void tr_handle_release(tr_handle *handle, bool reusable);
 /* Free the handles that are kept. */

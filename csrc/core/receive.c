@@ -238,12 +238,12 @@ static void read_header(tr_response *p, const char *line, size_t size) {
 }
 
 /* True for a status line, not for a header or trailer that looks like one. An interim
-** response may have come before, and a whole one, when libcurl has turned from HTTP/2
-** to HTTP/1.1 by itself. */
+** response may have come before, and a final one with a part of its body, when libcurl
+** has turned from HTTP/2, whose trailers have no such name, to HTTP/1.1 by itself. */
 static bool begins_response(const tr_response *p, const char *line,
                             size_t size) {
   return size > 5 && memcmp(line, "HTTP/", 5) == 0 && !p->amid_headers &&
-         (!p->complete_headers || (p->http2 && !p->body_started));
+         (!p->complete_headers || p->http2);
 }
 
 static void begin_response(tr_response *p, const char *line, size_t size) {
@@ -262,7 +262,7 @@ static void end_headers(tr_request *r) {
   p->complete_headers = p->status >= 200;
   r->headers_at = tr_request_turn.now;
   if (p->complete_headers && !p->http2)
-    tr_socket_answered(r->socket);
+    tr_socket_answered(r->connection);
   if (p->status >= 300) /* the rest of the body has less time */
     r->on_connected(r);
 }

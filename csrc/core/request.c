@@ -2,7 +2,6 @@
 #include "request.h"
 
 #include <arpa/inet.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,16 +63,6 @@ static bool check_digest(const tr_fetch_options *o, tr_error *error) {
                "'%s' is no digest: 40 hex digits of SHA-1 or 64 of SHA-256 "
                "were expected",
                o->digest);
-  return false;
-}
-
-static bool check_numbers(const tr_fetch_options *o, tr_error *error) {
-  if (!isnan(o->timeout) && !isnan(o->connect_timeout) &&
-      !isnan(o->stall_timeout) && o->max_redirects >= 0 && o->retries >= 0)
-    return true;
-  tr_error_set(error, TR_POLICY,
-               "a timeout must be a number of seconds, and a number of redirects "
-               "or retries must not be negative");
   return false;
 }
 
@@ -167,7 +156,7 @@ static void take_known(tr_request *r) {
 tr_request *tr_request_new(tr_promise *promise, const char *url,
                            const tr_fetch_options *options, tr_error *error) {
   tr_request *r;
-  if (!check_digest(options, error) || !check_numbers(options, error))
+  if (!check_digest(options, error))
     return NULL;
   r = calloc(1, sizeof *r);
   if (r != NULL)
@@ -425,7 +414,7 @@ bool tr_request_send(tr_request *r, tr_handle *h) {
   r->refused[0] = '\0';
   r->tried_addresses = r->socket_errno = 0;
   r->fault = NULL;
-  r->socket = -1;
+  r->connection = 0;
   r->started = r->last_progress = tr_now();
   r->connect_by =
       tr_deadline(r->config->connect_timeout) - r->lookup_seconds;

@@ -96,7 +96,7 @@ typedef struct tr_request {
   double turn, headers_at;
   double started, connect_by, last_progress, not_before;
   double lookup_seconds; /* of the connect timeout, that the lookup took */
-  int socket; /* it runs on, or below 0 */
+  uint64_t connection; /* the number of its socket, which others may share; or 0 */
   char refused[64]; /* an address that may not be asked, or empty */
   bool link_local;  /* it is refused whatever the options say */
   int tried_addresses, socket_errno;

@@ -15,6 +15,7 @@
 #include "redact.h"
 #include "redirect.h"
 #include "request.h"
+#include "socket.h"
 
 /* The first retry comes after about this; each further one after twice as
 ** long, give or take a half, so that clients do not come back in step. */
@@ -189,6 +190,22 @@ void tr_request_end_hashing(tr_request *r, tr_blob **blob, tr_error *error) {
   publish_info(r);
 }
 
+/* An ETag without the mark of a weak one. */
+static const char *opaque_tag(const char *etag) {
+  return strncmp(etag, "W/", 2) == 0 ? etag + 2 : etag;
+}
+
+/* True if a 304 is about the known blob: its validators are those that were sent. A server
+** may name others by mistake. (RFC 9111, 4.3.4) */
+static bool is_about_known(const tr_request *r) {
+  const tr_response *p = &r->response;
+  const tr_record *known = r->known_record;
+  if (p->etag[0] != '\0')
+    return strcmp(opaque_tag(p->etag), opaque_tag(known->etag)) == 0;
+  return p->last_modified[0] == '\0' || known->last_modified[0] == '\0' ||
+         strcmp(p->last_modified, known->last_modified) == 0;
+}
+
 /* A 304: the known blob is still good. Its bytes came from where they came from
 ** then, and were confirmed from where this response came from. */
 static tr_blob *take_known(tr_request *r, tr_error *error) {
@@ -291,6 +308,11 @@ static tr_verdict judge(tr_request *r, CURLcode code, tr_blob **blob,
   }
   if (code == CURLE_OK && tr_redirect_is_due(r))
     return tr_redirect_follow(r, error) ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
+  if (code == CURLE_OK && status == 304 && r->conditional && !is_about_known(r)) {
+    tr_blob_release(r->known);
+    r->known = NULL; /* no conditions any more */
+    return start_over(r);
+  }
   if (code == CURLE_OK && status == 304 && r->conditional) {
     *blob = take_known(r, error);
     return TR_VERDICT_DONE;
@@ -318,7 +340,10 @@ static tr_verdict judge(tr_request *r, CURLcode code, tr_blob **blob,
 
 tr_verdict tr_request_end_attempt(tr_request *r, int code, tr_blob **blob,
                                   tr_error *error) {
-  tr_verdict verdict = judge(r, true_code(r, (CURLcode)code), blob, error);
+  tr_verdict verdict;
+  if (code != CURLE_OK && tr_socket_was_broken(r->connection))
+    r->fault = "its server sends without an end what is no response";
+  verdict = judge(r, true_code(r, (CURLcode)code), blob, error);
   if (verdict == TR_VERDICT_DONE)
     publish_info(r);
   return verdict;

@@ -100,34 +100,37 @@ static int compare_hosts(const void *a, const void *b) {
                     ((const tr_fetch_host *)b)->host);
 }
 
-/* The options of one host: nothing, if the fetch would do the same without them. */
+/* Add the options of one host. '*differs' is set if they are others than those of a host
+** that has none of its own. */
 static bool add_host(tr_buffer *text, const tr_fetch_host *host,
-                     const tr_buffer *otherwise, tr_error *error) {
+                     const tr_buffer *otherwise, bool *differs, tr_error *error) {
   tr_fetch_options o = TR_FETCH_OPTIONS;
-  tr_buffer own = {0};
+  size_t start;
   bool ok;
   if (!tr_options_copy(&o, sizeof o, host->options, "TR_FETCH_OPTIONS", error))
     return false;
-  ok = o.cache_scope != NULL ? add_option(&own, "cache_scope", o.cache_scope)
-                             : add_scope(&own, &o);
-  if (ok && (own.len != otherwise->len ||
-             (own.len > 0 && memcmp(own.data, otherwise->data, own.len) != 0)))
-    ok = add_option(text, "host", host->host) &&
-         (own.len == 0 || tr_buffer_append(text, own.data, own.len));
-  tr_buffer_free(&own);
+  ok = add_option(text, "host", host->host);
+  start = text->len;
+  ok = ok && (o.cache_scope != NULL ? add_option(text, "cache_scope", o.cache_scope)
+                                    : add_scope(text, &o));
+  *differs |= text->len - start != otherwise->len ||
+              (otherwise->len > 0 && memcmp(text->data + start, otherwise->data,
+                                            otherwise->len) != 0);
   if (!ok)
     tr_error_nomem(error);
   return ok;
 }
 
-/* The options of hosts that a redirect may lead to, in the order of their names. */
+/* The options of hosts that a redirect may lead to, in the order of their names. Which one
+** of them holds for a host depends on all: they are left out all together, if each is as
+** if there were none. */
 static bool add_hosts(tr_buffer *text, const tr_fetch_options *o,
                       tr_error *error) {
-  size_t count = 0, i;
+  size_t count = 0, i, before = text->len;
   tr_fetch_host *sorted;
   tr_fetch_options foreign = *o;
   tr_buffer otherwise = {0};
-  bool ok;
+  bool ok, differs = false;
   while (o->hosts != NULL && o->hosts[count].host != NULL)
     count++;
   if (count == 0)
@@ -144,7 +147,9 @@ static bool add_hosts(tr_buffer *text, const tr_fetch_options *o,
   if (ok)
     qsort(sorted, count, sizeof *sorted, compare_hosts);
   for (i = 0; ok && i < count; i++)
-    ok = add_host(text, &sorted[i], &otherwise, error);
+    ok = add_host(text, &sorted[i], &otherwise, &differs, error);
+  if (!differs)
+    text->len = before;
   tr_buffer_free(&otherwise);
   free(sorted);
   return ok;

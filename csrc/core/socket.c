@@ -66,11 +66,14 @@ static struct known_socket {
   int fd, own_port, peer_port; /* ports 0: not connected yet */
   char own[INET6_ADDRSTRLEN], peer[INET6_ADDRSTRLEN];
   uint64_t consumed; /* bytes, when the watchdog noted it */
-  tr_handle *user;   /* that opened it, or used it last */
+  uint64_t number;   /* tr_request.connection of all that use it */
   bool broken;       /* by the watchdog */
   bool answered; /* a whole HTTP/1 response may have come: it is reused */
 } *sockets;
 static size_t socket_count, socket_room;
+/* The numbers of those that the watchdog broke last. What ran on one ends soon after. */
+static uint64_t broken[64];
+static size_t broken_count;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* More bytes than a body may take of a turn: only a server whose bytes are none of a body
@@ -78,7 +81,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 enum { GREED = 2 << 20 };
 
 /* False: memory is short. */
-static bool add_socket(int fd, tr_handle *user) {
+static bool add_socket(int fd, uint64_t number) {
   pthread_mutex_lock(&lock);
   if (socket_count == socket_room) {
     size_t room = socket_room > 0 ? 2 * socket_room : 64;
@@ -90,7 +93,7 @@ static bool add_socket(int fd, tr_handle *user) {
     sockets = larger;
     socket_room = room;
   }
-  sockets[socket_count++] = (struct known_socket){.fd = fd, .user = user};
+  sockets[socket_count++] = (struct known_socket){.fd = fd, .number = number};
   pthread_mutex_unlock(&lock);
   return true;
 }
@@ -130,6 +133,7 @@ void tr_socket_break_greediest(void) {
   }
   if (most != NULL) {
     most->broken = true;
+    broken[broken_count++ % (sizeof broken / sizeof *broken)] = most->number;
     shutdown(most->fd, SHUT_RDWR); /* does not block */
   }
   pthread_mutex_unlock(&lock);
@@ -180,14 +184,21 @@ int tr_socket_close(void *context, curl_socket_t fd) {
   pthread_mutex_lock(&lock);
   for (i = 0; i < socket_count; i++)
     if (sockets[i].fd == fd) {
-      if (sockets[i].broken && sockets[i].user->request != NULL)
-        sockets[i].user->request->fault =
-            "its server sends without an end what is no response";
       sockets[i] = sockets[--socket_count];
       break;
     }
   pthread_mutex_unlock(&lock);
   return close(fd);
+}
+
+bool tr_socket_was_broken(uint64_t connection) {
+  bool found = false;
+  size_t i;
+  pthread_mutex_lock(&lock);
+  for (i = 0; connection != 0 && i < sizeof broken / sizeof *broken; i++)
+    found |= broken[i] == connection;
+  pthread_mutex_unlock(&lock);
+  return found;
 }
 
 /* Kept in a child so that leak checkers find the parent's. */
@@ -202,10 +213,10 @@ void tr_socket_forget_all(void) {
   pthread_mutex_init(&lock, NULL);
 }
 
-void tr_socket_answered(int fd) {
+void tr_socket_answered(uint64_t connection) {
   size_t i;
   for (i = 0; i < socket_count; i++)
-    if (sockets[i].fd == fd)
+    if (sockets[i].number == connection)
       sockets[i].answered = true;
 }
 
@@ -223,6 +234,7 @@ static bool leaves_one(const tr_request *r, int fd) {
 
 curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
                              struct curl_sockaddr *address) {
+  static uint64_t last; /* number */
   tr_request *r = ((tr_handle *)context)->request;
   char text[INET6_ADDRSTRLEN] = "";
   const struct sockaddr *a = &address->addr;
@@ -244,7 +256,10 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
       close(fd);
     return CURL_SOCKET_BAD;
   }
-  if (!add_socket(fd, context)) {
+  /* Sockets to several addresses at once have one number: only one of them stays. */
+  if (r->connection == 0 || r->connected)
+    r->connection = ++last;
+  if (!add_socket(fd, r->connection)) {
     r->no_memory = true;
     close(fd);
     return CURL_SOCKET_BAD;
@@ -288,9 +303,7 @@ int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
     return CURL_PREREQFUNC_ABORT;
   }
   r->from_private |= checks_peer(r) && tr_address_is_private(peer);
-  r->socket = s != NULL ? s->fd : -1;
-  if (s != NULL)
-    s->user = h;
+  r->connection = s != NULL ? s->number : 0;
   if (s != NULL && is_out_of_step(h, s)) {
     r->out_of_step = true;
     return CURL_PREREQFUNC_ABORT;

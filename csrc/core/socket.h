@@ -2,6 +2,9 @@
 #ifndef TR_SOCKET_H
 #define TR_SOCKET_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "libcurl.h"
 
 /* libcurl's CURLOPT_OPENSOCKETFUNCTION; the context is a tr_handle. */
@@ -11,16 +14,18 @@ curl_socket_t tr_socket_open(void *handle, curlsocktype purpose,
 /* libcurl's CURLOPT_CLOSESOCKETFUNCTION. */
 int tr_socket_close(void *unused, curl_socket_t fd);
 
-/* An HTTP/1 response has begun on a socket, which may be reused after it. Below 0
-** is none. */
-void tr_socket_answered(int fd);
+/* An HTTP/1 response has begun on a connection (tr_request.connection), which may be
+** reused after it. */
+void tr_socket_answered(uint64_t connection);
 
 /* For the watchdog, which is on another thread: note how much was read from each socket,
 ** and later shut down the one from which most was read since then, if it is more than a
-** body may take of a turn. libcurl then fails what runs on it, and that request has a
-** fault. */
+** body may take of a turn. libcurl then fails what runs on it. */
 void tr_socket_note_consumed(void);
 void tr_socket_break_greediest(void);
+
+/* True if a connection was broken like that, a moment ago. */
+bool tr_socket_was_broken(uint64_t connection);
 
 /* In a child: forget the sockets, which are the parent's. */
 void tr_socket_forget_all(void);

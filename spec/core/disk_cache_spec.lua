@@ -322,6 +322,14 @@ describe("a disk cache that is damaged", function()
     end
   end)
 
+  it("notices bytes that were changed in place, their time with them", function()
+    local disk = open()
+    disk:write(url, ("x"):rep(70000), {})
+    assert.is_truthy(disk:read(url))
+    helper.run_ok(("cd %s && touch -r %s time && printf y | dd of=%s conv=notrunc 2>&1 && touch -r time %s"):format(folder, path(), path(), path()))
+    assert.is_nil(disk:read(url))
+  end)
+
   it("removes a damaged entry", function()
     local disk = open()
     disk:write(url, "right", {})

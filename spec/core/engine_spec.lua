@@ -7,6 +7,20 @@ local function program(code, before, after)
   return ("%s timeout 60 %s -e %s %s"):format(before or "", helper.lua, helper.quote(code), after or "")
 end
 
+-- The result of a fetch in a process that is stopped for a second in the midst of it, during which another command runs.
+local function fetch_frozen(url, options, during)
+  return helper.run_ok(([[
+    out=$(mktemp); %s &
+    until grep -q begun $out; do sleep 0.01; done; kill -STOP $!; %s; sleep 1; kill -CONT $!
+    wait $!; tail -n +2 $out; rm $out]]):format(program(([[
+      local theaterref = require "theaterref"
+      local future = theaterref.resolver({ retries = 0, log = false, %s }):start %q
+      future:wait(0.1)
+      print "begun"
+      io.stdout:flush()
+      print(future:wait())]]):format(options, url), "exec", ">$out"):gsub("timeout 60 ", ""), during))
+end
+
 describe("the fetch engine", function()
   local server
   setup(function() server = helper.misbehaving() end)
@@ -87,6 +101,24 @@ describe("the fetch engine", function()
       future:know(core.blob "wrong", { etag = '"v1"' })
       assert(core.fetch(server.http .. "/right", core.request_options {}, future, core.digest "right"))
       assert.equal("right", tostring(future:wait(10)))
+    end)
+
+    it("believes no 304 about another version", function()
+      local r = revalidating()
+      assert.equal("one", tostring(r:resolve(server.http .. "/other-304")))
+      local second = r:resolve(server.http .. "/other-304")
+      assert.equal("two", tostring(second))
+      assert.is_true(second:same(r:resolve(server.http .. "/other-304")))
+      assert.equal(4, asked "/other-304")
+      assert.equal("now", tostring(r:resolve(server.http .. "/other-date-304")))
+      assert.equal("now", tostring(r:resolve(server.http .. "/other-date-304")))
+      assert.equal(3, asked "/other-date-304")
+    end)
+
+    it("believes a 304 about the same version, though its ETag turned weak", function()
+      local r = revalidating()
+      local first = r:resolve(server.http .. "/weak-304")
+      assert.is_true(first:same(r:resolve(server.http .. "/weak-304")))
     end)
 
     it("sends no validator that would end its line", function()
@@ -354,6 +386,10 @@ describe("the fetch engine", function()
     assert.is_true(core.now() - started < 0.5)
   end)
 
+  it("blames no server for the time in which its process was stopped", function()
+    assert.equal(("x"):rep(20) .. "\n", fetch_frozen(server.http .. "/steady", "stall_timeout = 0.5", ":"))
+  end)
+
   it("gets a fetch done that nobody waits for", function()
     local future = assert(core.fetch(server.http .. "/fine", core.request_options {}, nil, nil, true))
     helper.eventually(function() return future:done() end)
@@ -561,6 +597,14 @@ describe("a TLS server", function()
     relay:stop()
     for i = 1, 20 do assert.equal("small", tostring(blobs[i])) end
     assert.is_true(core.now() - started < 10)
+  end)
+
+  it("has the whole connect_timeout, but for the time in which this process was stopped", function()
+    local worker = helper.run_ok("pgrep -P " .. nginx.pid):match "%d+"
+    helper.run_ok("kill -STOP " .. worker)
+    finally(function() helper.run("kill -CONT " .. worker) end)
+    assert.equal("small\n", fetch_frozen(nginx.https .. "/small", ("connect_timeout = 0.8, ca_file = %q"):format(nginx.ca),
+      "kill -CONT " .. worker))
   end)
 
   it("that resets a handshake is asked again", function()

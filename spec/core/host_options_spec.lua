@@ -105,8 +105,11 @@ describe("options for some hosts", function()
     end
     assert.equal("", scope { a = {}, b = { timeout = 1 } })
     assert.not_equal("", scope { a = { headers = { X = "1" } } })
-    assert.equal(scope { a = { netrc = true }, b = { proxy = "p" } }, scope { b = { proxy = "p" }, a = { netrc = true }, c = {} })
+    assert.equal(scope { a = { netrc = true }, b = { proxy = "p" } }, scope { b = { proxy = "p" }, a = { netrc = true } })
     assert.not_equal(scope { a = { netrc = true } }, scope { b = { netrc = true } })
+    -- A host without a difference of its own is not like one that a less exact name, or "*", holds for.
+    assert.not_equal(scope { a = { netrc = true } }, scope { a = { netrc = true }, ["a:80"] = {} })
+    assert.not_equal(scope { ["*"] = { proxy = "p" }, a = {} }, scope { ["*"] = { proxy = "p" }, a = {}, b = {} })
     assert.equal(scope(nil, "name"), scope({ a = { netrc = true } }, "name"))
   end)
 

@@ -25,25 +25,31 @@ describe("a hostile server", function()
     return helper.run(("timeout 30 %s -e %s"):format(helper.lua, helper.quote(code)))
   end
 
-  -- A TLS server of openssl's: { url, input, stop }. It sends what is written to 'input', one
-  -- record for each flush.
-  local function tls_server(options)
+  -- A TLS server of openssl's: { url, port, input, stop }. It sends what is written to 'input', one
+  -- record for each flush, by way of the shell command 'source' if there is one.
+  local function tls_server(options, source)
     local function listens(port) return helper.run(("ss -Htln sport = :%d"):format(port)) ~= "" end
     local pid_file, port, input = folder .. "/pid"
     repeat
       port = math.random(10000, 59000)
       os.remove(pid_file)
-      input = io.popen(("cd %s && echo $$ >pid && exec openssl s_server -quiet -tls1_2 -accept 127.0.0.1:%d %s >/dev/null 2>&1")
-        :format(folder, port, options), "w")
+      input = io.popen(("cd %s && %s sh -c 'echo $$ >pid && exec openssl s_server -quiet -tls1_2 -accept 127.0.0.1:%d %s >/dev/null 2>&1'")
+        :format(folder, source and source .. " |" or "", port, options), "w")
       helper.eventually(function() return helper.exists(pid_file) and helper.read(pid_file):find "\n" end)
       local pid = tonumber(helper.read(pid_file))
       helper.eventually(function() return listens(port) or helper.run("kill -0 " .. pid .. " && echo yes") == "" end)
     until listens(port)
-    return { url = "https://localhost:" .. port, input = input, stop = function()
+    return { url = "https://localhost:" .. port, port = port, input = input, stop = function()
       helper.run("kill $(cat " .. pid_file .. ")")
       input:close()
     end }
   end
+
+  -- A frame of HTTP/2 (RFC 9113, 4.1), and the beginning of a response with status 200.
+  local function frame(kind, flags, stream, payload) return string.pack(">I3BBI4", #payload, kind, flags, stream) .. payload end
+  local function ok(stream, body, times) return frame(1, 4, stream, "\x88") .. frame(0, 0, stream, body):rep(times or 1) end
+  local function reset(stream, code) return frame(3, 0, stream, string.pack(">I4", code)) end
+  local settings, protocol_error, http_1_1_required = frame(4, 0, 0, ""), 1, 13
 
   describe("that sends without an end what is no response", function()
     local function hold_up(bad)
@@ -68,6 +74,34 @@ describe("a hostile server", function()
       local out, err = hold_up { url = "https://endless.invalid/", proxy = server.http }
       assert.equal("true\n", out, err)
     end)
+  end)
+
+  it("that sends without an end what is no response fails all that shares its connection, and is not asked again", function()
+    local first, second = settings .. ok(1, "x"), ok(3, "y") .. reset(3, protocol_error)
+    helper.write(folder .. "/junk", frame(0x77, 0, 0, ""):rep(1 << 17)) -- frames of an unknown kind, to be ignored
+    local tls = tls_server("-cert server.pem -key server.key -alpn h2",
+      ("{ dd bs=1 count=%d status=none; while cat junk; do :; done; }"):format(#first + #second))
+    finally(tls.stop)
+    local function start(path, retries)
+      return theaterref.resolver({ ca_file = folder .. "/ca.pem", timeout = 20, retries = retries, log = false }):start(tls.url .. path)
+    end
+    local function send(future, bytes)
+      future:wait(0.2) -- as below
+      tls.input:write(bytes)
+      tls.input:flush()
+    end
+    local lasting = start("/lasting", 1)
+    send(lasting, first)
+    helper.eventually(function()
+      lasting:wait(0.01)
+      return lasting:progress() == 1
+    end)
+    local failing = start("/failing", 0)
+    send(failing, second)
+    assert.equal("network", select(2, failing:wait()).kind)
+    local _, err = lasting:wait()
+    assert.matches("sends without an end what is no response", err.message)
+    assert.is_nil(err.message:find "attempts")
   end)
 
   it("gets no handshake that takes seconds: no finite-field Diffie-Hellman", function()
@@ -108,6 +142,25 @@ describe("a hostile server", function()
     local blob, err = second:wait()
     tls.stop()
     assert.equal("GENUINE", blob and tostring(blob), tostring(err))
+  end)
+
+  it("that sends half a body, and then wants HTTP/1.1, gets no bytes of that half accepted", function()
+    local nginx = helper.nginx()
+    finally(function() nginx:stop() end)
+    nginx:put("whole", "whole")
+    for _, digest in ipairs { "", "#sha256=" .. core.digest "whole" } do
+      local tls = tls_server(("-cert %s/server.pem -key %s/server.key -alpn h2"):format(nginx.folder, nginx.folder))
+      local relay = helper.relay(nginx.https_port, tls.port, 1)
+      local future = theaterref.resolver({ ca_file = nginx.ca, timeout = 5, retries = 0, log = false })
+        :start(("https://localhost:%s/whole%s"):format(relay.port, digest))
+      future:wait(0.2) -- as above
+      tls.input:write(settings, ok(1, ("x"):rep(16384), 6), reset(1, http_1_1_required))
+      tls.input:flush()
+      local blob, err = future:wait()
+      relay:stop()
+      tls.stop()
+      assert.equal("whole", blob and tostring(blob), tostring(err))
+    end
   end)
 
   it("cannot take every place with bodies that do not end", function()

@@ -370,11 +370,17 @@ static void close_name(void) {
 /* A time that is no number is no time. */
 static void wait_nan(void) {
   tr_fetch_options options = TR_FETCH_OPTIONS;
+  tr_fetch_options of_host = TR_FETCH_OPTIONS;
+  const tr_fetch_host hosts[] = {{"example.org", &of_host}, {NULL, NULL}};
   tr_cache_options cache = TR_CACHE_OPTIONS;
   tr_future *future = tr_future_create();
   double nan = strtod("nan", NULL);
   CHECK(tr_future_wait(future, nan, NULL, NULL) == TR_PENDING);
   options.timeout = nan;
+  CHECK(!tr_fetch(future, url, &options, NULL));
+  options.timeout = 1;
+  options.hosts = hosts;
+  of_host.connect_timeout = nan;
   CHECK(!tr_fetch(future, url, &options, NULL));
   cache.ttl = nan;
   CHECK(tr_cache_open(NULL, &cache, NULL) == NULL);

@@ -338,7 +338,7 @@ function M.misbehaving()
 end
 
 --- A TCP relay (spec/support/relay.lua) to a port, whose first connections fail as
--- 'fault' says: "silent" or "reset".
+-- 'fault' says: "silent", "reset" or "endless"; or they go to another port.
 function M.relay(port, fault, count)
   local self = setmetatable({ folder = M.temporary_folder() }, Server)
   local out = self.folder .. "/out"

@@ -162,6 +162,25 @@ local paths = {
   ["/cut-redirect"] = function(client) finish(client, head("302 Found", "Location: /fine\r\nContent-Length: 1000\r\n") .. "x") end,
   ["/cut-missing"] = function(client) finish(client, head("404 Not Found", "Content-Length: 1000\r\n") .. "x") end,
   ["/far-redirect"] = function(client) finish(client, moved("/fine?" .. ("x"):rep(5000))) end,
+  -- The first 304 is about another version, or another date.
+  ["/other-304"] = function(client, request, count)
+    local same = request:find '[Ii]f%-[Nn]one%-[Mm]atch: "2"'
+    finish(client, (count == 2 or same) and head("304 Not Modified", 'ETag: "2"\r\n')
+      or plain(count == 1 and "one" or "two", count == 1 and 'ETag: "1"\r\n' or 'ETag: "2"\r\n'))
+  end,
+  ["/other-date-304"] = function(client, request)
+    local conditional = request:find "[Ii]f%-[Mm]odified%-[Ss]ince"
+    finish(client, conditional and head("304 Not Modified", "Last-Modified: Fri, 02 Jan 2026 00:00:00 GMT\r\n")
+      or plain("now", "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n"))
+  end,
+  ["/weak-304"] = function(client, request)
+    finish(client, request:find "[Ii]f%-[Nn]one%-[Mm]atch" and head("304 Not Modified", 'ETag: W/"1"\r\n') or plain("one", 'ETag: "1"\r\n'))
+  end,
+  -- A byte each tenth of a second.
+  ["/steady"] = function(client)
+    client:write(head("200 OK", "Content-Length: 20\r\n"))
+    pour(client, "x", 20, 100)
+  end,
   ["/always-304"] = function(client, _, count) finish(client, count == 1 and plain "good" or head "304 Not Modified") end,
   ["/large-redirect"] = function(client) finish(client, moved("/fine", ("x"):rep(100 << 10))) end,
   ["/large-missing"] = function(client) finish(client, plain(("x"):rep(1 << 20), "", "404 Not Found")) end,

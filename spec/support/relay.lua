@@ -1,6 +1,6 @@
 -- A relay between TCP connections: relay.lua PORT FAULT COUNT. The first COUNT
--- connections stay silent, are reset at the first byte, or send TLS messages to ignore
--- without an end; the others go to PORT. It prints its own port, and serves until killed.
+-- connections stay silent, are reset at the first byte, send TLS messages to ignore
+-- without an end, or go to the port FAULT; the others go to PORT. It prints its own port, and serves until killed.
 local uv = require "luv"
 
 local target, fault, count = tonumber(arg[1]), arg[2], tonumber(arg[3])
@@ -29,13 +29,14 @@ assert(listener:bind("127.0.0.1", 0))
 assert(listener:listen(128, function()
   local client, server = uv.new_tcp(), uv.new_tcp()
   listener:accept(client)
-  if count > 0 then
-    count = count - 1
+  local to = count > 0 and tonumber(fault) or target
+  count = count - 1
+  if count >= 0 and to == target then
     if fault == "endless" then pour(client) end
     if fault == "reset" then client:read_start(function() client:close_reset() end) end
     return
   end
-  server:connect("127.0.0.1", target, function(err)
+  server:connect("127.0.0.1", to, function(err)
     if err then return close(client) end
     pass(client, server)
     pass(server, client)
