@@ -9,6 +9,7 @@ Methods that are written in C.
 
 #include "core/blob.h"
 #include "core/error.h"
+#include "core/future.h"
 #include "core/store.h"
 #include "lutil.h"
 
@@ -341,15 +342,18 @@ typedef struct llock {
   pid_t owner; /* a child of a fork does not unlock it */
 } llock;
 
-/* lock() -> lock, to be closed; keeps gc and movers of labels waiting */
+/* lock([timeout]) -> lock, to be closed; keeps gc and movers of labels waiting */
 static int store_lock(lua_State *L) {
-  tr_store *store = tr_checkstore(L);
+  tr_store store = tr_store_for_call(tr_checkstore(L));
   tr_error error;
-  llock *l = lua_newuserdatauv(L, sizeof *l, 0);
+  llock *l;
+  if (!lua_isnoneornil(L, 2))
+    store.until = tr_deadline(luaL_checknumber(L, 2));
+  l = lua_newuserdatauv(L, sizeof *l, 0);
   l->lock = -1;
   l->owner = getpid();
   luaL_setmetatable(L, TR_LOCK);
-  TR_WAITING(L, l->lock, tr_store_lock_all(store, &error));
+  TR_WAITING(L, l->lock, tr_store_lock_all(&store, &error));
   return l->lock < 0 ? tr_pusherror(L, &error) : 1;
 }
 

@@ -236,7 +236,7 @@ describe("a content store on a file system that fails", function()
       local faults = require "faults"
       local store = require("theaterref").content_store("demo", { home = ... })
       local hash = assert(store:put "x")
-      faults.fail("flock", "ENOLCK", 3) -- behind those of the store
+      faults.fail("flock", "ENOLCK", 7) -- behind those of the store
       local report = assert(store:gc { grace = -1 })
       assert(faults.stop() > 0 and #report.deleted == 0 and report.failed[hash]:find "No locks available")
       assert(store:exists(hash))]]

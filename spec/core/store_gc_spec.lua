@@ -151,6 +151,39 @@ describe("garbage collection", function()
     assert.equal("2\t0\t1\n", out)
   end)
 
+  it("keeps content that is being labelled while it begins", function()
+    local hash = store:put "being labelled"
+    helper.run_ok("mkdir -p " .. base .. "/labels && touch -d '2 hours ago' " .. base .. "/data/*")
+    -- A mover, who has touched the content under the lock, and places the label once gc has read the times.
+    local lock = assert(store:lock())
+    helper.run_ok("touch " .. base .. "/data/" .. hash)
+    local methods = core.store_methods
+    local real_clock, real_lock = methods.clock, methods.lock
+    finally(function() methods.clock, methods.lock = real_clock, real_lock end)
+    methods.clock = function(...)
+      methods.lock = function(...)
+        if lock then
+          helper.write(base .. "/labels/label", hash)
+          lock:__close()
+          lock = nil
+        end
+        return real_lock(...)
+      end
+      return real_clock(...)
+    end
+    local report = assert(store:gc { grace = 0 })
+    assert.same({}, report.deleted)
+    assert.equal("being labelled", tostring(store:get_content_by_label "label"))
+  end)
+
+  it("shows what it would delete at once, though somebody keeps the lock", function()
+    local hash = store:put "unlabelled"
+    local lock <close> = assert(store:lock())
+    local report = assert(store:gc { grace = -1, dry_run = true })
+    assert.is_not_nil(lock)
+    assert.same({ hash }, report.deleted)
+  end)
+
   it(("lets others move labels while it works on %d"):format(many), function()
     local kept = store:store_at_label("many/0", "kept")
     for i = 1, many do helper.write(base .. "/labels/many/" .. i, kept) end

@@ -151,13 +151,14 @@ end
 local SLICE = 0.1
 
 -- Calls a function for each name, under the store's lock, and lets others have the lock
--- again and again. True; or nil, an error and how many names are done.
-local function each_locked(self, names, progress, work)
+-- again and again; a dry run does without if somebody else has it. True; or nil, an error
+-- and how many names are done.
+local function each_locked(self, names, dry_run, progress, work)
   local i = 1
   while i <= #names do
     do
-      local lock <close>, err = self:lock()
-      if not lock then return nil, err, i - 1 end
+      local lock <close>, err = self:lock(dry_run and 0 or nil)
+      if not lock and not dry_run then return nil, err, i - 1 end
       local till = core.now() + SLICE
       repeat
         work(names[i])
@@ -178,9 +179,17 @@ local function keep_labelled(times, hashes, kept)
   return kept
 end
 
+-- Waits until everybody who has the store's lock now has released it.
+local function let_movers_finish(self, dry_run)
+  local lock <close>, err = self:lock(dry_run and 0 or nil)
+  if lock or dry_run then return true end
+  return nil, err
+end
+
 -- Content that is old enough to be collected and has no label: hashes, and the time of
--- each. Labels that move meanwhile are safe: moving one changes the time of its content,
--- and content whose time has changed is not collected.
+-- each. Labels that move meanwhile are safe. Moving one, under the lock, first changes the
+-- time of its content, and content whose time has changed is not collected. A mover who
+-- did that before the times were read has placed the label before the labels are.
 local function unlabelled_content(self, grace, dry_run, kept)
   local times, err = self:content_times()
   if not times then return nil, err end
@@ -190,6 +199,9 @@ local function unlabelled_content(self, grace, dry_run, kept)
   if not now then return nil, err end
   -- Wait until a touch gives a time that content does not have yet.
   if grace < 3 and not dry_run then now = self:clock(now) or now end
+  local ok
+  ok, err = let_movers_finish(self, dry_run)
+  if not ok then return nil, err end
   local labels, faults = self:label_hashes()
   if not labels then return nil, faults end
   local label, why = next(faults)
@@ -198,7 +210,7 @@ local function unlabelled_content(self, grace, dry_run, kept)
       :format(label, why))
   end
   kept.labelled = keep_labelled(times, labels, 0)
-  local ok, former = true, nil
+  local former
   if not dry_run then ok, err = self:tidy_history() end
   if ok then former, err = self:former_hashes() end -- after the labels, which may move meanwhile
   if not former then return nil, err end
@@ -235,7 +247,7 @@ function Store:gc(options)
     if why then report.failed[name] = why.message elseif deleted then list[#list + 1] = name end
   end
   local ok, done
-  ok, err, done = each_locked(self, hashes, progress, function(hash)
+  ok, err, done = each_locked(self, hashes, options.dry_run, progress, function(hash)
     local deleted, why = self:discard_unchanged(hash, times[hash], options.dry_run)
     keep(report.deleted, hash, deleted, why)
     if deleted == false then report.kept.in_use = report.kept.in_use + 1 end
