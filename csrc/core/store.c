@@ -242,14 +242,11 @@ int tr_store_exists(tr_store *store, const char *hash, tr_error *error) {
 
 /* ------------------------------------------------------------------ putting */
 
-/*
-** Replace an open content file that this user may not touch with a copy, which is
-** as young as can be. The copy is synced whatever the options say: the owner of the
-** file may have been told that it lasts. False with the error.
-*/
+/* Replace an open content file with a copy, which is as young as can be. False with the
+** error. */
 static bool replace_with_copy(const tr_store *store, int data, int fd,
                               const struct stat *st, const char *hash,
-                              tr_error *error) {
+                              bool durable, tr_error *error) {
   char temporary[TR_TEMPORARY];
   tr_blob *blob = load_verified(store, data, fd, st, hash, true, error);
   int base = blob == NULL ? -1 : tr_store_open_base(store, error);
@@ -257,7 +254,7 @@ static bool replace_with_copy(const tr_store *store, int data, int fd,
   if (base >= 0) {
     bool written = tr_blob_size(blob) == (size_t)st->st_size &&
                    tr_file_write_temporary(base, temporary, tr_blob_data(blob),
-                                           tr_blob_size(blob), true);
+                                           tr_blob_size(blob), durable);
     /* The group is kept where this user may give files to it. Only the permissions
     ** are taken over: a setuid bit would make it a program that runs as this user. */
     ok = written &&
@@ -279,8 +276,9 @@ static bool replace_with_copy(const tr_store *store, int data, int fd,
 }
 
 /*
-** Make an open and locked content file young in the eyes of gc, by a copy if it has to
-** be. Return 1, 0 if it is no longer data/<hash>, or -1 with the error.
+** Make an open and locked content file young in the eyes of gc: by a copy if this user
+** may not touch it, which is synced whatever the options say, since the owner of the
+** file may have been told that it lasts. Return 1, 0 if it is no longer data/<hash>, or -1 with the error.
 */
 static int touch(const tr_store *store, int data, int fd, const char *hash,
                  tr_error *error) {
@@ -295,7 +293,7 @@ static int touch(const tr_store *store, int data, int fd, const char *hash,
   if (named.st_ino != before.st_ino || named.st_dev != before.st_dev)
     return 0;
   if (futimens(fd, NULL) != 0)
-    return replace_with_copy(store, data, fd, &before, hash, error) ? 1 : -1;
+    return replace_with_copy(store, data, fd, &before, hash, true, error) ? 1 : -1;
   if (fstat(fd, &after) == 0)
     tr_store_renew(&before, &after, hash);
   return 1;
@@ -314,6 +312,30 @@ static int touch_locked(const tr_store *store, int data, int fd,
   return touched;
 }
 
+/*
+** Replace an open content file whose sync failed with a copy from memory. The kernel
+** reports bytes that it could not write once; then it takes them for written, and the
+** next sync of that file would succeed. The copy's bytes are still to be written: its
+** own first sync, by whoever comes next, is true again.
+*/
+static void rewrite(const tr_store *store, int data, int fd,
+                    const struct stat *st, const char *hash) {
+  tr_error ignored;
+  tr_store_learn(st, "", 0); /* bytes may be lost in memory, too: check them */
+  replace_with_copy(store, data, fd, st, hash, false, &ignored);
+}
+
+void tr_store_rewrite(const tr_store *store, int data, const char *hash) {
+  struct stat st;
+  tr_error ignored;
+  int fd = open_content(store, data, hash, &st, &ignored);
+  if (fd < 0)
+    return;
+  if (!tr_store_knows(&st, hash, TR_SYNCED))
+    rewrite(store, data, fd, &st, hash);
+  close(fd);
+}
+
 /* Sync data/<hash> and its name unless that is known to have been done. */
 static bool sync_content(const tr_store *store, int data, const char *hash,
                          tr_error *error) {
@@ -327,10 +349,12 @@ static bool sync_content(const tr_store *store, int data, const char *hash,
     return false;
   if (!tr_store_knows(&st, hash, TR_SYNCED)) {
     ok = fsync(fd) == 0 && fsync(data) == 0;
-    if (ok)
+    if (ok) {
       tr_store_learn(&st, hash, TR_SYNCED);
-    else
+    } else {
       tr_error_errno(error, errno, "Failed to sync content", hash);
+      rewrite(store, data, fd, &st, hash);
+    }
   }
   close(fd);
   return ok;

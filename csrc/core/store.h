@@ -93,6 +93,9 @@ tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
 int tr_store_freshen(const tr_store *store, int data, const char *hash,
                      bool check, tr_error *error);
 
+/* Replace content whose sync failed with a copy, which the next sync writes again. */
+void tr_store_rewrite(const tr_store *store, int data, const char *hash);
+
 /* Freshen content that is about to be labelled, in the open data/ or -1. False with
 ** the error if it is missing. */
 bool tr_store_freshen_labelled(const tr_store *store, int data,

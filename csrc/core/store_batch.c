@@ -36,7 +36,8 @@ struct tr_batch {
   int guard_lock;
   uint64_t count; /* of the items so far */
   bool has_labels;
-  pid_t owner; /* a child of a fork has no part in it */
+  bool is_over; /* a sync failed, or labels could not be placed */
+  pid_t owner;  /* a child of a fork has no part in it */
   item *items, **end;
   tr_table contents; /* one item for each hash among them */
 };
@@ -90,16 +91,23 @@ tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
   return NULL;
 }
 
-void tr_batch_free(tr_batch *b) {
-  item *i, *next;
-  if (b == NULL)
-    return;
-  for (i = b->items; i != NULL; i = next) {
-    next = i->next;
+static void free_items(tr_batch *b) {
+  item *i;
+  while ((i = b->items) != NULL) {
+    b->items = i->next;
     if (b->owner == getpid() && i->temporary[0] != '\0')
       unlinkat(b->base, i->temporary, 0);
+    if (i->node.key != NULL)
+      tr_table_remove(&b->contents, &i->node);
     free(i);
   }
+  b->end = &b->items;
+}
+
+void tr_batch_free(tr_batch *b) {
+  if (b == NULL)
+    return;
+  free_items(b);
   if (b->guard_lock >= 0 && b->owner == getpid()) {
     unlinkat(b->base, b->guard, 0);
     tr_unlock_file(b->guard_lock);
@@ -121,22 +129,24 @@ static item *find_content(const tr_batch *b, const char *hash) {
                                len);
 }
 
-/* False, with the error, in a child of the process that began the batch. */
-static bool is_owner(const tr_batch *b, tr_error *error) {
+/* False, with the error, after the batch's end, and in a child of the process that
+** began it. */
+static bool is_usable(const tr_batch *b, tr_error *error) {
   if (b->owner != getpid())
     tr_error_set(error, TR_IO,
                  "a batch belongs to the process that began it, not to a child "
                  "of a fork");
-  return b->owner == getpid();
+  else if (b->is_over)
+    tr_error_set(error, TR_IO,
+                 "the batch ended when its commit failed; begin another one, and "
+                 "put everything again");
+  return b->owner == getpid() && !b->is_over;
 }
 
 /* Add an item whose temporary file holds these bytes; NULL: content that is there. */
 static bool add(tr_batch *b, const char *label, const char *hash,
                 const void *bytes, size_t size, tr_error *error) {
-  item *i;
-  if (!is_owner(b, error))
-    return false;
-  i = calloc(1, sizeof *i + strlen(label) + 1);
+  item *i = calloc(1, sizeof *i + strlen(label) + 1);
   if (i == NULL) {
     tr_error_nomem(error);
     return false;
@@ -169,6 +179,8 @@ bool tr_batch_put(tr_batch *b, tr_algorithm algorithm, const void *bytes,
                   size_t size, char hash[TR_HEX_MAX], tr_error *error) {
   int fresh;
   error = tr_error_or_ignored(error);
+  if (!is_usable(b, error))
+    return false;
   tr_digest(algorithm, bytes, size, hash);
   fresh = tr_store_freshen(&b->unsynced, b->data, hash, true, error);
   if (fresh == 1) /* until the commit, gc may delete it */
@@ -180,7 +192,7 @@ bool tr_batch_label(tr_batch *b, const char *label, const char *hash,
                     tr_error *error) {
   char normal[TR_HEX_MAX];
   error = tr_error_or_ignored(error);
-  return tr_store_check_new_label(label, error) &&
+  return is_usable(b, error) && tr_store_check_new_label(label, error) &&
          tr_normal_hash(hash, normal, error) &&
          add(b, label, normal, normal, strlen(normal), error);
 }
@@ -307,11 +319,23 @@ static bool place_label(tr_batch *b, const item *i, tr_error *error) {
                               i->temporary, error);
 }
 
-/* Make all that was written so far last. */
+/* Content that was in the store: its bytes may be lost. */
+static bool rewrite(tr_batch *b, const item *i, tr_error *error) {
+  (void)error;
+  if (i->temporary[0] == '\0' || i->label[0] != '\0')
+    tr_store_rewrite(b->store, b->data, i->hash);
+  return true;
+}
+
+/* Make all that was written so far last. A failure ends the batch: the next sync would
+** succeed, though bytes of this one are lost. */
 static bool sync_all(tr_batch *b, tr_error *error) {
   if (!b->store->options.durable || syncfs(b->base) == 0)
     return true;
   tr_error_errno(error, errno, "Failed to sync", b->store->base);
+  each(b, false, rewrite, error);
+  each(b, true, rewrite, error);
+  b->is_over = true;
   return false;
 }
 
@@ -349,10 +373,12 @@ static bool commit(tr_batch *b, tr_error *error) {
 bool tr_batch_commit(tr_batch *b, tr_error *error) {
   bool ok;
   error = tr_error_or_ignored(error);
-  if (!is_owner(b, error))
+  if (!is_usable(b, error))
     return false;
   b->store->until = b->unsynced.until = tr_store_for_call(b->store).until;
   ok = commit(b, error);
   b->store->until = b->unsynced.until = 0;
+  if (b->is_over)
+    free_items(b);
   return ok;
 }

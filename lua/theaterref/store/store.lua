@@ -56,7 +56,7 @@ end
 -- @tparam function work called with a batch, whose `put(bytes)` and
 -- `label(name, hash)` are like the store's. If it raises, returns nil and an error, or
 -- labels something that it cannot, nothing is stored. If the disk fails at the end,
--- content may be there, and some labels.
+-- content may be there.
 -- @return what `work` returns, once all is stored and synced
 function Store:batch(work)
   local batch <close>, err = self:begin_batch()
