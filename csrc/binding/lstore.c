@@ -337,6 +337,21 @@ static int store_discard_unchanged(lua_State *L) {
       &error);
 }
 
+/* hold() -> the same store for a series of calls that are to see one folder; whether it
+** is there */
+static int store_hold(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  tr_error error;
+  lstore *s = lua_newuserdatauv(L, sizeof *s, 0);
+  s->store = NULL;
+  luaL_setmetatable(L, TR_STORE);
+  s->store = tr_store_hold(store, &error);
+  if (s->store == NULL)
+    return tr_pusherror(L, &error);
+  lua_pushboolean(L, s->store->held >= 0);
+  return 2;
+}
+
 typedef struct llock {
   int lock;    /* -1 once closed */
   pid_t owner; /* a child of a fork does not unlock it */
@@ -431,6 +446,7 @@ void tr_open_store(lua_State *L) {
       {"list_folders", store_list_folders},
       {"list_quarantined", store_list_quarantined},
       {"lock", store_lock},
+      {"hold", store_hold},
       {"calculate_total_size", store_calculate_total_size},
       {"check", store_check},
       {NULL, NULL}};

@@ -53,6 +53,8 @@ tr_store *tr_store_open(const char *base_path,
     store->options = o;
     atomic_init(&store->data, -1);
     store->until = 0;
+    store->held = TR_BY_PATH;
+    memset(&store->held_labels, 0, sizeof store->held_labels);
     store->base = strdup(base_path);
   }
   if (store != NULL && store->base != NULL)
@@ -67,12 +69,30 @@ void tr_store_close(tr_store *store) {
     return;
   if (atomic_load(&store->data) >= 0)
     close(atomic_load(&store->data));
+  if (store->held >= 0)
+    close(store->held);
   free(store->base);
   free(store);
 }
 
+tr_store *tr_store_hold(const tr_store *store, tr_error *error) {
+  tr_store *held = tr_store_open(store->base, &store->options, error);
+  if (held == NULL)
+    return NULL;
+  held->held = tr_store_open_base(store, error);
+  if (held->held < 0 && error->kind == TR_NOT_FOUND)
+    held->held = TR_NO_BASE;
+  if (held->held >= 0 && fstatat(held->held, "labels", &held->held_labels, 0) != 0)
+    memset(&held->held_labels, 0, sizeof held->held_labels);
+  if (held->held != TR_BY_PATH)
+    return held;
+  tr_store_close(held);
+  return NULL;
+}
+
 tr_store tr_store_unsynced(const tr_store *store) {
   tr_store view = {.base = store->base,
+                   .held = store->held,
                    .options = store->options,
                    .data = -1,
                    .until = store->until};

@@ -9,12 +9,24 @@
 
 struct tr_store {
   char *base;
+  int held;               /* the base folder, open; or TR_BY_PATH or TR_NO_BASE */
+  struct stat held_labels; /* labels/, or all zero: it was not there */
   tr_store_options options;
   /* data/, fresh open by the first get, or -1. Content that is found through
   ** it is right, even if the folder has moved. */
   atomic_int data;
   double until; /* when all waits for locks end; 0: lock_timeout after each began */
 };
+
+enum { TR_BY_PATH = -1, TR_NO_BASE = -2 };
+
+/*
+** The same store for a series of calls that are to see one folder, or none: it opens the
+** base folder now, and never again by its path, where another one, or for a moment none,
+** may lie by then. It lists no labels if labels/ is not what it was. Close it. NULL with the
+** error.
+*/
+tr_store *tr_store_hold(const tr_store *store, tr_error *error);
 
 /* The same store for one call, all of whose waits for locks end at one time. Do not
 ** close it. */

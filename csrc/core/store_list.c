@@ -206,9 +206,18 @@ static bool walk_labels(walk *w, int fd, size_t len, int depth) {
 
 /* Walk over all labels; true if nothing failed. */
 static bool walk_all(walk *w) {
+  const struct stat *held = &w->store->held_labels;
   int fd = tr_store_open_listing(w->store, "labels", true, w->error);
-  if (fd >= 0)
+  struct stat st = {0};
+  if (w->error->kind == TR_OK && held->st_ino != 0 &&
+      (fd < 0 || fstat(fd, &st) != 0 || st.st_ino != held->st_ino || st.st_dev != held->st_dev))
+    tr_error_set(w->error, TR_IO,
+                 "Failed to list %s/labels: it was moved away or mounted meanwhile; try again",
+                 w->store->base);
+  if (fd >= 0 && w->error->kind == TR_OK)
     walk_labels(w, fd, 0, 0);
+  else if (fd >= 0)
+    close(fd);
   return w->error->kind == TR_OK;
 }
 

@@ -277,8 +277,8 @@ describe("a store's export", function()
   it("has the right size of content over 8 GiB", function()
     local piece = ("x"):rep(1 << 20)
     local huge = setmetatable({ sub = function() return piece end }, { __len = function() return (9 << 30) + 5 end })
-    local fake = { list_all_content = function() return { "huge" } end, get = function() return huge end,
-      label_hashes = function() return {}, {} end }
+    local fake = setmetatable({ hold = function(self) return self end, list_all_content = function() return { "huge" } end, get = function() return huge end,
+      label_hashes = function() return {}, {} end }, { __close = function() end })
     local start = ""
     local file = { flush = function() return true end }
     function file:write(bytes)

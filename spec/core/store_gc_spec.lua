@@ -213,6 +213,74 @@ describe("garbage collection", function()
   end)
 end)
 
+describe("a store whose folder is moved away meanwhile", function()
+  use_store()
+
+  -- Calls 'work' with a function that moves the folder away, and another one to its place if it is to; then moves it back.
+  local function with_moving(replace, work)
+    local moved = false
+    local function move()
+      if moved then return end
+      moved = true
+      helper.run_ok(("mv %s %s.away"):format(base, base))
+      if replace then helper.run_ok("mkdir " .. base .. " " .. base .. "/labels " .. base .. "/data") end
+    end
+    work(move)
+    assert.is_true(moved)
+    helper.run_ok(("rm -rf %s; mv %s.away %s"):format(base, base, base))
+  end
+
+  it("keeps what is labelled through a garbage collection", function()
+    local hash = store:store_at_label("label", "kept")
+    local methods = core.store_methods
+    local real = methods.clock
+    finally(function() methods.clock = real end)
+    for _, replace in ipairs { false, true } do
+      with_moving(replace, function(move)
+        methods.clock = function(...)
+          move()
+          return real(...)
+        end
+        local report = assert(store:gc { grace = -1 })
+        assert.same({ {}, 1 }, { report.deleted, report.kept.labelled })
+      end)
+      assert.is_true(store:exists(hash))
+    end
+  end)
+
+  it("is exported with its labels, and checked whole", function()
+    for i = 1, 3 do assert(store:store_at_label("label" .. i, "content " .. i)) end
+    for _, replace in ipairs { false, true } do
+      with_moving(replace, function(move)
+        assert(store:export(home .. "/export.tar", { progress = move }))
+        assert.equal("labels/label1\nlabels/label2\nlabels/label3\n", helper.run_ok(("tar tf %s/export.tar | grep labels"):format(home)))
+      end)
+      with_moving(replace, function(move)
+        local report = assert(store:verify { progress = move })
+        assert.same({ 3, {}, {} }, { report.checked, report.unreadable, report.dangling })
+      end)
+    end
+  end)
+
+  it("loses no content when only the folder of labels goes", function()
+    local hash = store:store_at_label("label", "kept")
+    local methods = core.store_methods
+    local real = methods.clock
+    finally(function() methods.clock = real end)
+    for _, command in ipairs { "mv labels away", "mv labels away && mkdir labels" } do
+      methods.clock = function(...)
+        helper.run_ok("cd " .. base .. " && test -e away || { " .. command .. "; }")
+        return real(...)
+      end
+      local report, err = store:gc { grace = -1 }
+      assert.is_nil(report)
+      assert.matches("Failed to list .*/labels: it was moved away or mounted meanwhile; try again", err.message)
+      helper.run_ok("cd " .. base .. " && rm -rf labels && mv away labels")
+    end
+    assert.is_true(store:exists(hash))
+  end)
+end)
+
 describe("a check of a store", function()
   use_store()
 

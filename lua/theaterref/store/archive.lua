@@ -155,10 +155,12 @@ function M.export(store, path, options)
     error("export needs a path, or a file that is open for writing", 2)
   end
   local progress = options and options.progress or function() end
+  local held <close>, err = store:hold()
+  if not held then return nil, err end
   local file, why, ok = path, nil, nil
   if type(path) == "string" then file, why = core.open_output(path) end
   local output <close> = type(path) == "string" and file or nil
-  if file then ok, why = write_all(store, file, progress) end
+  if file then ok, why = write_all(held, file, progress) end
   if ok and output then ok, why = output:commit() elseif ok then ok, why = file:flush() end
   if ok then return true end
   if errors.is(why) and why.kind == "corrupt" then return nil, why end

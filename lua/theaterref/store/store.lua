@@ -111,17 +111,8 @@ local function missing_content(self, label, hash)
   return false
 end
 
---- Checks everything: content against its name, labels against content. Safe
--- while others work on the store. Corrupt content is moved to quarantine.
--- @tparam[opt] table options `progress`: called with how many of how many
--- contents were checked
--- @treturn table `{ checked = number, corrupt = { hash… }, unreadable = { hash… },
--- missing = { hash… }, dangling = { label… }, faulty_labels = { label = why… },
--- quarantined = { name… }, temporary_files = { name… } }`: `missing` is what the
--- `dangling` labels name; `faulty_labels` is everything among the labels that holds no
--- hash, such as a symbolic link, and keeps `gc` from working
-function Store:verify(options)
-  local progress = checked(option_sets.progress, options).progress or nothing
+-- As Store.verify.
+local function verify(self, progress)
   local hashes, err = self:list_all_content()
   if not hashes then return nil, err end
   local report = { checked = 0, corrupt = {}, unreadable = {}, dangling = {} }
@@ -145,6 +136,22 @@ function Store:verify(options)
   report.temporary_files, err = self:list_temporary_files()
   if not report.temporary_files then return nil, err end
   return report
+end
+
+--- Checks everything: content against its name, labels against content. Safe
+-- while others work on the store. Corrupt content is moved to quarantine.
+-- @tparam[opt] table options `progress`: called with how many of how many
+-- contents were checked
+-- @treturn table `{ checked = number, corrupt = { hash… }, unreadable = { hash… },
+-- missing = { hash… }, dangling = { label… }, faulty_labels = { label = why… },
+-- quarantined = { name… }, temporary_files = { name… } }`: `missing` is what the
+-- `dangling` labels name; `faulty_labels` is everything among the labels that holds no
+-- hash, such as a symbolic link, and keeps `gc` from working
+function Store:verify(options)
+  local progress = checked(option_sets.progress, options).progress or nothing
+  local held <close>, err = self:hold()
+  if not held then return nil, err end
+  return verify(held, progress)
 end
 
 -- Seconds that gc locks the store for at a time, so that nobody waits long for it.
@@ -224,17 +231,8 @@ local function unlabelled_content(self, grace, dry_run, kept)
   return keys(times), times
 end
 
---- Deletes content that no label names, and that nobody put, labelled or took a label
--- from lately, and what crashed writers left behind. Quarantined content stays.
--- Others can move labels meanwhile. If anything among the labels holds no hash, nothing
--- is deleted: `verify` lists those.
--- @tparam[opt] table options see the topic "options"
--- @treturn table `{ deleted = { hash… }, temporary_files = { name… }, failed = { name =
--- why… }, kept = { labelled =, in_history =, young =, in_use = } }`; `failed` is what
--- could not be deleted, and `kept` how many contents have a label, had one before that has
--- moved (`history`), are younger than `grace`, or somebody needs just now
-function Store:gc(options)
-  options = checked(option_sets.gc, options)
+-- As Store.gc.
+local function collect(self, options)
   local grace, progress = options.grace or 3600, options.progress or nothing
   local report = { deleted = {}, temporary_files = {}, failed = {},
     kept = { labelled = 0, in_history = 0, young = 0, in_use = 0 } }
@@ -260,13 +258,32 @@ function Store:gc(options)
   return report
 end
 
+--- Deletes content that no label names, and that nobody put, labelled or took a label
+-- from lately, and what crashed writers left behind. Quarantined content stays.
+-- Others can move labels meanwhile. If anything among the labels holds no hash, nothing
+-- is deleted: `verify` lists those.
+-- @tparam[opt] table options see the topic "options"
+-- @treturn table `{ deleted = { hash… }, temporary_files = { name… }, failed = { name =
+-- why… }, kept = { labelled =, in_history =, young =, in_use = } }`; `failed` is what
+-- could not be deleted, and `kept` how many contents have a label, had one before that has
+-- moved (`history`), are younger than `grace`, or somebody needs just now
+function Store:gc(options)
+  options = checked(option_sets.gc, options)
+  local held <close>, err = self:hold()
+  if not held then return nil, err end
+  return collect(held, options)
+end
+
 --- The bytes that each label holds.
 -- @treturn table `{ bytes = of all content, unlabelled = bytes that no label
 -- names, labels = { { label =, hash =, bytes = or nil }… } }`
 function Store:usage()
-  local sizes, err = self:content_sizes()
+  local held <close>, err = self:hold()
+  if not held then return nil, err end
+  local sizes
+  sizes, err = held:content_sizes()
   if not sizes then return nil, err end
-  local labels, why = self:label_hashes()
+  local labels, why = held:label_hashes()
   if not labels then return nil, why end
   local usage = { bytes = 0, unlabelled = 0, labels = {} }
   local named = {}
