@@ -265,6 +265,10 @@ static int store_list_quarantined(lua_State *L) {
   return list(L, tr_store_each_quarantined);
 }
 
+static int store_list_unexpected(lua_State *L) {
+  return list(L, tr_store_each_unexpected);
+}
+
 static int store_list_folders(lua_State *L) {
   return list(L, tr_store_each_folder);
 }
@@ -445,6 +449,7 @@ void tr_open_store(lua_State *L) {
       {"list_temporary_files", store_list_temporary_files},
       {"list_folders", store_list_folders},
       {"list_quarantined", store_list_quarantined},
+      {"list_unexpected", store_list_unexpected},
       {"lock", store_lock},
       {"hold", store_hold},
       {"calculate_total_size", store_calculate_total_size},

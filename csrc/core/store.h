@@ -256,6 +256,11 @@ typedef bool (*tr_store_visit_time)(void *context, const char *hash,
 bool tr_store_each_time(const tr_store *store, tr_store_visit_time visit,
                         void *context, tr_error *error);
 
+/* Visit what lies in data/ and is no content, such as a link, or a file with another
+** name. */
+bool tr_store_each_unexpected(tr_store *store, tr_store_visit visit, void *context,
+                              tr_error *error);
+
 /* Visit the folders in the base folder: its stores, if it is that of a home. */
 bool tr_store_each_folder(tr_store *store, tr_store_visit visit, void *context,
                           tr_error *error);

@@ -418,6 +418,7 @@ function Store:batch(work) end
 ---@field dangling string[]
 ---@field faulty_labels table<string, string>
 ---@field quarantined string[]
+---@field unexpected string[] what lies in data/ and is no content
 ---@field temporary_files string[]
 
 ---@param options? { progress: fun(done: integer, all: integer) }

@@ -302,6 +302,21 @@ describe("a check of a store", function()
       end]]):format(home, home, home))
   end)
 
+  it("takes a hash in capitals for no content, which gc leaves alone and the check reports", function()
+    local hash = store:store_at_label("label", "bytes")
+    assert.matches("%l", hash)
+    helper.run_ok(("cd %s/data && touch -d '2 hours ago' %s && cp -p %s %s && mkfifo %s && ln -s %s link"):format(base, hash, hash,
+      hash:upper(), ("0"):rep(40), hash))
+    for _ = 1, 2 do
+      assert.same({ hash }, store:list_all_content())
+      assert.same({ 1, { ("0"):rep(40), hash:upper(), "link" } }, (function(report)
+        return { report.checked, report.unexpected }
+      end)(assert(store:verify())))
+      assert.same({}, assert(store:gc { grace = -1 }).deleted)
+    end
+    assert.equal("bytes", tostring(store:get_content_by_label "label"))
+  end)
+
   it("tells content that cannot be read from corrupt content", function()
     if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
     local hash = store:put "secret"

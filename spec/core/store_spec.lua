@@ -429,7 +429,7 @@ describe("a content store", function()
     assert.same({}, store:list_all_content())
     assert.equal(0, store:calculate_total_size())
     assert.same({ checked = 0, corrupt = {}, unreadable = {}, missing = {}, dangling = {}, faulty_labels = {}, quarantined = {},
-      temporary_files = {} }, store:verify())
+      temporary_files = {}, unexpected = {} }, store:verify())
     local _, err = store:get(("0"):rep(40))
     assert.equal("not_found", err.kind)
     assert.matches("^Content not found: 0000", err.message)

@@ -154,7 +154,7 @@ local function report_lines(report, names)
 end
 
 local found_by_verify = { "corrupt", "unreadable", "missing", "dangling", "faulty_labels", "quarantined",
-  "temporary_files" }
+  "temporary_files", "unexpected" }
 
 function run.verify(store)
   local report, err = with_bar("checking", function(progress) return store:verify { progress = progress } end)

@@ -135,6 +135,8 @@ local function verify(self, progress)
   if not report.quarantined then return nil, err end
   report.temporary_files, err = self:list_temporary_files()
   if not report.temporary_files then return nil, err end
+  report.unexpected, err = self:list_unexpected()
+  if not report.unexpected then return nil, err end
   return report
 end
 
@@ -144,9 +146,10 @@ end
 -- contents were checked
 -- @treturn table `{ checked = number, corrupt = { hash… }, unreadable = { hash… },
 -- missing = { hash… }, dangling = { label… }, faulty_labels = { label = why… },
--- quarantined = { name… }, temporary_files = { name… } }`: `missing` is what the
--- `dangling` labels name; `faulty_labels` is everything among the labels that holds no
--- hash, such as a symbolic link, and keeps `gc` from working
+-- quarantined = { name… }, temporary_files = { name… }, unexpected = { name… } }`: `missing`
+-- is what the `dangling` labels name; `faulty_labels` is everything among the labels that
+-- holds no hash, such as a symbolic link, and keeps `gc` from working; `unexpected` is what
+-- lies in the folder of content and is none
 function Store:verify(options)
   local progress = checked(option_sets.progress, options).progress or nothing
   local held <close>, err = self:hold()
