@@ -258,6 +258,31 @@ describe("a content store on a file system that fails", function()
       end]]
   end)
 
+  preloaded("whose clock is coarse gives no bytes for verified that changed within one tick", function()
+    run_with_faults [[
+      local faults, core = require "faults", require "theaterref.core"
+      local home = ...
+      faults.whole_seconds(true)
+      local store = require("theaterref").content_store("demo", { home = home, durability = "none" })
+      local hash = assert(store:put "good")
+      local path = home .. "/store/demo/data/" .. hash
+      local function write(bytes)
+        local file <close> = assert(io.open(path, "wb"))
+        file:write(bytes)
+      end
+      for _ = 1, 3 do
+        assert(tostring(assert(store:get(hash))) == "good")
+        write("EVIL")
+        local blob, err = store:get(hash)
+        assert(not blob and err.kind == "corrupt")
+        write("good")
+        assert(store:get(hash))
+        write("EVIL")
+        assert(store:put "good")
+        assert(tostring(core.read_file(path)) == "good")
+      end]]
+  end)
+
   preloaded("that cannot look for content does not say that it is not there", function()
     run_with_faults [[
       local faults = require "faults"
