@@ -619,9 +619,11 @@ TR_API bool tr_batch_label(tr_batch *batch, const char *label, const char *hash,
 /*
 ** Put everything in place, the labels last. Before that it checks that everything
 ** can be: a label without content or with an impossible name is an error, and then nothing
-** is in place. After another error, such as of a disk, content may be in place. The rest
-** stays in the batch: commit again to try it. A failed sync ends the batch, since the
-** disk may have lost its bytes: all that follows fails; free it and begin another one.
+** is in place. After another error, such as of a disk, content may be in place, but no label
+** has moved, unless the very last sync failed. The rest stays in the batch: commit again to
+** try it. Two errors end the batch, and all that follows fails: a failed sync, since the
+** disk may have lost bytes, and a label that could not be moved. Free it then, and begin
+** another one.
 */
 TR_API bool tr_batch_commit(tr_batch *batch, tr_error *error);
 /* Frees a batch; what was not committed never was. */

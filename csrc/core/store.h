@@ -177,9 +177,14 @@ int tr_store_label_at(int base, const char *label, char hash[TR_HEX_MAX],
                       tr_error *error);
 
 /* As tr_store_label, to a normal hash, under the lock and without a sync. 'base' is
-** the open base folder, 'temporary' a file in it that holds the hash. */
+** the open base folder, 'temporary' a file in it that holds the hash. 'old' gets the
+** hash of the label before, or is empty. */
 bool tr_store_place_label(const tr_store *store, int base, const char *label,
-                          const char *hash, const char *temporary, tr_error *error);
+                          const char *hash, const char *temporary,
+                          char old[TR_HEX_MAX], tr_error *error);
+/* Undo that under the same lock, as well as can be. The history, in which the old hash is
+** by now, leaves out what a label points at. */
+void tr_store_put_back(int base, const char *label, const char *old);
 
 /* For a batch, under the lock: make the folders of a label, and check that the label
 ** itself is no folder. False with the error. */
