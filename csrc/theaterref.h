@@ -562,7 +562,8 @@ TR_API int tr_store_exists(tr_store *store, const char *hash, tr_error *error);
 ** points at that hash, or if that is "", only if there is no such label. The content
 ** that it pointed at before is safe from garbage collection for the grace period.
 ** 1 when it was done, 0 when the label was not as expected, or -1. A label that begins
-** with "hash/" cannot be made, since references would take it for a hash; a blank one,
+** with "hash/", or is 40 or 64 hex digits, cannot be made, since it would be taken for a
+** hash; a blank one,
 ** as a crash of Theater leaves it, is an error with 'expect'.
 */
 TR_API int tr_store_label(tr_store *store, const char *label, const char *hash,

@@ -214,7 +214,17 @@ static int label_fault(lua_State *L) {
   return 1;
 }
 
-/* Add the methods to a store's, which are on the stack's top, and label_fault
+/* odd_label_fault(name) -> why a label that is there, by another program, could not be made
+** here, and what to do | nil */
+static int odd_label_fault(lua_State *L) {
+  const char *fault = tr_new_label_fault(luaL_checkstring(L, 1));
+  if (fault == NULL)
+    return 0;
+  lua_pushfstring(L, "%s; give its content another label, and remove this one", fault);
+  return 1;
+}
+
+/* Add the methods to a store's, which are on the stack's top, and functions
 ** to the module below it. */
 void tr_open_labels(lua_State *L) {
   static const luaL_Reg methods[] = {
@@ -231,4 +241,6 @@ void tr_open_labels(lua_State *L) {
   tr_add_pair(L, store_remove_label, "remove_label", "remove_from_label");
   lua_pushcfunction(L, label_fault);
   lua_setfield(L, -3, "label_fault");
+  lua_pushcfunction(L, odd_label_fault);
+  lua_setfield(L, -3, "odd_label_fault");
 }

@@ -153,7 +153,11 @@ enum {
 /* Check a label's name. False with the error. */
 bool tr_store_check_label(const char *label, tr_error *error);
 
-/* The same for a label that is to be made, to which references must be able to lead. */
+/* Why a name cannot be that of a new label, to which references must be able to lead;
+** otherwise as tr_label_fault. */
+const char *tr_new_label_fault(const char *label);
+
+/* The same as a check. */
 bool tr_store_check_new_label(const char *label, tr_error *error);
 
 /* Copy the folder that a label's rest begins with to 'room', and step over it. NULL if

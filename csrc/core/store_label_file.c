@@ -43,23 +43,28 @@ const char *tr_label_fault(const char *label) {
   }
 }
 
-bool tr_store_check_label(const char *label, tr_error *error) {
-  const char *fault = tr_label_fault(label);
+const char *tr_new_label_fault(const char *label) {
+  if (strncmp(label, "hash/", 5) == 0)
+    return "it starts with 'hash/', so that every reference to it would name "
+           "content by its hash";
+  if (tr_hex_valid(label))
+    return "it looks like a hash, and would be taken for one";
+  return tr_label_fault(label);
+}
+
+static bool check(const char *label, const char *fault, tr_error *error) {
   if (fault != NULL)
     tr_error_set(error, TR_INVALID_REFERENCE, "Invalid label '%s': %s", label,
                  fault);
   return fault == NULL;
 }
 
+bool tr_store_check_label(const char *label, tr_error *error) {
+  return check(label, tr_label_fault(label), error);
+}
+
 bool tr_store_check_new_label(const char *label, tr_error *error) {
-  if (strncmp(label, "hash/", 5) == 0) {
-    tr_error_set(error, TR_INVALID_REFERENCE,
-                 "Invalid label '%s': it starts with 'hash/', so that every "
-                 "reference to it would name content by its hash",
-                 label);
-    return false;
-  }
-  return tr_store_check_label(label, error);
+  return check(label, tr_new_label_fault(label), error);
 }
 
 const char *tr_store_next_folder(const char **rest, char room[TR_MAX_PART + 1]) {

@@ -302,6 +302,25 @@ describe("a check of a store", function()
       end]]):format(home, home, home))
   end)
 
+  it("reports labels that cannot be imported, as Theater can make them: they are not exported, but can be removed", function()
+    local hash = store:store_at_label("good", "bytes")
+    helper.run_ok("mkdir " .. base .. "/labels/hash")
+    for label, why in pairs { ["hash/x"] = "it starts with 'hash/'", [hash] = "it looks like a hash", [("0"):rep(64)] = "it looks like a hash" } do
+      helper.write(base .. "/labels/" .. label, hash)
+      local faults = assert(store:verify()).faulty_labels
+      assert.matches(why .. ".*; give its content another label, and remove this one", faults[label])
+      local done, err = store:export(home .. "/export.tar")
+      assert.is_nil(done)
+      assert.matches("Label '" .. label .. "' cannot be exported: " .. why, err.message)
+      assert.same({}, assert(store:gc { grace = -1 }).deleted)
+      done, err = store:label(label, hash)
+      assert.is_nil(done)
+      assert.matches("Invalid label '" .. label .. "': " .. why, err.message)
+      assert.is_true(store:remove_label(label))
+    end
+    assert(store:export(home .. "/export.tar"))
+  end)
+
   it("takes a hash in capitals for no content, which gc leaves alone and the check reports", function()
     local hash = store:store_at_label("label", "bytes")
     assert.matches("%l", hash)

@@ -106,15 +106,17 @@ local function faulty_label(faults)
   return label and errors.new("corrupt", ("Label '%s' cannot be exported: %s"):format(label, why))
 end
 
--- The labels with their hashes; an error if something among them holds none.
+-- The labels with their hashes; an error if something among them holds none, or could not
+-- be imported.
 local function read_labels(store)
   local hashes, faults = store:label_hashes()
   if not hashes then return nil, faults end
-  local fault = faulty_label(faults)
-  if fault then return nil, fault end
   local labels = {}
   for label in pairs(hashes) do labels[#labels + 1] = label end
   table.sort(labels)
+  for _, label in ipairs(labels) do faults[label] = core.odd_label_fault(label) end
+  local fault = faulty_label(faults)
+  if fault then return nil, fault end
   return labels, hashes
 end
 

@@ -122,6 +122,7 @@ local function verify(self, progress)
   report.faulty_labels = faults
   local missing = {}
   for label, hash in pairs(labels) do
+    faults[label] = core.odd_label_fault(label)
     hash, err = missing_content(self, label, hash)
     if hash == nil then return nil, err end
     if hash then
@@ -147,8 +148,9 @@ end
 -- @treturn table `{ checked = number, corrupt = { hash… }, unreadable = { hash… },
 -- missing = { hash… }, dangling = { label… }, faulty_labels = { label = why… },
 -- quarantined = { name… }, temporary_files = { name… }, unexpected = { name… } }`: `missing`
--- is what the `dangling` labels name; `faulty_labels` is everything among the labels that
--- holds no hash, such as a symbolic link, and keeps `gc` from working; `unexpected` is what
+-- is what the `dangling` labels name; `faulty_labels` keep `export` from working: everything
+-- among the labels that holds no hash, such as a symbolic link, which `gc` refuses, too, and
+-- labels that look like a hash or begin with `hash/`, as Theater can make them; `unexpected` is what
 -- lies in the folder of content and is none
 function Store:verify(options)
   local progress = checked(option_sets.progress, options).progress or nothing
