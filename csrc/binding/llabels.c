@@ -72,18 +72,20 @@ static int store_get_by_label(lua_State *L) {
 The content that a label points at. A label that moves meanwhile is read again.
 @function get_content_by_label
 @tparam string name
+@tparam[opt] integer max_bytes larger content is an error of kind `too_large`
 @treturn ?theaterref.blob nil alone: there is no such label
 @return[2] nil
 @treturn[2] table an error
 */
 static int store_get_content_by_label(lua_State *L) {
   tr_store *store = tr_checkstore(L);
+  size_t max_bytes = tr_optmax(L, 3);
   const char *label;
   tr_error error;
   lblob *b = tr_newblob(L);
   if (!tr_checkname(L, 2, &label, &error))
     return tr_pusherror(L, &error);
-  b->blob = tr_store_get_labelled(store, label, &error);
+  TR_WAITING(L, b->blob, tr_store_get_labelled_bounded(store, label, max_bytes, &error));
   if (b->blob != NULL)
     tr_accountblob(L, tr_blob_size(b->blob));
   else if (error.kind != TR_OK)

@@ -39,6 +39,7 @@ static int store_put(lua_State *L) {
 The content of a hash.
 @function get
 @tparam string hash 40 hex digits (SHA-1) or 64 (SHA-256)
+@tparam[opt] integer max_bytes larger content is an error of kind `too_large`
 @treturn theaterref.blob
 @return[2] nil
 @treturn[2] table an error; of kind `corrupt` when the bytes are not those of
@@ -46,13 +47,14 @@ the hash
 */
 static int store_get(lua_State *L) {
   tr_store *store = tr_checkstore(L);
+  size_t max_bytes = tr_optmax(L, 3);
   const char *hash;
   tr_error error;
   lblob *b;
   if (!tr_checkname(L, 2, &hash, &error))
     return tr_pusherror(L, &error);
   b = tr_newblob(L);
-  b->blob = tr_store_get(store, hash, &error);
+  TR_WAITING(L, b->blob, tr_store_get_bounded(store, hash, max_bytes, &error));
   if (b->blob == NULL)
     return tr_pusherror(L, &error);
   tr_accountblob(L, tr_blob_size(b->blob));
@@ -306,7 +308,9 @@ static int store_check(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   const char *hash = tr_checkcstring(L, 2);
   tr_error error;
-  if (!tr_store_check(store, hash, &error))
+  bool sound;
+  TR_WAITING(L, sound, tr_store_check(store, hash, &error));
+  if (!sound)
     return tr_pusherror(L, &error);
   lua_pushboolean(L, 1);
   return 1;

@@ -181,13 +181,16 @@ static tr_blob *load_verified(const tr_store *store, int data, int fd,
 }
 
 static tr_blob *get_at(const tr_store *store, int data, const char *hash,
-                       tr_error *error) {
+                       size_t max_bytes, tr_error *error) {
   struct stat st;
   tr_blob *blob;
   int fd = open_content(store, data, hash, &st, error);
   if (fd < 0)
     return NULL;
-  blob = load_verified(store, data, fd, &st, hash, false, error);
+  if ((uintmax_t)st.st_size > max_bytes)
+    blob = tr_file_too_large(hash, max_bytes, error);
+  else
+    blob = load_verified(store, data, fd, &st, hash, false, error);
   close(fd);
   return blob;
 }
@@ -213,11 +216,11 @@ static int cached_folder(tr_store *store, tr_error *error) {
 }
 
 tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
-                               tr_error *error) {
+                               size_t max_bytes, tr_error *error) {
   int data = tr_store_open_folder(store, "data", error);
   tr_blob *blob = NULL;
   if (data >= 0) {
-    blob = get_at(store, data, hash, error);
+    blob = get_at(store, data, hash, max_bytes, error);
     close(data);
   }
   if (blob == NULL)
@@ -226,6 +229,11 @@ tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
 }
 
 tr_blob *tr_store_get(tr_store *store, const char *hash, tr_error *error) {
+  return tr_store_get_bounded(store, hash, SIZE_MAX, error);
+}
+
+tr_blob *tr_store_get_bounded(tr_store *store, const char *hash, size_t max_bytes,
+                              tr_error *error) {
   char normal[TR_HEX_MAX];
   tr_blob *blob = NULL;
   int data;
@@ -234,9 +242,10 @@ tr_blob *tr_store_get(tr_store *store, const char *hash, tr_error *error) {
     return NULL;
   data = cached_folder(store, error);
   if (data >= 0)
-    blob = get_at(store, data, normal, error);
-  if (blob == NULL && error->kind == TR_NOT_FOUND)
-    return tr_store_get_uncached(store, normal, error); /* was it replaced? */
+    blob = get_at(store, data, normal, max_bytes, error);
+  /* Was the folder replaced? */
+  if (blob == NULL && (error->kind == TR_NOT_FOUND || error->errnum == ESTALE))
+    return tr_store_get_uncached(store, normal, max_bytes, error);
   return blob;
 }
 

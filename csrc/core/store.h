@@ -92,9 +92,16 @@ enum {
   TR_SETTLED = 10
 };
 
+/* As tr_store_get and tr_store_get_labelled; larger content is an error of kind
+** TR_TOO_LARGE. */
+tr_blob *tr_store_get_bounded(tr_store *store, const char *hash, size_t max_bytes,
+                              tr_error *error);
+tr_blob *tr_store_get_labelled_bounded(tr_store *store, const char *label,
+                                       size_t max_bytes, tr_error *error);
+
 /* The content of a normal hash, past the folder that is fresh open. */
 tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
-                               tr_error *error);
+                               size_t max_bytes, tr_error *error);
 
 /*
 ** Freshen content if the store has it: gc counts its age from now, and it is synced

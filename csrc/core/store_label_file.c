@@ -209,11 +209,16 @@ int tr_store_get_label(tr_store *store, const char *label,
 
 tr_blob *tr_store_get_labelled(tr_store *store, const char *label,
                                tr_error *error) {
+  return tr_store_get_labelled_bounded(store, label, SIZE_MAX, error);
+}
+
+tr_blob *tr_store_get_labelled_bounded(tr_store *store, const char *label,
+                                       size_t max_bytes, tr_error *error) {
   char hash[TR_HEX_MAX], last[TR_HEX_MAX] = "";
   int found, tries = 100;
   error = tr_error_or_ignored(error);
   while ((found = tr_store_get_label(store, label, hash, error)) == 1) {
-    tr_blob *blob = tr_store_get(store, hash, error);
+    tr_blob *blob = tr_store_get_bounded(store, hash, max_bytes, error);
     /* Missing: the label has been moved, and what it pointed at was deleted. */
     if (blob != NULL || error->kind != TR_NOT_FOUND ||
         strcmp(hash, last) == 0 || tries-- == 0)

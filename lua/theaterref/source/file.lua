@@ -51,7 +51,7 @@ end
 
 function M.start(job, context)
   local path = job.parsed.path
-  local blob, err = core.read_file(path, context.defaults.max_bytes)
+  local blob, err = core.read_file(path, context:max_bytes(job))
   if blob then return { blob = blob } end
   local meant = err.kind == "not_found" and hint(path)
   if meant then err.message = err.message .. meant end

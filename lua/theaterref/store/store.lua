@@ -80,12 +80,14 @@ local function keys(map)
   return sorted(list)
 end
 
--- Checks all content into a report.
+-- Checks all content into a report. True, or nil and an error: it was interrupted.
 local function verify_content(self, hashes, report, progress)
   for i, hash in ipairs(hashes) do
     local sound, why = self:check(hash)
     if sound then
       report.checked = report.checked + 1
+    elseif why.kind == "cancelled" then
+      return nil, why
     elseif why.kind == "corrupt" then
       report.corrupt[#report.corrupt + 1] = hash
     elseif why.kind ~= "not_found" then -- which is content deleted meanwhile
@@ -93,6 +95,7 @@ local function verify_content(self, hashes, report, progress)
     end
     progress(i, #hashes)
   end
+  return true
 end
 
 -- The hash of a label's content that is missing, false if none is, or nil and an error.
@@ -116,7 +119,9 @@ local function verify(self, progress)
   local hashes, err = self:list_all_content()
   if not hashes then return nil, err end
   local report = { checked = 0, corrupt = {}, unreadable = {}, dangling = {} }
-  verify_content(self, hashes, report, progress)
+  local ok
+  ok, err = verify_content(self, hashes, report, progress)
+  if not ok then return nil, err end
   local labels, faults = self:label_hashes()
   if not labels then return nil, faults end
   report.faulty_labels = faults
