@@ -562,7 +562,8 @@ TR_API int tr_store_exists(tr_store *store, const char *hash, tr_error *error);
 ** points at that hash, or if that is "", only if there is no such label. The content
 ** that it pointed at before is safe from garbage collection for the grace period.
 ** 1 when it was done, 0 when the label was not as expected, or -1. A label that begins
-** with "hash/" cannot be made, since references would take it for a hash; a blank one,
+** with "hash/", or is 40 or 64 hex digits, cannot be made, since it would be taken for a
+** hash; a blank one,
 ** as a crash of Theater leaves it, is an error with 'expect'.
 */
 TR_API int tr_store_label(tr_store *store, const char *label, const char *hash,
@@ -619,9 +620,11 @@ TR_API bool tr_batch_label(tr_batch *batch, const char *label, const char *hash,
 /*
 ** Put everything in place, the labels last. Before that it checks that everything
 ** can be: a label without content or with an impossible name is an error, and then nothing
-** is in place. After another error, such as of a disk, content may be in place, and
-** if the disk fails just then some labels, each of them whole. The rest stays in the
-** batch: commit again to try it.
+** is in place. After another error, such as of a disk, content may be in place, but no label
+** has moved, unless the very last sync failed. The rest stays in the batch: commit again to
+** try it. Two errors end the batch, and all that follows fails: a failed sync, since the
+** disk may have lost bytes, and a label that could not be moved. Free it then, and begin
+** another one.
 */
 TR_API bool tr_batch_commit(tr_batch *batch, tr_error *error);
 /* Frees a batch; what was not committed never was. */

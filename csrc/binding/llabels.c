@@ -72,18 +72,20 @@ static int store_get_by_label(lua_State *L) {
 The content that a label points at. A label that moves meanwhile is read again.
 @function get_content_by_label
 @tparam string name
+@tparam[opt] integer max_bytes larger content is an error of kind `too_large`
 @treturn ?theaterref.blob nil alone: there is no such label
 @return[2] nil
 @treturn[2] table an error
 */
 static int store_get_content_by_label(lua_State *L) {
   tr_store *store = tr_checkstore(L);
+  size_t max_bytes = tr_optmax(L, 3);
   const char *label;
   tr_error error;
   lblob *b = tr_newblob(L);
   if (!tr_checkname(L, 2, &label, &error))
     return tr_pusherror(L, &error);
-  b->blob = tr_store_get_labelled(store, label, &error);
+  TR_WAITING(L, b->blob, tr_store_get_labelled_bounded(store, label, max_bytes, &error));
   if (b->blob != NULL)
     tr_accountblob(L, tr_blob_size(b->blob));
   else if (error.kind != TR_OK)
@@ -214,7 +216,17 @@ static int label_fault(lua_State *L) {
   return 1;
 }
 
-/* Add the methods to a store's, which are on the stack's top, and label_fault
+/* odd_label_fault(name) -> why a label that is there, by another program, could not be made
+** here, and what to do | nil */
+static int odd_label_fault(lua_State *L) {
+  const char *fault = tr_new_label_fault(luaL_checkstring(L, 1));
+  if (fault == NULL)
+    return 0;
+  lua_pushfstring(L, "%s; give its content another label, and remove this one", fault);
+  return 1;
+}
+
+/* Add the methods to a store's, which are on the stack's top, and functions
 ** to the module below it. */
 void tr_open_labels(lua_State *L) {
   static const luaL_Reg methods[] = {
@@ -231,4 +243,6 @@ void tr_open_labels(lua_State *L) {
   tr_add_pair(L, store_remove_label, "remove_label", "remove_from_label");
   lua_pushcfunction(L, label_fault);
   lua_setfield(L, -3, "label_fault");
+  lua_pushcfunction(L, odd_label_fault);
+  lua_setfield(L, -3, "odd_label_fault");
 }

@@ -9,6 +9,7 @@ Methods that are written in C.
 
 #include "core/blob.h"
 #include "core/error.h"
+#include "core/future.h"
 #include "core/store.h"
 #include "lutil.h"
 
@@ -38,6 +39,7 @@ static int store_put(lua_State *L) {
 The content of a hash.
 @function get
 @tparam string hash 40 hex digits (SHA-1) or 64 (SHA-256)
+@tparam[opt] integer max_bytes larger content is an error of kind `too_large`
 @treturn theaterref.blob
 @return[2] nil
 @treturn[2] table an error; of kind `corrupt` when the bytes are not those of
@@ -45,13 +47,14 @@ the hash
 */
 static int store_get(lua_State *L) {
   tr_store *store = tr_checkstore(L);
+  size_t max_bytes = tr_optmax(L, 3);
   const char *hash;
   tr_error error;
   lblob *b;
   if (!tr_checkname(L, 2, &hash, &error))
     return tr_pusherror(L, &error);
   b = tr_newblob(L);
-  b->blob = tr_store_get(store, hash, &error);
+  TR_WAITING(L, b->blob, tr_store_get_bounded(store, hash, max_bytes, &error));
   if (b->blob == NULL)
     return tr_pusherror(L, &error);
   tr_accountblob(L, tr_blob_size(b->blob));
@@ -264,6 +267,10 @@ static int store_list_quarantined(lua_State *L) {
   return list(L, tr_store_each_quarantined);
 }
 
+static int store_list_unexpected(lua_State *L) {
+  return list(L, tr_store_each_unexpected);
+}
+
 static int store_list_folders(lua_State *L) {
   return list(L, tr_store_each_folder);
 }
@@ -301,7 +308,9 @@ static int store_check(lua_State *L) {
   tr_store *store = tr_checkstore(L);
   const char *hash = tr_checkcstring(L, 2);
   tr_error error;
-  if (!tr_store_check(store, hash, &error))
+  bool sound;
+  TR_WAITING(L, sound, tr_store_check(store, hash, &error));
+  if (!sound)
     return tr_pusherror(L, &error);
   lua_pushboolean(L, 1);
   return 1;
@@ -336,20 +345,38 @@ static int store_discard_unchanged(lua_State *L) {
       &error);
 }
 
+/* hold() -> the same store for a series of calls that are to see one folder; whether it
+** is there */
+static int store_hold(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  tr_error error;
+  lstore *s = lua_newuserdatauv(L, sizeof *s, 0);
+  s->store = NULL;
+  luaL_setmetatable(L, TR_STORE);
+  s->store = tr_store_hold(store, &error);
+  if (s->store == NULL)
+    return tr_pusherror(L, &error);
+  lua_pushboolean(L, s->store->held >= 0);
+  return 2;
+}
+
 typedef struct llock {
   int lock;    /* -1 once closed */
   pid_t owner; /* a child of a fork does not unlock it */
 } llock;
 
-/* lock() -> lock, to be closed; keeps gc and movers of labels waiting */
+/* lock([timeout]) -> lock, to be closed; keeps gc and movers of labels waiting */
 static int store_lock(lua_State *L) {
-  tr_store *store = tr_checkstore(L);
+  tr_store store = tr_store_for_call(tr_checkstore(L));
   tr_error error;
-  llock *l = lua_newuserdatauv(L, sizeof *l, 0);
+  llock *l;
+  if (!lua_isnoneornil(L, 2))
+    store.until = tr_deadline(luaL_checknumber(L, 2));
+  l = lua_newuserdatauv(L, sizeof *l, 0);
   l->lock = -1;
   l->owner = getpid();
   luaL_setmetatable(L, TR_LOCK);
-  TR_WAITING(L, l->lock, tr_store_lock_all(store, &error));
+  TR_WAITING(L, l->lock, tr_store_lock_all(&store, &error));
   return l->lock < 0 ? tr_pusherror(L, &error) : 1;
 }
 
@@ -426,7 +453,9 @@ void tr_open_store(lua_State *L) {
       {"list_temporary_files", store_list_temporary_files},
       {"list_folders", store_list_folders},
       {"list_quarantined", store_list_quarantined},
+      {"list_unexpected", store_list_unexpected},
       {"lock", store_lock},
+      {"hold", store_hold},
       {"calculate_total_size", store_calculate_total_size},
       {"check", store_check},
       {NULL, NULL}};

@@ -53,6 +53,11 @@ void tr_begin_wait(lua_State *L) {
 
 void tr_end_wait(void) { tr_interrupt_if(NULL, NULL); }
 
+size_t tr_optmax(lua_State *L, int index) {
+  lua_Integer max = luaL_optinteger(L, index, -1);
+  return max < 0 ? SIZE_MAX : (size_t)max;
+}
+
 tr_store *tr_checkstore(lua_State *L) {
   lstore *s = luaL_checkudata(L, 1, TR_STORE);
   luaL_argcheck(L, s->store != NULL, 1, "store is closed");

@@ -46,6 +46,9 @@ void tr_end_wait(void);
 #define TR_WAITING(L, result, call)                                            \
   (tr_begin_wait(L), (result) = (call), tr_end_wait())
 
+/* Return the largest size that an argument allows; without one, any. */
+size_t tr_optmax(lua_State *L, int index);
+
 /* Return the store at index 1; raises when it is closed or none. */
 tr_store *tr_checkstore(lua_State *L);
 

@@ -25,12 +25,14 @@
 
 /* Bytes per read when a file does not tell its size (/proc, pipes). */
 enum { CHUNK = 64 * 1024 };
+/* Bytes per read at most, between which an interrupt is seen. */
+enum { MOST = 64 << 20 };
 /* Seconds that a pipe may be silent: as long as a fetch may take by default. */
 static const double PATIENCE = 30;
 /* The same until a pipe has a writer, which should be at hand. */
 static const double WRITER_PATIENCE = 2;
 
-static tr_blob *too_large(const char *path, size_t max_bytes, tr_error *error) {
+tr_blob *tr_file_too_large(const char *path, size_t max_bytes, tr_error *error) {
   char why[96];
   snprintf(why, sizeof why,
            "larger than the limit of %zu bytes; raise max_bytes to allow it",
@@ -62,7 +64,7 @@ tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
   tr_buffer buffer = {0};
   tr_blob *blob;
   if (st->st_size > 0 && (uintmax_t)st->st_size > max_bytes)
-    return too_large(path, max_bytes, error);
+    return tr_file_too_large(path, max_bytes, error);
   /* One byte more than the size: the read that fills it proves the end. */
   if (!tr_buffer_reserve(&buffer,
                          st->st_size > 0 ? (size_t)st->st_size + 1 : CHUNK))
@@ -73,6 +75,8 @@ tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
     if (buffer.len == buffer.cap && !tr_buffer_reserve(&buffer, CHUNK))
       goto nomem;
     asked = buffer.cap - buffer.len;
+    if (asked > MOST)
+      asked = MOST;
     /* Without a limit, the descriptor may be one that blocks; an interrupt must end the
     ** wait all the same. */
     n = patience < 0 && !S_ISREG(st->st_mode) && !wait_ready(fd, POLLIN, patience)
@@ -82,15 +86,15 @@ tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
     if (n < 0 && (errno == EINTR || (errno == EAGAIN && !S_ISREG(st->st_mode) &&
                                      wait_ready(fd, POLLIN, patience))))
       continue;
-    if (n < 0) {
-      tr_error_errno(error, errno, "Failed to read", path);
+    if (n < 0 || (n == MOST && tr_interrupted())) {
+      tr_error_errno(error, n < 0 ? errno : ECANCELED, "Failed to read", path);
       tr_buffer_free(&buffer);
       return NULL;
     }
     buffer.len += (size_t)n;
     if (buffer.len > max_bytes) {
       tr_buffer_free(&buffer);
-      return too_large(path, max_bytes, error);
+      return tr_file_too_large(path, max_bytes, error);
     }
     if (n == 0 || ((size_t)n < asked && S_ISREG(st->st_mode) &&
                    (uintmax_t)st->st_size == buffer.len))

@@ -53,6 +53,8 @@ tr_store *tr_store_open(const char *base_path,
     store->options = o;
     atomic_init(&store->data, -1);
     store->until = 0;
+    store->held = TR_BY_PATH;
+    memset(&store->held_labels, 0, sizeof store->held_labels);
     store->base = strdup(base_path);
   }
   if (store != NULL && store->base != NULL)
@@ -67,12 +69,30 @@ void tr_store_close(tr_store *store) {
     return;
   if (atomic_load(&store->data) >= 0)
     close(atomic_load(&store->data));
+  if (store->held >= 0)
+    close(store->held);
   free(store->base);
   free(store);
 }
 
+tr_store *tr_store_hold(const tr_store *store, tr_error *error) {
+  tr_store *held = tr_store_open(store->base, &store->options, error);
+  if (held == NULL)
+    return NULL;
+  held->held = tr_store_open_base(store, error);
+  if (held->held < 0 && error->kind == TR_NOT_FOUND)
+    held->held = TR_NO_BASE;
+  if (held->held >= 0 && fstatat(held->held, "labels", &held->held_labels, 0) != 0)
+    memset(&held->held_labels, 0, sizeof held->held_labels);
+  if (held->held != TR_BY_PATH)
+    return held;
+  tr_store_close(held);
+  return NULL;
+}
+
 tr_store tr_store_unsynced(const tr_store *store) {
   tr_store view = {.base = store->base,
+                   .held = store->held,
                    .options = store->options,
                    .data = -1,
                    .until = store->until};
@@ -161,13 +181,16 @@ static tr_blob *load_verified(const tr_store *store, int data, int fd,
 }
 
 static tr_blob *get_at(const tr_store *store, int data, const char *hash,
-                       tr_error *error) {
+                       size_t max_bytes, tr_error *error) {
   struct stat st;
   tr_blob *blob;
   int fd = open_content(store, data, hash, &st, error);
   if (fd < 0)
     return NULL;
-  blob = load_verified(store, data, fd, &st, hash, false, error);
+  if ((uintmax_t)st.st_size > max_bytes)
+    blob = tr_file_too_large(hash, max_bytes, error);
+  else
+    blob = load_verified(store, data, fd, &st, hash, false, error);
   close(fd);
   return blob;
 }
@@ -193,11 +216,11 @@ static int cached_folder(tr_store *store, tr_error *error) {
 }
 
 tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
-                               tr_error *error) {
+                               size_t max_bytes, tr_error *error) {
   int data = tr_store_open_folder(store, "data", error);
   tr_blob *blob = NULL;
   if (data >= 0) {
-    blob = get_at(store, data, hash, error);
+    blob = get_at(store, data, hash, max_bytes, error);
     close(data);
   }
   if (blob == NULL)
@@ -206,6 +229,11 @@ tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
 }
 
 tr_blob *tr_store_get(tr_store *store, const char *hash, tr_error *error) {
+  return tr_store_get_bounded(store, hash, SIZE_MAX, error);
+}
+
+tr_blob *tr_store_get_bounded(tr_store *store, const char *hash, size_t max_bytes,
+                              tr_error *error) {
   char normal[TR_HEX_MAX];
   tr_blob *blob = NULL;
   int data;
@@ -214,9 +242,10 @@ tr_blob *tr_store_get(tr_store *store, const char *hash, tr_error *error) {
     return NULL;
   data = cached_folder(store, error);
   if (data >= 0)
-    blob = get_at(store, data, normal, error);
-  if (blob == NULL && error->kind == TR_NOT_FOUND)
-    return tr_store_get_uncached(store, normal, error); /* was it replaced? */
+    blob = get_at(store, data, normal, max_bytes, error);
+  /* Was the folder replaced? */
+  if (blob == NULL && (error->kind == TR_NOT_FOUND || error->errnum == ESTALE))
+    return tr_store_get_uncached(store, normal, max_bytes, error);
   return blob;
 }
 
@@ -242,14 +271,11 @@ int tr_store_exists(tr_store *store, const char *hash, tr_error *error) {
 
 /* ------------------------------------------------------------------ putting */
 
-/*
-** Replace an open content file that this user may not touch with a copy, which is
-** as young as can be. The copy is synced whatever the options say: the owner of the
-** file may have been told that it lasts. False with the error.
-*/
+/* Replace an open content file with a copy, which is as young as can be. False with the
+** error. */
 static bool replace_with_copy(const tr_store *store, int data, int fd,
                               const struct stat *st, const char *hash,
-                              tr_error *error) {
+                              bool durable, tr_error *error) {
   char temporary[TR_TEMPORARY];
   tr_blob *blob = load_verified(store, data, fd, st, hash, true, error);
   int base = blob == NULL ? -1 : tr_store_open_base(store, error);
@@ -257,7 +283,7 @@ static bool replace_with_copy(const tr_store *store, int data, int fd,
   if (base >= 0) {
     bool written = tr_blob_size(blob) == (size_t)st->st_size &&
                    tr_file_write_temporary(base, temporary, tr_blob_data(blob),
-                                           tr_blob_size(blob), true);
+                                           tr_blob_size(blob), durable);
     /* The group is kept where this user may give files to it. Only the permissions
     ** are taken over: a setuid bit would make it a program that runs as this user. */
     ok = written &&
@@ -279,8 +305,9 @@ static bool replace_with_copy(const tr_store *store, int data, int fd,
 }
 
 /*
-** Make an open and locked content file young in the eyes of gc, by a copy if it has to
-** be. Return 1, 0 if it is no longer data/<hash>, or -1 with the error.
+** Make an open and locked content file young in the eyes of gc: by a copy if this user
+** may not touch it, which is synced whatever the options say, since the owner of the
+** file may have been told that it lasts. Return 1, 0 if it is no longer data/<hash>, or -1 with the error.
 */
 static int touch(const tr_store *store, int data, int fd, const char *hash,
                  tr_error *error) {
@@ -295,7 +322,7 @@ static int touch(const tr_store *store, int data, int fd, const char *hash,
   if (named.st_ino != before.st_ino || named.st_dev != before.st_dev)
     return 0;
   if (futimens(fd, NULL) != 0)
-    return replace_with_copy(store, data, fd, &before, hash, error) ? 1 : -1;
+    return replace_with_copy(store, data, fd, &before, hash, true, error) ? 1 : -1;
   if (fstat(fd, &after) == 0)
     tr_store_renew(&before, &after, hash);
   return 1;
@@ -314,6 +341,30 @@ static int touch_locked(const tr_store *store, int data, int fd,
   return touched;
 }
 
+/*
+** Replace an open content file whose sync failed with a copy from memory. The kernel
+** reports bytes that it could not write once; then it takes them for written, and the
+** next sync of that file would succeed. The copy's bytes are still to be written: its
+** own first sync, by whoever comes next, is true again.
+*/
+static void rewrite(const tr_store *store, int data, int fd,
+                    const struct stat *st, const char *hash) {
+  tr_error ignored;
+  tr_store_learn(st, "", 0); /* bytes may be lost in memory, too: check them */
+  replace_with_copy(store, data, fd, st, hash, false, &ignored);
+}
+
+void tr_store_rewrite(const tr_store *store, int data, const char *hash) {
+  struct stat st;
+  tr_error ignored;
+  int fd = open_content(store, data, hash, &st, &ignored);
+  if (fd < 0)
+    return;
+  if (!tr_store_knows(&st, hash, TR_SYNCED))
+    rewrite(store, data, fd, &st, hash);
+  close(fd);
+}
+
 /* Sync data/<hash> and its name unless that is known to have been done. */
 static bool sync_content(const tr_store *store, int data, const char *hash,
                          tr_error *error) {
@@ -327,10 +378,12 @@ static bool sync_content(const tr_store *store, int data, const char *hash,
     return false;
   if (!tr_store_knows(&st, hash, TR_SYNCED)) {
     ok = fsync(fd) == 0 && fsync(data) == 0;
-    if (ok)
+    if (ok) {
       tr_store_learn(&st, hash, TR_SYNCED);
-    else
+    } else {
       tr_error_errno(error, errno, "Failed to sync content", hash);
+      rewrite(store, data, fd, &st, hash);
+    }
   }
   close(fd);
   return ok;

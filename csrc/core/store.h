@@ -9,12 +9,24 @@
 
 struct tr_store {
   char *base;
+  int held;               /* the base folder, open; or TR_BY_PATH or TR_NO_BASE */
+  struct stat held_labels; /* labels/, or all zero: it was not there */
   tr_store_options options;
   /* data/, fresh open by the first get, or -1. Content that is found through
   ** it is right, even if the folder has moved. */
   atomic_int data;
   double until; /* when all waits for locks end; 0: lock_timeout after each began */
 };
+
+enum { TR_BY_PATH = -1, TR_NO_BASE = -2 };
+
+/*
+** The same store for a series of calls that are to see one folder, or none: it opens the
+** base folder now, and never again by its path, where another one, or for a moment none,
+** may lie by then. It lists no labels if labels/ is not what it was. Close it. NULL with the
+** error.
+*/
+tr_store *tr_store_hold(const tr_store *store, tr_error *error);
 
 /* The same store for one call, all of whose waits for locks end at one time. Do not
 ** close it. */
@@ -80,9 +92,16 @@ enum {
   TR_SETTLED = 10
 };
 
+/* As tr_store_get and tr_store_get_labelled; larger content is an error of kind
+** TR_TOO_LARGE. */
+tr_blob *tr_store_get_bounded(tr_store *store, const char *hash, size_t max_bytes,
+                              tr_error *error);
+tr_blob *tr_store_get_labelled_bounded(tr_store *store, const char *label,
+                                       size_t max_bytes, tr_error *error);
+
 /* The content of a normal hash, past the folder that is fresh open. */
 tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
-                               tr_error *error);
+                               size_t max_bytes, tr_error *error);
 
 /*
 ** Freshen content if the store has it: gc counts its age from now, and it is synced
@@ -92,6 +111,9 @@ tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
 */
 int tr_store_freshen(const tr_store *store, int data, const char *hash,
                      bool check, tr_error *error);
+
+/* Replace content whose sync failed with a copy, which the next sync writes again. */
+void tr_store_rewrite(const tr_store *store, int data, const char *hash);
 
 /* Freshen content that is about to be labelled, in the open data/ or -1. False with
 ** the error if it is missing. */
@@ -138,7 +160,11 @@ enum {
 /* Check a label's name. False with the error. */
 bool tr_store_check_label(const char *label, tr_error *error);
 
-/* The same for a label that is to be made, to which references must be able to lead. */
+/* Why a name cannot be that of a new label, to which references must be able to lead;
+** otherwise as tr_label_fault. */
+const char *tr_new_label_fault(const char *label);
+
+/* The same as a check. */
 bool tr_store_check_new_label(const char *label, tr_error *error);
 
 /* Copy the folder that a label's rest begins with to 'room', and step over it. NULL if
@@ -162,9 +188,14 @@ int tr_store_label_at(int base, const char *label, char hash[TR_HEX_MAX],
                       tr_error *error);
 
 /* As tr_store_label, to a normal hash, under the lock and without a sync. 'base' is
-** the open base folder, 'temporary' a file in it that holds the hash. */
+** the open base folder, 'temporary' a file in it that holds the hash. 'old' gets the
+** hash of the label before, or is empty. */
 bool tr_store_place_label(const tr_store *store, int base, const char *label,
-                          const char *hash, const char *temporary, tr_error *error);
+                          const char *hash, const char *temporary,
+                          char old[TR_HEX_MAX], tr_error *error);
+/* Undo that under the same lock, as well as can be. The history, in which the old hash is
+** by now, leaves out what a label points at. */
+void tr_store_put_back(int base, const char *label, const char *old);
 
 /* For a batch, under the lock: make the folders of a label, and check that the label
 ** itself is no folder. False with the error. */
@@ -240,6 +271,11 @@ typedef bool (*tr_store_visit_time)(void *context, const char *hash,
                                     int64_t nanoseconds);
 bool tr_store_each_time(const tr_store *store, tr_store_visit_time visit,
                         void *context, tr_error *error);
+
+/* Visit what lies in data/ and is no content, such as a link, or a file with another
+** name. */
+bool tr_store_each_unexpected(tr_store *store, tr_store_visit visit, void *context,
+                              tr_error *error);
 
 /* Visit the folders in the base folder: its stores, if it is that of a home. */
 bool tr_store_each_folder(tr_store *store, tr_store_visit visit, void *context,

@@ -23,6 +23,7 @@ typedef struct item {
   struct item *next;
   char temporary[TR_TEMPORARY + 21]; /* empty: content that was there already */
   char hash[TR_HEX_MAX]; /* content's name, or what a label points at */
+  char old[TR_HEX_MAX];  /* what a label that is placed pointed at before */
   char label[];          /* empty: content */
 } item;
 
@@ -36,7 +37,8 @@ struct tr_batch {
   int guard_lock;
   uint64_t count; /* of the items so far */
   bool has_labels;
-  pid_t owner; /* a child of a fork has no part in it */
+  bool is_over; /* a sync failed, or labels could not be placed */
+  pid_t owner;  /* a child of a fork has no part in it */
   item *items, **end;
   tr_table contents; /* one item for each hash among them */
 };
@@ -90,16 +92,27 @@ tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
   return NULL;
 }
 
-void tr_batch_free(tr_batch *b) {
-  item *i, *next;
-  if (b == NULL)
-    return;
-  for (i = b->items; i != NULL; i = next) {
-    next = i->next;
+static void free_item(tr_batch *b, item *i) {
+  if (i->node.key != NULL)
+    tr_table_remove(&b->contents, &i->node);
+  free(i);
+}
+
+static void free_items(tr_batch *b) {
+  item *i;
+  while ((i = b->items) != NULL) {
+    b->items = i->next;
     if (b->owner == getpid() && i->temporary[0] != '\0')
       unlinkat(b->base, i->temporary, 0);
-    free(i);
+    free_item(b, i);
   }
+  b->end = &b->items;
+}
+
+void tr_batch_free(tr_batch *b) {
+  if (b == NULL)
+    return;
+  free_items(b);
   if (b->guard_lock >= 0 && b->owner == getpid()) {
     unlinkat(b->base, b->guard, 0);
     tr_unlock_file(b->guard_lock);
@@ -121,22 +134,24 @@ static item *find_content(const tr_batch *b, const char *hash) {
                                len);
 }
 
-/* False, with the error, in a child of the process that began the batch. */
-static bool is_owner(const tr_batch *b, tr_error *error) {
+/* False, with the error, after the batch's end, and in a child of the process that
+** began it. */
+static bool is_usable(const tr_batch *b, tr_error *error) {
   if (b->owner != getpid())
     tr_error_set(error, TR_IO,
                  "a batch belongs to the process that began it, not to a child "
                  "of a fork");
-  return b->owner == getpid();
+  else if (b->is_over)
+    tr_error_set(error, TR_IO,
+                 "the batch ended when its commit failed; begin another one, and "
+                 "put everything again");
+  return b->owner == getpid() && !b->is_over;
 }
 
 /* Add an item whose temporary file holds these bytes; NULL: content that is there. */
 static bool add(tr_batch *b, const char *label, const char *hash,
                 const void *bytes, size_t size, tr_error *error) {
-  item *i;
-  if (!is_owner(b, error))
-    return false;
-  i = calloc(1, sizeof *i + strlen(label) + 1);
+  item *i = calloc(1, sizeof *i + strlen(label) + 1);
   if (i == NULL) {
     tr_error_nomem(error);
     return false;
@@ -169,6 +184,8 @@ bool tr_batch_put(tr_batch *b, tr_algorithm algorithm, const void *bytes,
                   size_t size, char hash[TR_HEX_MAX], tr_error *error) {
   int fresh;
   error = tr_error_or_ignored(error);
+  if (!is_usable(b, error))
+    return false;
   tr_digest(algorithm, bytes, size, hash);
   fresh = tr_store_freshen(&b->unsynced, b->data, hash, true, error);
   if (fresh == 1) /* until the commit, gc may delete it */
@@ -180,73 +197,52 @@ bool tr_batch_label(tr_batch *b, const char *label, const char *hash,
                     tr_error *error) {
   char normal[TR_HEX_MAX];
   error = tr_error_or_ignored(error);
-  return tr_store_check_new_label(label, error) &&
+  return is_usable(b, error) && tr_store_check_new_label(label, error) &&
          tr_normal_hash(hash, normal, error) &&
          add(b, label, normal, normal, strlen(normal), error);
 }
 
-typedef bool (*step)(tr_batch *, const item *, tr_error *);
+typedef bool (*step)(tr_batch *, item *, tr_error *);
 
 /* Do a step for each label, or for each content. False as soon as one fails. */
 static bool each(tr_batch *b, bool labels, step step, tr_error *error) {
-  const item *i;
+  item *i;
   for (i = b->items; i != NULL; i = i->next)
     if ((i->label[0] != '\0') == labels && !step(b, i, error))
       return false;
   return true;
 }
 
-/* Do a step for each label, or for each content, that is not placed yet, and forget
-** those that are placed. */
-static bool place_each(tr_batch *b, bool labels, step place, tr_error *error) {
-  item **link = &b->items;
-  bool ok = true;
-  while (*link != NULL) {
-    item *i = *link;
-    ok = ok && ((i->label[0] != '\0') != labels || place(b, i, error));
-    if (ok && (i->label[0] != '\0') == labels) {
-      *link = i->next;
-      if (i->node.key != NULL)
-        tr_table_remove(&b->contents, &i->node);
-      free(i);
-    } else {
-      link = &i->next;
-    }
-  }
-  b->end = link;
-  return ok;
-}
-
 /* Check that a label's content is in the store, or else in the batch. */
-static bool check_content(tr_batch *b, const item *i, tr_error *error) {
+static bool check_content(tr_batch *b, item *i, tr_error *error) {
   return tr_store_freshen_labelled(&b->unsynced, b->data, i->hash, error) ||
          (error->kind == TR_NOT_FOUND && find_content(b, i->hash) != NULL);
 }
 
 /* The same before the lock, where content of others may be copied. */
-static bool prepare(tr_batch *b, const item *i, tr_error *error) {
+static bool prepare(tr_batch *b, item *i, tr_error *error) {
   tr_store_spare_label(&b->unsynced, b->base, i->label);
   return check_content(b, i, error);
 }
 
-static bool check_temporary(tr_batch *b, const item *i, tr_error *error) {
+static bool check_temporary(tr_batch *b, item *i, tr_error *error) {
   if (faccessat(b->base, i->temporary, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
     return true;
   tr_error_errno(error, errno, "Failed to write label", i->label);
   return false;
 }
 
-static bool clear_place(tr_batch *b, const item *i, tr_error *error) {
+static bool clear_place(tr_batch *b, item *i, tr_error *error) {
   (void)error;
   tr_store_clear_place(b->base, i->label);
   return true;
 }
 
-static bool make_place(tr_batch *b, const item *i, tr_error *error) {
+static bool make_place(tr_batch *b, item *i, tr_error *error) {
   return tr_store_make_place(b->base, i->label, error);
 }
 
-static bool prune(tr_batch *b, const item *i, tr_error *error) {
+static bool prune(tr_batch *b, item *i, tr_error *error) {
   (void)error;
   tr_store_prune(b->base, i->label);
   return true;
@@ -269,7 +265,7 @@ static bool check(tr_batch *b, tr_error *error) {
 
 /* Give content its name, unless it is there by now: what has that name is the same,
 ** or damaged, and then quarantined or replaced. */
-static bool place_content(tr_batch *b, const item *i, tr_error *error) {
+static bool place_content(tr_batch *b, item *i, tr_error *error) {
   int placed = 0, tries = 8;
   if (i->temporary[0] == '\0') {
     placed = tr_store_freshen(&b->unsynced, b->data, i->hash, true, error);
@@ -301,17 +297,41 @@ static bool place_content(tr_batch *b, const item *i, tr_error *error) {
   return placed == 1;
 }
 
-/* Move a label to content that is there by now. */
-static bool place_label(tr_batch *b, const item *i, tr_error *error) {
-  return tr_store_place_label(&b->unsynced, b->base, i->label, i->hash,
-                              i->temporary, error);
+/* Place all content, and forget what is placed. */
+static bool place_contents(tr_batch *b, tr_error *error) {
+  item **link = &b->items;
+  bool ok = true;
+  while (*link != NULL) {
+    item *i = *link;
+    ok = ok && (i->label[0] != '\0' || place_content(b, i, error));
+    if (ok && i->label[0] == '\0') {
+      *link = i->next;
+      free_item(b, i);
+    } else {
+      link = &i->next;
+    }
+  }
+  b->end = link;
+  return ok;
 }
 
-/* Make all that was written so far last. */
+/* Content that was in the store: its bytes may be lost. */
+static bool rewrite(tr_batch *b, item *i, tr_error *error) {
+  (void)error;
+  if (i->temporary[0] == '\0' || i->label[0] != '\0')
+    tr_store_rewrite(b->store, b->data, i->hash);
+  return true;
+}
+
+/* Make all that was written so far last. A failure ends the batch: the next sync would
+** succeed, though bytes of this one are lost. */
 static bool sync_all(tr_batch *b, tr_error *error) {
   if (!b->store->options.durable || syncfs(b->base) == 0)
     return true;
   tr_error_errno(error, errno, "Failed to sync", b->store->base);
+  each(b, false, rewrite, error);
+  each(b, true, rewrite, error);
+  b->is_over = true;
   return false;
 }
 
@@ -330,9 +350,35 @@ static bool locked(tr_batch *b, bool (*work)(tr_batch *, tr_error *),
   return ok;
 }
 
+/* Move labels to content that is there by now: all of them, or none. */
+static bool move_labels(tr_batch *b, tr_error *error) {
+  item *placed = NULL, *i = b->items, *next;
+  bool ok = true;
+  for (; i != NULL && ok; i = next) {
+    next = i->next;
+    ok = tr_store_place_label(&b->unsynced, b->base, i->label, i->hash, i->temporary,
+                              i->old, error);
+    if (ok) { /* to those that are placed, the newest first */
+      i->next = placed;
+      placed = i;
+      b->items = next;
+    }
+  }
+  b->is_over = !ok;
+  for (; placed != NULL; placed = next) {
+    next = placed->next;
+    if (!ok)
+      tr_store_put_back(b->base, placed->label, placed->old);
+    free(placed);
+  }
+  if (ok)
+    b->end = &b->items;
+  return ok;
+}
+
 static bool place_labels(tr_batch *b, tr_error *error) {
   bool ok = each(b, true, check_content, error) && can_place(b, error) &&
-            place_each(b, true, place_label, error);
+            move_labels(b, error);
   if (!ok)
     each(b, true, prune, error);
   return ok;
@@ -340,7 +386,7 @@ static bool place_labels(tr_batch *b, tr_error *error) {
 
 static bool commit(tr_batch *b, tr_error *error) {
   if (!each(b, true, prepare, error) || !sync_all(b, error) || !locked(b, check, error) ||
-      !place_each(b, false, place_content, error) || !sync_all(b, error))
+      !place_contents(b, error) || !sync_all(b, error))
     return false;
   return b->items == NULL ||
          (locked(b, place_labels, error) && sync_all(b, error));
@@ -349,10 +395,12 @@ static bool commit(tr_batch *b, tr_error *error) {
 bool tr_batch_commit(tr_batch *b, tr_error *error) {
   bool ok;
   error = tr_error_or_ignored(error);
-  if (!is_owner(b, error))
+  if (!is_usable(b, error))
     return false;
   b->store->until = b->unsynced.until = tr_store_for_call(b->store).until;
   ok = commit(b, error);
   b->store->until = b->unsynced.until = 0;
+  if (b->is_over)
+    free_items(b);
   return ok;
 }

@@ -17,8 +17,18 @@
 #include "future.h"
 #include "store.h"
 
+/* Open the base folder. -1 with errno. */
+static int open_base(const tr_store *store) {
+  bool is_held = store->held >= 0;
+  errno = ENOENT;
+  if (store->held == TR_NO_BASE)
+    return -1;
+  return openat(is_held ? store->held : AT_FDCWD, is_held ? "." : store->base,
+                O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
 int tr_store_open_base(const tr_store *store, tr_error *error) {
-  int fd = open(store->base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int fd = open_base(store);
   if (fd < 0)
     tr_error_errno(error, errno, "Failed to open the store", store->base);
   return fd;
@@ -88,6 +98,7 @@ static double deadline(const tr_store *store) {
 
 tr_store tr_store_for_call(const tr_store *store) {
   tr_store view = {.base = store->base,
+                   .held = store->held,
                    .options = store->options,
                    .data = -1,
                    .until = deadline(store)};
@@ -226,7 +237,7 @@ static int make_base(const tr_store *store, tr_error *error) {
 }
 
 int tr_store_make_data(const tr_store *store, tr_error *error) {
-  int base = open(store->base, O_RDONLY | O_DIRECTORY | O_CLOEXEC), data;
+  int base = open_base(store), data;
   if (base < 0)
     base = make_base(store, error);
   if (base < 0)
@@ -259,7 +270,7 @@ int tr_store_open_listing(const tr_store *store, const char *folder, bool follow
                           tr_error *error) {
   int base, fd = -1;
   error->kind = TR_OK;
-  base = open(store->base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  base = open_base(store);
   if (base >= 0)
     fd = tr_store_open_subfolder(base, folder, follow);
   if (fd < 0 && errno != ENOENT) {

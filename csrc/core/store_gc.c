@@ -24,7 +24,7 @@ bool tr_store_check(tr_store *store, const char *hash, tr_error *error) {
   always.options.verify = TR_VERIFY_ALWAYS;
   if (!tr_normal_hash(hash, normal, error))
     return false;
-  blob = tr_store_get_uncached(&always, normal, error);
+  blob = tr_store_get_uncached(&always, normal, SIZE_MAX, error);
   tr_blob_release(blob);
   return blob != NULL;
 }

@@ -1,10 +1,14 @@
 /*
 ** The process remembers which content matched its name, and which files and folders it
-** synced, by their inode, size and times: a file that changed is checked again.
+** synced, by their inode, size and times: a file that changed is checked again. A file whose
+** time is that of now may change once more without another time: that its bytes matched is
+** not remembered, as git does it. That it was synced is: whoever writes into it in place
+** takes its durability away at any time.
 */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "store.h"
 #include "table.h"
@@ -75,6 +79,16 @@ static bool is_as_marked(const known *k, const struct stat *st,
   return memcmp(&k->mark, &mark, sizeof mark) == 0;
 }
 
+/* True if a file may still change without another time. Clocks of file systems tick every
+** 10 ms at most; those whose times are in whole milliseconds, at most every 2 s. */
+static bool is_racy(const struct stat *st) {
+  struct timespec now;
+  double margin = st->st_ctim.tv_nsec % 1000000 == 0 ? 2.1 : 0.02;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return (double)(now.tv_sec - st->st_ctim.tv_sec) +
+             (double)(now.tv_nsec - st->st_ctim.tv_nsec) / 1e9 < margin;
+}
+
 bool tr_store_knows(const struct stat *st, const char *hash, tr_fact fact) {
   known *k;
   bool knows;
@@ -122,6 +136,8 @@ static known *add(const struct stat *st) {
 
 void tr_store_learn(const struct stat *st, const char *hash, tr_fact fact) {
   known *k;
+  if (fact == TR_CHECKED && is_racy(st))
+    return;
   lock_files();
   k = find(st);
   if (k == NULL)
@@ -143,7 +159,10 @@ void tr_store_renew(const struct stat *before, const struct stat *after,
   lock_files();
   k = find(before);
   if (k != NULL && k->identity.inode == after->st_ino &&
-      is_as_marked(k, before, hash))
+      is_as_marked(k, before, hash)) {
     k->mark = mark_of(after, hash);
+    if (is_racy(after))
+      k->facts &= ~(unsigned)TR_CHECKED;
+  }
   pthread_mutex_unlock(&lock);
 }

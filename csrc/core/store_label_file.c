@@ -43,23 +43,28 @@ const char *tr_label_fault(const char *label) {
   }
 }
 
-bool tr_store_check_label(const char *label, tr_error *error) {
-  const char *fault = tr_label_fault(label);
+const char *tr_new_label_fault(const char *label) {
+  if (strncmp(label, "hash/", 5) == 0)
+    return "it starts with 'hash/', so that every reference to it would name "
+           "content by its hash";
+  if (tr_hex_valid(label))
+    return "it looks like a hash, and would be taken for one";
+  return tr_label_fault(label);
+}
+
+static bool check(const char *label, const char *fault, tr_error *error) {
   if (fault != NULL)
     tr_error_set(error, TR_INVALID_REFERENCE, "Invalid label '%s': %s", label,
                  fault);
   return fault == NULL;
 }
 
+bool tr_store_check_label(const char *label, tr_error *error) {
+  return check(label, tr_label_fault(label), error);
+}
+
 bool tr_store_check_new_label(const char *label, tr_error *error) {
-  if (strncmp(label, "hash/", 5) == 0) {
-    tr_error_set(error, TR_INVALID_REFERENCE,
-                 "Invalid label '%s': it starts with 'hash/', so that every "
-                 "reference to it would name content by its hash",
-                 label);
-    return false;
-  }
-  return tr_store_check_label(label, error);
+  return check(label, tr_new_label_fault(label), error);
 }
 
 const char *tr_store_next_folder(const char **rest, char room[TR_MAX_PART + 1]) {
@@ -204,11 +209,16 @@ int tr_store_get_label(tr_store *store, const char *label,
 
 tr_blob *tr_store_get_labelled(tr_store *store, const char *label,
                                tr_error *error) {
+  return tr_store_get_labelled_bounded(store, label, SIZE_MAX, error);
+}
+
+tr_blob *tr_store_get_labelled_bounded(tr_store *store, const char *label,
+                                       size_t max_bytes, tr_error *error) {
   char hash[TR_HEX_MAX], last[TR_HEX_MAX] = "";
   int found, tries = 100;
   error = tr_error_or_ignored(error);
   while ((found = tr_store_get_label(store, label, hash, error)) == 1) {
-    tr_blob *blob = tr_store_get(store, hash, error);
+    tr_blob *blob = tr_store_get_bounded(store, hash, max_bytes, error);
     /* Missing: the label has been moved, and what it pointed at was deleted. */
     if (blob != NULL || error->kind != TR_NOT_FOUND ||
         strcmp(hash, last) == 0 || tries-- == 0)

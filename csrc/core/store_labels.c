@@ -114,8 +114,8 @@ bool tr_store_make_place(int base, const char *label, tr_error *error) {
 }
 
 bool tr_store_place_label(const tr_store *store, int base, const char *label,
-                          const char *hash, const char *temporary, tr_error *error) {
-  char old[TR_HEX_MAX];
+                          const char *hash, const char *temporary,
+                          char old[TR_HEX_MAX], tr_error *error) {
   const char *name;
   tr_error ignored;
   int folder, errnum;
@@ -141,6 +141,21 @@ bool tr_store_place_label(const tr_store *store, int base, const char *label,
   tr_store_prune(base, label);
   label_errno(error, errnum, "Failed to write label", label);
   return false;
+}
+
+void tr_store_put_back(int base, const char *label, const char *old) {
+  char temporary[TR_TEMPORARY];
+  const char *name;
+  int folder = tr_store_open_label_folder(base, label, TR_WRITING, &name);
+  if (folder < 0)
+    return;
+  if (old[0] == '\0')
+    unlinkat(folder, name, 0);
+  else if (tr_file_write_temporary(base, temporary, old, strlen(old), false) &&
+           renameat(base, temporary, folder, name) != 0)
+    unlinkat(base, temporary, 0);
+  close(folder);
+  tr_store_prune(base, label);
 }
 
 /*
@@ -192,6 +207,7 @@ static int move_label(const tr_store *store, int base, const char *label,
                       const char *hash, const char *temporary,
                       const char *expect, tr_error *error) {
   tr_store unsynced = tr_store_unsynced(store);
+  char old[TR_HEX_MAX];
   int moved, lock = tr_store_lock(store, error);
   if (lock < 0)
     return -1;
@@ -199,7 +215,7 @@ static int move_label(const tr_store *store, int base, const char *label,
               ? as_expected(base, label, expect, error)
               : -1;
   if (moved == 1 &&
-      !tr_store_place_label(store, base, label, hash, temporary, error))
+      !tr_store_place_label(store, base, label, hash, temporary, old, error))
     moved = -1;
   tr_store_unlock(lock);
   return moved;

@@ -18,7 +18,8 @@
 typedef bool (*visit_file)(void *context, const char *name,
                            const struct stat *st);
 
-/* Visit what is of a type (S_IFREG, S_IFDIR) in a folder, with a name of the right sort. */
+/* Visit what is of a type (S_IFREG, S_IFDIR; 0: any) in a folder, with a name of the right
+** sort. */
 static bool each_stat(const tr_store *store, const char *where, mode_t type,
                       bool (*right)(const char *name), visit_file visit,
                       void *context, tr_error *error) {
@@ -43,7 +44,7 @@ static bool each_stat(const tr_store *store, const char *where, mode_t type,
         continue; /* deleted meanwhile */
       break;
     }
-    going = (st.st_mode & S_IFMT) != type || visit(context, item->d_name, &st);
+    going = (type != 0 && (st.st_mode & S_IFMT) != type) || visit(context, item->d_name, &st);
   }
   if (going)
     errnum = errno;
@@ -83,16 +84,34 @@ static bool visit_time(void *context, const char *name, const struct stat *st) {
   return t->visit(t->context, name, tr_modified(st));
 }
 
+/* True for the name of a content file: a hash in lower case. In capitals it would be that
+** of another file, whose content nobody finds. */
+static bool is_content_name(const char *name) {
+  return tr_hex_valid(name) && strpbrk(name, "ABCDEF") == NULL;
+}
+
 bool tr_store_each_time(const tr_store *store, tr_store_visit_time visit,
                         void *context, tr_error *error) {
   times t = {visit, context};
-  return each_stat(store, "data", S_IFREG, tr_hex_valid, visit_time, &t, error);
+  return each_stat(store, "data", S_IFREG, is_content_name, visit_time, &t, error);
 }
 
 bool tr_store_each_content(tr_store *store, tr_store_visit visit, void *context,
                            tr_error *error) {
   error = tr_error_or_ignored(error);
-  return each_file(store, "data", tr_hex_valid, visit, context, error);
+  return each_file(store, "data", is_content_name, visit, context, error);
+}
+
+static bool is_item(const char *name) { return !tr_is_dots(name); }
+
+static bool visit_no_content(void *context, const char *name, const struct stat *st) {
+  return (S_ISREG(st->st_mode) && is_content_name(name)) || visit_size(context, name, st);
+}
+
+bool tr_store_each_unexpected(tr_store *store, tr_store_visit visit, void *context,
+                              tr_error *error) {
+  sizes s = {visit, context};
+  return each_stat(store, "data", 0, is_item, visit_no_content, &s, error);
 }
 
 bool tr_is_temporary(const char *name) {
@@ -107,7 +126,7 @@ bool tr_store_each_temporary(tr_store *store, tr_store_visit visit,
 
 bool tr_store_each_history(const tr_store *store, tr_store_visit visit,
                            void *context, tr_error *error) {
-  return each_file(store, "history", tr_hex_valid, visit, context, error);
+  return each_file(store, "history", is_content_name, visit, context, error);
 }
 
 static bool any_name(const char *name) { return name[0] != '.'; }
@@ -206,9 +225,18 @@ static bool walk_labels(walk *w, int fd, size_t len, int depth) {
 
 /* Walk over all labels; true if nothing failed. */
 static bool walk_all(walk *w) {
+  const struct stat *held = &w->store->held_labels;
   int fd = tr_store_open_listing(w->store, "labels", true, w->error);
-  if (fd >= 0)
+  struct stat st = {0};
+  if (w->error->kind == TR_OK && held->st_ino != 0 &&
+      (fd < 0 || fstat(fd, &st) != 0 || st.st_ino != held->st_ino || st.st_dev != held->st_dev))
+    tr_error_set(w->error, TR_IO,
+                 "Failed to list %s/labels: it was moved away or mounted meanwhile; try again",
+                 w->store->base);
+  if (fd >= 0 && w->error->kind == TR_OK)
     walk_labels(w, fd, 0, 0);
+  else if (fd >= 0)
+    close(fd);
   return w->error->kind == TR_OK;
 }
 

@@ -10,6 +10,7 @@
 
 #include "blob.h"
 #include "error.h"
+#include "future.h"
 #include "store.h"
 
 /* True if data/<hash> still is the open file that was read, and unchanged. */
@@ -76,6 +77,34 @@ static void refuse(const tr_store *store, int data, int fd,
                name, name[0] != '\0' ? "; " : "");
 }
 
+/* The digest of a blob, in slices, between which an interrupt ends it. False with the
+** error. */
+static bool digest(const char *hash, tr_blob *blob, char actual[TR_HEX_MAX],
+                   tr_error *error) {
+  enum { SLICE = 4 << 20 };
+  const char *data = tr_blob_data(blob);
+  size_t left = tr_blob_size(blob);
+  bool ok = true;
+  tr_hash *state = tr_hash_new(tr_algorithm_of(hash));
+  if (state == NULL) {
+    tr_error_nomem(error);
+    return false;
+  }
+  while (left > 0 && ok) {
+    size_t size = left < SLICE ? left : SLICE;
+    tr_hash_update(state, data, size);
+    data += size;
+    left -= size;
+    ok = left == 0 || !tr_interrupted();
+  }
+  if (ok)
+    tr_hash_finish(state, actual);
+  else
+    tr_error_set(error, TR_CANCELLED, "interrupted");
+  tr_hash_free(state);
+  return ok;
+}
+
 bool tr_store_verify(const tr_store *store, int data, int fd,
                      const struct stat *st, const char *hash, tr_blob *blob,
                      bool putting, tr_error *error) {
@@ -87,8 +116,8 @@ bool tr_store_verify(const tr_store *store, int data, int fd,
       (when == TR_VERIFY_NEVER ||
        (when == TR_VERIFY_ONCE && tr_store_knows(st, hash, TR_CHECKED))))
     return true;
-  tr_digest(tr_algorithm_of(hash), tr_blob_data(blob), tr_blob_size(blob),
-            actual);
+  if (!digest(hash, blob, actual, error))
+    return false;
   if (strcmp(actual, hash) == 0) {
     tr_store_learn(st, hash, TR_CHECKED);
     return true;

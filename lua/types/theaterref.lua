@@ -305,9 +305,10 @@ local Store = {}
 function Store:put(bytes) end
 
 ---@param hash string
+---@param max_bytes? integer larger content is an error of kind "too_large"
 ---@return theaterref.Blob?
 ---@return theaterref.Error?
-function Store:get(hash) end
+function Store:get(hash, max_bytes) end
 
 ---@param hash string
 ---@return boolean?
@@ -335,9 +336,10 @@ function Store:replace_at_label(name, hash) end
 function Store:get_by_label(name) end
 
 ---@param name string
+---@param max_bytes? integer larger content is an error of kind "too_large"
 ---@return theaterref.Blob? # nil alone when there is no such label
 ---@return theaterref.Error?
-function Store:get_content_by_label(name) end
+function Store:get_content_by_label(name, max_bytes) end
 
 ---@param name string
 ---@return boolean?
@@ -418,6 +420,7 @@ function Store:batch(work) end
 ---@field dangling string[]
 ---@field faulty_labels table<string, string>
 ---@field quarantined string[]
+---@field unexpected string[] what lies in data/ and is no content
 ---@field temporary_files string[]
 
 ---@param options? { progress: fun(done: integer, all: integer) }

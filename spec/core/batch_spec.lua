@@ -152,6 +152,27 @@ describe("a batch", function()
     assert.same({}, store:gc().deleted)
   end)
 
+  it("moves no label, and leaves their histories, if one of them cannot be moved", function()
+    if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
+    local first, old = store:store_at_label("a", "first"), store:store_at_label("a", "old")
+    assert(store:label("sticky/label", old))
+    helper.run_ok(("chmod -R a+rwX %s && chmod 1777 %s/store/demo/labels/sticky"):format(home, home))
+    local out = helper.run_ok("setpriv --reuid=65534 --regid=65534 --clear-groups " .. helper.lua .. " -e " .. helper.quote(([[
+      local store = require("theaterref").content_store("demo", { home = %q, durability = "none" })
+      local batch <close> = assert(store:begin_batch())
+      local hash = assert(batch:put "new")
+      for _, label in ipairs { "a", "new/label", "a", "sticky/label", "last" } do
+        assert(batch:label(label, label == "a" and %q or hash))
+      end
+      print(select(2, batch:commit()).message)
+      print(select(2, batch:commit()).message)]]):format(home, first)))
+    assert.matches("^Failed to write label sticky/label: Operation not permitted\nthe batch ended when its commit failed", out)
+    assert.same({ ["a"] = old, ["sticky/label"] = old }, (store:label_hashes()))
+    assert.same({ first }, store:history "a")
+    assert.same({}, store:list_temporary_files())
+    assert.equal("a\nsticky\n", helper.run_ok("ls " .. home .. "/store/demo/labels"))
+  end)
+
   it("can be committed again, with what came since or with nothing", function()
     local batch <close> = store:begin_batch()
     assert(batch:label("one", batch:put "one"))
@@ -277,8 +298,8 @@ describe("a store's export", function()
   it("has the right size of content over 8 GiB", function()
     local piece = ("x"):rep(1 << 20)
     local huge = setmetatable({ sub = function() return piece end }, { __len = function() return (9 << 30) + 5 end })
-    local fake = { list_all_content = function() return { "huge" } end, get = function() return huge end,
-      label_hashes = function() return {}, {} end }
+    local fake = setmetatable({ hold = function(self) return self end, list_all_content = function() return { "huge" } end, get = function() return huge end,
+      label_hashes = function() return {}, {} end }, { __close = function() end })
     local start = ""
     local file = { flush = function() return true end }
     function file:write(bytes)

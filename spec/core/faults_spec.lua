@@ -202,6 +202,87 @@ describe("a content store on a file system that fails", function()
     end)
   end)
 
+  preloaded("that failed to sync a batch gets its bytes anew: the batch is over", function()
+    run_with_faults [[
+      local faults = require "faults"
+      local home = ...
+      local store = require("theaterref").content_store("demo", { home = home })
+      local there = require("theaterref").content_store("demo", { home = home, durability = "none" }):put "there"
+      local function inode()
+        local pipe <close> = io.popen(("stat -c %%i %s/store/demo/data/%s"):format(home, there))
+        return pipe:read "a"
+      end
+      for nth = 1, 3 do
+        local batch <close> = assert(store:begin_batch())
+        assert(batch:label("label" .. nth, assert(batch:put("new " .. nth))))
+        assert(batch:put "there")
+        local before = inode()
+        faults.fail("syncfs", "EIO", nth)
+        local done, err = batch:commit()
+        faults.stop()
+        assert(not done and err.message:find "Failed to sync .*Input/output error")
+        if nth == 1 then -- before the content that was there is known to last
+          assert(inode() ~= before)
+          assert(not store:label_exists "label1" and #store:list_all_content() == 1)
+        end
+        done, err = batch:commit()
+        assert(not done and err.message:find "the batch ended when its commit failed; begin another one", err)
+        assert(not batch:put "more" and not batch:label("more", there))
+        assert(#store:list_temporary_files() == 1) -- the batch's guard
+      end
+      assert(#store:list_temporary_files() == 0)
+      assert(store:batch(function(batch) return batch:label("label1", assert(batch:put "new 1")) end))]]
+  end)
+
+  preloaded("that failed to sync content gets it anew: a put or a label does not sync the same file again", function()
+    run_with_faults [[
+      local faults, theaterref = require "faults", require "theaterref"
+      local home = ...
+      local durable = theaterref.content_store("demo", { home = home })
+      assert(durable:put "first") -- which syncs the folders
+      local hash
+      local function inode()
+        local pipe <close> = io.popen(("stat -c %%i %s/store/demo/data/%s"):format(home, hash))
+        return pipe:read "a"
+      end
+      for i, work in ipairs { function() return durable:put "bytes 1" end, function() return durable:label("x", hash) end } do
+        hash = assert(theaterref.content_store("demo", { home = home, durability = "none" }):put("bytes " .. i))
+        local before = inode()
+        faults.fail("fsync", "EIO", 1)
+        local done, err = work()
+        faults.stop()
+        assert(not done and err.message:find "sync content", err)
+        assert(inode() ~= before)
+        assert(work())
+        assert(tostring(assert(durable:get(hash))) == "bytes " .. i)
+      end]]
+  end)
+
+  preloaded("whose clock is coarse gives no bytes for verified that changed within one tick", function()
+    run_with_faults [[
+      local faults, core = require "faults", require "theaterref.core"
+      local home = ...
+      faults.whole_seconds(true)
+      local store = require("theaterref").content_store("demo", { home = home, durability = "none" })
+      local hash = assert(store:put "good")
+      local path = home .. "/store/demo/data/" .. hash
+      local function write(bytes)
+        local file <close> = assert(io.open(path, "wb"))
+        file:write(bytes)
+      end
+      for _ = 1, 3 do
+        assert(tostring(assert(store:get(hash))) == "good")
+        write("EVIL")
+        local blob, err = store:get(hash)
+        assert(not blob and err.kind == "corrupt")
+        write("good")
+        assert(store:get(hash))
+        write("EVIL")
+        assert(store:put "good")
+        assert(tostring(core.read_file(path)) == "good")
+      end]]
+  end)
+
   preloaded("that cannot look for content does not say that it is not there", function()
     run_with_faults [[
       local faults = require "faults"
@@ -236,7 +317,7 @@ describe("a content store on a file system that fails", function()
       local faults = require "faults"
       local store = require("theaterref").content_store("demo", { home = ... })
       local hash = assert(store:put "x")
-      faults.fail("flock", "ENOLCK", 3) -- behind those of the store
+      faults.fail("flock", "ENOLCK", 7) -- behind those of the store
       local report = assert(store:gc { grace = -1 })
       assert(faults.stop() > 0 and #report.deleted == 0 and report.failed[hash]:find "No locks available")
       assert(store:exists(hash))]]

@@ -151,6 +151,39 @@ describe("garbage collection", function()
     assert.equal("2\t0\t1\n", out)
   end)
 
+  it("keeps content that is being labelled while it begins", function()
+    local hash = store:put "being labelled"
+    helper.run_ok("mkdir -p " .. base .. "/labels && touch -d '2 hours ago' " .. base .. "/data/*")
+    -- A mover, who has touched the content under the lock, and places the label once gc has read the times.
+    local lock = assert(store:lock())
+    helper.run_ok("touch " .. base .. "/data/" .. hash)
+    local methods = core.store_methods
+    local real_clock, real_lock = methods.clock, methods.lock
+    finally(function() methods.clock, methods.lock = real_clock, real_lock end)
+    methods.clock = function(...)
+      methods.lock = function(...)
+        if lock then
+          helper.write(base .. "/labels/label", hash)
+          lock:__close()
+          lock = nil
+        end
+        return real_lock(...)
+      end
+      return real_clock(...)
+    end
+    local report = assert(store:gc { grace = 0 })
+    assert.same({}, report.deleted)
+    assert.equal("being labelled", tostring(store:get_content_by_label "label"))
+  end)
+
+  it("shows what it would delete at once, though somebody keeps the lock", function()
+    local hash = store:put "unlabelled"
+    local lock <close> = assert(store:lock())
+    local report = assert(store:gc { grace = -1, dry_run = true })
+    assert.is_not_nil(lock)
+    assert.same({ hash }, report.deleted)
+  end)
+
   it(("lets others move labels while it works on %d"):format(many), function()
     local kept = store:store_at_label("many/0", "kept")
     for i = 1, many do helper.write(base .. "/labels/many/" .. i, kept) end
@@ -180,6 +213,74 @@ describe("garbage collection", function()
   end)
 end)
 
+describe("a store whose folder is moved away meanwhile", function()
+  use_store()
+
+  -- Calls 'work' with a function that moves the folder away, and another one to its place if it is to; then moves it back.
+  local function with_moving(replace, work)
+    local moved = false
+    local function move()
+      if moved then return end
+      moved = true
+      helper.run_ok(("mv %s %s.away"):format(base, base))
+      if replace then helper.run_ok("mkdir " .. base .. " " .. base .. "/labels " .. base .. "/data") end
+    end
+    work(move)
+    assert.is_true(moved)
+    helper.run_ok(("rm -rf %s; mv %s.away %s"):format(base, base, base))
+  end
+
+  it("keeps what is labelled through a garbage collection", function()
+    local hash = store:store_at_label("label", "kept")
+    local methods = core.store_methods
+    local real = methods.clock
+    finally(function() methods.clock = real end)
+    for _, replace in ipairs { false, true } do
+      with_moving(replace, function(move)
+        methods.clock = function(...)
+          move()
+          return real(...)
+        end
+        local report = assert(store:gc { grace = -1 })
+        assert.same({ {}, 1 }, { report.deleted, report.kept.labelled })
+      end)
+      assert.is_true(store:exists(hash))
+    end
+  end)
+
+  it("is exported with its labels, and checked whole", function()
+    for i = 1, 3 do assert(store:store_at_label("label" .. i, "content " .. i)) end
+    for _, replace in ipairs { false, true } do
+      with_moving(replace, function(move)
+        assert(store:export(home .. "/export.tar", { progress = move }))
+        assert.equal("labels/label1\nlabels/label2\nlabels/label3\n", helper.run_ok(("tar tf %s/export.tar | grep labels"):format(home)))
+      end)
+      with_moving(replace, function(move)
+        local report = assert(store:verify { progress = move })
+        assert.same({ 3, {}, {} }, { report.checked, report.unreadable, report.dangling })
+      end)
+    end
+  end)
+
+  it("loses no content when only the folder of labels goes", function()
+    local hash = store:store_at_label("label", "kept")
+    local methods = core.store_methods
+    local real = methods.clock
+    finally(function() methods.clock = real end)
+    for _, command in ipairs { "mv labels away", "mv labels away && mkdir labels" } do
+      methods.clock = function(...)
+        helper.run_ok("cd " .. base .. " && test -e away || { " .. command .. "; }")
+        return real(...)
+      end
+      local report, err = store:gc { grace = -1 }
+      assert.is_nil(report)
+      assert.matches("Failed to list .*/labels: it was moved away or mounted meanwhile; try again", err.message)
+      helper.run_ok("cd " .. base .. " && rm -rf labels && mv away labels")
+    end
+    assert.is_true(store:exists(hash))
+  end)
+end)
+
 describe("a check of a store", function()
   use_store()
 
@@ -199,6 +300,40 @@ describe("a check of a store", function()
         end
         repeat assert(#assert(store:verify()).dangling == 0) until core.file_stamp(%q .. "/stop")
       end]]):format(home, home, home))
+  end)
+
+  it("reports labels that cannot be imported, as Theater can make them: they are not exported, but can be removed", function()
+    local hash = store:store_at_label("good", "bytes")
+    helper.run_ok("mkdir " .. base .. "/labels/hash")
+    for label, why in pairs { ["hash/x"] = "it starts with 'hash/'", [hash] = "it looks like a hash", [("0"):rep(64)] = "it looks like a hash" } do
+      helper.write(base .. "/labels/" .. label, hash)
+      local faults = assert(store:verify()).faulty_labels
+      assert.matches(why .. ".*; give its content another label, and remove this one", faults[label])
+      local done, err = store:export(home .. "/export.tar")
+      assert.is_nil(done)
+      assert.matches("Label '" .. label .. "' cannot be exported: " .. why, err.message)
+      assert.same({}, assert(store:gc { grace = -1 }).deleted)
+      done, err = store:label(label, hash)
+      assert.is_nil(done)
+      assert.matches("Invalid label '" .. label .. "': " .. why, err.message)
+      assert.is_true(store:remove_label(label))
+    end
+    assert(store:export(home .. "/export.tar"))
+  end)
+
+  it("takes a hash in capitals for no content, which gc leaves alone and the check reports", function()
+    local hash = store:store_at_label("label", "bytes")
+    assert.matches("%l", hash)
+    helper.run_ok(("cd %s/data && touch -d '2 hours ago' %s && cp -p %s %s && mkfifo %s && ln -s %s link"):format(base, hash, hash,
+      hash:upper(), ("0"):rep(40), hash))
+    for _ = 1, 2 do
+      assert.same({ hash }, store:list_all_content())
+      assert.same({ 1, { ("0"):rep(40), hash:upper(), "link" } }, (function(report)
+        return { report.checked, report.unexpected }
+      end)(assert(store:verify())))
+      assert.same({}, assert(store:gc { grace = -1 }).deleted)
+    end
+    assert.equal("bytes", tostring(store:get_content_by_label "label"))
   end)
 
   it("tells content that cannot be read from corrupt content", function()

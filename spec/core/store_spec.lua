@@ -1,3 +1,4 @@
+local core = require "theaterref.core"
 local helper = require "helper"
 local theaterref = require "theaterref"
 local threads = require "threads"
@@ -30,6 +31,48 @@ describe("a content store", function()
     for _, bytes in ipairs { "", large } do
       assert.equal(bytes, tostring(store:get(store:put(bytes))))
     end
+  end)
+
+  describe("with content that is far too large", function()
+    local hash = ("0"):rep(40)
+
+    before_each(function()
+      assert(store:store_at_label("label", "bytes"))
+      helper.run_ok(("cd %s/store/demo && truncate -s 20G data/%s && touch -d '1 day ago' data/%s && printf %s > labels/label"):format(
+        home, hash, hash, hash))
+    end)
+
+    it("refuses it before it is read, where there is a limit", function()
+      local resolver = theaterref.resolver { home = home, max_bytes = 1000 }
+      for what, read in pairs {
+        hash = function() return store:get(hash, 1000) end,
+        label = function() return store:get_content_by_label("label", 1000) end,
+        reference = function() return resolver:resolve("store://demo/hash/" .. hash) end,
+        ["reference by label"] = function() return resolver:resolve "store://demo/label" end,
+        ["reference without a limit of its own"] = function()
+          return theaterref.resolve_reference("store://demo/label", { home = home })
+        end,
+      } do
+        local before = core.now()
+        local blob, err = read()
+        assert.is_nil(blob, what)
+        assert.equal("too_large", err.kind, what)
+        assert.matches("larger than the limit of %d+ bytes", err.message)
+        assert.is_true(core.now() - before < 2, what)
+      end
+      assert.equal("bytes", tostring(store:get(store:put "bytes", 5)))
+    end)
+
+    it("ends a check of it at an interrupt", function()
+      finally(function() core.interrupt(false) end)
+      core.interrupt(true)
+      for what, read in pairs { get = store.get, check = store.check, verify = function() return store:verify() end } do
+        local blob, err = read(store, hash)
+        assert.is_nil(blob, what)
+        assert.equal("cancelled", err.kind, what)
+        assert.equal("interrupted", err.message)
+      end
+    end)
   end)
 
   it("names new content by SHA-256 when asked, and reads both", function()
@@ -430,7 +473,7 @@ describe("a content store", function()
     assert.same({}, store:list_all_content())
     assert.equal(0, store:calculate_total_size())
     assert.same({ checked = 0, corrupt = {}, unreadable = {}, missing = {}, dangling = {}, faulty_labels = {}, quarantined = {},
-      temporary_files = {} }, store:verify())
+      temporary_files = {}, unexpected = {} }, store:verify())
     local _, err = store:get(("0"):rep(40))
     assert.equal("not_found", err.kind)
     assert.matches("^Content not found: 0000", err.message)

@@ -54,7 +54,7 @@ describe("the stubs for editors", function()
       assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "claim peek stale_if_error changes"), stubbed("Cache", ":"))
       assert.same(functions(debug.getmetatable(store),
         "begin_batch check clock content_sizes content_times discard discard_temporary_file discard_unchanged former_hashes "
-          .. "label_hashes list_temporary_files list_folders list_quarantined lock tidy_history"), stubbed("Store", ":"))
+          .. "hold label_hashes list_temporary_files list_folders list_quarantined list_unexpected lock tidy_history"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
       assert.same(functions(require "theaterref.resolve.future", "is run await pause lateness"), stubbed("Future", ":"))
       assert.same(functions(require "theaterref.resolver", "new"), stubbed("Resolver", ":"))

@@ -66,10 +66,29 @@ static time_t ahead;
 /* A file LONG has a name of so many bytes, as some file systems allow. */
 enum { LONG = 765 };
 
+/* Whether files have times in whole seconds, as on some file systems. */
+static int whole_seconds;
+
+static void round_times(struct stat *st) {
+  if (whole_seconds)
+    st->st_mtim.tv_nsec = st->st_ctim.tv_nsec = 0;
+}
+
 EXPORTED int fstatat(int fd, const char *path, struct stat *st, int flags) {
+  int result;
   if (strlen(path) == LONG)
     path = "LONG";
-  return fails("fstatat") ? -1 : NEXT(fstatat)(fd, path, st, flags);
+  result = fails("fstatat") ? -1 : NEXT(fstatat)(fd, path, st, flags);
+  if (result == 0)
+    round_times(st);
+  return result;
+}
+
+EXPORTED int fstat(int fd, struct stat *st) {
+  int result = NEXT(fstat)(fd, st);
+  if (result == 0)
+    round_times(st);
+  return result;
 }
 
 EXPORTED struct dirent *readdir(DIR *folder) {
@@ -183,6 +202,12 @@ static int faults_set_clock(lua_State *L) {
   return 0;
 }
 
+/* whole_seconds(boolean): whether files have times in whole seconds from now on */
+static int faults_whole_seconds(lua_State *L) {
+  whole_seconds = lua_toboolean(L, 1);
+  return 0;
+}
+
 static void ignore(int number) { (void)number; }
 
 /* interrupt(microseconds): a signal that often, which makes calls fail by EINTR; 0:
@@ -209,6 +234,7 @@ EXPORTED int luaopen_faults(lua_State *L) {
   static const luaL_Reg functions[] = {{"fail", faults_fail},
                                        {"slow", faults_slow},
                                        {"set_clock", faults_set_clock},
+                                       {"whole_seconds", faults_whole_seconds},
                                        {"interrupt", faults_interrupt},
                                        {"stop", faults_stop},
                                        {NULL, NULL}};

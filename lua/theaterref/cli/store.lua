@@ -154,7 +154,7 @@ local function report_lines(report, names)
 end
 
 local found_by_verify = { "corrupt", "unreadable", "missing", "dangling", "faulty_labels", "quarantined",
-  "temporary_files" }
+  "temporary_files", "unexpected" }
 
 function run.verify(store)
   local report, err = with_bar("checking", function(progress) return store:verify { progress = progress } end)
@@ -222,13 +222,18 @@ local function command(name, does, examples, arguments, options)
     run = function(args)
       local theater_home, err = settings.home(args)
       if err then return nil, err end
-      local there = name == "put" or name == "import" -- which make one
+      local makes_one = name == "put" or name == "import"
+      local there = makes_one
       if not there then there, err = homes.find_store(args.id, theater_home) end
       if not there then return nil, err end
-      local store
+      local store, held
       store, err = settings.store(args, args.id)
       if not store then return nil, err end
-      return run[name](store, args)
+      if makes_one then return run[name](store, args) end
+      held, there = store:hold()
+      if not held then return nil, there end
+      if not there then return nil, errors.new("io", "the store was moved away meanwhile; try again: " .. args.id) end
+      return run[name](held, args)
     end, show = show[name] }
 end
 

@@ -55,6 +55,16 @@ function Context:remember_request(name, request)
   self.requests[name], self.request_count = request, self.request_count + 1
 end
 
+-- As core.read_file has it.
+local DEFAULT_MAX_BYTES = 1 << 30
+
+--- Returns how large the bytes of a job may be.
+-- @tparam table job
+-- @treturn integer
+function Context:max_bytes(job)
+  return job.request and job.request.max_bytes or self.defaults.max_bytes or DEFAULT_MAX_BYTES
+end
+
 --- Returns the store of an id in the resolver's home, opened once.
 -- @tparam string id
 -- @treturn theaterref.store

@@ -56,7 +56,7 @@ local function from_integrity_store(context, job)
   local store, err = context:store(job.store)
   if not store then return nil, err end
   local blob
-  blob, err = store:get(job.sha256 or job.sha1)
+  blob, err = store:get(job.sha256 or job.sha1, context:max_bytes(job))
   if blob then return verify(job, blob) end
   if err.kind ~= "not_found" then return nil, err end
   if not job.store_only then return nil end

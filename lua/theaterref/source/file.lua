@@ -64,7 +64,7 @@ end
 
 function M.start(job, context)
   local path, blob, err = job.parsed.path, nil, job.parsed.fault
-  if not err then blob, err = core.read_file(path, context.defaults.max_bytes) end
+  if not err then blob, err = core.read_file(path, context:max_bytes(job)) end
   if blob then return { blob = blob } end
   local meant = err.kind == "not_found" and hint(path)
   if meant then err.message = err.message .. meant end

@@ -44,7 +44,12 @@ function M.start(job, context)
   local store, err = context:store(parsed.id)
   if not store then return nil, err end
   local blob
-  if parsed.hash then blob, err = store:get(parsed.hash) else blob, err = store:get_content_by_label(parsed.label) end
+  local max_bytes = context:max_bytes(job)
+  if parsed.hash then
+    blob, err = store:get(parsed.hash, max_bytes)
+  else
+    blob, err = store:get_content_by_label(parsed.label, max_bytes)
+  end
   if blob then return { blob = blob } end
   return nil, err or errors.new("not_found", "Label not found: " .. parsed.label)
 end

@@ -106,15 +106,17 @@ local function faulty_label(faults)
   return label and errors.new("corrupt", ("Label '%s' cannot be exported: %s"):format(label, why))
 end
 
--- The labels with their hashes; an error if something among them holds none.
+-- The labels with their hashes; an error if something among them holds none, or could not
+-- be imported.
 local function read_labels(store)
   local hashes, faults = store:label_hashes()
   if not hashes then return nil, faults end
-  local fault = faulty_label(faults)
-  if fault then return nil, fault end
   local labels = {}
   for label in pairs(hashes) do labels[#labels + 1] = label end
   table.sort(labels)
+  for _, label in ipairs(labels) do faults[label] = core.odd_label_fault(label) end
+  local fault = faulty_label(faults)
+  if fault then return nil, fault end
   return labels, hashes
 end
 
@@ -155,10 +157,12 @@ function M.export(store, path, options)
     error("export needs a path, or a file that is open for writing", 2)
   end
   local progress = options and options.progress or function() end
+  local held <close>, err = store:hold()
+  if not held then return nil, err end
   local file, why, ok = path, nil, nil
   if type(path) == "string" then file, why = core.open_output(path) end
   local output <close> = type(path) == "string" and file or nil
-  if file then ok, why = write_all(store, file, progress) end
+  if file then ok, why = write_all(held, file, progress) end
   if ok and output then ok, why = output:commit() elseif ok then ok, why = file:flush() end
   if ok then return true end
   if errors.is(why) and why.kind == "corrupt" then return nil, why end

@@ -56,7 +56,7 @@ end
 -- @tparam function work called with a batch, whose `put(bytes)` and
 -- `label(name, hash)` are like the store's. If it raises, returns nil and an error, or
 -- labels something that it cannot, nothing is stored. If the disk fails at the end,
--- content may be there, and some labels.
+-- content may be there.
 -- @return what `work` returns, once all is stored and synced
 function Store:batch(work)
   local batch <close>, err = self:begin_batch()
@@ -80,12 +80,14 @@ local function keys(map)
   return sorted(list)
 end
 
--- Checks all content into a report.
+-- Checks all content into a report. True, or nil and an error: it was interrupted.
 local function verify_content(self, hashes, report, progress)
   for i, hash in ipairs(hashes) do
     local sound, why = self:check(hash)
     if sound then
       report.checked = report.checked + 1
+    elseif why.kind == "cancelled" then
+      return nil, why
     elseif why.kind == "corrupt" then
       report.corrupt[#report.corrupt + 1] = hash
     elseif why.kind ~= "not_found" then -- which is content deleted meanwhile
@@ -93,6 +95,7 @@ local function verify_content(self, hashes, report, progress)
     end
     progress(i, #hashes)
   end
+  return true
 end
 
 -- The hash of a label's content that is missing, false if none is, or nil and an error.
@@ -111,26 +114,20 @@ local function missing_content(self, label, hash)
   return false
 end
 
---- Checks everything: content against its name, labels against content. Safe
--- while others work on the store. Corrupt content is moved to quarantine.
--- @tparam[opt] table options `progress`: called with how many of how many
--- contents were checked
--- @treturn table `{ checked = number, corrupt = { hash… }, unreadable = { hash… },
--- missing = { hash… }, dangling = { label… }, faulty_labels = { label = why… },
--- quarantined = { name… }, temporary_files = { name… } }`: `missing` is what the
--- `dangling` labels name; `faulty_labels` is everything among the labels that holds no
--- hash, such as a symbolic link, and keeps `gc` from working
-function Store:verify(options)
-  local progress = checked(option_sets.progress, options).progress or nothing
+-- As Store.verify.
+local function verify(self, progress)
   local hashes, err = self:list_all_content()
   if not hashes then return nil, err end
   local report = { checked = 0, corrupt = {}, unreadable = {}, dangling = {} }
-  verify_content(self, hashes, report, progress)
+  local ok
+  ok, err = verify_content(self, hashes, report, progress)
+  if not ok then return nil, err end
   local labels, faults = self:label_hashes()
   if not labels then return nil, faults end
   report.faulty_labels = faults
   local missing = {}
   for label, hash in pairs(labels) do
+    faults[label] = core.odd_label_fault(label)
     hash, err = missing_content(self, label, hash)
     if hash == nil then return nil, err end
     if hash then
@@ -144,20 +141,41 @@ function Store:verify(options)
   if not report.quarantined then return nil, err end
   report.temporary_files, err = self:list_temporary_files()
   if not report.temporary_files then return nil, err end
+  report.unexpected, err = self:list_unexpected()
+  if not report.unexpected then return nil, err end
   return report
+end
+
+--- Checks everything: content against its name, labels against content. Safe
+-- while others work on the store. Corrupt content is moved to quarantine.
+-- @tparam[opt] table options `progress`: called with how many of how many
+-- contents were checked
+-- @treturn table `{ checked = number, corrupt = { hash… }, unreadable = { hash… },
+-- missing = { hash… }, dangling = { label… }, faulty_labels = { label = why… },
+-- quarantined = { name… }, temporary_files = { name… }, unexpected = { name… } }`: `missing`
+-- is what the `dangling` labels name; `faulty_labels` keep `export` from working: everything
+-- among the labels that holds no hash, such as a symbolic link, which `gc` refuses, too, and
+-- labels that look like a hash or begin with `hash/`, as Theater can make them; `unexpected` is what
+-- lies in the folder of content and is none
+function Store:verify(options)
+  local progress = checked(option_sets.progress, options).progress or nothing
+  local held <close>, err = self:hold()
+  if not held then return nil, err end
+  return verify(held, progress)
 end
 
 -- Seconds that gc locks the store for at a time, so that nobody waits long for it.
 local SLICE = 0.1
 
 -- Calls a function for each name, under the store's lock, and lets others have the lock
--- again and again. True; or nil, an error and how many names are done.
-local function each_locked(self, names, progress, work)
+-- again and again; a dry run does without if somebody else has it. True; or nil, an error
+-- and how many names are done.
+local function each_locked(self, names, dry_run, progress, work)
   local i = 1
   while i <= #names do
     do
-      local lock <close>, err = self:lock()
-      if not lock then return nil, err, i - 1 end
+      local lock <close>, err = self:lock(dry_run and 0 or nil)
+      if not lock and not dry_run then return nil, err, i - 1 end
       local till = core.now() + SLICE
       repeat
         work(names[i])
@@ -178,9 +196,17 @@ local function keep_labelled(times, hashes, kept)
   return kept
 end
 
+-- Waits until everybody who has the store's lock now has released it.
+local function let_movers_finish(self, dry_run)
+  local lock <close>, err = self:lock(dry_run and 0 or nil)
+  if lock or dry_run then return true end
+  return nil, err
+end
+
 -- Content that is old enough to be collected and has no label: hashes, and the time of
--- each. Labels that move meanwhile are safe: moving one changes the time of its content,
--- and content whose time has changed is not collected.
+-- each. Labels that move meanwhile are safe. Moving one, under the lock, first changes the
+-- time of its content, and content whose time has changed is not collected. A mover who
+-- did that before the times were read has placed the label before the labels are.
 local function unlabelled_content(self, grace, dry_run, kept)
   local times, err = self:content_times()
   if not times then return nil, err end
@@ -190,6 +216,9 @@ local function unlabelled_content(self, grace, dry_run, kept)
   if not now then return nil, err end
   -- Wait until a touch gives a time that content does not have yet.
   if grace < 3 and not dry_run then now = self:clock(now) or now end
+  local ok
+  ok, err = let_movers_finish(self, dry_run)
+  if not ok then return nil, err end
   local labels, faults = self:label_hashes()
   if not labels then return nil, faults end
   local label, why = next(faults)
@@ -198,7 +227,7 @@ local function unlabelled_content(self, grace, dry_run, kept)
       :format(label, why))
   end
   kept.labelled = keep_labelled(times, labels, 0)
-  local ok, former = true, nil
+  local former
   if not dry_run then ok, err = self:tidy_history() end
   if ok then former, err = self:former_hashes() end -- after the labels, which may move meanwhile
   if not former then return nil, err end
@@ -212,17 +241,8 @@ local function unlabelled_content(self, grace, dry_run, kept)
   return keys(times), times
 end
 
---- Deletes content that no label names, and that nobody put, labelled or took a label
--- from lately, and what crashed writers left behind. Quarantined content stays.
--- Others can move labels meanwhile. If anything among the labels holds no hash, nothing
--- is deleted: `verify` lists those.
--- @tparam[opt] table options see the topic "options"
--- @treturn table `{ deleted = { hash… }, temporary_files = { name… }, failed = { name =
--- why… }, kept = { labelled =, in_history =, young =, in_use = } }`; `failed` is what
--- could not be deleted, and `kept` how many contents have a label, had one before that has
--- moved (`history`), are younger than `grace`, or somebody needs just now
-function Store:gc(options)
-  options = checked(option_sets.gc, options)
+-- As Store.gc.
+local function collect(self, options)
   local grace, progress = options.grace or 3600, options.progress or nothing
   local report = { deleted = {}, temporary_files = {}, failed = {},
     kept = { labelled = 0, in_history = 0, young = 0, in_use = 0 } }
@@ -235,7 +255,7 @@ function Store:gc(options)
     if why then report.failed[name] = why.message elseif deleted then list[#list + 1] = name end
   end
   local ok, done
-  ok, err, done = each_locked(self, hashes, progress, function(hash)
+  ok, err, done = each_locked(self, hashes, options.dry_run, progress, function(hash)
     local deleted, why = self:discard_unchanged(hash, times[hash], options.dry_run)
     keep(report.deleted, hash, deleted, why)
     if deleted == false then report.kept.in_use = report.kept.in_use + 1 end
@@ -248,13 +268,32 @@ function Store:gc(options)
   return report
 end
 
+--- Deletes content that no label names, and that nobody put, labelled or took a label
+-- from lately, and what crashed writers left behind. Quarantined content stays.
+-- Others can move labels meanwhile. If anything among the labels holds no hash, nothing
+-- is deleted: `verify` lists those.
+-- @tparam[opt] table options see the topic "options"
+-- @treturn table `{ deleted = { hash… }, temporary_files = { name… }, failed = { name =
+-- why… }, kept = { labelled =, in_history =, young =, in_use = } }`; `failed` is what
+-- could not be deleted, and `kept` how many contents have a label, had one before that has
+-- moved (`history`), are younger than `grace`, or somebody needs just now
+function Store:gc(options)
+  options = checked(option_sets.gc, options)
+  local held <close>, err = self:hold()
+  if not held then return nil, err end
+  return collect(held, options)
+end
+
 --- The bytes that each label holds.
 -- @treturn table `{ bytes = of all content, unlabelled = bytes that no label
 -- names, labels = { { label =, hash =, bytes = or nil }… } }`
 function Store:usage()
-  local sizes, err = self:content_sizes()
+  local held <close>, err = self:hold()
+  if not held then return nil, err end
+  local sizes
+  sizes, err = held:content_sizes()
   if not sizes then return nil, err end
-  local labels, why = self:label_hashes()
+  local labels, why = held:label_hashes()
   if not labels then return nil, why end
   local usage = { bytes = 0, unlabelled = 0, labels = {} }
   local named = {}
