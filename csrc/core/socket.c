@@ -71,7 +71,7 @@ static struct known_socket {
   bool answered; /* a whole HTTP/1 response may have come: it is reused */
 } *sockets;
 static size_t socket_count, socket_room;
-/* The numbers of those that the watchdog broke last. What ran on one ends soon after. */
+/* The numbers of those that the watchdog broke last. The requests that ran on one end soon after. */
 static uint64_t broken[64];
 static size_t broken_count;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

@@ -66,7 +66,7 @@ static time_t ahead;
 /* A file LONG has a name of so many bytes, as some file systems allow. */
 enum { LONG = 765 };
 
-/* Whether files have times in whole seconds, as on some file systems. */
+/* True: files have times in whole seconds, as on some file systems. */
 static int whole_seconds;
 
 static void round_times(struct stat *st) {
