@@ -457,7 +457,7 @@ static int create(const tr_store *store, int data, const char *hash,
   struct stat st;
   if (base < 0)
     return -1;
-  created = tr_file_create_at(base, data, hash, hash, bytes, size,
+  created = tr_file_create_at(base, data, hash, store->base, bytes, size,
                               store->options.durable, error);
   close(base);
   if (created == 1 && store->options.durable &&
@@ -476,7 +476,7 @@ static int replace(const tr_store *store, int data, const char *hash,
   if (base < 0)
     return -1;
   if (!tr_file_write_temporary(base, temporary, bytes, size, durable)) {
-    tr_error_errno(error, errno, "Failed to write", hash);
+    tr_error_errno(error, errno, "Failed to write to the store", store->base);
   } else if (renameat(base, temporary, data, hash) != 0) {
     tr_error_errno(error, errno, "Failed to replace corrupt content", hash);
     unlinkat(base, temporary, 0);

@@ -163,8 +163,7 @@ static bool add(tr_batch *b, const char *label, const char *hash,
              (unsigned long long)b->count++);
   if (bytes != NULL &&
       !tr_file_write_new(b->base, i->temporary, bytes, size, false)) {
-    tr_error_errno(error, errno, "Failed to write",
-                   label[0] != '\0' ? label : hash);
+    tr_error_errno(error, errno, "Failed to write to the store", b->store->base);
     free(i);
     return false;
   }
