@@ -12,7 +12,7 @@ enum {
 };
 
 /* The least memory that values take in the state that they are copied to. */
-enum { VALUE_SIZE = 16, STRING_SIZE = 24, TABLE_SIZE = 56 };
+enum { VALUE_SIZE = 16, STRING_SIZE = 24, TABLE_SIZE = 56, PROXY_SIZE = 64 };
 
 /* TABLE and up: its mark is added; the counts of a table_size, the values of its sequence
 ** and the other keys with their values follow. WRITTEN: a number, as its text. */
@@ -60,12 +60,16 @@ static const char *encode_string(lua_State *from, int index, char tag, codec *ho
 static const char *encode_function(lua_State *from, int index, codec *how,
                                    tr_buffer *out) {
   lua_Integer id;
+  const char *fault;
   if (how->functions == 0)
     return "a function";
+  fault = put_tag(how, out, FUNCTION, PROXY_SIZE);
+  if (fault != NULL)
+    return fault;
   id = (lua_Integer)lua_rawlen(from, how->functions) + 1;
   lua_pushvalue(from, index);
   lua_rawseti(from, how->functions, id);
-  return put(how, out, FUNCTION, &id, sizeof id);
+  return append(out, &id, sizeof id);
 }
 
 static const char *encode(lua_State *from, int index, codec *how,

@@ -112,6 +112,27 @@ describe("a script's read_lockfile", function()
   end)
 end)
 
+describe("a script that calls functions of theaterref with long texts again and again ends in time:", function()
+  local data, url, json = "('data:'):rep(800000)", "'http://h/' .. ('../'):rep(1300000)", "('[1,'):rep(1300000)"
+  for call, text in pairs {
+    ["sha256, s"] = data, ["json_split, s"] = json, ["json_quote, s"] = url, ["merge_initial_states, s, s"] = json,
+    ["lockfile_key, s"] = data, ["reference.parse, s"] = url, ["reference.join, s, s"] = url, ["reference.absolute, s"] = data,
+    ["closest, s, { [s] = true }"] = url, ["option_fault, 'request', { [s] = s }"] = data,
+    ["policy.default.allow, s, { manifest_reference = s, origin = s, purpose = 'package' }"] = url,
+  } do
+    it(call, function()
+      local folder = helper.temporary_folder()
+      local file = helper.write(folder .. "/policy.lua", ("local s = %s while true do pcall(theaterref.%s) end"):format(text, call))
+      local started = os.clock()
+      local resolver, err = theaterref.resolver { policy = file }
+      if helper.sanitizers == "" then assert.is_true(os.clock() - started < 2.4) end
+      assert.same({ nil, "policy" }, { resolver, err.kind })
+      assert.matches("the script ran", err.message)
+      helper.remove(folder)
+    end)
+  end
+end)
+
 -- A table with each power of two up to 2^50, of which Lua says that it is so long.
 local powers = "local t = { " .. ("[1 << 0] = 1, "):rep(51):gsub("0", (function()
   local i = -1

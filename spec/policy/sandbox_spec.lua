@@ -131,6 +131,9 @@ describe("a sandbox", function()
     fails("local t = {} for i = 1, 40 do t = { t, t } end return t")
     fails("local e, t = {}, {} for i = 1, 30000 do t[i] = e end return { t, t, t, t, t, t, t, t, t, t, t, t, t, t, t, t }", "32 MiB")
     fails("local s = ('x'):rep(1 << 20) local t = {} for i = 1, 100 do t[i] = s end return t", "32 MiB")
+    local _, err = core.sandbox():run([[local function f() end local t, out = {}, {} for i = 1, 10000 do t[i] = f end
+      for i = 1, 50 do out[i] = t end return out]], "@script", nil, true)
+    assert.equal("script: the script returned more than 32 MiB of values, which cannot be passed on", err.message)
   end)
 
   it("passes sequences of any length on, and 4,096 other numbers as keys", function()
