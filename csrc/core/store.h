@@ -256,7 +256,7 @@ bool tr_store_each_history(const tr_store *store, tr_store_visit visit,
 bool tr_is_dots(const char *name); /* "." or ".." */
 bool tr_is_temporary(const char *name);
 
-/* When a file was modified, in nanoseconds. */
+/* When a file was modified, in nanoseconds; at most what they can count, the year 2262. */
 int64_t tr_modified(const struct stat *st);
 
 /*

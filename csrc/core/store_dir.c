@@ -35,7 +35,11 @@ int tr_store_open_base(const tr_store *store, tr_error *error) {
 }
 
 int64_t tr_modified(const struct stat *st) {
-  return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+  enum { NANOSECONDS = 1000000000 };
+  int64_t seconds = st->st_mtim.tv_sec, most = INT64_MAX / NANOSECONDS - 1;
+  if (seconds > most || seconds < -most)
+    return seconds > 0 ? INT64_MAX : INT64_MIN;
+  return seconds * NANOSECONDS + st->st_mtim.tv_nsec;
 }
 
 /* The time of a new file in the open base folder. -1 with errno. */
