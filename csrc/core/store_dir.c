@@ -145,6 +145,18 @@ int tr_store_lock(const tr_store *store, tr_error *error) {
   return -1;
 }
 
+int tr_store_lock_folder(const tr_store *store, int base, tr_error *error) {
+  struct stat locked, opened;
+  int fd = tr_store_lock(store, error);
+  if (fd < 0 || (fstat(fd, &locked) == 0 && fstat(base, &opened) == 0 &&
+                 locked.st_ino == opened.st_ino && locked.st_dev == opened.st_dev))
+    return fd;
+  tr_error_set(error, TR_IO, "the store %s was replaced by another folder meanwhile; try again",
+               store->base);
+  tr_store_unlock(fd);
+  return -1;
+}
+
 int tr_store_lock_all(tr_store *store, tr_error *error) {
   return tr_store_lock(store, tr_error_or_ignored(error));
 }
