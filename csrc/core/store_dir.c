@@ -140,7 +140,13 @@ int tr_store_lock(const tr_store *store, tr_error *error) {
   int fd = tr_store_open_base(store, error);
   if (fd < 0 || lock_base(fd, deadline(store)))
     return fd;
-  tr_error_errno(error, errno, "Failed to lock the store", store->base);
+  if (errno == ETIMEDOUT)
+    tr_error_set(error, TR_TIMEOUT,
+                 "Failed to lock the store %s: somebody else kept it locked for the "
+                 "whole time limit (lock_timeout)",
+                 store->base);
+  else
+    tr_error_errno(error, errno, "Failed to lock the store", store->base);
   close(fd);
   return -1;
 }

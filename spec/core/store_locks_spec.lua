@@ -184,7 +184,7 @@ describe("a content store that many use at once", function()
       local done, err = try()
       assert.is_nil(done)
       assert.equal("timeout", err.kind)
-      assert.matches("Failed to lock the store " .. base .. ": ", err.message)
+      assert.matches("Failed to lock the store " .. base .. ": somebody else kept it locked", err.message)
     end
     core.interrupt(true)
     local done, err = store:label("x", hash)
