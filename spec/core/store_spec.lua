@@ -63,7 +63,7 @@ describe("a content store", function()
       assert.equal("bytes", tostring(store:get(store:put "bytes", 5)))
     end)
 
-    it("ends a check of it at an interrupt", function()
+    it("ends its check at an interrupt", function()
       finally(function() core.interrupt(false) end)
       core.interrupt(true)
       for what, read in pairs { get = store.get, check = store.check, verify = function() return store:verify() end } do
