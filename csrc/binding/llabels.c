@@ -5,6 +5,7 @@ Labels, as methods.
 /* The labels of a store in Lua. */
 #include <string.h>
 
+#include "core/error.h"
 #include "core/store.h"
 #include "lutil.h"
 
@@ -34,6 +35,11 @@ static int store_label(lua_State *L) {
   }
   if (!tr_checkname(L, 2, &label, &error) || !tr_checkname(L, 3, &hash, &error))
     return tr_pusherror(L, &error);
+  if (lua_type(L, 5) == LUA_TSTRING && expect[0] == '\0') {
+    tr_error_set(&error, TR_INVALID_REFERENCE,
+                 "the hash that label '%s' is expected to have is empty", label);
+    return tr_pusherror(L, &error);
+  }
   TR_WAITING(L, moved, tr_store_label(store, label, hash, expect, &error));
   return tr_pushflag(L, moved, &error);
 }

@@ -411,10 +411,32 @@ static bool open_temporary(tr_output *o, const struct stat *st) {
     o->temporary[0] = '\0';
     return false;
   }
-  /* Root keeps another's file theirs; who may not do so has a file of their own. */
-  if (st != NULL && fchown(o->fd, st->st_uid, st->st_gid) != 0)
-    errno = 0;
-  return st == NULL || fchmod(o->fd, st->st_mode & 0777) == 0; /* no setuid bit */
+  if (st == NULL)
+    return true;
+  /* Root keeps another's file theirs; who may not do so has a file of their own, which
+  ** gives their own group nothing. No setuid bit. */
+  return fchmod(o->fd, st->st_mode & (fchown(o->fd, st->st_uid, st->st_gid) == 0 ? 0777 : 0707)) == 0;
+}
+
+static bool is_mount_point(const char *path) {
+  struct statx x;
+  return statx(AT_FDCWD, path, 0, STATX_TYPE, &x) == 0 &&
+         (x.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
+/* Replace a regular file that this user may write to; where it cannot be replaced, since it
+** is mounted there or the folder is not theirs, write into it. */
+static bool open_regular(tr_output *o, const struct stat *st) {
+  if (faccessat(AT_FDCWD, o->path, W_OK, AT_EACCESS) != 0)
+    return false;
+  if (!is_mount_point(o->path)) {
+    if (open_temporary(o, st))
+      return true;
+    if (o->fd >= 0 || (errno != EACCES && errno != EPERM && errno != EROFS))
+      return false;
+  }
+  o->fd = open(o->path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY);
+  return o->fd >= 0;
 }
 
 /* Open what a link in /proc leads to. An open file of this process is written on where
@@ -462,7 +484,7 @@ tr_output *tr_output_open(const char *path, tr_error *error) {
   else if (is_magic(o->path))
     ok = open_magic(o, &st);
   else
-    ok = S_ISREG(st.st_mode) ? open_temporary(o, &st) : open_existing(o, &st);
+    ok = S_ISREG(st.st_mode) ? open_regular(o, &st) : open_existing(o, &st);
   if (ok)
     return o;
   tr_error_errno(error, errno, "Failed to write", path);

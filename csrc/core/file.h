@@ -50,8 +50,10 @@ int tr_file_place(int tmpdir, const char *temporary, int dir, const char *name);
 
 /*
 ** A file that is being written. It follows symbolic links. A regular file, or none,
-** is replaced when the output is committed, and keeps its permissions; anything else, such
-** as a device, a pipe or an open file by way of /dev/stdout, is opened and written.
+** is replaced when the output is committed, and keeps its permissions; a file that the user
+** may not write to is refused. Anything else, such as a device, a pipe or an open file by way
+** of /dev/stdout, is opened and written, as is a file that cannot be replaced: one that is a
+** mount point, or in a folder that the user may not write to.
 */
 typedef struct tr_output tr_output;
 

@@ -156,13 +156,15 @@ static tr_blob *load(const tr_store *store, int fd, const struct stat *st,
 static int open_content(const tr_store *store, int data, const char *hash,
                         struct stat *st, tr_error *error) {
   int fd = openat(data, hash, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (fd < 0 || fstat(fd, st) != 0)
+  if ((fd < 0 && errno != ELOOP) || (fd >= 0 && fstat(fd, st) != 0))
     tr_error_errno(error, errno, "Failed to read content", hash);
-  else if (S_ISREG(st->st_mode))
+  else if (fd >= 0 && S_ISREG(st->st_mode))
     return fd;
   else
-    tr_error_set(error, TR_CORRUPT, "Content %s in %s is not a file", hash,
-                 store->base);
+    tr_error_set(error, TR_CORRUPT,
+                 "Content %s in %s is not a file; put it again, which replaces "
+                 "anything but a folder",
+                 hash, store->base);
   if (fd >= 0)
     close(fd);
   return -1;
@@ -395,7 +397,7 @@ static int freshen_once(const tr_store *store, int data, const char *hash,
   struct stat st;
   int fresh = 1, fd = open_content(store, data, hash, &st, error);
   if (fd < 0)
-    return error->kind == TR_NOT_FOUND ? 0 : -1;
+    return error->kind == TR_NOT_FOUND || (check && error->kind == TR_CORRUPT) ? 0 : -1;
   if (check && !tr_store_knows(&st, hash, TR_CHECKED)) {
     tr_blob *blob = load_verified(store, data, fd, &st, hash, true, error);
     if (blob == NULL)

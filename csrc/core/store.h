@@ -51,6 +51,9 @@ int tr_store_open_base(const tr_store *store, tr_error *error);
 */
 int tr_store_lock(const tr_store *store, tr_error *error);
 
+/* The same if the base folder still is the open one. */
+int tr_store_lock_folder(const tr_store *store, int base, tr_error *error);
+
 /* flock an open file for one operation on it; wait as tr_store_lock. False with
 ** errno. tr_unlock_file unlocks: a child of a fork may still have the file open, so
 ** closing does not. */
@@ -184,7 +187,7 @@ int tr_store_open_label_folder(int base, const char *label, tr_opening how,
 /* The hash of a label with a valid name below the open base. Return 1; 0 if it is
 ** absent, with an empty hash; or -1 with the error, also if it is blank: it is there,
 ** and may be about to be moved. */
-int tr_store_label_at(int base, const char *label, char hash[TR_HEX_MAX],
+int tr_store_label_at(int base, const char *label, bool patient, char hash[TR_HEX_MAX],
                       tr_error *error);
 
 /* As tr_store_label, to a normal hash, under the lock and without a sync. 'base' is
@@ -214,9 +217,9 @@ typedef enum tr_holding {
 } tr_holding;
 
 /* Read the label 'label', the file 'name' in an open folder, or in -1 with errno. A
-** blank one is read again for 100 ms. */
+** blank one is read again for 100 ms if 'patient': not under the lock, where others wait. */
 tr_holding tr_store_read_label(int folder, const char *name, const char *label,
-                               char hash[TR_HEX_MAX], tr_error *error);
+                               bool patient, char hash[TR_HEX_MAX], tr_error *error);
 
 /* Before the lock is taken, so that nobody waits for it: spare the content of a label
 ** that is about to move or go. */
@@ -256,7 +259,7 @@ bool tr_store_each_history(const tr_store *store, tr_store_visit visit,
 bool tr_is_dots(const char *name); /* "." or ".." */
 bool tr_is_temporary(const char *name);
 
-/* When a file was modified, in nanoseconds. */
+/* When a file was modified, in nanoseconds; at most what they can count, the year 2262. */
 int64_t tr_modified(const struct stat *st);
 
 /*

@@ -341,7 +341,7 @@ static bool locked(tr_batch *b, bool (*work)(tr_batch *, tr_error *),
   bool ok;
   if (!b->has_labels)
     return true;
-  lock = tr_store_lock(b->store, error);
+  lock = tr_store_lock_folder(b->store, b->base, error);
   if (lock < 0)
     return false;
   ok = work(b, error);

@@ -35,7 +35,11 @@ int tr_store_open_base(const tr_store *store, tr_error *error) {
 }
 
 int64_t tr_modified(const struct stat *st) {
-  return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+  enum { NANOSECONDS = 1000000000 };
+  int64_t seconds = st->st_mtim.tv_sec, most = INT64_MAX / NANOSECONDS - 1;
+  if (seconds > most || seconds < -most)
+    return seconds > 0 ? INT64_MAX : INT64_MIN;
+  return seconds * NANOSECONDS + st->st_mtim.tv_nsec;
 }
 
 /* The time of a new file in the open base folder. -1 with errno. */
@@ -136,8 +140,26 @@ int tr_store_lock(const tr_store *store, tr_error *error) {
   int fd = tr_store_open_base(store, error);
   if (fd < 0 || lock_base(fd, deadline(store)))
     return fd;
-  tr_error_errno(error, errno, "Failed to lock the store", store->base);
+  if (errno == ETIMEDOUT)
+    tr_error_set(error, TR_TIMEOUT,
+                 "Failed to lock the store %s: somebody else kept it locked for the "
+                 "whole time limit (lock_timeout)",
+                 store->base);
+  else
+    tr_error_errno(error, errno, "Failed to lock the store", store->base);
   close(fd);
+  return -1;
+}
+
+int tr_store_lock_folder(const tr_store *store, int base, tr_error *error) {
+  struct stat locked, opened;
+  int fd = tr_store_lock(store, error);
+  if (fd < 0 || (fstat(fd, &locked) == 0 && fstat(base, &opened) == 0 &&
+                 locked.st_ino == opened.st_ino && locked.st_dev == opened.st_dev))
+    return fd;
+  tr_error_set(error, TR_IO, "the store %s was replaced by another folder meanwhile; try again",
+               store->base);
+  tr_store_unlock(fd);
   return -1;
 }
 

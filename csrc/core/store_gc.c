@@ -66,9 +66,11 @@ static int discard_at(int data, const char *name, const condition *c,
   if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
     result = errno == EWOULDBLOCK ? 0 : -1; /* 0: somebody needs it */
   } else if (fd >= 0 && fstat(fd, &st) == 0) {
-    if (!is_met(c, &st) ||
-        fstatat(data, name, &named, AT_SYMLINK_NOFOLLOW) != 0 ||
-        named.st_ino != st.st_ino || named.st_dev != st.st_dev)
+    if (!is_met(c, &st))
+      result = 0;
+    else if (fstatat(data, name, &named, AT_SYMLINK_NOFOLLOW) != 0)
+      result = errno == ENOENT ? 0 : -1;
+    else if (named.st_ino != st.st_ino || named.st_dev != st.st_dev)
       result = 0;
     else if (dry_run || unlinkat(data, name, 0) == 0)
       result = 1;

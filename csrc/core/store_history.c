@@ -180,7 +180,7 @@ static int read_former(const tr_store *store, int base, int folder, const char *
   if (strrchr(text, '\n') != NULL)
     *strrchr(text, '\n') = '\0'; /* with what a crash left behind it */
   f->is_there = tr_label_fault(f->label) == NULL &&
-                tr_store_label_at(base, f->label, now, &ignored) != 0;
+                tr_store_label_at(base, f->label, false, now, &ignored) != 0;
   f->count = 0;
   while (f->count < store->options.label_history && next_hash(text, hash))
     add_hash(f, hash, now);
@@ -297,7 +297,7 @@ static bool tidy(walk *w, const char *name, const former *f) {
     tr_error_errno(w->error, errno, "Failed to shorten the history of label", f->label);
     return false;
   }
-  lock = tr_store_lock(w->store, w->error);
+  lock = tr_store_lock_folder(w->store, w->base, w->error);
   if (lock >= 0 && f->is_there)
     shorten(w, name, f, temporary);
   else if (lock >= 0 && read_former(w->store, w->base, w->folder, name, &now, w->error) == 1 &&

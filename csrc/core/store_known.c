@@ -1,9 +1,9 @@
 /*
 ** The process remembers which content matched its name, and which files and folders it
 ** synced, by their inode, size and times: a file that changed is checked again. A file whose
-** time is that of now may change once more without another time, so that a match of its bytes
-** is not remembered, as in git. A sync is: a program that writes into the file in place takes
-** its durability away at any time.
+** time is that of now may change once more without another time: as in git, nothing is
+** remembered about its bytes. The sync is: whoever writes into a file in place takes its
+** durability away at any time.
 */
 #include <pthread.h>
 #include <stdlib.h>

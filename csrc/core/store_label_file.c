@@ -165,23 +165,23 @@ static tr_holding read_once(int folder, const char *name, const char *label,
 }
 
 tr_holding tr_store_read_label(int folder, const char *name, const char *label,
-                               char hash[TR_HEX_MAX], tr_error *error) {
+                               bool patient, char hash[TR_HEX_MAX], tr_error *error) {
   struct timespec pause = {.tv_nsec = 1000 * 1000};
   tr_holding holds;
-  int tries = 100;
+  int tries = patient ? 100 : 0;
   while ((holds = read_once(folder, name, label, hash, error)) == TR_BLANK &&
          tries-- > 0)
     nanosleep(&pause, NULL);
   return holds;
 }
 
-int tr_store_label_at(int base, const char *label, char hash[TR_HEX_MAX],
+int tr_store_label_at(int base, const char *label, bool patient, char hash[TR_HEX_MAX],
                       tr_error *error) {
   const char *name;
   int folder = tr_store_open_label_folder(base, label, TR_READING, &name);
   tr_holding holds;
   hash[0] = '\0';
-  holds = tr_store_read_label(folder, name, label, hash, error);
+  holds = tr_store_read_label(folder, name, label, patient, hash, error);
   if (folder >= 0)
     close(folder);
   if (holds != TR_BLANK)
@@ -202,7 +202,7 @@ int tr_store_get_label(tr_store *store, const char *label,
   base = tr_store_open_base(store, error);
   if (base < 0)
     return error->kind == TR_NOT_FOUND ? 0 : -1;
-  found = tr_store_label_at(base, label, hash, error);
+  found = tr_store_label_at(base, label, true, hash, error);
   close(base);
   return found;
 }

@@ -52,7 +52,7 @@ static void spare(const tr_store *store, int base, const char *hash) {
 void tr_store_spare_label(const tr_store *store, int base, const char *label) {
   char hash[TR_HEX_MAX];
   tr_error ignored;
-  if (tr_store_label_at(base, label, hash, &ignored) == 1)
+  if (tr_store_label_at(base, label, false, hash, &ignored) == 1)
     spare(store, base, hash);
 }
 
@@ -120,7 +120,7 @@ bool tr_store_place_label(const tr_store *store, int base, const char *label,
   tr_error ignored;
   int folder, errnum;
   bool ok;
-  if (tr_store_label_at(base, label, old, &ignored) != 1)
+  if (tr_store_label_at(base, label, false, old, &ignored) != 1)
     old[0] = '\0';
   /* First, so that no crash loses it. */
   if (old[0] != '\0' && strcmp(old, hash) != 0 && !tr_store_remember(store, base, label, old, error))
@@ -189,15 +189,16 @@ static bool sync_label(const tr_store *store, int base, const char *label,
   return ok;
 }
 
-/* Check that a label has the hash its mover expects: 1, 0 or -1. */
-static int as_expected(int base, const char *label, const char *expect,
+/* Check that a label has the hash its mover expects: 1, 0 or -1. Be 'patient' only
+** without the lock. */
+static int as_expected(int base, const char *label, const char *expect, bool patient,
                        tr_error *error) {
   char hash[TR_HEX_MAX], normal[TR_HEX_MAX] = "";
   if (expect == NULL)
     return 1;
   if (expect[0] != '\0' && !tr_normal_hash(expect, normal, error))
     return -1;
-  if (tr_store_label_at(base, label, hash, error) < 0)
+  if (tr_store_label_at(base, label, patient, hash, error) < 0)
     return -1;
   return strcmp(hash, normal) == 0;
 }
@@ -208,11 +209,11 @@ static int move_label(const tr_store *store, int base, const char *label,
                       const char *expect, tr_error *error) {
   tr_store unsynced = tr_store_unsynced(store);
   char old[TR_HEX_MAX];
-  int moved, lock = tr_store_lock(store, error);
+  int moved, lock = tr_store_lock_folder(store, base, error);
   if (lock < 0)
     return -1;
   moved = content_is_there(&unsynced, base, hash, error)
-              ? as_expected(base, label, expect, error)
+              ? as_expected(base, label, expect, false, error)
               : -1;
   if (moved == 1 &&
       !tr_store_place_label(store, base, label, hash, temporary, old, error))
@@ -255,7 +256,7 @@ int tr_store_label(tr_store *store, const char *label, const char *hash,
     return -1;
   /* Before the lock, where it may be synced, and again under it. */
   if (content_is_there(&call, base, normal, error))
-    moved = as_expected(base, label, expect, error);
+    moved = as_expected(base, label, expect, true, error);
   if (moved == 1) {
     tr_store_spare_label(&call, base, label);
     moved = write_label(&call, base, label, normal, expect, error);
@@ -274,7 +275,7 @@ static int unlink_label(const tr_store *store, int base, const char *label,
   const char *name;
   tr_error ignored;
   int folder, removed = -1;
-  if (tr_store_label_at(base, label, old, &ignored) != 1)
+  if (tr_store_label_at(base, label, false, old, &ignored) != 1)
     old[0] = '\0';
   folder = tr_store_open_label_folder(base, label, TR_WRITING, &name);
   if (folder >= 0 && unlinkat(folder, name, 0) == 0)
@@ -307,7 +308,7 @@ int tr_store_remove_label(tr_store *store, const char *label,
   lock = tr_store_lock(store, error);
   if (lock < 0)
     return error->kind == TR_NOT_FOUND ? 0 : -1;
-  removed = as_expected(lock, label, only_if, error);
+  removed = as_expected(lock, label, only_if, false, error);
   if (removed == 1)
     removed = unlink_label(store, lock, label, error);
   tr_unlock_file(lock);

@@ -257,7 +257,7 @@ static bool visit_hash(walk *w, int folder, const char *name, const char *odd) {
   char hash[TR_HEX_MAX];
   tr_error why;
   if (odd == NULL) {
-    tr_holding holds = tr_store_read_label(folder, name, w->path, hash, &why);
+    tr_holding holds = tr_store_read_label(folder, name, w->path, true, hash, &why);
     if (holds == TR_ABSENT) /* removed meanwhile */
       return true;
     if (holds == TR_HASH)

@@ -59,8 +59,8 @@ static void quarantine(const tr_store *store, int data, int fd,
 ** its writer's machine may be another. */
 static bool is_settled(const tr_store *store, const struct stat *st) {
   tr_error ignored;
-  return tr_store_clock(store, -2, &ignored) - tr_modified(st) >=
-         TR_SETTLED * INT64_C(1000000000);
+  return tr_modified(st) <= tr_store_clock(store, -2, &ignored) -
+                                TR_SETTLED * INT64_C(1000000000);
 }
 
 static void refuse(const tr_store *store, int data, int fd,

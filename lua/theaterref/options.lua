@@ -113,7 +113,7 @@ M.request = set("request option", {
   { "connect_timeout", "seconds", "10", "time limit for looking a host up, and for connecting to it; below 0: no limit" },
   { "stall_timeout", "seconds", "15", "how long a server may be silent before the attempt ends and is retried; below 0: no "
     .. "limit" },
-  { "max_bytes", "count", "1 GiB", "largest body, decoded; largest file" },
+  { "max_bytes", "count", "1 GiB", "largest body, decoded; largest file, or content of a store" },
   { "max_redirects", "times", "10", "followed; never to another scheme than http and https, nor from https to http" },
   { "retries", "times", "2", "after a failure that may pass: no connection, one that broke, or status 408, 429, 500, 502, "
     .. "503, 504. The first comes after about 0.2 s, each further one after twice as long, or when `Retry-After` says, if that "

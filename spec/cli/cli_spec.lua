@@ -214,6 +214,16 @@ describe("the command", function()
     local _, err, status = theaterref("store label yard two --expect none " .. two)
     assert.equal("theaterref: label two already exists (at " .. one .. ")\n", err)
     assert.equal(1, status)
+    assert.equal("theaterref: the hash that label 'two' is expected to have is empty\n",
+      (select(2, theaterref("store label yard two --expect '' " .. two))))
+    helper.run_ok(("cd %s/home/store/yard && touch -d '2 hours ago' '.tmp-my file' && ln -s x .tmp-a && touch -d '2 hours ago' .tmp-a.1"):format(
+      folder))
+    local out
+    out, err, status = theaterref "store gc yard --dry-run" -- one name has a blank, one file cannot be deleted
+    assert.matches("^would delete    %.tmp%-my file\nfailed          %.tmp%-a%.1: Failed to delete", out)
+    assert.matches("some files could not be deleted", err)
+    assert.equal(1, status)
+    helper.run_ok(("rm %s/home/store/yard/.tmp-*"):format(folder))
     assert.equal("theaterref: label none does not exist\n", (select(2, theaterref("store label yard none --expect " .. one .. " " .. one))))
     assert.equal("theaterref: label two is not at " .. two .. " but at " .. one .. "\n",
       (select(2, theaterref("store label yard two --expect " .. two .. " " .. one))))

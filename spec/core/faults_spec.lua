@@ -324,6 +324,22 @@ describe("a content store on a file system that fails", function()
       assert(store:exists(hash))]]
   end)
 
+  preloaded("that cannot look at content does not say that it is in use", function()
+    run_with_faults [[
+      local faults = require "faults"
+      local store = require("theaterref").content_store("demo", { home = ..., durability = "none" })
+      local hash = assert(store:put "x")
+      local nth, failed = 1, false
+      repeat
+        faults.fail("fstatat", "EIO", nth)
+        local report = store:gc { grace = -1 }
+        assert(not report or report.kept.in_use == 0)
+        failed = failed or report and report.failed[hash] ~= nil
+        nth = nth + 1
+      until faults.stop() == 0
+      assert(failed)]]
+  end)
+
   preloaded("that has names over 255 bytes gives a listing, in which such a label is faulty", function()
     run_with_faults [[
       local store = require("theaterref").content_store("demo", { home = ... })

@@ -95,6 +95,29 @@ describe("a file", function()
     assert.equal("", helper.run_ok("find " .. folder .. " -name '.tmp*'"))
   end)
 
+  it("is refused if the user may not write to it, gives another group nothing, and is written into where it cannot be replaced", function()
+    if helper.run "id -u" ~= "0\n" then return pending "only root has files of others" end
+    helper.run_ok(("cd %s && mkdir theirs mine && cd theirs && echo old > locked && echo old > roots && echo old > group && chmod 0444 locked "
+      .. "&& chmod 0640 group && chown 65534:777 . locked group && cd ../mine && echo old > file && chown 65534 file && chmod -R a+rX .. "):format(folder))
+    local function write(path)
+      local script = ([[local ok, err = require("theaterref.core").blob("new"):write(%q) print(ok or err.message)]]):format(folder .. "/" .. path)
+      return helper.run_ok("setpriv --reuid=65534 --regid=65534 --clear-groups " .. helper.lua .. " -e " .. helper.quote(script))
+    end
+    for _, name in ipairs { "locked", "roots" } do
+      assert.matches("Failed to write .*/theirs/" .. name .. ": Permission denied", write("theirs/" .. name))
+      assert.equal("old\n", helper.read(folder .. "/theirs/" .. name))
+    end
+    assert.equal("true\n", write "theirs/group")
+    assert.equal("604 65534:65534\n", helper.run_ok(("stat -c '%%a %%u:%%g' %s/theirs/group"):format(folder)))
+    assert.equal("true\n", write "mine/file")
+    assert.same({ "new", "0\n" }, { helper.read(folder .. "/mine/file"), helper.run_ok("stat -c %u " .. folder .. "/mine") })
+    if select(3, helper.run "unshare -m true") ~= 0 then return end
+    local script = helper.write(folder .. "/script.lua", [[assert(require("theaterref.core").blob("new"):write(...))]])
+    helper.run_ok(("cd %s && echo old > a && echo old > b && unshare -m sh -c 'mount --bind a b && %s %s b && test $(cat b) = new'"):format(folder,
+      helper.lua, script))
+    assert.equal("", helper.run_ok("find " .. folder .. " -name '.tmp*'"))
+  end)
+
   it("that is no regular file is written, and not replaced", function()
     helper.run_ok("mkfifo " .. folder .. "/pipe")
     os.execute(("(sleep 0.2; cat %s/pipe > %s/copy.part; mv %s/copy.part %s/copy) &"):format(folder, folder, folder, folder))

@@ -117,6 +117,17 @@ describe("garbage collection", function()
     assert.is_true(store:exists(hash))
   end)
 
+  it("collects content and files of the future without a grace period, and spares them with one", function()
+    local hash = store:put "of the future"
+    for _, year in ipairs { 2100, 2400 } do -- the second is past what counts nanoseconds
+      helper.run_ok(("cd %s && echo > .tmp-future && touch -d %d-01-01 .tmp-future data/*"):format(base, year))
+      assert.equal(1, assert(store:gc { grace = 1 }).kept.young)
+      local report = assert(store:gc { grace = 0 })
+      assert.same({ { hash }, { ".tmp-future" } }, { report.deleted, report.temporary_files })
+      store:put "of the future"
+    end
+  end)
+
   it("reports what it deleted before others kept the lock for too long", function()
     local hasty = theaterref.content_store("demo", { home = home, durability = "none", lock_timeout = 0.05 })
     for i = 1, 2 do store:put("content " .. i) end

@@ -75,6 +75,19 @@ describe("a content store", function()
     end)
   end)
 
+  it("replaces what lies in the place of content and is no file, but for a folder", function()
+    for _, make in ipairs { "mkfifo", "ln -s /nowhere", "mkdir" } do
+      helper.run_ok(("cd %s && mkdir -p store/demo/data && rm -rf store/demo/data/* && %s store/demo/data/%s"):format(home, make, sha1))
+      assert.matches("is not a file; put it again, which replaces anything but a folder", select(2, store:get(sha1)).message)
+      assert.same({ sha1 }, store:verify().unexpected)
+      local hash, err = store:put "hello store"
+      assert.equal(make ~= "mkdir" and sha1 or nil, hash)
+      assert.equal(hash and "hello store", hash and tostring(store:get(sha1)))
+      if not hash then assert.matches("Failed to replace corrupt content " .. sha1 .. ": Is a directory", err.message) end
+      assert.same({}, store:list_temporary_files())
+    end
+  end)
+
   it("names new content by SHA-256 when asked, and reads both", function()
     local modern = theaterref.content_store("demo", { home = home, algorithm = "sha256" })
     local hash = modern:put "hello store"
@@ -97,6 +110,7 @@ describe("a content store", function()
     assert.equal(one, store:replace_content_at_label("a/b", "one"))
     assert.equal(two, store:store_at_label("spaced name", "two"))
     assert.same({ "a/b", "spaced name" }, store:list_labels())
+    assert.matches("is expected to have is empty", select(2, store:label("a/b", two, { expect = "" })).message)
     assert.is_false(store:remove_from_label("a/b", two))
     assert.is_true(store:remove_from_label("a/b", one))
     assert.is_false(store:remove_label "a/b")

@@ -66,7 +66,7 @@ static time_t ahead;
 /* A file LONG has a name of so many bytes, as some file systems allow. */
 enum { LONG = 765 };
 
-/* True: files have times in whole seconds, as on some file systems. */
+/* True if files have times in whole seconds, as on some file systems. */
 static int whole_seconds;
 
 static void round_times(struct stat *st) {
@@ -202,7 +202,7 @@ static int faults_set_clock(lua_State *L) {
   return 0;
 }
 
-/* whole_seconds(boolean): whether files have times in whole seconds from now on */
+/* whole_seconds(boolean): files have times in whole seconds from now on, or not */
 static int faults_whole_seconds(lua_State *L) {
   whole_seconds = lua_toboolean(L, 1);
   return 0;

@@ -172,8 +172,6 @@ function show.verify(data)
   return table.concat(lines, "\n")
 end
 
-local found_by_gc = { "deleted", "temporary_files", "failed" }
-
 function run.gc(store, args)
   local report, err = with_bar("collecting", function(progress)
     return store:gc { grace = args.grace, dry_run = args.dry_run, progress = progress }
@@ -186,9 +184,13 @@ function run.gc(store, args)
 end
 
 function show.gc(data)
-  local lines = report_lines(data, found_by_gc)
+  local lines
   if data.dry_run then
-    for i, line in ipairs(lines) do lines[i] = "would delete    " .. line:match "^%S+ *%S* +(%S+)$" end
+    local all = table.move(data.deleted, 1, #data.deleted, 1, {})
+    table.move(data.temporary_files, 1, #data.temporary_files, #all + 1, all)
+    lines = report_lines({ would_delete = all, failed = data.failed }, { "would_delete", "failed" })
+  else
+    lines = report_lines(data, { "deleted", "temporary_files", "failed" })
   end
   if #data.deleted == 0 then
     local kept = data.kept

@@ -269,7 +269,8 @@ local function next_file(file, seen)
   end
 end
 
-local function add(batch, name, bytes)
+-- Adds content to a batch, or a label to the list.
+local function add(batch, labels, name, bytes)
   local hash = name:match("^data/(%x+)$")
   if hash and (#hash == 40 or #hash == 64) then
     local actual, err = batch:put(bytes, #hash == 40 and "sha1" or "sha256")
@@ -280,17 +281,27 @@ local function add(batch, name, bytes)
   local label = name:match("^labels/(.+)$")
   if not label then return malformed("it holds " .. name) end
   local first = bytes:find "%S"
-  return batch:label(label, first and bytes:match("^.*%S", first) or "")
+  labels[#labels + 1] = { label, first and bytes:match("^.*%S", first) or "" }
+  return true
+end
+
+-- Labels are placed together at the end: all of them, or none.
+local function place_labels(batch, labels)
+  for _, label in ipairs(labels) do
+    local ok, err = batch:label(table.unpack(label))
+    if not ok then return nil, err end
+  end
+  return true
 end
 
 -- Adds files until a batch is full. True: there is more.
-local function import_some(batch, file, seen, done)
+local function import_some(batch, labels, file, seen, done)
   local count, bytes_read = 0, 0
   while count < BATCH_ITEMS and bytes_read < BATCH_BYTES do
     local name, bytes = next_file(file, seen)
     if name == nil then return nil, bytes end
     if not name then return false end
-    local ok, err = add(batch, name, bytes)
+    local ok, err = add(batch, labels, name, bytes)
     if not ok then return nil, err end
     count, bytes_read = count + 1, bytes_read + #bytes
     done(#bytes)
@@ -299,7 +310,8 @@ local function import_some(batch, file, seen, done)
 end
 
 --- Adds all content and labels of a tar file to a store. Labels that are there
--- are moved. After a failure, content that came before it may be there.
+-- are moved, all of them at the end. After a failure, content that came before it may be
+-- there, but no label has moved.
 -- @tparam theaterref.store store
 -- @tparam string|file path or a file open for reading
 -- @tparam[opt] table options `progress`: called with how many bytes of how many
@@ -319,17 +331,19 @@ function M.import(store, path, options)
     size = file:seek "end"
     file:seek "set"
   end
-  local count, read, more, seen = 0, 0, true, {}
+  local count, read, more, seen, labels = 0, 0, true, {}, {}
+  local err
   while more do
-    local err
     more, err = store:batch(function(batch)
-      return import_some(batch, file, seen, function(bytes)
+      return import_some(batch, labels, file, seen, function(bytes)
         count, read = count + 1, read + bytes
         progress(read, size)
       end)
     end)
     if err then return nil, err end
   end
+  more, err = store:batch(function(batch) return place_labels(batch, labels) end)
+  if not more then return nil, err end
   return count
 end
 

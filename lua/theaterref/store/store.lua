@@ -233,7 +233,7 @@ local function unlabelled_content(self, grace, dry_run, kept)
   if not former then return nil, err end
   kept.in_history = keep_labelled(times, former, 0)
   for hash, time in pairs(times) do
-    if time > now - grace * 10 ^ 9 then
+    if grace > 0 and time > now - grace * 10 ^ 9 then
       kept.young = kept.young + 1
       times[hash] = nil
     end
