@@ -342,7 +342,7 @@ tr_verdict tr_request_end_attempt(tr_request *r, int code, tr_blob **blob,
                                   tr_error *error) {
   tr_verdict verdict;
   if (code != CURLE_OK && tr_socket_was_broken(r->connection))
-    r->fault = "its server sends without an end what is no response";
+    r->fault = TR_ENDLESS;
   verdict = judge(r, true_code(r, (CURLcode)code), blob, error);
   if (verdict == TR_VERDICT_DONE)
     publish_info(r);

@@ -18,6 +18,7 @@
 
 #include "http.h"
 #include "request.h"
+#include "table.h"
 
 enum {
   KEEPALIVE_SECONDS = 15, /* of silence before the peer is probed */
@@ -67,21 +68,32 @@ static struct known_socket {
   char own[INET6_ADDRSTRLEN], peer[INET6_ADDRSTRLEN];
   uint64_t consumed; /* bytes, when the watchdog noted it */
   uint64_t number;   /* tr_request.connection of all that use it */
+  uint64_t origin;   /* a hash of the origin that it was opened for */
   bool broken;       /* by the watchdog */
   bool answered; /* a whole HTTP/1 response may have come: it is reused */
 } *sockets;
 static size_t socket_count, socket_room;
-/* The numbers of those that the watchdog broke last. The requests that ran on one end soon after. */
-static uint64_t broken[64];
+/* Those that the watchdog broke last. The requests that ran on one end soon after. */
+static struct broken_socket {
+  uint64_t number, origin;
+  double at;
+} broken[256];
 static size_t broken_count;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* More bytes than a body may take of a turn: only a server whose bytes are none of a body
 ** has so many read at once. */
 enum { GREED = 2 << 20 };
+/* Each holds up the driver for a second or two. After the second within a minute, an origin
+** has no other connections any more, and gets none. */
+enum { MAX_OFFENCES = 2, OFFENCE_SECONDS = 60 };
+
+static uint64_t origin_of(const tr_request *r) {
+  return tr_table_hash(r->url.text, r->url.origin_len);
+}
 
 /* False: memory is short. */
-static bool add_socket(int fd, uint64_t number) {
+static bool add_socket(int fd, const tr_request *user) {
   pthread_mutex_lock(&lock);
   if (socket_count == socket_room) {
     size_t room = socket_room > 0 ? 2 * socket_room : 64;
@@ -93,7 +105,10 @@ static bool add_socket(int fd, uint64_t number) {
     sockets = larger;
     socket_room = room;
   }
-  sockets[socket_count++] = (struct known_socket){.fd = fd, .number = number};
+  sockets[socket_count++] = (struct known_socket){
+      .fd = fd,
+      .number = user->connection,
+      .origin = origin_of(user)};
   pthread_mutex_unlock(&lock);
   return true;
 }
@@ -118,6 +133,26 @@ void tr_socket_note_consumed(void) {
   pthread_mutex_unlock(&lock);
 }
 
+/* How many connections of an origin were broken within the last minute. The lock is held. */
+static int offences(uint64_t origin, double now) {
+  size_t i, kept = sizeof broken / sizeof *broken;
+  int count = 0;
+  for (i = 0; i < kept && i < broken_count; i++)
+    count += broken[i].origin == origin && now - broken[i].at < OFFENCE_SECONDS;
+  return count;
+}
+
+/* Disconnect a socket, and drop what it has received: reading that may take a second. None
+** of this blocks. */
+static void break_socket(struct known_socket *s, double now) {
+  const struct sockaddr none = {.sa_family = AF_UNSPEC};
+  s->broken = true;
+  broken[broken_count++ % (sizeof broken / sizeof *broken)] =
+      (struct broken_socket){s->number, s->origin, now};
+  if (connect(s->fd, &none, sizeof none) != 0)
+    shutdown(s->fd, SHUT_RDWR);
+}
+
 void tr_socket_break_greediest(void) {
   struct known_socket *most = NULL;
   uint64_t most_bytes = GREED;
@@ -132,9 +167,14 @@ void tr_socket_break_greediest(void) {
     }
   }
   if (most != NULL) {
-    most->broken = true;
-    broken[broken_count++ % (sizeof broken / sizeof *broken)] = most->number;
-    shutdown(most->fd, SHUT_RDWR); /* does not block */
+    double moment = tr_now();
+    uint64_t origin = most->origin;
+    bool enough;
+    break_socket(most, moment);
+    enough = offences(origin, moment) >= MAX_OFFENCES;
+    for (i = 0; enough && i < socket_count; i++)
+      if (!sockets[i].broken && sockets[i].origin == origin)
+        break_socket(&sockets[i], moment);
   }
   pthread_mutex_unlock(&lock);
 }
@@ -191,12 +231,21 @@ int tr_socket_close(void *context, curl_socket_t fd) {
   return close(fd);
 }
 
+/* True if an origin gets no connections. */
+static bool is_banned(const tr_request *r) {
+  bool banned;
+  pthread_mutex_lock(&lock);
+  banned = broken_count > 0 && offences(origin_of(r), tr_now()) >= MAX_OFFENCES;
+  pthread_mutex_unlock(&lock);
+  return banned;
+}
+
 bool tr_socket_was_broken(uint64_t connection) {
   bool found = false;
   size_t i;
   pthread_mutex_lock(&lock);
   for (i = 0; connection != 0 && i < sizeof broken / sizeof *broken; i++)
-    found |= broken[i] == connection;
+    found |= broken[i].number == connection;
   pthread_mutex_unlock(&lock);
   return found;
 }
@@ -248,6 +297,10 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
               sizeof text);
   if (text[0] != '\0' && is_refused(r, text))
     return CURL_SOCKET_BAD;
+  if (is_banned(r)) {
+    r->fault = TR_ENDLESS;
+    return CURL_SOCKET_BAD;
+  }
   fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
               address->protocol);
   if (fd < 0 || !leaves_one(r, fd)) {
@@ -259,7 +312,7 @@ curl_socket_t tr_socket_open(void *context, curlsocktype purpose,
   /* Sockets to several addresses at once have one number: only one of them stays. */
   if (r->connection == 0 || r->connected)
     r->connection = ++last;
-  if (!add_socket(fd, r->connection)) {
+  if (!add_socket(fd, r)) {
     r->no_memory = true;
     close(fd);
     return CURL_SOCKET_BAD;

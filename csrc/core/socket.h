@@ -20,9 +20,13 @@ void tr_socket_answered(uint64_t connection);
 
 /* For the watchdog, which is on another thread: note how much was read from each socket,
 ** and later shut down the one from which most was read since then, if it is more than a
-** body may take of a turn. libcurl then fails what runs on it. */
+** body may take of a turn. libcurl then fails what runs on it. The second time within a
+** minute, so are all others to its origin, which gets no new ones for as long. */
 void tr_socket_note_consumed(void);
 void tr_socket_break_greediest(void);
+
+/* The fault of those requests. */
+#define TR_ENDLESS "its server sends without an end what is no response"
 
 /* True if a connection was broken like that, a moment ago. */
 bool tr_socket_was_broken(uint64_t connection);

@@ -70,6 +70,18 @@ describe("a hostile server", function()
       assert.equal("true\n", out, err)
     end)
 
+    it("holds others up twice, however many connections it has", function()
+      local relay = helper.relay(server.port, "endless", 100)
+      local out, err = run(([[
+        local core, theaterref, futures = require "theaterref.core", require "theaterref", {}
+        local resolver, started = theaterref.resolver { retries = 0, log = false }, core.now()
+        for i = 1, 12 do futures[i] = resolver:start("https://127.0.0.1:%s/" .. i) end
+        for i = 1, 12 do assert(select(2, futures[i]:wait()).message:find "sends without an end") end
+        print(core.now() - started < 9)]]):format(relay.port))
+      relay:stop()
+      assert.equal("true\n", out, err)
+    end)
+
     it("as a proxy holds others up for a second or two", function()
       local out, err = hold_up { url = "https://endless.invalid/", proxy = server.http }
       assert.equal("true\n", out, err)
