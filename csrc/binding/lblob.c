@@ -275,6 +275,20 @@ static int read_file(lua_State *L) {
   return 1;
 }
 
+/* read_settled(path [, max_bytes = 1 GiB]) -> blob | nil, error: of an absolute path, in
+** which a link is an error */
+static int read_settled(lua_State *L) {
+  tr_error error;
+  const char *path = tr_checkcstring(L, 1);
+  lua_Integer max = luaL_optinteger(L, 2, (lua_Integer)TR_FILE_MAX_BYTES);
+  lblob *b = tr_newblob(L);
+  TR_WAITING(L, b->blob, tr_file_read_settled(path, max < 0 ? 0 : (size_t)max, &error));
+  if (b->blob == NULL)
+    return tr_pusherror(L, &error);
+  tr_accountblob(L, tr_blob_size(b->blob));
+  return 1;
+}
+
 void tr_open_blob(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"__gc", blob_gc},         {"__close", blob_close},
@@ -288,6 +302,7 @@ void tr_open_blob(lua_State *L) {
                                        {"live_blobs", live_blobs},
                                        {"record", blob_record},
                                        {"read_file", read_file},
+                                       {"read_settled", read_settled},
                                        {"write_file", blob_write},
                                        {"digest", blob_digest},
                                        {NULL, NULL}};

@@ -24,8 +24,10 @@ static int now(lua_State *L) {
 /* working_folder() -> absolute path of the process's own */
 static int working_folder(lua_State *L) {
   char path[4096];
-  if (getcwd(path, sizeof path) == NULL)
-    return luaL_error(L, "no working folder: %s", strerror(errno));
+  if (getcwd(path, sizeof path) == NULL) {
+    lua_pushfstring(L, "no working folder: %s", strerror(errno));
+    return lua_error(L);
+  }
   lua_pushstring(L, path);
   return 1;
 }

@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
 #include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
@@ -15,6 +17,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -165,10 +168,12 @@ tr_blob *tr_file_read_regular(const char *path, size_t max_bytes, tr_error *erro
   return blob;
 }
 
-tr_blob *tr_file_read(const char *path, size_t max_bytes, tr_error *error) {
-  error = tr_error_or_ignored(error);
-  /* O_NONBLOCK: opening a pipe nobody writes to must not hang. */
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+/* O_NONBLOCK: opening a pipe nobody writes to must not hang. */
+enum { FOR_READING = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK };
+
+/* Read what was opened for reading, and close it; -1 with errno. */
+static tr_blob *read_opened(int fd, const char *path, size_t max_bytes,
+                            tr_error *error) {
   struct stat st;
   tr_blob *blob = NULL;
   if (fd < 0 || fstat(fd, &st) != 0)
@@ -185,6 +190,47 @@ tr_blob *tr_file_read(const char *path, size_t max_bytes, tr_error *error) {
   if (fd >= 0)
     close(fd);
   return blob;
+}
+
+tr_blob *tr_file_read(const char *path, size_t max_bytes, tr_error *error) {
+  return read_opened(open(path, FOR_READING), path, max_bytes,
+                     tr_error_or_ignored(error));
+}
+
+/* Open an absolute path folder by folder, for kernels and containers without openat2. */
+static int walk_to(const char *path) {
+  int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  while (fd >= 0 && *path != '\0') {
+    char part[NAME_MAX + 1];
+    size_t len = strcspn(path, "/");
+    const char *rest = path + len + strspn(path + len, "/");
+    int inner, errnum;
+    if (len > NAME_MAX) {
+      close(fd);
+      errno = ENAMETOOLONG;
+      return -1;
+    }
+    memcpy(part, path, len);
+    part[len] = '\0';
+    path = rest;
+    if (len == 0)
+      continue;
+    inner = openat(fd, part, *rest != '\0' ? O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW
+                                           : FOR_READING | O_NOFOLLOW);
+    errnum = errno;
+    close(fd);
+    errno = errnum;
+    fd = inner;
+  }
+  return fd;
+}
+
+tr_blob *tr_file_read_settled(const char *path, size_t max_bytes, tr_error *error) {
+  struct open_how how = {.flags = FOR_READING, .resolve = RESOLVE_NO_SYMLINKS};
+  int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+  if (fd < 0 && errno != ELOOP && errno != ENOENT)
+    fd = walk_to(path);
+  return read_opened(fd, path, max_bytes, error);
 }
 
 char *tr_path_join(const char *a, const char *b) {

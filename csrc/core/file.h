@@ -16,6 +16,9 @@ tr_blob *tr_file_read_fd(int fd, const struct stat *st, const char *path,
 ** with the error; anything else, such as a pipe, is not even opened. */
 tr_blob *tr_file_read_regular(const char *path, size_t max_bytes, tr_error *error);
 
+/* Read the file that an absolute path without links names; a link in it is an error. */
+tr_blob *tr_file_read_settled(const char *path, size_t max_bytes, tr_error *error);
+
 /* Set the error of bytes over a limit. Return NULL. */
 tr_blob *tr_file_too_large(const char *path, size_t max_bytes, tr_error *error);
 

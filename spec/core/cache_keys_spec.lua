@@ -19,12 +19,14 @@ describe("a cache's key", function()
         local theaterref, uv = require "theaterref", require "luv"
         local cache = theaterref.resource_cache()
         local resolver = theaterref.resolver { cache = cache }
+        local judged = theaterref.resolver { cache = cache, policy = { allow = function() return true end } }
         for _, name in ipairs { "a", "b", "a" } do
           uv.chdir(... .. "/" .. name)
-          io.write(tostring(theaterref.resolve_reference_cached("file", cache)), ", ", tostring(resolver:resolve_cached "file"), ". ")
+          io.write(tostring(theaterref.resolve_reference_cached("file", cache)), ", ", tostring(resolver:resolve_cached "file"), ", ",
+            tostring(judged:resolve_cached "file"), ". ")
         end
         print(cache:remove "file", #cache)]])
-      assert.equal("of a, of a. of b, of b. of a, of a. true\t0\n", helper.run_ok(helper.lua .. " " .. script .. " " .. folder))
+      assert.equal("of a, of a, of a. of b, of b, of b. of a, of a, of a. true\t1\n", helper.run_ok(helper.lua .. " " .. script .. " " .. folder))
     end)
   end)
 

@@ -90,6 +90,27 @@ describe("policy builders", function()
       end
       assert.equal("not_found", select(2, resolver:resolve(start .. "/public/none")).kind)
     end
+    -- The rule did not judge the file that a link led to when somebody else cached it.
+    helper.write(folder .. "/other/secret", "secret")
+    local cache, link = theaterref.resource_cache(), folder .. "/public/moved"
+    helper.run_ok(("ln -s %s/other %s"):format(folder, link))
+    local open = theaterref.resolver { log = false, cache = cache }
+    local strict = theaterref.resolver { log = false, cache = cache, policy = { allow = policy.only { prefixes = { folder .. "/public/" } } } }
+    assert.equal("secret", tostring(assert(open:resolve_cached(link .. "/secret"))))
+    assert.equal("denied", select(2, strict:resolve_cached(link .. "/secret")).kind)
+    helper.run_ok("rm " .. link)
+    assert.equal("not_found", select(2, strict:resolve_cached(link .. "/secret")).kind)
+    helper.run_ok(("mkdir %s && printf fine > %s/secret"):format(link, link))
+    assert.equal("fine", tostring(assert(strict:resolve_cached(link .. "/secret"))))
+    assert.is_true(cache:remove(link .. "/secret"))
+    -- A link that takes a folder's place after it was judged is not followed.
+    local swapping = theaterref.resolver { log = false, policy = { allow = function(_, ctx)
+      assert.equal(link .. "/secret", ctx.path)
+      helper.run_ok(("mv %s %s-away && ln -s %s/other %s"):format(link, link, folder, link))
+      return true
+    end } }
+    local _, swapped = swapping:resolve(link .. "/secret")
+    assert.matches("Too many levels of symbolic links", swapped.message)
     local resolver = theaterref.resolver { log = false, policy = { allow = function(_, ctx)
       os.rename(folder .. "/appeared-later", folder .. "/public/late") -- what was not there is not opened
       return ctx.path == nil end } }

@@ -802,6 +802,21 @@ describe("resolving", function()
         assert.equal("timeout", err.kind)
         assert.is_true(core.now() - before < 0.05 + 5 * 0.06)
       end
+      -- Work within the work counts as well, and leaves the limit where it was.
+      local inner = theaterref.resolver { log = false, resolve_timeout = 9 }
+      local looping = assert(theaterref.resolver { log = false,
+        policy = file("looping.lua", "return { allow = function() for i = 1, 9000000 do end return true end }") })
+      local outer = theaterref.resolver { log = false, policy = { allow = function()
+        for _ = 1, 3 do
+          inner:resolve(path)
+          spin()
+        end
+        for _ = 1, 100 do looping:resolve(path) end
+        return true
+      end } }
+      local began = os.clock()
+      assert.equal("timeout", select(2, outer:resolve(path, { resolve_timeout = 0.1 })).kind)
+      assert.is_true(os.clock() - began < 1)
       -- A script is ended in the middle.
       local script = file("spinning.lua", "return { allow = function() while true do end end }")
       for option, call in pairs {
@@ -826,6 +841,20 @@ describe("resolving", function()
       end)
       assert(loop:loop(10))
       assert.is_true(loop:empty() and turns >= 1)
+      -- Waiting for no time lets one step after the other go on.
+      future, turns = assert(resolver:start_plan(path)), 0
+      repeat turns = turns + 1 until future:wait(0) or turns == 20
+      assert.is_true(turns > 1 and turns < 20)
+      -- A plan that is dropped in a pause leaves nothing.
+      local function drop()
+        for _ = 1, 30 do assert(resolver:start_plan(path)):pollfd() end
+        collectgarbage()
+        collectgarbage()
+      end
+      drop()
+      local files = helper.holdings().files
+      drop()
+      assert.is_true(helper.holdings().files <= files + 5)
       assert.equal("x", tostring(assert(future:wait()).package))
     end)
 

@@ -124,7 +124,7 @@ end
 -- scope), and the options of its claim. Returns an error.
 local function choose_cache(context, job, wish)
   local options, ctx, request = wish.options, job.ctx, job.request
-  if ctx.purpose == "secret" then return nil end
+  if ctx.purpose == "secret" or job.parsed.fault then return nil end -- a cache may know what was there before
   local answer = options.cached
   if options.ask_cacheable and context.cache then
     local _, err

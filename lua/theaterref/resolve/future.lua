@@ -78,12 +78,22 @@ local function stop(self, kind, message)
   finish(self, nil, errors.new(kind, message))
 end
 
--- Has the scripts that the work calls end at its deadline. Returns the limit before.
+-- When the scripts that run now have to end, and the option that says so.
+local scripts_end, end_option
+
+local function end_scripts(at, option)
+  if at == scripts_end then return end
+  scripts_end, end_option = at, option
+  core.sandbox_deadline(at and math.max(0, at - core.now()), option)
+end
+
+-- Has the scripts that the work calls end at its deadline; work that somebody waits for
+-- within other work at once, also at that of the other. Returns what was in force.
 local function limit_scripts(self)
-  if not self.deadline then return nil end
-  local left = math.max(0, self.deadline - core.now())
-  local before, option = core.sandbox_deadline(left, self.limit_option)
-  if before and before < left then core.sandbox_deadline(before, option) end -- of work that this is within
+  local before, option = scripts_end, end_option
+  local at, own = self.deadline, self.limit_option
+  if self.blocking and before and (not at or before < at) then at, own = before, option end
+  end_scripts(at, own)
   return before, option
 end
 
@@ -94,7 +104,7 @@ local function resume(self, ...)
   self.running = true
   local before, option = limit_scripts(self)
   local ok, yielded = coroutine.resume(thread, ...)
-  if self.deadline then core.sandbox_deadline(before, option) end
+  end_scripts(before, option)
   self.running = false
   if not ok then
     fail(self, yielded)
@@ -155,7 +165,7 @@ function Future.run(self, work, ...)
   if self.blocking then
     local before, option = limit_scripts(self)
     local ok, raised = pcall(run_work, self, work, ...)
-    if self.deadline then core.sandbox_deadline(before, option) end
+    end_scripts(before, option)
     if not ok then fail(self, raised) end
   else
     self.thread = table.remove(idle) or new_thread()
@@ -175,13 +185,11 @@ function Future:await(future, foreign)
   return coroutine.yield(AWAIT)
 end
 
--- A future that has ended already.
-local ended = core.future()
-ended:fail("cancelled", "nothing to wait for")
-
 --- Lets an event loop have its turn within the work: `done` goes on with it the next time.
 function Future:pause()
   if self.blocking then return end
+  local ended = core.future()
+  ended:fail("cancelled", "nothing to wait for")
   self.paused = true
   self:await(ended, true)
 end
@@ -222,7 +230,12 @@ function Future:wait(seconds)
   if seconds ~= seconds then error("a number of seconds was expected, not NaN", 2) end
   if self.running then error("a future cannot be waited for by its own work", 2) end
   local limit = seconds and seconds >= 0 and core.now() + seconds
+  self.paused = false
   while not self.finished do
+    if self.paused and limit and core.now() >= limit then
+      return nil, about(self, errors.new("timeout", ("no result within %s seconds"):format(shown(seconds)))), "pending"
+    end
+    self.paused = false
     local moment = self.deadline and limit and math.min(limit, self.deadline) or limit or self.deadline
     local awaited = self.awaited
     local result, err, why = awaited:wait(left(moment))

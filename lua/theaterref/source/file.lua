@@ -35,10 +35,12 @@ function M.join(base, reference)
   return (path:gsub("/%./", "/"):gsub("/%./", "/"))
 end
 
-function M.key(parsed) return parsed.text end
+function M.key(parsed) return parsed.settled or parsed.text end
 
---- Keeps a relative path apart in each working folder: there it means another file.
+--- Keeps a relative path apart in each working folder, where it means another file, and
+-- paths that a rule has judged from those with links, which may lead elsewhere by now.
 function M.place(parsed)
+  if parsed.settled then return "/" end
   return not parsed.path:find "^/" and core.working_folder() or nil
 end
 
@@ -47,9 +49,8 @@ function M.is_remote() return false end
 --- Returns the path that will be opened: without links, for rules to judge. Nil if there
 -- is none; then nothing will be opened.
 function M.settle(parsed)
-  local path, err = core.real_path(parsed.path)
-  parsed.path, parsed.fault = path or parsed.path, err
-  return path
+  parsed.settled, parsed.fault = core.real_path(parsed.path)
+  return parsed.settled
 end
 
 -- Returns the advice for a missing path that may have been meant as a URL, or nil.
@@ -63,8 +64,8 @@ local function hint(path)
 end
 
 function M.start(job, context)
-  local path, blob, err = job.parsed.path, nil, job.parsed.fault
-  if not err then blob, err = core.read_file(path, context:max_bytes(job)) end
+  local path, settled, blob, err = job.parsed.path, job.parsed.settled, nil, job.parsed.fault
+  if not err then blob, err = (settled and core.read_settled or core.read_file)(settled or path, context:max_bytes(job)) end
   if blob then return { blob = blob } end
   local meant = err.kind == "not_found" and hint(path)
   if meant then err.message = err.message .. meant end
