@@ -4,13 +4,14 @@ local policy = theaterref.policy
 
 local public = "https://packages.example.org/public/"
 local is_public = policy.only { prefixes = { public } }
+local is_own = policy.only { prefixes = { "https://packages.example.org/tenants/" } }
 local common = policy.only { schemes = { "https" }, hosts = { "packages.example.org", "*.tenants.example.org" } }
 
 return {
   allow = function(ref, ctx)
     local allowed, why = common(ref, ctx)
     if not allowed or ctx.purpose == "manifest" then return allowed, why end
-    local tenant = (ctx.origin or ""):match("^https://packages%.example%.org/tenants/([%w-]+)/")
+    local tenant = ctx.origin and is_own(ctx.origin, ctx) and ctx.origin:match("/tenants/([%w-]+)/")
     if is_public(ref, ctx) then return true end
     if tenant and policy.only { prefixes = { "https://packages.example.org/tenants/" .. tenant .. "/" } }(ref, ctx) then
       return true

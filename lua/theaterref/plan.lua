@@ -60,11 +60,13 @@ local function ctx_for(work, purpose)
   return { purpose = purpose, manifest_reference = ctx.manifest_reference, origin = ctx.origin, name = ctx.name }
 end
 
--- Returns the error for more bytes than an option allows, if there are.
+-- Returns the error for more bytes than an option allows, if there are. They are given
+-- themselves, or as a number.
 local function size_fault(work, what, bytes, option)
   local limit = work.context[option]
-  if not bytes or #bytes <= limit then return nil end
-  return errors.new("too_large", ("%s has %d bytes, more than the %d that '%s' allows"):format(what, #bytes, limit, option))
+  local size = math.type(bytes) and bytes or bytes and #bytes or 0
+  if size <= limit then return nil end
+  return errors.new("too_large", ("%s has %d bytes, more than the %d that '%s' allows"):format(what, size, limit, option))
 end
 
 -- Returns the error for an initial state that is too large or, with 'strict_state', no JSON.
@@ -182,8 +184,7 @@ function steps.secrets(work)
     local blob
     blob, fault = resolve(work, ref, ctx)
     return blob and (tostring(blob):gsub("\r?\n$", "")), fault and errors.about(fault, reference.redact(ref))
-  end)
-  err = err or size_fault(work, "the initial state with its secrets", state, "max_state_bytes")
+  end, function(bytes) return size_fault(work, "the initial state with its secrets", bytes, "max_state_bytes") end)
   if err then return nil, err end
   work.plan.initial_state = state
   return 0

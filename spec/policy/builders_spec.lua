@@ -71,8 +71,14 @@ describe("policy builders", function()
     assert.is_false((rule("/srv/../etc/passwd", { purpose = "direct" })))
     assert.is_false((rule("/srv/..", { purpose = "direct" })))
     rule = policy.only { prefixes = { "https://h/blue/" } }
-    assert.is_true((rule("https://h/blue/a..b?x=/", { purpose = "direct" })))
-    for _, tail in ipairs { "../red", "%2e%2E/red", "..%2fred", "x/..?y", "..#z", ".%2e" } do
+    for _, tail in ipairs { "a..b?x=/../", "...", "100%25", "a%20b/..c", "#/../x" } do
+      local allowed, more = rule("https://h/blue/" .. tail, { purpose = "direct" })
+      assert.is_true(allowed, tail)
+      assert.is_nil(more) -- redirects: to the same host
+    end
+    for _, tail in ipairs { "../red", "%2e%2E/red", "..%2fred", "x/..?y", "..#z", ".%2e", "..%3b/red",
+      "%25%32%65%25%32%65/red", "%%32%65%%32%65/red", "..%00/red", "..%23/red", "..%3f/red", "..%20/red", "%c0%ae%c0%ae%c0%afred", "..%5cred",
+      "..\\red", "..%" .. ("25"):rep(9) .. "2fred" } do
       assert.is_false((rule("https://h/blue/" .. tail, { purpose = "direct" })), tail)
     end
   end)

@@ -28,6 +28,15 @@ describe("the time to read a text grows with its size:", function()
   end
 end)
 
+it("secrets are counted while they are filled in", function()
+  local asked = 0
+  local state, err = secrets.fill_in("[" .. ('{"$ref":"x"},'):rep(50) .. "1]", function()
+    asked = asked + 1
+    return ("x"):rep(1000)
+  end, function(bytes) return bytes > 5000 and "too many" or nil end)
+  assert.same({ nil, "too many", 5 }, { state, err, asked })
+end)
+
 describe("a template's cost is bounded, whatever it loops over:", function()
   local list = {}
   for i = 1, 20000 do list[i] = i end

@@ -115,7 +115,10 @@ describe("the example policy", function()
     end
     assert.is_true((allowed "https://packages.example.org/tenants/blue/x.wasm"))
     assert.is_true((allowed "https://packages.example.org/public/x.wasm"))
-    for ref, why in pairs { ["https://packages.example.org/tenants/red/x.wasm"] = "belongs to another tenant",
+    assert.is_false((allowed("https://packages.example.org/tenants/blue/x.wasm",
+      "https://packages.example.org/tenants/blue/..%2fred/m.toml")))
+    for ref, why in pairs { ["https://packages.example.org/public/..%3b/tenants/red/x"] = "belongs to another tenant",
+      ["https://packages.example.org/tenants/red/x.wasm"] = "belongs to another tenant",
       ["https://packages.example.org/tenants/blue/../red/x.wasm"] = "belongs to another tenant",
       ["https://packages.example.org/public/..%2ftenants/red/x"] = "belongs to another tenant",
       ["https://packages.example.org/public/..%5ctenants/red/x"] = "belongs to another tenant",

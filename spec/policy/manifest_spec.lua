@@ -64,9 +64,7 @@ describe("a manifest", function()
   it("in Lua sees the state, and nothing else", function()
     local parsed = manifest.parse("return { name = state.name, port = (state.port or 80) + 1 }", "lua", '{"name":"x"}')
     assert.same({ name = "x", port = 81 }, parsed)
-    local _, err = manifest.parse("while true do end", "lua")
-    assert.equal("syntax", err.kind)
-    _, err = manifest.parse("return os.exit()", "lua")
+    local _, err = manifest.parse("return os.exit()", "lua")
     assert.equal("syntax", err.kind)
     _, err = manifest.parse("return { name = 'x', f = function() end }", "lua")
     assert.equal("syntax", err.kind)
@@ -87,6 +85,15 @@ describe("a manifest", function()
         _, err = theaterref.resolver { policy = script, log = false }
         assert.matches("a policy script must return a table of rules, not a nil", err.message)
       end)
+    end
+  end)
+
+  it("in Lua that fails is an error wherever it is asked, of kind 'policy' over a limit", function()
+    for text, kind in pairs { ["return { initial_state = '{}' } .. x"] = "syntax", ["while true do end"] = "policy",
+      ["return { ('x'):rep(1 << 30) }"] = "policy" } do
+      local state, ref, err = manifest.initial_state(text, "lua")
+      assert.same({ kind }, { state or ref or err.kind })
+      assert.equal(kind, select(2, manifest.parse(text, "lua")).kind)
     end
   end)
 

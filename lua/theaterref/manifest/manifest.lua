@@ -25,12 +25,18 @@ function M.format_of(text, reference)
   return "toml"
 end
 
+-- True if a message is the sandbox's about time, instructions or memory.
+local function is_over_a_limit(message)
+  local did = message:match "the script (%l+) "
+  return did == "ran" or did == "made" or did == "needed" or did == "had"
+end
+
 local function parse_lua(text, state)
   local box <close> = core.sandbox()
   local variables = state and core.json_decode(state, false, true) or {}
   local manifest, err = box:run(text, "=manifest", { state = variables })
   if not errors.is(err) then return manifest end -- else it is the script's second result
-  err.kind = "syntax"
+  if not is_over_a_limit(err.message) then err.kind = "syntax" end
   return nil, err
 end
 
@@ -167,7 +173,7 @@ end
 -- @tparam ?string override_state what a Lua manifest sees as `state`
 -- @treturn ?string `initial_state`: JSON text
 -- @treturn ?string `init_state`: a reference to it
--- @treturn ?table an error, when the text cannot be read to its end
+-- @treturn ?table an error, when the text cannot be read to its end, or the script fails
 function M.initial_state(text, format, override_state)
   -- Most manifests bring none, and need not be read twice. (A key may be written
   -- with escapes.)
@@ -179,7 +185,8 @@ function M.initial_state(text, format, override_state)
   elseif format == "json" then
     manifest = scan_json(text)
   else
-    manifest = parse_lua(text, override_state) or {}
+    manifest, err = parse_lua(text, override_state)
+    if err then return nil, nil, err end
   end
   local function text_of(field)
     local value = type(manifest) == "table" and lookup(manifest, field)

@@ -10,12 +10,13 @@ local M = {}
 -- @tparam string state JSON text
 -- @tparam function resolve `resolve(reference)` gives the text to put in its
 -- place; nil to leave the object as it is; or nil and an error
+-- @tparam[opt] function fault_of `fault_of(bytes)` gives the error for a state that is so long
 -- @treturn string
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.fill_in(state, resolve)
+function M.fill_in(state, resolve, fault_of)
   local found = core.json_references(state) or {}
-  local parts, from = {}, 1
+  local parts, from, bytes = {}, 1, #state
   for i = 1, #found, 3 do
     local first, last, ref = table.unpack(found, i, i + 2)
     local text, err = resolve(ref)
@@ -26,6 +27,9 @@ function M.fill_in(state, resolve)
         return nil, errors.new("syntax", "a secret must be text, and this is no UTF-8", errors.redact_reference(ref))
       end
       parts[#parts + 1], parts[#parts + 2], from = state:sub(from, first - 1), quoted, last + 1
+      bytes = bytes + #quoted - (last + 1 - first)
+      err = fault_of and fault_of(bytes)
+      if err then return nil, err end
     end
   end
   if from == 1 then return state end

@@ -206,6 +206,7 @@ local function read_pair(reader, into, at, depth)
   if reader.text:sub(after, after) ~= "=" then fail(after, "'=' was expected after the key") end
   local start = match(after_space, reader.text, after + 1)
   local value, behind = read_value(reader, start, depth)
+  reader.furthest = math.max(reader.furthest, behind)
   assign(reader, into, path, value, at)
   return behind
 end
@@ -216,6 +217,7 @@ local function read_array(reader, at, depth)
   while reader.text:sub(at, at) ~= "]" do
     array[#array + 1], at = read_value(reader, at, depth)
     at = match(after_gap, reader.text, at)
+    reader.furthest = math.max(reader.furthest, at)
     local sign_here = reader.text:sub(at, at)
     if sign_here == "," then
       at = match(after_gap, reader.text, at + 1)
@@ -316,7 +318,7 @@ local function read_statement(reader, at)
 end
 
 local function new_reader(text)
-  local reader = { text = text, how = setmetatable({}, { __index = function() end }) }
+  local reader = { text = text, furthest = 1, how = setmetatable({}, { __index = function() end }) }
   reader.root = {}
   reader.how[reader.root] = "root"
   reader.current = reader.root
@@ -344,11 +346,12 @@ end
 
 -- How many bytes were read of a statement that failed with a fault, at most: to the end of
 -- the string that it failed at, if there is one.
-local function bytes_read(text, at, fault)
+local function bytes_read(reader, at, fault)
+  local text = reader.text
   if type(fault) ~= "table" then return #text - at end -- such as Lua's, of memory
   local quotes = text:sub(fault.at, fault.at + 2)
   local ending = (quotes == '"""' or quotes == "'''") and quotes or "\n"
-  return (text:find(ending, fault.at + #ending, true) or #text) - at
+  return math.max(reader.furthest, text:find(ending, fault.at + #ending, true) or #text) - at
 end
 
 --- Finds top-level values in a document that may not be TOML yet, such as a
@@ -364,9 +367,10 @@ function M.scan(text, names)
   local reader = new_reader(text)
   local at, budget = 1, 4 * #text
   while at <= #text do
+    reader.furthest = at
     local ok, next_line = pcall(read_statement, reader, at)
     if not ok then
-      budget = budget - bytes_read(text, at, next_line)
+      budget = budget - bytes_read(reader, at, next_line)
       if budget < 0 then
         return nil, errors.new("syntax", ("invalid TOML at %s: arrays or strings that do not end"):format(
           errors.position(text, at)))

@@ -124,11 +124,20 @@ return function(theaterref)
     return false
   end
 
+  local function decode(hex) return string.char(tonumber(hex, 16)) end
+
   -- True if a reference climbs out of the prefix that it begins with, in the eyes of any
-  -- server: with '..' spelled in any way, or encoded twice.
+  -- server: with '..' spelled in any way, and encoded several times.
   local function climbs(ref)
-    local path = ref:gsub("%%2[eE]", "."):gsub("%%2[fF]", "/"):gsub("%%5[cC]", "/"):gsub("\\", "/") .. "/"
-    return path:find "/%.%.[/?#;]" ~= nil or ref:find "%%25[25]*[25][eEfFcC]" ~= nil
+    local path, found = ref:match "^[^?#]*", nil
+    for _ = 1, 5 do
+      path, found = path:gsub("%%(%x%x)", decode)
+      if found == 0 then break end
+    end
+    if found > 0 then return true end -- nothing honest is encoded so often
+    -- With the forms of '.' and '/' that are too long for UTF-8, but not for some servers.
+    path = path:gsub("\xC0\xAE", "."):gsub("\xC0\xAF", "/"):gsub("\\", "/") .. "/"
+    return path:find "/%.%.[/?#;%c ]" ~= nil
   end
 
   -- True if a file lies below a prefix that is a path or a file URL, wherever links lead.
@@ -151,7 +160,7 @@ return function(theaterref)
   --- Only what is listed, on top of the default rule: `schemes`, `hosts` (also
   -- `*.example.org`), `stores`, and `prefixes` of whole references,
   -- for files also of the path with its links resolved. With `hosts`, redirects may
-  -- lead to those and to `redirect_hosts` only.
+  -- lead to those and to `redirect_hosts` only; with `prefixes` alone, to the same host.
   -- @tparam table lists
   -- @treturn function a rule `allow`
   function policy.only(lists)
@@ -181,8 +190,9 @@ return function(theaterref)
         return not_listed("this reference", "prefixes")
       end
       local allowed, why = default.allow(ref, ctx)
-      if allowed and redirect_hosts then return true, { redirect_hosts = redirect_hosts } end
-      return allowed, why
+      if not allowed then return false, why end
+      if redirect_hosts then return true, { redirect_hosts = redirect_hosts } end
+      return true, not lists.prefixes and why or nil -- with prefixes, to the same host only
     end
   end
 
