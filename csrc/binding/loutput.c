@@ -1,4 +1,6 @@
 /* Files that are written piece by piece, and standard input, in Lua. */
+#include <errno.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "core/error.h"
@@ -77,6 +79,21 @@ static int read_stdin(lua_State *L) {
   return 1;
 }
 
+/* write_stdout(bytes) -> true | nil, why; an interrupt ends it */
+static int write_stdout(lua_State *L) {
+  size_t len;
+  const char *bytes = tr_checkbytes(L, 1, &len);
+  bool done;
+  TR_WAITING(L, done, tr_file_write_patiently(1, bytes, len));
+  if (done) {
+    lua_pushboolean(L, 1);
+    return 1;
+  }
+  lua_pushnil(L);
+  lua_pushstring(L, strerror(errno));
+  return 2;
+}
+
 void tr_open_output(lua_State *L) {
   static const luaL_Reg methods[] = {{"__gc", output_close},
                                      {"__close", output_close},
@@ -85,6 +102,7 @@ void tr_open_output(lua_State *L) {
                                      {NULL, NULL}};
   static const luaL_Reg functions[] = {{"open_output", open_output},
                                        {"read_stdin", read_stdin},
+                                       {"write_stdout", write_stdout},
                                        {NULL, NULL}};
   tr_newtype(L, TR_OUTPUT, methods);
   lua_pop(L, 1);

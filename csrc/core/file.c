@@ -276,6 +276,24 @@ bool tr_file_write_all(int fd, const void *bytes, size_t size) {
   return true;
 }
 
+bool tr_file_write_patiently(int fd, const void *bytes, size_t size) {
+  const char *data = bytes;
+  struct stat st;
+  if (fstat(fd, &st) != 0)
+    return false;
+  if (S_ISREG(st.st_mode))
+    return tr_file_write_all(fd, bytes, size);
+  while (size > 0) {
+    /* A pipe that is ready takes so much without a wait. */
+    size_t piece = size < PIPE_BUF ? size : PIPE_BUF;
+    if (!wait_ready(fd, POLLOUT, -1) || !tr_file_write_all(fd, data, piece))
+      return false;
+    data += piece;
+    size -= piece;
+  }
+  return true;
+}
+
 /* A name that nobody else takes: 128 random bits. */
 static bool temporary_name(char name[TR_TEMPORARY]) {
   unsigned char bits[16];

@@ -25,6 +25,9 @@ tr_blob *tr_file_too_large(const char *path, size_t max_bytes, tr_error *error);
 /* Write all bytes to an open file. False with errno. */
 bool tr_file_write_all(int fd, const void *data, size_t size);
 
+/* The same to what may be a pipe whose reader sleeps: an interrupt ends it. */
+bool tr_file_write_patiently(int fd, const void *data, size_t size);
+
 /*
 ** Write a new file 'name' in the open folder 'dir', by way of one without a name
 ** where the file system has those, else of a temporary file in the open folder

@@ -236,8 +236,8 @@ bool tr_store_each_label_hash(const tr_store *store, tr_store_visit_label visit,
 
 enum { TR_MAX_HISTORY = 100 }; /* former hashes of a label that a store may keep */
 
-/* Record the hash that a label is about to leave. Under the lock. False with the
-** error. */
+/* Record the hash that a label is about to leave, if this user may. Under the lock. False
+** with the error. */
 bool tr_store_remember(const tr_store *store, int base, const char *label,
                        const char *hash, tr_error *error);
 /* Sync what was recorded of a label. False with errno. */
@@ -248,7 +248,7 @@ void tr_store_forget(int base, const char *label);
 /* Visit every former hash of every label; as tr_store_each_former. */
 bool tr_store_each_former_of_all(const tr_store *store, tr_store_visit_label visit,
                                  void *context, tr_error *error);
-/* Remove the history of labels that are gone, and shorten what is long. */
+/* Remove the history of labels that are gone. */
 bool tr_store_tidy_history(const tr_store *store, tr_error *error);
 /* Visit the files of the history. */
 bool tr_store_each_history(const tr_store *store, tr_store_visit visit,

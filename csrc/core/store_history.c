@@ -1,9 +1,9 @@
 /*
 ** The hashes that labels pointed at before. history/<SHA-256 of the label> has a line
 ** with the label, and then one for each hash, the newest last. A label that moves
-** appends one line; gc shortens long files, and removes those of labels that are gone.
-** Theater moves labels without it: what such a label held then is recorded with the next
-** move here.
+** appends one line; gc removes the files of labels that are gone. Theater moves labels
+** without a history: the hash that such a label held then is recorded by the next move
+** here.
 */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,8 +18,8 @@
 #include "store.h"
 
 enum {
-  TAIL = 16 << 10, /* bytes from the end that are read: some 250 hashes */
-  LONG = 64 << 10  /* bytes: so long a file is shortened */
+  LONG = 16 << 10, /* bytes: so long a file is written anew, without its repetitions */
+  TAIL = 64 << 10  /* bytes from the end that are read */
 };
 
 static const char FOLDER[] = "history";
@@ -28,10 +28,9 @@ static const char FOLDER[] = "history";
 ** it points at. */
 typedef struct former {
   char label[TR_MAX_LABEL + 1]; /* empty: a crash left no first line */
-  bool is_there;                /* the label, or a fault in its place */
+  bool is_there;                /* the label, or a fault in its place, or nobody knows */
   unsigned count;
   char hashes[TR_MAX_HISTORY][TR_HEX_MAX];
-  off_t size; /* of the file */
 } former;
 
 static void file_of(const char *label, char name[TR_HEX_MAX]) {
@@ -55,43 +54,45 @@ static int open_regular(int folder, const char *name, int how, struct stat *st) 
   return -1;
 }
 
-static bool append(int fd, off_t size, const char *label, const char *hash) {
-  char text[TR_MAX_LABEL + TR_HEX_MAX + 3], last = '\n';
-  int len;
-  if (size > 0 && read_at(fd, &last, 1, size - 1) != 1)
-    return false;
-  len = snprintf(text, sizeof text, "%s%s%s\n", size == 0 ? label : "",
-                 size == 0 || last != '\n' ? "\n" : "", hash);
-  if (tr_file_write_all(fd, text, (size_t)len))
-    return true;
-  len = errno;
-  if (ftruncate(fd, size) != 0) /* a torn line is left out by readers, too */
-    len = errno;
-  errno = len;
-  return false;
+/* Open history/, and make it with the rights of labels/ if it is missing: who may move
+** labels may record that. -1 with errno. */
+static int make_folder(int base) {
+  int folder = tr_store_open_subfolder(base, FOLDER, false);
+  struct stat labels;
+  if (folder >= 0 || errno != ENOENT)
+    return folder;
+  folder = tr_store_make_subfolder(base, FOLDER);
+  if (folder >= 0 && fstatat(base, "labels", &labels, 0) == 0 && S_ISDIR(labels.st_mode)) {
+    if (fchown(folder, (uid_t)-1, labels.st_gid) != 0)
+      labels.st_mode &= ~(mode_t)070; /* for a group that this user is not in */
+    if (fchmod(folder, labels.st_mode & 07777) != 0)
+      errno = 0; /* its mode is that of any new folder */
+  }
+  return folder;
 }
 
-bool tr_store_remember(const tr_store *store, int base, const char *label,
-                       const char *hash, tr_error *error) {
-  char name[TR_HEX_MAX];
-  struct stat st;
-  int folder, fd = -1, errnum;
-  bool ok;
-  if (store->options.label_history == 0)
+/* True if a file begins with its label. */
+static bool has_label(int fd, const char *label) {
+  char line[TR_MAX_LABEL + 1];
+  size_t len = strlen(label);
+  return read_at(fd, line, len + 1, 0) == (ssize_t)len + 1 && line[len] == '\n' &&
+         memcmp(line, label, len) == 0;
+}
+
+/* Append a line to a file. A torn one would be left out by readers. False with errno. */
+static bool append(int fd, off_t size, const char *hash) {
+  char text[TR_HEX_MAX + 2], last = '\n';
+  int len, errnum;
+  if (read_at(fd, &last, 1, size - 1) != 1)
+    return false;
+  len = snprintf(text, sizeof text, "%s%s\n", last != '\n' ? "\n" : "", hash);
+  if (tr_file_write_all(fd, text, (size_t)len))
     return true;
-  file_of(label, name);
-  folder = tr_store_make_subfolder(base, FOLDER);
-  if (folder >= 0)
-    fd = open_regular(folder, name, O_RDWR | O_APPEND | O_CREAT, &st);
-  ok = fd >= 0 && append(fd, st.st_size, label, hash);
   errnum = errno;
-  if (fd >= 0)
-    close(fd);
-  if (folder >= 0)
-    close(folder);
-  if (!ok)
-    tr_error_errno(error, errnum, "Failed to write the history of label", label);
-  return ok;
+  if (ftruncate(fd, size) != 0)
+    errnum = errno;
+  errno = errnum;
+  return false;
 }
 
 bool tr_store_sync_history(const tr_store *store, int base, const char *label) {
@@ -152,39 +153,121 @@ static int unreadable(tr_error *error, const char *what) {
   return -1;
 }
 
-/* Read a file of the open folder history/. 1, 0 if it is absent, or -1 with the error. */
-static int read_former(const tr_store *store, int base, int folder, const char *name,
-                       former *f, tr_error *error) {
-  char text[TAIL + 1], hash[TR_HEX_MAX], now[TR_HEX_MAX] = "";
-  struct stat st;
-  tr_error ignored;
-  ssize_t n = -1;
-  int fd = open_regular(folder, name, O_RDONLY, &st);
-  if (fd < 0 && errno == ENOENT)
-    return 0;
-  f->size = fd < 0 ? 0 : st.st_size;
-  if (fd >= 0 && (n = read_at(fd, f->label, TR_MAX_LABEL, 0)) >= 0) {
-    f->label[n] = '\0';
-    f->label[strcspn(f->label, "\n")] = '\0';
-    n = read_at(fd, text, TAIL, f->size > TAIL ? f->size - TAIL : 0);
-  }
+/* Read the first line and the end of an open file, as texts. False with errno. */
+static bool read_texts(int fd, off_t size, char label[TR_MAX_LABEL + 1],
+                       char text[TAIL + 1]) {
+  ssize_t n = read_at(fd, label, TR_MAX_LABEL, 0);
   if (n < 0)
-    unreadable(error, name);
-  if (fd >= 0)
-    close(fd);
+    return false;
+  label[n] = '\0';
+  label[strcspn(label, "\n")] = '\0';
+  n = read_at(fd, text, TAIL, size > TAIL ? size - TAIL : 0);
   if (n < 0)
-    return -1;
+    return false;
   text[n] = '\0';
   while (--n >= 0) /* zeros, which a crash leaves, end no text */
     text[n] = text[n] == '\0' ? ' ' : text[n];
   if (strrchr(text, '\n') != NULL)
     *strrchr(text, '\n') = '\0'; /* with what a crash left behind it */
-  f->is_there = tr_label_fault(f->label) == NULL &&
-                tr_store_label_at(base, f->label, false, now, &ignored) != 0;
+  return true;
+}
+
+/* Read a file of the open folder history/. 1, 0 if it is absent, or -1 with the error. */
+static int read_former(const tr_store *store, int base, int folder, const char *name,
+                       former *f, tr_error *error) {
+  char *text, hash[TR_HEX_MAX], now[TR_HEX_MAX] = "";
+  struct stat st;
+  tr_error ignored;
+  bool ok;
+  int fd = open_regular(folder, name, O_RDONLY, &st);
+  if (fd < 0)
+    return errno == ENOENT ? 0 : unreadable(error, name);
+  text = malloc(TAIL + 1);
+  ok = text != NULL && read_texts(fd, st.st_size, f->label, text);
+  if (text == NULL)
+    tr_error_nomem(error);
+  else if (!ok)
+    unreadable(error, name);
+  close(fd);
   f->count = 0;
-  while (f->count < store->options.label_history && next_hash(text, hash))
+  if (ok) {
+    file_of(f->label, hash);
+    f->is_there = strcmp(hash, name) != 0 || /* a crash tore its line, but not the others */
+                  (tr_label_fault(f->label) == NULL &&
+                   tr_store_label_at(base, f->label, false, now, &ignored) != 0);
+  }
+  while (ok && f->count < store->options.label_history && next_hash(text, hash))
     add_hash(f, hash, now);
-  return 1;
+  free(text);
+  return ok ? 1 : -1;
+}
+
+/* Write a file anew with what it has, each hash once, and a new one. False with errno. */
+static bool rewrite(const tr_store *store, int base, int folder, const char *name,
+                    const char *label, const char *hash) {
+  char text[TR_MAX_LABEL + 2 + (TR_MAX_HISTORY + 1) * TR_HEX_MAX], temporary[TR_TEMPORARY];
+  tr_store all = {.base = store->base, .options = store->options};
+  size_t len = (size_t)sprintf(text, "%s\n", label);
+  tr_error ignored;
+  former f = {.count = 0};
+  unsigned i;
+  int errnum;
+  all.options.label_history = TR_MAX_HISTORY; /* others may keep more than this store */
+  if (read_former(&all, base, folder, name, &f, &ignored) < 0) {
+    errno = ignored.errnum;
+    return false;
+  }
+  for (i = f.count; i-- > 0;)
+    len += (size_t)sprintf(text + len, "%s\n", f.hashes[i]);
+  len += (size_t)sprintf(text + len, "%s\n", hash);
+  if (!tr_file_write_temporary(base, temporary, text, len, false))
+    return false;
+  if (renameat(base, temporary, folder, name) == 0)
+    return true;
+  errnum = errno;
+  unlinkat(base, temporary, 0);
+  errno = errnum;
+  return false;
+}
+
+/* Record a hash in the open folder history/. False with errno. */
+static bool record(const tr_store *store, int base, int folder, const char *label,
+                   const char *hash) {
+  char name[TR_HEX_MAX];
+  struct stat st;
+  int fd;
+  bool sound, ok;
+  file_of(label, name);
+  fd = open_regular(folder, name, O_RDWR | O_APPEND, &st);
+  if (fd < 0 && errno != ENOENT && errno != EACCES && errno != EPERM)
+    return false;
+  sound = fd >= 0 && has_label(fd, label);
+  ok = (!sound || st.st_size >= LONG) && rewrite(store, base, folder, name, label, hash);
+  if (!ok && sound)
+    ok = append(fd, st.st_size, hash);
+  if (fd >= 0) {
+    int errnum = errno;
+    close(fd);
+    errno = errnum;
+  }
+  return ok;
+}
+
+bool tr_store_remember(const tr_store *store, int base, const char *label,
+                       const char *hash, tr_error *error) {
+  int folder = store->options.label_history > 0 ? make_folder(base) : -1, errnum;
+  bool ok;
+  if (store->options.label_history == 0)
+    return true;
+  ok = folder >= 0 && record(store, base, folder, label, hash);
+  errnum = errno;
+  if (folder >= 0)
+    close(folder);
+  /* A user who may not write there may move labels all the same. */
+  if (ok || errnum == EACCES || errnum == EPERM)
+    return true;
+  tr_error_errno(error, errnum, "Failed to write the history of label", label);
+  return false;
 }
 
 /* A walk over the whole history. */
@@ -260,6 +343,8 @@ bool tr_store_each_former(tr_store *store, const char *label, tr_store_visit vis
 static bool visit_hashes(walk *w, const char *name, const former *f) {
   unsigned i = 0;
   (void)name;
+  if (!f->is_there)
+    return true;
   while (i < f->count && w->each(w->context, f->label, f->hashes[i], NULL))
     i++;
   return i == f->count;
@@ -274,37 +359,15 @@ bool tr_store_each_former_of_all(const tr_store *store, tr_store_visit_label vis
 
 /* ------------------------------------------------------------------------ gc */
 
-/* Replace a file by a temporary one, unless its label moved since. Under the lock. */
-static void shorten(walk *w, const char *name, const former *f, const char *temporary) {
-  former now;
-  if (read_former(w->store, w->base, w->folder, name, &now, w->error) == 1 &&
-      now.size == f->size)
-    renameat(w->base, temporary, w->folder, name);
-}
-
 static bool tidy(walk *w, const char *name, const former *f) {
-  char text[TR_MAX_LABEL + 2 + TR_MAX_HISTORY * TR_HEX_MAX], temporary[TR_TEMPORARY] = "";
-  size_t len = (size_t)sprintf(text, "%s\n", f->label);
   former now;
-  unsigned i;
   int lock;
-  if (f->is_there && f->size < LONG)
+  if (f->is_there)
     return true;
-  for (i = f->count; i-- > 0;)
-    len += (size_t)sprintf(text + len, "%s\n", f->hashes[i]);
-  if (f->is_there && !tr_file_write_temporary(w->base, temporary, text, len,
-                                              w->store->options.durable)) {
-    tr_error_errno(w->error, errno, "Failed to shorten the history of label", f->label);
-    return false;
-  }
   lock = tr_store_lock_folder(w->store, w->base, w->error);
-  if (lock >= 0 && f->is_there)
-    shorten(w, name, f, temporary);
-  else if (lock >= 0 && read_former(w->store, w->base, w->folder, name, &now, w->error) == 1 &&
-           !now.is_there)
+  if (lock >= 0 && read_former(w->store, w->base, w->folder, name, &now, w->error) == 1 &&
+      !now.is_there)
     unlinkat(w->folder, name, 0);
-  if (temporary[0] != '\0')
-    unlinkat(w->base, temporary, 0);
   if (lock >= 0)
     tr_store_unlock(lock);
   return lock >= 0;

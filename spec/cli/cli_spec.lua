@@ -70,6 +70,19 @@ describe("the command", function()
     assert.is_false(helper.exists(folder .. "/theaterref.lock"))
   end)
 
+  it("is interrupted while its reader sleeps", function()
+    helper.write(folder .. "/large", ("x"):rep(1 << 20))
+    theaterref "store put sleepy large --label large"
+    for _, arguments in ipairs { "resolve large", "store get sleepy large", "store export sleepy -" } do
+      local _, err, status = helper.run(([[cd %s; test -e sleeping || mkfifo sleeping; exec 8<>sleeping; export THEATER_HOME=%s/home
+        %s %s/lua/bin/theaterref %s >&8 & pid=$!
+        waits() { [ "$(cut -d' ' -f3 /proc/$pid/stat)" = S ]; }
+        until waits && sleep 0.05 && waits; do sleep 0.01; done; kill -INT $pid; wait $pid]]):format(folder, folder, helper.lua,
+        helper.root, arguments))
+      assert.same({ 130, "theaterref: interrupted\n" }, { status, err }, arguments)
+    end
+  end)
+
   it("names a file of authorities that is none, whatever it resolves", function()
     assert.equal("theaterref: --ca-file: Failed to read nowhere: No such file or directory\n",
       select(2, theaterref "resolve actor.wasm --ca-file nowhere"))

@@ -190,6 +190,26 @@ describe("the command", function()
       assert.matches("kept: 2 labelled", (theaterref_command "store gc release --grace 0"))
       assert.same({ "", "", 0 }, { theaterref_command "lock other.toml --prune" })
       assert.is_nil(helper.read(folder .. "/theaterref.lock"):find("m.toml", 1, true))
+      -- Two that update one lockfile wait for each other.
+      os.remove(folder .. "/theaterref.lock")
+      local command = ("%s %s/lua/bin/theaterref lock"):format(helper.lua, helper.root)
+      helper.run_ok(("cd %s && for i in 1 2 3 4; do %s m.toml & %s other.toml & done; wait"):format(folder, command, command))
+      for _, name in ipairs { "m.toml", "actor.wasm", "other.toml", "other.wasm" } do
+        assert.matches("  " .. name .. "\n", helper.read(folder .. "/theaterref.lock"), 1, true)
+      end
+      -- Lines are relative to the lockfile itself, whatever leads to it.
+      helper.run_ok(("cd %s && mkdir links && ln -s ../theaterref.lock links/by.lock"):format(folder))
+      for _, path in ipairs { "theaterref.lock", "links/by.lock" } do
+        assert.equal(0, select(3, theaterref_command("plan other.toml --lockfile " .. path)), path)
+        assert.same({ "", "", 0 }, { theaterref_command("lock other.toml -o " .. path) })
+      end
+      assert.equal(4, select(2, helper.read(folder .. "/theaterref.lock"):gsub("sha256=", "")))
+      -- No other file is taken for one.
+      for _, options in ipairs { "", " --prune" } do
+        _, err = theaterref_command("lock m.toml -o other.toml" .. options)
+        assert.matches("other.toml:1: the first line of a lockfile is 'theaterref lockfile 1'; this is another file\n$", err)
+      end
+      assert.matches('^name = "other"', helper.read(folder .. "/other.toml"))
       _, err = theaterref_command "plan other.toml --lockfile none.lock"
       assert.matches("no such file %(write one with 'theaterref lock %-o /.*none.lock MANIFEST'%)", err)
 

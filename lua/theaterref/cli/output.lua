@@ -96,15 +96,16 @@ end
 
 -- ------------------------------------------------------------------- results
 
--- Writes to standard output; nil and why when it cannot be written.
-local function write(text)
-  local piece = 1 << 20
-  for from = 1, #text, piece do
-    local ok, why = io.stdout:write(text:sub(from, from + piece - 1))
-    if not ok then return nil, why end
-  end
-  return io.stdout:flush()
+--- Standard output, as a file to write to; Ctrl-C ends it, though its reader may sleep.
+M.standard = {}
+
+function M.standard:write(bytes)
+  local ok, why = core.write_stdout(bytes)
+  if not ok then return nil, why end
+  return self
 end
+
+function M.standard:flush() return self end
 
 --- Ends a command: prints what it has to show, and what failed.
 -- @param result nil, a string, which becomes a line, or a blob, written as it is
@@ -117,7 +118,7 @@ function M.finish(result, err, as_json)
   if core.is_blob(result) and core.is_terminal(1) and result:sub(1, 1024):find "%z" then
     err = "refusing to write binary data to a terminal; use -o FILE or redirect"
   elseif result then
-    ok, why = write(result)
+    ok, why = M.standard:write(result)
   end
   if not ok then err = errors.new("io", "Failed to write to standard output: " .. why) end
   if not err then return 0 end

@@ -55,16 +55,45 @@ local function collect_lines(args, store)
   return lines
 end
 
+-- The lines of a lockfile that is there already, unless it is to be written anew.
+local function read_old_lines(args)
+  if args.output == "-" then return {} end
+  local old, err, is_one = lockfiles.read(args.output)
+  if not old and (err.kind == "not_found" or is_one and args.prune) then return {} end
+  if old and args.prune then return {} end
+  return old, err
+end
+
 -- Adds the lines of a lockfile as it is to 'lines', where these have none for a reference.
-local function add_old_lines(lines, path)
-  local old, err = lockfiles.read(path)
-  if not old then return err.kind == "not_found" or nil, err end
+local function add_old_lines(lines, args)
+  local old, err = read_old_lines(args)
+  if not old then return nil, err end
   local known = {}
   for ref in pairs(lines) do known[lockfiles.key(ref)] = true end
   for ref, fields in pairs(old) do
     if not known[ref] then lines[ref] = fields end
   end
   return true
+end
+
+-- Keeps others from updating the lockfiles of a folder. Nil where there is no folder.
+local function lock_folder(path)
+  local lock, err = core.content_store(path:match "^(.*/)" or ".", {}):lock()
+  if lock or err.kind == "not_found" then return lock end
+  return nil, errors.new(err.kind, ("%s: another 'theaterref lock' is at work in its folder"):format(path))
+end
+
+-- Writes a lockfile with 'lines', and those that it has. Returns its text, and 'lines' with these.
+local function update(args, lines)
+  local locked <close>, err = lock_folder(args.output) -- luacheck: ignore 211
+  local ok, text
+  if err then return nil, err end
+  ok, err = add_old_lines(lines, args)
+  if ok then text, err = lockfiles.text(lines, args.output) end
+  if not text then return nil, err end
+  text = core.blob(text)
+  if args.output ~= "-" then ok, err = text:write(args.output) end
+  return ok and text, err
 end
 
 local function lock(args)
@@ -77,20 +106,13 @@ local function lock(args)
     store, err = settings.store(args, args.store, { algorithm = "sha256" })
     if not store then return nil, err end
   end
-  lines, err = collect_lines(args, store)
-  if not lines then return nil, err end
-  if not args.prune and args.output ~= "-" then
-    ok, err = add_old_lines(lines, args.output)
-    if not ok then return nil, err end
-  end
-  text, err = lockfiles.text(lines, args.output)
+  ok, err = read_old_lines(args) -- before anything is fetched
+  if ok then lines, err = collect_lines(args, store) end
+  if lines then text, err = update(args, lines) end
   if not text then return nil, err end
   local digests = {}
   for ref, fields in pairs(lines) do digests[core.redact_reference(ref)] = fields.sha256 end
-  local data = { lockfile = args.output, digests = digests, text = core.blob(text) }
-  if args.output == "-" then return data end
-  ok, err = data.text:write(args.output)
-  return ok and data, err
+  return { lockfile = args.output, digests = digests, text = text }
 end
 
 -- ----------------------------------------------------------------- explain

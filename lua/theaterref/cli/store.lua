@@ -201,7 +201,7 @@ function show.gc(data)
 end
 
 function run.export(store, args)
-  local file = args.file == "-" and io.stdout or args.file
+  local file = args.file == "-" and output.standard or args.file
   local ok, err = with_bar("exporting", function(progress) return store:export(file, { progress = progress }) end)
   -- Nothing but the export may go to standard output.
   return ok and args.file ~= "-" and { file = args.file } or nil, err

@@ -16,7 +16,16 @@ local reference = require "theaterref.reference"
 local M = {}
 
 local MAX_BYTES = 16 << 20
-local HEADER = "theaterref lockfile 1"
+local FAMILY = "theaterref lockfile" -- of all versions
+local HEADER = FAMILY .. " 1"
+
+-- The folder that a lockfile's paths are relative to: its own, even if a link leads to it.
+local function folder_of(path)
+  local folder = reference.absolute(path):match "^(.*/)"
+  local real, real_folder = core.real_path(path), core.real_path(folder)
+  real = real and real:match "^(.*/)"
+  return real and real_folder and real ~= (real_folder .. "/"):gsub("^//", "/") and real or folder
+end
 
 --- Returns the form of a reference in a lockfile, not cut: a path is absolute; a URL has no
 -- user or password, and `?…` and a hash in place of its query, which may hold a signature.
@@ -55,6 +64,7 @@ end
 -- @treturn table the fields of each line, by reference; paths are absolute
 -- @return[2] nil
 -- @treturn[2] table an error
+-- @treturn[2] ?boolean true if it is a lockfile all the same, of another version or empty
 function M.read(path)
   local blob, err = core.read_file(path, MAX_BYTES, true)
   if not blob then
@@ -62,10 +72,11 @@ function M.read(path)
     return nil, errors.new("not_found", ("cannot open lockfile \"%s\": no such file (write one with 'theaterref lock -o %s "
       .. "MANIFEST')"):format(path, path))
   end
-  local text, folder = tostring(blob), reference.absolute(path)
+  local text, folder = tostring(blob), folder_of(path)
   if text:match "^[^\r\n]*" ~= HEADER then
-    return nil, errors.new("syntax", ("%s:1: the first line of a lockfile is '%s'; write it anew with 'theaterref lock --prune "
-      .. "-o %s MANIFEST'"):format(path, HEADER, path))
+    local is_one = text == "" or text:sub(1, #FAMILY) == FAMILY
+    return nil, errors.new("syntax", ("%s:1: the first line of a lockfile is '%s'; %s"):format(path, HEADER,
+      is_one and ("write it anew with 'theaterref lock --prune -o %s MANIFEST'"):format(path) or "this is another file")), is_one
   end
   local lines, number = {}, 0
   for line in (text .. "\n"):gmatch "([^\n]*)\n" do
@@ -95,7 +106,7 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error, when a reference cannot stand on a line
 function M.text(lines, path)
-  local folder, sorted, digests = reference.absolute(path):match "^(.*/)", {}, {}
+  local folder, sorted, digests = folder_of(path), {}, {}
   for ref, fields in pairs(lines) do
     if ref:find "%c" then
       return nil, errors.new("invalid_reference", "a reference with a control character cannot be locked", ref:gsub("%c", "?"))

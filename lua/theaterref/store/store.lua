@@ -32,7 +32,8 @@ function Store:label(name, hash, options) return move_label(self, name, hash, ch
 
 Store.replace_at_label = Store.label
 
---- Moves a label back to what it pointed at before its last move. Rolled back twice, it is
+--- Moves a label back to what it pointed at before its last move, or the last one before that
+-- of which the content is still there. Rolled back twice, it is
 -- where it was.
 -- @tparam string name
 -- @treturn string the hash it points at now
@@ -46,9 +47,13 @@ function Store:rollback(name)
   if not now then return nil, err or errors.new("not_found", "Label not found: " .. name) end
   if not former then return nil, err end
   if not former[1] then return nil, errors.new("not_found", "Label " .. name .. " has no history") end
-  moved, err = self:label(name, former[1], { expect = now })
-  if moved == false then return self:rollback(name) end -- somebody moved it meanwhile
-  return moved and former[1], err
+  for _, hash in ipairs(former) do
+    moved, err = self:label(name, hash, { expect = now })
+    if moved == false then return self:rollback(name) end -- somebody moved it meanwhile
+    if moved then return hash end
+    if err.kind ~= "not_found" then return nil, err end -- else its content is gone
+  end
+  return nil, err
 end
 
 --- Stores many items for the price of one sync. None of them is visible before the
