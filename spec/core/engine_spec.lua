@@ -7,7 +7,7 @@ local function program(code, before, after)
   return ("%s timeout 60 %s -e %s %s"):format(before or "", helper.lua, helper.quote(code), after or "")
 end
 
--- The result of a fetch in a process that is stopped for a second in the midst of it, during which another command runs.
+-- The result of a fetch whose process is stopped for a second while it runs; another command runs meanwhile.
 local function fetch_frozen(url, options, during)
   return helper.run_ok(([[
     out=$(mktemp); %s &
