@@ -73,7 +73,7 @@ static struct known_socket {
   bool answered; /* a whole HTTP/1 response may have come: it is reused */
 } *sockets;
 static size_t socket_count, socket_room;
-/* Those that the watchdog broke last. The requests that ran on one end soon after. */
+/* Those that the watchdog broke last: their requests end soon after. */
 static struct broken_socket {
   uint64_t number, origin;
   double at;
@@ -142,15 +142,11 @@ static int offences(uint64_t origin, double now) {
   return count;
 }
 
-/* Disconnect a socket, and drop what it has received: reading that may take a second. None
-** of this blocks. */
 static void break_socket(struct known_socket *s, double now) {
-  const struct sockaddr none = {.sa_family = AF_UNSPEC};
   s->broken = true;
   broken[broken_count++ % (sizeof broken / sizeof *broken)] =
       (struct broken_socket){s->number, s->origin, now};
-  if (connect(s->fd, &none, sizeof none) != 0)
-    shutdown(s->fd, SHUT_RDWR);
+  shutdown(s->fd, SHUT_RDWR); /* does not block */
 }
 
 void tr_socket_break_greediest(void) {
