@@ -49,20 +49,13 @@ static bool is_named(const char *from, const char *to, const char *scheme) {
 
 /* ---------------------------------------------------------------- references */
 
-/* True if the text after the last ':' of an authority cannot be a port: then a
-** password with a '/' in it ended the authority too early. */
+/* True if a host is followed by what cannot be a port: then a password with a '/' in it
+** ended the authority too early. */
 static bool has_odd_port(const char *at, const char *end) {
-  const char *colon = NULL, *p;
-  for (p = at; p < end; p++) {
-    if (*p == ']')
-      colon = NULL;
-    else if (*p == ':')
-      colon = p;
-  }
-  if (colon == NULL)
-    return false;
-  for (p = colon + 1; p < end; p++)
-    if (!isdigit((unsigned char)*p))
+  if (at < end && *at == '[' && find_any(at, end, "]") < end)
+    at = find_any(at, end, "]");
+  for (at = find_any(at, end, ":"); end - at > 1; at++)
+    if (!isdigit((unsigned char)at[1]))
       return true;
   return false;
 }
@@ -75,11 +68,9 @@ static const char *past_login(const char *at, const char *end,
   if (last == NULL || last < at)
     return at;
   authority_end = find_any(at, end, "/?#");
-  if (has_odd_port(at, authority_end))
-    return last + 1;
   for (p = authority_end; p > at && p[-1] != '@';)
     p--;
-  return p;
+  return has_odd_port(p, authority_end) ? last + 1 : p;
 }
 
 /* True if a text begins with "user:password@". None of 'stop' is in these. */
