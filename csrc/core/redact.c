@@ -233,8 +233,8 @@ static char closing_quote(char before) {
 
 /*
 ** The first byte past the URL whose scheme ends at 'at': white space or its closing quote
-** ends it. A quote in a password does not, which is one where a port cannot be; nor does
-** an escaped one, as %q writes it, unless the opening one 'is_escaped', too.
+** ends it. A quote where a port cannot be is one in a password, and does not end it. An
+** escaped quote, as %q writes it, ends it only if the opening one 'is_escaped', too.
 */
 static const char *url_end(const char *at, const char *end, char quote,
                            bool is_escaped) {

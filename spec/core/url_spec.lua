@@ -101,7 +101,7 @@ describe("a text", function()
     assert.equal("", core.redact("", "x"))
   end)
 
-  it("is shown without the part of a path's query, or of what has blanks in it, that is left of it", function()
+  it("is shown without what a cut, or a blank, left of a reference that it is known to name", function()
     assert.equal("no x?…", core.redact("no x?sig=hus...", "x?sig=hush"))
     assert.equal("no xy...", core.redact("no xy...", "xyz?sig=hush"))
     for _, reference in ipairs { "data:,hush hush", "http://u:p@h/x?sig=a hush" } do
