@@ -68,7 +68,7 @@ typedef struct tr_error {
   tr_error_kind kind; /* what to decide by */
   int status;         /* HTTP status, or 0 */
   int errnum;         /* errno, or 0 */
-  char message[1024]; /* for people; cut with "..." where it is too long */
+  char message[1024]; /* for people; redacted, then cut with "..." if too long */
   void *reserved[4];  /* for fields to come */
 } tr_error;
 

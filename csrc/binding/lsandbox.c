@@ -106,8 +106,8 @@ static int call_for(sandbox *box, lua_State *L, int arguments) {
 }
 
 /* Encode the arguments of an exposed function, all of S's stack, and call it. False
-** with a message. */
-static bool call_host(lua_State *S, host_call *e, char *message, size_t size) {
+** with the error. */
+static bool call_host(lua_State *S, host_call *e, tr_error *error) {
   sandbox *box = tr_sandbox_of(S);
   lua_State *L = box->L;
   codec how = {.box = box, .is_lent = true};
@@ -117,14 +117,14 @@ static bool call_host(lua_State *S, host_call *e, char *message, size_t size) {
   for (i = 1; i <= e->count && fault == NULL; i++)
     fault = tr_encode(S, i, &how, &e->in);
   if (fault != NULL) {
-    snprintf(message, size, fault == tr_no_memory || box->exhausted
-                                ? "%s"
-                                : "%s cannot be passed to the host",
-             fault);
+    tr_error_set(error, TR_POLICY, "%s%s", fault,
+                 fault == tr_no_memory || box->exhausted
+                     ? ""
+                     : " cannot be passed to the host");
     return false;
   }
   if (!tr_sandbox_spend(box, e->in.len / BYTES_A_STEP) || !lua_checkstack(L, 4)) {
-    snprintf(message, size, "the host's stack is full");
+    tr_error_set(error, TR_POLICY, "the host's stack is full");
     return false;
   }
   e->at = e->in.data;
@@ -133,7 +133,8 @@ static bool call_host(lua_State *S, host_call *e, char *message, size_t size) {
   lua_pushlightuserdata(L, e);
   if (call_for(box, L, 2) != LUA_OK) {
     const char *text = lua_tostring(L, -1);
-    snprintf(message, size, "%s", text != NULL ? text : "the host's function failed");
+    tr_error_set(error, TR_POLICY, "%s",
+                 text != NULL ? text : "the host's function failed");
     lua_pop(L, 1);
     return false;
   }
@@ -144,10 +145,10 @@ static bool call_host(lua_State *S, host_call *e, char *message, size_t size) {
 static int call_exposed(lua_State *S) {
   sandbox *box = tr_sandbox_of(S);
   host_call e = {.id = lua_tointeger(S, lua_upvalueindex(1))};
-  char message[256];
+  tr_error error;
   int status = LUA_OK;
   size_t passed;
-  bool ok = call_host(S, &e, message, sizeof message);
+  bool ok = call_host(S, &e, &error);
   passed = e.in.len + e.out.len;
   tr_buffer_free(&e.in);
   if (ok) {
@@ -164,7 +165,7 @@ static int call_exposed(lua_State *S) {
   tr_sandbox_check_clock(box);
   tr_sandbox_charge(S, HOST_CALL_STEPS + passed / BYTES_A_STEP);
   if (!ok)
-    return luaL_error(S, "%s", message);
+    return luaL_error(S, "%s", error.message);
   return status == LUA_OK ? lua_gettop(S) : lua_error(S);
 }
 

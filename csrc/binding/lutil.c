@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "core/error.h"
-#include "core/redact.h"
 
 const char *tr_checkbytes(lua_State *L, int index, size_t *len) {
   lblob *blob = luaL_testudata(L, index, TR_BLOB);
@@ -64,21 +63,12 @@ tr_store *tr_checkstore(lua_State *L) {
   return s->store;
 }
 
-/* Copy an error's message without the secrets in its URLs. */
-static void copy_redacted(char *out, size_t size, const char *message) {
-  char *shown = tr_redacted(message);
-  snprintf(out, size, "%s", shown != NULL ? shown : "out of memory");
-  free(shown);
-}
-
 int tr_pusherror(lua_State *L, const tr_error *error) {
-  char message[sizeof error->message];
-  copy_redacted(message, sizeof message, error->message);
   lua_pushnil(L);
   lua_createtable(L, 0, 6);
   lua_pushstring(L, tr_error_kind_name(error->kind));
   lua_setfield(L, -2, "kind");
-  lua_pushstring(L, message);
+  lua_pushstring(L, error->message);
   lua_setfield(L, -2, "message");
   if (error->status != 0) {
     lua_pushinteger(L, error->status);

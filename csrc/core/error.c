@@ -64,18 +64,23 @@ static void make_harmless(char *text) {
 
 void tr_error_set(tr_error *error, tr_error_kind kind, const char *format,
                   ...) {
+  char *text = NULL, *shown = NULL;
   va_list args;
-  int len;
   error->kind = kind;
   error->status = 0;
   error->errnum = 0;
   va_start(args, format);
-  len = vsnprintf(error->message, sizeof error->message, format, args);
+  if (vasprintf(&text, format, args) < 0)
+    text = NULL; /* some systems leave it undefined */
   va_end(args);
-  if (len < 0)
-    error->message[0] = '\0';
-  else if ((size_t)len >= sizeof error->message)
+  if (text != NULL) /* before the cut: a part of a login is not seen to be one */
+    shown = tr_redacted(text);
+  if (snprintf(error->message, sizeof error->message, "%s",
+               shown != NULL ? shown : "out of memory") >=
+      (int)sizeof error->message)
     memcpy(error->message + sizeof error->message - 4, "...", 4);
+  free(shown);
+  free(text);
   make_harmless(error->message);
 }
 

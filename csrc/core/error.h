@@ -9,9 +9,9 @@
 tr_error_kind tr_error_kind_named(const char *name);
 
 /*
-** Fills 'error' from a printf format. Text that does not fit ends in "...",
-** so that a hostile 10 kB label cannot crowd out what went wrong elsewhere. Control
-** characters, and what is no UTF-8, become '_'.
+** Fills 'error' from a printf format. The text is redacted; what does not fit then ends
+** in "...", so that a hostile 10 kB label cannot crowd out what went wrong elsewhere.
+** Control characters, and what is no UTF-8, become '_'.
 */
 void tr_error_set(tr_error *error, tr_error_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -73,7 +73,7 @@ static const char *unreadable_file(const tr_request *r, CURLcode code) {
   return NULL;
 }
 
-/* The reason of a failed attempt, in libcurl's words without secrets. */
+/* The reason of a failed attempt, in libcurl's words. */
 static void describe_failure(const tr_request *r, CURLcode code,
                              tr_error *error) {
   const char *why = r->handle != NULL && r->handle->why[0] != '\0'
@@ -82,32 +82,37 @@ static void describe_failure(const tr_request *r, CURLcode code,
   tr_error_kind kind = tr_failure_is_connection(r, code) && code != CURLE_OPERATION_TIMEDOUT
                            ? TR_NETWORK
                            : tr_error_kind_of_curl(code);
-  char *plain, reason[768];
+  const tr_config *c = r->config;
   const char *file = unreadable_file(r, code);
   int file_errno = errno;
   const char *advice = code == CURLE_PEER_FAILED_VERIFICATION
                            ? " (for a CA of your own, give ca_file)"
                            : "";
+  const char *path = file != NULL                       ? file
+                     : code != CURLE_SSL_CACERT_BADFILE ? c->unix_socket
+                     : c->ca_file != NULL               ? c->ca_file
+                                                        : tr_curl_ca_file();
+  char *displayed = path != NULL ? tr_displayed(path) : NULL;
+  const char *shown = displayed != NULL ? displayed : "?";
+  char reason[768];
   long os_error = 0;
-  plain = tr_redacted(why);
   if (r->handle != NULL)
     curl_easy_getinfo(r->handle->easy, CURLINFO_OS_ERRNO, &os_error);
   if (file != NULL)
-    snprintf(reason, sizeof reason, "cannot read %s: %s", file,
+    snprintf(reason, sizeof reason, "cannot read %s: %s", shown,
              strerror(file_errno));
   else if (code == CURLE_SSL_CACERT_BADFILE)
-    snprintf(reason, sizeof reason, "%s has no certificate in PEM form",
-             r->config->ca_file != NULL ? r->config->ca_file : tr_curl_ca_file());
+    snprintf(reason, sizeof reason, "%s has no certificate in PEM form", shown);
   else if (r->socket_errno != 0 && !r->connected)
     snprintf(reason, sizeof reason, "cannot open a socket: %s",
              strerror(r->socket_errno));
-  else if (r->config->unix_socket != NULL && !r->connected)
-    snprintf(reason, sizeof reason, "cannot connect to the socket %s%s%s",
-             r->config->unix_socket, os_error != 0 ? ": " : "",
+  else if (c->unix_socket != NULL && !r->connected)
+    snprintf(reason, sizeof reason, "cannot connect to the socket %s%s%s", shown,
+             os_error != 0 ? ": " : "",
              os_error != 0 ? strerror((int)os_error) : "");
   else
-    snprintf(reason, sizeof reason, "%s%s", plain != NULL ? plain : "", advice);
-  free(plain);
+    snprintf(reason, sizeof reason, "%s%s", why, advice);
+  free(displayed);
   tr_failure_set(r, kind, error, reason);
 }
 

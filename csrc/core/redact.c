@@ -12,7 +12,8 @@
 enum {
   MAX_DISPLAY = 320, /* of a message's 1,024 bytes */
   DISPLAY_TAIL = 64,
-  MAX_DATA_HEADER = 80
+  MAX_DATA_HEADER = 80,
+  MAX_CUT = 1024 /* of an error's message */
 };
 
 static const char ELLIPSIS[] = "\xE2\x80\xA6";
@@ -49,20 +50,16 @@ static bool is_named(const char *from, const char *to, const char *scheme) {
 
 /* ---------------------------------------------------------------- references */
 
-/* True if the text after the last ':' of an authority cannot be a port: then a
-** password with a '/' in it ended the authority too early. */
+/* True if a host is followed by what cannot be a port: then a password with a '/' in it
+** ended the authority too early. */
 static bool has_odd_port(const char *at, const char *end) {
-  const char *colon = NULL, *p;
-  for (p = at; p < end; p++) {
-    if (*p == ']')
-      colon = NULL;
-    else if (*p == ':')
-      colon = p;
-  }
-  if (colon == NULL)
-    return false;
-  for (p = colon + 1; p < end; p++)
-    if (!isdigit((unsigned char)*p))
+  if (at < end && *at == '[' && find_any(at, end, "]") < end)
+    at = find_any(at, end, "]");
+  at = find_any(at, end, ":");
+  if (end - at == 1) /* no port at all: a password may begin with a '/' */
+    return true;
+  for (; end - at > 1; at++)
+    if (!isdigit((unsigned char)at[1]))
       return true;
   return false;
 }
@@ -75,11 +72,9 @@ static const char *past_login(const char *at, const char *end,
   if (last == NULL || last < at)
     return at;
   authority_end = find_any(at, end, "/?#");
-  if (has_odd_port(at, authority_end))
-    return last + 1;
   for (p = authority_end; p > at && p[-1] != '@';)
     p--;
-  return p;
+  return has_odd_port(p, authority_end) ? last + 1 : p;
 }
 
 /* True if a text begins with "user:password@". None of 'stop' is in these. */
@@ -111,12 +106,16 @@ static const char *authority_of(const char *at, const char *end,
              : NULL;
 }
 
-/* Append a query and a fragment, or the end of a text. */
+/* Append a query and a fragment, or the end of a text. A digest is shown, and a name; a
+** fragment that may be a URL with a login or a query is not. */
 static bool append_query(const char *at, const char *end, tr_buffer *out) {
   const char *fragment = find_any(at, end, "#");
-  return (fragment - at < 2 ||
-          (tr_buffer_append(out, "?", 1) && append_text(out, ELLIPSIS))) &&
-         tr_buffer_append(out, fragment, (size_t)(end - fragment));
+  if (fragment - at > 1 &&
+      !(tr_buffer_append(out, "?", 1) && append_text(out, ELLIPSIS)))
+    return false;
+  return find_any(fragment, end, "@?") < end
+             ? tr_buffer_append(out, "#", 1) && append_text(out, ELLIPSIS)
+             : tr_buffer_append(out, fragment, (size_t)(end - fragment));
 }
 
 /*
@@ -149,19 +148,19 @@ static bool append_reference(const char *text, const char *end,
          append_query(segment, end, out);
 }
 
-/* Append a data URL, whose header ends at 'comma', without its data. */
-static bool append_data(const char *text, const char *comma, const char *end,
+/* Append a data URL without its data. */
+static bool append_data(const char *text, const char *data, const char *end,
                         tr_buffer *out) {
-  const char *header = memchr(text, ':', (size_t)(comma - text));
-  size_t len = (size_t)(comma - header - 1);
+  const char *header = (const char *)memchr(text, ':', (size_t)(data - text)) + 1;
+  size_t len = (size_t)(data - header);
   char count[64];
-  snprintf(count, sizeof count, " (%zu characters)", (size_t)(end - comma - 1));
-  return tr_buffer_append(out, text, (size_t)(header + 1 - text)) &&
-         tr_buffer_append(out, header + 1,
-                          len > MAX_DATA_HEADER ? MAX_DATA_HEADER : len) &&
-         (len <= MAX_DATA_HEADER || append_text(out, ELLIPSIS)) &&
-         append_text(out, ",") && append_text(out, ELLIPSIS) &&
-         append_text(out, count);
+  snprintf(count, sizeof count, " (%zu characters)", (size_t)(end - data));
+  return tr_buffer_append(out, text, (size_t)(header - text)) &&
+         (len <= MAX_DATA_HEADER
+              ? tr_buffer_append(out, header, len)
+              : tr_buffer_append(out, header, MAX_DATA_HEADER) &&
+                    append_text(out, ELLIPSIS) && append_text(out, ",")) &&
+         append_text(out, ELLIPSIS) && append_text(out, count);
 }
 
 /* The text past 'wanted', which stands at 'at'; NULL if something else does. */
@@ -184,15 +183,16 @@ static bool is_hidden(const char *data, const char *end) {
 }
 
 bool tr_redact_reference(const char *text, size_t len, tr_buffer *out) {
-  const char *end = text + len, *comma;
+  const char *end = text + len, *data;
   if (!tr_buffer_reserve(out, len + 1)) /* it seldom grows */
     return false;
-  if (len < 5 || strncasecmp(text, "data:", 5) != 0 ||
-      (comma = memchr(text, ',', len)) == NULL)
+  if (len < 5 || strncasecmp(text, "data:", 5) != 0)
     return append_reference(text, end, out);
-  if (comma + 1 == end || is_hidden(comma + 1, end))
-    return tr_buffer_append(out, text, len);
-  return append_data(text, comma, end, out);
+  data = memchr(text, ',', len);
+  data = data != NULL ? data + 1 : text + 5; /* one without a comma is a mistake */
+  return data == end || is_hidden(data, end)
+             ? tr_buffer_append(out, text, len)
+             : append_data(text, data, end, out);
 }
 
 bool tr_display_reference(const char *text, size_t len, tr_buffer *out) {
@@ -231,10 +231,26 @@ static char closing_quote(char before) {
   return before == '<' ? '>' : is_one_of(before, "\"'`") ? before : ' ';
 }
 
-/* The first byte past a URL: white space or its closing quote ends it. */
-static const char *url_end(const char *at, const char *end, char quote) {
-  while (at < end && (unsigned char)*at > ' ' && *at != 0x7F && *at != quote)
-    at++;
+/*
+** The first byte past the URL whose scheme ends at 'at': white space or its closing quote
+** ends it. A quote where a port cannot be is one in a password, and does not end it. An
+** escaped quote, as %q writes it, ends it only if the opening one 'is_escaped', too.
+*/
+static const char *url_end(const char *at, const char *end, char quote,
+                           bool is_escaped) {
+  const char *authority = skip_slashes(*at == ':' ? at + 1 : at, end);
+  bool has_login = false, in_password = false;
+  for (at = authority; at < end && (unsigned char)*at > ' ' && *at != 0x7F; at++) {
+    if (*at == '@')
+      has_login = true;
+    if (*at != quote || (at[-1] == '\\' && !is_escaped) ||
+        (in_password && !has_login))
+      continue;
+    in_password = !has_login &&
+                  has_odd_port(authority, find_any(authority, at, "/?#"));
+    if (!in_password)
+      break;
+  }
   return at;
 }
 
@@ -279,7 +295,7 @@ bool tr_redact(const char *text, size_t len, tr_buffer *out) {
     if (stop > p && stop - header_end > 1) { /* a data URL with data */
       if (!is_hidden(header_end + 1, stop)) {
         if (!tr_buffer_append(out, at, (size_t)(p - 4 - at)) ||
-            !append_data(p - 4, header_end, stop, out))
+            !append_data(p - 4, header_end + 1, stop, out))
           return false;
         at = stop;
       }
@@ -293,7 +309,8 @@ bool tr_redact(const char *text, size_t len, tr_buffer *out) {
       p = *p == ':' ? p + 1 : skip_slashes(p, end);
       continue;
     }
-    stop = url_end(p, end, closing_quote(before));
+    stop = url_end(p, end, closing_quote(before),
+                   from - text > 1 && from[-2] == '\\');
     if (!tr_buffer_append(out, at, (size_t)(from - at)) ||
         !append_reference(from, stop, out))
       return false;
@@ -310,21 +327,47 @@ char *tr_redacted(const char *text) {
   return NULL;
 }
 
+/* Append a text with 'shown' in place of each 'what'. */
+static bool replace(const char *text, size_t len, const char *what,
+                    size_t what_len, const tr_buffer *shown, tr_buffer *out) {
+  const char *end = text + len, *found;
+  while (what_len > 0 && (size_t)(end - text) >= what_len &&
+         (found = memmem(text, (size_t)(end - text), what, what_len)) != NULL) {
+    if (!tr_buffer_append(out, text, (size_t)(found - text)) ||
+        !tr_buffer_append(out, shown->data, shown->len))
+      return false;
+    text = found + what_len;
+  }
+  return tr_buffer_append(out, text, (size_t)(end - text));
+}
+
+/* The length of a text without the part of a reference, with a query, that it was cut in. */
+static size_t without_cut(const char *text, size_t len, const char *reference,
+                          size_t reference_len) {
+  size_t end = len > 3 && memcmp(text + len - 3, "...", 3) == 0 ? len - 3 : 0;
+  size_t from = end > MAX_CUT ? end - MAX_CUT : 0;
+  for (; from < end; from++)
+    if (end - from <= reference_len &&
+        memcmp(text + from, reference, end - from) == 0)
+      return memchr(text + from, '?', end - from) != NULL ? from : len;
+  return len;
+}
+
 bool tr_redact_about(const char *text, size_t len, const char *reference,
                      size_t reference_len, tr_buffer *out) {
-  const char *end = text + len, *found;
-  tr_buffer shown = {0}, marked = {0};
-  bool ok = tr_display_reference(reference, reference_len, &shown);
-  while (ok && reference_len > 0 &&
-         (found = memmem(text, (size_t)(end - text), reference,
-                         reference_len)) != NULL) {
-    ok = tr_buffer_append(&marked, text, (size_t)(found - text)) &&
-         tr_buffer_append(&marked, shown.data, shown.len);
-    text = found + reference_len;
-  }
-  ok = ok && tr_buffer_append(&marked, text, (size_t)(end - text)) &&
-       tr_redact(marked.data, marked.len, out);
+  size_t whole = without_cut(text, len, reference, reference_len);
+  tr_buffer shown = {0}, before = {0}, marked = {0}, all = {0};
+  bool ok = tr_display_reference(reference, reference_len, &shown) &&
+            replace(text, whole, reference, reference_len, &shown, &marked) &&
+            (whole == len || tr_buffer_append(&marked, shown.data, shown.len)) &&
+            /* it may have been redacted before, up to a blank */
+            tr_redact(reference, reference_len, &before) &&
+            replace(marked.data, marked.len, before.data, before.len, &shown,
+                    &all) &&
+            tr_redact(all.data, all.len, out);
   tr_buffer_free(&shown);
+  tr_buffer_free(&before);
   tr_buffer_free(&marked);
+  tr_buffer_free(&all);
   return ok;
 }

@@ -15,7 +15,8 @@ bool tr_redact(const char *text, size_t len, tr_buffer *out);
 char *tr_redacted(const char *text);
 
 /* The same for a text that may name 'reference': that is displayed as below, also where
-** it cannot be told from other words, as a path with a query cannot. */
+** it cannot be told from other words, as a path with a query cannot, and where the text
+** was cut within it ("..."). */
 bool tr_redact_about(const char *text, size_t len, const char *reference,
                      size_t reference_len, tr_buffer *out);
 

@@ -144,6 +144,18 @@ describe("a secret", function()
     for _, text in ipairs(told) do assert.is_nil(text:find(MARKER, 1, true), text) end
   end)
 
+  it("is not in what a long path is cut to", function()
+    local path = "http://user:" .. MARKER:rep(200) .. "@h/x"
+    local _, err = theaterref.resolve_reference("http://127.0.0.1:1/", { unix_socket = path, retries = 0 })
+    assert.is_truthy(err.message:find("cannot connect to the socket http://h/x", 1, true), err.message)
+    assert.is_nil(tostring(err):find(MARKER, 1, true))
+  end)
+
+  it("is not in the name of a label that is not found", function()
+    local _, err = theaterref.resolve_reference("store://app/x?sig=" .. MARKER, { home = folder .. "/home" })
+    assert.equal("Label not found: x?…", err.message)
+  end)
+
   runs[#runs + 1] = "plan 'URL/net.toml?sig=%'"
   runs[#runs + 1] = "explain 'URL/net.toml?sig=%'"
 

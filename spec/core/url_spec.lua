@@ -57,7 +57,15 @@ describe("a text", function()
     ["https://h/@scope/package"] = "https://h/@scope/package",
     ["https://h/x?q#sha256=ab"] = "https://h/x?…#sha256=ab",
     ["https://h/x?"] = "https://h/x",
+    ["http://h/#http://u:p@h/ http://h/#//i?sig=s http://h/#a/b"] = "http://h/#… http://h/#… http://h/#a/b",
+    ["http://me:12#hush@h/"] = "http://me:12#…",
     ["https://me:pa/ss@h/x"] = "https://h/x",
+    ["https://me:pa]ss/w@h/x"] = "https://h/x",
+    ["http://[me]:pa]ss/w@h/x"] = "http://h/x",
+    ["http://me:/pass@h/x, not http://h:/x"] = "http://h/x, not http://h:/x",
+    ["http://me:p:8/ss@h/x"] = "http://h/x",
+    ["http://me:p@s:w/s@h/x"] = "http://h/x",
+    ["http://me:p@h:8/x@y http://[::1]:8/x@y"] = "http://h:8/x@y http://[::1]:8/x@y",
     ["s3://key:secret@bucket/x?versionId=1"] = "s3://bucket/x?…",
     ["http://[::1]:80/x"] = "http://[::1]:80/x",
     ["a://b@c d://e@f"] = "a://c d://f",
@@ -81,12 +89,24 @@ describe("a text", function()
       assert.equal("http://h/p?…", core.redact(url))
       assert.equal("see 'http://h/p?…'", core.redact("see 'http://user:hush@h/p?a=hush'"))
     end
+    for _, url in ipairs { "http://user:a\"hush@h/p", "http://u\"s\"er:hush@h/p", "http://user:a/\"hush@h/p", "http://h/p?a=\"hush" } do
+      assert.equal(('no "%s", no'):format(core.redact(url)), core.redact(("no %q, no"):format(url)))
+    end
   end)
 
   it("is shown without the query of a path that it is known to name", function()
     assert.equal("no x?… or x?…; x?y", core.redact("no x?sig=a or x?sig=a; x?y", "x?sig=a"))
     assert.equal("no http://h/x?…", core.redact("no http://u:p q@h/x?sig=a b", "http://u:p q@h/x?sig=a b"))
     assert.equal("no x", core.redact("no x", ""))
+    assert.equal("", core.redact("", "x"))
+  end)
+
+  it("is shown without what a cut, or a blank, left of a reference that it is known to name", function()
+    assert.equal("no x?…", core.redact("no x?sig=hus...", "x?sig=hush"))
+    assert.equal("no xy...", core.redact("no xy...", "xyz?sig=hush"))
+    for _, reference in ipairs { "data:,hush hush", "http://u:p@h/x?sig=a hush" } do
+      assert.equal("no " .. core.redact_reference(reference), core.redact(core.redact("no " .. reference), reference))
+    end
   end)
 
   it("costs no more than its length to redact", function()
@@ -129,6 +149,7 @@ describe("a text that is one reference", function()
     ["data:text/pl ain;base64,a b"] = "data:text/pl ain;base64,… (3 characters)",
     ["DATA:,… (3x characters)"] = "DATA:,… (19 characters)",
     ["data:"] = "data:",
+    ["data:aHVzaA"] = "data:… (6 characters)",
     [""] = "",
   } do
     it(("is shown without secrets: %s"):format(given), function()

@@ -49,6 +49,16 @@ describe("a sandbox", function()
     fails("error(setmetatable({}, { __tostring = function() error 'again' end }))", "raised a table")
   end)
 
+  it("shows no login of a URL, however long the message about it is", function()
+    local url = "https://user:hush" .. ("s"):rep(5000) .. "@h/x"
+    fails(("error('no ' .. %q)"):format(url), "no https://h/x")
+    fails(("error(('x'):rep(900) .. ' ' .. %q)"):format(url), "x https://h/x")
+    local box = core.sandbox()
+    box:expose { host = { fail = function() error("no " .. url, 0) end } }
+    assert.matches("no https://h/x$", select(2, box:run("host.fail()", "@s")).message)
+    assert.matches("^no https://h/x$", (box:run("return select(2, pcall(host.fail))", "@s")))
+  end)
+
   it("ends what loops, whatever the loop does about it", function()
     for _, source in ipairs {
       "while true do end",

@@ -51,7 +51,7 @@ function M.start(job, context)
     blob, err = store:get_content_by_label(parsed.label, max_bytes)
   end
   if blob then return { blob = blob } end
-  return nil, err or errors.new("not_found", "Label not found: " .. parsed.label)
+  return nil, err or errors.new("not_found", "Label not found: " .. errors.redact_reference(parsed.label))
 end
 
 return M
