@@ -614,7 +614,8 @@ TR_API tr_batch *tr_batch_begin(tr_store *store, tr_error *error);
 TR_API bool tr_batch_put(tr_batch *batch, tr_algorithm algorithm,
                          const void *data, size_t size, char hash[TR_HEX_MAX],
                          tr_error *error);
-/* The content may be in the store or in the batch: commit looks for it. */
+/* The content may be in the store or in the batch: commit looks for it. A label that is in
+** the batch already gets this hash instead. */
 TR_API bool tr_batch_label(tr_batch *batch, const char *label, const char *hash,
                            tr_error *error);
 /*

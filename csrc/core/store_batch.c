@@ -19,7 +19,7 @@
 
 /* A temporary, and what it is to become. */
 typedef struct item {
-  tr_node node; /* of content, by its hash; the first member */
+  tr_node node; /* the first member; content by its hash, a label by its name */
   struct item *next;
   char temporary[TR_TEMPORARY + 21]; /* empty: content that was there already */
   char hash[TR_HEX_MAX]; /* content's name, or what a label points at */
@@ -40,7 +40,7 @@ struct tr_batch {
   bool is_over; /* a sync failed, or labels could not be placed */
   pid_t owner;  /* a child of a fork has no part in it */
   item *items, **end;
-  tr_table contents; /* one item for each hash among them */
+  tr_table index; /* one item for each: no label looks like a hash */
 };
 
 /* Make and lock the guard. A gc without a grace period may delete it before that. */
@@ -76,7 +76,7 @@ tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
   b->end = &b->items;
   b->base = b->data = b->guard_lock = -1;
   b->owner = getpid();
-  if (!tr_table_init(&b->contents))
+  if (!tr_table_init(&b->index))
     tr_error_nomem(error);
   else
     b->store = tr_store_open(store->base, &store->options, error);
@@ -94,7 +94,7 @@ tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
 
 static void free_item(tr_batch *b, item *i) {
   if (i->node.key != NULL)
-    tr_table_remove(&b->contents, &i->node);
+    tr_table_remove(&b->index, &i->node);
   free(i);
 }
 
@@ -124,14 +124,14 @@ void tr_batch_free(tr_batch *b) {
   if (b->base >= 0)
     close(b->base);
   tr_store_close(b->store);
-  tr_table_free(&b->contents);
+  tr_table_free(&b->index);
   free(b);
 }
 
-static item *find_content(const tr_batch *b, const char *hash) {
-  size_t len = strlen(hash);
-  return (item *)tr_table_find(&b->contents, tr_table_hash(hash, len), hash,
-                               len);
+/* The item with a hash or a label. */
+static item *find(const tr_batch *b, const char *key) {
+  size_t len = strlen(key);
+  return (item *)tr_table_find(&b->index, tr_table_hash(key, len), key, len);
 }
 
 /* False, with the error, after the batch's end, and in a child of the process that
@@ -148,34 +148,55 @@ static bool is_usable(const tr_batch *b, tr_error *error) {
   return b->owner == getpid() && !b->is_over;
 }
 
+/* Write an item's bytes to a temporary file. False with the error. */
+static bool write_temporary(tr_batch *b, item *i, const void *bytes, size_t size,
+                            tr_error *error) {
+  snprintf(i->temporary, sizeof i->temporary, "%s.%llu", b->guard,
+           (unsigned long long)b->count++);
+  if (tr_file_write_new(b->base, i->temporary, bytes, size, false))
+    return true;
+  tr_error_errno(error, errno, "Failed to write to the store", b->store->base);
+  return false;
+}
+
 /* Add an item whose temporary file holds these bytes; NULL: content that is there. */
 static bool add(tr_batch *b, const char *label, const char *hash,
                 const void *bytes, size_t size, tr_error *error) {
   item *i = calloc(1, sizeof *i + strlen(label) + 1);
+  const char *key;
   if (i == NULL) {
     tr_error_nomem(error);
     return false;
   }
   strcpy(i->hash, hash);
   strcpy(i->label, label);
-  if (bytes != NULL)
-    snprintf(i->temporary, sizeof i->temporary, "%s.%llu", b->guard,
-             (unsigned long long)b->count++);
-  if (bytes != NULL &&
-      !tr_file_write_new(b->base, i->temporary, bytes, size, false)) {
-    tr_error_errno(error, errno, "Failed to write to the store", b->store->base);
+  if (bytes != NULL && !write_temporary(b, i, bytes, size, error)) {
     free(i);
     return false;
   }
   *b->end = i;
   b->end = &i->next;
   b->has_labels = b->has_labels || label[0] != '\0';
-  if (label[0] == '\0' && find_content(b, hash) == NULL) {
-    i->node.key = i->hash;
-    i->node.len = strlen(i->hash);
-    i->node.hash = tr_table_hash(i->hash, i->node.len);
-    tr_table_add(&b->contents, &i->node);
+  key = label[0] != '\0' ? i->label : i->hash;
+  if (find(b, key) == NULL) {
+    i->node.key = key;
+    i->node.len = strlen(key);
+    i->node.hash = tr_table_hash(key, i->node.len);
+    tr_table_add(&b->index, &i->node);
   }
+  return true;
+}
+
+/* Point a label that is in the batch at another hash. */
+static bool point(tr_batch *b, item *i, const char *hash, tr_error *error) {
+  char before[sizeof i->temporary];
+  strcpy(before, i->temporary);
+  if (!write_temporary(b, i, hash, strlen(hash), error)) {
+    strcpy(i->temporary, before);
+    return false;
+  }
+  unlinkat(b->base, before, 0);
+  strcpy(i->hash, hash);
   return true;
 }
 
@@ -188,17 +209,21 @@ bool tr_batch_put(tr_batch *b, tr_algorithm algorithm, const void *bytes,
   tr_digest(algorithm, bytes, size, hash);
   fresh = tr_store_freshen(&b->unsynced, b->data, hash, true, error);
   if (fresh == 1) /* until the commit, gc may delete it */
-    return find_content(b, hash) != NULL || add(b, "", hash, NULL, 0, error);
+    return find(b, hash) != NULL || add(b, "", hash, NULL, 0, error);
   return fresh == 0 && add(b, "", hash, bytes, size, error);
 }
 
 bool tr_batch_label(tr_batch *b, const char *label, const char *hash,
                     tr_error *error) {
   char normal[TR_HEX_MAX];
+  item *there;
   error = tr_error_or_ignored(error);
-  return is_usable(b, error) && tr_store_check_new_label(label, error) &&
-         tr_normal_hash(hash, normal, error) &&
-         add(b, label, normal, normal, strlen(normal), error);
+  if (!is_usable(b, error) || !tr_store_check_new_label(label, error) ||
+      !tr_normal_hash(hash, normal, error))
+    return false;
+  there = find(b, label);
+  return there != NULL ? point(b, there, normal, error)
+                       : add(b, label, normal, normal, strlen(normal), error);
 }
 
 typedef bool (*step)(tr_batch *, item *, tr_error *);
@@ -215,7 +240,7 @@ static bool each(tr_batch *b, bool labels, step step, tr_error *error) {
 /* Check that a label's content is in the store, or else in the batch. */
 static bool check_content(tr_batch *b, item *i, tr_error *error) {
   return tr_store_freshen_labelled(&b->unsynced, b->data, i->hash, error) ||
-         (error->kind == TR_NOT_FOUND && find_content(b, i->hash) != NULL);
+         (error->kind == TR_NOT_FOUND && find(b, i->hash) != NULL);
 }
 
 /* The same before the lock, where content of others may be copied. */
@@ -368,7 +393,7 @@ static bool move_labels(tr_batch *b, tr_error *error) {
     next = placed->next;
     if (!ok)
       tr_store_put_back(b->base, placed->label, placed->old);
-    free(placed);
+    free_item(b, placed);
   }
   if (ok)
     b->end = &b->items;

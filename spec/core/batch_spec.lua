@@ -104,6 +104,20 @@ describe("a batch", function()
     assert.same({}, store:list_temporary_files())
   end)
 
+  it("moves a label that comes more than once to its last content, and has no other in its history", function()
+    local old = store:store_at_label("x", "old")
+    local batch <close> = assert(store:begin_batch())
+    for _, bytes in ipairs { "never seen", "new" } do assert(batch:label("x", assert(batch:put(bytes)))) end
+    assert.equal(4, #store:list_temporary_files()) -- the guard, two of content, and one of the label
+    assert(batch:commit())
+    assert.equal("new", tostring(store:get_content_by_label "x"))
+    assert.same({ old }, store:history "x")
+    assert.equal(old, (store:rollback "x"))
+    assert(batch:label("x", assert(batch:put "newer"))) -- after a commit too
+    assert(batch:commit())
+    assert.equal("newer", tostring(store:get_content_by_label "x"))
+  end)
+
   it("keeps its files however long it takes and whatever gc does, and leaves them to gc when it has crashed", function()
     local batch <close> = assert(store:begin_batch())
     local hash = assert(batch:put "late")
