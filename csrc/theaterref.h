@@ -624,8 +624,9 @@ TR_API bool tr_batch_label(tr_batch *batch, const char *label, const char *hash,
 ** is in place. After another error, such as of a disk, content may be in place, but no label
 ** has moved, unless the very last sync failed. The rest stays in the batch: commit again to
 ** try it. Two errors end the batch, and all that follows fails: a failed sync, since the
-** disk may have lost bytes, and a label that could not be moved. Free it then, and begin
-** another one.
+** disk may have lost bytes, and a label that could not be moved: those that were moved before
+** it are put back, which needs no room on the disk, and the error says if that failed. Free
+** the batch then, and begin another one.
 */
 TR_API bool tr_batch_commit(tr_batch *batch, tr_error *error);
 /* Frees a batch; what was not committed never was. */

@@ -190,15 +190,23 @@ int tr_store_open_label_folder(int base, const char *label, tr_opening how,
 int tr_store_label_at(int base, const char *label, bool patient, char hash[TR_HEX_MAX],
                       tr_error *error);
 
-/* As tr_store_label, to a normal hash, under the lock and without a sync. 'base' is
-** the open base folder, 'temporary' a file in it that holds the hash. 'old' gets the
-** hash of the label before, or is empty. */
+enum {
+  TR_TEMPORARY_LABEL = 64 /* of a guard's name, ".", a number, ".old", and a zero */
+};
+
+/*
+** As tr_store_label, to a normal hash, under the lock and without a sync. 'base' is
+** the open base folder, 'temporary' a file in it that holds the hash. With 'keep', what the
+** label was stays in the base folder: 'temporary', of TR_TEMPORARY_LABEL, gets its name
+** there, which is the same, or with ".old" after it, or is empty if there was no label.
+*/
 bool tr_store_place_label(const tr_store *store, int base, const char *label,
-                          const char *hash, const char *temporary,
-                          char old[TR_HEX_MAX], tr_error *error);
-/* Undo that under the same lock, as well as can be. The history, in which the old hash is
-** by now, leaves out what a label points at. */
-void tr_store_put_back(int base, const char *label, const char *old);
+                          const char *hash, char *temporary, bool keep,
+                          tr_error *error);
+/* Undo that under the same lock, with what was kept; it needs no room on the disk. False
+** with the error. The history, in which the old hash is by now, leaves out what a label
+** points at. */
+bool tr_store_put_back(int base, const char *label, const char *kept, tr_error *error);
 
 /* For a batch, under the lock: make the folders of a label, and check that the label
 ** itself is no folder. False with the error. */

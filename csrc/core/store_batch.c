@@ -21,9 +21,10 @@
 typedef struct item {
   tr_node node; /* the first member; content by its hash, a label by its name */
   struct item *next;
-  char temporary[TR_TEMPORARY + 21]; /* empty: content that was there already */
+  /* Empty: content that was there already. Once a label is placed, what it was before;
+  ** empty: there was none. */
+  char temporary[TR_TEMPORARY_LABEL];
   char hash[TR_HEX_MAX]; /* content's name, or what a label points at */
-  char old[TR_HEX_MAX];  /* what a label that is placed pointed at before */
   char label[];          /* empty: content */
 } item;
 
@@ -374,6 +375,21 @@ static bool locked(tr_batch *b, bool (*work)(tr_batch *, tr_error *),
   return ok;
 }
 
+/* Put back labels that were placed, as well as can be; the error says which could not. */
+static void put_back(tr_batch *b, item *placed, tr_error *error) {
+  item *next;
+  for (; placed != NULL; placed = next) {
+    tr_error why, first = *error;
+    next = placed->next;
+    if (!tr_store_put_back(b->base, placed->label, placed->temporary, &why))
+      tr_error_set(error, first.kind, "%s. %s, which has moved%s%s", first.message,
+                   why.message, placed->temporary[0] == '\0' ? "" : "; its former file is ",
+                   placed->temporary);
+    error->errnum = first.errnum;
+    free_item(b, placed);
+  }
+}
+
 /* Move labels to content that is there by now: all of them, or none. */
 static bool move_labels(tr_batch *b, tr_error *error) {
   item *placed = NULL, *i = b->items, *next;
@@ -381,7 +397,7 @@ static bool move_labels(tr_batch *b, tr_error *error) {
   for (; i != NULL && ok; i = next) {
     next = i->next;
     ok = tr_store_place_label(&b->unsynced, b->base, i->label, i->hash, i->temporary,
-                              i->old, error);
+                              true, error);
     if (ok) { /* to those that are placed, the newest first */
       i->next = placed;
       placed = i;
@@ -389,14 +405,10 @@ static bool move_labels(tr_batch *b, tr_error *error) {
     }
   }
   b->is_over = !ok;
-  for (; placed != NULL; placed = next) {
-    next = placed->next;
-    if (!ok)
-      tr_store_put_back(b->base, placed->label, placed->old);
-    free_item(b, placed);
-  }
   if (ok)
-    b->end = &b->items;
+    b->items = placed; /* for free_items */
+  else
+    put_back(b, placed, error);
   return ok;
 }
 
@@ -412,8 +424,12 @@ static bool commit(tr_batch *b, tr_error *error) {
   if (!each(b, true, prepare, error) || !sync_all(b, error) || !locked(b, check, error) ||
       !place_contents(b, error) || !sync_all(b, error))
     return false;
-  return b->items == NULL ||
-         (locked(b, place_labels, error) && sync_all(b, error));
+  if (b->items == NULL)
+    return true;
+  if (!locked(b, place_labels, error))
+    return false;
+  free_items(b); /* what the labels were */
+  return sync_all(b, error);
 }
 
 bool tr_batch_commit(tr_batch *b, tr_error *error) {

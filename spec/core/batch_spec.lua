@@ -122,11 +122,12 @@ describe("a batch", function()
     local batch <close> = assert(store:begin_batch())
     local hash = assert(batch:put "late")
     assert(batch:label("late", hash))
-    helper.run_ok(("touch -d '2 hours ago' %s/store/demo/.tmp-*"):format(home))
+    helper.run_ok(("cd %s/store/demo && cp .tmp-*.1 $(ls -d .tmp-*.1).old && touch -d '2 hours ago' .tmp-*"):format(home))
     assert.same({}, store:gc().temporary_files)
     assert.same({}, store:gc({ grace = -1 }).temporary_files)
     assert(batch:commit())
     assert.equal("late", tostring(store:get_content_by_label "late"))
+    assert.equal(2, #store:list_temporary_files()) -- the guard, and the copy
     for _, name in ipairs { ".tmp-crashed", ".tmp-crashed.0", ".tmp-other.1" } do
       helper.write(home .. "/store/demo/" .. name, "")
     end

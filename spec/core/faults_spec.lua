@@ -34,7 +34,8 @@ local works = {
 }
 local calls = { write = { "ENOSPC", "EDQUOT", "EIO", "SHORT" }, read = { "EIO" }, openat = { "EMFILE", "EROFS", "EACCES" },
   open = { "EMFILE", "EIO" }, fsync = { "EIO", "ENOSPC" }, syncfs = { "EIO" }, mkdirat = { "EROFS", "ENOSPC" },
-  renameat = { "EROFS", "EIO" }, linkat = { "ENOSPC", "ENOENT" }, flock = { "ENOLCK" }, tmpfile = { "EOPNOTSUPP", "EMFILE" },
+  renameat = { "EROFS", "EIO" }, renameat2 = { "EINVAL", "ENOSPC" }, linkat = { "ENOSPC", "ENOENT" },
+  flock = { "ENOLCK" }, tmpfile = { "EOPNOTSUPP", "EMFILE" },
   unlinkat = { "EIO" }, mmap = { "EIO" }, fstatat = { "EIO" }, futimens = { "EIO" } }
 
 local failures = 0
@@ -233,6 +234,66 @@ describe("a content store on a file system that fails", function()
       end
       assert(#store:list_temporary_files() == 0)
       assert(store:batch(function(batch) return batch:label("label1", assert(batch:put "new 1")) end))]]
+  end)
+
+  -- Prepares labels of all sorts, and returns what a batch that fails behind them says.
+  local failing_batch = [[
+    local faults, core = require "faults", require "theaterref.core"
+    local home = ...
+    local base = home .. "/store/demo"
+    local store = require("theaterref").content_store("demo", { home = home, durability = "none" })
+    local names = { "absent/label", "blank", "fine", "link", "odd", "last" }
+    local function label_all(text)
+      return store:batch(function(batch)
+        local hash = assert(batch:put(text))
+        for _, name in ipairs(names) do assert(batch:label(name, hash)) end
+        return true
+      end)
+    end
+    assert(label_all "old")
+    assert(store:remove_label "absent/label")
+    assert(os.execute(("cd %s/labels && : > blank && ln -sf fine link && echo '# by hand' >> odd"):format(base)))
+    local function state()
+      local pipe <close> = io.popen(("cd %s && ls -R labels && readlink labels/link && cd labels && head *"):format(base))
+      return pipe:read "a"
+    end
+    local history = ("%s/history/%s"):format(base, core.blob("last"):digest "sha256")
+    assert(os.execute("mkdir -p " .. history)) -- in the file's place
+    local before = state()
+  ]]
+
+  preloaded("puts back all labels of a batch that fails, whatever they are, with any means that it has for it", function()
+    run_with_faults(failing_batch .. [[
+      for _, lack in ipairs { function() end, function() faults.fail("renameat2", "EINVAL", 1) end,
+        function() faults.simple(true) end } do
+        lack()
+        local done, err = label_all "new"
+        faults.stop()
+        assert(not done and err.message:find "^Failed to write the history of label last: Is a directory$", err)
+        assert(state() == before, state())
+        assert(#store:list_temporary_files() == 0)
+      end
+      assert(os.remove(history))
+      for i, lack in ipairs { function() faults.simple(false) end, function() faults.fail("renameat2", "EINVAL", 1) end,
+        function() faults.simple(true) end } do
+        lack()
+        assert(label_all("newer " .. i))
+        faults.stop()
+        for _, name in ipairs(names) do assert(tostring(store:get_content_by_label(name)) == "newer " .. i) end
+        assert(#store:list_temporary_files() == 0)
+      end]])
+  end)
+
+  preloaded("that cannot put back the labels of a batch keeps what they were, and says where", function()
+    run_with_faults(failing_batch .. [[
+      faults.fail("renameat", "EIO", 1)
+      local done, err = label_all "new"
+      faults.stop()
+      assert(not done and err.message:find("^Failed to write the history of label last: Is a directory%. "
+        .. "Failed to put back label odd: Input/output error, which has moved; its former file is %.tmp%-%x+%.%d+%. "), err)
+      assert(not store:label_exists "absent/label")
+      local file <close> = assert(io.open(base .. "/" .. err.message:match "label odd.-(%.tmp%-%x+%.%d+)"))
+      assert(file:read "a":find "# by hand")]])
   end)
 
   preloaded("that failed to sync content gets it anew: a put or a label does not sync the same file again", function()

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -55,11 +56,28 @@ WRAP(int, mkdirat, (int fd, const char *path, mode_t mode), (fd, path, mode))
 WRAP(int, unlinkat, (int fd, const char *path, int flags), (fd, path, flags))
 WRAP(int, renameat, (int a, const char *from, int b, const char *to),
      (a, from, b, to))
-WRAP(int, linkat, (int a, const char *from, int b, const char *to, int flags),
-     (a, from, b, to, flags))
 WRAP(void *, mmap,
      (void *at, size_t size, int protection, int flags, int fd, off_t offset),
      (at, size, protection, flags, fd, offset))
+
+/* True if the file system neither exchanges files nor links them. */
+static int is_simple;
+
+EXPORTED int renameat2(int a, const char *from, int b, const char *to, unsigned flags) {
+  if (is_simple && (flags & RENAME_EXCHANGE) != 0) {
+    errno = EINVAL;
+    return -1;
+  }
+  return fails("renameat2") ? -1 : NEXT(renameat2)(a, from, b, to, flags);
+}
+
+EXPORTED int linkat(int a, const char *from, int b, const char *to, int flags) {
+  if (is_simple) {
+    errno = EPERM;
+    return -1;
+  }
+  return fails("linkat") ? -1 : NEXT(linkat)(a, from, b, to, flags);
+}
 
 static time_t ahead;
 
@@ -168,6 +186,7 @@ static int faults_fail(lua_State *L) {
     int errnum;
   } errors[] = {{"SHORT", 0},
                 {"EIO", EIO},
+                {"EINVAL", EINVAL},
                 {"ENOSPC", ENOSPC},
                 {"EDQUOT", EDQUOT},
                 {"EMFILE", EMFILE},
@@ -208,6 +227,12 @@ static int faults_whole_seconds(lua_State *L) {
   return 0;
 }
 
+/* simple(boolean): from now on files cannot be exchanged nor linked, or can again */
+static int faults_simple(lua_State *L) {
+  is_simple = lua_toboolean(L, 1);
+  return 0;
+}
+
 static void ignore(int number) { (void)number; }
 
 /* interrupt(microseconds): a signal that often, which makes calls fail by EINTR; 0:
@@ -235,6 +260,7 @@ EXPORTED int luaopen_faults(lua_State *L) {
                                        {"slow", faults_slow},
                                        {"set_clock", faults_set_clock},
                                        {"whole_seconds", faults_whole_seconds},
+                                       {"simple", faults_simple},
                                        {"interrupt", faults_interrupt},
                                        {"stop", faults_stop},
                                        {NULL, NULL}};
