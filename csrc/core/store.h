@@ -115,7 +115,8 @@ tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
 int tr_store_freshen(const tr_store *store, int data, const char *hash,
                      bool check, tr_error *error);
 
-/* Replace content whose sync failed with a copy, which the next sync writes again. */
+/* Replace content whose sync failed with a copy, which the next sync writes again; if that
+** fails too, whoever freshens it next does. */
 void tr_store_rewrite(const tr_store *store, int data, const char *hash);
 
 /* Freshen content that is about to be labelled, in the open data/ or -1. False with
@@ -142,10 +143,12 @@ bool tr_store_verify(const tr_store *store, int data, int fd,
 
 typedef enum tr_fact {
   TR_CHECKED = 1, /* its bytes match its name */
-  TR_SYNCED = 2   /* it and its name last */
+  TR_SYNCED = 2,  /* it and its name last */
+  TR_LOST = 4     /* the disk may lack bytes of it, whatever the next sync says */
 } tr_fact;
 
-/* True if the process knows that of a file, which has not changed since. */
+/* True if the process knows that of a file, which has not changed since. A file that is
+** lost is so for good, and nothing else is known of it. */
 bool tr_store_knows(const struct stat *st, const char *hash, tr_fact fact);
 void tr_store_learn(const struct stat *st, const char *hash, tr_fact fact);
 /* The file has a new time, but its content is as before. */

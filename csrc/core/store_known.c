@@ -32,6 +32,8 @@ typedef struct known {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static tr_table files;
+/* Some file is lost, and forgotten: all are, but for those that were synced since. */
+static bool any_lost;
 
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void after_fork(void) { pthread_mutex_unlock(&lock); }
@@ -89,12 +91,25 @@ static bool is_racy(const struct stat *st) {
              (double)(now.tv_nsec - st->st_ctim.tv_nsec) / 1e9 < margin;
 }
 
+static bool has_fact(const known *k, const struct stat *st, const char *hash,
+                     tr_fact fact) {
+  return k != NULL && (k->facts & fact) != 0 && is_as_marked(k, st, hash);
+}
+
+/* True if a file with that hash is lost, whatever its times are by now. */
+static bool is_lost(const known *k, const char *hash) {
+  return k != NULL && (k->facts & TR_LOST) != 0 && strcmp(k->mark.hash, hash) == 0;
+}
+
 bool tr_store_knows(const struct stat *st, const char *hash, tr_fact fact) {
   known *k;
   bool knows;
   lock_files();
   k = find(st);
-  knows = k != NULL && (k->facts & fact) != 0 && is_as_marked(k, st, hash);
+  if (fact == TR_LOST)
+    knows = is_lost(k, hash) || (any_lost && !has_fact(k, st, hash, TR_SYNCED));
+  else
+    knows = has_fact(k, st, hash, fact);
   pthread_mutex_unlock(&lock);
   return knows;
 }
@@ -107,6 +122,7 @@ static void forget_files(void) {
     tr_node *node = files.slots[i], *next;
     for (; node != NULL; node = next) {
       next = node->next;
+      any_lost = any_lost || (((known *)node)->facts & TR_LOST) != 0;
       free(node);
     }
     files.slots[i] = NULL;
@@ -142,12 +158,14 @@ void tr_store_learn(const struct stat *st, const char *hash, tr_fact fact) {
   k = find(st);
   if (k == NULL)
     k = add(st);
-  if (k != NULL && !is_as_marked(k, st, hash)) {
+  if (k == NULL)
+    any_lost = any_lost || fact == TR_LOST;
+  else if (fact == TR_LOST || !is_lost(k, hash)) {
+    if (fact == TR_LOST || !is_as_marked(k, st, hash))
+      k->facts = 0;
     k->mark = mark_of(st, hash);
-    k->facts = 0;
-  }
-  if (k != NULL)
     k->facts |= fact;
+  }
   pthread_mutex_unlock(&lock);
 }
 

@@ -320,6 +320,46 @@ describe("a content store on a file system that fails", function()
       end]]
   end)
 
+  preloaded("that failed to sync content, and has no room to get it anew, acknowledges it only once it has", function()
+    run_with_faults [[
+      local faults, theaterref = require "faults", require "theaterref"
+      local home = ...
+      local durable = theaterref.content_store("demo", { home = home })
+      assert(durable:put "first") -- which syncs the folders
+      local bytes, hash
+      local function inode()
+        local pipe <close> = io.popen(("stat -c %%i %s/store/demo/data/%s"):format(home, hash))
+        return pipe:read "a"
+      end
+      local function put() return durable:put(bytes) end
+      local function batch()
+        return durable:batch(function(b)
+          local there = assert(b:put(bytes))
+          faults.fail("sync", "EIO", 1)
+          return there
+        end)
+      end
+      for i, work in ipairs { put, batch } do
+        bytes = "bytes " .. i
+        hash = assert(theaterref.content_store("demo", { home = home, durability = "none" }):put(bytes))
+        local before = inode()
+        if work == put then faults.fail("sync", "EIO", 1) end
+        local done, err = work()
+        assert(not done and err.message:find "Failed to sync .*Input/output error", err)
+        for _, again in ipairs { put, function() return durable:label("x", hash) end } do
+          faults.fail("new file", "ENOSPC", 1) -- the disk syncs again, but is full
+          done, err = again()
+          assert(not done and err.message:find "No space left on device", err)
+          assert(inode() == before)
+        end
+        faults.stop()
+        assert(durable:batch(function(b) return b:put(bytes) end))
+        assert(inode() ~= before)
+        before = inode()
+        assert(put() and inode() == before)
+      end]]
+  end)
+
   preloaded("whose clock is coarse gives no bytes for verified that changed within one tick", function()
     run_with_faults [[
       local faults, core = require "faults", require "theaterref.core"

@@ -142,12 +142,12 @@ static useconds_t slowness;
 
 EXPORTED int fsync(int fd) {
   usleep(slowness);
-  return fails("fsync") ? -1 : NEXT(fsync)(fd);
+  return fails("fsync") || fails("sync") ? -1 : NEXT(fsync)(fd);
 }
 
 EXPORTED int syncfs(int fd) {
   usleep(slowness);
-  return fails("syncfs") ? -1 : NEXT(syncfs)(fd);
+  return fails("syncfs") || fails("sync") ? -1 : NEXT(syncfs)(fd);
 }
 
 EXPORTED ssize_t write(int fd, const void *data, size_t size) {
@@ -174,12 +174,14 @@ EXPORTED int openat(int fd, const char *path, int flags, ...) {
   va_start(rest, flags);
   mode = va_arg(rest, mode_t);
   va_end(rest);
-  if (fails((flags & O_TMPFILE) == O_TMPFILE ? "tmpfile" : "openat"))
+  if (fails((flags & O_TMPFILE) == O_TMPFILE ? "tmpfile" : "openat") ||
+      ((flags & O_EXCL) != 0 && (fails("new file") || fails("sync"))))
     return -1;
   return NEXT(openat)(fd, path, flags, mode);
 }
 
-/* fail(call, errno name | "SHORT", nth): from the nth call on */
+/* fail(call, errno name | "SHORT", nth): from the nth call on. "new file": each openat that
+** makes one; "sync": every sync, and those too */
 static int faults_fail(lua_State *L) {
   static const struct {
     const char *name;
