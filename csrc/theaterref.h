@@ -513,7 +513,7 @@ typedef struct tr_store tr_store;
 
 /* When a read is checked against its name. */
 typedef enum tr_verify {
-  TR_VERIFY_ONCE, /* once in this process, for a file as it is */
+  TR_VERIFY_ONCE, /* once or twice in this process, for a file as it is */
   TR_VERIFY_ALWAYS,
   TR_VERIFY_NEVER /* do not verify reads, except empty files and content that
                      a put finds */

@@ -174,9 +174,10 @@ static int open_content(const tr_store *store, int data, const char *hash,
 static tr_blob *load_verified(const tr_store *store, int data, int fd,
                               const struct stat *st, const char *hash,
                               bool putting, tr_error *error) {
+  bool seen = tr_store_saw(st, hash);
   tr_blob *blob = load(store, fd, st, hash, error);
   if (blob == NULL ||
-      tr_store_verify(store, data, fd, st, hash, blob, putting, error))
+      tr_store_verify(store, data, fd, st, hash, blob, putting, seen, error))
     return blob;
   tr_blob_release(blob);
   return NULL;

@@ -132,12 +132,12 @@ void tr_store_spare(const tr_store *store, int data, const char *hash);
 ** Check bytes that were read from the open file data/<hash> against that name, if
 ** the options want it. If they do not match, move the file to quarantine, unless it
 ** is so young that its writer may not have finished. 'putting' is for a caller that
-** has the right bytes: it always checks, and waits for the file's lock. False with the
-** error.
+** has the right bytes: it always checks, and waits for the file's lock. 'seen' is what
+** tr_store_saw said before the bytes were read. False with the error.
 */
 bool tr_store_verify(const tr_store *store, int data, int fd,
                      const struct stat *st, const char *hash, tr_blob *blob,
-                     bool putting, tr_error *error);
+                     bool putting, bool seen, tr_error *error);
 
 /* ---------------------------------------------------------- known files */
 
@@ -151,6 +151,10 @@ typedef enum tr_fact {
 ** lost is so for good, and nothing else is known of it. */
 bool tr_store_knows(const struct stat *st, const char *hash, tr_fact fact);
 void tr_store_learn(const struct stat *st, const char *hash, tr_fact fact);
+/* Call it before the bytes of a file are read. True if the process saw the file with these
+** times so long ago that any write from now on gives it others: only then a match may be
+** learned. */
+bool tr_store_saw(const struct stat *st, const char *hash);
 /* The file has a new time, but its content is as before. */
 void tr_store_renew(const struct stat *before, const struct stat *after,
                     const char *hash);

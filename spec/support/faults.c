@@ -84,12 +84,17 @@ static time_t ahead;
 /* A file LONG has a name of so many bytes, as some file systems allow. */
 enum { LONG = 765 };
 
-/* True if files have times in whole seconds, as on some file systems. */
+/* True if files have times in whole seconds, as on some file systems, of a clock that is so
+** many seconds behind, as some servers are. */
 static int whole_seconds;
+static time_t behind;
 
 static void round_times(struct stat *st) {
-  if (whole_seconds)
+  if (whole_seconds) {
     st->st_mtim.tv_nsec = st->st_ctim.tv_nsec = 0;
+    st->st_mtim.tv_sec -= behind;
+    st->st_ctim.tv_sec -= behind;
+  }
 }
 
 EXPORTED int fstatat(int fd, const char *path, struct stat *st, int flags) {
@@ -223,9 +228,11 @@ static int faults_set_clock(lua_State *L) {
   return 0;
 }
 
-/* whole_seconds(boolean): files have times in whole seconds from now on, or not */
+/* whole_seconds(behind): files have times in whole seconds from now on, of a clock that is
+** so many seconds behind */
 static int faults_whole_seconds(lua_State *L) {
-  whole_seconds = lua_toboolean(L, 1);
+  whole_seconds = 1;
+  behind = (time_t)luaL_checkinteger(L, 1);
   return 0;
 }
 
