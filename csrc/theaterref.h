@@ -513,7 +513,7 @@ typedef struct tr_store tr_store;
 
 /* When a read is checked against its name. */
 typedef enum tr_verify {
-  TR_VERIFY_ONCE, /* once in this process, for a file as it is */
+  TR_VERIFY_ONCE, /* once or twice in this process, for a file as it is */
   TR_VERIFY_ALWAYS,
   TR_VERIFY_NEVER /* do not verify reads, except empty files and content that
                      a put finds */
@@ -614,7 +614,8 @@ TR_API tr_batch *tr_batch_begin(tr_store *store, tr_error *error);
 TR_API bool tr_batch_put(tr_batch *batch, tr_algorithm algorithm,
                          const void *data, size_t size, char hash[TR_HEX_MAX],
                          tr_error *error);
-/* The content may be in the store or in the batch: commit looks for it. */
+/* The content may be in the store or in the batch: commit looks for it. A label that is in
+** the batch already gets this hash instead. */
 TR_API bool tr_batch_label(tr_batch *batch, const char *label, const char *hash,
                            tr_error *error);
 /*
@@ -623,8 +624,9 @@ TR_API bool tr_batch_label(tr_batch *batch, const char *label, const char *hash,
 ** is in place. After another error, such as of a disk, content may be in place, but no label
 ** has moved, unless the very last sync failed. The rest stays in the batch: commit again to
 ** try it. Two errors end the batch, and all that follows fails: a failed sync, since the
-** disk may have lost bytes, and a label that could not be moved. Free it then, and begin
-** another one.
+** disk may have lost bytes, and a label that could not be moved: those that were moved before
+** it are put back, which needs no room on the disk, and the error says if that failed. Free
+** the batch then, and begin another one.
 */
 TR_API bool tr_batch_commit(tr_batch *batch, tr_error *error);
 /* Frees a batch; what was not committed never was. */

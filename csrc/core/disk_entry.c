@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +17,7 @@
 #include "crypto.h"
 #include "error.h"
 #include "redact.h"
-#include "table.h"
+#include "store.h"
 
 enum {
   MAPPED_FROM = 256 * 1024, /* below, a read is as fast as a mapping */
@@ -58,49 +57,6 @@ bool tr_disk_is_entry_name(const char *name) {
          name[TR_DISK_PREFIX - 1] == '-' &&
          strspn(name + TR_DISK_PREFIX, digits) == TR_DISK_PREFIX - 1 &&
          name[TR_DISK_NAME - 1] == '\0';
-}
-
-/* ------------------------------------------------------------ checked files */
-
-/* Hashes of the identities of files that this process has checked. A file that
-** finds no place here is checked again. */
-static atomic_uint_fast64_t checked[1 << 16];
-
-static uint64_t identity(const struct stat *st, const footer *f) {
-  struct {
-    uint64_t device, inode, size, modified[2], changed[2];
-    char check[SHA256];
-  } mark = {(uint64_t)st->st_dev,
-            (uint64_t)st->st_ino,
-            (uint64_t)st->st_size,
-            {(uint64_t)st->st_mtim.tv_sec, (uint64_t)st->st_mtim.tv_nsec},
-            {(uint64_t)st->st_ctim.tv_sec, (uint64_t)st->st_ctim.tv_nsec},
-            ""};
-  memcpy(mark.check, f->check, sizeof mark.check);
-  return tr_table_hash((char *)&mark, sizeof mark);
-}
-
-/* The four places where a hash may be. */
-static atomic_uint_fast64_t *places(uint64_t hash) {
-  return &checked[hash % (sizeof checked / sizeof *checked) & ~(uint64_t)3];
-}
-
-static bool was_checked(uint64_t hash) {
-  int i;
-  for (i = 0; i < 4; i++)
-    if (atomic_load_explicit(&places(hash)[i], memory_order_relaxed) == hash)
-      return true;
-  return false;
-}
-
-static void remember_checked(uint64_t hash) {
-  int i;
-  for (i = 0; i < 4; i++) {
-    uint_fast64_t none = 0;
-    if (atomic_compare_exchange_strong(&places(hash)[i], &none, hash))
-      return;
-  }
-  atomic_store(&places(hash)[hash >> 62], hash);
 }
 
 /* ------------------------------------------------------------------ reading */
@@ -222,36 +178,34 @@ static tr_disk_state read_open(int fd, const tr_disk_id *id, tr_disk_entry *to,
                                ending *e) {
   size_t size = (size_t)to->st.st_size;
   size_t count = size < REST || (id != NULL && size < MAPPED_FROM) ? size : REST;
+  bool seen = id != NULL && tr_store_saw(&to->st, id->key);
   tr_disk_state state = read_ending(fd, &to->st, count, e);
-  uint64_t mark;
   if (state != TR_DISK_SOUND)
     return state;
   if (id == NULL)
     return is_text_sound(e) ? TR_DISK_SOUND : TR_DISK_DAMAGED;
   if (!has_id(e->footer, id))
     return TR_DISK_DAMAGED;
-  mark = identity(&to->st, e->footer);
   to->body = take_body(fd, &to->st, e);
   if (to->body == NULL)
     return TR_DISK_ABSENT; /* memory is short */
-  if (was_checked(mark))
+  if (tr_store_knows(&to->st, id->key, TR_CHECKED))
     return TR_DISK_SOUND;
   if (!is_text_sound(e) ||
       !has_digest(tr_blob_data(to->body), (size_t)e->body_size, e->footer->body))
     return TR_DISK_DAMAGED;
-  remember_checked(mark);
+  if (seen)
+    tr_store_learn(&to->st, id->key, TR_CHECKED);
   return TR_DISK_SOUND;
 }
 
 /* Note that a file is used. That changes its times, but not what was checked. */
-static void note_use(int fd, const struct stat *before, const footer *f) {
+static void note_use(int fd, const struct stat *before, const tr_disk_id *id) {
   const struct timespec now[2] = {{time(NULL), 0}, {0, UTIME_OMIT}};
   struct stat st;
   if (llabs((long long)now->tv_sec - before->st_atim.tv_sec) > USED_AGAIN &&
-      futimens(fd, now) == 0 && fstat(fd, &st) == 0 &&
-      st.st_size == before->st_size &&
-      memcmp(&st.st_mtim, &before->st_mtim, sizeof st.st_mtim) == 0)
-    remember_checked(identity(&st, f));
+      futimens(fd, now) == 0 && fstat(fd, &st) == 0)
+    tr_store_renew(before, &st, id->key);
 }
 
 /* Set the texts of an entry, which is sound. */
@@ -293,7 +247,7 @@ tr_disk_state tr_disk_entry_read(int dir, const char *name, const tr_disk_id *id
     return errno == EINVAL ? TR_DISK_DAMAGED : TR_DISK_ABSENT;
   state = read_open(fd, id, to, &e);
   if (state == TR_DISK_SOUND && id != NULL)
-    note_use(fd, &to->st, e.footer);
+    note_use(fd, &to->st, id);
   close(fd);
   if (state == TR_DISK_SOUND) {
     take_text(&e, to);
@@ -342,7 +296,7 @@ bool tr_disk_entry_confirm(int dir, const tr_disk_id *id, const void *data, size
     clock_gettime(CLOCK_REALTIME, &now[0]);
     now[1] = now[0];
     if (futimens(fd, now) == 0 && fstat(fd, &st) == 0)
-      remember_checked(identity(&st, e.footer));
+      tr_store_saw(&st, id->key);
   }
   free(e.data);
   if (fd >= 0)

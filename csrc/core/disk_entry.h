@@ -39,7 +39,7 @@ typedef enum tr_disk_state {
 
 /*
 ** Read the file 'name' in the open folder 'dir'. With an id, it must be that
-** entry, body included, whose digest is checked at the first read of each file by
+** entry, body included, whose digest is checked at the first reads of each file by
 ** this process. Without one, the body is left out. Any thread.
 */
 tr_disk_state tr_disk_entry_read(int dir, const char *name, const tr_disk_id *id,

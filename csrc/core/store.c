@@ -174,9 +174,10 @@ static int open_content(const tr_store *store, int data, const char *hash,
 static tr_blob *load_verified(const tr_store *store, int data, int fd,
                               const struct stat *st, const char *hash,
                               bool putting, tr_error *error) {
+  bool seen = tr_store_saw(st, hash);
   tr_blob *blob = load(store, fd, st, hash, error);
   if (blob == NULL ||
-      tr_store_verify(store, data, fd, st, hash, blob, putting, error))
+      tr_store_verify(store, data, fd, st, hash, blob, putting, seen, error))
     return blob;
   tr_blob_release(blob);
   return NULL;
@@ -308,8 +309,8 @@ static bool replace_with_copy(const tr_store *store, int data, int fd,
 
 /*
 ** Make an open and locked content file young in the eyes of gc: by a copy if this user
-** may not touch it, which is synced whatever the options say, since the owner of the
-** file may have been told that it lasts. Return 1, 0 if it is no longer data/<hash>, or -1 with the error.
+** may not touch it, or if the disk may lack bytes of it. The copy is synced whatever the
+** options say, since somebody may have been told that the file lasts. Return 1, 0 if it is no longer data/<hash>, or -1 with the error.
 */
 static int touch(const tr_store *store, int data, int fd, const char *hash,
                  tr_error *error) {
@@ -323,7 +324,7 @@ static int touch(const tr_store *store, int data, int fd, const char *hash,
   }
   if (named.st_ino != before.st_ino || named.st_dev != before.st_dev)
     return 0;
-  if (futimens(fd, NULL) != 0)
+  if (tr_store_knows(&before, hash, TR_LOST) || futimens(fd, NULL) != 0)
     return replace_with_copy(store, data, fd, &before, hash, true, error) ? 1 : -1;
   if (fstat(fd, &after) == 0)
     tr_store_renew(&before, &after, hash);
@@ -352,7 +353,7 @@ static int touch_locked(const tr_store *store, int data, int fd,
 static void rewrite(const tr_store *store, int data, int fd,
                     const struct stat *st, const char *hash) {
   tr_error ignored;
-  tr_store_learn(st, "", 0); /* bytes may be lost in memory, too: check them */
+  tr_store_learn(st, hash, TR_LOST); /* stays so if there is no room for the copy */
   replace_with_copy(store, data, fd, st, hash, false, &ignored);
 }
 
@@ -404,8 +405,11 @@ static int freshen_once(const tr_store *store, int data, const char *hash,
       fresh = error->kind == TR_CORRUPT ? 0 : -1; /* corrupt: quarantined */
     tr_blob_release(blob);
   }
-  if (fresh == 1)
+  if (fresh == 1) {
     fresh = touch_locked(store, data, fd, hash, error);
+    if (fresh < 0 && check && error->kind == TR_CORRUPT)
+      fresh = 0;
+  }
   close(fd);
   if (fresh == 1 && !sync_content(store, data, hash, error))
     fresh = error->kind == TR_NOT_FOUND ? 0 : -1;

@@ -115,7 +115,8 @@ tr_blob *tr_store_get_uncached(const tr_store *store, const char *hash,
 int tr_store_freshen(const tr_store *store, int data, const char *hash,
                      bool check, tr_error *error);
 
-/* Replace content whose sync failed with a copy, which the next sync writes again. */
+/* Replace content whose sync failed with a copy, which the next sync writes again; if that
+** fails too, whoever freshens it next does. */
 void tr_store_rewrite(const tr_store *store, int data, const char *hash);
 
 /* Freshen content that is about to be labelled, in the open data/ or -1. False with
@@ -131,23 +132,29 @@ void tr_store_spare(const tr_store *store, int data, const char *hash);
 ** Check bytes that were read from the open file data/<hash> against that name, if
 ** the options want it. If they do not match, move the file to quarantine, unless it
 ** is so young that its writer may not have finished. 'putting' is for a caller that
-** has the right bytes: it always checks, and waits for the file's lock. False with the
-** error.
+** has the right bytes: it always checks, and waits for the file's lock. 'seen' is what
+** tr_store_saw said before the bytes were read. False with the error.
 */
 bool tr_store_verify(const tr_store *store, int data, int fd,
                      const struct stat *st, const char *hash, tr_blob *blob,
-                     bool putting, tr_error *error);
+                     bool putting, bool seen, tr_error *error);
 
 /* ---------------------------------------------------------- known files */
 
 typedef enum tr_fact {
   TR_CHECKED = 1, /* its bytes match its name */
-  TR_SYNCED = 2   /* it and its name last */
+  TR_SYNCED = 2,  /* it and its name last */
+  TR_LOST = 4     /* the disk may lack bytes of it, whatever the next sync says */
 } tr_fact;
 
-/* True if the process knows that of a file, which has not changed since. */
+/* True if the process knows that of a file, which has not changed since. A file that is
+** lost is so for good, and nothing else is known of it. */
 bool tr_store_knows(const struct stat *st, const char *hash, tr_fact fact);
 void tr_store_learn(const struct stat *st, const char *hash, tr_fact fact);
+/* Call it before the bytes of a file are read. True if the process saw the file with these
+** times so long ago that any write from now on gives it others: only then a match may be
+** learned. */
+bool tr_store_saw(const struct stat *st, const char *hash);
 /* The file has a new time, but its content is as before. */
 void tr_store_renew(const struct stat *before, const struct stat *after,
                     const char *hash);
@@ -190,15 +197,23 @@ int tr_store_open_label_folder(int base, const char *label, tr_opening how,
 int tr_store_label_at(int base, const char *label, bool patient, char hash[TR_HEX_MAX],
                       tr_error *error);
 
-/* As tr_store_label, to a normal hash, under the lock and without a sync. 'base' is
-** the open base folder, 'temporary' a file in it that holds the hash. 'old' gets the
-** hash of the label before, or is empty. */
+enum {
+  TR_TEMPORARY_LABEL = 64 /* of a guard's name, ".", a number, ".old", and a zero */
+};
+
+/*
+** As tr_store_label, to a normal hash, under the lock and without a sync. 'base' is
+** the open base folder, 'temporary' a file in it that holds the hash. With 'keep', what the
+** label was stays in the base folder: 'temporary', of TR_TEMPORARY_LABEL, gets its name
+** there, which is the same, or with ".old" after it, or is empty if there was no label.
+*/
 bool tr_store_place_label(const tr_store *store, int base, const char *label,
-                          const char *hash, const char *temporary,
-                          char old[TR_HEX_MAX], tr_error *error);
-/* Undo that under the same lock, as well as can be. The history, in which the old hash is
-** by now, leaves out what a label points at. */
-void tr_store_put_back(int base, const char *label, const char *old);
+                          const char *hash, char *temporary, bool keep,
+                          tr_error *error);
+/* Undo that under the same lock, with what was kept; it needs no room on the disk. False
+** with the error. The history, in which the old hash is by now, leaves out what a label
+** points at. */
+bool tr_store_put_back(int base, const char *label, const char *kept, tr_error *error);
 
 /* For a batch, under the lock: make the folders of a label, and check that the label
 ** itself is no folder. False with the error. */

@@ -19,11 +19,12 @@
 
 /* A temporary, and what it is to become. */
 typedef struct item {
-  tr_node node; /* of content, by its hash; the first member */
+  tr_node node; /* the first member; content by its hash, a label by its name */
   struct item *next;
-  char temporary[TR_TEMPORARY + 21]; /* empty: content that was there already */
+  /* Empty: content that was there already. Once a label is placed, what it was before;
+  ** empty: there was none. */
+  char temporary[TR_TEMPORARY_LABEL];
   char hash[TR_HEX_MAX]; /* content's name, or what a label points at */
-  char old[TR_HEX_MAX];  /* what a label that is placed pointed at before */
   char label[];          /* empty: content */
 } item;
 
@@ -40,7 +41,7 @@ struct tr_batch {
   bool is_over; /* a sync failed, or labels could not be placed */
   pid_t owner;  /* a child of a fork has no part in it */
   item *items, **end;
-  tr_table contents; /* one item for each hash among them */
+  tr_table index; /* one item for each: no label looks like a hash */
 };
 
 /* Make and lock the guard. A gc without a grace period may delete it before that. */
@@ -76,7 +77,7 @@ tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
   b->end = &b->items;
   b->base = b->data = b->guard_lock = -1;
   b->owner = getpid();
-  if (!tr_table_init(&b->contents))
+  if (!tr_table_init(&b->index))
     tr_error_nomem(error);
   else
     b->store = tr_store_open(store->base, &store->options, error);
@@ -94,7 +95,7 @@ tr_batch *tr_batch_begin(tr_store *store, tr_error *error) {
 
 static void free_item(tr_batch *b, item *i) {
   if (i->node.key != NULL)
-    tr_table_remove(&b->contents, &i->node);
+    tr_table_remove(&b->index, &i->node);
   free(i);
 }
 
@@ -124,14 +125,14 @@ void tr_batch_free(tr_batch *b) {
   if (b->base >= 0)
     close(b->base);
   tr_store_close(b->store);
-  tr_table_free(&b->contents);
+  tr_table_free(&b->index);
   free(b);
 }
 
-static item *find_content(const tr_batch *b, const char *hash) {
-  size_t len = strlen(hash);
-  return (item *)tr_table_find(&b->contents, tr_table_hash(hash, len), hash,
-                               len);
+/* The item with a hash or a label. */
+static item *find(const tr_batch *b, const char *key) {
+  size_t len = strlen(key);
+  return (item *)tr_table_find(&b->index, tr_table_hash(key, len), key, len);
 }
 
 /* False, with the error, after the batch's end, and in a child of the process that
@@ -148,34 +149,55 @@ static bool is_usable(const tr_batch *b, tr_error *error) {
   return b->owner == getpid() && !b->is_over;
 }
 
+/* Write an item's bytes to a temporary file. False with the error. */
+static bool write_temporary(tr_batch *b, item *i, const void *bytes, size_t size,
+                            tr_error *error) {
+  snprintf(i->temporary, sizeof i->temporary, "%s.%llu", b->guard,
+           (unsigned long long)b->count++);
+  if (tr_file_write_new(b->base, i->temporary, bytes, size, false))
+    return true;
+  tr_error_errno(error, errno, "Failed to write to the store", b->store->base);
+  return false;
+}
+
 /* Add an item whose temporary file holds these bytes; NULL: content that is there. */
 static bool add(tr_batch *b, const char *label, const char *hash,
                 const void *bytes, size_t size, tr_error *error) {
   item *i = calloc(1, sizeof *i + strlen(label) + 1);
+  const char *key;
   if (i == NULL) {
     tr_error_nomem(error);
     return false;
   }
   strcpy(i->hash, hash);
   strcpy(i->label, label);
-  if (bytes != NULL)
-    snprintf(i->temporary, sizeof i->temporary, "%s.%llu", b->guard,
-             (unsigned long long)b->count++);
-  if (bytes != NULL &&
-      !tr_file_write_new(b->base, i->temporary, bytes, size, false)) {
-    tr_error_errno(error, errno, "Failed to write to the store", b->store->base);
+  if (bytes != NULL && !write_temporary(b, i, bytes, size, error)) {
     free(i);
     return false;
   }
   *b->end = i;
   b->end = &i->next;
   b->has_labels = b->has_labels || label[0] != '\0';
-  if (label[0] == '\0' && find_content(b, hash) == NULL) {
-    i->node.key = i->hash;
-    i->node.len = strlen(i->hash);
-    i->node.hash = tr_table_hash(i->hash, i->node.len);
-    tr_table_add(&b->contents, &i->node);
+  key = label[0] != '\0' ? i->label : i->hash;
+  if (find(b, key) == NULL) {
+    i->node.key = key;
+    i->node.len = strlen(key);
+    i->node.hash = tr_table_hash(key, i->node.len);
+    tr_table_add(&b->index, &i->node);
   }
+  return true;
+}
+
+/* Point a label that is in the batch at another hash. */
+static bool point(tr_batch *b, item *i, const char *hash, tr_error *error) {
+  char before[sizeof i->temporary];
+  strcpy(before, i->temporary);
+  if (!write_temporary(b, i, hash, strlen(hash), error)) {
+    strcpy(i->temporary, before);
+    return false;
+  }
+  unlinkat(b->base, before, 0);
+  strcpy(i->hash, hash);
   return true;
 }
 
@@ -188,17 +210,21 @@ bool tr_batch_put(tr_batch *b, tr_algorithm algorithm, const void *bytes,
   tr_digest(algorithm, bytes, size, hash);
   fresh = tr_store_freshen(&b->unsynced, b->data, hash, true, error);
   if (fresh == 1) /* until the commit, gc may delete it */
-    return find_content(b, hash) != NULL || add(b, "", hash, NULL, 0, error);
+    return find(b, hash) != NULL || add(b, "", hash, NULL, 0, error);
   return fresh == 0 && add(b, "", hash, bytes, size, error);
 }
 
 bool tr_batch_label(tr_batch *b, const char *label, const char *hash,
                     tr_error *error) {
   char normal[TR_HEX_MAX];
+  item *there;
   error = tr_error_or_ignored(error);
-  return is_usable(b, error) && tr_store_check_new_label(label, error) &&
-         tr_normal_hash(hash, normal, error) &&
-         add(b, label, normal, normal, strlen(normal), error);
+  if (!is_usable(b, error) || !tr_store_check_new_label(label, error) ||
+      !tr_normal_hash(hash, normal, error))
+    return false;
+  there = find(b, label);
+  return there != NULL ? point(b, there, normal, error)
+                       : add(b, label, normal, normal, strlen(normal), error);
 }
 
 typedef bool (*step)(tr_batch *, item *, tr_error *);
@@ -215,7 +241,7 @@ static bool each(tr_batch *b, bool labels, step step, tr_error *error) {
 /* Check that a label's content is in the store, or else in the batch. */
 static bool check_content(tr_batch *b, item *i, tr_error *error) {
   return tr_store_freshen_labelled(&b->unsynced, b->data, i->hash, error) ||
-         (error->kind == TR_NOT_FOUND && find_content(b, i->hash) != NULL);
+         (error->kind == TR_NOT_FOUND && find(b, i->hash) != NULL);
 }
 
 /* The same before the lock, where content of others may be copied. */
@@ -349,6 +375,21 @@ static bool locked(tr_batch *b, bool (*work)(tr_batch *, tr_error *),
   return ok;
 }
 
+/* Put back labels that were placed, as well as can be; the error says which could not. */
+static void put_back(tr_batch *b, item *placed, tr_error *error) {
+  item *next;
+  for (; placed != NULL; placed = next) {
+    tr_error why, first = *error;
+    next = placed->next;
+    if (!tr_store_put_back(b->base, placed->label, placed->temporary, &why))
+      tr_error_set(error, first.kind, "%s. %s, which has moved%s%s", first.message,
+                   why.message, placed->temporary[0] == '\0' ? "" : "; its former file is ",
+                   placed->temporary);
+    error->errnum = first.errnum;
+    free_item(b, placed);
+  }
+}
+
 /* Move labels to content that is there by now: all of them, or none. */
 static bool move_labels(tr_batch *b, tr_error *error) {
   item *placed = NULL, *i = b->items, *next;
@@ -356,7 +397,7 @@ static bool move_labels(tr_batch *b, tr_error *error) {
   for (; i != NULL && ok; i = next) {
     next = i->next;
     ok = tr_store_place_label(&b->unsynced, b->base, i->label, i->hash, i->temporary,
-                              i->old, error);
+                              true, error);
     if (ok) { /* to those that are placed, the newest first */
       i->next = placed;
       placed = i;
@@ -364,14 +405,10 @@ static bool move_labels(tr_batch *b, tr_error *error) {
     }
   }
   b->is_over = !ok;
-  for (; placed != NULL; placed = next) {
-    next = placed->next;
-    if (!ok)
-      tr_store_put_back(b->base, placed->label, placed->old);
-    free(placed);
-  }
   if (ok)
-    b->end = &b->items;
+    b->items = placed; /* for free_items */
+  else
+    put_back(b, placed, error);
   return ok;
 }
 
@@ -387,8 +424,12 @@ static bool commit(tr_batch *b, tr_error *error) {
   if (!each(b, true, prepare, error) || !sync_all(b, error) || !locked(b, check, error) ||
       !place_contents(b, error) || !sync_all(b, error))
     return false;
-  return b->items == NULL ||
-         (locked(b, place_labels, error) && sync_all(b, error));
+  if (b->items == NULL)
+    return true;
+  if (!locked(b, place_labels, error))
+    return false;
+  free_items(b); /* what the labels were */
+  return sync_all(b, error);
 }
 
 bool tr_batch_commit(tr_batch *b, tr_error *error) {

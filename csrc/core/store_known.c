@@ -1,15 +1,16 @@
 /*
 ** The process remembers which content matched its name, and which files and folders it
-** synced, by their inode, size and times: a file that changed is checked again. A file whose
-** time is that of now may change once more without another time: as in git, nothing is
-** remembered about its bytes. The sync is: whoever writes into a file in place takes its
-** durability away at any time.
+** synced, by their inode, size and times: a file that changed is checked again. So are
+** entries of the disk cache. A file that has just changed may do so once more without
+** another time, and the clock of its file system may be a server's: a match is remembered
+** if the process had seen the file's times for a while when it began to read. A sync is at
+** once: whoever writes into a file in place takes its durability away at any time.
 */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "future.h"
 #include "store.h"
 #include "table.h"
 
@@ -27,11 +28,14 @@ typedef struct known {
     struct timespec modified, changed;
     char hash[TR_HEX_MAX];
   } mark;
+  double since;   /* tr_now() when the mark was set */
   unsigned facts; /* of tr_fact */
 } known;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static tr_table files;
+/* Some file is lost, and forgotten: all are, but for those that were synced since. */
+static bool any_lost;
 
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void after_fork(void) { pthread_mutex_unlock(&lock); }
@@ -79,14 +83,25 @@ static bool is_as_marked(const known *k, const struct stat *st,
   return memcmp(&k->mark, &mark, sizeof mark) == 0;
 }
 
-/* True if a file may still change without another time. Clocks of file systems tick every
+static void set_mark(known *k, const struct stat *st, const char *hash) {
+  k->mark = mark_of(st, hash);
+  k->since = tr_now();
+}
+
+/* Seconds after which a write gives a file another time. Clocks of file systems tick every
 ** 10 ms at most; those whose times are in whole milliseconds, at most every 2 s. */
-static bool is_racy(const struct stat *st) {
-  struct timespec now;
-  double margin = st->st_ctim.tv_nsec % 1000000 == 0 ? 2.1 : 0.02;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return (double)(now.tv_sec - st->st_ctim.tv_sec) +
-             (double)(now.tv_nsec - st->st_ctim.tv_nsec) / 1e9 < margin;
+static double tick(const struct stat *st) {
+  return st->st_ctim.tv_nsec % 1000000 == 0 ? 2.1 : 0.02;
+}
+
+static bool has_fact(const known *k, const struct stat *st, const char *hash,
+                     tr_fact fact) {
+  return k != NULL && (k->facts & fact) != 0 && is_as_marked(k, st, hash);
+}
+
+/* True if a file with that hash is lost, whatever its times are by now. */
+static bool is_lost(const known *k, const char *hash) {
+  return k != NULL && (k->facts & TR_LOST) != 0 && strcmp(k->mark.hash, hash) == 0;
 }
 
 bool tr_store_knows(const struct stat *st, const char *hash, tr_fact fact) {
@@ -94,7 +109,10 @@ bool tr_store_knows(const struct stat *st, const char *hash, tr_fact fact) {
   bool knows;
   lock_files();
   k = find(st);
-  knows = k != NULL && (k->facts & fact) != 0 && is_as_marked(k, st, hash);
+  if (fact == TR_LOST)
+    knows = is_lost(k, hash) || (any_lost && !has_fact(k, st, hash, TR_SYNCED));
+  else
+    knows = has_fact(k, st, hash, fact);
   pthread_mutex_unlock(&lock);
   return knows;
 }
@@ -107,6 +125,7 @@ static void forget_files(void) {
     tr_node *node = files.slots[i], *next;
     for (; node != NULL; node = next) {
       next = node->next;
+      any_lost = any_lost || (((known *)node)->facts & TR_LOST) != 0;
       free(node);
     }
     files.slots[i] = NULL;
@@ -134,20 +153,40 @@ static known *add(const struct stat *st) {
   return k;
 }
 
+/* The entry of a file, which is made if there is none; NULL without memory. Hold the lock. */
+static known *find_or_add(const struct stat *st) {
+  known *k = find(st);
+  return k != NULL ? k : add(st);
+}
+
+bool tr_store_saw(const struct stat *st, const char *hash) {
+  known *k;
+  bool long_ago = false;
+  lock_files();
+  k = find_or_add(st);
+  if (k != NULL && !is_lost(k, hash)) {
+    if (!is_as_marked(k, st, hash)) {
+      set_mark(k, st, hash);
+      k->facts = 0;
+    }
+    long_ago = tr_now() - k->since >= tick(st);
+  }
+  pthread_mutex_unlock(&lock);
+  return long_ago;
+}
+
 void tr_store_learn(const struct stat *st, const char *hash, tr_fact fact) {
   known *k;
-  if (fact == TR_CHECKED && is_racy(st))
-    return;
   lock_files();
-  k = find(st);
+  k = find_or_add(st);
   if (k == NULL)
-    k = add(st);
-  if (k != NULL && !is_as_marked(k, st, hash)) {
-    k->mark = mark_of(st, hash);
-    k->facts = 0;
+    any_lost = any_lost || fact == TR_LOST;
+  else if (fact == TR_LOST || !is_lost(k, hash)) {
+    bool is_same = is_as_marked(k, st, hash);
+    if (!is_same)
+      set_mark(k, st, hash);
+    k->facts = (is_same && fact != TR_LOST ? k->facts : 0) | fact;
   }
-  if (k != NULL)
-    k->facts |= fact;
   pthread_mutex_unlock(&lock);
 }
 
@@ -160,8 +199,9 @@ void tr_store_renew(const struct stat *before, const struct stat *after,
   k = find(before);
   if (k != NULL && k->identity.inode == after->st_ino &&
       is_as_marked(k, before, hash)) {
-    k->mark = mark_of(after, hash);
-    if (is_racy(after))
+    set_mark(k, after, hash);
+    /* With another time of its last write, nobody could tell a write just before. */
+    if (memcmp(&before->st_mtim, &after->st_mtim, sizeof after->st_mtim) != 0)
       k->facts &= ~(unsigned)TR_CHECKED;
   }
   pthread_mutex_unlock(&lock);

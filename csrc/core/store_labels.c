@@ -113,9 +113,76 @@ bool tr_store_make_place(int base, const char *label, tr_error *error) {
   return errnum == 0;
 }
 
+/* Without RENAME_EXCHANGE: as swap, by another name for what lies there, else by a copy of
+** its hash. Only a label without a hash, where there are no links, is away for a moment. */
+static bool swap_by_links(int base, char *temporary, int folder, const char *name,
+                          const char *old) {
+  char kept[TR_TEMPORARY_LABEL];
+  struct stat st;
+  bool is_there = fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+  int errnum;
+  if (is_there && S_ISDIR(st.st_mode)) {
+    errno = EISDIR;
+    return false;
+  }
+  if (!is_there && errno != ENOENT)
+    return false;
+  snprintf(kept, sizeof kept, "%s.old", temporary);
+  if (is_there && linkat(folder, name, base, kept, 0) != 0 &&
+      !(old[0] != '\0' ? tr_file_write_new(base, kept, old, strlen(old), false)
+                       : renameat(folder, name, base, kept) == 0))
+    return false;
+  if (renameat(base, temporary, folder, name) == 0) {
+    strcpy(temporary, is_there ? kept : "");
+    return true;
+  }
+  errnum = errno;
+  /* The same file under both names stays under both. */
+  if (is_there && renameat(base, kept, folder, name) == 0)
+    unlinkat(base, kept, 0);
+  errno = errnum;
+  return false;
+}
+
+/*
+** Give a temporary file the name of a label in the open folder, and keep what lay there:
+** 'temporary' gets the name that this has now in the base folder, or is empty. False with
+** errno.
+*/
+static bool swap(int base, char *temporary, int folder, const char *name,
+                 const char *old) {
+  struct stat st;
+  int placed = 0, tries = 8;
+  while (placed == 0 && tries-- > 0) {
+    if (renameat2(base, temporary, folder, name, RENAME_EXCHANGE) == 0) {
+      if (fstatat(base, temporary, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(st.st_mode))
+        return true;
+      renameat2(base, temporary, folder, name, RENAME_EXCHANGE);
+      errno = EISDIR;
+      return false;
+    }
+    if (errno == EINVAL || errno == ENOSYS) /* NFS */
+      return swap_by_links(base, temporary, folder, name, old);
+    if (errno != ENOENT)
+      return false;
+    placed = tr_file_place(base, temporary, folder, name); /* there was none */
+  }
+  if (placed == 1)
+    temporary[0] = '\0';
+  return placed == 1;
+}
+
+/* Give a temporary file the name of a label, whose hash was 'old'. As tr_store_place_label. */
+static bool rename_to_label(int base, char *temporary, int folder, const char *name,
+                            const char *old, bool keep) {
+  return keep ? swap(base, temporary, folder, name, old)
+              : renameat(base, temporary, folder, name) == 0;
+}
+
 bool tr_store_place_label(const tr_store *store, int base, const char *label,
-                          const char *hash, const char *temporary,
-                          char old[TR_HEX_MAX], tr_error *error) {
+                          const char *hash, char *temporary, bool keep,
+                          tr_error *error) {
+  char old[TR_HEX_MAX];
   const char *name;
   tr_error ignored;
   int folder, errnum;
@@ -126,10 +193,10 @@ bool tr_store_place_label(const tr_store *store, int base, const char *label,
   if (old[0] != '\0' && strcmp(old, hash) != 0 && !tr_store_remember(store, base, label, old, error))
     return false;
   folder = tr_store_open_label_folder(base, label, TR_MAKING, &name);
-  ok = folder >= 0 && renameat(base, temporary, folder, name) == 0;
+  ok = folder >= 0 && rename_to_label(base, temporary, folder, name, old, keep);
   if (!ok && folder >= 0 && errno == EISDIR) /* a crash may leave such a folder */
     ok = remove_empty(folder, name, 0)
-             ? renameat(base, temporary, folder, name) == 0
+             ? rename_to_label(base, temporary, folder, name, old, keep)
              : (errno = EISDIR, false);
   errnum = errno;
   if (folder >= 0)
@@ -143,19 +210,17 @@ bool tr_store_place_label(const tr_store *store, int base, const char *label,
   return false;
 }
 
-void tr_store_put_back(int base, const char *label, const char *old) {
-  char temporary[TR_TEMPORARY];
+bool tr_store_put_back(int base, const char *label, const char *kept, tr_error *error) {
   const char *name;
   int folder = tr_store_open_label_folder(base, label, TR_WRITING, &name);
-  if (folder < 0)
-    return;
-  if (old[0] == '\0')
-    unlinkat(folder, name, 0);
-  else if (tr_file_write_temporary(base, temporary, old, strlen(old), false) &&
-           renameat(base, temporary, folder, name) != 0)
-    unlinkat(base, temporary, 0);
-  close(folder);
+  bool ok = folder >= 0 && (kept[0] == '\0' ? unlinkat(folder, name, 0)
+                                             : renameat(base, kept, folder, name)) == 0;
+  if (!ok)
+    tr_error_errno(error, errno, "Failed to put back label", label);
+  if (folder >= 0)
+    close(folder);
   tr_store_prune(base, label);
+  return ok;
 }
 
 /*
@@ -205,10 +270,9 @@ static int as_expected(int base, const char *label, const char *expect, bool pat
 
 /* Move a label to what a temporary file in the open base holds. As tr_store_label. */
 static int move_label(const tr_store *store, int base, const char *label,
-                      const char *hash, const char *temporary,
+                      const char *hash, char *temporary,
                       const char *expect, tr_error *error) {
   tr_store unsynced = tr_store_unsynced(store);
-  char old[TR_HEX_MAX];
   int moved, lock = tr_store_lock_folder(store, base, error);
   if (lock < 0)
     return -1;
@@ -216,7 +280,7 @@ static int move_label(const tr_store *store, int base, const char *label,
               ? as_expected(base, label, expect, false, error)
               : -1;
   if (moved == 1 &&
-      !tr_store_place_label(store, base, label, hash, temporary, old, error))
+      !tr_store_place_label(store, base, label, hash, temporary, false, error))
     moved = -1;
   tr_store_unlock(lock);
   return moved;

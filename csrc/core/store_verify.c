@@ -107,7 +107,7 @@ static bool digest(const char *hash, tr_blob *blob, char actual[TR_HEX_MAX],
 
 bool tr_store_verify(const tr_store *store, int data, int fd,
                      const struct stat *st, const char *hash, tr_blob *blob,
-                     bool putting, tr_error *error) {
+                     bool putting, bool seen, tr_error *error) {
   tr_verify when = putting ? TR_VERIFY_ONCE : store->options.verify;
   char actual[TR_HEX_MAX];
   /* An empty file is what a crash leaves that came before the bytes: this is
@@ -119,7 +119,8 @@ bool tr_store_verify(const tr_store *store, int data, int fd,
   if (!digest(hash, blob, actual, error))
     return false;
   if (strcmp(actual, hash) == 0) {
-    tr_store_learn(st, hash, TR_CHECKED);
+    if (seen)
+      tr_store_learn(st, hash, TR_CHECKED);
     return true;
   }
   refuse(store, data, fd, st, hash, actual, putting, error);

@@ -104,15 +104,30 @@ describe("a batch", function()
     assert.same({}, store:list_temporary_files())
   end)
 
+  it("moves a label that comes more than once to its last content, and has no other in its history", function()
+    local old = store:store_at_label("x", "old")
+    local batch <close> = assert(store:begin_batch())
+    for _, bytes in ipairs { "never seen", "new" } do assert(batch:label("x", assert(batch:put(bytes)))) end
+    assert.equal(4, #store:list_temporary_files()) -- the guard, two of content, and one of the label
+    assert(batch:commit())
+    assert.equal("new", tostring(store:get_content_by_label "x"))
+    assert.same({ old }, store:history "x")
+    assert.equal(old, (store:rollback "x"))
+    assert(batch:label("x", assert(batch:put "newer"))) -- after a commit too
+    assert(batch:commit())
+    assert.equal("newer", tostring(store:get_content_by_label "x"))
+  end)
+
   it("keeps its files however long it takes and whatever gc does, and leaves them to gc when it has crashed", function()
     local batch <close> = assert(store:begin_batch())
     local hash = assert(batch:put "late")
     assert(batch:label("late", hash))
-    helper.run_ok(("touch -d '2 hours ago' %s/store/demo/.tmp-*"):format(home))
+    helper.run_ok(("cd %s/store/demo && cp .tmp-*.1 $(ls -d .tmp-*.1).old && touch -d '2 hours ago' .tmp-*"):format(home))
     assert.same({}, store:gc().temporary_files)
     assert.same({}, store:gc({ grace = -1 }).temporary_files)
     assert(batch:commit())
     assert.equal("late", tostring(store:get_content_by_label "late"))
+    assert.equal(2, #store:list_temporary_files()) -- the guard, and the copy
     for _, name in ipairs { ".tmp-crashed", ".tmp-crashed.0", ".tmp-other.1" } do
       helper.write(home .. "/store/demo/" .. name, "")
     end

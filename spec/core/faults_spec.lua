@@ -34,7 +34,8 @@ local works = {
 }
 local calls = { write = { "ENOSPC", "EDQUOT", "EIO", "SHORT" }, read = { "EIO" }, openat = { "EMFILE", "EROFS", "EACCES" },
   open = { "EMFILE", "EIO" }, fsync = { "EIO", "ENOSPC" }, syncfs = { "EIO" }, mkdirat = { "EROFS", "ENOSPC" },
-  renameat = { "EROFS", "EIO" }, linkat = { "ENOSPC", "ENOENT" }, flock = { "ENOLCK" }, tmpfile = { "EOPNOTSUPP", "EMFILE" },
+  renameat = { "EROFS", "EIO" }, renameat2 = { "EINVAL", "ENOSPC" }, linkat = { "ENOSPC", "ENOENT" },
+  flock = { "ENOLCK" }, tmpfile = { "EOPNOTSUPP", "EMFILE" },
   unlinkat = { "EIO" }, mmap = { "EIO" }, fstatat = { "EIO" }, futimens = { "EIO" } }
 
 local failures = 0
@@ -235,6 +236,66 @@ describe("a content store on a file system that fails", function()
       assert(store:batch(function(batch) return batch:label("label1", assert(batch:put "new 1")) end))]]
   end)
 
+  -- Prepares labels of all sorts, and returns what a batch that fails behind them says.
+  local failing_batch = [[
+    local faults, core = require "faults", require "theaterref.core"
+    local home = ...
+    local base = home .. "/store/demo"
+    local store = require("theaterref").content_store("demo", { home = home, durability = "none" })
+    local names = { "absent/label", "blank", "fine", "link", "odd", "last" }
+    local function label_all(text)
+      return store:batch(function(batch)
+        local hash = assert(batch:put(text))
+        for _, name in ipairs(names) do assert(batch:label(name, hash)) end
+        return true
+      end)
+    end
+    assert(label_all "old")
+    assert(store:remove_label "absent/label")
+    assert(os.execute(("cd %s/labels && : > blank && ln -sf fine link && echo '# by hand' >> odd"):format(base)))
+    local function state()
+      local pipe <close> = io.popen(("cd %s && ls -R labels && readlink labels/link && cd labels && head *"):format(base))
+      return pipe:read "a"
+    end
+    local history = ("%s/history/%s"):format(base, core.blob("last"):digest "sha256")
+    assert(os.execute("mkdir -p " .. history)) -- in the file's place
+    local before = state()
+  ]]
+
+  preloaded("puts back all labels of a batch that fails, whatever they are, with any means that it has for it", function()
+    run_with_faults(failing_batch .. [[
+      for _, lack in ipairs { function() end, function() faults.fail("renameat2", "EINVAL", 1) end,
+        function() faults.simple(true) end } do
+        lack()
+        local done, err = label_all "new"
+        faults.stop()
+        assert(not done and err.message:find "^Failed to write the history of label last: Is a directory$", err)
+        assert(state() == before, state())
+        assert(#store:list_temporary_files() == 0)
+      end
+      assert(os.remove(history))
+      for i, lack in ipairs { function() faults.simple(false) end, function() faults.fail("renameat2", "EINVAL", 1) end,
+        function() faults.simple(true) end } do
+        lack()
+        assert(label_all("newer " .. i))
+        faults.stop()
+        for _, name in ipairs(names) do assert(tostring(store:get_content_by_label(name)) == "newer " .. i) end
+        assert(#store:list_temporary_files() == 0)
+      end]])
+  end)
+
+  preloaded("that cannot put back the labels of a batch keeps what they were, and says where", function()
+    run_with_faults(failing_batch .. [[
+      faults.fail("renameat", "EIO", 1)
+      local done, err = label_all "new"
+      faults.stop()
+      assert(not done and err.message:find("^Failed to write the history of label last: Is a directory%. "
+        .. "Failed to put back label odd: Input/output error, which has moved; its former file is %.tmp%-%x+%.%d+%. "), err)
+      assert(not store:label_exists "absent/label")
+      local file <close> = assert(io.open(base .. "/" .. err.message:match "label odd.-(%.tmp%-%x+%.%d+)"))
+      assert(file:read "a":find "# by hand")]])
+  end)
+
   preloaded("that failed to sync content gets it anew: a put or a label does not sync the same file again", function()
     run_with_faults [[
       local faults, theaterref = require "faults", require "theaterref"
@@ -259,11 +320,50 @@ describe("a content store on a file system that fails", function()
       end]]
   end)
 
-  preloaded("whose clock is coarse gives no bytes for verified that changed within one tick", function()
+  preloaded("that failed to sync content, and has no room to get it anew, acknowledges it only once it has", function()
+    run_with_faults [[
+      local faults, theaterref = require "faults", require "theaterref"
+      local home = ...
+      local durable = theaterref.content_store("demo", { home = home })
+      assert(durable:put "first") -- which syncs the folders
+      local bytes, hash
+      local function inode()
+        local pipe <close> = io.popen(("stat -c %%i %s/store/demo/data/%s"):format(home, hash))
+        return pipe:read "a"
+      end
+      local function put() return durable:put(bytes) end
+      local function batch()
+        return durable:batch(function(b)
+          local there = assert(b:put(bytes))
+          faults.fail("sync", "EIO", 1)
+          return there
+        end)
+      end
+      for i, work in ipairs { put, batch } do
+        bytes = "bytes " .. i
+        hash = assert(theaterref.content_store("demo", { home = home, durability = "none" }):put(bytes))
+        local before = inode()
+        if work == put then faults.fail("sync", "EIO", 1) end
+        local done, err = work()
+        assert(not done and err.message:find "Failed to sync .*Input/output error", err)
+        for _, again in ipairs { put, function() return durable:label("x", hash) end } do
+          faults.fail("new file", "ENOSPC", 1) -- the disk syncs again, but is full
+          done, err = again()
+          assert(not done and err.message:find "No space left on device", err)
+          assert(inode() == before)
+        end
+        faults.stop()
+        assert(durable:batch(function(b) return b:put(bytes) end))
+        assert(inode() ~= before)
+        before = inode()
+        assert(put() and inode() == before)
+      end]]
+  end)
+
+  preloaded("whose clock is coarse gives no bytes for verified that changed within one tick, nor one whose clock is behind", function()
     run_with_faults [[
       local faults, core = require "faults", require "theaterref.core"
       local home = ...
-      faults.whole_seconds(true)
       local store = require("theaterref").content_store("demo", { home = home, durability = "none" })
       local hash = assert(store:put "good")
       local path = home .. "/store/demo/data/" .. hash
@@ -271,7 +371,8 @@ describe("a content store on a file system that fails", function()
         local file <close> = assert(io.open(path, "wb"))
         file:write(bytes)
       end
-      for _ = 1, 3 do
+      for i = 1, 6 do
+        faults.whole_seconds(i // 4 * 5)
         assert(tostring(assert(store:get(hash))) == "good")
         write("EVIL")
         local blob, err = store:get(hash)

@@ -277,7 +277,7 @@ describe("a content store", function()
     assert.equal("good bytes", tostring(store:get(hash)))
   end)
 
-  it("checks content once, however often other content is put", function()
+  it("checks content once it has seen it for a moment, and then no more, however often other content is put", function()
     local function seconds_of_get(hash)
       collectgarbage() -- not within what is measured
       local before = os.clock() -- of the processor, whatever else it does
@@ -287,6 +287,7 @@ describe("a content store", function()
     local large = store:put(("large"):rep(1 << 24))
     helper.run_ok(("touch -d '1 minute ago' %s/store/demo/data/%s"):format(home, large)) -- so that it is mapped
     local first = seconds_of_get(large)
+    assert(store:get(large)) -- the first one took longer than a moment
     for _ = 1, 70000 do store:put "small" end
     local again = seconds_of_get(large)
     assert.is_true(again < first / 2, ("%g s, then %g s"):format(first, again))

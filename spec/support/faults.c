@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -55,23 +56,45 @@ WRAP(int, mkdirat, (int fd, const char *path, mode_t mode), (fd, path, mode))
 WRAP(int, unlinkat, (int fd, const char *path, int flags), (fd, path, flags))
 WRAP(int, renameat, (int a, const char *from, int b, const char *to),
      (a, from, b, to))
-WRAP(int, linkat, (int a, const char *from, int b, const char *to, int flags),
-     (a, from, b, to, flags))
 WRAP(void *, mmap,
      (void *at, size_t size, int protection, int flags, int fd, off_t offset),
      (at, size, protection, flags, fd, offset))
+
+/* True if the file system neither exchanges files nor links them. */
+static int is_simple;
+
+EXPORTED int renameat2(int a, const char *from, int b, const char *to, unsigned flags) {
+  if (is_simple && (flags & RENAME_EXCHANGE) != 0) {
+    errno = EINVAL;
+    return -1;
+  }
+  return fails("renameat2") ? -1 : NEXT(renameat2)(a, from, b, to, flags);
+}
+
+EXPORTED int linkat(int a, const char *from, int b, const char *to, int flags) {
+  if (is_simple) {
+    errno = EPERM;
+    return -1;
+  }
+  return fails("linkat") ? -1 : NEXT(linkat)(a, from, b, to, flags);
+}
 
 static time_t ahead;
 
 /* A file LONG has a name of so many bytes, as some file systems allow. */
 enum { LONG = 765 };
 
-/* True if files have times in whole seconds, as on some file systems. */
+/* True if files have times in whole seconds, as on some file systems, of a clock that is so
+** many seconds behind, as some servers are. */
 static int whole_seconds;
+static time_t behind;
 
 static void round_times(struct stat *st) {
-  if (whole_seconds)
+  if (whole_seconds) {
     st->st_mtim.tv_nsec = st->st_ctim.tv_nsec = 0;
+    st->st_mtim.tv_sec -= behind;
+    st->st_ctim.tv_sec -= behind;
+  }
 }
 
 EXPORTED int fstatat(int fd, const char *path, struct stat *st, int flags) {
@@ -124,12 +147,12 @@ static useconds_t slowness;
 
 EXPORTED int fsync(int fd) {
   usleep(slowness);
-  return fails("fsync") ? -1 : NEXT(fsync)(fd);
+  return fails("fsync") || fails("sync") ? -1 : NEXT(fsync)(fd);
 }
 
 EXPORTED int syncfs(int fd) {
   usleep(slowness);
-  return fails("syncfs") ? -1 : NEXT(syncfs)(fd);
+  return fails("syncfs") || fails("sync") ? -1 : NEXT(syncfs)(fd);
 }
 
 EXPORTED ssize_t write(int fd, const void *data, size_t size) {
@@ -156,18 +179,21 @@ EXPORTED int openat(int fd, const char *path, int flags, ...) {
   va_start(rest, flags);
   mode = va_arg(rest, mode_t);
   va_end(rest);
-  if (fails((flags & O_TMPFILE) == O_TMPFILE ? "tmpfile" : "openat"))
+  if (fails((flags & O_TMPFILE) == O_TMPFILE ? "tmpfile" : "openat") ||
+      ((flags & O_EXCL) != 0 && (fails("new file") || fails("sync"))))
     return -1;
   return NEXT(openat)(fd, path, flags, mode);
 }
 
-/* fail(call, errno name | "SHORT", nth): from the nth call on */
+/* fail(call, errno name | "SHORT", nth): from the nth call on. "new file": each openat that
+** makes one; "sync": every sync, and those too */
 static int faults_fail(lua_State *L) {
   static const struct {
     const char *name;
     int errnum;
   } errors[] = {{"SHORT", 0},
                 {"EIO", EIO},
+                {"EINVAL", EINVAL},
                 {"ENOSPC", ENOSPC},
                 {"EDQUOT", EDQUOT},
                 {"EMFILE", EMFILE},
@@ -202,9 +228,17 @@ static int faults_set_clock(lua_State *L) {
   return 0;
 }
 
-/* whole_seconds(boolean): files have times in whole seconds from now on, or not */
+/* whole_seconds(behind): files have times in whole seconds from now on, of a clock that is
+** so many seconds behind */
 static int faults_whole_seconds(lua_State *L) {
-  whole_seconds = lua_toboolean(L, 1);
+  whole_seconds = 1;
+  behind = (time_t)luaL_checkinteger(L, 1);
+  return 0;
+}
+
+/* simple(boolean): from now on files cannot be exchanged nor linked, or can again */
+static int faults_simple(lua_State *L) {
+  is_simple = lua_toboolean(L, 1);
   return 0;
 }
 
@@ -235,6 +269,7 @@ EXPORTED int luaopen_faults(lua_State *L) {
                                        {"slow", faults_slow},
                                        {"set_clock", faults_set_clock},
                                        {"whole_seconds", faults_whole_seconds},
+                                       {"simple", faults_simple},
                                        {"interrupt", faults_interrupt},
                                        {"stop", faults_stop},
                                        {NULL, NULL}};
