@@ -51,7 +51,7 @@ describe("a hostile server", function()
   local function reset(stream, code) return frame(3, 0, stream, string.pack(">I4", code)) end
   local settings, protocol_error, http_1_1_required = frame(4, 0, 0, ""), 1, 13
 
-  describe("that sends without an end what is no response", function()
+  describe("that keeps sending data that is not an HTTP response", function()
     local function hold_up(bad)
       return run(([[
         local core, theaterref = require "theaterref.core", require "theaterref"
@@ -76,7 +76,7 @@ describe("a hostile server", function()
         local core, theaterref, futures = require "theaterref.core", require "theaterref", {}
         local resolver, started = theaterref.resolver { retries = 0, log = false }, core.now()
         for i = 1, 12 do futures[i] = resolver:start("https://127.0.0.1:%s/" .. i) end
-        for i = 1, 12 do assert(select(2, futures[i]:wait()).message:find "sends without an end") end
+        for i = 1, 12 do assert(select(2, futures[i]:wait()).message:find "keeps sending data") end
         print(core.now() - started < 9)]]):format(relay.port))
       relay:stop()
       assert.equal("true\n", out, err)
@@ -88,7 +88,7 @@ describe("a hostile server", function()
     end)
   end)
 
-  it("that sends without an end what is no response fails all that shares its connection, and is not asked again", function()
+  it("that keeps sending data that is not an HTTP response fails all that shares its connection, and is not asked again", function()
     local first, second = settings .. ok(1, "x"), ok(3, "y") .. reset(3, protocol_error)
     helper.write(folder .. "/junk", frame(0x77, 0, 0, ""):rep(1 << 17)) -- frames of an unknown kind, to be ignored
     local tls = tls_server("-cert server.pem -key server.key -alpn h2",
@@ -112,7 +112,7 @@ describe("a hostile server", function()
     send(failing, second)
     assert.equal("network", select(2, failing:wait()).kind)
     local _, err = lasting:wait()
-    assert.matches("sends without an end what is no response", err.message)
+    assert.matches("keeps sending data that is not an HTTP response", err.message)
     assert.is_nil(err.message:find "attempts")
   end)
 
