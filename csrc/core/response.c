@@ -258,7 +258,8 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
                   (r->response.http2 || !r->response.chunked);
   if (r->require_length && r->open_ended) {
     tr_failure_set(r, TR_NETWORK, error,
-         "its end is not marked by a length (require_length)");
+                   "the response has no length, so a cut-off body cannot be detected "
+                   "(require_length)");
     return TR_VERDICT_DONE;
   }
   if (r->total_known && r->body.len < r->total) { /* a part of what was asked */

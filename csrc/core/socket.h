@@ -26,7 +26,7 @@ void tr_socket_note_consumed(void);
 void tr_socket_break_greediest(void);
 
 /* The fault of those requests. */
-#define TR_ENDLESS "its server sends without an end what is no response"
+#define TR_ENDLESS "the server keeps sending data that is not an HTTP response"
 
 /* True if a connection was broken like that, a moment ago. */
 bool tr_socket_was_broken(uint64_t connection);

@@ -4,7 +4,7 @@
 -- A level says how loud an event is in a log:
 --
 -- * `error`: a policy script that changed is broken, and its old rules stay in force
--- * `warn`: something went wrong on the way to a good end
+-- * `warn`: something went wrong, but the call still succeeded
 -- * `info`: a failure, which its caller gets as an error as well; a policy script was
 --   reloaded
 -- * `debug`: all else
@@ -18,10 +18,10 @@ M.list = {
     "a reference's bytes are there; `reference` is the candidate they came from",
     function(e) return ("%s: %d bytes"):format(e.reference, e.bytes) end },
   { "cache", "debug", { reference = "string", purpose = "string", outcome = "string" },
-    "a cache was asked; `outcome` is `hit`, `stale`, `wait`, `miss` or `disk`",
+    "a cache was consulted; `outcome` is `hit`, `stale`, `wait`, `miss` or `disk`",
     function(e) return ("%s: cache %s"):format(e.reference, e.outcome) end },
   { "retry", "warn", { reference = "string", attempts = "number" },
-    "a fetch came through after several attempts",
+    "a fetch succeeded after several attempts",
     function(e) return ("%s: there after %d attempts"):format(e.reference, e.attempts) end },
   { "retries_failed", "info", { reference = "string", attempts = "number" },
     "a fetch was given up after several attempts",

@@ -1,6 +1,6 @@
---- Every option there is, in one place: its name, what it takes, what it is when
--- not set, and a description. Every function that takes options checks them here;
--- the guide `examples/guides/options.md` lists it.
+--- Every option, in one place: its name, its type, its default and a description.
+-- Every function that takes options checks them here; the guide
+-- `examples/guides/options.md` lists them.
 -- @module theaterref.options
 local suggest = require "theaterref.suggest"
 
@@ -51,8 +51,8 @@ local function host_list_fault(subject, v)
   end
 end
 
--- The kinds of values. 'says' is for messages; 'fault' says what is wrong with a value of
--- the right type; 'set' names the options that a table there has.
+-- The kinds of values. 'says' is for messages; 'fault' returns the fault of a value of the
+-- right type; 'set' names the options that a table of this kind has.
 local kinds = {
   seconds = { says = "a number of seconds", fits = function(v) return type(v) == "number" and v == v end },
   count = { says = "a whole number, 0 or more", fits = function(v) return math.type(v) == "integer" and v >= 0 end },
@@ -94,7 +94,7 @@ local kinds = {
   end },
 }
 
--- A set of options: a list, which also has each by its name.
+-- Return a set of options: a list, which also has each option by its name.
 local function set(what, list)
   list.what, list.by_name = what, {}
   for _, option in ipairs(list) do
@@ -104,53 +104,59 @@ local function set(what, list)
   return list
 end
 
---- Of a request: what a resolver, the configuration and a policy's rule `request`
--- may say about fetching.
+--- Of a request: in a resolver, the configuration and a policy's rule `request`.
 M.request = set("request option", {
-  { "timeout", "seconds", "no limit", "time limit for each fetch: its turn, its attempts and the pauses between them. "
-    .. "There is none unless you set one: a large file on a slow link must not fail, and a silent server ends a fetch by "
-    .. "`stall_timeout`" },
-  { "connect_timeout", "seconds", "10", "time limit for looking a host up, and for connecting to it; below 0: no limit" },
-  { "stall_timeout", "seconds", "15", "how long a server may be silent before the attempt ends and is retried; below 0: no "
+  { "timeout", "seconds", "no limit", "time limit for each fetch: the wait for its turn, its attempts and the "
+    .. "pauses between them. No limit by default: a large file on a slow link must not fail, and "
+    .. "`stall_timeout` ends a fetch from a silent server" },
+  { "connect_timeout", "seconds", "10", "time limit for looking up a host and connecting to it; below 0: no "
     .. "limit" },
-  { "max_bytes", "count", "1 GiB", "largest body, decoded; largest file, or content of a store" },
-  { "max_redirects", "times", "10", "followed; never to another scheme than http and https, nor from https to http" },
-  { "retries", "times", "2", "after a failure that may pass: no connection, one that broke, or status 408, 429, 500, 502, "
-    .. "503, 504. The first comes after about 0.2 s, each further one after twice as long, or when `Retry-After` says, if that "
-    .. "is within a minute; a body that broke off is resumed" },
-  { "headers", "headers", "none", "values by name; not sent on to another origin by a redirect" },
-  { "hosts", "hosts", "none", "options for some hosts, by host or `host:port` in any case: `headers`, `ca_file`, `client_cert`, "
-    .. "`client_key`, `proxy`, `netrc`, `cache_scope`. Headers add to those for all; the others replace them. They "
-    .. "hold when a redirect leads to the host, too, but there `headers`, `client_cert` and `netrc` are its own or none. Cached "
-    .. "bytes are shared by requests with the same `hosts`" },
-  { "ca_file", "text", "the system's", "PEM file of the authorities to trust, instead of `SSL_CERT_FILE` in the environment "
-    .. "and the system's" },
-  { "client_cert", "text", "none", "PEM file to identify with; not shown to another origin by a redirect" },
+  { "stall_timeout", "seconds", "15", "how long a server may be silent before the attempt ends and is retried; "
+    .. "below 0: no limit" },
+  { "max_bytes", "count", "1 GiB", "largest body (decoded), file or store content" },
+  { "max_redirects", "times", "10", "how many redirects are followed; only to http and https, and never from "
+    .. "https to http" },
+  { "retries", "times", "2", "how often a fetch is retried after a temporary failure: no connection, a broken "
+    .. "one, or status 408, 429, 500, 502, 503 or 504. The first retry comes after about 0.2 s, each later one "
+    .. "after twice as long, or at the time in `Retry-After`, if that is within a minute. A body that was cut "
+    .. "off is resumed" },
+  { "headers", "headers", "none", "header values by name; not sent to another origin after a redirect" },
+  { "hosts", "hosts", "none", "options for some hosts, by host or `host:port`, in any case: `headers`, "
+    .. "`ca_file`, `client_cert`, `client_key`, `proxy`, `netrc`, `cache_scope`. Headers add to those for all "
+    .. "hosts; the others replace them. They also apply when a redirect leads to that host; then it gets only "
+    .. "its own `headers`, `client_cert` and `netrc`. Cached bytes are shared by requests with the same `hosts`" },
+  { "ca_file", "text", "the system's", "PEM file of the authorities to trust, instead of `SSL_CERT_FILE` in the "
+    .. "environment and the system's" },
+  { "client_cert", "text", "none", "PEM file of the client certificate; not sent to another origin after a "
+    .. "redirect" },
   { "client_key", "text", "in `client_cert`", "PEM file of its key" },
-  { "netrc", "flag", "false", "take user and password from `~/.netrc`; not for another origin that a redirect leads to" },
-  { "unix_socket", "text", "none", "path of the server's socket, whatever host the URL names" },
-  { "user_agent", "text", "`theaterref/` and the version", "what servers are told" },
-  { "refuse_private", "flag", "false", "refuse servers at private, loopback or link-local addresses: the address of "
-    .. "the connected peer counts, at every redirect. A proxy is exempt: it connects, and hides the peer" },
-  { "proxy", "text", "the environment's", "URL of a proxy; empty: none. The environment's are `http_proxy`, `https_proxy` and "
-    .. "`all_proxy`, but for hosts in `no_proxy`" },
-  { "redirect_hosts", "hosts_list", "`any`", "hosts that redirects may lead to, such as `*.example.org`, beside the host "
-    .. "asked; or `any`" },
-  { "require_length", "flag", "false", "refuse a body that ends with its connection, without a length or chunks: it may have "
-    .. "been cut off. Over HTTP/2 a length is needed, since libcurl does not tell the end of a stream from its reset" },
-  { "cache_scope", "text", "a secret digest", "a name for who may share the cached bytes of these requests, in memory and on "
-    .. "disk. Without it, requests share them whose headers, `client_cert`, `client_key`, `netrc`, `unix_socket`, `proxy` and "
-    .. "`ca_file` are the same" },
-  { "revalidate", "flag", "false", "keep the body in the resolver's cache, but ask each time whether it has changed" },
-  { "lua_manifests", "flag", "false", "accept Lua manifests that came over the network. They are programs: they run in a "
-    .. "sandbox, but see the initial state" },
+  { "netrc", "flag", "false", "take user and password from `~/.netrc`; not for another origin after a redirect" },
+  { "unix_socket", "text", "none", "path of the server's Unix socket, whatever host the URL names" },
+  { "user_agent", "text", "`theaterref/` and the version", "value of the `User-Agent` header" },
+  { "refuse_private", "flag", "false", "refuse servers at private, loopback or link-local addresses: the "
+    .. "address of the connected peer counts, at every redirect. A proxy is exempt: it connects, and hides the "
+    .. "peer" },
+  { "proxy", "text", "the environment's", "URL of a proxy; empty: none. The environment has `http_proxy`, "
+    .. "`https_proxy` and `all_proxy`, which do not apply to hosts in `no_proxy`" },
+  { "redirect_hosts", "hosts_list", "`any`", "hosts that redirects may lead to, such as `*.example.org`, "
+    .. "besides the requested host; or `any`" },
+  { "require_length", "flag", "false", "refuse a body without a length or chunks, which ends when the "
+    .. "connection closes: it may have been cut off. HTTP/2 needs a length, since libcurl does not tell the end "
+    .. "of a stream from a reset" },
+  { "cache_scope", "text", "a secret digest", "a name for who may share the cached bytes of these requests, in "
+    .. "memory and on disk. Without it, requests share cached bytes if their headers, `client_cert`, "
+    .. "`client_key`, `netrc`, `unix_socket`, `proxy` and `ca_file` are the same" },
+  { "revalidate", "flag", "false", "keep the body in the resolver's cache, but ask the server each time whether "
+    .. "it has changed" },
+  { "lua_manifests", "flag", "false", "accept Lua manifests that came over the network. They are programs: they "
+    .. "run in a sandbox, but see the initial state" },
 })
 
 --- Of a request to some hosts.
 M.host = set("host option", {
-  { "headers", "headers", "none", "values by name" },
+  { "headers", "headers", "none", "header values by name" },
   { "ca_file", "text", "as for all", "PEM file of the authorities to trust" },
-  { "client_cert", "text", "as for all", "PEM file to identify with" },
+  { "client_cert", "text", "as for all", "PEM file of the client certificate" },
   { "client_key", "text", "as for all", "PEM file of its key" },
   { "proxy", "text", "as for all", "URL of a proxy; empty: none" },
   { "netrc", "flag", "as for all", "take user and password from `~/.netrc`" },
@@ -159,57 +165,58 @@ M.host = set("host option", {
 
 --- Of a cache.
 M.cache = set("cache option", {
-  { "name", "text", "none", "one cache for the whole process; without it, a private one. With no other option but "
-    .. "`consumer` it joins the cache that is open under the name, whatever its options" },
-  { "consumer", "text", "none", "a name under which `stats().by_consumer` counts this handle" },
-  { "max_bytes", "count", "256 MiB", "bound on the bytes it holds; 0 is no bound" },
-  { "max_entries", "count", "0", "bound on the number of entries; 0 is no bound" },
+  { "name", "text", "none", "name of a cache shared by the whole process; without it, the cache is private. "
+    .. "With no other option but `consumer`, it joins the cache that is open under the name, whatever its "
+    .. "options" },
+  { "consumer", "text", "none", "name under which `stats().by_consumer` counts this handle" },
+  { "max_bytes", "count", "256 MiB", "limit on the bytes it holds; 0: no limit" },
+  { "max_entries", "count", "0", "limit on the number of entries; 0: no limit" },
   { "ttl", "seconds", "for ever", "how long an entry is fresh" },
   { "stale_while_revalidate", "seconds", "0", "how long past its `ttl` an entry is served while it reloads in the "
     .. "background" },
-  { "stale_if_error", "seconds", "0", "how long past its `ttl` an entry is served when the server fails" },
+  { "stale_if_error", "seconds", "0", "how long past its `ttl` an entry is served if the server fails" },
   { "negative_ttl", "seconds", "0", "how long a 404, 410 or missing file is remembered" },
-  { "coalesce", "flag", "true", "false: concurrent misses each load, and the last one wins; as in Theater" },
-  { "disk", "disk", "none", "a disk cache for bytes fetched by http or https: a store's id, or a table, below" },
+  { "coalesce", "flag", "true", "false: concurrent misses each load, and the last one wins, as in Theater" },
+  { "disk", "disk", "none", "disk cache for bytes fetched by http or https: a store's id, or a table (below)" },
 })
 
 --- Of a disk cache.
 M.disk = set("disk cache option", {
-  { "store", "text", "`cache`", "it lies in the folder of the store of this id" },
-  { "home", "text", "Theater home", "where that lies" },
-  { "base_path", "text", "in `home`", "its folder, instead" },
-  { "max_bytes", "count", "1 GiB", "bound of all its files, each in whole blocks of 4 KiB; 0 is no bound" },
+  { "store", "text", "`cache`", "id of the store whose folder holds the cache" },
+  { "home", "text", "Theater home", "home of that store" },
+  { "base_path", "text", "in `home`", "the cache's folder, instead" },
+  { "max_bytes", "count", "1 GiB", "limit on all its files together, each in whole blocks of 4 KiB; 0: no limit" },
 })
 
 --- Of one call: `resolver:start`, `resolve` and `resolve_cached`.
 M.call = set("call option", {
-  { "cached", "flag", "false", "through the resolver's cache" },
-  { "cache", "open_cache", "the resolver's", "through this cache" },
-  { "ttl", "seconds", "the cache's", "how long what this call loads is fresh" },
-  { "revalidate", "flag", "false", "ask the server whether what is cached has changed" },
-  { "disk", "flag", "true", "false: not through the disk cache" },
+  { "cached", "flag", "false", "use the resolver's cache" },
+  { "cache", "open_cache", "the resolver's", "use this cache" },
+  { "ttl", "seconds", "the cache's", "how long the bytes that this call loads are fresh" },
+  { "revalidate", "flag", "false", "ask the server whether cached bytes have changed" },
+  { "disk", "flag", "true", "false: do not use the disk cache" },
   { "resolve_timeout", "seconds", "the resolver's", "time limit for this call" },
 })
 
 --- Of one plan: `resolver:plan` and `resolver:start_plan`.
 M.plan = set("plan option", {
-  { "initial_state", "bytes", "none", "JSON text that overrides the manifest's own" },
+  { "initial_state", "bytes", "none", "JSON text that overrides the manifest's initial state" },
   { "plan_timeout", "seconds", "the resolver's", "time limit for this plan" },
 })
 
 --- Of the policy builder `only`.
 M.only = set("list of policy.only", {
-  { "schemes", "list", "any", "schemes; `file` is that of paths" },
+  { "schemes", "list", "any", "schemes; paths have the scheme `file`" },
   { "hosts", "host_names", "any", "hosts of http and https references, such as `example.org` and `*.example.org`" },
   { "stores", "list", "any", "ids of stores" },
-  { "prefixes", "list", "any", "what whole references begin with" },
-  { "redirect_hosts", "host_names", "none", "hosts that redirects may lead to, beside `hosts`" },
+  { "prefixes", "list", "any", "prefixes of whole references" },
+  { "redirect_hosts", "host_names", "none", "hosts that redirects may lead to, besides `hosts`" },
 })
 
 M.only.unknown = "unknown list '%s' in policy.only%s"
 
 local store_first = { "store", "text", "none", "id of a store to look in first" }
-local store_only = { "offline", "flag", "false", "look nowhere else" }
+local store_only = { "offline", "flag", "false", "look only in that store" }
 
 --- Of the policy builder `lockfile`.
 M.lockfile = set("option of policy.lockfile", { store_first, store_only })
@@ -229,45 +236,50 @@ M.integrity = set("field of the answer", {
 
 --- Of an answer of a policy's rule `cacheable`.
 M.cacheable = set("field of the answer", {
-  { "ttl", "seconds", "the cache's", "how long it is fresh" },
+  { "ttl", "seconds", "the cache's", "how long the bytes are fresh" },
   { "revalidate", "flag", "false", "ask the server each time whether it has changed" },
-  { "disk", "flag", "true", "false: not in the disk cache" },
+  { "disk", "flag", "true", "false: keep out of the disk cache" },
 })
 
 --- Of a log.
 M.log = set("log option", {
-  { "level", "level", "`$THEATERREF_LOG`, else `warn`", "`debug`, `info`, `warn`, `error` or `off`: what is written, and all "
-    .. "that is worse" },
-  { "sink", "function", "standard error", "`sink(level, line, event)` gets each line instead; not in a configuration" },
+  { "level", "level", "`$THEATERREF_LOG`, else `warn`", "lowest level that is logged: `debug`, `info`, `warn`, "
+    .. "`error` or `off`" },
+  { "sink", "function", "standard error", "called as `sink(level, line, event)` for each line; not in a "
+    .. "configuration" },
 })
 
-local label_history = { "label_history", "count", "5", "how many of its last hashes a label that moves has in its history, whose "
-  .. "content `gc` keeps; 0: none; at most 100. The same for all who work on a store" }
+local label_history = { "label_history", "count", "5", "how many hashes a label's history keeps, whose content "
+  .. "`gc` spares; 0: none; at most 100. Use the same number in all programs that share a store" }
 
 --- Of a resolver; and all of `request`.
 M.resolver = set("resolver option", {
-  { "policy", "policy", "the default rules", "the path of a policy script, or a table of rules" },
-  { "trusted", "flag", "false", "the script is the host's own: run it without a sandbox" },
-  { "lockfile", "text", "none", "path of a lockfile that every reference must be in" },
-  { "offline", "text", "none", "fetch nothing: only files, local stores and what caches have; with a lockfile, locked "
-    .. "content comes from the store of this id" },
-  { "cache", "cache", "none", "for what the policy calls cacheable, and `resolve_cached`" },
-  { "respect_no_store", "flag", "false", "keep no body in memory either whose server answers `Cache-Control: no-store` or "
-    .. "`private`; a disk cache never does" },
-  { "home", "text", "`$THEATER_HOME`, else `~/.theater`", "where the stores lie" },
+  { "policy", "policy", "the default rules", "path of a policy script, or a table of rules" },
+  { "trusted", "flag", "false", "run the policy script without a sandbox; only for a script that belongs to the "
+    .. "host" },
+  { "lockfile", "text", "none", "path of a lockfile that must list every reference" },
+  { "offline", "text", "none", "fetch nothing: use only files, local stores and cached bytes; with a lockfile, "
+    .. "locked content comes from the store of this id" },
+  { "cache", "cache", "none", "cache for bytes that the policy calls cacheable, and for `resolve_cached`" },
+  { "respect_no_store", "flag", "false", "do not keep bodies with `Cache-Control: no-store` or `private` in "
+    .. "memory either; a disk cache never keeps them" },
+  { "home", "text", "`$THEATER_HOME`, else `~/.theater`", "Theater home: the stores are in `<home>/store/`" },
   label_history,
-  { "log", "log", "warnings, to standard error", "a level, a table, below, or false" },
+  { "log", "log", "warnings, to standard error", "a level, a table (below), or false" },
   { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },
   { "resolve_timeout", "seconds", "no limit", "time limit for resolving one reference, with all its candidates" },
   { "plan_timeout", "seconds", "no limit", "time limit for a whole plan" },
   { "max_manifest_bytes", "count", "4 MiB", "largest manifest, before and after rendering" },
-  { "max_state_bytes", "count", "64 MiB", "of an initial state: the manifest's, the caller's, merged, and with its secrets" },
-  { "strict_state", "flag", "false", "an initial state that is not JSON is an error, with its line and column. Theater lets it "
-    .. "pass, and merges nothing" },
-  { "max_host_connections", "times", "32", "requests at one time to one host, of the process, from now on; others wait" },
-  { "max_connections", "times", "128", "the same for all hosts together; one in eight is kept for hosts that have none. Bodies "
-    .. "take `max_bytes` of memory each, so many at most" },
-  { "on_event", "function", "none", "called with each event, as a policy's rule `on_event` is; not in a configuration" },
+  { "max_state_bytes", "count", "64 MiB", "largest initial state: the manifest's, the caller's, merged, and "
+    .. "with its secrets" },
+  { "strict_state", "flag", "false", "refuse an initial state that is not JSON, with line and column. Theater "
+    .. "passes it on unmerged" },
+  { "max_host_connections", "times", "32", "limit on concurrent requests of the process to one host, from now "
+    .. "on; others wait" },
+  { "max_connections", "times", "128", "the same for all hosts together; one slot in eight is reserved for "
+    .. "hosts without a request. Memory use is at most this many bodies of `max_bytes`" },
+  { "on_event", "function", "none", "called with each event, like a policy's rule `on_event`; not in a "
+    .. "configuration" },
 })
 for _, option in ipairs(M.request) do
   M.resolver[#M.resolver + 1], M.resolver.by_name[option.name] = option, option
@@ -278,24 +290,26 @@ M.plan.near = { timeout = "plan_timeout" }
 
 --- Of a content store.
 M.store = set("store option", {
-  { "home", "text", "Theater home", "the store is `<home>/store/<id>`" },
+  { "home", "text", "Theater home", "Theater home: the store is `<home>/store/<id>`" },
   { "base_path", "text", "in `home`", "the store's own folder, instead" },
-  { "durability", "text", "`full`", "`full`: a put or label is on the disk when it returns; `none`: the system writes it "
-    .. "when it likes, as for Theater" },
-  { "verify", "text", "`once`", "when a read is checked against its hash: `once` in this process for a file as it is, "
-    .. "`always`, `never`" },
-  { "algorithm", "text", "`sha1`", "of the names of new content: `sha1`, Theater's, or `sha256`; both are read" },
+  { "durability", "text", "`full`", "`full`: a put or label is on the disk when the call returns; `none`: the "
+    .. "system writes it later, as for Theater" },
+  { "verify", "text", "`once`", "when a read is checked against its hash: `once` (in this process, until the "
+    .. "file changes), `always` or `never`" },
+  { "algorithm", "text", "`sha1`", "hash that names new content: `sha1` (Theater's) or `sha256`; both are read" },
   { "map", "flag", "true", "false: large content is read, not mapped" },
-  { "lock_timeout", "seconds", "30", "how long to wait for others that move labels or lock the store; then the call fails. "
-    .. "Below 0: no limit" },
+  { "lock_timeout", "seconds", "30", "how long a call waits for others that move labels or lock the store "
+    .. "before it fails; below 0: no limit" },
   label_history,
 })
 
-local progress = { "progress", "function", "none", "called with how many of how many contents are done; in an import, bytes" }
+local progress = { "progress", "function", "none", "called with the number of contents done and in all; in an "
+  .. "import, of bytes" }
 
 --- Of a store's `label` and `replace_at_label`.
 M.label = set("label option", {
-  { "expect", "expect", "none", "move the label only if it is at this hash; false: only if there is no such label" },
+  { "expect", "expect", "none", "move the label only if it points at this hash; false: only if there is no such "
+    .. "label" },
 })
 
 --- Of a store's `verify`, `export` and `import`.
@@ -303,9 +317,9 @@ M.progress = set("option", { progress })
 
 --- Of a store's `gc`.
 M.gc = set("gc option", {
-  { "grace", "seconds", "3600", "spare what was put or labelled, or lost a label, within so many seconds. Shorter than a put and "
-    .. "its label take, it deletes what is about to be labelled" },
-  { "dry_run", "flag", "false", "only report" },
+  { "grace", "seconds", "3600", "how many seconds content is spared after it was put, labelled or unlabelled. If a put and "
+    .. "its label take longer, `gc` deletes content that is about to be labelled" },
+  { "dry_run", "flag", "false", "report what would be deleted, and delete nothing" },
   progress,
 })
 
@@ -353,7 +367,7 @@ end
 --- Raises what is wrong with options, if anything.
 -- @tparam table options
 -- @tparam table given
--- @tparam integer level whom to blame, as for `error` in who calls this
+-- @tparam integer level where to raise, as for `error` in the calling function
 function M.check(options, given, level)
   local fault = M.fault(options, given)
   if fault then error(fault, level + 1) end

@@ -51,7 +51,7 @@ describe("a hostile server", function()
   local function reset(stream, code) return frame(3, 0, stream, string.pack(">I4", code)) end
   local settings, protocol_error, http_1_1_required = frame(4, 0, 0, ""), 1, 13
 
-  describe("that sends without an end what is no response", function()
+  describe("that keeps sending data that is not an HTTP response", function()
     local function hold_up(bad)
       return run(([[
         local core, theaterref = require "theaterref.core", require "theaterref"
@@ -78,7 +78,7 @@ describe("a hostile server", function()
         for i = 1, 12 do futures[i] = resolver:start("https://127.0.0.1:%s/" .. i) end
         local seconds = {}
         for i = 1, 12 do
-          assert(select(2, futures[i]:wait()).message:find "sends without an end")
+          assert(select(2, futures[i]:wait()).message:find "keeps sending data")
           seconds[i] = core.now() - started
         end
         print(seconds[12] < 2 * seconds[2])]]):format(relay.port))
@@ -92,7 +92,7 @@ describe("a hostile server", function()
     end)
   end)
 
-  it("that sends without an end what is no response fails all that shares its connection, and is not asked again", function()
+  it("that keeps sending data that is not an HTTP response fails all that shares its connection, and is not asked again", function()
     local first, second = settings .. ok(1, "x"), ok(3, "y") .. reset(3, protocol_error)
     helper.write(folder .. "/junk", frame(0x77, 0, 0, ""):rep(1 << 17)) -- frames of an unknown kind, to be ignored
     local tls = tls_server("-cert server.pem -key server.key -alpn h2",
@@ -116,7 +116,7 @@ describe("a hostile server", function()
     send(failing, second)
     assert.equal("network", select(2, failing:wait()).kind)
     local _, err = lasting:wait()
-    assert.matches("sends without an end what is no response", err.message)
+    assert.matches("keeps sending data that is not an HTTP response", err.message)
     assert.is_nil(err.message:find "attempts")
   end)
 

@@ -68,17 +68,17 @@ local function clear(disk)
   return { removed = count }
 end
 
-local id = { "id", "The id of the disk cache's store." }
+local id = { "id", "Id of the store whose folder holds the disk cache." }
 
 return {
-  { name = "cache", does = "List what a disk cache holds, or empty it.", commands = {
-    { name = "ls", does = "List what it has.", home = true,
+  { name = "cache", does = "List or remove the entries of a disk cache.", commands = {
+    { name = "ls", does = "List the entries.", home = true,
       examples = { "theaterref cache ls packages-cache" },
       arguments = { id }, run = on_disk_cache(ls), show = show_list },
-    { name = "rm", does = "Forget one reference.", home = true,
+    { name = "rm", does = "Remove one reference.", home = true,
       examples = { "theaterref cache rm packages-cache https://packages.example.org/worker.wasm" },
-      arguments = { id, { "reference", "As it was fetched." } }, run = on_disk_cache(rm) },
-    { name = "clear", does = "Forget everything.", home = true,
+      arguments = { id, { "reference", "The reference, as it was fetched." } }, run = on_disk_cache(rm) },
+    { name = "clear", does = "Remove all entries.", home = true,
       examples = { "theaterref cache clear packages-cache" },
       arguments = { id }, run = on_disk_cache(clear) },
   } },

@@ -1,4 +1,4 @@
---- From tables that describe commands to a parser of command lines. A command is
+--- Makes a parser of command lines from tables that describe commands. A command is
 --
 --     { name =, does =, examples = { line, … }, run =, show =,
 --       arguments = { { name, what, many = true or optional = true }, … },
@@ -7,37 +7,37 @@
 --       locks = true (and under no lockfile) }
 --
 -- or `{ name =, does =, commands = { … } }`. `run(args)` gives data, or nil and an
--- error, or both; `show(data, args)` is that for people: a string, a blob, or nil.
+-- error, or both; `show(data, args)` returns it for people: a string, a blob, or nil.
 -- @module theaterref.cli.command_line
 local argparse = require "argparse"
 local output = require "theaterref.cli.output"
 
 local M = {}
 
---- The options of every command.
+--- Options of every command.
 M.common = {
-  { "--json", nil, "Print JSON; a failure too, on standard error." },
-  { "--config", "FILE", "The configuration; '' for none. Default: $THEATERREF_CONFIG, else theaterref/theaterref.conf.lua in "
+  { "--json", nil, "Print JSON, also for failures (on standard error)." },
+  { "--config", "FILE", "Configuration file; '' for none. Default: $THEATERREF_CONFIG, else theaterref/theaterref.conf.lua in "
     .. "~/.config or /etc." },
-  { "-q --quiet", nil, "No progress bars and no warnings.", action = output.be_quiet },
-  { "-v --verbose", nil, "Say what happens on standard error; twice: everything.", count = "0-2" },
+  { "-q --quiet", nil, "Show no progress bars and no warnings.", action = output.be_quiet },
+  { "-v --verbose", nil, "Log to standard error what happens; -vv logs everything.", count = "0-2" },
 }
 
---- Of those that work on Theater home.
-M.for_home = { { "--home", "DIR", "Theater home; default $THEATER_HOME, else ~/.theater." } }
+--- Options of commands that work on Theater home.
+M.for_home = { { "--home", "DIR", "Theater home, which holds the stores. Default: $THEATER_HOME, else ~/.theater." } }
 
---- Of those that resolve references.
+--- Options of commands that resolve references.
 M.for_fetches = {
-  { "--policy", "FILE", "A policy script." },
+  { "--policy", "FILE", "Policy script to use." },
   { "--trusted", nil, "Run the policy script without a sandbox." },
   { "--ca-file", "FILE", "PEM file of the certificate authorities to trust." },
-  { "--timeout", "SECONDS", "For each fetch; no limit unless given.", number = "above 0" },
+  { "--timeout", "SECONDS", "Time limit for each fetch, in seconds. Default: no limit.", number = "above 0" },
 }
 
---- Of those that resolve references under a lockfile, if one is given.
+--- Options of commands that resolve references under a lockfile, if one is given.
 M.for_lockfiles = {
-  { "--lockfile", "FILE", "Refuse references that are not in this lockfile, and bytes without its digest." },
-  { "--offline", "ID", "Fetch nothing; take locked content from this store." },
+  { "--lockfile", "FILE", "Refuse references that are not in this lockfile, and bytes with another digest." },
+  { "--offline", "ID", "Fetch nothing; read locked content from this store." },
 }
 
 --- All options of a command, its own first.
@@ -107,8 +107,8 @@ function M.parser(list, version)
   local parser = argparse("theaterref", "Turns references into bytes, and manifests into spawn plans.",
     "A reference is a path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://…, data:…,…,\n"
     .. "or <scheme>://… of a scheme that the policy defines.\n\n"
-    .. "Exit status: 0 when all went well, 1 when something failed (it is on standard error),\n"
-    .. "2 when the command line was wrong, 130 after Ctrl-C.")
+    .. "Exit status: 0 on success, 1 on failure (explained on standard error),\n"
+    .. "2 on a usage error, 130 after Ctrl-C.")
   parser:help_max_width(100):help_description_margin(30):usage_max_width(100)
   local found = {}
   parser:require_command(true)

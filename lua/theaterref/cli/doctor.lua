@@ -1,5 +1,5 @@
---- `theaterref doctor` and `config`: is everything here that is needed, does it
--- work, and what was said about it where.
+--- `theaterref doctor` and `config`: check that everything theaterref needs is
+-- installed and works; show the configuration and where it comes from.
 -- @module theaterref.cli.doctor
 local core = require "theaterref.core"
 local disk_caches = require "theaterref.store.disk_cache"
@@ -40,7 +40,7 @@ checks[#checks + 1] = { "proxy", function()
 end }
 
 checks[#checks + 1] = { "configuration", function(args)
-  if args.config == "" then return true, "none, as was asked for" end
+  if args.config == "" then return true, "none, as requested" end
   return true, settings.config_file(args) or "none: see 'theaterref config --example'"
 end }
 
@@ -218,12 +218,12 @@ local function show_config(data)
 end
 
 return {
-  { name = "doctor", does = "Check what theaterref needs, and say what to fix.", fetches = true,
+  { name = "doctor", does = "Check that everything theaterref needs works, and explain how to fix problems.", fetches = true,
     examples = { "theaterref doctor --url https://example.org/" },
-    options = { { "--url", "URL", "A URL that should work." } },
+    options = { { "--url", "URL", "Fetch this URL, which should work." } },
     run = doctor, show = show_checks },
   { name = "config", does = "Show the configuration, and where it comes from.",
     examples = { "theaterref config", "theaterref config --example > theaterref.conf.lua" },
-    options = { { "--example", nil, "Print a configuration file with every option, to start from." } },
+    options = { { "--example", nil, "Print a configuration file with every option, as a starting point." } },
     run = config, show = show_config },
 }

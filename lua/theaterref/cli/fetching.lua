@@ -92,15 +92,15 @@ local function render(args)
 end
 
 return {
-  { name = "resolve", does = "Print what a reference means.", fetches = true,
+  { name = "resolve", does = "Print the bytes of a reference.", fetches = true,
     examples = { "theaterref resolve actor.wasm -o copy.wasm", "theaterref resolve store://demo/greeting --json" },
     arguments = { { "reference", "A path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://… or data:…,…" } },
     options = { { "-o --output", "FILE", "Write to this file; - for standard output." } },
     run = resolve, show = output.show_content },
-  { name = "plan", does = "Show all that a spawn of a manifest's actor needs.", fetches = true,
+  { name = "plan", does = "Show everything that a spawn of a manifest's actor needs.", fetches = true,
     examples = { [[theaterref plan manifest.toml --state '{"port":8081}']], "theaterref plan manifest.toml --timings" },
     arguments = { { "manifest", "Its reference." } },
-    options = { state_option, { "--timings", nil, "Draw the phases as a waterfall." } },
+    options = { state_option, { "--timings", nil, "Draw the phases as a waterfall chart." } },
     run = plan, show = show_plan },
   { name = "render", does = "Print a manifest with its variables filled in.", fetches = true,
     examples = { "theaterref render manifest.toml --state @state.json" },

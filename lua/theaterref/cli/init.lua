@@ -1,7 +1,7 @@
 --- The command `theaterref`.
 --
--- Exit status: 0 when all went well, 1 when something failed (it is on stderr),
--- 2 when the command line was wrong, 130 after Ctrl-C.
+-- Exit status: 0 on success, 1 on failure (explained on standard error), 2 on a
+-- usage error, 130 after Ctrl-C.
 -- @module theaterref.cli
 local command_line = require "theaterref.cli.command_line"
 local core = require "theaterref.core"

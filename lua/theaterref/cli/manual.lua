@@ -1,4 +1,4 @@
---- The man page, theaterref(1), from the tables that the command line is made of.
+--- The man page, theaterref(1), made from the same tables as the command line.
 -- `make install` writes it:
 --
 --     lua5.4 -e 'io.write(require("theaterref.cli.manual").page())'
@@ -33,65 +33,68 @@ or
 of a scheme that the policy defines;
 .I #sha256=<hex>
 after a URL is the digest that its bytes must have.
-Which references mean what, and which may be used at all, is for a policy to
-decide: a Lua script, given with
+A policy decides what references mean, and which may be used: a Lua script, given
+with
 .B \-\-policy
 or in the configuration.
 .PP
-Data goes to standard output, all else to standard error.
-On a terminal there are bars and colours.
+Data goes to standard output, everything else to standard error.
+On a terminal, the output has progress bars and colours.
 ]]
 
 local closing = [[
 .SH EXIT STATUS
 .TP
 .B 0
-All went well.
+Success.
 .TP
 .B 1
-Something failed; standard error says what.
+Failure; standard error explains it.
 .TP
 .B 2
-The command line was wrong.
+Usage error.
+.TP
+.B 130
+Interrupted by Ctrl-C.
 .SH ENVIRONMENT
 .TP
 .B THEATER_HOME
-Where stores lie: in
+Theater home. Stores are in
 .IR $THEATER_HOME/store/<id> .
-Else it is
+Default:
 .IR ~/.theater .
 .TP
 .B THEATERREF_CONFIG
-The configuration file; when it is empty, there is none.
+The configuration file; if it is empty, there is none.
 .TP
 .B THEATERREF_LOG
-What is said on standard error:
+Which messages are logged to standard error:
 .BR debug ,
 .BR info ,
 .B warn
-(unless told otherwise),
+(the default),
 .B error
 or
 .BR off .
 .TP
 .BR https_proxy ", " http_proxy ", " no_proxy
-Proxies, as curl has them.
+Proxies, as in curl.
 .TP
 .B NO_COLOR
-When it is set, there are no colours.
+If it is set, the output has no colours.
 .SH FILES
 .TP
 .I ~/.config/theaterref/theaterref.conf.lua
-The configuration, or else
+The configuration; if it does not exist,
 .IR /etc/theaterref/theaterref.conf.lua .
 .B theaterref config \-\-example
-prints one that has every option.
+prints a file with every option.
 .SH SEE ALSO
 .BR curl (1),
 .BR lua5.4 (1)
 ]]
 
--- Text as roff has it.
+-- Return text escaped for roff.
 local function roff(text)
   return (text:gsub("\\", "\\e"):gsub("-", "\\-"):gsub("…", "\\[u2026]"):gsub("^([.'])", "\\&%1"):gsub("\n([.'])", "\n\\&%1"))
 end
@@ -147,7 +150,7 @@ function M.page()
     ".SH OPTIONS OF EVERY COMMAND\n", options(command_line.common),
     ".SH OPTIONS OF COMMANDS THAT WORK ON STORES OR FETCH\n", options(command_line.for_home),
     ".SH OPTIONS OF COMMANDS THAT FETCH\n", options(command_line.for_fetches),
-    ".SH OPTIONS OF COMMANDS THAT FETCH, BUT FOR LOCK\n", options(command_line.for_lockfiles), closing }
+    ".SH OPTIONS OF COMMANDS THAT FETCH, EXCEPT LOCK\n", options(command_line.for_lockfiles), closing }
 end
 
 return M

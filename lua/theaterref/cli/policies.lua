@@ -1,4 +1,4 @@
---- `theaterref explain`, `lock` and `policy`: what rules do.
+--- `theaterref explain`, `lock` and `policy`: work with policies and lockfiles.
 -- @module theaterref.cli.policies
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
@@ -291,34 +291,34 @@ local function show_test(data)
 end
 
 return {
-  { name = "explain", does = "Show what each rule makes of a reference or a manifest.", fetches = true,
+  { name = "explain", does = "Show the result of each rule for a reference or a manifest.", fetches = true,
     examples = { "theaterref explain manifest.toml --policy policy.lua" },
-    arguments = { { "reference", "Of anything. One that ends in .toml, .json or .lua is planned as a manifest." } },
-    options = { { "--purpose", "NAME", "The purpose that rules see: direct, manifest, initial_state, package or secret." },
-      { "--name", "NAME", "The actor's name that rules see." }, fetching.state_option },
+    arguments = { { "reference", "Any reference. One that ends in .toml, .json or .lua is planned as a manifest." } },
+    options = { { "--purpose", "NAME", "Purpose passed to the rules: direct, manifest, initial_state, package or secret." },
+      { "--name", "NAME", "Actor's name passed to the rules." }, fetching.state_option },
     run = explain, show = show_explanation },
   { name = "lock", does = "Write a lockfile with the digest of everything the manifests need.", fetches = true, locks = true,
     examples = { "theaterref lock manifest.toml -o theaterref.lock --store release",
       "theaterref plan manifest.toml --lockfile theaterref.lock --offline release" },
-    arguments = { { "manifests", "Their references.", many = true } },
-    options = { { "-o --output", "FILE", "The lockfile, updated where it lies; - for standard output. "
+    arguments = { { "manifests", "References of the manifests.", many = true } },
+    options = { { "-o --output", "FILE", "Lockfile to update; - for standard output. "
         .. "Default: the configuration's, else theaterref.lock." },
       { "--prune", nil, "Drop the lines that these manifests do not need." },
-      { "--store", "ID", "Put the bytes into this store too, for --offline, labelled lock/<lockfile>/<hash>." },
+      { "--store", "ID", "Also put the bytes into this store, labelled lock/<lockfile>/<hash>, for --offline." },
       fetching.state_option },
     run = lock, show = function(data) return data.lockfile == "-" and data.text or nil end },
   { name = "policy", does = "Work on policy scripts.", commands = {
-    { name = "check", does = "Load a policy script and list the rules it has.",
+    { name = "check", does = "Load a policy script and list its rules.",
       examples = { "theaterref policy check policy.lua" },
-      arguments = { { "file", "The script." } },
-      options = { { "--trusted", nil, "Run it without a sandbox." } },
+      arguments = { { "file", "The policy script." } },
+      options = { { "--trusted", nil, "Run the policy script without a sandbox." } },
       run = check, show = function(data)
         return output.plain(data.file) .. ": " .. (data.rules[1] and table.concat(data.rules, ", ") or "no rules of its own")
       end },
-    { name = "test", does = "Ask a policy script's rules, and compare their answers with those expected.",
+    { name = "test", does = "Call a policy script's rules, and compare their answers with the expected ones.",
       examples = { "theaterref policy test policy.lua" },
-      arguments = { { "file", "The script. Its cases are beside it: those of policy.lua in policy.test.lua." } },
-      options = { { "--cases", "FILE", "The cases, if they are elsewhere: a Lua file that returns a list of "
+      arguments = { { "file", "The policy script. Its cases are in a file beside it: policy.test.lua for policy.lua." } },
+      options = { { "--cases", "FILE", "File with the cases, if it is elsewhere: a Lua file that returns a list of "
         .. '{ rule = "allow", given = { reference, ctx }, answer = … }.' },
         { "--trusted", nil, "Run the policy script without a sandbox." } },
       run = test, show = show_test },

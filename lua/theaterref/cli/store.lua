@@ -8,7 +8,7 @@ local settings = require "theaterref.cli.settings"
 
 local array, with_bar = output.array, output.with_bar
 
--- Each gives what it did or found, or nil and an error; or both.
+-- Each returns its report, or nil and an error; or both.
 local run, show = {}, {}
 
 local function no_label(name) return errors.new("not_found", "Label not found: " .. name) end
@@ -242,31 +242,33 @@ end
 return {
   { name = "store", does = "Work on a content store.", commands = {
     command("put", "Store a file; print its hash.", { "theaterref store put demo actor.wasm --label actors/worker" },
-      { { "file", "A path, or - for standard input." } }, { { "--label", "NAME", "Label it as well." } }),
-    command("get", "Print content.", { "theaterref store get demo actors/worker -o worker.wasm" },
+      { { "file", "A path, or - for standard input." } }, { { "--label", "NAME", "Also give the content this label." } }),
+    command("get", "Print the content of a hash or a label.", { "theaterref store get demo actors/worker -o worker.wasm" },
       { { "name", "A hash or a label." } }, { { "-o --output", "FILE", "Write to this file; - for standard output." } }),
     command("label", "Point a label at content, or print the hash that it points at.",
       { "theaterref store label demo actors/stable $(theaterref store put demo actor.wasm) --expect none",
         "theaterref store label demo actors/stable", "theaterref store label demo actors/old --copy actors/stable" },
-      { { "name", "Of the label." }, { "hash", "Of the content; without it, nothing is moved.", optional = true } },
-      { { "--copy", "LABEL", "Point it at the same content as this label." },
-        { "--expect", "HASH", "Only if it points at this hash; 'none': only if there is no such label." } }),
-    command("history", "List the hashes that a label pointed at before, the newest first.",
-      { "theaterref store history demo greeting" }, { { "name", "Of the label." } }),
+      { { "name", "Name of the label." },
+        { "hash", "Hash of the content. Without it, the label does not move.", optional = true } },
+      { { "--copy", "LABEL", "Point the label at the same content as this label." },
+        { "--expect", "HASH", "Move the label only if it points at this hash; 'none': only if it does not exist." } }),
+    command("history", "List the hashes that a label pointed at before, newest first.",
+      { "theaterref store history demo greeting" }, { { "name", "Name of the label." } }),
     command("rollback", "Move a label back to what it pointed at before, and print that hash.",
-      { "theaterref store rollback demo greeting" }, { { "name", "Of the label." } }),
+      { "theaterref store rollback demo greeting" }, { { "name", "Name of the label." } }),
     command("unlabel", "Remove a label; its content stays until gc.", { "theaterref store unlabel demo actors/worker" },
-      { { "name", "Of the label." } }),
+      { { "name", "Name of the label." } }),
     command("labels", "List labels with their hashes.", { "theaterref store labels demo" }, {}),
     command("ls", "List the hashes of all content.", { "theaterref store ls demo" }, {}),
     command("usage", "Show how many bytes each label holds.", { "theaterref store usage demo" }, {}),
     command("verify", "Check all content and labels.", { "theaterref store verify demo" }, {}),
-    command("gc", "Delete content without a label, and what crashed writers left.", { "theaterref store gc demo --dry-run" }, {},
-      { { "--grace", "SECONDS", "Spare what was put or labelled within so many seconds; default 3600.", number = "from 0" },
-        { "-n --dry-run", nil, "Only show what would be deleted." } }),
-    command("export", "Write everything to a tar file.", { "theaterref store export demo demo.tar" },
+    command("gc", "Delete content without a label, and files left by crashed writers.",
+      { "theaterref store gc demo --dry-run" }, {},
+      { { "--grace", "SECONDS", "Spare content put or labelled in the last SECONDS. Default: 3600.", number = "from 0" },
+        { "-n --dry-run", nil, "Show what would be deleted, and delete nothing." } }),
+    command("export", "Write all labels and content to a tar file.", { "theaterref store export demo demo.tar" },
       { { "file", "A path, or - for standard output." } }),
-    command("import", "Add what an export holds.", { "theaterref store import copy demo.tar" },
+    command("import", "Add the labels and content of an export.", { "theaterref store import copy demo.tar" },
       { { "file", "A path, or - for standard input." } }),
   } },
 }
