@@ -75,7 +75,7 @@ void tr_sandbox_refill(sandbox *box) {
     box->deadline = host->at;
     box->deadline_option = host->option;
   }
-  box->latest = box->deadline + (box->deadline - tr_now()) / 5;
+  box->latest = tr_deadline(box->seconds_max * 1.2); /* even if the host's comes earlier */
   box->exhausted = false;
   tr_sandbox_check_clock(box);
   hook_after(box, hook_interval(box));

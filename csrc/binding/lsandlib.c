@@ -75,12 +75,11 @@ static int unpack(lua_State *S) {
 /* string.rep, which counts how often it adds nothing to nothing. */
 static int rep(lua_State *S) {
   size_t len, separator_len;
-  charge_arguments(S, 2, 3);
   luaL_checklstring(S, 1, &len);
   luaL_checkinteger(S, 2);
   luaL_optlstring(S, 3, "", &separator_len);
   if (len + separator_len > 0)
-    return run_original(S);
+    return charged_after_text(S);
   lua_pushliteral(S, "");
   return 1;
 }
@@ -151,7 +150,6 @@ static int table_insert(lua_State *S) {
   int count = lua_gettop(S);
   if (count != 2 && count != 3)
     return luaL_error(S, "wrong number of arguments to 'insert'");
-  charge_arguments(S, 2, count);
   if (count == 3) {
     at = luaL_checkinteger(S, 2);
     luaL_argcheck(S, is_within(at, end), 2, "position out of bounds");
@@ -163,9 +161,7 @@ static int table_insert(lua_State *S) {
 }
 
 static int table_remove(lua_State *S) {
-  lua_Integer len = check_length(S), at;
-  charge_arguments(S, 2, 0);
-  at = luaL_optinteger(S, 2, len);
+  lua_Integer len = check_length(S), at = luaL_optinteger(S, 2, len);
   luaL_argcheck(S, at == len || (lua_Unsigned)at - 1 <= (lua_Unsigned)len, 2,
                 "position out of bounds");
   lua_geti(S, 1, at);
@@ -178,12 +174,9 @@ static int table_remove(lua_State *S) {
 
 /* move(from, first, last, at [, to]) */
 static int table_move(lua_State *S) {
-  lua_Integer first, last, at, i, count;
+  lua_Integer first = luaL_checkinteger(S, 2), last = luaL_checkinteger(S, 3);
+  lua_Integer at = luaL_checkinteger(S, 4), i, count;
   int target = lua_isnoneornil(S, 5) ? 1 : 5;
-  charge_arguments(S, 2, 0);
-  first = luaL_checkinteger(S, 2);
-  last = luaL_checkinteger(S, 3);
-  at = luaL_checkinteger(S, 4);
   luaL_checktype(S, 1, LUA_TTABLE);
   luaL_checktype(S, target, LUA_TTABLE);
   if (last >= first) {
@@ -208,7 +201,6 @@ static int table_concat(lua_State *S) {
   lua_Integer len = check_length(S), i, last;
   const char *separator = luaL_optlstring(S, 2, "", &separator_len);
   luaL_Buffer out;
-  charge_arguments(S, 3, 0);
   i = luaL_optinteger(S, 3, 1);
   last = luaL_optinteger(S, 4, len);
   luaL_buffinit(S, &out);
@@ -228,12 +220,9 @@ static int table_concat(lua_State *S) {
 }
 
 static int table_unpack(lua_State *S) {
-  lua_Integer i, last;
-  lua_Unsigned count;
-  charge_arguments(S, 2, 0);
-  i = luaL_optinteger(S, 2, 1);
-  last = lua_isnoneornil(S, 3) ? luaL_len(S, 1) : luaL_checkinteger(S, 3);
-  count = (lua_Unsigned)last - (lua_Unsigned)i;
+  lua_Integer i = luaL_optinteger(S, 2, 1);
+  lua_Integer last = lua_isnoneornil(S, 3) ? luaL_len(S, 1) : luaL_checkinteger(S, 3);
+  lua_Unsigned count = (lua_Unsigned)last - (lua_Unsigned)i;
   if (i > last)
     return 0;
   if (count >= INT_MAX || !lua_checkstack(S, (int)(count + 1)))
