@@ -21,7 +21,7 @@ static size_t steps_of(lua_State *S, int index) {
   return lua_type(S, index) == LUA_TSTRING ? lua_rawlen(S, index) / BYTES_A_STEP : 0;
 }
 
-/* The same, to read it. Where a number is due, Lua reads one of any length from a string. */
+/* The same, to read it: as a number, Lua takes a string of any length. */
 static size_t steps_to_read(lua_State *S, int index) {
   return steps_of(S, index) * (BYTES_A_STEP / BYTES_READ_A_STEP);
 }
@@ -66,7 +66,7 @@ static int select_from(lua_State *S) {
 
 /* ------------------------------------------------------------------ strings */
 
-/* string.unpack, for which a text may be much longer than what it reads of it. */
+/* string.unpack, whose text may be much longer than what one call reads. */
 static int unpack(lua_State *S) {
   charge_arguments(S, 1, 2);
   return run_original(S);
