@@ -11,6 +11,7 @@
 #include "lsandbox.h"
 
 const char tr_no_memory[] = "not enough memory";
+static const char too_long[] = "the script made a string of more than 4 MiB";
 
 /*
 ** Between two looks at the clock a script can do no more than HOOK_EVERY times the
@@ -20,6 +21,8 @@ const char tr_no_memory[] = "not enough memory";
 */
 enum {
   HOOK_EVERY = 16,             /* instructions */
+  HOOK_EVERY_LONG = 4,         /* once there has been a LONG_STRING */
+  LONG_STRING = 1 << 20,       /* bytes; Lua calls 'strcoll' for each zero byte */
   CLOCK_EVERY = 64,            /* steps */
   MAX_STRING = TR_SANDBOX_MAX_STRING + 64, /* with Lua's header */
   MAX_KEYS = 1 << 15,          /* of a table, besides its sequence */
@@ -37,6 +40,11 @@ static void hook_after(sandbox *box, int instructions) {
     return;
   box->hook_every = instructions;
   lua_sethook(box->S, on_count, LUA_MASKCOUNT, instructions);
+}
+
+/* Return after how many it is to be called, if nothing brings it forward. */
+static int hook_interval(const sandbox *box) {
+  return box->has_long ? HOOK_EVERY_LONG : HOOK_EVERY;
 }
 
 /* From now on each instruction raises, and each charge. */
@@ -67,10 +75,18 @@ void tr_sandbox_refill(sandbox *box) {
     box->deadline = host->at;
     box->deadline_option = host->option;
   }
-  box->latest = box->deadline + (box->deadline - tr_now()) / 5;
+  box->latest = tr_deadline(box->seconds_max * 1.2); /* even if the host's comes earlier */
   box->exhausted = false;
   tr_sandbox_check_clock(box);
-  hook_after(box, HOOK_EVERY);
+  hook_after(box, hook_interval(box));
+}
+
+void tr_sandbox_check_length(lua_State *S, size_t len) {
+  sandbox *box = tr_sandbox_of(S);
+  if (len <= TR_SANDBOX_MAX_STRING)
+    return;
+  exhaust(box, too_long);
+  luaL_error(S, "%s", box->why);
 }
 
 void tr_sandbox_out_of_memory(sandbox *box) {
@@ -111,9 +127,9 @@ static void on_count(lua_State *S, lua_Debug *record) {
     lua_pushnil(S);
     lua_error(S);
   }
-  hook_after(box, HOOK_EVERY);
+  hook_after(box, hook_interval(box));
   tr_sandbox_check_clock(box);
-  if (tr_sandbox_spend(box, HOOK_EVERY))
+  if (tr_sandbox_spend(box, (size_t)hook_interval(box)))
     return;
   lua_getinfo(S, "Sl", record);
   luaL_error(S, "%s:%d: %s", record->short_src, record->currentline, box->why);
@@ -187,7 +203,7 @@ static bool is_refused(sandbox *box, int kind, size_t size) {
   size_t keys = kind == 0 ? keys_of(box, size) : 0;
   double seconds = (double)keys * (double)keys / 2 * seconds_a_meeting;
   if (kind == LUA_TSTRING && size > MAX_STRING)
-    exhaust(box, "the script made a string of more than 4 MiB");
+    exhaust(box, too_long);
   else if (keys > MAX_KEYS)
     exhaust(box, "the script made a table of more than %d keys", MAX_KEYS);
   else if (keys > QUICK_KEYS && tr_now() + seconds > box->latest)
@@ -238,10 +254,11 @@ void *tr_sandbox_allocate(void *context, void *block, size_t old, size_t size) {
   if (block == NULL) {
     box->last_size = size;
     box->last_kind = kind;
+    box->has_long = box->has_long || (kind == LUA_TSTRING && size >= LONG_STRING);
   }
   if (size > old) {
     take_steps(box, (size - old) / ALLOCATED_A_STEP);
-    if (size >= LARGE)
+    if (size >= LARGE) /* also sets the hook by 'has_long' */
       hook_after(box, 1);
   }
   return result;

@@ -18,6 +18,7 @@ enum {
   HOST_CALL_STEPS = 10,    /* for each such call */
   BYTES_A_STEP = 16,       /* passed to the host and back, or compiled */
   MAX_SOURCE = 1 << 20,    /* bytes of a script */
+  MAX_JUMPS = 1 << 14,     /* in it: for each, the compiler may move all others, in one go */
   SOURCE_PIECE = 256,      /* between two looks at the clock */
   COLLECT_AT = 4 << 20     /* bytes of a sandbox whose script failed */
 };
@@ -215,6 +216,27 @@ static const char *read_source(lua_State *S, void *context, size_t *size) {
   return piece;
 }
 
+/* Return how often a word is in a script, also as part of others. */
+static size_t count_of(const char *word, const char *source, size_t len) {
+  const char *at = source, *end = source + len;
+  size_t count = 0, word_len = strlen(word);
+  while ((at = memmem(at, (size_t)(end - at), word, word_len)) != NULL) {
+    at += word_len;
+    count++;
+  }
+  return count;
+}
+
+/* Return what is wrong with a script before it is compiled, or NULL. */
+static const char *source_fault(const job *j) {
+  if (j->source_len > MAX_SOURCE)
+    return "the script is longer than 1 MiB";
+  if (count_of("goto", j->source, j->source_len) +
+          count_of("break", j->source, j->source_len) > MAX_JUMPS)
+    return "the script has more than 16384 times 'goto' or 'break'";
+  return NULL;
+}
+
 /* Pushes the chunk to run, having set its globals. */
 static void load_chunk(lua_State *S, job *j, const char *name) {
   if (lua_load(S, read_source, j, name, "t") != LUA_OK)
@@ -313,6 +335,10 @@ static bool perform(lua_State *L, sandbox *box, job *j, tr_error *error) {
   lua_pushcfunction(S, run_job); /* a light C function: allocates nothing */
   lua_pushlightuserdata(S, j);
   status = lua_pcall(S, 1, 0, 0);
+  if (status == LUA_OK) { /* not all that takes time has looked at the clock */
+    tr_sandbox_check_clock(box);
+    tr_sandbox_spend(box, 0);
+  }
   box->from_host = false;
   box->L = outer;
   box->depth--;
@@ -387,15 +413,15 @@ static void push_proxy(lua_State *L, lua_Integer id) {
 static int sandbox_run(lua_State *L) {
   sandbox *box = checkbox(L, 1);
   codec plain = {0};
-  const char *name = luaL_checkstring(L, 3);
+  const char *name = luaL_checkstring(L, 3), *fault;
   tr_error error;
   job *j;
   lua_settop(L, 5);
   j = new_job(L);
   j->source = tr_checkbytes(L, 2, &j->source_len);
-  if (j->source_len > MAX_SOURCE) {
-    tr_error_set(&error, TR_POLICY, "%s: the script is longer than 1 MiB",
-                 name + (*name == '@' || *name == '='));
+  fault = source_fault(j);
+  if (fault != NULL) {
+    tr_error_set(&error, TR_POLICY, "%s: %s", name + (*name == '@' || *name == '='), fault);
     return tr_pusherror(L, &error);
   }
   snprintf(box->name, sizeof box->name, "%s", name);

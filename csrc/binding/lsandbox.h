@@ -30,6 +30,7 @@ typedef struct sandbox {
   size_t last_size, key_size;   /* of the last block, and of a table's key; bytes */
   int last_kind;                /* of object in it, such as LUA_TSTRING; 0: none */
   int hook_every;  /* instructions */
+  bool has_long;   /* strings have been made that take long to compare */
   int depth;       /* calls from the host under way, one within the other */
   bool from_host;  /* the strings being made are copies of the host's */
   bool exhausted;  /* no pcall of the script's may stop the error now */
@@ -58,6 +59,9 @@ void tr_sandbox_charge(lua_State *S, size_t steps);
 
 /* Look at the clock at the next step. */
 void tr_sandbox_check_clock(sandbox *box);
+
+/* End the script, by an error in S, if the string that it is about to make is too long. */
+void tr_sandbox_check_length(lua_State *S, size_t len);
 
 /* End the script: it needs more memory than it may have. */
 void tr_sandbox_out_of_memory(sandbox *box);

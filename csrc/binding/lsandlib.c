@@ -3,6 +3,7 @@
 ** the collector. All that runs for longer the more it is given takes that off the
 ** script's budget, since the hook sees no loop in C.
 */
+#include <ctype.h>
 #include <limits.h>
 #include <string.h>
 
@@ -10,25 +11,66 @@
 
 #include "lsandbox.h"
 
-enum { BYTES_A_STEP = 16 /* that are compared or copied */ };
-
-/* Run the function of Lua's in upvalue 1 in our place. */
-static int run_original(lua_State *S) {
-  return lua_tocfunction(S, lua_upvalueindex(1))(S);
-}
-
-/* A function of Lua's; its arguments are charged. */
-static int charged(lua_State *S) {
-  tr_sandbox_charge(S, (size_t)lua_gettop(S) + 1);
-  return run_original(S);
-}
+enum {
+  BYTES_A_STEP = 16,     /* that are compared or copied */
+  BYTES_READ_A_STEP = 4  /* one by one, such as the digits of a number */
+};
 
 /* Return the steps for the bytes of a string; 0 for any other value. */
 static size_t steps_of(lua_State *S, int index) {
   return lua_type(S, index) == LUA_TSTRING ? lua_rawlen(S, index) / BYTES_A_STEP : 0;
 }
 
+/* The same, to read it: as a number, Lua takes a string of any length. */
+static size_t steps_to_read(lua_State *S, int index) {
+  return steps_of(S, index) * (BYTES_A_STEP / BYTES_READ_A_STEP);
+}
+
+/* Charge for all arguments, and to read the ones from 'first' on but for 'unread'. */
+static void charge_arguments(lua_State *S, int first, int unread) {
+  int i, count = lua_gettop(S);
+  size_t steps = (size_t)count + 1;
+  for (i = first; i <= count; i++)
+    steps += i != unread ? steps_to_read(S, i) : 0;
+  tr_sandbox_charge(S, steps);
+}
+
+/* Run the function of Lua's in upvalue 1 in our place. */
+static int run_original(lua_State *S) {
+  return lua_tocfunction(S, lua_upvalueindex(1))(S);
+}
+
+/* A function of Lua's that reads all its arguments. */
+static int charged(lua_State *S) {
+  charge_arguments(S, 1, 0);
+  return run_original(S);
+}
+
+/* One that reads no more of argument 1 than it returns, or than the hook can wait for. */
+static int charged_after_text(lua_State *S) {
+  charge_arguments(S, 2, 0);
+  return run_original(S);
+}
+
+/* One that reads none. */
+static int counted(lua_State *S) {
+  tr_sandbox_charge(S, (size_t)lua_gettop(S) + 1);
+  return run_original(S);
+}
+
+/* select, which reads its first argument alone. */
+static int select_from(lua_State *S) {
+  tr_sandbox_charge(S, steps_to_read(S, 1));
+  return counted(S);
+}
+
 /* ------------------------------------------------------------------ strings */
+
+/* string.unpack, whose text may be much longer than what one call reads. */
+static int unpack(lua_State *S) {
+  charge_arguments(S, 1, 2);
+  return run_original(S);
+}
 
 /* string.rep, which counts how often it adds nothing to nothing. */
 static int rep(lua_State *S) {
@@ -37,14 +79,26 @@ static int rep(lua_State *S) {
   luaL_checkinteger(S, 2);
   luaL_optlstring(S, 3, "", &separator_len);
   if (len + separator_len > 0)
-    return charged(S);
+    return charged_after_text(S);
   lua_pushliteral(S, "");
   return 1;
 }
 
-/* string.format, which looks at each argument of '%s' as a whole. */
+/* Return the least bytes that '%q' makes of a value. */
+static size_t quoted_length(lua_State *S, int index) {
+  size_t len, escapes = 0, i;
+  const char *s;
+  if (lua_type(S, index) != LUA_TSTRING)
+    return 0;
+  s = lua_tolstring(S, index, &len);
+  for (i = 0; i < len; i++)
+    escapes += iscntrl((unsigned char)s[i]) || s[i] == '"' || s[i] == '\\';
+  return len + escapes;
+}
+
+/* string.format, which looks at each argument of '%s' as a whole, and takes long to quote. */
 static int format(lua_State *S) {
-  size_t len;
+  size_t len, quoted = 0;
   const char *at = luaL_checklstring(S, 1, &len), *end = at + len;
   int arg = 1, top = lua_gettop(S);
   tr_sandbox_charge(S, len / BYTES_A_STEP + 1);
@@ -59,8 +113,14 @@ static int format(lua_State *S) {
     if (*at == 's') { /* '__tostring' may make any string */
       luaL_tolstring(S, arg, NULL);
       lua_replace(S, arg);
+      tr_sandbox_charge(S, 1 + steps_of(S, arg));
+      continue;
     }
-    tr_sandbox_charge(S, 1 + steps_of(S, arg));
+    tr_sandbox_charge(S, 1 + steps_to_read(S, arg));
+    if (*at == 'q') {
+      quoted += quoted_length(S, arg);
+      tr_sandbox_check_length(S, quoted);
+    }
   }
   return run_original(S);
 }
@@ -221,6 +281,49 @@ static int pairs(lua_State *S) {
   return 3;
 }
 
+/* ------------------------------------------------------------------ numbers */
+
+/* A function of 'math' in upvalue 2, whose own upvalue is our first. */
+static int math_function(lua_State *S) {
+  charge_arguments(S, 1, 0);
+  return lua_tocfunction(S, lua_upvalueindex(2))(S);
+}
+
+/* min, or max: both compare strings with strings, too, which may be long. */
+static int extreme(lua_State *S, bool is_max) {
+  int i, best = 1, count = lua_gettop(S);
+  luaL_argcheck(S, count >= 1, 1, "value expected");
+  for (i = 2; i <= count; i++) {
+    tr_sandbox_charge(S, 1 + steps_of(S, i) + steps_of(S, best));
+    if (lua_compare(S, is_max ? best : i, is_max ? i : best, LUA_OPLT))
+      best = i;
+  }
+  lua_pushvalue(S, best);
+  return 1;
+}
+
+static int math_min(lua_State *S) { return extreme(S, false); }
+
+static int math_max(lua_State *S) { return extreme(S, true); }
+
+/* Put our functions in the place of Lua's in the table on the stack's top. */
+static void charge_math(lua_State *S) {
+  static const luaL_Reg own[] = {{"min", math_min}, {"max", math_max}, {NULL, NULL}};
+  int library = lua_gettop(S);
+  for (lua_pushnil(S); lua_next(S, library) != 0; lua_settop(S, library + 1)) {
+    if (!lua_iscfunction(S, -1))
+      continue;
+    if (lua_getupvalue(S, -1, 1) == NULL) /* else it is the random numbers' state */
+      lua_pushnil(S);
+    lua_insert(S, -2);
+    lua_pushcclosure(S, math_function, 2);
+    lua_pushvalue(S, library + 1);
+    lua_insert(S, -2);
+    lua_rawset(S, library);
+  }
+  luaL_setfuncs(S, own, 0);
+}
+
 /* --------------------------------------------------------------- metatables */
 
 /* In a metatable: the script's table that it was made from. */
@@ -370,14 +473,22 @@ static void make_first_buffer(lua_State *S) {
   lua_pop(S, 1);
 }
 
-/* Let Lua's messages find the names of functions, and no more the whole libraries. */
+/* Let Lua's messages find the names of functions: in copies of the libraries, since it
+** searches them key by key and a script can add to its own. */
 static void name_functions(lua_State *S) {
   static const char *const libraries[] = {"_G", "string", "table", "utf8", "math", NULL};
   const char *const *name;
   lua_pushglobaltable(S);
   lua_newtable(S);
   for (name = libraries; *name != NULL; name++) {
-    lua_getfield(S, -2, *name);
+    lua_newtable(S);
+    lua_getfield(S, -3, *name);
+    for (lua_pushnil(S); lua_next(S, -2) != 0;) {
+      lua_pushvalue(S, -2);
+      lua_insert(S, -2);
+      lua_rawset(S, -5);
+    }
+    lua_pop(S, 1);
     lua_setfield(S, -2, *name);
   }
   lua_setfield(S, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
@@ -387,30 +498,36 @@ static void name_functions(lua_State *S) {
 void tr_sandbox_open_library(lua_State *S) {
   static const char *const base[] = {"assert",   "error",  "ipairs", "type", "rawget",
                                      "rawequal", "rawlen", "rawset", NULL};
-  static const char *const charged_base[] = {"select", "tonumber", "tostring", NULL};
+  static const char *const charged_base[] = {"tonumber", NULL};
+  static const char *const counted_base[] = {"tostring", NULL};
+  static const char *const a_select[] = {"select", NULL};
   static const luaL_Reg own_base[] = {{"next", next_key},
                                       {"pairs", pairs},
                                       {"setmetatable", set_metatable},
                                       {"getmetatable", get_metatable},
                                       {"pcall", protected_call},
                                       {NULL, NULL}};
-  static const char *const charged_strings[] = {
-      "byte", "char",    "len", "lower",  "pack",  "packsize",
-      "sub",  "reverse", "unpack", "upper", NULL};
-  static const char *const charged_tables[] = {"pack", NULL};
+  static const char *const charged_strings[] = {"char", "pack", "packsize", NULL};
+  static const char *const after_text_strings[] = {"byte",    "len", "lower",
+                                                   "reverse", "sub", "upper", NULL};
+  static const char *const counted_tables[] = {"pack", NULL};
   static const luaL_Reg own_tables[] = {
       {"insert", table_insert}, {"remove", table_remove}, {"move", table_move},
       {"concat", table_concat}, {"unpack", table_unpack}, {NULL, NULL}};
-  static const char *const charged_utf8[] = {"char",   "codepoint", "codes",
-                                             "len",    "offset",    NULL};
+  static const char *const charged_utf8[] = {"char", NULL};
+  static const char *const after_text_utf8[] = {"codepoint", "codes", "len", "offset",
+                                                NULL};
   static const char *const plain_utf8[] = {"charpattern", NULL};
   static const char *const a_rep[] = {"rep", NULL}, *const a_format[] = {"format", NULL},
+                           *const an_unpack[] = {"unpack", NULL},
                            *const a_sort[] = {"sort", NULL};
   lua_newtable(S); /* the script's globals */
   luaL_requiref(S, "_G", luaopen_base, 0);
   lua_insert(S, -2);
   copy_fields(S, base, NULL);
   copy_fields(S, charged_base, charged);
+  copy_fields(S, counted_base, counted);
+  copy_fields(S, a_select, select_from);
   luaL_setfuncs(S, own_base, 0);
   lua_pushvalue(S, -1);
   lua_setfield(S, -2, "_G");
@@ -418,6 +535,8 @@ void tr_sandbox_open_library(lua_State *S) {
   luaL_requiref(S, "string", luaopen_string, 0);
   lua_newtable(S);
   copy_fields(S, charged_strings, charged);
+  copy_fields(S, after_text_strings, charged_after_text);
+  copy_fields(S, an_unpack, unpack);
   copy_fields(S, a_rep, rep);
   copy_fields(S, a_format, format);
   tr_sandbox_open_patterns(S);
@@ -427,7 +546,7 @@ void tr_sandbox_open_library(lua_State *S) {
 
   luaL_requiref(S, "table", luaopen_table, 0);
   lua_newtable(S);
-  copy_fields(S, charged_tables, charged);
+  copy_fields(S, counted_tables, counted);
   copy_fields(S, a_sort, table_sort);
   luaL_setfuncs(S, own_tables, 0);
   lua_setfield(S, -3, "table");
@@ -436,11 +555,13 @@ void tr_sandbox_open_library(lua_State *S) {
   luaL_requiref(S, "utf8", luaopen_utf8, 0);
   lua_newtable(S);
   copy_fields(S, charged_utf8, charged);
+  copy_fields(S, after_text_utf8, charged_after_text);
   copy_fields(S, plain_utf8, NULL);
   lua_setfield(S, -3, "utf8");
   lua_pop(S, 1);
 
   luaL_requiref(S, "math", luaopen_math, 0);
+  charge_math(S);
   lua_setfield(S, -2, "math");
   lua_rawseti(S, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
   lua_settop(S, 0);

@@ -275,6 +275,21 @@ initial_state = '{"token":{"$ref":"file://%s/token"},"n":1e400,"list":[{"$ref":"
     assert.equal("not_found", err.kind)
   end)
 
+  it("merge states of up to 4 MiB in a script, and of any size where it is trusted", function()
+    local path = script "return { merge = theaterref.policy.merge.deep }"
+    local ref = helper.write(folder .. "/m.toml", "name = 'x'\npackage = 'actor.wasm'\ninitial_state = '{\"a\":" .. ("1"):rep(100) .. "}'\n")
+    local function plan(bytes, trusted)
+      return theaterref.resolver { policy = path, trusted = trusted }:plan(ref, { initial_state = '{"b":"' .. ("x"):rep(bytes) .. '"}' })
+    end
+    assert.equal((3 << 20) + 113, #assert(plan(3 << 20)).initial_state)
+    assert.equal((5 << 20) + 113, #assert(plan(5 << 20, true)).initial_state)
+    for _, bytes in ipairs { (4 << 20) - 8, 5 << 20 } do -- too long merged, and before
+      local _, err = plan(bytes)
+      assert.equal("too_large", err.kind)
+      assert.matches("'max_state_bytes' allows 67108864 bytes: a script's strings have up to 4 MiB", err.message, 1, true)
+    end
+  end)
+
   it("veto and narrow manifests", function()
     local ref = folder .. "/m.toml"
     local _, err = theaterref.resolver { policy = { allow_spawn = function(m) return m.name ~= "worker", "no workers" end } }:plan(ref)

@@ -217,6 +217,18 @@ local greedy = {
   { "a number of four million digits", [[local s = ("1"):rep(4000000) while true do local n = tonumber(s) end]] },
   { "sums of long hexadecimal numbers",
     [[local s = "0x" .. ("f"):rep(4000000) while true do local n = s + 1 end]] },
+  { "the least of long strings", [[local s, t = ("x"):rep(4000000), {} for i = 1, 100000 do t[i] = s end
+    while true do math.min(table.unpack(t)) end]] },
+  { "the least of long strings of zero bytes",
+    [[local s = ("\0"):rep(4000000) return math.min(]] .. ("s, "):rep(100) .. "s)" },
+  { "the greatest of long strings of zero bytes",
+    [[local s = ("\0"):rep(4000000) return math.max(]] .. ("s, "):rep(100) .. "s)" },
+  { "string.char of long numerals",
+    [[local s = "0x" .. ("0"):rep(4000000) .. "41" return string.char(]] .. ("s, "):rep(240) .. "s)" },
+  { "utf8.char of long numerals",
+    [[local s = ("0"):rep(4000000) .. "41" return utf8.char(]] .. ("s, "):rep(240) .. "s)" },
+  { "string.pack of long numerals",
+    [[local s = ("0"):rep(4000000) .. "41" return string.pack(("b"):rep(241), ]] .. ("s, "):rep(240) .. "s)" },
   -- the compiler
   { "a chain of 'or'", "return " .. ("x or "):rep(160000) .. "x" },
   { "a chain of 'and'", "return " .. ("x and "):rep(150000) .. "x" },
@@ -282,6 +294,33 @@ local greedy = {
     for i = 1, 8192 do t[1 + i * 2.0 ^ -52] = true end for i = 1, 60 do out["t" .. i] = t end return out]] },
   { "a result that holds itself", "local t = {} t.t = t return t" },
 }
+
+-- Scripts that do much in one step of the budget, or in few.
+local hasty = {
+  { "comparisons of long strings of zero bytes", [[local s = ("\0"):rep(4190000) local a, b = s .. "a", s .. "b"
+    while true do ]] .. ("if a > b then end "):rep(200) .. "end" },
+  { "quoted control characters, to more than 4 MiB", [[local s = ("\1"):rep(800000)
+    return (("%q"):rep(16)):format(]] .. ("s, "):rep(15) .. "s)" },
+  { "errors of arguments, with libraries full of numbers", [[local f, sort, s, t = string.rep, table.sort, string, table
+    s.rep = nil for i = 1, 1048576 do s[i] = 0 end for i = 1, 524288 do t[i] = 0 end
+    local e = {} for i = 1, 64 do e[i] = f end while true do sort(e, pcall) end]] },
+  { "jumps to one label", ("do " .. ("goto a "):rep(32000) .. "::a:: end "):rep(4) },
+  { "jumps out of one loop", ("while true do " .. ("break "):rep(32000) .. "end "):rep(4) },
+}
+
+describe("a hasty script ends soon after its time:", function()
+  local SECONDS, LATE = 0.2, helper.sanitizers == "" and 0.15 or 1
+
+  for _, case in ipairs(hasty) do
+    it(case[1], function()
+      local started = os.clock()
+      local box <close> = core.sandbox { seconds = SECONDS }
+      local result, err = box:run(case[2], "@script", nil, true)
+      assert.is_true(os.clock() - started < SECONDS + LATE)
+      assert.same({ nil, "policy" }, { result, err.kind })
+    end)
+  end
+end)
 
 describe("a greedy script ends in time, as an error of kind 'policy':", function()
   -- A script may be late by a fifth of the two seconds that it has by default. How late it is

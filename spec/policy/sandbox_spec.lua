@@ -215,6 +215,13 @@ describe("a sandbox", function()
     assert.equal("s: the script had too little time left for a table of 16384 keys", select(2, keys(8193, 0.25)).message)
   end)
 
+  it("makes large tables also under a short deadline of the host's", function()
+    finally(function() core.sandbox_deadline() end)
+    core.sandbox_deadline(1, "plan_timeout")
+    local source = "local t = {} for i = 1, 20000 do t['k' .. i] = i end return 1"
+    assert.equal(1, (core.sandbox { seconds = 4 }:run(source, "@s")))
+  end)
+
   it("makes a text of any length beside tables of as many keys", function()
     assert.equal(3 << 19, (core.sandbox():run("return #('x'):rep(3 << 19)", "@s"))) -- as large as 2^16 keys
   end)
@@ -265,6 +272,58 @@ describe("a sandbox", function()
     -- Lua finds names in any module that is loaded, and 5.4.4 blames the wrong argument of 'remove'
     local function normal(text) return (text:gsub("argument #%d to '[%w._]*'", "argument"):gsub("function: %S+", "function")) end
     assert.equal(normal(load(source, "=s")()), normal(assert(core.sandbox():run(source, "=s"))))
+  end)
+
+  it("has Lua's functions on numbers, which take numerals and compare strings, too", function()
+    local source = [[
+      local out, names = {}, {}
+      local function add(name, ...)
+        local texts = table.pack(...)
+        for i = 1, texts.n do texts[i] = (math.type(texts[i]) or type(texts[i])) .. " " .. tostring(texts[i]) end
+        out[#out + 1] = name .. ": " .. table.concat(texts, " ")
+      end
+      for name, value in pairs(math) do
+        if type(value) == "function" then names[#names + 1] = name else add(name, value) end
+      end
+      table.sort(names)
+      local less = setmetatable({}, { __lt = function() return true end, __name = "L", __tostring = function() return "less" end })
+      local values = { "7", 3, 2.5, "10", "0x10", "x", false, less, 0 / 0, math.mininteger, math.huge }
+      for _, name in ipairs(names) do
+        local f = math[name]
+        if name ~= "random" and name ~= "randomseed" then
+          add(name, pcall(f))
+          for _, a in ipairs(values) do
+            add(name, pcall(f, a))
+            for _, b in ipairs(values) do add(name, pcall(f, a, b)) add(name, pcall(f, b, 1, a)) end
+          end
+        end
+      end
+      math.randomseed("7", 8)
+      for _ = 1, 5 do add("random", math.random(), math.random(9), math.random("5", 6)) end
+      for _, to in ipairs { -1, "x" } do add("random", pcall(math.random, to)) end
+      table.sort(out)
+      return table.concat(out, "\n")]]
+    local function normal(text) return (text:gsub("to 'math%.%w+'", "to it")) end -- of which one has two, after other specs
+    assert.equal(normal(load(source, "=s")()), normal(assert(core.sandbox():run(source, "=s"))))
+    fails("return math.floor('x')", "script:1: bad argument #1 to 'floor' (number expected, got string)")
+  end)
+
+  it("reads parts of long texts at the price of the parts", function()
+    local box = core.sandbox { instructions = 500000 }
+    local source = [[local bytes = 0
+      for i = 1, 2000 do
+        bytes = bytes + text:byte(i) + #text:sub(i, i) + select("#", text, text) + string.unpack("b", text, i) + text:len() // #text
+        bytes = bytes + utf8.codepoint(text, i) + utf8.offset(text, 1, i) // i + #tostring(text) // #text + table.pack(text).n
+      end
+      return bytes / 2000]]
+    assert.equal(103, (box:run(source, "@s", { text = ("\32"):rep(3 << 20) })))
+  end)
+
+  it("lets no script succeed that has run past its deadline", function()
+    local zeros = ("\0"):rep(12 << 20)
+    local result, err = core.sandbox { seconds = 0.05 }:run("return a > b", "@s", { a = zeros .. "b", b = zeros .. "a" })
+    assert.same({ nil, "policy" }, { result, err.kind })
+    assert.matches("the script ran for more than 0.05 seconds", err.message)
   end)
 
   it("has metatables, for what they had when they were set", function()
