@@ -214,8 +214,6 @@ describe("the command", function()
     local _, err, status = theaterref("store label yard two --expect none " .. two)
     assert.equal("theaterref: label two already exists (at " .. one .. ")\n", err)
     assert.equal(1, status)
-    assert.equal("theaterref: the hash that label 'two' is expected to have is empty\n",
-      (select(2, theaterref("store label yard two --expect '' " .. two))))
     helper.run_ok(("cd %s/home/store/yard && touch -d '2 hours ago' '.tmp-my file' && ln -s x .tmp-a && touch -d '2 hours ago' .tmp-a.1"):format(
       folder))
     local out

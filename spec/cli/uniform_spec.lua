@@ -221,6 +221,43 @@ describe("every command", function()
     end
   end)
 
+  it("refuses an empty value, as of a variable that is not set", function()
+    for arguments, option in pairs { ["store put demo actor.wasm --home ''"] = "--home", ["resolve actor.wasm -o ''"] = "--output",
+      ["plan manifest.toml --policy ''"] = "--policy", ["plan manifest.toml --lockfile ''"] = "--lockfile",
+      ["store label demo greeting --copy greeting --expect ''"] = "--expect", ["plan manifest.toml --state ''"] = "--state" } do
+      local out, err, status = shell("theaterref " .. arguments)
+      assert.same({ "", 2 }, { out, status }, arguments)
+      assert.matches("\n\ntheaterref: the option '" .. option .. "' is empty\n", err, 1, true)
+    end
+    assert.same({ "", "theaterref: --state: a file's name was expected after '@'\n", 2 }, { shell "theaterref plan manifest.toml --state @" })
+    local theaterref = require "theaterref"
+    for _, options in ipairs { { home = "" }, { base_path = "" } } do
+      assert.equal("an empty 'home' or 'base_path' names no folder", select(2, theaterref.content_store("demo", options)).message)
+    end
+    assert.equal("an empty 'home' or 'base_path' names no folder",
+      select(2, assert(theaterref.resolver { home = "" }):resolve "store://demo/greeting").message)
+  end)
+
+  it("ends with status 2 when what is given does not go together", function()
+    for arguments, expected in pairs {
+      ["explain actor.wasm --purpose packge"] = "there is no purpose 'packge' (did you mean 'package'?): direct, ",
+      ["store label demo greeting --expect none"] = "--expect is for a label that is moved",
+      ["store label demo a --copy greeting 0"] = "give a hash or --copy, not both",
+    } do
+      local out, err, status = shell("theaterref " .. arguments)
+      assert.same({ "", 2 }, { out, status }, arguments)
+      assert.matches("theaterref: " .. expected, err, 1, true)
+    end
+  end)
+
+  it("has its help, and the version, by their usual names", function()
+    each(function(_, words) assert.equal((shell("theaterref " .. words .. " --help")), (shell("theaterref help " .. words))) end)
+    assert.same({ 2, true }, { select(3, shell "theaterref help store pot"),
+      select(2, shell "theaterref help store pot"):find("Did you mean 'put'?", 1, true) ~= nil })
+    assert.equal((shell "theaterref --version"), (shell "theaterref -V"))
+    assert.is_truthy((shell "theaterref --help"):find("data:[<type>],<text>", 1, true))
+  end)
+
   it("writes no binary to a terminal", function()
     assert.matches("refusing to write binary data to a terminal; use %-o FILE", on_terminal "theaterref resolve actor.wasm")
     assert.matches('{"n":"b"}', on_terminal "theaterref resolve state.json")

@@ -106,6 +106,15 @@ local function write(text)
   return io.stdout:flush()
 end
 
+--- An error that is the command line's: the command ends with status 2.
+-- @tparam string message
+-- @treturn table
+function M.usage_error(message)
+  local err = errors.new("syntax", message)
+  err.is_usage = true
+  return err
+end
+
 --- Ends a command: prints what it has to show, and what failed.
 -- @param result nil, a string, which becomes a line, or a blob, written as it is
 -- @param err nil, or what failed
@@ -121,7 +130,7 @@ function M.finish(result, err, as_json)
   end
   if not ok then err = errors.new("io", "Failed to write to standard output: " .. why) end
   if not err then return 0 end
-  local status = 1
+  local status = errors.is(err) and err.is_usage and 2 or 1
   if core.interrupted() then err, status = errors.new("cancelled", "interrupted"), 130 end
   if as_json then
     local about = errors.is(err) and { kind = err.kind, reference = err.reference, status = err.status } or {}

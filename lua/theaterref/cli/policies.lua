@@ -109,7 +109,7 @@ local function explain(args)
   if err then return nil, err end
   local purpose = purpose_of(args)
   if not purposes[purpose] then
-    return nil, errors.new("policy", ("there is no purpose '%s'%s: direct, manifest, initial_state, package, secret")
+    return nil, output.usage_error(("there is no purpose '%s'%s: direct, manifest, initial_state, package, secret")
       :format(purpose, suggest.closest(purpose, purposes)))
   end
   local resolver

@@ -104,6 +104,7 @@ function M.state(args)
   if not text then return nil end
   if text:sub(1, 1) == "@" then
     what = text:sub(2)
+    if what == "" then return nil, output.usage_error("--state: a file's name was expected after '@'") end
     local blob, err = core.read_file(what)
     if not blob then return nil, err end
     text = tostring(blob)

@@ -45,14 +45,14 @@ show.get = output.show_content
 -- The hash that a label is to point at.
 local function hash_for_label(store, args)
   if not args.copy then return args.hash end
-  if args.hash then return nil, errors.new("policy", "give a hash or --copy, not both") end
+  if args.hash then return nil, output.usage_error "give a hash or --copy, not both" end
   local hash, err = store:get_by_label(args.copy)
   return hash, err or not hash and no_label(args.copy) or nil
 end
 
 -- The hash that a label points at.
 local function current(store, args)
-  if args.expect then return nil, errors.new("policy", "--expect is for a label that is moved: give a hash or --copy") end
+  if args.expect then return nil, output.usage_error "--expect is for a label that is moved: give a hash or --copy" end
   local hash, err = store:get_by_label(args.name)
   if not hash then return nil, err or no_label(args.name) end
   return { label = args.name, hash = hash }
