@@ -298,8 +298,19 @@ M.label = set("label option", {
   { "expect", "expect", "none", "move the label only if it is at this hash; false: only if there is no such label" },
 })
 
---- Of a store's `verify`, `export` and `import`.
+--- Of a store's `rollback`.
+M.rollback = set("rollback option", {
+  { "to", "text", "the last", "the hash in the label's history to move it to" },
+})
+
+--- Of a store's `verify` and `export`.
 M.progress = set("option", { progress })
+
+--- Of a store's `import`.
+M.import = set("import option", {
+  { "keep_labels", "flag", "false", "labels that are there stay where they are" },
+  progress,
+})
 
 --- Of a store's `gc`.
 M.gc = set("gc option", {

@@ -228,7 +228,12 @@ describe("the command", function()
     assert.equal("no content deleted; kept: 1 labelled, 1 in a label's history, 0 put or labelled within 3600 s (--grace), 0 in use\n",
       (theaterref "store gc yard"))
     assert.same({ two .. "\n", one .. "\n" }, { (theaterref "store history yard two"), (theaterref "store label yard two") })
-    assert.same({ two .. "\n", one .. "\n" }, { (theaterref "store rollback yard two"), (theaterref "store rollback yard two") })
+    local back, forth = ("moved from %s to %s\n"):format(one, two), ("moved from %s to %s\n"):format(two, one)
+    assert.same({ back, forth }, { (theaterref "store rollback yard two"), (theaterref "store rollback yard two") })
+    assert.equal(back, (theaterref("store rollback yard two --to " .. two)))
+    assert.matches(("0"):rep(40) .. " is not in the history of label two\n", (select(2, theaterref("store rollback yard two --to "
+      .. ("0"):rep(40)))))
+    theaterref "store rollback yard two"
     assert.same({ "", two .. "\n" }, { (theaterref "store label yard copy --copy two"), (theaterref "store history yard two") })
     assert.equal("theaterref: Label copy has no history\n", (select(2, theaterref "store rollback yard copy")))
     assert.equal("theaterref: Label not found: none\n", (select(2, theaterref "store label yard copy --copy none")))
@@ -243,7 +248,14 @@ describe("the command", function()
     assert.equal("           4 bytes  two\n           0 bytes  without a label\n           4 bytes  in all\n",
       (theaterref "store usage yard"))
     assert.equal("", (theaterref "store export yard yard.tar"))
-    assert.equal("2 imported\n", (theaterref "store import copy - < yard.tar"))
+    assert.same({ "2 imported\n", "theaterref: new store 'copy'\n", 0 }, { theaterref "store import copy - < yard.tar" })
+    theaterref "store put copy policy.lua --label two"
+    assert.equal("2 imported; labels left where they were: 1\n", (theaterref "store import copy yard.tar --keep-labels"))
+    assert.equal("2 imported; labels moved that were in the store: 1 (--keep-labels leaves them)\n",
+      (theaterref "store import copy yard.tar"))
+    out, err, status = theaterref "store export yard actor.wasm"
+    assert.same({ "", 1, "\0asm" }, { out, status, helper.read(folder .. "/actor.wasm") })
+    assert.matches("Failed to export to actor.wasm: there is another file", err)
     assert.equal("\0asm", (theaterref "store get copy two"))
     assert.equal("", (theaterref "store unlabel copy two"))
     _, err, status = theaterref "store unlabel copy two"
@@ -252,6 +264,13 @@ describe("the command", function()
     _, err, status = theaterref "store import copy actor.wasm"
     assert.matches("this is not an export of a store: it ends too early", err)
     assert.equal(1, status)
+  end)
+
+  it("says when a put makes a new store", function()
+    assert.equal("theaterref: new store 'relase'\n", (select(2, theaterref "store put relase actor.wasm")))
+    assert.equal("", (select(2, theaterref "store put relase actor.wasm")))
+    assert.equal("", (select(2, theaterref "store put relaese actor.wasm -q")))
+    assert.not_matches("new store", (select(2, theaterref "store put relese missing")))
   end)
 
   it("takes no store that is not there for an empty one", function()

@@ -89,6 +89,11 @@ local function say(how, colour, text)
   io.stderr:write(M.coloured(colour, "theaterref:", 2) .. " " .. how .. M.plain(text) .. "\n")
 end
 
+--- Something that the user should know, on standard error.
+function M.note(text)
+  if not quiet then say("", "cyan", text) end
+end
+
 --- A line of the log, on standard error.
 function M.log(level, line)
   say(level .. ": ", level == "error" and "red" or level == "warn" and "yellow" or "cyan", line)

@@ -89,11 +89,12 @@ end
 function show.history(data) return table.concat(data.history, "\n") end
 
 function run.rollback(store, args)
-  local hash, err = store:rollback(args.name)
-  return hash and { label = args.name, hash = hash }, err
+  local hash, former = store:rollback(args.name, { to = args.to })
+  if not hash then return nil, former end
+  return { label = args.name, hash = hash, former = former }
 end
 
-function show.rollback(data) return data.hash end
+function show.rollback(data) return ("moved from %s to %s"):format(data.former, data.hash) end
 
 function run.unlabel(store, args)
   local removed, err = store:remove_label(args.name)
@@ -209,11 +210,19 @@ end
 
 run["import"] = function(store, args)
   local file = args.file == "-" and io.stdin or args.file
-  local count, err = with_bar("importing", function(progress) return store:import(file, { progress = progress }) end)
-  return count and { imported = count }, err
+  local count, changed = with_bar("importing", function(progress)
+    return store:import(file, { progress = progress, keep_labels = args.keep_labels })
+  end)
+  if not count then return nil, changed end
+  return { imported = count, moved_labels = args.keep_labels and 0 or changed, kept_labels = args.keep_labels and changed or 0 }
 end
 
-show["import"] = function(data) return data.imported .. " imported" end
+show["import"] = function(data)
+  local moved, kept = data.moved_labels, data.kept_labels
+  return data.imported .. " imported"
+    .. (moved > 0 and ("; labels moved that were in the store: %d (--keep-labels leaves them)"):format(moved) or "")
+    .. (kept > 0 and ("; labels left where they were: %d"):format(kept) or "")
+end
 
 -- ------------------------------------------------------------- command line
 
@@ -225,13 +234,18 @@ local function command(name, does, examples, arguments, options)
       local theater_home, err = settings.home(args)
       if err then return nil, err end
       local makes_one = name == "put" or name == "import"
-      local there = makes_one
-      if not there then there, err = homes.find_store(args.id, theater_home) end
-      if not there then return nil, err end
+      local there
+      there, err = homes.find_store(args.id, theater_home)
+      if not there and not (makes_one and err.kind == "not_found") then return nil, err end
       local store, held
       store, err = settings.store(args, args.id)
       if not store then return nil, err end
-      if makes_one then return run[name](store, args) end
+      if makes_one then
+        local data
+        data, err = run[name](store, args)
+        if data and not there and not args.json then output.note(("new store '%s'"):format(args.id)) end -- or a typing error
+        return data, err
+      end
       held, there = store:hold()
       if not held then return nil, there end
       if not there then return nil, errors.new("io", "the store was moved away meanwhile; try again: " .. args.id) end
@@ -253,8 +267,9 @@ return {
         { "--expect", "HASH", "Only if it points at this hash; 'none': only if there is no such label." } }),
     command("history", "List the hashes that a label pointed at before, the newest first.",
       { "theaterref store history demo greeting" }, { { "name", "Of the label." } }),
-    command("rollback", "Move a label back to what it pointed at before, and print that hash.",
-      { "theaterref store rollback demo greeting" }, { { "name", "Of the label." } }),
+    command("rollback", "Move a label back to what it pointed at before. A second rollback moves it forth again: "
+      .. "to go further back, use --to.", { "theaterref store rollback demo greeting" }, { { "name", "Of the label." } },
+      { { "--to", "HASH", "A hash in the label's history, instead of the newest." } }),
     command("unlabel", "Remove a label; its content stays until gc.", { "theaterref store unlabel demo actors/worker" },
       { { "name", "Of the label." } }),
     command("labels", "List labels with their hashes.", { "theaterref store labels demo" }, {}),
@@ -264,9 +279,10 @@ return {
     command("gc", "Delete content without a label, and what crashed writers left.", { "theaterref store gc demo --dry-run" }, {},
       { { "--grace", "SECONDS", "Spare what was put or labelled within so many seconds; default 3600.", number = "from 0" },
         { "-n --dry-run", nil, "Only show what would be deleted." } }),
-    command("export", "Write everything to a tar file.", { "theaterref store export demo demo.tar" },
-      { { "file", "A path, or - for standard output." } }),
-    command("import", "Add what an export holds.", { "theaterref store import copy demo.tar" },
-      { { "file", "A path, or - for standard input." } }),
+    command("export", "Write all content and labels to a tar file; not the history of labels.", { "theaterref store export demo demo.tar" },
+      { { "file", "A path, or - for standard output. An earlier export is replaced, any other file is not." } }),
+    command("import", "Add an export's content, and move labels to where they are in it.", { "theaterref store import copy demo.tar" },
+      { { "file", "A path, or - for standard input." } },
+      { { "--keep-labels", nil, "Leave labels alone that are in the store already." } }),
   } },
 }
