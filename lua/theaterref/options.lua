@@ -206,7 +206,7 @@ M.only = set("list of policy.only", {
   { "redirect_hosts", "host_names", "none", "hosts that redirects may lead to, beside `hosts`" },
 })
 
-M.only.unknown = "unknown list '%s' in policy.only%s"
+M.only.unknown = "unknown list '%s'%s"
 
 local store_first = { "store", "text", "none", "id of a store to look in first" }
 local store_only = { "offline", "flag", "false", "look nowhere else" }

@@ -131,6 +131,13 @@ describe("the command", function()
     assert.equal(1, status)
   end)
 
+  it("explains that a rule failed, or that it refused", function()
+    helper.write(folder .. "/failing.lua", "return { allow = function() error 'oh' end }")
+    assert.matches("allow +actor.wasm: failed %(failing.lua:1: oh%)   %[failing.lua%]\n",
+      (theaterref "explain actor.wasm --policy failing.lua"))
+    assert.matches("allow +actor.wasm: refused %(closed today%)", (theaterref "explain actor.wasm --policy policy.lua"))
+  end)
+
   it("renders", function()
     assert.equal(helper.read(folder .. "/m.toml"):gsub("{{.-}}", "y"), (theaterref [[render m.toml --state '{"n":"y"}']]))
   end)

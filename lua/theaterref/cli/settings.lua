@@ -111,6 +111,7 @@ function M.state(args)
   end
   local kind, fault = core.json_split(text)
   if kind then return text end
+  if what == "--state" and core.file_stamp(text) then what = ("--state: give the file as @%s"):format(text) end
   return nil, errors.new("syntax", what .. ": " .. fault.message)
 end
 

@@ -16,7 +16,8 @@ local reference = require "theaterref.reference"
 local M = {}
 
 local MAX_BYTES = 16 << 20
-local HEADER = "theaterref lockfile 1"
+local FAMILY = "theaterref lockfile" -- of all versions
+local HEADER = FAMILY .. " 1"
 
 --- Returns the form of a reference in a lockfile, not cut: a path is absolute; a URL has no
 -- user or password, and `?…` and a hash in place of its query, which may hold a signature.
@@ -64,8 +65,9 @@ function M.read(path)
   end
   local text, folder = tostring(blob), reference.absolute(path)
   if text:match "^[^\r\n]*" ~= HEADER then
-    return nil, errors.new("syntax", ("%s:1: the first line of a lockfile is '%s'; write it anew with 'theaterref lock --prune "
-      .. "-o %s MANIFEST'"):format(path, HEADER, path))
+    local of_another_version = text:sub(1, #FAMILY) == FAMILY
+    return nil, errors.new("syntax", ("%s:1: the first line of a lockfile is '%s'; "):format(path, HEADER) .. (of_another_version
+      and ("write it anew with 'theaterref lock --prune -o %s MANIFEST'"):format(path) or "this is another file"))
   end
   local lines, number = {}, 0
   for line in (text .. "\n"):gmatch "([^\n]*)\n" do
