@@ -185,10 +185,13 @@ bool tr_store_place_label(const tr_store *store, int base, const char *label,
   char old[TR_HEX_MAX];
   const char *name;
   tr_error ignored;
-  int folder, errnum;
+  int folder, errnum, holds;
   bool ok;
-  if (tr_store_label_at(base, label, false, old, &ignored) != 1)
+  holds = tr_store_label_at(base, label, false, old, &ignored);
+  if (holds != 1)
     old[0] = '\0';
+  if (holds == 0)
+    tr_store_forget(base, label); /* what a label of this name was before it was removed */
   /* First, so that no crash loses it. */
   if (old[0] != '\0' && strcmp(old, hash) != 0 && !tr_store_remember(store, base, label, old, error))
     return false;

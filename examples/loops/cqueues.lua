@@ -3,6 +3,11 @@
 local cqueues = require "cqueues"
 local theaterref = require "theaterref"
 
+if not arg[1] then
+  io.stderr:write "Usage: lua5.4 cqueues.lua URL\n"
+  os.exit(2)
+end
+
 local loop = cqueues.new()
 local fetching, ticks = true, 0
 

@@ -3,6 +3,11 @@
 local uv = require "luv"
 local theaterref = require "theaterref"
 
+if not arg[1] or arg[1] == "--plan" and not arg[2] then
+  io.stderr:write "Usage: lua5.4 luv.lua URL, or luv.lua --plan MANIFEST\n"
+  os.exit(2)
+end
+
 local resolver = assert(theaterref.resolver())
 local future
 if arg[1] == "--plan" then

@@ -10,6 +10,8 @@
 -- * `reference`: what was being resolved, redacted: without user, password and query
 -- * `status`: the HTTP status
 -- * `errno`: the system's error number
+-- * `manifest_reference`: the manifest that names the reference, redacted
+-- * `advice`: what to do
 --
 -- `tostring(err)` is one line for people.
 -- @module theaterref.error
@@ -23,12 +25,14 @@ local metatable = core.error_metatable -- errors made in C carry it already
 local is_no_failure = { denied = true, policy = true, syntax = true }
 
 function metatable:__tostring()
-  if not self.reference then return self.message end
+  local advice = self.advice and "; " .. self.advice or ""
+  if not self.reference then return self.message .. advice end
   local text = (is_no_failure[self.kind] and "" or "Failed to resolve reference: ") .. self.message
   if not text:find(self.reference, 1, true) then
     text = text .. " (" .. self.reference .. ")"
   end
-  return text
+  if self.manifest_reference then text = text .. ", which " .. self.manifest_reference .. " names" end
+  return text .. advice
 end
 
 --- A new error. Its texts are redacted: also the reference, where the message names it.
@@ -126,6 +130,18 @@ end
 function M.hide(err, reference)
   if type(err.message) == "string" then err.message = M.redact(err.message, reference) end -- a rule may have changed it
   return err
+end
+
+--- Returns a copy of an error, which others may have as well, with the manifest that names
+-- its reference.
+-- @tparam table err
+-- @tparam string manifest_reference
+-- @treturn table
+function M.named_by(err, manifest_reference)
+  local copy = setmetatable({}, metatable)
+  for field, value in pairs(err) do copy[field] = value end
+  copy.manifest_reference = M.redact_reference(manifest_reference)
+  return copy
 end
 
 --- Puts the reference on an error that does not have one yet.

@@ -32,6 +32,7 @@ function M.store_folder(id, theater_home)
   local err
   if not theater_home then theater_home, err = M.get_theater_home() end
   if not theater_home then return nil, err end
+  if theater_home == "" then return nil, errors.new("not_found", "an empty 'home' or 'base_path' names no folder") end
   return theater_home .. "/store/" .. id
 end
 
@@ -44,7 +45,7 @@ end
 function M.content_store(id, options)
   options = options or {}
   option_sets.check(option_sets.store, options, 2)
-  local base, err = M.store_folder(id, options.base_path and "" or options.home)
+  local base, err = M.store_folder(id, options.base_path or options.home)
   if not base then return nil, err end
   base = options.base_path or base
   require "theaterref.store.store" -- gives the core's stores the methods that are written in Lua

@@ -213,7 +213,7 @@ M.only = set("list of policy.only", {
   { "redirect_hosts", "host_names", "none", "hosts that redirects may lead to, besides `hosts`" },
 })
 
-M.only.unknown = "unknown list '%s' in policy.only%s"
+M.only.unknown = "unknown list '%s'%s"
 
 local store_first = { "store", "text", "none", "id of a store to look in first" }
 local store_only = { "offline", "flag", "false", "look only in that store" }
@@ -312,8 +312,19 @@ M.label = set("label option", {
     .. "label" },
 })
 
---- Of a store's `verify`, `export` and `import`.
+--- Of a store's `rollback`.
+M.rollback = set("rollback option", {
+  { "to", "text", "the last", "the hash in the label's history to move it to" },
+})
+
+--- Of a store's `verify` and `export`.
 M.progress = set("option", { progress })
+
+--- Of a store's `import`.
+M.import = set("import option", {
+  { "keep_labels", "flag", "false", "labels that are there stay where they are" },
+  progress,
+})
 
 --- Of a store's `gc`.
 M.gc = set("gc option", {

@@ -111,6 +111,9 @@ end
 
 -- The state that the manifest brings, found before its variables are filled in.
 function steps.initial_state(work)
+  if work.override == "" then
+    return nil, errors.new("syntax", "the initial state given is empty; nil gives none, and '{}' an object without members")
+  end
   local fault = state_fault(work, "the initial state given", work.override)
   if fault then return nil, fault end
   local state, ref, unreadable = manifests.initial_state(work.text, work.format, work.override)
@@ -239,6 +242,13 @@ end
 -- The steps in their order.
 local order = { "manifest", "initial_state", "merge", "render", "parse", "allow_spawn", "secrets", "package" }
 
+-- Returns the error that a plan ends with, which names the manifest.
+local function failure(work, err)
+  local ref = reference.redact(work.plan.manifest_reference)
+  if work.ctx and err.reference and err.reference ~= ref then return errors.named_by(err, ref) end
+  return errors.about(err, ref)
+end
+
 -- Which steps have nothing to do.
 local skipped = {
   allow_spawn = function(work) return not work.context.asks.allow_spawn end,
@@ -266,7 +276,7 @@ function M.make(task, context, override, stop)
     local skip = skipped[name]
     if not skip or not skip(work) then
       local done, err = run(work, name)
-      if not done then return nil, errors.about(err, reference.redact(ref)) end
+      if not done then return nil, failure(work, err) end
     end
   end
   return work.plan

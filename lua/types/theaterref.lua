@@ -352,9 +352,10 @@ function Store:label_exists(name) end
 function Store:history(name) end
 
 ---@param name string
+---@param options? { to: string }
 ---@return string? hash
----@return theaterref.Error?
-function Store:rollback(name) end
+---@return string|theaterref.Error? # the hash until now
+function Store:rollback(name, options) end
 
 ---@param name string
 ---@param bytes theaterref.Bytes
@@ -444,9 +445,9 @@ function Store:usage() end
 function Store:export(path, options) end
 
 ---@param path string|file*
----@param options? { progress: fun(bytes: integer, all?: integer) }
+---@param options? { progress: fun(bytes: integer, all?: integer), keep_labels: boolean }
 ---@return integer? # how many files there were
----@return theaterref.Error?
+---@return integer|theaterref.Error? # how many labels moved or, with keep_labels, stayed
 function Store:import(path, options) end
 
 -- ------------------------------------------------------------------ policies

@@ -144,6 +144,13 @@ describe("the command", function()
     assert.equal(1, status)
   end)
 
+  it("explains that a rule failed, or that it refused", function()
+    helper.write(folder .. "/failing.lua", "return { allow = function() error 'oh' end }")
+    assert.matches("allow +actor.wasm: failed %(failing.lua:1: oh%)   %[failing.lua%]\n",
+      (theaterref "explain actor.wasm --policy failing.lua"))
+    assert.matches("allow +actor.wasm: refused %(closed today%)", (theaterref "explain actor.wasm --policy policy.lua"))
+  end)
+
   it("renders", function()
     assert.equal(helper.read(folder .. "/m.toml"):gsub("{{.-}}", "y"), (theaterref [[render m.toml --state '{"n":"y"}']]))
   end)
@@ -227,8 +234,6 @@ describe("the command", function()
     local _, err, status = theaterref("store label yard two --expect none " .. two)
     assert.equal("theaterref: label two already exists (at " .. one .. ")\n", err)
     assert.equal(1, status)
-    assert.equal("theaterref: the hash that label 'two' is expected to have is empty\n",
-      (select(2, theaterref("store label yard two --expect '' " .. two))))
     helper.run_ok(("cd %s/home/store/yard && touch -d '2 hours ago' '.tmp-my file' && ln -s x .tmp-a && touch -d '2 hours ago' .tmp-a.1"):format(
       folder))
     local out
@@ -243,7 +248,12 @@ describe("the command", function()
     assert.equal("no content deleted; kept: 1 labelled, 1 in a label's history, 0 put or labelled within 3600 s (--grace), 0 in use\n",
       (theaterref "store gc yard"))
     assert.same({ two .. "\n", one .. "\n" }, { (theaterref "store history yard two"), (theaterref "store label yard two") })
-    assert.same({ two .. "\n", one .. "\n" }, { (theaterref "store rollback yard two"), (theaterref "store rollback yard two") })
+    local back, forth = ("moved from %s to %s\n"):format(one, two), ("moved from %s to %s\n"):format(two, one)
+    assert.same({ back, forth }, { (theaterref "store rollback yard two"), (theaterref "store rollback yard two") })
+    assert.equal(back, (theaterref("store rollback yard two --to " .. two)))
+    assert.matches(("0"):rep(40) .. " is not in the history of label two\n", (select(2, theaterref("store rollback yard two --to "
+      .. ("0"):rep(40)))))
+    theaterref "store rollback yard two"
     assert.same({ "", two .. "\n" }, { (theaterref "store label yard copy --copy two"), (theaterref "store history yard two") })
     assert.equal("theaterref: Label copy has no history\n", (select(2, theaterref "store rollback yard copy")))
     assert.equal("theaterref: Label not found: none\n", (select(2, theaterref "store label yard copy --copy none")))
@@ -258,7 +268,14 @@ describe("the command", function()
     assert.equal("           4 bytes  two\n           0 bytes  without a label\n           4 bytes  in all\n",
       (theaterref "store usage yard"))
     assert.equal("", (theaterref "store export yard yard.tar"))
-    assert.equal("2 imported\n", (theaterref "store import copy - < yard.tar"))
+    assert.same({ "2 imported\n", "theaterref: new store 'copy'\n", 0 }, { theaterref "store import copy - < yard.tar" })
+    theaterref "store put copy policy.lua --label two"
+    assert.equal("2 imported; labels left where they were: 1\n", (theaterref "store import copy yard.tar --keep-labels"))
+    assert.equal("2 imported; labels moved that were in the store: 1 (--keep-labels leaves them)\n",
+      (theaterref "store import copy yard.tar"))
+    out, err, status = theaterref "store export yard actor.wasm"
+    assert.same({ "", 1, "\0asm" }, { out, status, helper.read(folder .. "/actor.wasm") })
+    assert.matches("Failed to export to actor.wasm: there is another file", err)
     assert.equal("\0asm", (theaterref "store get copy two"))
     assert.equal("", (theaterref "store unlabel copy two"))
     _, err, status = theaterref "store unlabel copy two"
@@ -267,6 +284,13 @@ describe("the command", function()
     _, err, status = theaterref "store import copy actor.wasm"
     assert.matches("this is not an export of a store: it ends too early", err)
     assert.equal(1, status)
+  end)
+
+  it("says when a put makes a new store", function()
+    assert.equal("theaterref: new store 'relase'\n", (select(2, theaterref "store put relase actor.wasm")))
+    assert.equal("", (select(2, theaterref "store put relase actor.wasm")))
+    assert.equal("", (select(2, theaterref "store put relaese actor.wasm -q")))
+    assert.not_matches("new store", (select(2, theaterref "store put relese missing")))
   end)
 
   it("takes no store that is not there for an empty one", function()

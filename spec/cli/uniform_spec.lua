@@ -44,6 +44,7 @@ describe("every command", function()
         assert.is_truthy(help:find(example, 1, true), words)
         if not example:find "https://" then
           local _, err, status = shell(example)
+          err = err:gsub("^theaterref: new store '%a+'\n$", "")
           assert.equal("0 ", status .. " " .. err, example)
           count = count + 1
         end
@@ -83,7 +84,7 @@ describe("every command", function()
     assert.equal(sha256, json("lock manifest.toml").digests[folder .. "/actor.wasm"])
     assert.same({ file = "policy.lua", rules = { "cacheable" } }, json "policy check policy.lua")
     shell "theaterref store export demo demo.tar"
-    assert.same({ imported = 4 }, json "store import copy demo.tar")
+    assert.same({ imported = 4, moved_labels = 0, kept_labels = 0 }, json "store import copy demo.tar")
   end)
 
   it("says what is wrong with a command line below the usage of the command that was given", function()
@@ -204,6 +205,8 @@ describe("every command", function()
       assert.same({ "", "theaterref: state.toml: invalid JSON at line 1, column 1: not a JSON value\n", 1 },
         { shell("theaterref " .. words .. " --state @state.toml") }, words)
     end
+    assert.same({ "", "theaterref: --state: give the file as @state.json: invalid JSON at line 1, column 1: not a JSON value\n", 1 },
+      { shell "theaterref plan manifest.toml --state state.json" })
     local _, err, status = shell "theaterref plan bad.toml"
     assert.matches("the manifest's initial state: invalid JSON at line 2, column 1: a key in double quotes was expected", err)
     assert.equal(1, status)
@@ -219,6 +222,43 @@ describe("every command", function()
       assert.same({ "", 2 }, { out, status })
       assert.matches("theaterref: " .. expected .. "\n", err, 1, true)
     end
+  end)
+
+  it("refuses an empty value, as of a variable that is not set", function()
+    for arguments, option in pairs { ["store put demo actor.wasm --home ''"] = "--home", ["resolve actor.wasm -o ''"] = "--output",
+      ["plan manifest.toml --policy ''"] = "--policy", ["plan manifest.toml --lockfile ''"] = "--lockfile",
+      ["store label demo greeting --copy greeting --expect ''"] = "--expect", ["plan manifest.toml --state ''"] = "--state" } do
+      local out, err, status = shell("theaterref " .. arguments)
+      assert.same({ "", 2 }, { out, status }, arguments)
+      assert.matches("\n\ntheaterref: the option '" .. option .. "' is empty\n", err, 1, true)
+    end
+    assert.same({ "", "theaterref: --state: a file's name was expected after '@'\n", 2 }, { shell "theaterref plan manifest.toml --state @" })
+    local theaterref = require "theaterref"
+    for _, options in ipairs { { home = "" }, { base_path = "" } } do
+      assert.equal("an empty 'home' or 'base_path' names no folder", select(2, theaterref.content_store("demo", options)).message)
+    end
+    assert.equal("an empty 'home' or 'base_path' names no folder",
+      select(2, assert(theaterref.resolver { home = "" }):resolve "store://demo/greeting").message)
+  end)
+
+  it("ends with status 2 when what is given does not go together", function()
+    for arguments, expected in pairs {
+      ["explain actor.wasm --purpose packge"] = "there is no purpose 'packge' (did you mean 'package'?): direct, ",
+      ["store label demo greeting --expect none"] = "--expect is for a label that is moved",
+      ["store label demo a --copy greeting 0"] = "give a hash or --copy, not both",
+    } do
+      local out, err, status = shell("theaterref " .. arguments)
+      assert.same({ "", 2 }, { out, status }, arguments)
+      assert.matches("theaterref: " .. expected, err, 1, true)
+    end
+  end)
+
+  it("has its help, and the version, by their usual names", function()
+    each(function(_, words) assert.equal((shell("theaterref " .. words .. " --help")), (shell("theaterref help " .. words))) end)
+    assert.same({ 2, true }, { select(3, shell "theaterref help store pot"),
+      select(2, shell "theaterref help store pot"):find("Did you mean 'put'?", 1, true) ~= nil })
+    assert.equal((shell "theaterref --version"), (shell "theaterref -V"))
+    assert.is_truthy((shell "theaterref --help"):find("data:[<type>],<text>", 1, true))
   end)
 
   it("writes no binary to a terminal", function()

@@ -262,6 +262,33 @@ describe("a store's export", function()
     assert.equal(helper.read(path), helper.read(home .. "/again.tar"))
   end)
 
+  it("says how many labels of the store it moved, and leaves them alone with 'keep_labels'", function()
+    assert(store:export(path))
+    local copy = theaterref.content_store("copy", { home = home, durability = "none" })
+    copy:store_at_label("a/b", "newer")
+    copy:store_at_label("empty", "")
+    copy:store_at_label("own", "own")
+    assert.same({ 8, 1 }, { copy:import(path, { keep_labels = true }) })
+    assert.equal("newer", tostring(copy:get_content_by_label "a/b"))
+    assert.equal("other name", tostring(copy:get_content_by_label "sha256"))
+    assert.same({ 8, 1 }, { copy:import(path) })
+    assert.equal("bytes", tostring(copy:get_content_by_label "a/b"))
+    assert.same({ 8, 0 }, { copy:import(path) })
+    assert.equal("own", tostring(copy:get_content_by_label "own"))
+  end)
+
+  it("replaces an earlier export or an empty file, and no other", function()
+    helper.write(path, "")
+    assert.is_true(store:export(path))
+    assert.is_true(store:export(path))
+    for _, text in ipairs { "\0asm", ("x"):rep(4096), helper.read(path):sub(513) } do
+      helper.write(path, text)
+      assert.equal(("Failed to export to %s: there is another file, which is no export of a store; remove it first, or give another path")
+        :format(path), select(2, store:export(path)).message)
+      assert.equal(text, helper.read(path))
+    end
+  end)
+
   it("is a tar file that tar reads, and what tar writes is read", function()
     assert(store:export(path))
     helper.run_ok(("mkdir %s/tree && tar -C %s/tree -xf %s && diff -r %s/tree %s/store/demo"):format(home, home, path, home,

@@ -57,6 +57,18 @@ describe("a label's history", function()
     assert.same({}, open():history "none")
   end)
 
+  it("has any of its hashes to roll back to, and names the one until now", function()
+    store:store_at_label("app", "one")
+    store:store_at_label("app", "two")
+    local three = store:store_at_label("app", "three")
+    local history = store:history "app"
+    assert.same({ history[2], three }, { store:rollback("app", { to = history[2]:upper() }) })
+    assert.equal("one", tostring(store:get_content_by_label "app"))
+    local hash, err = store:rollback("app", { to = ("0"):rep(40) })
+    assert.is_nil(hash)
+    assert.same({ "not_found", ("0"):rep(40) .. " is not in the history of label app" }, { err.kind, err.message })
+  end)
+
   it("is what a rollback goes back by, and forth", function()
     local h = move("app", "a", "b", "c")
     assert.equal(h.b, store:rollback "app")
@@ -114,6 +126,9 @@ describe("a label's history", function()
     assert.is_false(helper.exists(file()))
     move("app", "c", "d")
     assert.equal(1, #store:history "app")
+    assert(os.remove(base .. "/labels/app"))
+    move("app", "e") -- another life, without a collection in between
+    assert.same({}, store:history "app")
   end)
 
   it("survives what a crash leaves in its file", function()

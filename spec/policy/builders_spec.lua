@@ -136,7 +136,7 @@ describe("policy builders", function()
 
   it("suggest the option that is meant", function()
     local function fault(call) return select(2, pcall(call)) end
-    assert.matches("policy.only: unknown list 'host' in policy.only (did you mean 'hosts'?)",
+    assert.matches("policy.only: unknown list 'host' (did you mean 'hosts'?)",
       fault(function() policy.only { host = { "x" } } end), 1, true)
     local resolver = theaterref.resolver()
     assert.matches("'timeout' (did you mean 'resolve_timeout'?)", fault(function() resolver:start("x", { timeout = 1 }) end), 1, true)

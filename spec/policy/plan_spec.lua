@@ -180,6 +180,23 @@ initial_state = '{"name":"x","kind":"actor"}'
     assert.equal("denied", select(2, by_rule:plan(server.http .. "/m.lua")).kind)
   end)
 
+  it("names the manifest in errors of what it names", function()
+    local path = manifest 'name = "a"\npackage = "gone.wasm"\n'
+    local plan, err = theaterref.resolver():plan(path)
+    assert.is_nil(plan)
+    assert.same({ "not_found", "gone.wasm", path }, { err.kind, err.reference, err.manifest_reference })
+    assert.matches("gone.wasm: No such file or directory, which " .. path .. " names$", tostring(err))
+    err = select(2, theaterref.resolver():plan(folder .. "/none.toml"))
+    assert.is_nil(err.manifest_reference)
+  end)
+
+  it("refuses an initial state of no bytes, which is no JSON and no default", function()
+    local plan, err = theaterref.resolver():plan(manifest 'name = "a"\npackage = "actor.wasm"\n', { initial_state = "" })
+    assert.is_nil(plan)
+    assert.equal("syntax", err.kind)
+    assert.matches("the initial state given is empty; nil gives none", err.message)
+  end)
+
   it("reads no more of manifests and states than the options allow", function()
     local function fault(options, text, state)
       local plan, err = theaterref.resolver(options):plan(manifest(text), { initial_state = state })

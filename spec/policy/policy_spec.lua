@@ -119,6 +119,27 @@ describe("a policy", function()
     end)
   end)
 
+  it("whose rule answers nothing where a decision is due is at fault", function()
+    for rule, answers in pairs { allow = "true, or false and a reason", allow_spawn = "true, false and a reason, or a manifest" } do
+      local _, _, err = assert(policy.load { [rule] = function() end }):ask(nil, rule, "x", {})
+      assert.same({ "policy", ("the rule '%s' returned nothing; %s was expected"):format(rule, answers) }, { err.kind, err.message })
+    end
+  end)
+
+  it("script that calls what is not there is told what may have been meant", function()
+    helper.with_folder(function(folder)
+      for text, expected in pairs {
+        ["return { rewrite = theaterref.policy.miror {} }"] = "(field 'miror') (did you mean 'mirror'?)",
+        ["local x = require 'x'"] = "(global 'require'); a policy script runs in a sandbox without 'require' (see 'trusted')",
+        ["io.open 'x'"] = "(global 'io'); a policy script runs in a sandbox without 'io' (see 'trusted')",
+      } do
+        local _, err = policy.load(helper.write(folder .. "/p.lua", text))
+        assert.equal("policy", err.kind)
+        assert.matches(expected, err.message, 1, true)
+      end
+    end)
+  end)
+
   it("is told of what happens, and cannot break it", function()
     local events = {}
     local resolver = theaterref.resolver { policy = {

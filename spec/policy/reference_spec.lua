@@ -51,7 +51,8 @@ describe("a reference", function()
       assert.is_nil(parsed)
       assert.equal("invalid_reference", err.kind)
       assert.equal("Invalid store path format: " .. ref, err.message)
-      assert.equal("Failed to resolve reference: Invalid store path format: " .. ref, tostring(err))
+      assert.equal("Failed to resolve reference: Invalid store path format: " .. ref
+        .. "; it has the form store://<id>/<label> or store://<id>/hash/<hash>", tostring(err))
     end
     for _, ref in ipairs { "store://../x", "store://./x", "store://x/..", "store://x/a/../b", "store://x//y", "store://x/y/",
       "store://x/hash/12", "store://x/hash/" .. ("g"):rep(40), "store://x/a\nb", "store://x\1/y", "store://x/a\0b",
@@ -73,10 +74,25 @@ describe("a reference", function()
   end)
 
   it("that is a missing label is named without its store", function()
-    local _, err = theaterref.resolve_reference("store://demo/a/b", { home = "/nonexistent" })
-    assert.equal("not_found", err.kind)
-    assert.equal("Label not found: a/b", err.message)
-    assert.equal("Failed to resolve reference: Label not found: a/b (store://demo/a/b)", tostring(err))
+    helper.with_folder(function(home)
+      helper.run_ok(("mkdir -p %s/store/demo"):format(home))
+      local _, err = theaterref.resolve_reference("store://demo/a/b", { home = home })
+      assert.equal("not_found", err.kind)
+      assert.equal("Label not found: a/b", err.message)
+      assert.equal("Failed to resolve reference: Label not found: a/b (store://demo/a/b)", tostring(err))
+    end)
+  end)
+
+  it("to a store that is not there says so, and which there are", function()
+    helper.with_folder(function(home)
+      helper.run_ok(("mkdir -p %s/store/release"):format(home))
+      for _, rest in ipairs { "a/b", "hash/" .. ("0"):rep(40) } do
+        local _, err = theaterref.resolve_reference("store://relese/" .. rest, { home = home })
+        assert.equal("not_found", err.kind)
+        assert.matches((" (store://relese/%s); there is no store 'relese' in %s/store; stores: release"):format(rest, home), tostring(err),
+          1, true)
+      end
+    end)
   end)
 end)
 

@@ -36,7 +36,7 @@ local function import(tar)
   file:write(tar)
   file:seek "set"
   local batch = { label = function() return true end }
-  return archive.import({ batch = function(_, work) return work(batch) end }, file)
+  return archive.import({ batch = function(_, work) return work(batch) end, get_by_label = function() end }, file)
 end
 
 local function read_lockfile(text)

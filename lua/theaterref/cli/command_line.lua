@@ -2,7 +2,8 @@
 --
 --     { name =, does =, examples = { line, … }, run =, show =,
 --       arguments = { { name, what, many = true or optional = true }, … },
---       options = { { "-o --output", "FILE" or nil (a flag), what, number = "above 0" or "from 0" }, … },
+--       options = { { "-o --output", "FILE" or nil (a flag), what, number = "above 0" or "from 0",
+--         may_be_empty = true }, … },
 --       home = true (works on Theater home), fetches = true (and resolves references),
 --       locks = true (and under no lockfile) }
 --
@@ -18,7 +19,7 @@ local M = {}
 M.common = {
   { "--json", nil, "Print JSON, also for failures (on standard error)." },
   { "--config", "FILE", "Configuration file; '' for none. Default: $THEATERREF_CONFIG, else theaterref/theaterref.conf.lua in "
-    .. "~/.config or /etc." },
+    .. "~/.config or /etc.", may_be_empty = true },
   { "-q --quiet", nil, "Show no progress bars and no warnings.", action = output.be_quiet },
   { "-v --verbose", nil, "Log to standard error what happens; -vv logs everything.", count = "0-2" },
 }
@@ -54,13 +55,16 @@ function M.options_of(command)
   return all
 end
 
--- Returns the converter of an option that takes a number, with a message that names it.
-local function number_above(option)
+-- Returns the converter of an option's value, with messages that name the option. An empty
+-- value is mostly a variable that is not set.
+local function converter(option)
+  local name = option[1]:match "%S+$"
   return function(text)
+    if text == "" and not option.may_be_empty then return nil, ("the option '%s' is empty"):format(name) end
+    if not option.number then return text end
     local number = tonumber(text)
     if number and (number > 0 or number == 0 and option.number == "from 0") then return number end
-    return nil, ("the option '%s' takes a number %s (%s), not '%s'"):format(option[1]:match "%S+$", option.number, option[2],
-      text)
+    return nil, ("the option '%s' takes a number %s (%s), not '%s'"):format(name, option.number, option[2], text)
   end
 end
 
@@ -71,8 +75,7 @@ local function add_option(parser, option)
     added = parser:flag(names, what)
     if option.count then added:count(option.count):target "verbose" end
   else
-    added = parser:option(names, what):argname(value)
-    if option.number then added:convert(number_above(option)) end
+    added = parser:option(names, what):argname(value):convert(converter(option))
   end
   if option.action then added:action(option.action) end
 end
@@ -105,7 +108,7 @@ end
 -- @treturn table the commands that can be run, by their words, such as "store put"
 function M.parser(list, version)
   local parser = argparse("theaterref", "Turns references into bytes, and manifests into spawn plans.",
-    "A reference is a path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://…, data:…,…,\n"
+    "A reference is a path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://…, data:[<type>],<text>\n"
     .. "or <scheme>://… of a scheme that the policy defines.\n\n"
     .. "Exit status: 0 on success, 1 on failure (explained on standard error),\n"
     .. "2 on a usage error, 130 after Ctrl-C.")
@@ -115,7 +118,7 @@ function M.parser(list, version)
   add_commands(parser, list, "", found)
   parser:add_help_command()
   parser:add_complete_command()
-  parser:flag("--version", "Show the version and exit."):action(function()
+  parser:flag("-V --version", "Show the version and exit."):action(function()
     print(version)
     os.exit(0, true)
   end)
@@ -140,6 +143,10 @@ end
 -- @treturn[2] string what is wrong, in one line or more
 -- @treturn[2] string the usage of the command that was given
 function M.parse(parser, arguments)
+  if arguments[1] == "help" and arguments[2] and arguments[2]:sub(1, 1) ~= "-" then -- the parser's takes one word
+    arguments = table.move(arguments, 2, #arguments, 1, {})
+    arguments[#arguments + 1] = "--help"
+  end
   local usage
   function parser.error(command, message)
     usage = command:get_usage()

@@ -27,7 +27,7 @@ A reference is a file path,
 .IR store://<id>/hash/<hash> ,
 .IR http://\[u2026] ,
 .IR https://\[u2026] ,
-.IR data:\[u2026],\[u2026] ,
+.IR data:[<type>],<text> ,
 or
 .I <scheme>://\[u2026]
 of a scheme that the policy defines;

@@ -89,6 +89,11 @@ local function say(how, colour, text)
   io.stderr:write(M.coloured(colour, "theaterref:", 2) .. " " .. how .. M.plain(text) .. "\n")
 end
 
+--- Something that the user should know, on standard error.
+function M.note(text)
+  if not quiet then say("", "cyan", text) end
+end
+
 --- A line of the log, on standard error.
 function M.log(level, line)
   say(level .. ": ", level == "error" and "red" or level == "warn" and "yellow" or "cyan", line)
@@ -107,6 +112,15 @@ end
 
 function M.standard:flush() return self end
 
+--- An error that is the command line's: the command ends with status 2.
+-- @tparam string message
+-- @treturn table
+function M.usage_error(message)
+  local err = errors.new("syntax", message)
+  err.is_usage = true
+  return err
+end
+
 --- Ends a command: prints what it has to show, and what failed.
 -- @param result nil, a string, which becomes a line, or a blob, written as it is
 -- @param err nil, or what failed
@@ -122,7 +136,7 @@ function M.finish(result, err, as_json)
   end
   if not ok then err = errors.new("io", "Failed to write to standard output: " .. why) end
   if not err then return 0 end
-  local status = 1
+  local status = errors.is(err) and err.is_usage and 2 or 1
   if core.interrupted() then err, status = errors.new("cancelled", "interrupted"), 130 end
   if as_json then
     local about = errors.is(err) and { kind = err.kind, reference = err.reference, status = err.status } or {}

@@ -131,7 +131,7 @@ local function explain(args)
   if err then return nil, err end
   local purpose = purpose_of(args)
   if not purposes[purpose] then
-    return nil, errors.new("policy", ("there is no purpose '%s'%s: direct, manifest, initial_state, package, secret")
+    return nil, output.usage_error(("there is no purpose '%s'%s: direct, manifest, initial_state, package, secret")
       :format(purpose, suggest.closest(purpose, purposes)))
   end
   local resolver
@@ -165,7 +165,7 @@ local function step_text(step)
   local subject = step.reference and " " .. step.reference or ""
   if step.rule == "candidate" then return ("%-11s%s: failed: %s"):format(step.rule, subject, step.reason) end
   if not step.answer and step.reason then
-    return ("%-11s%s: refused (%s)   [%s]"):format(step.rule, subject, step.reason, step.by)
+    return ("%-11s%s: %s (%s)   [%s]"):format(step.rule, subject, step.failed and "failed" or "refused", step.reason, step.by)
   end
   local hosts = step.redirect_hosts
   local more = step.reason or hosts and "redirects: " .. (hosts == "any" and hosts or table.concat(hosts, ", "))

@@ -104,12 +104,14 @@ function M.state(args)
   if not text then return nil end
   if text:sub(1, 1) == "@" then
     what = text:sub(2)
+    if what == "" then return nil, output.usage_error("--state: a file's name was expected after '@'") end
     local blob, err = core.read_file(what)
     if not blob then return nil, err end
     text = tostring(blob)
   end
   local kind, fault = core.json_split(text)
   if kind then return text end
+  if what == "--state" and core.file_stamp(text) then what = ("--state: give the file as @%s"):format(text) end
   return nil, errors.new("syntax", what .. ": " .. fault.message)
 end
 

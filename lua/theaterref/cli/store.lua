@@ -45,14 +45,14 @@ show.get = output.show_content
 -- The hash that a label is to point at.
 local function hash_for_label(store, args)
   if not args.copy then return args.hash end
-  if args.hash then return nil, errors.new("policy", "give a hash or --copy, not both") end
+  if args.hash then return nil, output.usage_error "give a hash or --copy, not both" end
   local hash, err = store:get_by_label(args.copy)
   return hash, err or not hash and no_label(args.copy) or nil
 end
 
 -- The hash that a label points at.
 local function current(store, args)
-  if args.expect then return nil, errors.new("policy", "--expect is for a label that is moved: give a hash or --copy") end
+  if args.expect then return nil, output.usage_error "--expect is for a label that is moved: give a hash or --copy" end
   local hash, err = store:get_by_label(args.name)
   if not hash then return nil, err or no_label(args.name) end
   return { label = args.name, hash = hash }
@@ -89,11 +89,12 @@ end
 function show.history(data) return table.concat(data.history, "\n") end
 
 function run.rollback(store, args)
-  local hash, err = store:rollback(args.name)
-  return hash and { label = args.name, hash = hash }, err
+  local hash, former = store:rollback(args.name, { to = args.to })
+  if not hash then return nil, former end
+  return { label = args.name, hash = hash, former = former }
 end
 
-function show.rollback(data) return data.hash end
+function show.rollback(data) return ("moved from %s to %s"):format(data.former, data.hash) end
 
 function run.unlabel(store, args)
   local removed, err = store:remove_label(args.name)
@@ -209,11 +210,19 @@ end
 
 run["import"] = function(store, args)
   local file = args.file == "-" and io.stdin or args.file
-  local count, err = with_bar("importing", function(progress) return store:import(file, { progress = progress }) end)
-  return count and { imported = count }, err
+  local count, changed = with_bar("importing", function(progress)
+    return store:import(file, { progress = progress, keep_labels = args.keep_labels })
+  end)
+  if not count then return nil, changed end
+  return { imported = count, moved_labels = args.keep_labels and 0 or changed, kept_labels = args.keep_labels and changed or 0 }
 end
 
-show["import"] = function(data) return data.imported .. " imported" end
+show["import"] = function(data)
+  local moved, kept = data.moved_labels, data.kept_labels
+  return data.imported .. " imported"
+    .. (moved > 0 and ("; labels moved that were in the store: %d (--keep-labels leaves them)"):format(moved) or "")
+    .. (kept > 0 and ("; labels left where they were: %d"):format(kept) or "")
+end
 
 -- ------------------------------------------------------------- command line
 
@@ -225,13 +234,18 @@ local function command(name, does, examples, arguments, options)
       local theater_home, err = settings.home(args)
       if err then return nil, err end
       local makes_one = name == "put" or name == "import"
-      local there = makes_one
-      if not there then there, err = homes.find_store(args.id, theater_home) end
-      if not there then return nil, err end
+      local there
+      there, err = homes.find_store(args.id, theater_home)
+      if not there and not (makes_one and err.kind == "not_found") then return nil, err end
       local store, held
       store, err = settings.store(args, args.id)
       if not store then return nil, err end
-      if makes_one then return run[name](store, args) end
+      if makes_one then
+        local data
+        data, err = run[name](store, args)
+        if data and not there and not args.json then output.note(("new store '%s'"):format(args.id)) end -- or a typing error
+        return data, err
+      end
       held, there = store:hold()
       if not held then return nil, there end
       if not there then return nil, errors.new("io", "the store was moved away meanwhile; try again: " .. args.id) end
@@ -254,8 +268,9 @@ return {
         { "--expect", "HASH", "Move the label only if it points at this hash; 'none': only if it does not exist." } }),
     command("history", "List the hashes that a label pointed at before, newest first.",
       { "theaterref store history demo greeting" }, { { "name", "Name of the label." } }),
-    command("rollback", "Move a label back to what it pointed at before, and print that hash.",
-      { "theaterref store rollback demo greeting" }, { { "name", "Name of the label." } }),
+    command("rollback", "Move a label back to what it pointed at before. A second rollback moves it forward again; to go further "
+      .. "back, use --to.", { "theaterref store rollback demo greeting" }, { { "name", "Name of the label." } },
+      { { "--to", "HASH", "A hash in the label's history, instead of the newest." } }),
     command("unlabel", "Remove a label; its content stays until gc.", { "theaterref store unlabel demo actors/worker" },
       { { "name", "Name of the label." } }),
     command("labels", "List labels with their hashes.", { "theaterref store labels demo" }, {}),
@@ -266,9 +281,11 @@ return {
       { "theaterref store gc demo --dry-run" }, {},
       { { "--grace", "SECONDS", "Spare content put or labelled in the last SECONDS. Default: 3600.", number = "from 0" },
         { "-n --dry-run", nil, "Show what would be deleted, and delete nothing." } }),
-    command("export", "Write all labels and content to a tar file.", { "theaterref store export demo demo.tar" },
-      { { "file", "A path, or - for standard output." } }),
-    command("import", "Add the labels and content of an export.", { "theaterref store import copy demo.tar" },
-      { { "file", "A path, or - for standard input." } }),
+    command("export", "Write all labels and content to a tar file, but not the history of labels.",
+      { "theaterref store export demo demo.tar" },
+      { { "file", "A path, or - for standard output. An earlier export is replaced; any other file is not." } }),
+    command("import", "Add the content of an export, and move labels to where they are in it.",
+      { "theaterref store import copy demo.tar" }, { { "file", "A path, or - for standard input." } },
+      { { "--keep-labels", nil, "Do not move labels that the store has already." } }),
   } },
 }

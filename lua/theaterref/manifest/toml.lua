@@ -246,12 +246,27 @@ local function read_inline(reader, at, depth)
   return made, at + 1
 end
 
+-- Returns what is wrong with a string that cannot be read, which begins at 'at'.
+local function string_fault(text, at)
+  local quote = text:sub(at, at)
+  local three, closing = quote:rep(3)
+  if text:sub(at, at + 2) == three then
+    closing = text:find(three, at + 3, true)
+  else
+    closing = text:find(quote == "'" and "'" or '[^\\]"', quote == "'" and at + 1 or at)
+    if closing and closing > (text:find("\n", at, true) or #text) then closing = nil end
+  end
+  return closing and "not a string (an escape or a character in it is wrong, or something follows it)"
+    or "this string is not closed"
+end
+
 function read_value(reader, at, depth)
   check_depth(at, depth)
   local first = reader.text:sub(at, at)
   if first == "[" then return read_array(reader, at + 1, depth + 1) end
   if first == "{" then return read_inline(reader, at + 1, depth + 1) end
   local value, after = match(scalar, reader.text, at)
+  if not after and (first == '"' or first == "'") then fail(at, string_fault(reader.text, at)) end
   if not after then fail(at, "not a value (a string needs quotes)") end
   if value == nil then fail(at, "an integer that does not fit in 64 bits") end
   return value, after

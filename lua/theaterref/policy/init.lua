@@ -53,12 +53,25 @@ local function shown(rule, answer)
   return copy
 end
 
+-- Lua's own names that a script in the sandbox does not have.
+local not_in_sandbox = { require = true, io = true, os = true, package = true, debug = true, dofile = true, loadfile = true,
+  collectgarbage = true }
+
+-- Returns advice on what raised a message, if it is a name that is not there.
+local function advice(message)
+  local where, name = message:match "nil value %((%a+) '([%w_]+)'%)"
+  if where == "global" and not_in_sandbox[name] then
+    return ("; a policy script runs in a sandbox without '%s' (see 'trusted')"):format(name)
+  end
+  return where and M.mirror and suggest.closest(name, M) or "" -- asked for one, the builders are all there
+end
+
 --- Calls a rule and checks its answers. A rule that fails, or answers nonsense, is an
 -- error of kind `policy`, never a Lua error.
 -- @tparam string rule its name
 -- @tparam function call
 -- @tparam ?function trace called with the step: `rule`, `by`, `reference`, `answer`,
--- `reason`
+-- `reason`, and `failed` if the rule raised or answered nonsense
 -- @tparam string by whose rule it is
 -- @param ... its arguments
 -- @return its two answers, and nil
@@ -82,7 +95,8 @@ function M.call(rule, call, trace, by, ...)
   if err then answer, second = nil, nil end
   if trace then
     trace { rule = rule, by = by, reference = subject and reference.redact(subject),
-      answer = shown(rule, answer), redirect_hosts = rule == "allow" and type(second) == "table" and second.redirect_hosts or nil,
+      answer = shown(rule, answer), failed = err ~= nil or nil,
+      redirect_hosts = rule == "allow" and type(second) == "table" and second.redirect_hosts or nil,
       reason = err and errors.message_of(err)
         or type(second) == "string" and errors.redact(second, subject) or nil }
   end
@@ -213,7 +227,10 @@ local function load_script(path, trusted, say)
   local given
   source = tostring(source):gsub("^\xEF\xBB\xBF", "") -- a byte order mark, as editors write it
   given, err = (trusted and run_trusted or run_script)(path, source, say)
-  if errors.is(err) then return nil, err end -- else it is the script's second result
+  if errors.is(err) then -- else it is the script's second result
+    err.message = err.message .. advice(err.message)
+    return nil, err
+  end
   if type(given) ~= "table" then
     return broken(path .. ": a policy script must return a table of rules, not a " .. type(given))
   end

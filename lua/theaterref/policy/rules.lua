@@ -26,6 +26,7 @@ end
 -- true; or false (nil) and a reason.
 local function verdict(answer, second)
   if answer == true then return nil end
+  if answer == nil and second == nil then return "returned nothing" end
   if answer then return returned(answer) end
   return reason_fault(second)
 end

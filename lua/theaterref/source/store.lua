@@ -2,6 +2,7 @@
 -- @module theaterref.source.store
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local home = require "theaterref.home"
 local paths = require "theaterref.source.paths"
 
 local M = { scope = "home_scope" }
@@ -11,7 +12,11 @@ function M.parse(reference)
   local function bad(why)
     return nil, errors.new("invalid_reference", "Invalid store path format: " .. reference .. why, reference)
   end
-  if not id or id == "" then return bad "" end
+  if not id or id == "" then
+    local _, err = bad ""
+    err.advice = "it has the form store://<id>/<label> or store://<id>/hash/<hash>"
+    return nil, err
+  end
   local fault = core.label_fault(id)
   if fault then return bad(" (the store id: " .. fault .. ")") end
   local hash = rest:match "^hash/(.*)$"
@@ -51,7 +56,12 @@ function M.start(job, context)
     blob, err = store:get_content_by_label(parsed.label, max_bytes)
   end
   if blob then return { blob = blob } end
-  return nil, err or errors.new("not_found", "Label not found: " .. errors.redact_reference(parsed.label))
+  err = err or errors.new("not_found", "Label not found: " .. errors.redact_reference(parsed.label))
+  if err.kind == "not_found" then
+    local there, why = home.find_store(parsed.id, context.home)
+    if not there then err.advice = why.message end
+  end
+  return nil, err
 end
 
 return M

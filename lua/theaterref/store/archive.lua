@@ -39,6 +39,18 @@ end
 
 local function pax_header(name, kind, records) return header(name, #records, kind) .. records .. padding(#records) end
 
+-- Every export begins with this.
+local BEGINNING = pax_header("pax", "g", pax_record("comment", "a store of theaterref"))
+
+-- Returns why a file must not be replaced, if it has something else than an export in it.
+local function other_file(path)
+  local _, err = core.read_file(path, 0, true)
+  if not err or err.kind ~= "too_large" then return nil end -- there is none, or it is empty or no regular file
+  local file <close>, why = io.open(path, "rb")
+  if file and file:read(#BEGINNING) == BEGINNING then return nil end
+  return why or "there is another file, which is no export of a store; remove it first, or give another path"
+end
+
 -- The header of a file.
 local function file_header(name, size)
   local records = ""
@@ -123,7 +135,7 @@ end
 -- Contents come first, then labels as they are by then, with content that is newer.
 local function write_all(store, file, progress)
   local ok, err = read_labels(store) -- a fault shows before anything is written
-  if ok then ok, err = file:write(pax_header("pax", "g", pax_record("comment", "a store of theaterref"))) end
+  if ok then ok, err = file:write(BEGINNING) end
   local written
   if ok then written, err = write_contents(store, file, progress) end
   if not written then return nil, err end
@@ -144,8 +156,8 @@ end
 --- Writes all content and labels of a store to a tar file. Others can work on the
 -- store meanwhile: every label in the file has its content in it.
 -- @tparam theaterref.store store
--- @tparam string|file path the file shows up when it is whole, and is synced; or a file
--- open for writing
+-- @tparam string|file path the file shows up when it is whole, and is synced; it may
+-- replace an earlier export, but no other file; or a file open for writing
 -- @tparam[opt] table options `progress`: called with how many of how many
 -- contents are written
 -- @treturn boolean true
@@ -160,7 +172,10 @@ function M.export(store, path, options)
   local held <close>, err = store:hold()
   if not held then return nil, err end
   local file, why, ok = path, nil, nil
-  if type(path) == "string" then file, why = core.open_output(path) end
+  if type(path) == "string" then
+    file, why = nil, other_file(path)
+    if not why then file, why = core.open_output(path) end
+  end
   local output <close> = type(path) == "string" and file or nil
   if file then ok, why = write_all(held, file, progress) end
   if ok and output then ok, why = output:commit() elseif ok then ok, why = file:flush() end
@@ -285,13 +300,19 @@ local function add(batch, labels, name, bytes)
   return true
 end
 
--- Labels are placed together at the end: all of them, or none.
-local function place_labels(batch, labels)
+-- Labels are placed together at the end: all of them, or none. Returns how many that are
+-- in the store point at something else now or, with 'keep', would have.
+local function place_labels(store, batch, labels, keep)
+  local changed = 0
   for _, label in ipairs(labels) do
-    local ok, err = batch:label(table.unpack(label))
+    local name, hash = table.unpack(label)
+    local now, ok, err = store:get_by_label(name), true, nil
+    local moves = now and now ~= hash:lower()
+    if moves then changed = changed + 1 end
+    if not (moves and keep) then ok, err = batch:label(name, hash) end
     if not ok then return nil, err end
   end
-  return true
+  return changed
 end
 
 -- Adds files until a batch is full. True: there is more.
@@ -309,14 +330,16 @@ local function import_some(batch, labels, file, seen, done)
   return true
 end
 
---- Adds all content and labels of a tar file to a store. Labels that are there
--- are moved, all of them at the end. After a failure, content that came before it may be
--- there, but no label has moved.
+--- Adds all content of a tar file to a store, and places its labels at the end, all of
+-- them: labels that are there are moved, unless the option `keep_labels` is set. After a
+-- failure, content that came before it may be there, but no label has moved.
 -- @tparam theaterref.store store
 -- @tparam string|file path or a file open for reading
 -- @tparam[opt] table options `progress`: called with how many bytes of how many
--- were read (nil: not known)
+-- were read (nil: not known); `keep_labels = true`: labels that are there stay
 -- @treturn integer how many files there were
+-- @treturn integer how many labels of the store were moved or, with `keep_labels`, stayed
+-- where they were, though the file has another hash for them
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.import(store, path, options)
@@ -342,9 +365,10 @@ function M.import(store, path, options)
     end)
     if err then return nil, err end
   end
-  more, err = store:batch(function(batch) return place_labels(batch, labels) end)
-  if not more then return nil, err end
-  return count
+  local changed
+  changed, err = store:batch(function(batch) return place_labels(store, batch, labels, options and options.keep_labels) end)
+  if not changed then return nil, err end
+  return count, changed
 end
 
 return M

@@ -32,25 +32,42 @@ function Store:label(name, hash, options) return move_label(self, name, hash, ch
 
 Store.replace_at_label = Store.label
 
+-- True if a hash is in a list.
+local function has(list, hash)
+  for _, item in ipairs(list) do
+    if item == hash then return true end
+  end
+  return false
+end
+
 --- Moves a label back to what it pointed at before its last move, or the last one before that
--- of which the content is still there. Rolled back twice, it is
--- where it was.
+-- of which the content is still there. Rolled back twice, it is where it was: name the hash
+-- with `to` to go back further.
 -- @tparam string name
+-- @tparam[opt] table options `to`: a hash in the label's history
 -- @treturn string the hash it points at now
+-- @treturn string the hash it pointed at until now
 -- @return[2] nil
 -- @treturn[2] table an error, of kind `not_found` if there is no such label, it has no
--- history, or the content is gone
-function Store:rollback(name)
+-- history or not that hash in it, or the content is gone
+function Store:rollback(name, options)
   local now, former, moved, err
   now, err = self:get_by_label(name)
   if now then former, err = self:history(name) end
   if not now then return nil, err or errors.new("not_found", "Label not found: " .. name) end
   if not former then return nil, err end
   if not former[1] then return nil, errors.new("not_found", "Label " .. name .. " has no history") end
+  local to = checked(option_sets.rollback, options).to
+  if to then
+    if not has(former, to:lower()) then
+      return nil, errors.new("not_found", ("%s is not in the history of label %s"):format(to, name))
+    end
+    former = { to:lower() }
+  end
   for _, hash in ipairs(former) do
     moved, err = self:label(name, hash, { expect = now })
-    if moved == false then return self:rollback(name) end -- somebody moved it meanwhile
-    if moved then return hash end
+    if moved == false then return self:rollback(name, options) end -- somebody moved it meanwhile
+    if moved then return hash, now end
     if err.kind ~= "not_found" then return nil, err end -- else its content is gone
   end
   return nil, err
@@ -323,9 +340,9 @@ end
 
 --- Adds what a tar file holds; see `theaterref.store.archive`.
 -- @tparam string|file path
--- @tparam[opt] table options `progress`
+-- @tparam[opt] table options `progress` and `keep_labels`
 function Store:import(path, options)
-  return require("theaterref.store.archive").import(self, path, checked(option_sets.progress, options))
+  return require("theaterref.store.archive").import(self, path, checked(option_sets.import, options))
 end
 
 return Store
