@@ -246,18 +246,19 @@ local function read_inline(reader, at, depth)
   return made, at + 1
 end
 
--- Returns what is wrong with a string that cannot be read, which begins at 'at'.
-local function string_fault(text, at)
+-- True if a string, which begins at 'at', has an end.
+local function is_closed(text, at)
   local quote = text:sub(at, at)
-  local three, closing = quote:rep(3)
-  if text:sub(at, at + 2) == three then
-    closing = text:find(three, at + 3, true)
-  else
-    closing = text:find(quote == "'" and "'" or '[^\\]"', quote == "'" and at + 1 or at)
-    if closing and closing > (text:find("\n", at, true) or #text) then closing = nil end
-  end
-  return closing and "not a string (an escape or a character in it is wrong, or something follows it)"
-    or "this string is not closed"
+  local three = quote:rep(3)
+  if text:sub(at, at + 2) == three then return text:find(three, at + 3, true) ~= nil end
+  local line = text:match("[^\n]*", at + 1)
+  return line:find(quote == "'" and "'" or '[^\\]"') ~= nil or line:sub(1, 1) == quote
+end
+
+-- Returns what is wrong with a string that cannot be read.
+local function string_fault(text, at)
+  if not is_closed(text, at) then return "this string is not closed" end
+  return "not a string (an escape or a character in it is wrong, or something follows it)"
 end
 
 function read_value(reader, at, depth)
