@@ -410,8 +410,6 @@ static int json_quote(lua_State *L) {
   if (quoted->blob == NULL)
     return tr_pusherror(L, &error);
   lua_pushlstring(L, tr_blob_data(quoted->blob), tr_blob_size(quoted->blob));
-  tr_blob_release(quoted->blob); /* now: the collector does not know how large it is */
-  quoted->blob = NULL;
   return 1;
 }
 
