@@ -309,8 +309,9 @@ static bool replace_with_copy(const tr_store *store, int data, int fd,
 
 /*
 ** Make an open and locked content file young in the eyes of gc: by a copy if this user
-** may not touch it, or if the disk may lack bytes of it. The copy is synced whatever the
-** options say, since somebody may have been told that the file lasts. Return 1, 0 if it is no longer data/<hash>, or -1 with the error.
+** may not touch it, or if the disk may lack some bytes. The copy is synced whatever the
+** options say, since somebody may have been told that the file lasts. Return 1, 0 if it is
+** no longer data/<hash>, or -1 with the error.
 */
 static int touch(const tr_store *store, int data, int fd, const char *hash,
                  tr_error *error) {

@@ -144,11 +144,11 @@ bool tr_store_verify(const tr_store *store, int data, int fd,
 typedef enum tr_fact {
   TR_CHECKED = 1, /* its bytes match its name */
   TR_SYNCED = 2,  /* it and its name last */
-  TR_LOST = 4     /* the disk may lack bytes of it, whatever the next sync says */
+  TR_LOST = 4     /* the disk may lack some bytes, whatever the next sync says */
 } tr_fact;
 
 /* True if the process knows that of a file, which has not changed since. A file that is
-** lost is so for good, and nothing else is known of it. */
+** lost is so for good, and no other fact holds. */
 bool tr_store_knows(const struct stat *st, const char *hash, tr_fact fact);
 void tr_store_learn(const struct stat *st, const char *hash, tr_fact fact);
 /* Call it before the bytes of a file are read. True if the process saw the file with these
