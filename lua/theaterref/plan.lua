@@ -131,8 +131,8 @@ function steps.initial_state(work)
   return state or 0
 end
 
--- Returns the error for a state that a script in a sandbox is too small for, or the one given.
-local function sandbox_fault(work, err)
+-- Returns an error of the rule 'merge', as `too_large` if the states are too long for a script's strings.
+local function merge_fault(work, err)
   if not err or err.kind ~= "policy" or not err.message:find("a string of more than 4 MiB", 1, true) then return err end
   return errors.new("too_large", ("the initial states are larger than a policy script can merge, though 'max_state_bytes' "
     .. "allows %d bytes: a script's strings have up to 4 MiB; the default rule 'merge', and a script that is 'trusted', "
@@ -141,7 +141,7 @@ end
 
 function steps.merge(work)
   local merged, _, err = work.context:ask("merge", work.configured, work.override, work.ctx)
-  err = sandbox_fault(work, err)
+  err = merge_fault(work, err)
   err = err or size_fault(work, "the merged initial state", merged, "max_state_bytes")
   if err then return nil, err end
   work.state, work.plan.initial_state, work.plan.state_without_secrets = merged, merged, merged
