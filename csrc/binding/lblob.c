@@ -264,8 +264,9 @@ static int read_file(lua_State *L) {
   const char *path = tr_checkcstring(L, 1);
   lua_Integer max = luaL_optinteger(L, 2, (lua_Integer)TR_FILE_MAX_BYTES);
   size_t max_bytes = max < 0 ? 0 : (size_t)max;
+  bool regular = lua_toboolean(L, 3);
   lblob *b = tr_newblob(L);
-  if (lua_toboolean(L, 3))
+  if (regular)
     b->blob = tr_file_read_regular(path, max_bytes, &error);
   else
     TR_WAITING(L, b->blob, tr_file_read(path, max_bytes, &error));
