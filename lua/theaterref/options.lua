@@ -109,7 +109,7 @@ end
 M.request = set("request option", {
   { "timeout", "seconds", "no limit", "time limit for each fetch: its turn, its attempts and the pauses between them. "
     .. "There is none unless you set one: a large file on a slow link must not fail, and a silent server ends a fetch by "
-    .. "`stall_timeout`" },
+    .. "`stall_timeout`. Below 0: no limit" },
   { "connect_timeout", "seconds", "10", "time limit for looking a host up, and for connecting to it; below 0: no limit" },
   { "stall_timeout", "seconds", "15", "how long a server may be silent before the attempt ends and is retried; below 0: no "
     .. "limit" },
@@ -258,8 +258,9 @@ M.resolver = set("resolver option", {
   label_history,
   { "log", "log", "warnings, to standard error", "a level, a table, below, or false" },
   { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },
-  { "resolve_timeout", "seconds", "no limit", "time limit for resolving one reference, with all its candidates" },
-  { "plan_timeout", "seconds", "no limit", "time limit for a whole plan" },
+  { "resolve_timeout", "seconds", "no limit", "time limit for resolving one reference, with all its candidates; below 0: no "
+    .. "limit" },
+  { "plan_timeout", "seconds", "no limit", "time limit for a whole plan; below 0: no limit" },
   { "max_manifest_bytes", "count", "4 MiB", "largest manifest, before and after rendering" },
   { "max_state_bytes", "count", "64 MiB", "of an initial state: the manifest's, the caller's, merged, and with its secrets" },
   { "strict_state", "flag", "false", "an initial state that is not JSON is an error, with its line and column. Theater lets it "

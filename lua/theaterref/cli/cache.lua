@@ -68,7 +68,7 @@ local function clear(disk)
   return { removed = count }
 end
 
-local id = { "id", "The id of the disk cache's store." }
+local id = { "id", "The id of the disk cache's store: cache, unless the configuration names another." }
 
 return {
   { name = "cache", does = "List what a disk cache holds, or empty it.", commands = {

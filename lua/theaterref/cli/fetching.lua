@@ -94,7 +94,8 @@ end
 return {
   { name = "resolve", does = "Print what a reference means.", fetches = true,
     examples = { "theaterref resolve actor.wasm -o copy.wasm", "theaterref resolve store://demo/greeting --json" },
-    arguments = { { "reference", "A path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://… or data:[<type>],<text>" } },
+    arguments = { { "reference",
+      "A path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://… or data:[<type>],<text>" } },
     options = { { "-o --output", "FILE", "Write to this file; - for standard output." } },
     run = resolve, show = output.show_content },
   { name = "plan", does = "Show all that a spawn of a manifest's actor needs.", fetches = true,

@@ -247,7 +247,8 @@ end
 -- Returns what is wrong with a string that cannot be read, which begins at 'at'.
 local function string_fault(text, at)
   local quote = text:sub(at, at)
-  local three, closing = quote:rep(3), nil
+  local three = quote:rep(3)
+  local closing
   if text:sub(at, at + 2) == three then
     closing = text:find(three, at + 3, true)
   else

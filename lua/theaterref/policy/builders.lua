@@ -182,6 +182,9 @@ return function(theaterref)
       end
       local allowed, why = default.allow(ref, ctx)
       if allowed and redirect_hosts then return true, { redirect_hosts = redirect_hosts } end
+      if not allowed then
+        why = why:gsub("; to allow it, .*", "; policy.only keeps this rule: to allow it, write an 'allow' without it")
+      end
       return allowed, why
     end
   end

@@ -95,7 +95,8 @@ function M.call(rule, call, trace, by, ...)
   if err then answer, second = nil, nil end
   if trace then
     trace { rule = rule, by = by, reference = subject and reference.redact(subject),
-      answer = shown(rule, answer), failed = err ~= nil or nil, redirect_hosts = rule == "allow" and type(second) == "table" and second.redirect_hosts or nil,
+      answer = shown(rule, answer), failed = err ~= nil or nil,
+      redirect_hosts = rule == "allow" and type(second) == "table" and second.redirect_hosts or nil,
       reason = err and errors.message_of(err)
         or type(second) == "string" and errors.redact(second, subject) or nil }
   end
