@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/error.h"
 #include "lsandbox.h"
 
 const char tr_no_memory[] = "not enough memory";
@@ -63,7 +64,8 @@ static void exhaust_time(sandbox *box) {
   if (box->deadline_option != NULL)
     exhaust(box, "the script ran past the deadline (%s)", box->deadline_option);
   else
-    exhaust(box, "the script ran for more than %g seconds", box->seconds_max);
+    exhaust(box, "the script ran for more than %g second%s", box->seconds_max,
+            tr_plural(box->seconds_max));
 }
 
 void tr_sandbox_refill(sandbox *box) {
@@ -154,11 +156,12 @@ script_deadline *tr_sandbox_host_deadline(lua_State *L) {
 ** now, beside the sandbox's own limit; nil, or below 0: no more. It holds for all
 ** coroutines of the Lua state: set it while work with a deadline runs, and set back what it
 ** returned, which was in force, when that work yields or ends. 'option' is what set the
-** deadline, for messages: resolve_timeout (the default) or plan_timeout. Calls that a
-** script is in the middle of keep their deadline.
+** deadline, for messages: resolve_timeout (the default), plan_timeout, or timeout (of a
+** call of a host in C). Calls that a script is in the middle of keep their deadline.
 */
 static int sandbox_deadline(lua_State *L) {
-  static const char *const options[] = {"resolve_timeout", "plan_timeout", NULL};
+  static const char *const options[] = {"resolve_timeout", "plan_timeout", "timeout",
+                                        NULL};
   script_deadline *deadline = tr_sandbox_host_deadline(L);
   script_deadline before = *deadline;
   double seconds = luaL_optnumber(L, 1, -1);

@@ -66,7 +66,8 @@ static tr_future_status wait_in_slices(lua_State *L, tr_future *future,
   } while (status == TR_PENDING && error->kind == TR_TIMEOUT &&
            tr_now() < deadline);
   if (status == TR_PENDING && error->kind == TR_TIMEOUT)
-    tr_error_set(error, TR_TIMEOUT, "no result within %g seconds", seconds);
+    tr_error_set(error, TR_TIMEOUT, "no result within %g second%s", seconds,
+                 tr_plural(seconds));
   return status;
 }
 

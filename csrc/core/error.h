@@ -27,6 +27,11 @@ void tr_error_errno(tr_error *error, int errnum, const char *what,
 
 void tr_error_nomem(tr_error *error);
 
+/* The ending of "second" after a number of them. */
+static inline const char *tr_plural(double number) {
+  return number == 1 ? "" : "s";
+}
+
 /* The caller's error, or if that is NULL one of this thread that nobody reads.
 ** Public functions begin with it. */
 tr_error *tr_error_or_ignored(tr_error *error);

@@ -134,11 +134,13 @@ static void describe_timeout(const tr_request *r, tr_error *error) {
   char reason[160];
   if (r->connected || r->reused)
     snprintf(reason, sizeof reason,
-             "no byte for %g seconds (stall_timeout)", r->stall_timeout);
+             "no byte for %g second%s (stall_timeout)", r->stall_timeout,
+             tr_plural(r->stall_timeout));
   else
     snprintf(reason, sizeof reason,
-             "no connection within %g seconds (connect_timeout)",
-             r->config->connect_timeout);
+             "no connection within %g second%s (connect_timeout)",
+             r->config->connect_timeout,
+             tr_plural(r->config->connect_timeout));
   tr_failure_set(r, TR_TIMEOUT, error, reason);
 }
 
@@ -191,16 +193,16 @@ void tr_failure_time_out(const tr_request *r, size_t running,
   char reason[256];
   if (r->state == TR_REQUEST_QUEUED)
     snprintf(reason, sizeof reason,
-             "no turn within %g seconds (timeout); %zu other requests are under "
+             "no turn within %g second%s (timeout); %zu other requests are under "
              "way (max_host_connections, max_connections)",
-             r->timeout, running);
+             r->timeout, tr_plural(r->timeout), running);
   else if (r->state == TR_REQUEST_LOOKUP)
     snprintf(reason, sizeof reason,
-             "its host was not resolved within %g seconds (timeout)",
-             r->timeout);
+             "its host was not resolved within %g second%s (timeout)",
+             r->timeout, tr_plural(r->timeout));
   else
-    snprintf(reason, sizeof reason, "not done within %g seconds (timeout)",
-             r->timeout);
+    snprintf(reason, sizeof reason, "not done within %g second%s (timeout)",
+             r->timeout, tr_plural(r->timeout));
   tr_failure_set(r, TR_TIMEOUT, error, reason);
 }
 

@@ -577,7 +577,8 @@ tr_future_status tr_future_wait(tr_future *f, double timeout, tr_blob **blob,
   } else if (waited && tr_interrupted()) {
     tr_error_set(error, TR_CANCELLED, "interrupted");
   } else if (waited) {
-    tr_error_set(error, TR_TIMEOUT, "no result within %g seconds", timeout);
+    tr_error_set(error, TR_TIMEOUT, "no result within %g second%s", timeout,
+                 tr_plural(timeout));
   }
   return status;
 }

@@ -54,6 +54,9 @@ int luaopen_theaterref(lua_State *L) {
   lua_pop(L, 1);
   if (!finds_files(L))
     add_folder(L, TR_LUA_FOLDER);
+  if (!finds_files(L))
+    return luaL_error(L, "theaterref's Lua files are not in " TR_LUA_FOLDER
+                         ": set lua_folder (of tr_host_options) or LUA_PATH");
   require(L, "theaterref");
   return 1;
 }
@@ -152,6 +155,7 @@ static int set_up(lua_State *L) {
   if (lua_isnil(L, -2))
     return lua_error(L); /* the policy's */
   lua_pop(L, 1);
+  set_string(L, "call_limit", "timeout"); /* as tr_call_options has it */
   require(L, "theaterref.manifest.json");
   lua_getfield(L, -1, "encode");
   lua_remove(L, -2);

@@ -154,9 +154,9 @@ static bool enter(tr_host *host, tr_turn *turn, double *timeout,
       tr_error_set(error, TR_CANCELLED, "interrupted");
     else if (!entered)
       tr_error_set(error, TR_TIMEOUT,
-                   "no turn within %g seconds (timeout): the host is serving "
+                   "no turn within %g second%s (timeout): the host is serving "
                    "other threads",
-                   *timeout);
+                   *timeout, tr_plural(*timeout));
     if (!entered)
       tr_turn_end(host, turn);
     pthread_cond_destroy(&turn->came);

@@ -106,9 +106,9 @@ static void settle(tr_job *job) {
 static void set_late(const tr_job *job, const char *what, tr_error *error) {
   if (job->timeout > 0)
     tr_error_set(error, TR_TIMEOUT,
-                 "%s within %g seconds (timeout): the host is serving other "
+                 "%s within %g second%s (timeout): the host is serving other "
                  "threads",
-                 what, job->timeout);
+                 what, job->timeout, tr_plural(job->timeout));
   else
     tr_error_set(error, TR_TIMEOUT, "not started within 0 seconds (timeout)");
 }

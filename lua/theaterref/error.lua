@@ -109,6 +109,14 @@ function M.valid_utf8(text)
   return with_valid_bytes(text, function() return "\u{FFFD}" end)
 end
 
+--- Seconds for messages: what is left of a limit has many digits.
+-- @tparam number seconds
+-- @treturn string such as "1 second" or "0.5 seconds"
+function M.seconds(seconds)
+  local text = seconds < 0.001 and ("%g"):format(seconds) or (("%.3f"):format(seconds):gsub("%.?0+$", ""))
+  return text .. (text == "1" and " second" or " seconds")
+end
+
 --- The line and the column of a byte in a text, for messages.
 -- @tparam string text
 -- @tparam integer at

@@ -108,7 +108,7 @@ end
 M.request = set("request option", {
   { "timeout", "seconds", "no limit", "time limit for each fetch: the wait for its turn, its attempts and the "
     .. "pauses between them. No limit by default: a large file on a slow link must not fail, and "
-    .. "`stall_timeout` ends a fetch from a silent server" },
+    .. "`stall_timeout` ends a fetch from a silent server. Below 0: no limit" },
   { "connect_timeout", "seconds", "10", "time limit for looking up a host and connecting to it; below 0: no "
     .. "limit" },
   { "stall_timeout", "seconds", "15", "how long a server may be silent before the attempt ends and is retried; "
@@ -267,8 +267,9 @@ M.resolver = set("resolver option", {
   label_history,
   { "log", "log", "warnings, to standard error", "a level, a table (below), or false" },
   { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },
-  { "resolve_timeout", "seconds", "no limit", "time limit for resolving one reference, with all its candidates" },
-  { "plan_timeout", "seconds", "no limit", "time limit for a whole plan" },
+  { "resolve_timeout", "seconds", "no limit", "time limit for resolving one reference, with all its candidates; below 0: no "
+    .. "limit" },
+  { "plan_timeout", "seconds", "no limit", "time limit for a whole plan; below 0: no limit" },
   { "max_manifest_bytes", "count", "4 MiB", "largest manifest, before and after rendering" },
   { "max_state_bytes", "count", "64 MiB", "largest initial state: the manifest's, the caller's, merged, and "
     .. "with its secrets" },

@@ -64,7 +64,8 @@ function Resolver.new(options, blame)
     max_state_bytes = options.max_state_bytes or 64 << 20, strict_state = options.strict_state,
     stores = { by_id = {}, count = 0 }, background = {} }
   return setmetatable({ context = context, cache = cache, resolve_timeout = options.resolve_timeout,
-    plan_timeout = options.plan_timeout }, Resolver)
+    plan_timeout = options.plan_timeout,
+    call_limit = nil }, Resolver) -- what messages call the time limit of a call: hosts in C have a name of their own
 end
 
 -- The context for a call: with the policy script as it is now.
@@ -104,6 +105,7 @@ local function run(self, ref, options, blocking, will_wait)
   local context, limit = context_of(self), options.resolve_timeout or self.resolve_timeout
   return Future.run({ reference = ref, ctx = context.has_rules and { purpose = "direct" } or direct, options = options,
     blocking = blocking, will_wait = will_wait, time_limit = limit,
+    limit_option = options.resolve_timeout and self.call_limit,
     target = nil, hit = false, thread = nil, awaited = nil, fetched = nil, finished = false, result = nil },
     loads.resolve, context)
 end
@@ -181,7 +183,8 @@ local function run_plan(self, manifest_reference, options, blocking, trace, stop
   if trace then context = context:with { trace = trace } end
   local limit = options.plan_timeout or self.plan_timeout
   return Future.run({ reference = manifest_reference, blocking = blocking, will_wait = blocking,
-    time_limit = limit, limit_option = "plan_timeout" }, plans.make, context,
+    time_limit = limit, plans = true,
+    limit_option = options.plan_timeout and self.call_limit or "plan_timeout" }, plans.make, context,
     options.initial_state and tostring(options.initial_state), stop)
 end
 

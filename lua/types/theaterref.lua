@@ -31,6 +31,8 @@
 ---@field reference? string redacted: without user, password and query
 ---@field status? integer the HTTP status
 ---@field errno? integer the system's error number
+---@field manifest_reference? string the manifest that names the reference, redacted
+---@field advice? string what to do
 
 -- ------------------------------------------------------------------- options
 

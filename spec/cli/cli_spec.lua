@@ -321,6 +321,14 @@ describe("the command", function()
     assert.same({ "", 0 }, { err, status })
   end)
 
+  it("advises to write a lockfile anew only where there is one, of another version", function()
+    helper.write(folder .. "/old.lock", "theaterref lockfile 0\n")
+    assert.matches("old.lock:1: the first line of a lockfile is 'theaterref lockfile 1'; write it anew with 'theaterref lock --prune",
+      (select(2, theaterref "plan m.toml --lockfile old.lock")), 1, true)
+    assert.matches("m.toml:1: the first line of a lockfile is 'theaterref lockfile 1'; this is another file\n",
+      (select(2, theaterref "plan m.toml --lockfile m.toml")), 1, true)
+  end)
+
   it("shows and empties a disk cache", function()
     local server = helper.misbehaving()
     local url = server.http .. "/fine"

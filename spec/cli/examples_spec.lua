@@ -26,5 +26,11 @@ describe("an example", function()
       assert.matches("^6 bytes\n", out)
       assert.is_true(tonumber(out:match("(%d+) ticks")) > 3)
     end)
+
+    it("says how to run it, without arguments: " .. loop, function()
+      local _, err, status = helper.run(("LUA_PATH=%s %s examples/loops/%s.lua"):format(
+        helper.quote(helper.root .. "/lua/?.lua;" .. helper.root .. "/lua/?/init.lua;;"), helper.lua, loop))
+      assert.same({ 2, "Usage: lua5.4 " .. loop .. ".lua URL" }, { status, err:match "^[^,\n]+" })
+    end)
   end
 end)

@@ -68,6 +68,10 @@ describe("'theaterref policy test'", function()
       ["{ rule = 'alow', given = {} }"] = "policy.test.lua: case 1: there is no rule 'alow' (did you mean 'allow'?)",
       ["{ rule = 'allow', givn = {} }"] = "policy.test.lua: case 1: there is no field 'givn' (did you mean 'given'?)",
       ["{ rule = 'allow', given = 'x' }"] = "policy.test.lua: case 1: 'given' must be a table, not a string",
+      ["{ rule = 'allow', given = { 'x', { purpos = 'direct' } } }"] =
+        "policy.test.lua: case 1: there is no ctx.purpos (did you mean 'purpose'?)",
+      ["{ rule = 'allow', given = { 'x', { purpose = 'packge' } } }"] =
+        "policy.test.lua: case 1: there is no purpose 'packge' (did you mean 'package'?)",
       ["{ rule = 'allow' }"] = "policy.test.lua: case 1: 'given' must list what the rule gets",
       ["5"] = "policy.test.lua: case 1: a table was expected, not a number",
       [""] = "policy.test.lua: a list of cases was expected; see 'theaterref policy test --help'",

@@ -123,11 +123,19 @@ describe("every command", function()
     assert.equal(('-- theaterref.conf.lua\nhome = "%s/elsewhere"\npolicy = "%s/closed.lua"\n'):format(folder, folder),
       (shell(environment .. "theaterref config")))
     helper.write(folder .. "/theaterref.conf.lua", "return { hme = 'elsewhere' }")
-    for _, words in ipairs { "resolve actor.wasm", "store ls demo", "cache ls demo", "doctor", "config" } do
+    for _, words in ipairs { "resolve actor.wasm", "store ls demo", "cache ls demo", "config" } do
       _, err, status = shell(environment .. "theaterref " .. words)
       assert.equal("theaterref: theaterref.conf.lua: there is no resolver option 'hme' (did you mean 'home'?)\n", err)
       assert.equal(1, status)
     end
+  end)
+
+  it("has a doctor that goes on without a configuration that is broken", function()
+    helper.write(folder .. "/broken.conf.lua", "return { hme = 'elsewhere' }")
+    local out, err, status = shell "theaterref doctor --config broken.conf.lua"
+    assert.matches("FAIL  configuration broken.conf.lua: there is no resolver option 'hme'", out, 1, true)
+    assert.matches("ok    stores ", out)
+    assert.same({ "theaterref: one check failed\n", 1 }, { err, status })
   end)
 
   it("shows of a configuration's headers no more than their names", function()

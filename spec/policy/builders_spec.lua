@@ -66,6 +66,9 @@ describe("policy builders", function()
       local allowed, why = rule(ref, { purpose = "direct" })
       if expected == true then assert.is_true(allowed, ref) else assert.matches(expected, why, 1, true) end
     end
+    local _, why = policy.only { schemes = { "file" } }("/etc/x", { purpose = "package", manifest_reference = "https://h/m.toml" })
+    assert.equal("a manifest that came by https may not name a local file; policy.only keeps this rule: to allow it, write an "
+      .. "'allow' without it", why)
     rule = policy.only { prefixes = { "/srv/" } }
     assert.is_true(rule("/srv/a", { purpose = "direct" }))
     assert.is_false((rule("/srv/../etc/passwd", { purpose = "direct" })))

@@ -73,6 +73,17 @@ describe("a reference", function()
     assert.is_nil(select(2, theaterref.resolve_reference "a:b").message:find "looks")
   end)
 
+  it("that is a path or a label with a digest behind it is told where digests count", function()
+    helper.with_folder(function(home)
+      helper.run_ok(("mkdir -p %s/store/demo"):format(home))
+      for _, ref in ipairs { home .. "/x.wasm#sha256=" .. ("0"):rep(64), "store://demo/x#sha256=" .. ("0"):rep(64) } do
+        local _, err = theaterref.resolve_reference(ref, { home = home })
+        assert.equal("not_found", err.kind)
+        assert.matches("a digest after '#' is for http and https; elsewhere the policy's rule 'integrity' asks for one", tostring(err), 1, true)
+      end
+    end)
+  end)
+
   it("that is a missing label is named without its store", function()
     helper.with_folder(function(home)
       helper.run_ok(("mkdir -p %s/store/demo"):format(home))

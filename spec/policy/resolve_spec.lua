@@ -866,6 +866,9 @@ describe("resolving", function()
       local future = assert(resolver:start(url, { resolve_timeout = 5 }))
       local _, pending = future:wait(0.05)
       assert.equal("no result within 0.05 seconds", pending.message)
+      for seconds, text in pairs { [1] = "1 second", [1.5] = "1.5 seconds", [0] = "0 seconds", [0.0004] = "0.0004 seconds" } do
+        assert.equal(text, require("theaterref.error").seconds(seconds))
+      end
       future:cancel()
       for _, case in ipairs {
         { resolver:resolve(url) }, { resolver:resolve_cached(url) }, { assert(resolver:start(url)):wait() },

@@ -68,7 +68,7 @@ local function clear(disk)
   return { removed = count }
 end
 
-local id = { "id", "Id of the store whose folder holds the disk cache." }
+local id = { "id", "Id of the store whose folder holds the disk cache: cache, unless the configuration names another." }
 
 return {
   { name = "cache", does = "List or remove the entries of a disk cache.", commands = {

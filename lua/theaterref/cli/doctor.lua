@@ -39,7 +39,8 @@ checks[#checks + 1] = { "proxy", function()
   return true, found[1] and table.concat(found, " ") or "none"
 end }
 
-checks[#checks + 1] = { "configuration", function(args)
+checks[#checks + 1] = { "configuration", function(args, config)
+  if config.fault then return false, config.fault end
   if args.config == "" then return true, "none, as requested" end
   return true, settings.config_file(args) or "none: see 'theaterref config --example'"
 end }
@@ -120,7 +121,9 @@ end }
 
 local function doctor(args)
   local config, err = settings.config(args)
-  if not config then return nil, err end
+  if not config then -- one check says so, and the others go on without it
+    config, args.settings = { fault = tostring(err) }, {}
+  end
   local results, failed = output.array {}, 0
   for i, check in ipairs(checks) do
     local ok, text = check[2](args, config)

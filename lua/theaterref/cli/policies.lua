@@ -213,6 +213,21 @@ end
 
 local case_fields = { rule = "string", given = "table", answer = "any", more = "any", fails = "string" }
 
+local ctx_fields = { purpose = true, manifest_reference = true, origin = true, name = true, path = true, manifest = true,
+  package = true, digest = true, reference = true }
+
+-- Returns what is wrong with the ctx of a case, which no rule would get.
+local function ctx_fault(ctx)
+  if type(ctx) ~= "table" then return nil end
+  for field in pairs(ctx) do
+    if not ctx_fields[field] then return ("there is no ctx.%s%s"):format(tostring(field), suggest.closest(field, ctx_fields)) end
+  end
+  local purpose = ctx.purpose
+  if purpose ~= nil and not purposes[purpose] then
+    return ("there is no purpose '%s'%s"):format(tostring(purpose), suggest.closest(purpose, purposes))
+  end
+end
+
 -- Returns what is wrong with a case as it is written.
 local function case_fault(case)
   if type(case) ~= "table" then return "a table was expected, not a " .. type(case) end
@@ -226,7 +241,8 @@ local function case_fault(case)
   if not policies.default[case.rule or ""] then
     return ("there is no rule '%s'%s"):format(tostring(case.rule), suggest.closest(case.rule, policies.default))
   end
-  return not case.given and "'given' must list what the rule gets" or nil
+  if not case.given then return "'given' must list what the rule gets" end
+  return ctx_fault(case.given[case.rule == "merge" and 3 or 2])
 end
 
 -- Asks a rule. Returns what was expected and what came instead, if that is not the same.

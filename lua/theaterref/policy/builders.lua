@@ -190,7 +190,9 @@ return function(theaterref)
         return not_listed("this reference", "prefixes")
       end
       local allowed, why = default.allow(ref, ctx)
-      if not allowed then return false, why end
+      if not allowed then
+        return false, (why:gsub("; to allow it, .*", "; policy.only keeps this rule: to allow it, write an 'allow' without it"))
+      end
       if redirect_hosts then return true, { redirect_hosts = redirect_hosts } end
       return true, not lists.prefixes and why or nil -- with prefixes, to the same host only
     end

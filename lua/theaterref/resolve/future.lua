@@ -119,15 +119,10 @@ local function resume(self, ...)
   end
 end
 
--- Seconds for messages: what is left of a limit has many digits.
-local function shown(seconds)
-  return seconds < 0.001 and ("%g"):format(seconds) or (("%.3f"):format(seconds):gsub("%.?0+$", ""))
-end
-
 -- The message for work that is not done at its deadline.
 local function late(self)
-  return ("not %s within %s seconds (%s)"):format(self.limit_option == "plan_timeout" and "planned" or "resolved",
-    shown(self.time_limit), self.limit_option or "resolve_timeout")
+  return ("not %s within %s (%s)"):format(self.plans and "planned" or "resolved", errors.seconds(self.time_limit),
+    self.limit_option or "resolve_timeout")
 end
 
 local function time_out(self) stop(self, "timeout", late(self)) end
@@ -153,7 +148,7 @@ end
 
 --- Starts work. It may have ended when this returns.
 -- @tparam table self the fields `reference`; `time_limit` in seconds, nil or below 0: none,
--- and, if it is not `resolve_timeout`, for messages its `limit_option`;
+-- and, if it is not `resolve_timeout`, for messages its `limit_option`; `plans`: a plan;
 -- `blocking`: wait on the calling thread, in no coroutine
 -- @tparam function work `work(future, ...)` returns the result, or nil and an error
 -- @param ... its further arguments
@@ -233,7 +228,7 @@ function Future:wait(seconds)
   self.paused = false
   while not self.finished do
     if self.paused and limit and core.now() >= limit then
-      return nil, about(self, errors.new("timeout", ("no result within %s seconds"):format(shown(seconds)))), "pending"
+      return nil, about(self, errors.new("timeout", "no result within " .. errors.seconds(seconds))), "pending"
     end
     self.paused = false
     local moment = self.deadline and limit and math.min(limit, self.deadline) or limit or self.deadline
@@ -245,7 +240,7 @@ function Future:wait(seconds)
     elseif self.deadline and err.kind == "timeout" and core.now() >= self.deadline then
       time_out(self)
     else
-      if err.kind == "timeout" then err = errors.new("timeout", ("no result within %s seconds"):format(shown(seconds))) end
+      if err.kind == "timeout" then err = errors.new("timeout", "no result within " .. errors.seconds(seconds)) end
       return nil, about(self, err), why
     end
   end

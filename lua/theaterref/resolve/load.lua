@@ -289,7 +289,7 @@ local function through_cache(context, task, job)
     tries = tries + 1
     local timeout = job.request and job.request.timeout
     if why == "abandoned" and timeout and timeout >= 0 and core.now() - began >= timeout then
-      return nil, errors.new("timeout", ("not done within %g seconds (timeout)"):format(timeout))
+      return nil, errors.new("timeout", ("not done within %s (timeout)"):format(errors.seconds(timeout)))
     end
     -- Claim it again if whoever led gave up, or once if it may succeed under our limits.
     if why ~= "abandoned" and not (tries == 1 and own_limits[err.kind] and not task.over) then return nil, err end

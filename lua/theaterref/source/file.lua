@@ -5,6 +5,9 @@ local errors = require "theaterref.error"
 
 local M = {}
 
+--- The advice for a path or a label that ends as a URL with a digest does.
+M.NO_DIGEST = "a digest after '#' is for http and https; elsewhere the policy's rule 'integrity' asks for one"
+
 local function invalid(reference, why) return nil, errors.new("invalid_reference", why, reference) end
 
 -- Returns the path of `file:///path` or `file://localhost/path`, with %XX decoded.
@@ -55,6 +58,7 @@ end
 
 -- Returns the advice for a missing path that may have been meant as a URL, or nil.
 local function hint(path)
+  if path:find "#sha%d+=" then return " (" .. M.NO_DIGEST .. ")" end
   local scheme = path:match "^(%a+):"
   scheme = scheme and scheme:lower()
   if scheme == "data" then return " (it looks like a data URL, which needs a comma: data:,text)" end

@@ -2,6 +2,7 @@
 -- @module theaterref.source.store
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local file = require "theaterref.source.file"
 local home = require "theaterref.home"
 local paths = require "theaterref.source.paths"
 
@@ -59,7 +60,8 @@ function M.start(job, context)
   err = err or errors.new("not_found", "Label not found: " .. errors.redact_reference(parsed.label))
   if err.kind == "not_found" then
     local there, why = home.find_store(parsed.id, context.home)
-    if not there then err.advice = why.message end
+    if not there then err.advice = why.message
+    elseif (parsed.label or ""):find "#sha%d+=" then err.advice = file.NO_DIGEST end
   end
   return nil, err
 end
