@@ -239,7 +239,12 @@ static bool record(const tr_store *store, int base, int folder, const char *labe
   bool sound, ok;
   file_of(label, name);
   fd = open_regular(folder, name, O_RDWR | O_APPEND, &st);
-  if (fd < 0 && errno != ENOENT && errno != EACCES && errno != EPERM)
+  if (fd < 0 && errno == ENOENT) {
+    char text[TR_MAX_LABEL + TR_HEX_MAX + 2];
+    int len = snprintf(text, sizeof text, "%s\n%s\n", label, hash);
+    return tr_file_write_new(folder, name, text, (size_t)len, false);
+  }
+  if (fd < 0 && errno != EACCES && errno != EPERM)
     return false;
   sound = fd >= 0 && has_label(fd, label);
   ok = (!sound || st.st_size >= LONG) && rewrite(store, base, folder, name, label, hash);
