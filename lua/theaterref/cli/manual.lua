@@ -77,7 +77,10 @@ Which messages are logged to standard error:
 or
 .BR off .
 .TP
-.BR https_proxy ", " http_proxy ", " no_proxy
+.B SSL_CERT_FILE
+PEM file of the certificate authorities to trust, where none is given.
+.TP
+.BR https_proxy ", " http_proxy ", " all_proxy ", " no_proxy
 Proxies, as in curl.
 .TP
 .B NO_COLOR
