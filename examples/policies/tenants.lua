@@ -11,7 +11,8 @@ return {
   allow = function(ref, ctx)
     local allowed, why = common(ref, ctx)
     if not allowed or ctx.purpose == "manifest" then return allowed, why end
-    local tenant = ctx.origin and is_own(ctx.origin, ctx) and ctx.origin:match("/tenants/([%w-]+)/")
+    local origin = ctx.origin or ""
+    local tenant = is_own(origin, ctx) and origin:match("^https://packages%.example%.org/tenants/([%w-]+)/")
     if is_public(ref, ctx) then return true end
     if tenant and policy.only { prefixes = { "https://packages.example.org/tenants/" .. tenant .. "/" } }(ref, ctx) then
       return true

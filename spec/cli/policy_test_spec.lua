@@ -65,7 +65,7 @@ describe("'theaterref policy test'", function()
 
   it("says which case cannot be one", function()
     for cases, expected in pairs {
-      ["{ rule = 'alow', given = {} }"] = "policy.test.lua: case 1: there is no rule 'alow' (did you mean 'allow'?)",
+      ["{ rule = 'alow', given = {} }"] = "policy.test.lua: case 1: there is no rule 'alow' to ask (did you mean 'allow'?)",
       ["{ rule = 'allow', givn = {} }"] = "policy.test.lua: case 1: there is no field 'givn' (did you mean 'given'?)",
       ["{ rule = 'allow', given = 'x' }"] = "policy.test.lua: case 1: 'given' must be a table, not a string",
       ["{ rule = 'allow', given = { 'x', { purpos = 'direct' } } }"] =
@@ -73,6 +73,11 @@ describe("'theaterref policy test'", function()
       ["{ rule = 'allow', given = { 'x', { purpose = 'packge' } } }"] =
         "policy.test.lua: case 1: there is no purpose 'packge' (did you mean 'package'?)",
       ["{ rule = 'allow' }"] = "policy.test.lua: case 1: 'given' must list what the rule gets",
+      ["{ rule = 'on_event', given = {} }"] = "policy.test.lua: case 1: there is no rule 'on_event' to ask",
+      ["{ rule = 'cacheable', given = {}, answer = false }, nope, { rule = 'x' }"]
+        = "policy.test.lua: case 2 is missing: is a name in it misspelt?",
+      ["{ rule = 'cacheable', given = {}, answer = false }, x = { rule = 'x' }"]
+        = "policy.test.lua: case 2 is missing: is a name in it misspelt?",
       ["5"] = "policy.test.lua: case 1: a table was expected, not a number",
       [""] = "policy.test.lua: a list of cases was expected; see 'theaterref policy test --help'",
       ["x"] = "policy.test.lua: a list of cases was expected; see 'theaterref policy test --help'",

@@ -69,6 +69,11 @@ describe("policy builders", function()
     local _, why = policy.only { schemes = { "file" } }("/etc/x", { purpose = "package", manifest_reference = "https://h/m.toml" })
     assert.equal("a manifest that came by https may not name a local file; policy.only keeps this rule: to allow it, write an "
       .. "'allow' without it", why)
+    for _, lists in ipairs { { schemes = { "https" } }, { prefixes = { "https://h/" } }, { stores = { "x" } } } do
+      lists.redirect_hosts = { "cdn.example.org" }
+      local allowed, more = policy.only(lists)("https://h/x", { purpose = "direct" })
+      assert.same({ true, { redirect_hosts = { "cdn.example.org" } } }, { allowed, more })
+    end
     rule = policy.only { prefixes = { "/srv/" } }
     assert.is_true(rule("/srv/a", { purpose = "direct" }))
     assert.is_false((rule("/srv/../etc/passwd", { purpose = "direct" })))
@@ -80,7 +85,7 @@ describe("policy builders", function()
       assert.is_nil(more) -- redirects: to the same host
     end
     for _, tail in ipairs { "../red", "%2e%2E/red", "..%2fred", "x/..?y", "..#z", ".%2e", "..%3b/red",
-      "%25%32%65%25%32%65/red", "%%32%65%%32%65/red", "..%00/red", "..%23/red", "..%3f/red", "..%20/red", "%c0%ae%c0%ae%c0%afred", "..%5cred",
+      "%25%32%65%25%32%65/red", "%%32%65%%32%65/red", "..%00/red", "..%23/red", "..%3f/red", "..%20/red", "%c0%ae%c0%ae%c0%afred", "%E0%80%AE%E0%80%AE/red", "..%C1%9Cred", "..%5cred",
       "..\\red", "..%" .. ("25"):rep(9) .. "2fred" } do
       assert.is_false((rule("https://h/blue/" .. tail, { purpose = "direct" })), tail)
     end
@@ -184,6 +189,10 @@ describe("policy builders", function()
     local _, err = resolver:resolve(folder .. "/m.toml")
     assert.matches("m.toml: it is not in the lockfile theaterref.lock; to allow it, lock its manifest again: theaterref lock %-o ", err.message)
     assert.equal("denied", select(2, resolver:resolve "https://h/").kind)
+    for _, ref in ipairs { "https://h/m.toml?t=a'SECRET", "https://us'er:SECRET@h/m.toml", "dir/m.toml?t='SECRET" } do
+      _, err = policy.lockfile(folder .. "/theaterref.lock").integrity(ref, { purpose = "manifest" })
+      assert.matches("theaterref lock %-o .*/theaterref.lock MANIFEST$", err)
+    end
   end)
 
   it("refuse bytes without the digest, wherever they come from", function()

@@ -117,6 +117,10 @@ describe("the example policy", function()
     assert.is_true((allowed "https://packages.example.org/public/x.wasm"))
     assert.is_false((allowed("https://packages.example.org/tenants/blue/x.wasm",
       "https://packages.example.org/tenants/blue/..%2fred/m.toml")))
+    for _, start in ipairs { "%65vil", "ev_il", "a.b" } do
+      assert.is_false((allowed("https://packages.example.org/tenants/blue/x.wasm",
+        "https://packages.example.org/tenants/" .. start .. "/tenants/blue/m.toml")))
+    end
     for ref, why in pairs { ["https://packages.example.org/public/..%3b/tenants/red/x"] = "belongs to another tenant",
       ["https://packages.example.org/tenants/red/x.wasm"] = "belongs to another tenant",
       ["https://packages.example.org/tenants/blue/../red/x.wasm"] = "belongs to another tenant",

@@ -7,6 +7,7 @@ local lockfiles = require "theaterref.policy.lockfile"
 local output = require "theaterref.cli.output"
 local policies = require "theaterref.policy"
 local references = require "theaterref.reference"
+local rules = require "theaterref.policy.rules"
 local settings = require "theaterref.cli.settings"
 local suggest = require "theaterref.suggest"
 
@@ -238,8 +239,8 @@ local function case_fault(case)
       return ("'%s' must be a %s, not a %s"):format(field, expected, type(value))
     end
   end
-  if not policies.default[case.rule or ""] then
-    return ("there is no rule '%s'%s"):format(tostring(case.rule), suggest.closest(case.rule, policies.default))
+  if not rules.by_name[case.rule or ""] then
+    return ("there is no rule '%s' to ask%s"):format(tostring(case.rule), suggest.closest(case.rule, rules.by_name))
   end
   if not case.given then return "'given' must list what the rule gets" end
   return ctx_fault(case.given[case.rule == "merge" and 3 or 2])
@@ -262,6 +263,15 @@ local function run_case(policy, case)
   end
 end
 
+-- The place of the first case that is missing: of a hole, or of one with a name. Nil: none.
+local function missing_case(cases)
+  local count = 0
+  for _ in pairs(cases) do count = count + 1 end
+  for i = 1, math.max(count, 1) do
+    if cases[i] == nil then return i end
+  end
+end
+
 -- The cases of a file.
 local function read_cases(path)
   local source, err = core.read_file(path)
@@ -269,7 +279,11 @@ local function read_cases(path)
   local cases
   cases, err = core.sandbox():run(tostring(source), "@" .. path)
   if errors.is(err) then return nil, err end
-  if type(cases) ~= "table" or not cases[1] then
+  local missing = type(cases) == "table" and missing_case(cases)
+  if missing and next(cases) then
+    return nil, errors.new("policy", ("%s: case %d is missing: is a name in it misspelt?"):format(path, missing))
+  end
+  if type(cases) ~= "table" or missing then
     return nil, errors.new("policy", path .. ": a list of cases was expected; see 'theaterref policy test --help'")
   end
   return cases

@@ -136,7 +136,8 @@ return function(theaterref)
     end
     if found > 0 then return true end -- nothing honest is encoded so often
     -- With the forms of '.' and '/' that are too long for UTF-8, but not for some servers.
-    path = path:gsub("\xC0\xAE", "."):gsub("\xC0\xAF", "/"):gsub("\\", "/") .. "/"
+    path = path:gsub("\xC0[\xAE\x2E]", "."):gsub("\xE0\x80\xAE", "."):gsub("\xC0\xAF", "/"):gsub("\xE0\x80\xAF", "/")
+      :gsub("\xC1\x9C", "/"):gsub("\\", "/") .. "/"
     return path:find "/%.%.[/?#;%c ]" ~= nil
   end
 
@@ -159,8 +160,9 @@ return function(theaterref)
 
   --- Only what is listed, on top of the default rule: `schemes`, `hosts` (also
   -- `*.example.org`), `stores`, and `prefixes` of whole references,
-  -- for files also of the path with its links resolved. With `hosts`, redirects may
-  -- lead to those and to `redirect_hosts` only; with `prefixes` alone, to the same host.
+  -- for files also of the path with its links resolved. Redirects may lead to
+  -- `hosts` and `redirect_hosts` only, if there are such lists; with `prefixes` alone, to the same
+  -- host.
   -- @tparam table lists
   -- @treturn function a rule `allow`
   function policy.only(lists)
@@ -171,9 +173,9 @@ return function(theaterref)
       return false, ("%s is not in the policy's list of %s; to allow it, add it there"):format(what, list)
     end
     local redirect_hosts
-    if lists.hosts then
+    if lists.hosts or lists.redirect_hosts then
       redirect_hosts = {}
-      for _, host in ipairs(lists.hosts) do redirect_hosts[#redirect_hosts + 1] = host end
+      for _, host in ipairs(lists.hosts or {}) do redirect_hosts[#redirect_hosts + 1] = host end
       for _, host in ipairs(lists.redirect_hosts or {}) do redirect_hosts[#redirect_hosts + 1] = host end
     end
     return function(ref, ctx)
@@ -310,9 +312,11 @@ return function(theaterref)
         if ctx.purpose == "secret" then return nil end -- which a lockfile has no business to know
         local fields = lines[theaterref.lockfile_key(ref)]
         if not fields then
+          -- A reference that would be redacted makes no command.
           local manifest = ctx.manifest_reference or ctx.purpose == "manifest" and ref
+          if not manifest or manifest:find "[?@]" then manifest = "MANIFEST" end
           return nil, ("it is not in the lockfile %s; to allow it, lock its manifest again: theaterref lock -o %s %s"):format(
-            file, shell_word(file), manifest and shell_word(manifest) or "MANIFEST")
+            file, shell_word(file), shell_word(manifest))
         end
         return { sha256 = fields.sha256, store = where.store, offline = where.offline }
       end,
