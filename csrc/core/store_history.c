@@ -106,7 +106,8 @@ bool tr_store_sync_history(const tr_store *store, int base, const char *label) {
   folder = tr_store_open_subfolder(base, FOLDER, false);
   if (folder >= 0)
     fd = open_regular(folder, name, O_RDONLY, &st);
-  ok = fd < 0 ? errno == ENOENT /* it never moved */
+  /* It never moved, or this user may not record that. */
+  ok = fd < 0 ? errno == ENOENT || errno == EACCES || errno == EPERM
               : tr_store_sync_name(store, base, folder) &&
                     tr_store_sync_name(store, folder, fd) && fsync(fd) == 0;
   if (fd >= 0)
@@ -230,6 +231,19 @@ static bool rewrite(const tr_store *store, int base, int folder, const char *nam
   return false;
 }
 
+/* Make a file with the rights of its folder: who may move labels may record that. False
+** with errno. */
+static bool create(int folder, const char *name, const char *label, const char *hash) {
+  char text[TR_MAX_LABEL + TR_HEX_MAX + 2];
+  int len = snprintf(text, sizeof text, "%s\n%s\n", label, hash);
+  struct stat st;
+  if (!tr_file_write_new(folder, name, text, (size_t)len, false))
+    return false;
+  if (fstat(folder, &st) != 0 || fchmodat(folder, name, st.st_mode & 0666, 0) != 0)
+    errno = 0; /* its mode is that of any new file */
+  return true;
+}
+
 /* Record a hash in the open folder history/. False with errno. */
 static bool record(const tr_store *store, int base, int folder, const char *label,
                    const char *hash) {
@@ -239,11 +253,8 @@ static bool record(const tr_store *store, int base, int folder, const char *labe
   bool sound, ok;
   file_of(label, name);
   fd = open_regular(folder, name, O_RDWR | O_APPEND, &st);
-  if (fd < 0 && errno == ENOENT) {
-    char text[TR_MAX_LABEL + TR_HEX_MAX + 2];
-    int len = snprintf(text, sizeof text, "%s\n%s\n", label, hash);
-    return tr_file_write_new(folder, name, text, (size_t)len, false);
-  }
+  if (fd < 0 && errno == ENOENT)
+    return create(folder, name, label, hash);
   if (fd < 0 && errno != EACCES && errno != EPERM)
     return false;
   sound = fd >= 0 && has_label(fd, label);

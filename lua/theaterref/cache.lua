@@ -30,14 +30,11 @@ function M.disk_cache_of(cache)
   return cache:disk() and require("theaterref.store.disk_cache").of(cache)
 end
 
--- Returns the reference that a cache knows: in normal form, without a digest; and, of a file,
--- the path without links, under which it is there if a rule judged it.
-local function keys_of(ref)
+-- Returns the reference that a cache knows: in normal form, without a digest.
+local function key_of(ref)
   if type(ref) ~= "string" then return ref end
   local source, parsed = references.source_of(ref)
-  if not source then return ref end
-  local key, settled = source.key(parsed), source.settle and source.settle(parsed)
-  return key, settled ~= key and settled or nil
+  return source and source.key(parsed) or ref
 end
 
 -- These methods take references as they are written. They change the disk cache first, so
@@ -48,9 +45,7 @@ local function no_disk() return false end
 for method, on_disk in pairs { remove = "remove", clear = "clear", refresh = "expire", keep = false } do
   local in_memory = core.cache_methods[method]
   core.cache_methods[method] = function(self, ref, ...)
-    local settled
-    ref, settled = keys_of(ref)
-    if settled then in_memory(self, settled, ...) end
+    ref = key_of(ref)
     local disk = on_disk and M.disk_cache_of(self)
     local was_on_disk = (disk and disk[on_disk] or no_disk)(disk, ref)
     return in_memory(self, ref, ...) or was_on_disk or false

@@ -181,7 +181,7 @@ describe("a label's history", function()
     end
     assert.equal("true\n", as(60001, h.a))
     assert.same({ h.b }, store:history "app")
-    helper.run_ok(("chmod 755 %s/history && chmod 644 %s/history/*"):format(base, base))
+    helper.run_ok(("chmod 755 %s/history && chmod 600 %s/history/*"):format(base, base))
     assert.equal("true\n", as(60001, h.b))
     assert.equal(h.b, store:get_by_label "app")
   end)

@@ -77,10 +77,15 @@ local function add_old_lines(lines, args)
   return true
 end
 
--- Keeps others from updating the lockfiles of a folder. Nil where there is no folder.
+local EACCES = 13
+
+-- Keeps others from updating the lockfiles of a folder. Nil where there is no folder, or none
+-- that this user may read.
 local function lock_folder(path)
+  path = core.real_path(path) or path -- which may be a link
   local lock, err = core.content_store(path:match "^(.*/)" or ".", {}):lock()
-  if lock or err.kind == "not_found" then return lock end
+  if lock or err.kind == "not_found" or err.errno == EACCES then return lock end
+  if err.kind ~= "timeout" then return nil, err end
   return nil, errors.new(err.kind, ("%s: another 'theaterref lock' is at work in its folder"):format(path))
 end
 

@@ -38,12 +38,12 @@ function M.join(base, reference)
   return (path:gsub("/%./", "/"):gsub("/%./", "/"))
 end
 
-function M.key(parsed) return parsed.settled or parsed.text end
+function M.key(parsed) return parsed.text end
 
---- Keeps a relative path apart in each working folder, where it means another file, and
--- paths that a rule has judged from those with links, which may lead elsewhere by now.
+--- Keeps a relative path apart in each working folder, where it means another file, and a
+-- path that a rule has judged by where its links led.
 function M.place(parsed)
-  if parsed.settled then return "/" end
+  if parsed.settled then return "file " .. parsed.settled end
   return not parsed.path:find "^/" and core.working_folder() or nil
 end
 

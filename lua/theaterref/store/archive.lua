@@ -301,18 +301,30 @@ local function add(batch, labels, name, bytes)
 end
 
 -- Labels are placed together at the end: all of them, or none. Returns how many that are
--- in the store point at something else now or, with 'keep', would have.
-local function place_labels(store, batch, labels, keep)
+-- in the store point at something else now.
+local function place_labels(store, batch, labels)
   local changed = 0
   for _, label in ipairs(labels) do
     local name, hash = table.unpack(label)
-    local now, ok, err = store:get_by_label(name), true, nil
-    local moves = now and now ~= hash:lower()
-    if moves then changed = changed + 1 end
-    if not (moves and keep) then ok, err = batch:label(name, hash) end
+    local now = store:get_by_label(name) -- one that cannot be read is replaced
+    if now and now ~= hash:lower() then changed = changed + 1 end
+    local ok, err = batch:label(name, hash)
     if not ok then return nil, err end
   end
   return changed
+end
+
+-- Places those that the store does not have, whoever makes one meanwhile. Returns how many
+-- others the store has with another hash, or that cannot be read.
+local function add_labels(store, labels)
+  local kept = 0
+  for _, label in ipairs(labels) do
+    local name, hash = table.unpack(label)
+    local added, err = store:label(name, hash, { expect = false })
+    if added == nil and err.kind ~= "corrupt" then return nil, err end
+    if not added and store:get_by_label(name) ~= hash:lower() then kept = kept + 1 end
+  end
+  return kept
 end
 
 -- Adds files until a batch is full. True: there is more.
@@ -331,8 +343,9 @@ local function import_some(batch, labels, file, seen, done)
 end
 
 --- Adds all content of a tar file to a store, and places its labels at the end, all of
--- them: labels that are there are moved, unless the option `keep_labels` is set. After a
--- failure, content that came before it may be there, but no label has moved.
+-- them: labels that are there are moved. With the option `keep_labels` they stay, and the
+-- others are made one by one. After a failure, content that came before it may be there, but
+-- no label has moved.
 -- @tparam theaterref.store store
 -- @tparam string|file path or a file open for reading
 -- @tparam[opt] table options `progress`: called with how many bytes of how many
@@ -366,7 +379,11 @@ function M.import(store, path, options)
     if err then return nil, err end
   end
   local changed
-  changed, err = store:batch(function(batch) return place_labels(store, batch, labels, options and options.keep_labels) end)
+  if options and options.keep_labels then
+    changed, err = add_labels(store, labels)
+  else
+    changed, err = store:batch(function(batch) return place_labels(store, batch, labels) end)
+  end
   if not changed then return nil, err end
   return count, changed
 end
