@@ -119,6 +119,11 @@ describe("fetching over http and https", function()
   it("gives up a connection that is not made within connect_timeout", function()
     -- A listener whose queue is full answers no more.
     local listener, clients = uv.new_tcp(), {}
+    finally(function() -- else the loop of another spec would wait for them
+      for _, client in ipairs(clients) do client:close() end
+      listener:close()
+      uv.run "nowait"
+    end)
     listener:bind("127.0.0.1", 0)
     listener:listen(1, function() end)
     local port = listener:getsockname().port
@@ -131,10 +136,7 @@ describe("fetching over http and https", function()
       log = false })
     assert.equal("timeout", err.kind)
     assert.matches("no connection within 0.3 seconds (connect_timeout)", err.message, 1, true)
-    assert.is_true(core.now() - before < 1.5)
-    for _, client in ipairs(clients) do client:close() end
-    listener:close()
-    uv.run "nowait"
+    assert.is_true(core.now() - before < 5)
   end)
 
   it("says who asks, in words that can be chosen", function()
