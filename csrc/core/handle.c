@@ -62,8 +62,9 @@ static CURLcode configure(tr_handle *h, const tr_config *c) {
   SET(CURLOPT_PREREQDATA, h);
   SET(CURLOPT_USERAGENT,
       c->user_agent != NULL ? c->user_agent : "theaterref/" TR_VERSION);
+  /* The driver keeps the limit, and says which option it is. */
   SET(CURLOPT_CONNECTTIMEOUT_MS,
-      c->connect_timeout >= 0 ? milliseconds(c->connect_timeout) : 1000000000L);
+      c->connect_timeout >= 0 ? milliseconds(c->connect_timeout + 1) : 1000000000L);
   /* Ours instead of the system's, not on top; without a folder, libcurl can
   ** share what it has parsed. */
   if (ca_file != NULL) {
@@ -163,7 +164,7 @@ tr_handle *tr_handle_get(tr_config *config, CURLcode *code) {
 
 void tr_handle_give_time(tr_handle *h, double seconds) {
   h->one_time = true;
-  curl_easy_setopt(h->easy, CURLOPT_CONNECTTIMEOUT_MS, milliseconds(seconds));
+  curl_easy_setopt(h->easy, CURLOPT_CONNECTTIMEOUT_MS, milliseconds(seconds + 1));
 }
 
 void tr_handle_release(tr_handle *h, bool reusable) {

@@ -309,7 +309,7 @@ local hasty = {
 }
 
 describe("a hasty script ends soon after its time:", function()
-  local SECONDS, LATE = 0.2, helper.sanitizers == "" and 0.15 or 1
+  local SECONDS, LATE = 0.2, 0.5 * helper.slowness
 
   for _, case in ipairs(hasty) do
     it(case[1], function()
@@ -325,7 +325,7 @@ end)
 describe("a greedy script ends in time, as an error of kind 'policy':", function()
   -- A script may be late by a fifth of the two seconds that it has by default. How late it is
   -- does not depend on the limit, so a shorter one will do.
-  local SECONDS, LATE, MEMORY = 0.4, 0.4, 32 << 20
+  local SECONDS, LATE, MEMORY = 0.4, 0.5 * helper.slowness, 32 << 20
 
   -- Kilobytes of this process.
   local function resident()

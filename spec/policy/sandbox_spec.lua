@@ -205,6 +205,7 @@ describe("a sandbox", function()
   end)
 
   it("makes tables of 32,768 keys at most, and large ones only if there is time to place keys that all meet", function()
+    if helper.slowness > 5 then return pending "there is no time here" end
     local function keys(count, seconds)
       return core.sandbox { seconds = seconds }:run("local t = {} for i = 1, count do t['k' .. i] = i end return count", "@s",
         { count = count })
@@ -304,7 +305,8 @@ describe("a sandbox", function()
       table.sort(out)
       return table.concat(out, "\n")]]
     local function normal(text) return (text:gsub("to 'math%.%w+'", "to it")) end -- of which one has two, after other specs
-    assert.equal(normal(load(source, "=s")()), normal(assert(core.sandbox():run(source, "=s"))))
+    local box = core.sandbox { seconds = 2 * helper.slowness }
+    assert.equal(normal(load(source, "=s")()), normal(assert(box:run(source, "=s"))))
     fails("return math.floor('x')", "script:1: bad argument #1 to 'floor' (number expected, got string)")
   end)
 
@@ -378,7 +380,7 @@ describe("a sandbox", function()
     assert.is_true(left > 50 and left < 100)
     assert.is_nil((core.sandbox_deadline(-1)))
     assert.equal(1, (box:run("return 1", "@s")))
-    assert.has_error(function() core.sandbox_deadline(1, "timeout") end)
+    assert.error_matches(function() core.sandbox_deadline(1, "later") end, "invalid option .later.")
   end)
 
   it("says so when the process has no memory left", function()

@@ -10,6 +10,9 @@ M.lua = os.getenv("SPEC_LUA") or "lua5.4"
 local sanitizers = M.build:match "^build/([%l-]+)$"
 M.sanitizers = sanitizers and sanitizers ~= "coverage" and "-fsanitize=" .. sanitizers:gsub("-", ",") or ""
 
+--- How much slower code may be here: under AddressSanitizer, under ThreadSanitizer.
+M.slowness = M.sanitizers:find "thread" and 20 or M.sanitizers ~= "" and 5 or 1
+
 -- ---------------------------------------------------------------- processes
 
 local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
