@@ -351,15 +351,17 @@ describe("a greedy script ends in time, as an error of kind 'policy':", function
 
   it("all of them, and the memory is the host's again", function()
     if os.getenv "BUILD" ~= "build" then return pending "sanitizers keep memory" end
-    collectgarbage()
-    local before = resident()
-    for _ = 1, 3 do
+    local function run_those()
       for _, case in ipairs(greedy) do
         if case[1]:find "^mem" or case[1]:find "result" or case[1]:find "^recursion" then run(case[2]) end
       end
+      collectgarbage()
+      collectgarbage()
     end
-    collectgarbage()
-    assert.is_true(resident() - before < 16 << 10)
+    run_those() -- the allocator keeps some of what the first ones needed
+    local before = resident()
+    for _ = 1, 3 do run_those() end
+    assert.is_true(resident() - before < 32 << 10) -- one script's memory
   end)
 
   it("a Lua manifest, whose sandbox does not outlive it", function()
