@@ -218,12 +218,10 @@ static const char *read_source(lua_State *S, void *context, size_t *size) {
 
 /* Return how often a word is in a script, also as part of others. */
 static size_t count_of(const char *word, const char *source, size_t len) {
-  const char *at = source, *end = source + len;
-  size_t count = 0, word_len = strlen(word);
-  while ((at = memmem(at, (size_t)(end - at), word, word_len)) != NULL) {
-    at += word_len;
-    count++;
-  }
+  size_t count = 0, i, word_len = strlen(word);
+  for (i = 0; i + word_len <= len; i++)
+    if (source[i] == word[0] && memcmp(source + i, word, word_len) == 0)
+      count++;
   return count;
 }
 

@@ -155,6 +155,16 @@ describe("joining a reference to where it was written", function()
   end)
 end)
 
+it("a data URL without a comma is refused wherever it is read", function()
+  for _, text in ipairs { "data://x", "data:///?2b///.d" } do
+    for _, read in ipairs { reference.parse, function(ref) return reference.join(ref, "x") end } do
+      local parsed, err = read(text)
+      assert.is_nil(parsed)
+      assert.equal("Invalid data URL: it has no comma; its form is data:[<type>],<text>", err.message)
+    end
+  end
+end)
+
 describe("a zero byte", function()
   it("is refused wherever a reference is read", function()
     for _, text in ipairs { "a\0b", "https://h/\0", "https://u:p@h:\0N1/", "data:,\0" } do
