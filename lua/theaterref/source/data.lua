@@ -31,7 +31,7 @@ end
 function M.parse(reference)
   local header, data = reference:match "^%a+:([^,]*),(.*)$"
   if not data then
-    return nil, errors.new("invalid_reference", "Invalid data URL: it has no comma; its form is data:[<type>],<text>", reference)
+    return nil, errors.new("invalid_reference", "Invalid data URL: it has no comma in front of its text", reference)
   end
   local bytes = decode_percent(data)
   if header:lower():find "; *base64 *$" then bytes = decode_base64(bytes) end
