@@ -383,7 +383,7 @@ describe("the fetch engine", function()
     assert.equal("good", tostring(resolver:resolve_cached(url))) -- waits, and learns that it is silent
     local started = core.now()
     for _ = 1, 20 do assert.equal("good", tostring(resolver:resolve_cached(url))) end
-    assert.is_true(core.now() - started < 0.5)
+    assert.is_true(core.now() - started < 5) -- each waiting for its timeout: 10
   end)
 
   it("blames no server for the time in which its process was stopped", function()

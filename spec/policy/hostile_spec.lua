@@ -107,7 +107,7 @@ describe("a script's read_lockfile", function()
       assert.same({ nil, "policy" }, { resolver, err.kind })
       assert.is_truthy(err.message:find(why, 1, true), err.message)
     end
-    assert.is_true(core.now() - started < 1)
+    assert.is_true(core.now() - started < 5 * helper.slowness)
     helper.remove(folder)
   end)
 end)
@@ -125,7 +125,7 @@ describe("a script that calls functions of theaterref with long texts again and 
       local file = helper.write(folder .. "/policy.lua", ("local s = %s while true do pcall(theaterref.%s) end"):format(text, call))
       local started = os.clock()
       local resolver, err = theaterref.resolver { policy = file }
-      if helper.sanitizers == "" then assert.is_true(os.clock() - started < 2.4) end
+      assert.is_true(os.clock() - started < 10 * helper.slowness)
       assert.same({ nil, "policy" }, { resolver, err.kind })
       assert.matches("the script ran", err.message)
       helper.remove(folder)

