@@ -61,7 +61,9 @@ typedef enum tr_error_kind {
   TR_IO,
   TR_SYNTAX,
   TR_POLICY,
-  TR_CANCELLED
+  TR_CANCELLED,
+  TR_UNTRUSTED, /* not signed by the keys that a policy trusts */
+  TR_REJECTED   /* a policy looked at the bytes and refused them */
 } tr_error_kind;
 
 /* A failure, by value: nothing in it needs freeing. */

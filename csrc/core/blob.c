@@ -14,6 +14,7 @@ struct tr_blob {
   atomic_size_t refs;
   void *data; /* NULL where the bytes follow this header */
   size_t size;
+  _Atomic(char *) sha256; /* in hex; NULL until somebody asks for it */
   bool mapped;
   char inplace[]; /* one block for header and bytes: one malloc, one free */
 };
@@ -30,6 +31,7 @@ static tr_blob *blob_alloc(size_t inplace) {
   atomic_init(&blob->refs, 1);
   blob->data = NULL;
   blob->size = inplace;
+  atomic_init(&blob->sha256, NULL);
   blob->mapped = false;
   atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
   return blob;
@@ -82,6 +84,7 @@ void tr_blob_release(tr_blob *blob) {
     munmap(blob->data, blob->size);
   else
     free(blob->data);
+  free(atomic_load_explicit(&blob->sha256, memory_order_relaxed));
   free(blob);
   atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
 }
@@ -91,6 +94,16 @@ const void *tr_blob_data(const tr_blob *blob) {
 }
 
 size_t tr_blob_size(const tr_blob *blob) { return blob->size; }
+
+const char *tr_blob_known_sha256(const tr_blob *blob) {
+  return atomic_load_explicit(&blob->sha256, memory_order_acquire);
+}
+
+void tr_blob_keep_sha256(tr_blob *blob, const char *hex) {
+  char *kept = strdup(hex), *none = NULL;
+  if (kept != NULL && !atomic_compare_exchange_strong(&blob->sha256, &none, kept))
+    free(kept); /* another thread was first */
+}
 
 size_t tr_blob_count(void) {
   return atomic_load_explicit(&live, memory_order_relaxed);

@@ -11,6 +11,12 @@ tr_blob *tr_blob_adopt(void *data, size_t size);
 /* Maps 'size' > 0 bytes of a file, read-only and shared. NULL, errno set. */
 tr_blob *tr_blob_map(int fd, size_t size);
 
+/* Return its SHA-256 in hex if it is known, or NULL; tr_blob_sha256 computes it. The
+** text lives as long as the blob. */
+const char *tr_blob_known_sha256(const tr_blob *blob);
+/* Keep the SHA-256 of the bytes with the blob, if there is memory. Any thread. */
+void tr_blob_keep_sha256(tr_blob *blob, const char *hex);
+
 /* How many blobs live in this process; specs use it to find leaks. */
 size_t tr_blob_count(void);
 

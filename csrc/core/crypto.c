@@ -14,6 +14,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "blob.h"
 #include "error.h"
 
 /* A library for digests. A state of no bytes is made by 'create', and needs no more
@@ -43,6 +44,16 @@ tr_algorithm tr_algorithm_of(const char *hex) {
 bool tr_hex_valid(const char *hex) {
   size_t len = strspn(hex, "0123456789abcdefABCDEF");
   return hex[len] == '\0' && (len == 40 || len == 64);
+}
+
+static unsigned hex_value(char c) {
+  return c <= '9' ? (unsigned)(c - '0') : (unsigned)((c | 32) - 'a') + 10;
+}
+
+void tr_hex_decode(const char *hex, unsigned char raw[32]) {
+  size_t i;
+  for (i = 0; i < 32; i++)
+    raw[i] = (unsigned char)(hex_value(hex[2 * i]) << 4 | hex_value(hex[2 * i + 1]));
 }
 
 static void must(bool ok) {
@@ -289,6 +300,16 @@ void tr_digest(tr_algorithm algorithm, const void *data, size_t size,
                                                 : MBEDTLS_MD_SHA256),
                   data, size, raw) == 0);
   to_hex(raw, tr_hex_length(algorithm) / 2, hex);
+}
+
+void tr_blob_sha256(tr_blob *blob, char hex[TR_HEX_MAX]) {
+  const char *known = tr_blob_known_sha256(blob);
+  if (known != NULL) {
+    memcpy(hex, known, TR_HEX_MAX);
+    return;
+  }
+  tr_digest(TR_SHA256, tr_blob_data(blob), tr_blob_size(blob), hex);
+  tr_blob_keep_sha256(blob, hex);
 }
 
 /* --------------------------------------------------------------------- HMAC */

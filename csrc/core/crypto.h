@@ -13,6 +13,9 @@ tr_algorithm tr_algorithm_of(const char *hex);
 /* True if the text is 40 or 64 hex digits, of either case. */
 bool tr_hex_valid(const char *hex);
 
+/* Write the bytes of a valid SHA-256 in hex. */
+void tr_hex_decode(const char *hex, unsigned char raw[32]);
+
 /* A digest that is computed piece by piece; not for two threads at a time. */
 typedef struct tr_hash tr_hash;
 
@@ -22,6 +25,9 @@ void tr_hash_update(tr_hash *hash, const void *data, size_t size);
 /* Write the digest in hex. Then only tr_hash_free may follow. */
 void tr_hash_finish(tr_hash *hash, char hex[TR_HEX_MAX]);
 void tr_hash_free(tr_hash *hash);
+
+/* Write the SHA-256 of a blob in hex. It is computed once in the blob's life. */
+void tr_blob_sha256(tr_blob *blob, char hex[TR_HEX_MAX]);
 
 /* Write the HMAC-SHA-256 of 'data' in hex (RFC 2104), with a key that this process
 ** and its children alone have. False with the error. */

@@ -17,7 +17,8 @@ const char *tr_error_kind_name(tr_error_kind kind) {
                                       "too_large",   "digest_mismatch",
                                       "corrupt",     "io",
                                       "syntax",      "policy",
-                                      "cancelled"};
+                                      "cancelled",   "untrusted",
+                                      "rejected"};
   return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "unknown";
 }
 

@@ -19,6 +19,8 @@
 ---| "syntax"
 ---| "policy"
 ---| "cancelled"
+---| "untrusted"
+---| "rejected"
 
 ---@alias theaterref.Level "debug"|"info"|"warn"|"error"|"off"
 
