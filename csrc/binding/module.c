@@ -215,5 +215,6 @@ int luaopen_theaterref_core(lua_State *L) {
   lua_pop(L, 1);
   tr_open_json(L);
   tr_open_sandbox(L);
+  tr_open_signature(L);
   return 1;
 }

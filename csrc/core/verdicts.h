@@ -1,0 +1,26 @@
+/* Remembers which signatures were found good, for all Lua states and threads. */
+#ifndef TR_VERDICTS_H
+#define TR_VERDICTS_H
+
+#include "requirement.h"
+
+/*
+** Return true if bytes were found to be signed as required, and give the keys that signed.
+** 'sha256' and 'requirement' (its id) are digests in hex. 'documents' is the SHA-256 of
+** the signature documents, or "" for a caller who asks without having them.
+*/
+bool tr_verdict_find(const char *sha256, const char *requirement, const char *documents,
+                     tr_key_set *signers);
+
+/* Remember a good verdict. The memory has room for some thousands; the oldest go. */
+void tr_verdict_remember(const char *sha256, const char *requirement,
+                         const char *documents, tr_key_set signers);
+
+/* Forget all verdicts, and what tr_verdicts_first_time was asked. */
+void tr_verdicts_forget(void);
+
+/* Return true for the first call about the bytes with this SHA-256 and a text. After
+** thousands of others it may be true once more. */
+bool tr_verdicts_first_time(const char *sha256, const char *what);
+
+#endif
