@@ -80,33 +80,36 @@ static bool fault(tr_error *error, const char *why) {
 /* An object identifier, and the name of what it stands for. */
 typedef struct oid {
   const char *bytes;
+  size_t size;
   const char *name;
 } oid;
+
+#define OID(bytes) bytes, sizeof bytes - 1
 
 #define OID_EC "\x2a\x86\x48\xce\x3d\x02\x01"
 #define OID_RSA "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01"
 #define OID_P256 "\x2a\x86\x48\xce\x3d\x03\x01\x07"
 
-static const oid key_types[] = {{"\x2b\x65\x70", "Ed25519"},
-                                {"\x2b\x65\x71", "Ed448"},
-                                {"\x2b\x65\x6e", "X25519"},
-                                {"\x2b\x65\x6f", "X448"},
-                                {"\x2a\x86\x48\xce\x38\x04\x01", "DSA"},
-                                {"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a", "RSA-PSS"},
-                                {NULL, "another type"}};
-static const oid curves[] = {{"\x2b\x81\x04\x00\x21", "P-224"},
-                             {"\x2b\x81\x04\x00\x22", "P-384"},
-                             {"\x2b\x81\x04\x00\x23", "P-521"},
-                             {"\x2b\x81\x04\x00\x0a", "secp256k1"},
-                             {"\x2a\x86\x48\xce\x3d\x03\x01\x01", "P-192"},
-                             {NULL, "another one"}};
+static const oid key_types[] = {{OID("\x2b\x65\x70"), "Ed25519"},
+                                {OID("\x2b\x65\x71"), "Ed448"},
+                                {OID("\x2b\x65\x6e"), "X25519"},
+                                {OID("\x2b\x65\x6f"), "X448"},
+                                {OID("\x2a\x86\x48\xce\x38\x04\x01"), "DSA"},
+                                {OID("\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a"), "RSA-PSS"},
+                                {NULL, 0, "another type"}};
+static const oid curves[] = {{OID("\x2b\x81\x04\x00\x21"), "P-224"},
+                             {OID("\x2b\x81\x04\x00\x22"), "P-384"},
+                             {OID("\x2b\x81\x04\x00\x23"), "P-521"},
+                             {OID("\x2b\x81\x04\x00\x0a"), "secp256k1"},
+                             {OID("\x2a\x86\x48\xce\x3d\x03\x01\x01"), "P-192"},
+                             {NULL, 0, "another one"}};
 
-static bool is_oid(const tr_der *item, const char *bytes) {
-  return item->size == strlen(bytes) && memcmp(item->at, bytes, item->size) == 0;
+static bool is_oid(const tr_der *item, const char *bytes, size_t size) {
+  return item->size == size && memcmp(item->at, bytes, size) == 0;
 }
 
 static const char *name_of(const tr_der *item, const oid *names) {
-  while (names->bytes != NULL && !is_oid(item, names->bytes))
+  while (names->bytes != NULL && !is_oid(item, names->bytes, names->size))
     names++;
   return names->name;
 }
@@ -168,19 +171,19 @@ static bool read_spki(tr_public_key *key, tr_der der, tr_error *error) {
     return fault(error, "it is not a public key in valid DER");
   bits.at++; /* how many bits of the last byte are unused */
   bits.size--;
-  if (is_oid(&type, OID_RSA))
+  if (is_oid(&type, OID(OID_RSA)))
     return (tr_der_take(&algorithm, TR_DER_NULL, &null) && null.size == 0 &&
             algorithm.size == 0)
                ? read_rsa(key, bits, error)
                : fault(error, "its RSA key has unknown parameters");
-  if (!is_oid(&type, OID_EC)) {
+  if (!is_oid(&type, OID(OID_EC))) {
     snprintf(why, sizeof why, "it is a key of %s; EC P-256, RSA and minisign are accepted",
              name_of(&type, key_types));
     return fault(error, why);
   }
   if (!tr_der_take(&algorithm, TR_DER_OID, &curve_name) || algorithm.size != 0)
     return fault(error, "its curve is not given by name");
-  if (is_oid(&curve_name, OID_P256))
+  if (is_oid(&curve_name, OID(OID_P256)))
     return read_point(key, &bits, error);
   snprintf(why, sizeof why, "its curve is %s; only P-256 is accepted",
            name_of(&curve_name, curves));
