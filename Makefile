@@ -51,7 +51,7 @@ SONAME   := libtheaterref.so.$(firstword $(subst ., ,$(VERSION)))
 LIBRARY  := $(BUILD)/lib/$(SONAME)
 ARCHIVE  := $(BUILD)/lib/libtheaterref.a
 HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
-SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so $(BUILD)/spec/names.so
+SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so $(BUILD)/spec/names.so $(BUILD)/spec/libraries.so
 
 .PHONY: all demo test bench lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
 all: $(MODULE) $(LIBRARY) $(ARCHIVE)

@@ -177,9 +177,12 @@ static bool read_encrypted(mbedtls_pk_context *pk, const tr_key_source *source,
                  source->password_len);
   if (result != 0 && result != MBEDTLS_ERR_PK_PASSWORD_MISMATCH) {
     pthread_once(&once, find_openssl);
-    if (!have_openssl)
-      return fault_of(error, "only libcrypto can decrypt it, which is not here (on Debian: "
-                             "install libssl3), or decrypt it with 'openssl pkcs8'");
+    if (!have_openssl) {
+      tr_error_set(error, TR_IO,
+                   "cannot decrypt the private key: this machine has no libcrypto (on "
+                   "Debian: install libssl3)");
+      return false;
+    }
     mbedtls_pk_free(pk);
     mbedtls_pk_init(pk);
     result = decrypt(pk, source);

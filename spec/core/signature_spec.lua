@@ -440,6 +440,28 @@ describe("a minisign signature", function()
   end)
 end)
 
+-- A sanitizer opens libraries itself, before anything preloaded can hide one.
+local can_hide = helper.sanitizers == "" and it or function(name) pending(name .. ": not under sanitizers") end
+
+can_hide("without libcrypto, libsodium checks minisign signatures; without both, the error says so", function()
+  if not helper.exists(folder .. "/m.minisig") then return pending "there is no minisign" end
+  local script = file("script.lua", ([[
+    local core = require "theaterref.core"
+    local requirement = core.requirement({ core.public_key %q }, 1)
+    local signers, err = core.check_signature(requirement, core.blob %q, %q)
+    local changed = core.check_signature(requirement, core.blob "x", %q)
+    local signature, fault = core.sign(core.blob "x", %q, "secret")
+    print(signers and "checked" or err.kind .. ": " .. err.message, changed, signature and "signed" or fault.kind)]]):format(
+    file "m.pub", text, file "m.minisig", file "m.minisig", file "ec.encrypted"))
+  local function without(names)
+    return helper.run_ok(("HIDDEN_LIBRARIES=%s %s %s %s"):format(names, helper.preload "libraries", helper.lua, script))
+  end
+  assert.equal("checked\tnil\tsigned\n", without "")
+  assert.matches("^checked\tnil\t", without "libcrypto")
+  assert.matches("^io: cannot verify minisign signatures: this machine has neither libcrypto nor libsodium",
+    without "libcrypto,libsodium")
+end)
+
 -- ---------------------------------------------------------------- mutations
 
 it("any document with one other byte is refused (seed printed on failure)", function()
