@@ -39,12 +39,20 @@ static bool read_object(const char *what, const tr_json_value *object,
   return TR_DISTRUST(error, "%s is not a valid JSON object", what);
 }
 
+static bool equals(const char *bytes, size_t len, const char *text) {
+  return len == strlen(text) && memcmp(bytes, text, len) == 0;
+}
+
 /* True if a string is there, and means a text. */
 static bool is_text(const tr_json_value *value, const char *text) {
   tr_buffer decoded = {0};
-  bool equal = tr_json_has(value) && tr_json_value_decode(value, &decoded) &&
-               decoded.len == strlen(text) &&
-               (decoded.len == 0 || memcmp(decoded.data, text, decoded.len) == 0);
+  bool equal;
+  if (!tr_json_has(value))
+    return false;
+  if (!value->token.escaped)
+    return equals(value->token.text + 1, value->token.len - 2, text);
+  equal = tr_json_value_decode(value, &decoded) &&
+          equals(decoded.data, decoded.len, text);
   tr_buffer_free(&decoded);
   return equal;
 }

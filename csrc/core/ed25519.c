@@ -12,7 +12,7 @@
 #include "libcrypto.h"
 
 typedef bool verifier(const unsigned char *key, const unsigned char *signature,
-                      const void *data, size_t size);
+                      const void *data, size_t size, bool *no_memory);
 typedef bool hasher(const void *data, size_t size, unsigned char *raw);
 
 static const char *backend; /* NULL: none was found */
@@ -37,19 +37,21 @@ static struct {
 enum { EVP_PKEY_ED25519 = 1087 };
 
 static bool libcrypto_verify(const unsigned char *key, const unsigned char *signature,
-                             const void *data, size_t size) {
+                             const void *data, size_t size, bool *no_memory) {
   void *pkey = evp.new_key(EVP_PKEY_ED25519, NULL, key, TR_ED25519_KEY_SIZE);
   void *context = evp.new_context();
-  bool ok = pkey != NULL && context != NULL &&
-            evp.verify_init(context, NULL, NULL, NULL, pkey) == 1 &&
-            evp.verify(context, signature, TR_ED25519_SIGNATURE_SIZE, data, size) == 1;
+  int result = -1; /* 0 is a wrong signature, below is another error */
+  if (pkey != NULL && context != NULL &&
+      evp.verify_init(context, NULL, NULL, NULL, pkey) == 1)
+    result = evp.verify(context, signature, TR_ED25519_SIGNATURE_SIZE, data, size);
   if (context != NULL)
     evp.free_context(context);
   if (pkey != NULL)
     evp.free_key(pkey);
-  if (!ok)
+  if (result != 1)
     evp.clear_errors(); /* the program may look at its own later */
-  return ok;
+  *no_memory = result < 0;
+  return result == 1;
 }
 
 static bool libcrypto_hash(const void *data, size_t size, unsigned char *raw) {
@@ -85,7 +87,8 @@ static struct {
 } sodium;
 
 static bool sodium_verify(const unsigned char *key, const unsigned char *signature,
-                          const void *data, size_t size) {
+                          const void *data, size_t size, bool *no_memory) {
+  *no_memory = false; /* it takes none */
   return sodium.verify(signature, data, size, key) == 0;
 }
 
@@ -117,8 +120,9 @@ static bool works(void) {
       "\x5f\xb8\x82\x15\x90\xa3\x3b\xac\xc6\x1e\x39\x70\x1c\xf9\xb4\x6b"
       "\xd2\x5b\xf5\xf0\x59\x5b\xbe\x24\x65\x51\x41\x43\x8e\x7a\x10\x0b";
   unsigned char raw[TR_BLAKE2B_SIZE];
-  return verify(key, signature, "", 0) && !verify(key, signature, "x", 1) &&
-         hash("", 0, raw) && memcmp(raw, "\x78\x6a\x02\xf7\x42\x01\x59\x03", 8) == 0;
+  bool no_memory;
+  return verify(key, signature, "", 0, &no_memory) &&
+         !verify(key, signature, "x", 1, &no_memory) && !no_memory && hash("", 0, raw) && memcmp(raw, "\x78\x6a\x02\xf7\x42\x01\x59\x03", 8) == 0;
 }
 
 static void choose(void) {
@@ -149,8 +153,8 @@ const char *tr_ed25519_backend(void) { return backend; }
 
 bool tr_ed25519_verify(const unsigned char key[TR_ED25519_KEY_SIZE],
                        const unsigned char signature[TR_ED25519_SIGNATURE_SIZE],
-                       const void *data, size_t size) {
-  return verify(key, signature, data, size);
+                       const void *data, size_t size, bool *no_memory) {
+  return verify(key, signature, data, size, no_memory);
 }
 
 bool tr_blake2b(const void *data, size_t size, unsigned char raw[TR_BLAKE2B_SIZE]) {

@@ -14,11 +14,11 @@ enum {
 ** may read files. False with the error (TR_IO) if this machine has neither. */
 bool tr_ed25519_open(tr_error *error);
 
-/* Return true if 'signature' is one of 'size' bytes by the key. After tr_ed25519_open;
-** any thread. */
+/* Check that 'signature' is one of 'size' bytes by the key. After tr_ed25519_open; any
+** thread. If it returns false, '*no_memory' tells that it could not be checked. */
 bool tr_ed25519_verify(const unsigned char key[TR_ED25519_KEY_SIZE],
                        const unsigned char signature[TR_ED25519_SIGNATURE_SIZE],
-                       const void *data, size_t size);
+                       const void *data, size_t size, bool *no_memory);
 
 /* Write the BLAKE2b-512 of 'size' bytes. False when memory is short. */
 bool tr_blake2b(const void *data, size_t size, unsigned char raw[TR_BLAKE2B_SIZE]);

@@ -60,28 +60,33 @@ static bool check_bytes(const tr_signed_bytes *bytes, const minisig *sig,
   unsigned char hash[TR_BLAKE2B_SIZE];
   const void *data = tr_blob_data(bytes->blob);
   size_t size = tr_blob_size(bytes->blob);
+  bool no_memory;
   if (sig->raw[1] == 'D') {
     if (!tr_blake2b(data, size, hash))
       return tr_out_of_memory(error);
     data = hash;
     size = sizeof hash;
   }
-  return tr_ed25519_verify(key, sig->raw + 10, data, size) ||
-         TR_DISTRUST(error, "it is a signature of other bytes or by another key");
+  if (tr_ed25519_verify(key, sig->raw + 10, data, size, &no_memory))
+    return true;
+  return no_memory ? tr_out_of_memory(error)
+                   : TR_DISTRUST(error, "it is a signature of other bytes or by another key");
 }
 
 /* Check the signature of the trusted comment together with the first one. */
 static bool check_comment(const minisig *sig, const unsigned char *key,
                           tr_error *error) {
   tr_buffer both = {0};
-  bool ok;
+  bool ok, no_memory;
   if (!tr_buffer_append(&both, sig->raw + 10, TR_ED25519_SIGNATURE_SIZE) ||
       !tr_buffer_append(&both, sig->comment.at, sig->comment.len)) {
     tr_buffer_free(&both);
     return tr_out_of_memory(error);
   }
-  ok = tr_ed25519_verify(key, sig->global, both.data, both.len);
+  ok = tr_ed25519_verify(key, sig->global, both.data, both.len, &no_memory);
   tr_buffer_free(&both);
+  if (!ok && no_memory)
+    return tr_out_of_memory(error);
   return ok || TR_DISTRUST(error, "it is a minisign signature whose trusted comment was "
                                   "changed");
 }

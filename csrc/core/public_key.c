@@ -44,16 +44,18 @@ static bool have_curve;
 */
 static void make_curve(void) {
   mbedtls_ecp_point product;
-  mbedtls_mpi two;
+  mbedtls_mpi one, two;
   mbedtls_ecp_group_init(&curve);
   mbedtls_ecp_point_init(&product);
+  mbedtls_mpi_init(&one);
   mbedtls_mpi_init(&two);
   /* Of all calls that multiply, this one needs no generator of random numbers. */
   have_curve = mbedtls_ecp_group_load(&curve, MBEDTLS_ECP_DP_SECP256R1) == 0 &&
-               mbedtls_mpi_lset(&two, 2) == 0 &&
-               mbedtls_ecp_muladd(&curve, &product, &two, &curve.G, &two,
+               mbedtls_mpi_lset(&one, 1) == 0 && mbedtls_mpi_lset(&two, 2) == 0 &&
+               mbedtls_ecp_muladd(&curve, &product, &two, &curve.G, &one,
                                   &curve.G) == 0;
   mbedtls_mpi_free(&two);
+  mbedtls_mpi_free(&one);
   mbedtls_ecp_point_free(&product);
 }
 
@@ -65,9 +67,11 @@ static bool use_curve(tr_error *error) {
   return have_curve;
 }
 
+/* mbedTLS adds the error of a lower layer, in seven bits, to that of an upper one. */
 static bool is_no_memory(int result) {
-  return result == MBEDTLS_ERR_MPI_ALLOC_FAILED ||
-         result == MBEDTLS_ERR_ECP_ALLOC_FAILED || result == MBEDTLS_ERR_PK_ALLOC_FAILED;
+  return result < 0 &&
+         ((-result & 0x7F) == -MBEDTLS_ERR_MPI_ALLOC_FAILED ||
+          result == MBEDTLS_ERR_ECP_ALLOC_FAILED || result == MBEDTLS_ERR_PK_ALLOC_FAILED);
 }
 
 /* ------------------------------------------------------------------ reading */
@@ -200,6 +204,10 @@ static bool keep_canonical(tr_public_key *key, const tr_buffer *der, tr_error *e
   if (result == 0)
     result = mbedtls_pk_write_pubkey_der(&pk, out, sizeof out);
   mbedtls_pk_free(&pk);
+  if (is_no_memory(result)) {
+    tr_error_nomem(error);
+    return false;
+  }
   if (result <= 0)
     return fault(error, "mbedTLS cannot read it");
   key->der_size = (size_t)result; /* at the end of the buffer */
@@ -274,7 +282,7 @@ const unsigned char *tr_public_key_ed25519(const tr_public_key *key,
 
 /* ----------------------------------------------------------------- checking */
 
-static tr_check_result verdict_of(int result) {
+static tr_check_result result_of(int result) {
   return result == 0 ? TR_SIGNED : is_no_memory(result) ? TR_UNCHECKED : TR_NOT_SIGNED;
 }
 
@@ -297,7 +305,7 @@ static tr_check_result check_ecdsa(const tr_public_key *key, const unsigned char
     result = mbedtls_ecdsa_verify(&curve, sha256, 32, &key->point, &r, &s);
   mbedtls_mpi_free(&s);
   mbedtls_mpi_free(&r);
-  return verdict_of(result);
+  return result_of(result);
 }
 
 static tr_check_result check_rsa(const tr_public_key *key, const unsigned char sha256[32],
@@ -308,10 +316,13 @@ static tr_check_result check_rsa(const tr_public_key *key, const unsigned char s
     return TR_NOT_SIGNED;
   mbedtls_pk_init(&pk);
   result = mbedtls_pk_parse_public_key(&pk, key->der, key->der_size);
-  if (result == 0)
-    result = mbedtls_pk_verify(&pk, MBEDTLS_MD_SHA256, sha256, 32, signature, size);
+  if (result != 0) { /* it was read before, when there was more memory */
+    mbedtls_pk_free(&pk);
+    return TR_UNCHECKED;
+  }
+  result = mbedtls_pk_verify(&pk, MBEDTLS_MD_SHA256, sha256, 32, signature, size);
   mbedtls_pk_free(&pk);
-  return verdict_of(result);
+  return result_of(result);
 }
 
 tr_check_result tr_public_key_check(const tr_public_key *key, const unsigned char sha256[32],
