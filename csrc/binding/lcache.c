@@ -92,7 +92,7 @@ static __attribute__((noinline)) int get_slowly(lua_State *L) {
   lua_settop(L, 2);
   key = lua_tolstring(L, 2, &len);
   tr_newblob(L);
-  if (!tr_cache_find(c->cache, &c->handle, key, len, &no_limits, &hit)) {
+  if (!tr_cache_find(c->cache, &c->handle, key, len, &no_limits, false, &hit)) {
     lua_pushnil(L);
     return 1;
   }
@@ -141,6 +141,7 @@ static void check_claim_options(lua_State *L, tr_claim_options *options) {
     return;
   options->ttl = tr_optseconds(L, 3, "ttl", TR_CACHE_TTL);
   options->respect_no_store = tr_optbool(L, 3, "respect_no_store", false);
+  options->provisional = tr_optbool(L, 3, "provisional", false);
   lua_getfield(L, 3, "content");
   options->content = tr_checkcontent(L, &options->content_len);
   lua_pop(L, 1);
@@ -192,7 +193,7 @@ static __attribute__((noinline)) int claim_slowly(lua_State *L) {
 }
 
 /*
-** peek(key [, request]) -> blob | nil
+** peek(key [, request [, provisional]]) -> blob | nil
 ** As 'get', but only what the limits of the request allow.
 */
 static int cache_peek(lua_State *L) {
@@ -202,6 +203,7 @@ static int cache_peek(lua_State *L) {
   const tr_limits *limits = r != NULL ? &r->limits : &no_limits;
   size_t len;
   const char *key;
+  bool provisional = lua_toboolean(L, 4);
   tr_hit hit;
   luaL_checktype(L, 2, LUA_TSTRING);
   lua_settop(L, 3);
@@ -210,7 +212,7 @@ static int cache_peek(lua_State *L) {
   lua_settop(L, 3);
   key = lua_tolstring(L, 2, &len);
   tr_newblob(L);
-  if (!tr_cache_find(c->cache, &c->handle, key, len, limits, &hit)) {
+  if (!tr_cache_find(c->cache, &c->handle, key, len, limits, provisional, &hit)) {
     lua_pushnil(L);
     return 1;
   }
@@ -221,8 +223,8 @@ static int cache_peek(lua_State *L) {
 /*
 ** claim(key [, options]) -> "hit", blob | "wait", future | "lead", future
 ** | "stale", blob, future
-** The options are 'ttl', 'revalidate', 'request' and 'content' (tr_claim_options), or
-** the request alone.
+** The options are 'ttl', 'revalidate', 'request', 'content' and 'provisional'
+** (tr_claim_options), or the request alone.
 */
 static int cache_claim(lua_State *L) {
   const lrequest *r = NULL;
@@ -256,6 +258,25 @@ static int cache_remove(lua_State *L) {
   size_t len;
   const char *key = checkkey(L, &len);
   lua_pushboolean(L, tr_cache_remove(c->cache, key, len));
+  return 1;
+}
+
+/* accept(key): for a claim with 'provisional' */
+static int cache_accept(lua_State *L) {
+  lcache *c = checkcache(L);
+  size_t len;
+  const char *key = checkkey(L, &len);
+  tr_cache_accept(c->cache, key, len);
+  return 0;
+}
+
+/* reject(key, blob) -> whether it was removed */
+static int cache_reject(lua_State *L) {
+  lcache *c = checkcache(L);
+  size_t len;
+  const char *key = checkkey(L, &len);
+  const lblob *b = luaL_checkudata(L, 3, TR_BLOB);
+  lua_pushboolean(L, tr_cache_reject(c->cache, key, len, b->blob));
   return 1;
 }
 
@@ -512,6 +533,7 @@ void tr_open_cache(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"__len", cache_len},         {"len", cache_len},
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
+      {"accept", cache_accept},     {"reject", cache_reject},
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"keep", cache_keep},
       {"stale_if_error", cache_stale_if_error}, {"changes", cache_changes},

@@ -56,9 +56,10 @@ static inline tr_blob *tr_hit_blob(const tr_hit *hit) {
 }
 
 /* Like tr_cache_get and tr_cache_claim, but a hit is its entries. The limits are
-** those of the claim's request. */
+** those of the claim's request; 'provisional' is as in tr_claim_options. */
 bool tr_cache_find(tr_cache *cache, tr_cache_handle *handle, const char *key,
-                   size_t len, const tr_limits *limits, tr_hit *hit);
+                   size_t len, const tr_limits *limits, bool provisional,
+                   tr_hit *hit);
 tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
                               const char *key, size_t len,
                               const tr_claim_options *options,

@@ -115,22 +115,26 @@ static void count_hit(claim *c) {
 }
 
 /* Hand out what was found. */
-static void take(const found *f, tr_hit *hit) {
+static void take(const claim *c, const found *f, tr_hit *hit) {
+  f->slot->provisional &= c->load.provisional;
+  f->bytes->provisional &= c->load.provisional;
   hit->entry = tr_entry_retain(&f->slot->entry);
   hit->content =
       f->bytes != f->slot ? tr_entry_retain(&f->bytes->entry) : NULL;
 }
 
 bool tr_cache_find(tr_cache *cache, tr_cache_handle *handle, const char *key,
-                   size_t len, const tr_limits *limits, tr_hit *hit) {
+                   size_t len, const tr_limits *limits, bool provisional,
+                   tr_hit *hit) {
   claim c;
   found f;
   bool is_hit;
   begin(&c, cache, handle, key, len, limits);
+  c.load.provisional = provisional;
   f = look_up_both(&c);
   is_hit = is_fresh(&f);
   if (is_hit) {
-    take(&f, hit);
+    take(&c, &f, hit);
     count_hit(&c);
   }
   end(&c);
@@ -147,14 +151,14 @@ static tr_blob *blob_of(tr_hit *hit) {
 
 tr_blob *tr_cache_get(tr_cache *cache, const char *key, size_t len) {
   tr_hit hit;
-  return tr_cache_find(cache, NULL, key, len, &no_limits, &hit) ? blob_of(&hit) : NULL;
+  return tr_cache_find(cache, NULL, key, len, &no_limits, false, &hit) ? blob_of(&hit) : NULL;
 }
 
 /* Serves a stale entry where the options allow it; the first to be served is
 ** to load it anew. */
 static tr_claim serve_stale(claim *c, const found *f, bool loading,
                             tr_hit *hit, tr_future **future) {
-  take(f, hit);
+  take(c, f, hit);
   c->cache->stats[TR_STAT_STALE]++;
   if (loading || c->now < f->slot->retry_at)
     return TR_HIT;
@@ -196,6 +200,8 @@ static tr_claim wait_or_lead(claim *c, tr_flight *flight, const found *f,
         tr_promise_future(flight != NULL ? flight->promise : failure, false);
     if (*future == NULL)
       return TR_NOMEM;
+    if (flight != NULL)
+      flight->provisional &= c->load.provisional;
     c->cache->stats[TR_STAT_COALESCED]++;
     if (consumer != NULL)
       consumer->coalesced++;
@@ -230,6 +236,7 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
   if (options->ttl > TR_CACHE_TTL)
     c.load.ttl = options->ttl;
   c.load.respect_no_store = options->respect_no_store;
+  c.load.provisional = options->provisional;
   if (options->content_len <= TR_CONTENT_MAX)
     c.load.content = (tr_bytes){options->content, options->content_len};
   f = look_up_both(&c);
@@ -237,7 +244,7 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
   if (revalidate && f.slot != NULL && f.slot->failure != NULL)
     f = (found){NULL, NULL};
   if (!revalidate && is_fresh(&f)) {
-    take(&f, hit);
+    take(&c, &f, hit);
     count_hit(&c);
     answer = TR_HIT;
   } else if (!revalidate && may_serve_stale(&c, &f)) {
@@ -299,13 +306,51 @@ bool tr_cache_remove(tr_cache *cache, const char *key, size_t len) {
   return there;
 }
 
+void tr_cache_accept(tr_cache *cache, const char *key, size_t len) {
+  claim c;
+  tr_slot *s, *bytes;
+  begin(&c, cache, NULL, key, len, &no_limits);
+  for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL;
+       s = tr_entries_next(s)) {
+    bytes = tr_entries_follow(&cache->entries, s);
+    s->provisional = false;
+    if (bytes != NULL)
+      bytes->provisional = false;
+  }
+  end(&c);
+}
+
+bool tr_cache_reject(tr_cache *cache, const char *key, size_t len,
+                     const tr_blob *blob) {
+  claim c;
+  tr_slot *s, *next, *bytes;
+  bool removed = false;
+  begin(&c, cache, NULL, key, len, &no_limits);
+  for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL; s = next) {
+    next = tr_entries_next(s);
+    bytes = tr_entries_follow(&cache->entries, s);
+    if (bytes == NULL || bytes->entry.blob != blob || !s->provisional)
+      continue;
+    if (bytes != s && bytes->provisional)
+      tr_entries_remove(&cache->entries, bytes, &c.deferred);
+    tr_entries_remove(&cache->entries, s, &c.deferred);
+    removed = true;
+  }
+  cache->changes += removed;
+  end(&c);
+  return removed;
+}
+
 /* Return a copy of a slot that is stale from now on. NULL: memory is short. */
 static tr_slot *stale_copy(const tr_slot *s, double now) {
   tr_key key = tr_item_key(&s->item);
   tr_slot *copy =
       tr_slot_new(&key, s->entry.blob, NULL, s->entry.record, now);
-  if (copy != NULL) /* not live, as the old one: every Lua state sees that */
-    atomic_store_explicit(&copy->entry.live, false, memory_order_relaxed);
+  if (copy == NULL)
+    return NULL;
+  /* Not live, as the old one: every Lua state sees that. */
+  atomic_store_explicit(&copy->entry.live, false, memory_order_relaxed);
+  copy->provisional = s->provisional;
   return copy;
 }
 

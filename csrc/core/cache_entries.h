@@ -56,6 +56,7 @@ typedef struct tr_slot {
   struct tr_slot *older, *newer; /* neighbours in its ring */
   tr_promise *failure;           /* retained; only without a blob */
   double retry_at; /* not loaded anew in the background before this */
+  bool provisional; /* all who got it may still reject it */
   bool kept;
   char key[];
 } tr_slot;

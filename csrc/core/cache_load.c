@@ -34,6 +34,7 @@ static tr_flight *flight_new(tr_cache *cache, const tr_load *load) {
   f->cache = cache;
   f->ttl = load->ttl;
   f->respect_no_store = load->respect_no_store;
+  f->provisional = load->provisional;
   f->wanted = true;
   f->promise = tr_promise_new(on_result, f);
   if (f->promise == NULL) {
@@ -176,9 +177,11 @@ static void store_content(tr_flight *f, outcome *o, tr_deferred *deferred) {
   tr_key key = tr_item_key(&o->content->item);
   tr_slot *old = tr_entries_find(entries, &key);
   if (old != NULL && old->entry.blob != NULL && tr_entry_fresh(&old->entry)) {
+    old->provisional &= f->provisional;
     o->instead.blob = tr_blob_retain(old->entry.blob);
     return;
   }
+  o->content->provisional = f->provisional;
   tr_entries_insert(entries, o->content, deferred);
   o->content = NULL;
 }
@@ -190,6 +193,7 @@ static void take_place(tr_entries *entries, const tr_key *key, tr_slot *s,
   if (old == NULL)
     return;
   s->kept |= old->kept;
+  s->provisional &= old->provisional || old->entry.blob != s->entry.blob;
   tr_entries_remove(entries, old, deferred);
 }
 
@@ -203,6 +207,7 @@ static void store_blob(tr_flight *f, tr_blob *blob, outcome *o,
     store_content(f, o, deferred);
   if (s == NULL)
     return;
+  s->provisional = f->provisional;
   take_place(entries, &own, s, deferred); /* even if the new one is for all */
   take_place(entries, &key, s, deferred);
   if (s->kept && tr_slot_is_alias(s)) /* a kept entry has its bytes itself */

@@ -24,6 +24,7 @@ typedef struct tr_flight {
   bool listed; /* in 'flights', so that others may find it */
   bool wanted; /* its result is to be kept; not after a removal */
   bool respect_no_store; /* as in tr_load */
+  bool provisional; /* so are all claims that lead it or wait for it */
   struct tr_flight *prev, *next;
   char text[]; /* of the key, and the content's */
 } tr_flight;
