@@ -409,6 +409,7 @@ typedef struct tr_claim_options {
   size_t content_len;  /* 0: none; above 256 it is ignored */
   bool respect_no_store; /* do not keep a body with Cache-Control: no-store or
                             private */
+  bool provisional; /* the caller is going to accept or reject the bytes */
 } tr_claim_options;
 
 /* The 'ttl' that means the cache's own. */
@@ -416,7 +417,7 @@ typedef struct tr_claim_options {
 
 /* Initialises a tr_claim_options: its size, and the defaults. */
 #define TR_CLAIM_OPTIONS                                                       \
-  { sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0, false }
+  { sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0, false, false }
 
 /*
 ** Claim 'key' for loading; see tr_claim. Does not block on a load. Sets '*blob' and
@@ -444,6 +445,14 @@ TR_API tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
 ** count.
 */
 TR_API bool tr_cache_remove(tr_cache *cache, const char *reference, size_t len);
+/*
+** Accept or reject the bytes that a claim with 'provisional' brought. Rejecting removes
+** the entry of a key if it still has these bytes and no claim without 'provisional' got
+** them and nobody accepted them. Return whether it was removed.
+*/
+TR_API void tr_cache_accept(tr_cache *cache, const char *key, size_t len);
+TR_API bool tr_cache_reject(tr_cache *cache, const char *key, size_t len,
+                            const tr_blob *blob);
 /* Forget all references. */
 TR_API void tr_cache_clear(tr_cache *cache);
 /*
@@ -793,6 +802,12 @@ TR_API const char *tr_plan_manifest_reference(const tr_plan *plan);
 TR_API const char *tr_plan_origin(const tr_plan *plan);
 /* Return the reference that the package came from. */
 TR_API const char *tr_plan_package_reference(const tr_plan *plan);
+/* Return "wasm module", "wasm component" or "unknown", by the package's first bytes. */
+TR_API const char *tr_plan_package_type(const tr_plan *plan);
+/* Return how many keys signed the package; 0 if the policy requires no signature. */
+TR_API size_t tr_plan_signer_count(const tr_plan *plan);
+/* Return the name of one of them, as the policy names the key; NULL past the last. */
+TR_API const char *tr_plan_signer(const tr_plan *plan, size_t signer);
 /* Return the bytes to run. */
 TR_API tr_blob *tr_plan_package(const tr_plan *plan);
 /* Return the initial state: JSON text with its secrets, or NULL if there is none. */

@@ -9,6 +9,7 @@ have the same bytes. The collector knows their true size. Any number of Lua stat
 
 #include "core/blob.h"
 #include "core/file.h"
+#include "core/wasm.h"
 #include "lutil.h"
 
 /* Bytes of blobs made since the collector was last told of any. A userdata
@@ -95,10 +96,8 @@ static size_t position(lua_Integer i, size_t size) {
   return (lua_Unsigned)i > size + 1 ? size + 1 : (size_t)i;
 }
 
-/* The bytes from 'i' to 'j' (arguments 2 and 3), as string.sub counts. */
-static size_t range(lua_State *L, tr_blob *blob, lua_Integer j_default,
-                    size_t *start) {
-  size_t size = tr_blob_size(blob);
+size_t tr_checkrange(lua_State *L, size_t size, lua_Integer j_default,
+                     size_t *start) {
   lua_Integer first = luaL_optinteger(L, 2, 1);
   size_t i = position(first, size);
   size_t j =
@@ -111,6 +110,15 @@ static size_t range(lua_State *L, tr_blob *blob, lua_Integer j_default,
   return j < i ? 0 : j - i + 1;
 }
 
+int tr_pushvalues(lua_State *L, const unsigned char *bytes, size_t len) {
+  size_t i;
+  luaL_argcheck(L, len < INT_MAX, 3, "too many bytes");
+  luaL_checkstack(L, (int)len, "too many bytes");
+  for (i = 0; i < len; i++)
+    lua_pushinteger(L, bytes[i]);
+  return (int)len;
+}
+
 /***
 The bytes from `i` to `j`, counted as in `string.sub`.
 @function sub
@@ -120,7 +128,7 @@ The bytes from `i` to `j`, counted as in `string.sub`.
 */
 static int blob_sub(lua_State *L) {
   tr_blob *blob = checkblob(L, 1);
-  size_t start, len = range(L, blob, -1, &start);
+  size_t start, len = tr_checkrange(L, tr_blob_size(blob), -1, &start);
   const char *bytes = tr_blob_data(blob);
   lua_pushlstring(L, len > 0 ? bytes + start : "", len);
   return 1;
@@ -135,13 +143,33 @@ The values of the bytes from `i` to `j`, counted as in `string.byte`.
 */
 static int blob_byte(lua_State *L) {
   tr_blob *blob = checkblob(L, 1);
-  size_t i, start, len = range(L, blob, 0, &start);
-  const unsigned char *bytes = tr_blob_data(blob);
-  luaL_argcheck(L, len < INT_MAX, 3, "too many bytes");
-  luaL_checkstack(L, (int)len, "too many bytes");
-  for (i = 0; i < len; i++)
-    lua_pushinteger(L, bytes[start + i]);
-  return (int)len;
+  size_t start, len = tr_checkrange(L, tr_blob_size(blob), 0, &start);
+  return tr_pushvalues(L, (const unsigned char *)tr_blob_data(blob) + start, len);
+}
+
+int tr_pushwasmtype(lua_State *L, const tr_blob *blob) {
+  char why[TR_WASM_WHY];
+  tr_wasm_type type =
+      tr_wasm_inspect(tr_blob_data(blob), tr_blob_size(blob), why);
+  if (type == TR_WASM_UNKNOWN) {
+    lua_pushnil(L);
+    lua_pushstring(L, why);
+    return 2;
+  }
+  lua_pushstring(L, type == TR_WASM_MODULE ? "module" : "component");
+  return 1;
+}
+
+/***
+The type of a WebAssembly binary: its preamble and version are checked, and that its
+sections fill it to the end.
+@function wasm_type
+@treturn string `"module"` or `"component"`
+@return[2] nil
+@treturn[2] string what it is instead
+*/
+static int blob_wasm_type(lua_State *L) {
+  return tr_pushwasmtype(L, checkblob(L, 1));
 }
 
 static tr_algorithm checkalgorithm(lua_State *L, int index) {
@@ -295,6 +323,7 @@ void tr_open_blob(lua_State *L) {
       {"__gc", blob_gc},         {"__close", blob_close},
       {"__len", blob_len},       {"__tostring", blob_tostring},
       {"__eq", blob_eq},         {"sub", blob_sub},
+      {"wasm_type", blob_wasm_type},
       {"byte", blob_byte},       {"digest", blob_digest},
       {"write", blob_write},     {"same", blob_same},
       {"pointer", blob_pointer}, {NULL, NULL}};

@@ -16,7 +16,8 @@ enum { VALUE_SIZE = 16, STRING_SIZE = 24, TABLE_SIZE = 56, PROXY_SIZE = 64 };
 
 /* TABLE and up: its mark is added; the counts of a table_size, the values of its sequence
 ** and the other keys with their values follow. WRITTEN: a number, as its text. */
-enum { NIL, FALSE, TRUE, INTEGER, FLOAT, WRITTEN, STRING, FUNCTION, NOTHING, TABLE };
+enum { NIL, FALSE, TRUE, INTEGER, FLOAT, WRITTEN, STRING, FUNCTION, NOTHING, VIEW,
+       TABLE };
 
 /* How many items a table has. */
 typedef struct table_size {
@@ -160,6 +161,7 @@ static const char *encode(lua_State *from, int index, codec *how,
                           tr_buffer *out, int level) {
   lua_Integer integer;
   lua_Number number;
+  tr_blob *blob;
   switch (lua_type(from, index)) {
   case LUA_TNIL:
     return put(how, out, NIL, NULL, 0);
@@ -181,6 +183,9 @@ static const char *encode(lua_State *from, int index, codec *how,
     return put(how, out, NOTHING, NULL, 0);
   case LUA_TTABLE:
     return encode_table(from, index, how, out, level);
+  case LUA_TUSERDATA:
+    blob = how->has_views ? tr_toblob(from, index) : NULL;
+    return blob != NULL ? put(how, out, VIEW, &blob, sizeof blob) : "a userdata";
   default:
     return lua_typename(from, lua_type(from, index));
   }
@@ -233,6 +238,7 @@ bool tr_decode(lua_State *to, const char **at, tr_proxy *proxy, sandbox *box) {
   char tag = *(*at)++;
   lua_Integer integer;
   lua_Number number;
+  tr_blob *blob;
   size_t len;
   if (!tr_sandbox_spend(box, 1))
     return false;
@@ -260,6 +266,10 @@ bool tr_decode(lua_State *to, const char **at, tr_proxy *proxy, sandbox *box) {
     break;
   case NOTHING:
     lua_pushlightuserdata(to, NULL);
+    break;
+  case VIEW:
+    take(at, &blob, sizeof blob);
+    tr_view_push(to, blob);
     break;
   case FUNCTION:
     take(at, &integer, sizeof integer);

@@ -339,7 +339,7 @@ static bool perform(lua_State *L, sandbox *box, job *j, tr_error *error) {
   }
   box->from_host = false;
   box->L = outer;
-  box->depth--;
+  tr_view_close_all(box, --box->depth);
   failed = status != LUA_OK || j->fault != NULL || box->exhausted;
   if (failed)
     describe(S, status, j, box, error);
@@ -378,7 +378,7 @@ static void encode_for_script(lua_State *L, int index, codec *how, job *j) {
 ** upvalues are the box and the function's number. */
 static int call_function(lua_State *L) {
   sandbox *box = luaL_checkudata(L, lua_upvalueindex(1), TR_SANDBOX);
-  codec plain = {0};
+  codec plain = {.has_views = true};
   tr_error error;
   int i, top = lua_gettop(L);
   job *j;
@@ -474,6 +474,7 @@ static int sandbox_close(lua_State *L) {
 static int set_up(lua_State *S) {
   sandbox *box = tr_sandbox_of(S);
   tr_sandbox_open_library(S);
+  tr_sandbox_open_views(S);
   lua_newtable(S);
   lua_rawsetp(S, LUA_REGISTRYINDEX, &functions_key);
   lua_createtable(S, 0, 64);

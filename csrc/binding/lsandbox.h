@@ -32,6 +32,7 @@ typedef struct sandbox {
   int hook_every;  /* instructions */
   bool has_long;   /* strings have been made that take long to compare */
   int depth;       /* calls from the host under way, one within the other */
+  struct view *views; /* of blobs that these calls pass, the innermost first */
   bool from_host;  /* the strings being made are copies of the host's */
   bool exhausted;  /* no pcall of the script's may stop the error now */
   char why[96];    /* how the error of an exhausted script reads */
@@ -78,6 +79,15 @@ void tr_sandbox_open_library(lua_State *S);
 /* Add the functions that take patterns to the table on the stack's top. */
 void tr_sandbox_open_patterns(lua_State *S);
 
+/* Push, in S, a view of a blob that stays good for the length of the call under way. */
+void tr_view_push(lua_State *S, tr_blob *blob);
+
+/* End the views of all calls within 'depth' others. */
+void tr_view_close_all(sandbox *box, int depth);
+
+/* Make the type of views in S. Raises in S. */
+void tr_sandbox_open_views(lua_State *S);
+
 /*
 ** Values between Lua states, by way of a buffer: plain data is copied; a
 ** function becomes a number, for which the other side makes a proxy. Encoding
@@ -89,6 +99,7 @@ typedef struct codec {
                      are kept in, or 0: functions cannot be taken along */
   sandbox *box;   /* on whose budget it is; NULL: nobody's */
   bool is_lent;   /* they are what a function lent to a script gets or returns */
+  bool has_views; /* a blob is passed as a view */
   size_t size;    /* of what has been encoded, in the memory of the other side */
   size_t numbers; /* keys so far that are numbers outside of a sequence */
 } codec;

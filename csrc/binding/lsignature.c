@@ -3,12 +3,17 @@
 ** also what a package's bytes are. Lists of signers in Lua hold places in the list of keys
 ** that the requirement was made of.
 */
+#include <errno.h>
+#include <fcntl.h>
+#include <mbedtls/platform_util.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/blob.h"
 #include "core/crypto.h"
 #include "core/error.h"
+#include "core/password.h"
 #include "core/signature.h"
 #include "core/signing.h"
 #include "core/verdicts.h"
@@ -163,27 +168,31 @@ static int check_signature(lua_State *L) {
   return push_signers(L, r, signers);
 }
 
-/* verdict(requirement, blob) -> signers, if they are remembered | nil */
+/* verdict(requirement, blob, by) -> signers, if they are remembered | nil */
 static int verdict(lua_State *L) {
   tr_requirement *r = check_requirement(L, 1);
   tr_blob *blob = check_blob(L, 2);
+  size_t len;
+  const char *by = luaL_checklstring(L, 3, &len);
   char sha256[TR_HEX_MAX];
   tr_key_set signers;
   tr_blob_sha256(blob, sha256);
-  if (tr_verdict_find(sha256, r->id, "", &signers))
+  if (tr_verdict_find(sha256, r->id, by, len, &signers))
     return push_signers(L, r, signers);
   lua_pushnil(L);
   return 1;
 }
 
-/* remember_verdict(requirement, blob, signers): the caller found that they are enough */
+/* remember_verdict(requirement, blob, by, signers): the caller found that they are enough */
 static int remember_verdict(lua_State *L) {
   tr_requirement *r = check_requirement(L, 1);
   tr_blob *blob = check_blob(L, 2);
-  tr_key_set signers = check_signers(L, 3, r);
+  tr_key_set signers = check_signers(L, 4, r);
+  size_t len;
+  const char *by = luaL_checklstring(L, 3, &len);
   char sha256[TR_HEX_MAX];
   tr_blob_sha256(blob, sha256);
-  tr_verdict_remember(sha256, r->id, "", signers);
+  tr_verdict_remember(sha256, r->id, by, len, signers);
   return 0;
 }
 
@@ -227,34 +236,74 @@ static int sign(lua_State *L) {
   return 2;
 }
 
-/* ------------------------------------------------------------------ packages */
+enum { KEY_FILE_MAX = 64 * 1024 };
 
-static void push_wasm_type(lua_State *L, tr_wasm_type type) {
-  static const char *const names[] = {"unknown", "wasm module", "wasm component"};
-  lua_pushstring(L, names[type]);
+/* Read a key file, of less than KEY_FILE_MAX bytes. Returns its size; -1 with the error. */
+static ssize_t read_key(const char *path, char *pem, tr_error *error) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  ssize_t size = 0, n;
+  do {
+    n = fd >= 0 ? read(fd, pem + size, (size_t)(KEY_FILE_MAX - size)) : -1;
+    size += n > 0 ? n : 0;
+  } while (n > 0 || (n < 0 && errno == EINTR));
+  if (n < 0)
+    tr_error_errno(error, errno, "Failed to read", path);
+  else if (size == KEY_FILE_MAX)
+    tr_error_path(error, TR_TOO_LARGE, "Failed to read", path,
+                  "it is too large for a key");
+  if (fd >= 0)
+    close(fd);
+  return n == 0 && size < KEY_FILE_MAX ? size : -1;
 }
 
-/* package_type(bytes) -> "wasm module", "wasm component" or "unknown" */
-static int package_type(lua_State *L) {
-  size_t size;
-  const char *bytes = tr_checkbytes(L, 1, &size);
-  push_wasm_type(L, tr_wasm_get_type(bytes, size));
+/* Sign with the key in a file, and ask for its password with a prompt. */
+static bool sign_with_key(tr_blob *blob, const char *path, const char *prompt,
+                          char *pem, char *password, char *text, tr_error *error) {
+  ssize_t size = read_key(path, pem, error);
+  size_t len = 0;
+  tr_password_fault fault;
+  if (size < 0)
+    return false;
+  if (tr_sign(blob, pem, (size_t)size, NULL, 0, text, &fault, error))
+    return true;
+  return fault == TR_PASSWORD_NEEDED && tr_password_read(prompt, password, &len, error) &&
+         tr_sign(blob, pem, (size_t)size, password, len, text, &fault, error);
+}
+
+/*
+** sign_with_file(blob, path, prompt) -> base64 and a line end | nil, error
+** Neither the key nor its password, which is asked for on the terminal, is ever in Lua's
+** memory.
+*/
+static int sign_with_file(lua_State *L) {
+  tr_blob *blob = check_blob(L, 1);
+  const char *path = tr_checkcstring(L, 2), *prompt = luaL_checkstring(L, 3);
+  char text[TR_SIGNATURE_TEXT], password[TR_PASSWORD_MAX], *pem = malloc(KEY_FILE_MAX);
+  tr_error error;
+  bool done;
+  if (pem == NULL)
+    return luaL_error(L, "out of memory");
+  tr_begin_wait(L);
+  done = sign_with_key(blob, path, prompt, pem, password, text, &error);
+  tr_end_wait();
+  mbedtls_platform_zeroize(password, sizeof password);
+  mbedtls_platform_zeroize(pem, KEY_FILE_MAX);
+  free(pem);
+  if (!done)
+    return tr_pusherror(L, &error);
+  lua_pushstring(L, text);
   return 1;
 }
 
-/* inspect_wasm(bytes) -> type | nil, a text such as "it is an HTML page" */
-static int inspect_wasm(lua_State *L) {
+/* ------------------------------------------------------------------ packages */
+
+/* package_type(bytes) -> "wasm module", "wasm component" or "unknown" */
+static int package_type(lua_State *L) {
+  static const char *const names[] = {"unknown", "wasm module", "wasm component"};
   size_t size;
   const char *bytes = tr_checkbytes(L, 1, &size);
-  char why[TR_WASM_WHY];
-  tr_wasm_type type = tr_wasm_inspect(bytes, size, why);
-  if (type != TR_WASM_UNKNOWN) {
-    push_wasm_type(L, type);
-    return 1;
-  }
-  lua_pushnil(L);
-  lua_pushstring(L, why);
-  return 2;
+  lua_pushstring(L, names[tr_wasm_get_type(bytes, size)]);
+  return 1;
 }
 
 void tr_open_signature(lua_State *L) {
@@ -274,8 +323,8 @@ void tr_open_signature(lua_State *L) {
                                        {"forget_verdicts", forget_verdicts},
                                        {"first_time", first_time},
                                        {"sign", sign},
+                                       {"sign_with_file", sign_with_file},
                                        {"package_type", package_type},
-                                       {"inspect_wasm", inspect_wasm},
                                        {NULL, NULL}};
   tr_newtype(L, TR_PUBLIC_KEY, key_methods);
   tr_newtype(L, TR_REQUIREMENT, requirement_methods);

@@ -27,6 +27,17 @@ void tr_accountblob(lua_State *L, size_t size);
 /* A string's or a blob's bytes; raises for anything else. */
 const char *tr_checkbytes(lua_State *L, int index, size_t *len);
 
+/* Return how many bytes the range in arguments 2 and 3 has, as string.sub counts, of
+** 'size'; 'j_default' 0: the first argument. Set where it starts. */
+size_t tr_checkrange(lua_State *L, size_t size, lua_Integer j_default, size_t *start);
+
+/* Push the values of bytes; returns how many. */
+int tr_pushvalues(lua_State *L, const unsigned char *bytes, size_t len);
+
+/* Push the type of a WebAssembly binary, or nil and what it is instead; returns how many
+** values that are. */
+int tr_pushwasmtype(lua_State *L, const tr_blob *blob);
+
 /* A string without zero bytes, for what becomes a C string. Anything else
 ** raises, a zero byte as "<what> holds a zero byte". */
 const char *tr_checkcstring(lua_State *L, int index);

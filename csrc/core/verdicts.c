@@ -1,18 +1,29 @@
 /*
-** Verdicts are in a table of fixed size: a key's digests choose a row of eight, whose
-** oldest makes room. So neither a lookup nor the memory grows, whatever is asked.
+** Verdicts are in a table of fixed size: a hash chooses a row of eight, whose oldest makes
+** room. So neither a lookup nor the memory grows, whatever is asked.
 */
 #include "verdicts.h"
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 512, IN_ROW = 8, DIGITS = TR_HEX_MAX - 1 };
+#include "table.h"
+
+enum {
+  ROWS = 512,
+  IN_ROW = 8,
+  DIGITS = TR_HEX_MAX - 1,
+  MAX_BY = 1024, /* bytes; longer ones are not remembered */
+  MAX_TEXT = 2 * DIGITS + MAX_BY
+};
 
 typedef struct verdict {
-  char sha256[DIGITS], requirement[DIGITS], documents[DIGITS]; /* without final zeros */
-  tr_key_set signers;                                          /* 0: unused */
+  char *text; /* of the bytes, the requirement, and what was checked; NULL: unused */
+  size_t len;
+  uint64_t hash; /* of the text */
+  tr_key_set signers;
 } verdict;
 
 typedef struct row {
@@ -44,64 +55,77 @@ static void lock_table(void) {
   pthread_mutex_lock(&lock);
 }
 
-/* Digits of a digest are as good as random: a few choose a row. */
-static size_t row_of(const char *a, const char *b) {
-  uint64_t x, y;
-  memcpy(&x, a, sizeof x);
-  memcpy(&y, b, sizeof y);
-  return (size_t)(((x ^ (y << 1)) * UINT64_C(0x9E3779B97F4A7C15)) >> 55);
+/* Set the text of a verdict. False if it is too long. */
+static bool set_text(verdict *v, char text[MAX_TEXT], const char *sha256,
+                     const char *requirement, const char *by, size_t len) {
+  if (len > MAX_BY)
+    return false;
+  memcpy(text, sha256, DIGITS);
+  memcpy(text + DIGITS, requirement, DIGITS);
+  memcpy(text + 2 * (size_t)DIGITS, by, len);
+  *v = (verdict){.text = text, .len = 2 * (size_t)DIGITS + len};
+  v->hash = tr_table_hash(text, v->len);
+  return true;
 }
 
-/* Fill in the key of a verdict. */
-static void set_key(verdict *v, const char *sha256, const char *requirement,
-                    const char *documents) {
-  memcpy(v->sha256, sha256, DIGITS);
-  memcpy(v->requirement, requirement, DIGITS);
-  if (documents[0] != '\0')
-    memcpy(v->documents, documents, DIGITS);
-  else
-    memset(v->documents, 0, DIGITS);
-}
-
-/* Find a verdict by its key in its row; NULL if there is none. */
-static verdict *find(row *r, const verdict *key) {
+/* Find a verdict in its row; NULL if there is none. */
+static verdict *find(row *r, const verdict *wanted) {
   size_t i;
-  for (i = 0; i < IN_ROW; i++)
-    if (r->verdicts[i].signers != 0 &&
-        memcmp(&r->verdicts[i], key, 3 * (size_t)DIGITS) == 0)
-      return r->verdicts + i;
+  for (i = 0; i < IN_ROW; i++) {
+    verdict *v = r->verdicts + i;
+    if (v->text != NULL && v->hash == wanted->hash && v->len == wanted->len &&
+        memcmp(v->text, wanted->text, v->len) == 0)
+      return v;
+  }
   return NULL;
 }
 
-bool tr_verdict_find(const char *sha256, const char *requirement, const char *documents,
-                     tr_key_set *signers) {
-  verdict key, *found;
-  set_key(&key, sha256, requirement, documents);
+bool tr_verdict_find(const char *sha256, const char *requirement, const char *by,
+                     size_t len, tr_key_set *signers) {
+  char text[MAX_TEXT];
+  verdict wanted, *found;
+  *signers = 0;
+  if (!set_text(&wanted, text, sha256, requirement, by, len))
+    return false;
   lock_table();
-  found = find(rows + row_of(sha256, requirement), &key);
-  *signers = found != NULL ? found->signers : 0;
+  found = find(rows + wanted.hash % ROWS, &wanted);
+  if (found != NULL)
+    *signers = found->signers;
   pthread_mutex_unlock(&lock);
   return *signers != 0;
 }
 
-void tr_verdict_remember(const char *sha256, const char *requirement,
-                         const char *documents, tr_key_set signers) {
-  row *r = rows + row_of(sha256, requirement);
-  verdict key, *place;
-  set_key(&key, sha256, requirement, documents);
-  key.signers = signers;
+void tr_verdict_remember(const char *sha256, const char *requirement, const char *by,
+                         size_t len, tr_key_set signers) {
+  char text[MAX_TEXT], *unused = NULL;
+  verdict fresh, *place;
+  row *r;
+  if (!set_text(&fresh, text, sha256, requirement, by, len))
+    return;
+  fresh.text = malloc(fresh.len);
+  if (fresh.text == NULL)
+    return;
+  memcpy(fresh.text, text, fresh.len);
+  fresh.signers = signers;
+  r = rows + fresh.hash % ROWS;
   lock_table();
-  place = find(r, &key);
+  place = find(r, &fresh);
   if (place == NULL) {
     place = r->verdicts + r->oldest;
     r->oldest = (unsigned char)((r->oldest + 1) % IN_ROW);
   }
-  *place = key;
+  unused = place->text;
+  *place = fresh;
   pthread_mutex_unlock(&lock);
+  free(unused);
 }
 
 void tr_verdicts_forget(void) {
+  size_t i, j;
   lock_table();
+  for (i = 0; i < ROWS; i++)
+    for (j = 0; j < IN_ROW; j++)
+      free(rows[i].verdicts[j].text);
   memset(rows, 0, sizeof rows);
   memset(asked, 0, sizeof asked);
   pthread_mutex_unlock(&lock);
@@ -115,7 +139,7 @@ bool tr_verdicts_first_time(const char *sha256, const char *what) {
   tr_digest(TR_SHA256, what, strlen(what), digest);
   snprintf(both, sizeof both, "%s%s", sha256, digest);
   tr_digest(TR_SHA256, both, strlen(both), digest);
-  r = asked + row_of(digest, digest + 8);
+  r = asked + tr_table_hash(digest, DIGITS) % ROWS;
   lock_table();
   for (i = 0; i < IN_ROW && first; i++)
     first = memcmp(r->questions[i].digest, digest, DIGITS) != 0;

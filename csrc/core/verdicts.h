@@ -5,16 +5,16 @@
 #include "requirement.h"
 
 /*
-** Return true if bytes were found to be signed as required, and give the keys that signed.
-** 'sha256' and 'requirement' (its id) are digests in hex. 'documents' is the SHA-256 of
-** the signature documents, or "" for a caller who asks without having them.
+** Return true if the bytes with this SHA-256 were found to meet a requirement, and give the
+** keys that signed. 'sha256' and 'requirement' (its id) are digests in hex; 'by' is a text that
+** says what was checked: a signature's digest, or the place where signatures were found.
 */
-bool tr_verdict_find(const char *sha256, const char *requirement, const char *documents,
-                     tr_key_set *signers);
+bool tr_verdict_find(const char *sha256, const char *requirement, const char *by,
+                     size_t len, tr_key_set *signers);
 
 /* Remember a good verdict. The memory has room for some thousands; the oldest go. */
-void tr_verdict_remember(const char *sha256, const char *requirement,
-                         const char *documents, tr_key_set signers);
+void tr_verdict_remember(const char *sha256, const char *requirement, const char *by,
+                         size_t len, tr_key_set signers);
 
 /* Forget all verdicts, and what tr_verdicts_first_time was asked. */
 void tr_verdicts_forget(void);

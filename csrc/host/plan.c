@@ -13,7 +13,9 @@ typedef struct phase {
 
 /* Everything a spawn needs; see the getters. */
 struct tr_plan {
-  char *name, *manifest_reference, *origin, *package_reference;
+  char *name, *manifest_reference, *origin, *package_reference, *package_type;
+  size_t signer_count;
+  char **signers;
   tr_blob *manifest, *package, *initial_state, *state_without_secrets;
   bool used_cache, cache_hit;
   size_t phase_count;
@@ -43,6 +45,26 @@ static void take_value(lua_State *L, tr_blob **to) {
     *to = tr_blob_new(text, len);
     if (*to == NULL)
       luaL_error(L, "out of memory");
+  }
+  lua_pop(L, 1);
+}
+
+/* Take the names of the keys that signed the package, if it had to be signed. */
+static void take_signers(lua_State *L, tr_plan *plan) {
+  size_t count, i;
+  if (lua_getfield(L, -1, "signed_by") == LUA_TTABLE) {
+    count = lua_rawlen(L, -1);
+    plan->signers = calloc(count > 0 ? count : 1, sizeof *plan->signers);
+    if (plan->signers == NULL)
+      luaL_error(L, "out of memory");
+    for (i = 0; i < count; i++) {
+      lua_rawgeti(L, -1, (lua_Integer)i + 1);
+      plan->signers[i] = strdup(lua_tostring(L, -1));
+      if (plan->signers[i] == NULL)
+        luaL_error(L, "out of memory");
+      plan->signer_count = i + 1;
+      lua_pop(L, 1);
+    }
   }
   lua_pop(L, 1);
 }
@@ -109,6 +131,8 @@ void tr_plan_take(lua_State *L, tr_plan **to) {
   take_string(L, "origin", &plan->origin);
   take_manifest(L, plan);
   take_string(L, "package_reference", &plan->package_reference);
+  take_string(L, "package_type", &plan->package_type);
+  take_signers(L, plan);
   lua_getfield(L, -1, "package");
   take_value(L, &plan->package);
   take_states(L, plan);
@@ -125,6 +149,10 @@ void tr_plan_free(tr_plan *plan) {
   free(plan->manifest_reference);
   free(plan->origin);
   free(plan->package_reference);
+  free(plan->package_type);
+  for (i = 0; i < plan->signer_count; i++)
+    free(plan->signers[i]);
+  free(plan->signers);
   tr_blob_release(plan->manifest);
   tr_blob_release(plan->package);
   tr_blob_release(plan->initial_state);
@@ -147,6 +175,16 @@ const char *tr_plan_origin(const tr_plan *plan) { return plan->origin; }
 
 const char *tr_plan_package_reference(const tr_plan *plan) {
   return plan->package_reference;
+}
+
+const char *tr_plan_package_type(const tr_plan *plan) {
+  return plan->package_type;
+}
+
+size_t tr_plan_signer_count(const tr_plan *plan) { return plan->signer_count; }
+
+const char *tr_plan_signer(const tr_plan *plan, size_t signer) {
+  return signer < plan->signer_count ? plan->signers[signer] : NULL;
 }
 
 tr_blob *tr_plan_package(const tr_plan *plan) { return plan->package; }

@@ -22,7 +22,7 @@ local M = {}
 local metatable = core.error_metatable -- errors made in C carry it already
 
 -- A refusal, and a fault of a policy or a document, is no failure to resolve.
-local is_no_failure = { denied = true, policy = true, syntax = true }
+local is_no_failure = { denied = true, policy = true, syntax = true, untrusted = true, rejected = true }
 
 function metatable:__tostring()
   local advice = self.advice and "; " .. self.advice or ""

@@ -59,6 +59,27 @@ function later.config() return require("theaterref.config").load end
 -- @name policy
 function later.policy() return require "theaterref.policy" end
 
+--- Signs bytes; see `theaterref.signature`.
+-- @function sign
+-- @tparam string|theaterref.blob bytes
+-- @tparam string|theaterref.blob key the private key in PEM
+-- @tparam[opt] string password
+-- @treturn string the text of a `.sig` file
+-- @return[2] nil
+-- @treturn[2] table an error
+function later.sign() return require("theaterref.signature").sign end
+
+--- Checks signatures of bytes; see `theaterref.signature`.
+-- @function verify
+-- @tparam string|theaterref.blob bytes
+-- @tparam table signatures a list of documents
+-- @tparam table keys a list of texts of public keys
+-- @tparam[opt=1] integer threshold
+-- @treturn table the places in `keys` of those that signed
+-- @return[2] nil
+-- @treturn[2] table an error
+function later.verify() return require("theaterref.signature").verify end
+
 --- How references are taken apart and joined; see `theaterref.reference`.
 -- @class field
 -- @name reference

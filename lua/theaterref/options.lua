@@ -74,6 +74,10 @@ local kinds = {
     end
     return true
   end, fault = hosts_fault },
+  text_or_list = { says = "a string, or a list of strings", fits = function(v)
+    return type(v) == "string" or is_list_of_strings(v)
+  end },
+  signatures = { says = "a table", set = "signatures", fits = function(v) return type(v) == "table" end },
   bytes = { says = "a string or a blob", fits = function(v) return type(v) == "string" or type(v) == "userdata" end },
   table = { says = "a table", fits = function(v) return type(v) == "table" end },
   headers = { says = "a table", fits = function(v) return type(v) == "table" end, fault = headers_fault },
@@ -232,6 +236,32 @@ M.integrity = set("field of the answer", {
   { "sha1", "text", "none", "hex digest" },
   store_first,
   store_only,
+  { "signatures", "list", "none", "SHA-256 digests of signatures to look for in that store" },
+})
+
+local keys = { "keys", "list", "none", "public keys: local files, or their text (PEM or minisign's), or references with a "
+  .. "SHA-256; an empty list trusts nobody" }
+local threshold = { "threshold", "count", "1", "how many different keys must have signed" }
+
+--- Of an answer of a policy's rule `signatures`, and of the option `signatures`.
+M.signatures = set("field of the answer", {
+  keys,
+  threshold,
+  { "from", "text_or_list", "beside the bytes", "reference of the signature, or a list of them" },
+})
+
+--- Of the policy builder `signed`.
+M.signed = set("option of policy.signed", {
+  keys,
+  threshold,
+  { "purposes", "list", "all", "only for these purposes, such as `package`" },
+  { "prefixes", "list", "all", "only for references with one of these prefixes" },
+})
+
+--- Of the policy builder `wasm`.
+M.wasm = set("option of policy.wasm", {
+  { "module", "flag", "false", "accept core modules" },
+  { "component", "flag", "false", "accept components" },
 })
 
 --- Of an answer of a policy's rule `cacheable`.
@@ -260,6 +290,7 @@ M.resolver = set("resolver option", {
   { "lockfile", "text", "none", "path of a lockfile that must list every reference" },
   { "offline", "text", "none", "fetch nothing: use only files, local stores and cached bytes; with a lockfile, "
     .. "locked content comes from the store of this id" },
+  { "signatures", "signatures", "none", "require signatures for everything: a table of `keys` and `threshold` (below)" },
   { "cache", "cache", "none", "cache for bytes that the policy calls cacheable, and for `resolve_cached`" },
   { "respect_no_store", "flag", "false", "do not keep bodies with `Cache-Control: no-store` or `private` in "
     .. "memory either; a disk cache never keeps them" },

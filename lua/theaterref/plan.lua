@@ -8,6 +8,9 @@
 -- * `name`: the actor's
 -- * `package`: its bytes, a blob
 -- * `package_reference`: where they came from
+-- * `package_type`: `wasm module`, `wasm component` or `unknown`, by the first eight bytes
+-- * `signed_by`: the keys that signed the package, a list of names as the policy has them; nil if
+--   it requires none
 -- * `initial_state`: JSON text, or nil
 -- * `state_without_secrets`: the same with its `$ref` objects as they were, which
 --   may be shown and logged
@@ -211,6 +214,7 @@ function steps.package(work)
   work.ctx.package = fields.package
   local blob, err, wish = resolve(work, fields.package, work.ctx)
   plan.package, plan.package_reference, plan.cache_hit, plan.used_cache = blob, wish.target, wish.hit, wish.used_cache
+  if blob then plan.package_type, plan.signed_by = core.package_type(blob), wish.signed_by end
   return blob, err
 end
 

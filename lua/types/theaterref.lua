@@ -79,6 +79,7 @@
 ---@field trusted? boolean
 ---@field lockfile? string
 ---@field offline? string
+---@field signatures? theaterref.Signatures
 ---@field cache? theaterref.Cache|theaterref.CacheOptions
 ---@field respect_no_store? boolean
 ---@field label_history? integer
@@ -148,6 +149,11 @@ function Blob:sub(i, j) end
 ---@param j? integer
 ---@return integer ...
 function Blob:byte(i, j) end
+
+---The type of a WebAssembly binary that is complete.
+---@return "module"|"component"|nil
+---@return string? # what it is instead
+function Blob:wasm_type() end
 
 ---@param algorithm? theaterref.Algorithm "sha256" unless said otherwise
 ---@return string hex
@@ -239,6 +245,7 @@ function Cache:disk() end
 ---One result that arrives once. `cqueues.poll(future)` works.
 ---@class theaterref.Future
 ---@field hit boolean whether a cache had it
+---@field signed_by? string[] the keys that signed the bytes, if any were required
 ---@field target string where it came from
 local Future = {}
 
@@ -456,7 +463,7 @@ function Store:import(path, options) end
 
 -- ------------------------------------------------------------------ policies
 
----@alias theaterref.Purpose "manifest"|"package"|"initial_state"|"secret"|"direct"
+---@alias theaterref.Purpose "manifest"|"package"|"initial_state"|"secret"|"direct"|"signature"|"key"
 
 ---@class theaterref.Context
 ---@field purpose theaterref.Purpose
@@ -465,11 +472,11 @@ function Store:import(path, options) end
 ---@field manifest? table
 ---@field name? string
 ---@field package? string as written
----@field digest? string for `cacheable`: the SHA-256 that the bytes must have
----@field reference? string for `cacheable`: what is to be kept
+---@field digest? string for `cacheable` and `accept`: the SHA-256 that the bytes must have
+---@field reference? string for `cacheable` and `accept`: the bytes' reference
 
 ---@class theaterref.Event
----@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"disk_cache"|"phase"|"failure"|"refusal"|"policy_reloaded"|"policy_broken"
+---@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"disk_cache"|"phase"|"failure"|"refusal"|"signed"|"policy_reloaded"|"policy_broken"
 ---@field reference string redacted
 ---@field purpose? theaterref.Purpose|"spawn"
 ---@field bytes? integer
@@ -479,9 +486,11 @@ function Store:import(path, options) end
 ---@field reason? string
 ---@field name? string
 ---@field seconds? number
+---@field signed_by? string the names of the keys
 
 ---@alias theaterref.CacheableOptions { ttl?: number, revalidate?: boolean, disk?: false }
----@alias theaterref.Integrity string|{ sha256?: string, sha1?: string, store?: string, offline?: boolean }
+---@alias theaterref.Integrity string|{ sha256?: string, sha1?: string, store?: string, offline?: boolean, signatures?: string[] }
+---@alias theaterref.Signatures { keys: string[], threshold?: integer, from?: string|string[] }
 ---@alias theaterref.Rewrite fun(reference: string, ctx: theaterref.Context): string|string[]
 ---@alias theaterref.Allow fun(reference: string, ctx: theaterref.Context): boolean?, string|{ redirect_hosts: string[]|"any" }|nil
 ---@alias theaterref.Merge fun(config_state?: string, override_state?: string, ctx?: theaterref.Context): string?
@@ -490,6 +499,8 @@ function Store:import(path, options) end
 ---@field rewrite? theaterref.Rewrite
 ---@field allow? theaterref.Allow
 ---@field integrity? fun(reference: string, ctx: theaterref.Context): theaterref.Integrity?, string?
+---@field signatures? fun(reference: string, ctx: theaterref.Context): theaterref.Signatures?, string?
+---@field accept? fun(blob: theaterref.Blob, ctx: theaterref.Context): boolean, string? a script's blob has `sub`, `byte` and `wasm_type`
 ---@field cacheable? fun(manifest?: table, ctx: theaterref.Context): boolean|theaterref.CacheableOptions?
 ---@field merge? theaterref.Merge
 ---@field secrets? fun(reference: string, ctx: theaterref.Context): boolean?
@@ -502,6 +513,8 @@ function Store:import(path, options) end
 ---@field rewrite theaterref.Rewrite
 ---@field allow theaterref.Allow
 ---@field integrity fun(reference: string, ctx: theaterref.Context): theaterref.Integrity?
+---@field signatures fun(reference: string, ctx: theaterref.Context): theaterref.Signatures?
+---@field accept fun(blob: theaterref.Blob, ctx: theaterref.Context): boolean
 ---@field cacheable fun(manifest?: table, ctx: theaterref.Context): boolean
 ---@field merge theaterref.Merge
 ---@field secrets fun(reference: string, ctx: theaterref.Context): boolean
@@ -545,6 +558,16 @@ function policy.chain(...) end
 ---@return theaterref.Allow
 function policy.only(lists) end
 
+---Signatures by `threshold` of `keys`.
+---@param options { keys: string[], threshold?: integer, purposes?: string[], prefixes?: string[] }
+---@return fun(reference: string, ctx: theaterref.Context): theaterref.Signatures?
+function policy.signed(options) end
+
+---Packages that are WebAssembly.
+---@param options { module?: boolean, component?: boolean }
+---@return fun(blob: theaterref.Blob, ctx: theaterref.Context): boolean, string?
+function policy.wasm(options) end
+
 ---Every reference must be in the lockfile and have its digest.
 ---@param file string
 ---@param options? { store?: string, offline?: boolean }
@@ -575,6 +598,8 @@ function policy.percentile(name) end
 ---@field name string
 ---@field package theaterref.Blob
 ---@field package_reference string
+---@field package_type "wasm module"|"wasm component"|"unknown" by the first eight bytes
+---@field signed_by? string[] the keys that signed the package; nil if the policy requires none
 ---@field initial_state? string JSON text
 ---@field state_without_secrets? string the same, with its `$ref` objects as they were
 ---@field used_cache boolean
@@ -742,6 +767,23 @@ function theaterref.resolve_reference_cached(ref, cache, options) end
 ---@param override_state? theaterref.Bytes
 ---@return string?
 function theaterref.merge_initial_states(config_state, override_state) end
+
+---Sign bytes as `cosign sign-blob` does.
+---@param bytes theaterref.Bytes
+---@param key theaterref.Bytes the private key in PEM
+---@param password? string
+---@return string? # the text of a `.sig` file
+---@return theaterref.Error?
+function theaterref.sign(bytes, key, password) end
+
+---Check signatures of bytes.
+---@param bytes theaterref.Bytes
+---@param signatures theaterref.Bytes[] the texts of signatures
+---@param keys string[] the texts of public keys
+---@param threshold? integer
+---@return integer[]? # the places in `keys` of those that signed
+---@return theaterref.Error?
+function theaterref.verify(bytes, signatures, keys, threshold) end
 
 ---@return string?
 ---@return theaterref.Error?

@@ -92,6 +92,7 @@ name: worker
 manifest_reference: other.toml
 origin: %s/manifest.toml
 package_reference: %s/actor.wasm
+package_type: unknown
 manifest: {"name":"worker","package":"actor.wasm","static_package":true}
 package: %sasm
 initial_state: {"key":"s3cret"}
@@ -103,6 +104,17 @@ cache: not used, no hit
     assert.equal(4, phases.package)
     assert.equal(#helper.read(folder .. "/manifest.toml"), phases.manifest)
     assert.matches("\nstate_without_secrets: none\n", ask("plan", "manifest.toml"))
+  end)
+
+  it("verifies signatures, and tells who signed", function()
+    helper.run_ok(([[cd %s && openssl ecparam -name prime256v1 -genkey -noout -out key.pem && openssl ec -in key.pem -pubout -out key.pub 2>&1 &&
+      openssl dgst -sha256 -sign key.pem actor.wasm | base64 -w0 > actor.wasm.sig]]):format(folder))
+    helper.write(folder .. "/signed.lua", 'return { signatures = theaterref.policy.signed { keys = { "key.pub" }, purposes = { "package" } } }')
+    assert.matches("\npackage_type: unknown\nsigner: key.pub\n", ask("policy=signed.lua", "plan", "manifest.toml"))
+    os.remove(folder .. "/actor.wasm.sig")
+    assert.matches("untrusted.*Not trusted", ask("policy=signed.lua", "plan", "manifest.toml"))
+    helper.write(folder .. "/all.conf.lua", 'return { signatures = { keys = { "key.pub" } } }')
+    assert.matches("untrusted.*Not trusted: .*manifest.toml", ask("config=all.conf.lua", "plan", "manifest.toml"))
   end)
 
   -- The manifest of a plan, as JSON without its package.

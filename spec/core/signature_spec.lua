@@ -498,8 +498,8 @@ it("signatures are checked on many threads at once", function()
         assert(core.check_signature(requirement, blob, %q)[1] == 1)
         assert(core.check_signature(requirement, blob, %q)[1] == 2)
         assert(not core.check_signature(requirement, core.blob "x", %q))
-        core.remember_verdict(requirement, blob, { 1 + i %% 2 })
-        assert(core.verdict(requirement, blob))
+        core.remember_verdict(requirement, blob, "by", { 1 + i %% 2 })
+        assert(core.verdict(requirement, blob, "by"))
       end
       return "fine"
     end]]):format(text, file "ec.pub", file "rsa.pub", encode64(sign("ec", text)), encode64(sign("rsa", text)),
@@ -513,35 +513,36 @@ describe("good verdicts", function()
   before_each(core.forget_verdicts)
   teardown(core.forget_verdicts)
 
-  it("are remembered by bytes, keys and threshold", function()
+  it("are remembered by bytes, keys, threshold and what was checked", function()
     local ec, rsa = key "ec.pub", key "rsa.pub"
     local requirement = require_keys(1, rsa, ec)
-    assert.is_nil(core.verdict(requirement, blob))
-    core.remember_verdict(requirement, blob, { 2 })
-    assert.same({ 2 }, core.verdict(requirement, core.blob(text .. "")))
-    assert.same({ 1 }, core.verdict(require_keys(1, ec, rsa), blob)) -- the same key, in another place
-    assert.is_nil(core.verdict(requirement, core.blob "x"))
-    assert.is_nil(core.verdict(require_keys(2, rsa, ec), blob))
-    assert.is_nil(core.verdict(require_keys(1, ec), blob))
+    assert.is_nil(core.verdict(requirement, blob, "by"))
+    core.remember_verdict(requirement, blob, "by", { 2 })
+    assert.same({ 2 }, core.verdict(requirement, core.blob(text .. ""), "by"))
+    assert.same({ 1 }, core.verdict(require_keys(1, ec, rsa), blob, "by")) -- the same key, in another place
+    assert.is_nil(core.verdict(requirement, core.blob "x", "by"))
+    assert.is_nil(core.verdict(require_keys(2, rsa, ec), blob, "by"))
+    assert.is_nil(core.verdict(require_keys(1, ec), blob, "by"))
+    assert.is_nil(core.verdict(requirement, blob, "elsewhere"))
     core.forget_verdicts()
-    assert.is_nil(core.verdict(requirement, blob))
+    assert.is_nil(core.verdict(requirement, blob, "by"))
   end)
 
   it("name keys of the requirement", function()
     local requirement = require_keys(1, key "ec.pub")
     for _, wrong in ipairs { {}, { 2 }, { 0 }, { "x" } } do
-      assert.has_error(function() core.remember_verdict(requirement, blob, wrong) end)
+      assert.has_error(function() core.remember_verdict(requirement, blob, "by", wrong) end)
     end
   end)
 
   it("take a bounded memory: the oldest go", function()
     local requirement = require_keys(1, key "ec.pub")
     local function blob_of(i) return core.blob("number " .. i) end
-    for i = 1, 20000 do core.remember_verdict(requirement, blob_of(i), { 1 }) end
+    for i = 1, 20000 do core.remember_verdict(requirement, blob_of(i), "by", { 1 }) end
     local kept = 0
-    for i = 1, 20000 do if core.verdict(requirement, blob_of(i)) then kept = kept + 1 end end
+    for i = 1, 20000 do if core.verdict(requirement, blob_of(i), "by") then kept = kept + 1 end end
     assert(kept > 3000 and kept <= 4096, kept)
-    assert(core.verdict(requirement, blob_of(20000)))
+    assert(core.verdict(requirement, blob_of(20000), "by"))
   end)
 
   it("come with a note of what was tried once", function()
@@ -555,14 +556,14 @@ describe("good verdicts", function()
 
   it("are there in a child process, whose lock is free", function()
     local requirement = require_keys(1, key "ec.pub")
-    core.remember_verdict(requirement, blob, { 1 })
+    core.remember_verdict(requirement, blob, "by", { 1 })
     if threads.fork(20) then
-      assert(core.verdict(requirement, blob))
-      core.remember_verdict(requirement, core.blob "child", { 1 })
+      assert(core.verdict(requirement, blob, "by"))
+      core.remember_verdict(requirement, core.blob "child", "by", { 1 })
       threads.leave()
     end
     threads.wait()
-    assert.is_nil(core.verdict(requirement, core.blob "child"))
+    assert.is_nil(core.verdict(requirement, core.blob "child", "by"))
   end)
 end)
 
@@ -629,11 +630,11 @@ describe("a package", function()
   end)
 
   it("is whole if its sections fill it", function()
-    assert.equal("wasm module", core.inspect_wasm(module))
-    assert.equal("wasm module", core.inspect_wasm(core.blob(module .. "\0\3\1ab\x0d\0")))
-    assert.equal("wasm module", core.inspect_wasm(module .. "\0\x83\x80\x80\x80\0\1ab"))
-    assert.equal("wasm component", core.inspect_wasm(component .. "\x0c\1a"))
-    assert.equal("wasm component", core.inspect_wasm(component .. "\1\8" .. module))
+    assert.equal("module", core.blob(module):wasm_type())
+    assert.equal("module", core.blob(module .. "\0\3\1ab\x0d\0"):wasm_type())
+    assert.equal("module", core.blob(module .. "\0\x83\x80\x80\x80\0\1ab"):wasm_type())
+    assert.equal("component", core.blob(component .. "\x0c\1a"):wasm_type())
+    assert.equal("component", core.blob(component .. "\1\8" .. module):wasm_type())
   end)
 
   it("is described if it is anything else", function()
@@ -661,7 +662,7 @@ describe("a package", function()
       [module .. "\x0e\0"] = "at offset 8 is a section of the unknown number 14",
       [component .. "\x0d\0"] = "at offset 8 is a section of the unknown number 13",
     } do
-      local type, found = core.inspect_wasm(bytes)
+      local type, found = core.blob(bytes):wasm_type()
       assert.is_nil(type, why)
       assert(found:find(why, 1, true), found)
     end

@@ -51,6 +51,24 @@ describe("the example policy", function()
     assert.equal("from the origin", tostring(assert(down:resolve(server.https .. "/origin/both"))))
   end)
 
+  it("signed takes packages from the network that the release key signed, and modules only", function()
+    helper.run_ok(([[cd %s && openssl ecparam -name prime256v1 -genkey -noout -out release.pem && openssl ec -in release.pem -pubout \
+      -out release.pub 2>&1]]):format(folder))
+    local module, html = "\0asm\1\0\0\0", "<html></html>"
+    for name, bytes in pairs { ["good.wasm"] = module, ["bare.wasm"] = module, ["page.wasm"] = html } do
+      server:put(name, bytes)
+      helper.write(folder .. "/" .. name:gsub("wasm$", "toml"), ('name = "a"\npackage = "%s/%s"\n'):format(server.https, name))
+    end
+    local key = helper.read(folder .. "/release.pem")
+    for name, bytes in pairs { ["good.wasm"] = module, ["page.wasm"] = html } do
+      server:put(name .. ".sig", assert(theaterref.sign(bytes, key)))
+    end
+    local r = resolver "signed"
+    assert.equal(module, tostring(assert(r:plan(folder .. "/good.toml")).package))
+    assert.equal("untrusted", select(2, r:plan(folder .. "/bare.toml")).kind)
+    assert.equal("rejected", select(2, r:plan(folder .. "/page.toml")).kind)
+  end)
+
   it("development takes one package from the local build, and keeps it out of the cache", function()
     helper.write(folder .. "/worker.wasm", "built here")
     helper.write(folder .. "/m.toml",

@@ -34,6 +34,10 @@ static void print_plan(const tr_plan *plan) {
   printf("name: %s\nmanifest_reference: %s\norigin: %s\npackage_reference: %s\n",
          tr_plan_name(plan), tr_plan_manifest_reference(plan),
          tr_plan_origin(plan), tr_plan_package_reference(plan));
+  printf("package_type: %s\n", tr_plan_package_type(plan));
+  for (i = 0; i < tr_plan_signer_count(plan); i++)
+    printf("signer: %s\n", tr_plan_signer(plan, i));
+  CHECK(tr_plan_signer(plan, i) == NULL);
   print_blob("manifest", tr_plan_manifest(plan));
   print_blob("package", tr_plan_package(plan));
   print_blob("initial_state", tr_plan_initial_state(plan));

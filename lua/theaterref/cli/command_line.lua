@@ -3,7 +3,7 @@
 --     { name =, does =, examples = { line, … }, run =, show =,
 --       arguments = { { name, what, many = true or optional = true }, … },
 --       options = { { "-o --output", "FILE" or nil (a flag), what, number = "above 0" or "from 0",
---         may_be_empty = true }, … },
+--         may_be_empty = true, required = true, many = true (may be given again) }, … },
 --       home = true (works on Theater home), fetches = true (and resolves references),
 --       locks = true (and under no lockfile) }
 --
@@ -76,6 +76,7 @@ local function add_option(parser, option)
     if option.count then added:count(option.count):target "verbose" end
   else
     added = parser:option(names, what):argname(value):convert(converter(option))
+    if option.many then added:count(option.required and "+" or "*") elseif option.required then added:count "1" end
   end
   if option.action then added:action(option.action) end
 end

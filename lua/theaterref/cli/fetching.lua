@@ -49,6 +49,7 @@ local function plan(args)
   made.manifest = manifests.shown(made.manifest)
   made.initial_state = made.initial_state and secrets.shown(made.initial_state)
   made.package_bytes, made.package_sha256 = #made.package, made.package:digest()
+  made.signed_by = made.signed_by and output.array(made.signed_by)
   return output.redacted(made)
 end
 
@@ -71,10 +72,11 @@ local function show_plan(data, args)
   local lines = {
     "name           " .. output.coloured("bold", plain(data.name)),
     "package        " .. plain(data.package_reference),
-    ("               %d bytes, sha256 %s"):format(data.package_bytes, data.package_sha256),
+    ("               %s, %d bytes, sha256 %s"):format(data.package_type, data.package_bytes, data.package_sha256),
     "cache          " .. (data.used_cache and (data.cache_hit and "hit" or "used") or "not used"),
     "initial state  " .. plain(data.initial_state or "none"),
     "phases" }
+  if data.signed_by then table.insert(lines, 4, "signed by      " .. plain(table.concat(data.signed_by, ", "))) end
   if args.timings then return table.concat(lines, "\n") .. "\n" .. table.concat(waterfall(data.phases), "\n") end
   for _, phase in ipairs(data.phases) do
     lines[#lines + 1] = ("  %-13s %s  %9d bytes"):format(phase.name, milliseconds(phase.seconds), phase.bytes)

@@ -20,20 +20,29 @@ local function keep(store, blob, name)
   return store:label(("lock/%s/%s"):format(name, hash), hash)
 end
 
+-- Purposes of bytes that a lockfile has no line for.
+local unlocked = { secret = true, signature = true, key = true }
+
 -- Returns what adds each thing that is resolved to 'lines', and puts it into the store, if
 -- there is one, labelled with the lockfile's name. 'failed' is called with an error.
 local function collector(resolver, lines, store, name, failed)
   local schemes = resolver.context.policy.schemes
   return function(step)
     local job, blob = step.resolved, step.blob
-    if not job or job.ctx.purpose == "secret" then return end
+    if not job or unlocked[job.ctx.purpose] then return end
     local fields = { sha256 = blob:digest "sha256", size = #blob }
+    local signatures = {}
+    for i, document in ipairs(job.signature_documents or {}) do signatures[i] = document:digest "sha256" end
+    if signatures[1] then fields.signatures = table.concat(signatures, ",") end
     for _, candidate in ipairs(step.candidates) do
       local parsed = references.parse(candidate, schemes)
       if parsed then lines[parsed.text] = fields end
     end
     local kept, err = true, nil
     if store then kept, err = keep(store, blob, name) end
+    for _, document in ipairs(kept and store and job.signature_documents or {}) do
+      if kept then kept, err = keep(store, document, name) end
+    end
     if not kept then failed(err) end
   end
 end
@@ -123,7 +132,8 @@ end
 
 -- ----------------------------------------------------------------- explain
 
-local purposes = { direct = true, manifest = true, initial_state = true, package = true, secret = true }
+local purposes = { direct = true, manifest = true, initial_state = true, package = true, secret = true,
+  signature = true, key = true }
 
 -- Returns the purpose of a reference. Without --purpose, a name that ends as manifests do is one.
 local function purpose_of(args)
@@ -137,8 +147,8 @@ local function explain(args)
   if err then return nil, err end
   local purpose = purpose_of(args)
   if not purposes[purpose] then
-    return nil, output.usage_error(("there is no purpose '%s'%s: direct, manifest, initial_state, package, secret")
-      :format(purpose, suggest.closest(purpose, purposes)))
+    return nil, output.usage_error(("there is no purpose '%s'%s: direct, manifest, initial_state, package, secret, signature, "
+      .. "key"):format(purpose, suggest.closest(purpose, purposes)))
   end
   local resolver
   resolver, err = settings.resolver(args)
@@ -253,7 +263,9 @@ end
 
 -- Asks a rule. Returns what was expected and what came instead, if that is not the same.
 local function run_case(policy, case)
-  local answer, more, err = policy:ask(function() end, case.rule, table.unpack(case.given, 1, 3))
+  local given = table.pack(table.unpack(case.given, 1, 3))
+  if case.rule == "accept" then given[1] = core.blob(given[1]) end
+  local answer, more, err = policy:ask(function() end, case.rule, table.unpack(given, 1, 3))
   local message = err and errors.redact(errors.message_of(err))
   if case.fails then
     if message and message:find(case.fails, 1, true) then return end

@@ -53,10 +53,11 @@ end
 --- The resolver that a command is to use.
 -- @tparam table args
 -- @tparam[opt] function on_event called with each event
+-- @tparam[opt] table signatures to require; without it, those of the configuration
 -- @treturn theaterref.resolver
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.resolver(args, on_event)
+function M.resolver(args, on_event, signatures)
   local config, err = M.config(args)
   if not config then return nil, err end
   if args.ca_file then
@@ -70,6 +71,7 @@ function M.resolver(args, on_event)
   end
   if args.lockfile == false then options.lockfile, options.offline = nil, nil end
   options.cache, options.strict_state = options.cache or {}, true
+  options.signatures = signatures or options.signatures
   options.log, options.on_event = { level = log_level(args, options.log), sink = output.log }, on_event
   return theaterref.resolver(options)
 end

@@ -318,9 +318,47 @@ return function(theaterref)
           return nil, ("it is not in the lockfile %s; to allow it, lock its manifest again: theaterref lock -o %s %s"):format(
             file, shell_word(file), shell_word(manifest))
         end
-        return { sha256 = fields.sha256, store = where.store, offline = where.offline }
+        local signatures = fields.signatures and {}
+        for digest in (fields.signatures or ""):gmatch "[^,]+" do signatures[#signatures + 1] = digest end
+        return { sha256 = fields.sha256, store = where.store, offline = where.offline, signatures = signatures }
       end,
     }
+  end
+
+  -- ------------------------------------------------------------------- trust
+
+  --- Signatures by `threshold` of `keys`, for all references or those with one of the
+  -- `purposes` and one of the `prefixes`.
+  -- @tparam table options
+  -- @treturn function a rule `signatures`
+  function policy.signed(options)
+    check_options("signed", "signed", options)
+    if not options.keys then refuse("signed", "it needs 'keys'") end
+    local purposes = set_of(options.purposes)
+    local requirement = { keys = options.keys, threshold = options.threshold }
+    return function(ref, ctx)
+      if purposes and not purposes[ctx.purpose] then return nil end
+      if not options.prefixes then return requirement end
+      for _, prefix in ipairs(options.prefixes) do
+        if starts_with(ref, prefix) then return requirement end
+      end
+    end
+  end
+
+  --- Packages that are WebAssembly: a core `module`, or a `component`. Preamble, version and
+  -- sections are checked. Manifests and states are accepted.
+  -- @tparam table options
+  -- @treturn function a rule `accept`
+  function policy.wasm(options)
+    check_options("wasm", "wasm", options)
+    if not (options.module or options.component) then refuse("wasm", "it accepts nothing; give module or component") end
+    return function(blob, ctx)
+      if ctx.purpose ~= "package" and ctx.purpose ~= "direct" then return true end
+      local kind, why = blob:wasm_type()
+      if not kind then return false, "not WebAssembly: " .. why end
+      if options[kind] then return true end
+      return false, ("a wasm %s, but the policy accepts a wasm %s only"):format(kind, options.module and "module" or "component")
+    end
   end
 
   -- ---------------------------------------------------------------- the rest

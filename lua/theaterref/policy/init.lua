@@ -17,17 +17,19 @@ local function nothing() end
 
 --- The default rules, for a rule of yours to call on. `theaterref.policy.rules` lists what
 -- each one gets and answers. `ctx` says what a reference is for: `purpose` (`direct`,
--- `manifest`, `initial_state`, `package` or `secret`); for what a manifest names also
+-- `manifest`, `initial_state`, `package`, `secret`, `signature` or `key`); for what a manifest names also
 -- `manifest_reference`, what its references are relative to; `origin`, where its bytes
 -- finally came from: after rewriting, schemes and redirects; `name`, the actor's, once
 -- known; for a file and the rule `allow`, `path`, the file that will be opened, without links
 -- in it; and, for a package, `manifest` (its document) and `package` (its reference as
--- written). `cacheable` also gets `digest`: the SHA-256 that the bytes must have.
+-- written). `cacheable` and `accept` also get `reference` and `digest`, the SHA-256 that the bytes must have.
 -- @table default
 M.default = {
   rewrite = require("theaterref.policy.rewrite").relative_to_manifest,
   allow = require("theaterref.policy.access").no_local_from_network,
   integrity = nothing,
+  signatures = nothing,
+  accept = function() return true end,
   cacheable = require("theaterref.policy.caching").static_or_digest,
   merge = require("theaterref.policy.merge").shallow,
   secrets = function() return false end,
@@ -50,6 +52,7 @@ local function shown(rule, answer)
   local copy = {}
   for name, value in pairs(answer) do copy[name] = type(value) == "string" and reference.redact(value) or value end
   copy.headers, copy.hosts, copy.proxy = nil, nil, nil
+  copy.keys = answer.keys and table.concat(answer.keys, ", ")
   return copy
 end
 
@@ -250,6 +253,7 @@ function Policy:current()
   local stamp = core.file_stamp(self.script)
   if stamp == self.stamp then return self end
   local fresh, err = load_script(self.script, self.trusted, self.say)
+  if fresh then core.forget_verdicts() end
   if fresh then return fresh, "policy_reloaded", { reference = self.script } end
   self.stamp = stamp -- say it once
   return self, "policy_broken", { reference = self.script, message = tostring(err) }

@@ -70,6 +70,12 @@ local function of_type(expected, set)
   end
 end
 
+local function check_signatures(answer, second)
+  if answer == nil then return reason_fault(second) end
+  if type(answer) ~= "table" then return returned(answer) end
+  return option_fault(options.signatures, answer) or not answer.keys and "returned a table without keys" or nil
+end
+
 local function check_allow_spawn(answer, second)
   return type(answer) ~= "table" and verdict(answer, second) or nil
 end
@@ -84,6 +90,12 @@ M.list = {
   { "integrity", "reference, ctx", "nil, a hex digest, or a table with one", check_integrity,
     "the digest that the bytes must have: nil for none; nil and a reason refuses; or `{ sha256 = or sha1 =, store =, "
     .. "offline = }`: look in that store first, and with `offline` nowhere else. By default none" },
+  { "signatures", "reference, ctx", "nil, or a table with keys", check_signatures,
+    "the keys that must have signed the bytes: nil for none; nil and a reason refuses; or `{ keys =, threshold =, from = }`. "
+    .. "The host verifies; bytes without enough signatures are an error of kind `untrusted`. By default none" },
+  { "accept", "blob, ctx", "true, or false and a reason", verdict,
+    "whether these bytes are what they should be, asked each time: true; or false and a reason, an error of kind `rejected`. "
+    .. "`blob` has `#blob`, `blob:sub`, `blob:byte` and `blob:wasm_type`. By default true" },
   { "cacheable", "manifest, ctx", "a boolean, or a table of options", of_type("boolean", options.cacheable),
     "whether bytes may be kept in the resolver's cache: a boolean, or `{ ttl =, revalidate =, disk = }`. For manifests and "
     .. "initial states `manifest` is nil. By default packages with `static_package`, a verified SHA-256, and "

@@ -37,6 +37,7 @@ local function ask_integrity(context, job, rule, by)
     if err then return err end
   end
   job.store, job.store_only = job.store or answer.store, job.store_only or answer.offline
+  job.signatures = job.signatures or answer.signatures
 end
 
 -- Adds the digests that a job's bytes must have by the reference that led to it, the
@@ -84,12 +85,13 @@ end
 
 -- Makes the options of one request of those of all and of one of the listed hosts, if it
 -- is to one, and compiles them.
-local function request_with(all, host, redirect_hosts)
+local function request_with(all, host, redirect_hosts, max_bytes)
   local hosts = all.hosts
   all.hosts = nil
   local request = with_host(all, host and hosts[host])
   if hosts then request.hosts = host_options(all, hosts) end
   if redirect_hosts ~= "any" then request.redirect_hosts = redirect_hosts end
+  request.max_bytes = max_bytes or request.max_bytes
   return compile(request)
 end
 
@@ -110,10 +112,11 @@ local function request_of(context, job)
   if not asks then
     name = redirect_hosts == "any" and "any" or "only " .. table.concat(redirect_hosts, " ")
     if host then name = name .. "\n" .. host end
+    if job.max_bytes then name = name .. "\n" .. job.max_bytes end
     if context.requests[name] then return context.requests[name] end
   end
   local request
-  request, err = request_with(overlay(given, answer), host, redirect_hosts)
+  request, err = request_with(overlay(given, answer), host, redirect_hosts, job.max_bytes)
   if name and request then context:remember_request(name, request) end
   return request, err
 end
@@ -145,6 +148,24 @@ local function choose_cache(context, job, wish)
   job.key = core.cache_key(job.source.key(job.parsed), digest, scope)
   -- No reference has this form, nor may a policy's scheme have this name.
   if job.sha256 then job.content = core.cache_key("sha256://" .. job.sha256, nil, scope) end
+end
+
+-- --------------------------------------------------------------- signatures
+
+-- Purposes that lockfiles and the rule 'integrity' do not know.
+local unlocked = { signature = true, key = true }
+
+-- Sets the limits of a signature's job: how large it may be; that it must not be local if
+-- the signed bytes are not; and that redirects lead to the same host, unless the policy or
+-- an option names others. Returns an error.
+local function limit_signature(context, job, wish)
+  job.max_bytes, job.remote_only = wish.max_bytes, wish.remote_only
+  if wish.remote_only and not (job.source.is_remote() or job.source.is_inline) then
+    local _, refusal = context:refuse("Not allowed: " .. reference.redact(job.target), job.target, job.ctx.purpose,
+      "bytes from the network need a signature from the network")
+    return refusal
+  end
+  if not context.policy:overrides "allow" then job.redirect_hosts = context.defaults.redirect_hosts or {} end
 end
 
 -- -------------------------------------------------------------------- admit
@@ -181,7 +202,11 @@ function M.admit(context, wish, target, expected)
     end
     job.redirect_hosts = type(more) == "table" and more.redirect_hosts or {}
   end
-  if expected or context.lockfile or context.asks.integrity then
+  if wish.remote_only or wish.max_bytes then
+    err = limit_signature(context, job, wish)
+    if err then return nil, err end
+  end
+  if expected or (context.lockfile or context.asks.integrity) and not unlocked[job.ctx.purpose] then
     err = set_digests(context, job, expected)
     if err then return nil, err end
   end

@@ -15,11 +15,12 @@ Context.__index = Context
 
 --- Makes a context. It does not change, so work that is under way keeps its policy
 -- when the resolver takes a new one.
--- @tparam table fields `policy`; `cache` or nil; `home`, a folder or nil; `label_history`, of the stores in it; `defaults`, the
--- request options of the resolver; `lockfile`, as `theaterref.policy.lockfile` reads one, or
--- nil; `offline`: fetch nothing; `respect_no_store`: keep nothing in memory that its server
--- would not have kept; `max_manifest_bytes`, `max_state_bytes`; `strict_state`: a state must
--- be JSON; `helpers`: template helpers; `log`; `on_event`, a
+-- @tparam table fields `policy`; `cache` or nil; `home`, a folder or nil; `label_history`, of
+-- the stores in it; `defaults`, the request options of the resolver; `lockfile`, as
+-- `theaterref.policy.lockfile` reads one, or nil; `signatures`: what must have signed
+-- everything, or nil; `offline`: fetch nothing; `respect_no_store`: keep nothing in memory
+-- that its server would not have kept; `max_manifest_bytes`, `max_state_bytes`;
+-- `strict_state`: a state must be JSON; `helpers`: template helpers; `log`; `on_event`, a
 -- function or nil; `stores` and `background`, tables that all contexts of a resolver share;
 -- `trace`: called with each step, or nil
 -- @treturn table
@@ -29,6 +30,7 @@ function M.new(fields)
   self.requests, self.request_count = {}, 0 -- compiled, by where redirects may lead
   self.asks = {} -- by rule: true if asking it is more than calling a default that would change nothing
   for rule in pairs(policies.default) do self.asks[rule] = self.trace ~= nil or self.policy:overrides(rule) end
+  self.judges = self.asks.signatures or self.asks.accept or self.signatures ~= nil
   -- Bytes of a policy's schemes belong to it, unless the resolver names a scope.
   local scope = self.defaults.cache_scope
   self.policy_scope = scope and core.digest(scope) or "policy " .. self.policy.id
@@ -62,7 +64,7 @@ local DEFAULT_MAX_BYTES = 1 << 30
 -- @tparam table job
 -- @treturn integer
 function Context:max_bytes(job)
-  return job.request and job.request.max_bytes or self.defaults.max_bytes or DEFAULT_MAX_BYTES
+  return job.max_bytes or job.request and job.request.max_bytes or self.defaults.max_bytes or DEFAULT_MAX_BYTES
 end
 
 --- Returns the store of an id in the resolver's home, opened once.

@@ -1,6 +1,7 @@
 --- One result that arrives once: what `resolver:start` and `resolver:start_plan` give.
 --
--- `future.hit` is true if a cache had it. Wait for it, or give it to an event loop: `cqueues.poll(future)` works, and
+-- `future.hit` is true if a cache had it, and `future.signed_by` lists the keys that signed it, if any
+-- were required. Wait for it, or give it to an event loop: `cqueues.poll(future)` works, and
 -- any loop can watch `future:pollfd()` for reading.
 --
 -- The work behind a future is a Lua function that calls `future:await` whenever it

@@ -14,6 +14,7 @@ local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local Future = require "theaterref.resolve.future"
 local reference = require "theaterref.reference"
+local trust = require "theaterref.resolve.trust"
 
 local M = {}
 
@@ -36,7 +37,7 @@ end
 -- names. Returns the blob.
 local function verify(job, blob, verified)
   local ok, err = true, nil
-  local max_bytes = job.request and job.request.max_bytes
+  local max_bytes = job.max_bytes or job.request and job.request.max_bytes
   if max_bytes and #blob > max_bytes then
     return nil, errors.new("too_large", ("%s is larger than the limit of %d bytes (max_bytes)"):format(
       reference.redact(job.target), max_bytes))
@@ -80,7 +81,7 @@ end
 -- The options of a job's claims.
 local function claim_options(context, job, revalidate)
   return { ttl = job.ttl, request = job.request and job.request.compiled, content = job.content, revalidate = revalidate,
-    respect_no_store = context.respect_no_store }
+    respect_no_store = context.respect_no_store, provisional = trust.applies(context, job) }
 end
 
 -- Puts bytes that are there into a job's cache. Returns the blob that the cache has now.
@@ -134,7 +135,7 @@ end
 -- Returns the bytes that a job's cache has under another reference with the same digest. A
 -- chain is followed all the same: its links must be allowed.
 local function from_content(context, job, request)
-  local blob = job.content and not job.source.is_chain and job.cache:peek(job.content, request)
+  local blob = job.content and not job.source.is_chain and job.cache:peek(job.content, request, trust.applies(context, job))
   if not blob then return nil end
   local record = core.record(blob)
   record.extra = nil -- the other reference's origin
@@ -146,7 +147,7 @@ local function from_cache(context, job)
   if not job.cache then return nil end
   local request, blob = job.request and job.request.compiled, nil
   if not job.revalidate then
-    blob = job.cache:peek(job.key, request)
+    blob = job.cache:peek(job.key, request, trust.applies(context, job))
     if blob and job.ctx.purpose == "manifest" then set_origin(job, core.record(blob)) end
     blob = blob or from_content(context, job, request)
   end
@@ -198,6 +199,7 @@ local function keep_on_disk(context, task, job, blob, record)
   record.content = nil
   local seconds = not task.blocking and 0 or task.deadline and math.max(0, math.min(1, task.deadline - core.now())) or nil
   local ok, err, warn = job.disk:write(job.key, blob, record, seconds)
+  job.wrote_disk = ok
   if not ok and warn then
     context:emit("disk_cache", { reference = reference.redact(job.target), message = tostring(err) })
   end
@@ -356,8 +358,8 @@ function follow(context, task, job, step)
   end
   local expected = { sha256 = job.sha256, sha1 = job.sha1 }
   for algorithm, hex in pairs(step.expected or {}) do expected[algorithm] = hex end
-  local wish = { ctx = job.ctx, options = { cache = job.cache, ttl = job.ttl, revalidate = job.revalidate,
-    disk = not job.no_disk } }
+  local wish = { ctx = job.ctx, max_bytes = job.max_bytes, remote_only = job.remote_only,
+    options = { cache = job.cache, ttl = job.ttl, revalidate = job.revalidate, disk = not job.no_disk } }
   local next_job, err = admit.admit(context, wish, step.reference, expected)
   err = err or task:lateness()
   if err then return nil, err end
@@ -383,9 +385,46 @@ local function emit_resolved(context, job, blob, list)
   end
 end
 
+-- Tells the caches of a job, and of those it led to, what its consumer thinks of its bytes.
+local function tell_caches(job, blob, accepted)
+  while job do
+    if job.cache and accepted then
+      job.cache:accept(job.key)
+    elseif job.cache and job.cache:reject(job.key, blob) and job.wrote_disk then
+      job.disk:forget(job.key)
+    end
+    job = job.led_to
+  end
+end
+
+-- Gets a job's bytes again, past what its caches have.
+local function reload(context, task, job)
+  job.revalidate, job.hit, job.known, job.lead, job.led_to = true, false, nil, nil, nil
+  return get(context, task, job)
+end
+
+-- Judges a job's bytes for this consumer. If it does not take those of a cache, the source is asked
+-- again, once for the same bytes. Returns the bytes that it takes.
+local function judged(context, task, job, blob)
+  if not trust.applies(context, job) then return blob end
+  local ok, err, what = trust.judge(context, task, job, blob, M.resolve)
+  if not ok and what then
+    tell_caches(job, blob, false)
+    local again = job.hit and not context.offline and core.first_time(blob, what) and reload(context, task, job)
+    if again then
+      blob = again
+      ok, err, what = trust.judge(context, task, job, blob, M.resolve)
+      if not ok and what then tell_caches(job, blob, false) end
+    end
+  end
+  if not ok then return nil, err end
+  tell_caches(job, blob, true)
+  return blob
+end
+
 -- Puts the outcome of a wish on it.
 local function succeed(context, wish, job, blob, list)
-  wish.target, wish.hit = job.target, job.hit
+  wish.target, wish.hit, wish.signed_by = job.target, job.hit, job.signed_by
   if wish.ctx.purpose ~= "direct" then wish.origin, wish.used_cache = job.origin or job.target, job.cache ~= nil end
   if context.has_listeners or context.trace then emit_resolved(context, job, blob, list) end
   return blob
@@ -421,6 +460,7 @@ local function first_of(context, task, jobs, failures)
   for _, job in ipairs(jobs) do
     tell_fallback(context, job, failures)
     local blob, err = get_remote(context, task, job)
+    if blob then blob, err = judged(context, task, job, blob) end
     if blob then return blob, job end
     failures[#failures + 1] = failed(context, job.target, err)
     if candidates.is_final(err) or task.over then return nil end
@@ -434,6 +474,7 @@ local function resolve_one(task, context, wish, target)
   if err then return nil, err end
   local blob
   blob, err = get(context, task, job)
+  if blob then blob, err = judged(context, task, job, blob) end
   if not blob then return nil, err end
   return succeed(context, wish, job, blob)
 end
@@ -451,6 +492,7 @@ local function resolve_list(task, context, wish, list)
       if not job.source.is_remote() then tell_fallback(context, job, failures) end
       blob, err = at_hand(context, task, job)
     end
+    if blob then blob, err = judged(context, task, job, blob) end
     if blob then return succeed(context, wish, job, blob, list) end
     if err then
       failures[#failures + 1] = failed(context, target, err)

@@ -40,6 +40,8 @@ end
 
 function M.key(parsed) return parsed.text end
 
+function M.beside(parsed, ending) return parsed.text .. ending end
+
 --- Keeps a relative path apart in each working folder, where it means another file, and a
 -- path that a rule has judged by where its links led.
 function M.place(parsed)

@@ -61,6 +61,12 @@ function M.join(base, reference) return paths.join_url(base.url, reference) end
 
 function M.key(parsed) return parsed.url end
 
+--- Appends an ending to the path.
+function M.beside(parsed, ending)
+  local before, query = parsed.url:match "^([^?]*)(.*)$"
+  return before .. ending .. query
+end
+
 function M.is_remote() return true end
 
 --- Starts the fetch. The engine completes `job.lead`, the future that leads a claim, if

@@ -21,6 +21,11 @@ end
 
 function M.key(parsed) return parsed.text end
 
+function M.beside(parsed, ending)
+  local before, query = parsed.text:match "^([^?#]*)([^#]*)"
+  return before .. ending .. query
+end
+
 --- A function's answer may come from anywhere.
 function M.is_remote() return true end
 

@@ -41,6 +41,8 @@ end
 
 function M.key(parsed) return parsed.text end
 
+function M.beside(parsed, ending) return parsed.label and parsed.text .. ending end
+
 function M.is_remote() return false end
 
 function M.is_immutable(parsed) return parsed.hash ~= nil end

@@ -1,0 +1,312 @@
+--- Trust: whose bytes these are, and whether this consumer takes them.
+--
+-- A load completes on bytes and digests alone. After that, each consumer asks the rules
+-- `signatures` and `accept` of its own policy, also about bytes from a cache.
+-- @module theaterref.resolve.trust
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local policies = require "theaterref.policy"
+local reference = require "theaterref.reference"
+
+local M = {}
+
+local MAX_KEY_BYTES, MAX_SIGNATURE_BYTES = 64 << 10, 1 << 20
+local MAX_REMEMBERED = 64
+
+-- Purposes whose bytes nobody signs.
+local exempt = { signature = true, key = true }
+
+--- True if this consumer has to judge a job's bytes.
+-- @tparam table context
+-- @tparam table job
+-- @treturn boolean
+function M.applies(context, job) return context.judges and not exempt[job.ctx.purpose] end
+
+-- -------------------------------------------------------------------- keys
+
+local function is_key_text(key) return key:find("\n", 1, true) ~= nil or #key == 56 and key:find "^RW[%w+/]+=*$" ~= nil end
+
+-- Returns the text of a key that a requirement names: itself, a local file, or a
+-- reference that fixes its bytes.
+local function key_text(context, task, key, script, resolve)
+  if is_key_text(key) then return key end
+  local ref = script and reference.join(script, key) or key
+  local source, parsed = reference.source_of(ref, context.policy.schemes)
+  if not source then return nil, parsed end
+  if parsed.path then return core.read_file(parsed.path, MAX_KEY_BYTES, true) end
+  if not parsed.sha256 and #(parsed.hash or "") ~= 64 then
+    return nil, errors.new("policy", "a key that is not a local file needs a SHA-256 in its reference", ref)
+  end
+  return resolve(task, context, { reference = ref, ctx = { purpose = "key" }, options = {}, max_bytes = MAX_KEY_BYTES })
+end
+
+-- Returns the keys of a requirement, and their names for messages.
+local function load_keys(context, task, names, script, resolve)
+  local keys, shown = {}, {}
+  for i, name in ipairs(names) do
+    local text, err = key_text(context, task, name, script, resolve)
+    if text then keys[i], err = core.public_key(tostring(text)) end
+    if not keys[i] then
+      local label = is_key_text(name) and "key " .. i or "the key " .. reference.redact(name)
+      return nil, errors.new("untrusted", ("cannot use %s: %s"):format(label, err.message))
+    end
+    shown[i] = is_key_text(name) and "sha256:" .. keys[i]:fingerprint() or reference.redact(name)
+  end
+  return keys, shown
+end
+
+-- Returns a requirement with its keys read. They are read once for each policy that was
+-- loaded: a policy that is reloaded reads them again.
+local function compile(context, task, answer, script, resolve)
+  local threshold, names = answer.threshold or 1, answer.keys
+  local name = #names == 1 and threshold == 1 and names[1] or threshold .. "\0" .. table.concat(names, "\0")
+  local policy = context.policy
+  local known = script and "requirements" or "own_requirements" -- relative to the script, or not
+  policy[known] = policy[known] or { count = 0 }
+  local compiled = policy[known][name]
+  if compiled then return compiled end
+  local keys, shown = load_keys(context, task, names, script, resolve)
+  if not keys then return nil, shown end
+  local requirement, err = core.requirement(keys, threshold)
+  if not requirement then return nil, errors.new("untrusted", err.message) end
+  compiled = { requirement = requirement, id = requirement:id(), names = shown, threshold = threshold, types = {} }
+  for _, key in ipairs(keys) do compiled.types[key:type() == "minisign" and "minisign" or "pem"] = true end
+  if policy[known].count >= MAX_REMEMBERED then policy[known] = { count = 0 } end
+  policy[known][name], policy[known].count = compiled, policy[known].count + 1
+  return compiled
+end
+
+-- -------------------------------------------------------------- signatures
+
+-- The endings of signatures, by the type of key.
+local endings = { { "pem", ".sig" }, { "pem", ".sigstore.json" }, { "minisign", ".minisig" } }
+
+-- Returns the references where a job's signatures may be.
+local function places(job, from, types)
+  if from then return type(from) == "table" and from or { from } end
+  local list = {}
+  for _, ending in ipairs(endings) do
+    local place = types[ending[1]] and job.source.beside and job.source.beside(job.parsed, ending[2])
+    if place then list[#list + 1] = place end
+  end
+  return list
+end
+
+-- The last job of a chain: the one whose source had the bytes.
+local function last_of(job)
+  while job.led_to do job = job.led_to end
+  return job
+end
+
+-- The search for the signatures of a job's bytes.
+local Search = {}
+Search.__index = Search
+
+-- Takes a signature document. True: there are enough.
+function Search:take(name, document)
+  local requirement, digest = self.compiled.requirement, core.blob(document):digest()
+  local signers, err = core.verdict(requirement, self.blob, digest), nil
+  if not signers then signers, err = core.check_signature(requirement, self.blob, document) end
+  if not signers then
+    self.reasons[#self.reasons + 1] = name .. ": " .. err.message
+    return false
+  end
+  core.remember_verdict(requirement, self.blob, digest, signers)
+  for _, i in ipairs(signers) do
+    if not self.signed[i] then self.count = self.count + 1 end
+    self.signed[i] = true
+  end
+  self.documents[#self.documents + 1] = document
+  return self.count >= self.compiled.threshold
+end
+
+-- Looks at the signatures that a lockfile names, in the store that it was read with. True:
+-- there are enough.
+function Search:look_in_store()
+  local job = last_of(self.job)
+  local store = job.signatures and job.store and self.context:store(job.store)
+  for _, digest in ipairs(store and job.signatures or {}) do
+    local document = store:get(digest, MAX_SIGNATURE_BYTES)
+    if document and self:take("the signature " .. digest .. " in the store '" .. job.store .. "'", document) then return true end
+  end
+  return false
+end
+
+-- Looks at a signature. True: there are enough. Nil and an error: the search is over.
+function Search:look_at(place)
+  local job, ctx = last_of(self.job), self.job.ctx
+  local wish = { reference = place, max_bytes = MAX_SIGNATURE_BYTES, remote_only = job.source.is_remote(),
+    ctx = { purpose = "signature", manifest_reference = ctx.manifest_reference, origin = ctx.origin, name = ctx.name },
+    options = { cache = job.cache, ttl = job.ttl, disk = not job.no_disk } }
+  local shown = reference.redact(place)
+  local document, err = self.resolve(self.task, self.context, wish)
+  if not document then
+    if self.task.over or err.kind == "policy" or err.kind == "cancelled" then return nil, err end
+    self.reasons[#self.reasons + 1] = shown .. ": " .. err.message
+    return false
+  end
+  local known = #self.reasons
+  if self:take(shown, document) then return true end
+  -- A cached signature may be older than the bytes.
+  if not (wish.hit and #self.reasons > known) or self.context.offline
+    or not core.first_time(self.blob, self.compiled.id .. document:digest()) then
+    return false
+  end
+  wish.options.revalidate = true
+  document = self.resolve(self.task, self.context, wish)
+  if not document then return false end
+  self.reasons[known + 1] = nil
+  return self:take(shown, document)
+end
+
+-- Looks for signatures until there are enough.
+function Search:run(from)
+  if self:look_in_store() then return true end
+  for _, place in ipairs(places(last_of(self.job), from, self.compiled.types)) do
+    local enough, err = self:look_at(place)
+    if enough or err then return enough, err end
+  end
+  return false
+end
+
+-- Returns the error for bytes without enough signatures.
+local function untrusted(context, search)
+  local job, compiled = search.job, search.compiled
+  local found = search.reasons[1] and table.concat(search.reasons, "; ")
+    or "there is no place beside these bytes; name one with 'from'"
+  local why = ("%d of %d signatures by %s found: %s"):format(search.count, compiled.threshold, table.concat(compiled.names, ", "),
+    found)
+  local _, err = context:refuse("Not trusted: " .. reference.redact(job.target), job.target, job.ctx.purpose, why)
+  err.kind = "untrusted"
+  return err
+end
+
+-- Returns the text that a verdict about cached bytes is remembered by: the place of their signatures.
+local function place_of(job, from)
+  local target = last_of(job).target
+  if not from then return target end
+  return target .. "\n" .. (type(from) == "table" and table.concat(from, "\n") or from)
+end
+
+-- Returns the keys that signed a job's bytes, by their signatures; or nil, an error, and
+-- what to remember if these bytes do not meet the requirement.
+local function look_for_signers(context, task, job, blob, compiled, from, resolve)
+  local search = setmetatable({ context = context, task = task, job = job, blob = blob, compiled = compiled, signed = {},
+    count = 0, reasons = {}, documents = {}, resolve = resolve }, Search)
+  local enough, err = search:run(from)
+  if err then return nil, err end
+  if not enough then return nil, untrusted(context, search), compiled.id end
+  local signers = {}
+  for i in ipairs(compiled.names) do
+    if search.signed[i] then signers[#signers + 1] = i end
+  end
+  job.signature_documents = search.documents
+  return signers
+end
+
+-- Checks one requirement. Returns the names of the keys that signed; or nil, an error, and
+-- what to remember if these bytes do not meet it.
+local function meet(context, task, job, blob, answer, script, resolve)
+  local compiled, err = compile(context, task, answer, script, resolve)
+  if not compiled then return nil, errors.about(err, job.target) end
+  local place = place_of(job, answer.from)
+  -- A trace shows what is looked at. Bytes that were loaded now may have lost their signature.
+  local signers = job.hit and not context.trace and core.verdict(compiled.requirement, blob, place)
+  if not signers then
+    local what
+    signers, err, what = look_for_signers(context, task, job, blob, compiled, answer.from, resolve)
+    if not signers then return nil, err, what end
+    core.remember_verdict(compiled.requirement, blob, place, signers)
+  end
+  local names = {}
+  for i = 1, #signers do names[i] = compiled.names[signers[i]] end
+  return names
+end
+
+local function trace_signers(context, job, names)
+  if context.trace then
+    context.trace { rule = "signed_by", by = "resolver", reference = reference.redact(job.target), answer = names }
+  end
+  if context.has_listeners then
+    context:emit("signed", { reference = reference.redact(job.target), purpose = job.ctx.purpose,
+      signed_by = table.concat(names, ", ") })
+  end
+end
+
+-- Adds names to a list that may be nil yet.
+local function add(list, names)
+  if not list then return names end
+  local seen = {}
+  for _, name in ipairs(list) do seen[name] = true end
+  for _, name in ipairs(names) do
+    if not seen[name] then list[#list + 1] = name end
+  end
+  return list
+end
+
+-- Checks the signatures of a job's bytes, by the rule about each reference of a chain and by
+-- the option. Returns an error, and what to remember.
+local function check_signatures(context, task, job, blob, resolve)
+  local all, names, what
+  local link = context.asks.signatures and job
+  while link do
+    local answer, why, err = context:ask("signatures", link.target, job.ctx)
+    if err then return err end
+    if answer then
+      names, err, what = meet(context, task, job, blob, answer, context.policy.script, resolve)
+      if not names then return err, what end
+      all = add(all, names)
+    elseif answer == nil and why then
+      return select(2, context:refuse("Not allowed: " .. reference.redact(link.target), link.target, job.ctx.purpose, why))
+    end
+    link = link.led_to
+  end
+  if context.signatures then
+    local err
+    names, err, what = meet(context, task, job, blob, context.signatures, nil, resolve)
+    if not names then return err, what end
+    all = add(all, names)
+  end
+  job.signed_by = all
+  if all and (context.trace or context.has_listeners) then trace_signers(context, job, all) end
+end
+
+-- ------------------------------------------------------------------ accept
+
+-- Asks the rule 'accept'. Returns an error, and what to remember.
+local function ask_accept(context, job, blob)
+  if not context.asks.accept then return nil end
+  local policy, ctx, shown = context.policy, job.ctx, reference.redact(job.target)
+  ctx.digest, ctx.reference = job.sha256, job.target
+  local function trace(step)
+    step.reference = shown
+    context.trace(step)
+  end
+  local ok, why, err = policies.call("accept", policy.rules.accept, context.trace and trace,
+    policy.own.accept and policy.path or "default rule", blob, ctx)
+  if err then return err end
+  if ok then return nil end
+  local _, refusal = context:refuse("Rejected: " .. shown, job.target, ctx.purpose, why)
+  refusal.kind = "rejected"
+  return refusal, "accept of policy " .. policy.id
+end
+
+--- Judges a job's bytes.
+-- @tparam table context
+-- @tparam theaterref.future task
+-- @tparam table job gets `signed_by`, the names of the keys that signed, and
+-- `signature_documents`, a list of blobs, unless the verdict was remembered
+-- @tparam theaterref.blob blob
+-- @tparam function resolve `theaterref.resolve.load.resolve`
+-- @treturn boolean true: they are good
+-- @return[2] nil
+-- @treturn[2] table an error
+-- @treturn[2] ?string a name for what these bytes fail; nil: it says nothing about the bytes
+function M.judge(context, task, job, blob, resolve)
+  local err, what = check_signatures(context, task, job, blob, resolve)
+  if not err then err, what = ask_accept(context, job, blob) end
+  if err then return nil, err, what end
+  return true
+end
+
+return M
