@@ -37,7 +37,10 @@ static int real_path(lua_State *L) {
   const char *path = tr_checkcstring(L, 1);
   char resolved[PATH_MAX];
   tr_error error;
-  if (realpath(path, resolved) != NULL) {
+  /* The kernel opens no longer path, but realpath walks it part by part, without end. */
+  if (strlen(path) >= PATH_MAX) {
+    errno = ENAMETOOLONG;
+  } else if (realpath(path, resolved) != NULL) {
     lua_pushstring(L, resolved);
     return 1;
   }

@@ -23,6 +23,17 @@ describe("a file", function()
     assert.is_truthy(tostring(core.read_file "/proc/self/status"):find "Name:") -- its size is 0
   end)
 
+  it("has a path that is resolved only if the kernel can open it: it is shorter than 4,096 bytes", function()
+    assert.equal("/tmp", core.real_path("/" .. ("tmp/../"):rep(584) .. "tmp")) -- 4,092 bytes
+    local path = "/" .. ("tmp/../"):rep(584) .. "tmp/./."
+    assert.equal(4096, #path)
+    for _, long in ipairs { path, "/" .. ("tmp/../"):rep(1 << 19) .. "tmp" } do
+      local none, err = core.real_path(long)
+      assert.is_nil(none)
+      assert.matches("File name too long$", err.message)
+    end
+  end)
+
   it("is neither a device nor a folder", function()
     assert.equal("Failed to read " .. folder .. ": Is a directory", select(2, core.read_file(folder)).message)
     for _, path in ipairs { "/dev/zero", "/dev/null" } do
