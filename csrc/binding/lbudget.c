@@ -3,7 +3,6 @@
 ** C charge for what they do, and the allocator refuses memory past a bound.
 */
 #include <limits.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,29 +150,30 @@ script_deadline *tr_sandbox_host_deadline(lua_State *L) {
 }
 
 /*
-** sandbox_deadline([seconds [, option]]) -> seconds, option | nil
-** Limit every call of a script that begins from now on to what is left of 'seconds' from
-** now, beside the sandbox's own limit; nil, or below 0: no more. It holds for all
-** coroutines of the Lua state: set it while work with a deadline runs, and set back what it
-** returned, which was in force, when that work yields or ends. 'option' is what set the
-** deadline, for messages: resolve_timeout (the default), plan_timeout, or timeout (of a
-** call of a host in C). Calls that a script is in the middle of keep their deadline.
+** sandbox_within(at, option, inner, function, ...) -> as pcall
+** Call a function. Every call of a script that begins meanwhile ends at the moment 'at' of
+** now(), beside the sandbox's own limit; nil: no such moment. With 'inner', also at the one in
+** force until now; that comes back into force whatever the function does, since it cannot
+** yield: it would leave its deadline to the other coroutines of the Lua state. 'option' is what
+** set the deadline, for messages: resolve_timeout (nil), plan_timeout, or timeout (of a call of
+** a host in C). Calls that a script is in the middle of keep their deadline.
 */
-static int sandbox_deadline(lua_State *L) {
+static int sandbox_within(lua_State *L) {
   static const char *const options[] = {"resolve_timeout", "plan_timeout", "timeout",
                                         NULL};
   script_deadline *deadline = tr_sandbox_host_deadline(L);
-  script_deadline before = *deadline;
-  double seconds = luaL_optnumber(L, 1, -1);
-  deadline->option = options[luaL_checkoption(L, 2, options[0], options)];
-  deadline->at = tr_deadline(seconds);
-  if (isinf(before.at)) {
-    lua_pushnil(L);
-    return 1;
-  }
-  lua_pushnumber(L, fmax(before.at - tr_now(), 0));
-  lua_pushstring(L, before.option);
-  return 2;
+  script_deadline before = *deadline, own;
+  int status;
+  own.at = luaL_optnumber(L, 1, tr_deadline(-1));
+  own.option = options[luaL_checkoption(L, 2, options[0], options)];
+  luaL_checkany(L, 4);
+  if (!lua_toboolean(L, 3) || own.at < before.at)
+    *deadline = own;
+  status = lua_pcall(L, lua_gettop(L) - 4, LUA_MULTRET, 0);
+  *deadline = before;
+  lua_pushboolean(L, status == LUA_OK);
+  lua_replace(L, 3);
+  return lua_gettop(L) - 2;
 }
 
 void tr_sandbox_open_deadline(lua_State *L) {
@@ -183,8 +183,8 @@ void tr_sandbox_open_deadline(lua_State *L) {
     deadline->option = NULL;
     lua_rawsetp(L, LUA_REGISTRYINDEX, &deadline_key);
   }
-  lua_pushcfunction(L, sandbox_deadline);
-  lua_setfield(L, -2, "sandbox_deadline");
+  lua_pushcfunction(L, sandbox_within);
+  lua_setfield(L, -2, "sandbox_within");
 }
 
 /* ------------------------------------------------------------------ memory */

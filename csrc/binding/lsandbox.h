@@ -70,7 +70,7 @@ void tr_sandbox_out_of_memory(sandbox *box);
 /* Return the script_deadline of a host's Lua state. */
 script_deadline *tr_sandbox_host_deadline(lua_State *L);
 
-/* Add 'sandbox_deadline' to the table on the host's stack's top. */
+/* Add 'sandbox_within' to the table on the host's stack's top. */
 void tr_sandbox_open_deadline(lua_State *L);
 
 /* Open, in S, the library that a script may use. Raises in S. */

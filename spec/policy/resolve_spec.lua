@@ -607,6 +607,44 @@ describe("resolving", function()
       future:cancel()
     end)
 
+    describe("that yields within a call that waits", function()
+      -- A call in a coroutine, whose rule yields, and the text of its result or error.
+      local function yielding()
+        local resolver = assert(theaterref.resolver { resolve_timeout = 0.05, log = false, policy = {
+          rewrite = function(ref) coroutine.yield() return ref end } })
+        return coroutine.create(function()
+          local blob, err = resolver:resolve "data:,x"
+          return tostring(blob or err)
+        end)
+      end
+
+      -- Checks that a script has all of its own time, also after the deadline of calls that are over.
+      local function scripts_run()
+        local till = core.now() + 0.06
+        while core.now() < till do end
+        local scripted = assert(theaterref.resolver { policy = file("plain.lua", "return { rewrite = function(r) return r end }") })
+        assert.equal("x", tostring(assert(scripted:resolve "data:,x")))
+      end
+
+      it("fails", function()
+        local _, text = coroutine.resume(yielding())
+        assert.matches("the rule 'rewrite' failed: attempt to yield across a C%-call boundary", text)
+      end)
+
+      it("leaves no deadline behind if the coroutine is closed", function()
+        local call = yielding()
+        coroutine.resume(call)
+        coroutine.close(call)
+        scripts_run()
+      end)
+
+      it("leaves no deadline behind if calls overlap", function()
+        local a, b = yielding(), yielding()
+        for _, call in ipairs { a, b, a, b } do coroutine.resume(call) end
+        scripts_run()
+      end)
+    end)
+
     it("does not change what other resolvers are told", function()
       local path = file("p", "p")
       local meddler = theaterref.resolver { policy = { allow = function(_, ctx) ctx.purpose = "secret" return true end } }

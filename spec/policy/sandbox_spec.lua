@@ -217,10 +217,9 @@ describe("a sandbox", function()
   end)
 
   it("makes large tables also under a short deadline of the host's", function()
-    finally(function() core.sandbox_deadline() end)
-    core.sandbox_deadline(1, "plan_timeout")
     local source = "local t = {} for i = 1, 20000 do t['k' .. i] = i end return 1"
-    assert.equal(1, (core.sandbox { seconds = 4 }:run(source, "@s")))
+    local box = core.sandbox { seconds = 4 }
+    assert.same({ true, 1 }, { core.sandbox_within(core.now() + 1, "plan_timeout", false, box.run, box, source, "@s") })
   end)
 
   it("makes a text of any length beside tables of as many keys", function()
@@ -321,6 +320,13 @@ describe("a sandbox", function()
     assert.equal(103, (box:run(source, "@s", { text = ("\32"):rep(3 << 20) })))
   end)
 
+  it("counts each call of a function of the host's", function()
+    local box = core.sandbox { instructions = 100000, seconds = 60 }
+    box:expose { real_path = core.real_path }
+    local _, err = box:run("while true do real_path(('../d/'):rep(800)) end", "@s")
+    assert.equal("s:1: the script ran more than 100000 instructions", err.message)
+  end)
+
   it("lets no script succeed that has run past its deadline", function()
     local zeros = ("\0"):rep(12 << 20)
     local result, err = core.sandbox { seconds = 0.05 }:run("return a > b", "@s", { a = zeros .. "b", b = zeros .. "a" })
@@ -365,22 +371,41 @@ describe("a sandbox", function()
       assert.same({ "policy", why }, { err.kind, err.message })
       assert.is_true(core.now() - started < seconds + 0.4)
     end
-    finally(function() core.sandbox_deadline() end)
-    assert.is_nil((core.sandbox_deadline(0.05, "plan_timeout")))
-    fails_within(0.05, "s:1: the script ran past the deadline (plan_timeout)", pcall, loop)
-    fails_within(0, "s: the script ran past the deadline (plan_timeout)", box.run, box, "return 1", "@s")
-    assert.same({ 0, "plan_timeout" }, { core.sandbox_deadline(0.05) })
-    fails_within(0.05, "t:1: the script ran past the deadline (resolve_timeout)", box.run, box, "while true do end", "@t")
-    local left, option = core.sandbox_deadline(100)
-    assert.same({ 0, "resolve_timeout" }, { left, option })
+    local function within(seconds, option, inner, f)
+      assert(core.sandbox_within(seconds and core.now() + seconds, option, inner, f))
+    end
+    within(0.05, "plan_timeout", false, function()
+      fails_within(0.05, "s:1: the script ran past the deadline (plan_timeout)", pcall, loop)
+      fails_within(0, "s: the script ran past the deadline (plan_timeout)", box.run, box, "return 1", "@s")
+      within(0.05, nil, false, function()
+        fails_within(0.05, "t:1: the script ran past the deadline (resolve_timeout)", box.run, box, "while true do end", "@t")
+      end)
+      within(nil, nil, false, function() assert.equal(1, (box:run("return 1", "@s"))) end)
+      for _, seconds in ipairs { false, 100 } do
+        within(seconds or nil, nil, true, function()
+          fails_within(0, "s: the script ran past the deadline (plan_timeout)", box.run, box, "return 1", "@s")
+        end)
+      end
+    end)
+    within(100, nil, false, function()
+      local short = core.sandbox { seconds = 0.05 }
+      fails_within(0.05, "u:1: the script ran for more than 0.05 seconds", short.run, short, "while true do end", "@u")
+    end)
     assert.equal(1, (box:run("return 1", "@s")))
-    local short = core.sandbox { seconds = 0.05 }
-    fails_within(0.05, "u:1: the script ran for more than 0.05 seconds", short.run, short, "while true do end", "@u")
-    left = core.sandbox_deadline(nil)
-    assert.is_true(left > 50 and left < 100)
-    assert.is_nil((core.sandbox_deadline(-1)))
+    assert.error_matches(function() core.sandbox_within(1, "later", false, print) end, "invalid option .later.")
+  end)
+
+  it("is at the host's deadline no more once the host's call has ended, however it did", function()
+    local box = core.sandbox()
+    local function past(f, ...) return core.sandbox_within(core.now() - 1, nil, false, f, ...) end
+    assert.same({ true, 1, nil, 3 }, { past(function(...) return ... end, 1, nil, 3) })
+    assert.same({ false, "why" }, { past(error, "why", 0) })
+    local deep
+    function deep() return 1 + select("#", past(deep)) end
+    assert.is_true((past(deep)))
+    local resumed, ok, why = coroutine.resume(coroutine.create(function() return past(coroutine.yield) end))
+    assert.same({ true, false, "attempt to yield across a C-call boundary" }, { resumed, ok, why })
     assert.equal(1, (box:run("return 1", "@s")))
-    assert.error_matches(function() core.sandbox_deadline(1, "later") end, "invalid option .later.")
   end)
 
   it("says so when the process has no memory left", function()

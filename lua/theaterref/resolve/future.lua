@@ -79,23 +79,11 @@ local function stop(self, kind, message)
   finish(self, nil, errors.new(kind, message))
 end
 
--- When the scripts that run now have to end, and the option that says so.
-local scripts_end, end_option
-
-local function end_scripts(at, option)
-  if at == scripts_end then return end
-  scripts_end, end_option = at, option
-  core.sandbox_deadline(at and math.max(0, at - core.now()), option)
-end
-
--- Has the scripts that the work calls end at its deadline; work that somebody waits for
--- within other work at once, also at that of the other. Returns what was in force.
-local function limit_scripts(self)
-  local before, option = scripts_end, end_option
-  local at, own = self.deadline, self.limit_option
-  if self.blocking and before and (not at or before < at) then at, own = before, option end
-  end_scripts(at, own)
-  return before, option
+-- Calls a function as pcall does. The scripts that it calls end at the work's deadline; within
+-- other work, work that somebody waits for at once also ends at that of the other. The function
+-- cannot yield, so that no deadline stays behind with a coroutine that never goes on.
+local function limited(self, ...)
+  return core.sandbox_within(self.deadline, self.limit_option, self.blocking, ...)
 end
 
 -- Runs the work on to its next 'await', or to its end.
@@ -103,9 +91,8 @@ local function resume(self, ...)
   local thread = self.thread
   leave(self)
   self.running = true
-  local before, option = limit_scripts(self)
-  local ok, yielded = coroutine.resume(thread, ...)
-  end_scripts(before, option)
+  local called, ok, yielded = limited(self, coroutine.resume, thread, ...)
+  if not called then ok, yielded = false, ok end
   self.running = false
   if not ok then
     fail(self, yielded)
@@ -159,9 +146,7 @@ function Future.run(self, work, ...)
   local limit = self.time_limit
   if limit and limit >= 0 then self.deadline = core.now() + limit end
   if self.blocking then
-    local before, option = limit_scripts(self)
-    local ok, raised = pcall(run_work, self, work, ...)
-    end_scripts(before, option)
+    local ok, raised = limited(self, run_work, self, work, ...)
     if not ok then fail(self, raised) end
   else
     self.thread = table.remove(idle) or new_thread()
