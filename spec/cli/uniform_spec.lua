@@ -146,6 +146,20 @@ describe("every command", function()
     assert.is_nil((shell "theaterref config --config theaterref.conf.lua --json"):find "hunter2")
   end)
 
+  it("shows no user or password of a proxy, however it is written", function()
+    for _, text in ipairs { "hunter1:hunter2@127.0.0.1:1", "socks5://hunter1:hunter2@127.0.0.1:1", "hunter1:hunter/2@hunter@127.0.0.1:1",
+      "http://hunter1@127.0.0.1:1" } do
+      local shown = (text:match "^%w+://" or "") .. "127.0.0.1:1"
+      helper.write(folder .. "/proxy.conf.lua", ("return { proxy = %q, hosts = { h = { proxy = %q } } }"):format(text, text))
+      assert.equal(('-- proxy.conf.lua\nhosts = {"h":{"proxy":"%s"}}\nproxy = "%s"\n'):format(shown, shown),
+        (shell "theaterref config --config proxy.conf.lua"))
+      assert.is_nil((shell "theaterref config --config proxy.conf.lua --json"):find "hunter")
+      local out = shell(("http_proxy=%s theaterref doctor --config ''"):format(text))
+      assert.is_truthy(out:find("http_proxy=" .. shown, 1, true), out)
+      assert.is_nil(out:find "hunter")
+    end
+  end)
+
   it("has an example configuration that loads, with every option", function()
     local example = shell "theaterref config --example"
     assert.same({}, require("theaterref").config(helper.write(folder .. "/example.conf.lua", example)))

@@ -192,7 +192,8 @@ describe("policy builders", function()
     local _, err = resolver:resolve(folder .. "/m.toml")
     assert.matches("m.toml: it is not in the lockfile theaterref.lock; to allow it, lock its manifest again: theaterref lock %-o ", err.message)
     assert.equal("denied", select(2, resolver:resolve "https://h/").kind)
-    for _, ref in ipairs { "https://h/m.toml?t=a'SECRET", "https://us'er:SECRET@h/m.toml", "dir/m.toml?t='SECRET" } do
+    for _, ref in ipairs { "https://h/m.toml?t=a'SECRET", "https://us'er:SECRET@h/m.toml", "dir/m.toml?t='SECRET",
+      "Data:application/toml,name='w' password = 'SECRET'" } do
       _, err = policy.lockfile(folder .. "/theaterref.lock").integrity(ref, { purpose = "manifest" })
       assert.matches("theaterref lock %-o .*/theaterref.lock MANIFEST$", err)
     end

@@ -30,11 +30,17 @@ checks[#checks + 1] = { "authorities", function(args, config)
   return true, ("%d in %s"):format(count, file)
 end }
 
+-- Returns a proxy's URL, or what curl takes for one, without user and password.
+local function without_login(proxy)
+  local scheme, rest = proxy:match "^(%a[%w+.-]*://)(.*)$"
+  return (scheme or "") .. (rest or proxy):gsub("^.*@", "")
+end
+
 checks[#checks + 1] = { "proxy", function()
   local found = {}
   for _, name in ipairs { "https_proxy", "HTTPS_PROXY", "http_proxy", "no_proxy", "NO_PROXY" } do
     local value = os.getenv(name)
-    if value and value ~= "" then found[#found + 1] = name .. "=" .. value:gsub("[^/]*@", "") end
+    if value and value ~= "" then found[#found + 1] = name .. "=" .. without_login(value) end
   end
   return true, found[1] and table.concat(found, " ") or "none"
 end }
@@ -144,21 +150,18 @@ end
 
 -- ----------------------------------------------------------- configuration
 
--- Headers may hold tokens: their names are all that is shown.
-local function without_values(headers)
-  local shown = {}
-  for name in pairs(headers) do shown[name] = "…" end
-  return shown
+-- Hides what may be secret in options. Headers may hold tokens: their names are all that is shown.
+local function hide_secrets(options)
+  for name in pairs(options.headers or {}) do options.headers[name] = "…" end
+  if options.proxy then options.proxy = without_login(options.proxy) end
 end
 
 local function config(args)
   if args.example then return { example = true } end
   local options, err = settings.config(args)
   if not options then return nil, err end
-  if options.headers then options.headers = without_values(options.headers) end
-  for _, host in pairs(options.hosts or {}) do
-    if host.headers then host.headers = without_values(host.headers) end
-  end
+  hide_secrets(options)
+  for _, host in pairs(options.hosts or {}) do hide_secrets(host) end
   return { file = settings.config_file(args), options = output.redacted(options) }
 end
 

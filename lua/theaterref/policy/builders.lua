@@ -314,7 +314,7 @@ return function(theaterref)
         if not fields then
           -- A reference that would be redacted makes no command.
           local manifest = ctx.manifest_reference or ctx.purpose == "manifest" and ref
-          if not manifest or manifest:find "[?@]" then manifest = "MANIFEST" end
+          if not manifest or manifest:find "[?@]" or reference.scheme(manifest) == "data" then manifest = "MANIFEST" end
           return nil, ("it is not in the lockfile %s; to allow it, lock its manifest again: theaterref lock -o %s %s"):format(
             file, shell_word(file), shell_word(manifest))
         end
