@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -401,6 +402,7 @@ int tr_file_create_at(int tmpdir, int dir, const char *name, const char *path,
 
 struct tr_output {
   int fd;
+  int target;                   /* the file that a spooled output is for, or -1 */
   int folder;                   /* of a file to be replaced, or -1 */
   char temporary[TR_TEMPORARY]; /* in that folder; empty: no longer there */
   char *path;                   /* past all symbolic links */
@@ -488,6 +490,54 @@ static bool is_mount_point(const char *path) {
          (x.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 }
 
+static const char *folder_of_spools(void) {
+  const char *folder = getenv("TMPDIR");
+  return folder != NULL && folder[0] != '\0' ? folder : "/tmp";
+}
+
+/* Open a regular file to be written into, and a spool: the file keeps its bytes until the
+** output is whole. */
+static bool open_spool(tr_output *o) {
+  o->target = open(o->path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+  if (o->target < 0)
+    return false;
+  o->fd = open(folder_of_spools(), O_RDWR | O_TMPFILE | O_EXCL | O_CLOEXEC, 0600);
+  if (o->fd < 0) /* no such folder, or a file system without files that have no name */
+    o->fd = memfd_create("theaterref", MFD_CLOEXEC);
+  return o->fd >= 0;
+}
+
+/* Make room in the file that a spooled output is for before its own bytes go. */
+static bool reserve(int fd, off_t size) {
+  struct stat st;
+  int errnum;
+  if (fstat(fd, &st) != 0)
+    return false;
+  if (size <= st.st_size || fallocate(fd, 0, 0, size) == 0 ||
+      (errno != ENOSPC && errno != EDQUOT && errno != EFBIG)) /* not possible here */
+    return true;
+  errnum = errno;
+  if (ftruncate(fd, st.st_size) == 0)
+    errno = errnum;
+  return false;
+}
+
+/* Copy a spooled output into the file that it is for, which is the output from now on. False
+** with errno. */
+static bool copy_spool(tr_output *o) {
+  char piece[16 * 1024];
+  struct stat st;
+  ssize_t n = -1;
+  bool ok = fstat(o->fd, &st) == 0 && reserve(o->target, st.st_size) && lseek(o->fd, 0, SEEK_SET) == 0;
+  while (ok && (n = read(o->fd, piece, sizeof piece)) > 0)
+    ok = tr_file_write_all(o->target, piece, (size_t)n);
+  ok = ok && n == 0 && ftruncate(o->target, st.st_size) == 0;
+  close(o->fd);
+  o->fd = o->target;
+  o->target = -1;
+  return ok;
+}
+
 /* Replace a regular file that this user may write to; where it cannot be replaced, since it
 ** is mounted there or the folder is not theirs, write into it. */
 static bool open_regular(tr_output *o, const struct stat *st) {
@@ -499,8 +549,7 @@ static bool open_regular(tr_output *o, const struct stat *st) {
     if (o->fd >= 0 || (errno != EACCES && errno != EPERM && errno != EROFS))
       return false;
   }
-  o->fd = open(o->path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY);
-  return o->fd >= 0;
+  return open_spool(o);
 }
 
 /* Open what a link in /proc leads to. An open file of this process is written on where
@@ -511,8 +560,10 @@ static bool open_magic(tr_output *o, const struct stat *st) {
   if (fstat(own, &open_file) == 0 && open_file.st_ino == st->st_ino &&
       open_file.st_dev == st->st_dev)
     o->fd = fcntl(own, F_DUPFD_CLOEXEC, 0);
+  else if (S_ISREG(st->st_mode))
+    return open_spool(o);
   else
-    o->fd = open(o->path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY);
+    o->fd = open(o->path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
   return o->fd >= 0;
 }
 
@@ -536,7 +587,7 @@ tr_output *tr_output_open(const char *path, tr_error *error) {
     tr_error_nomem(error);
     return NULL;
   }
-  o->fd = o->folder = -1;
+  o->fd = o->target = o->folder = -1;
   /* The kernel looks first: it may refuse to follow a link. */
   there = stat(path, &st) == 0;
   if (there || errno == ENOENT)
@@ -573,14 +624,15 @@ bool tr_output_write(tr_output *o, const void *data, size_t size,
     sigtimedwait(&pipe_signal, NULL, &now);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (!ok)
-    tr_error_errno(error, errnum, "Failed to write", o->path);
+    tr_error_errno(error, errnum, "Failed to write", o->target >= 0 ? folder_of_spools() : o->path);
   return ok;
 }
 
 bool tr_output_commit(tr_output *o, bool durable, tr_error *error) {
   bool replaces = o->temporary[0] != '\0';
   const char *slash = strrchr(o->path, '/');
-  bool ok = !durable || fsync(o->fd) == 0 || (!replaces && errno == EINVAL);
+  bool ok = (o->target < 0 || copy_spool(o)) &&
+            (!durable || fsync(o->fd) == 0 || (!replaces && errno == EINVAL));
   ok = close(o->fd) == 0 && ok; /* where NFS and quotas report a lost write */
   o->fd = -1;
   if (ok && replaces) {
@@ -600,6 +652,8 @@ void tr_output_close(tr_output *o) {
     return;
   if (o->fd >= 0)
     close(o->fd);
+  if (o->target >= 0)
+    close(o->target);
   if (o->temporary[0] != '\0')
     unlinkat(o->folder, o->temporary, 0);
   if (o->folder >= 0)

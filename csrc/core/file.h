@@ -57,9 +57,10 @@ int tr_file_place(int tmpdir, const char *temporary, int dir, const char *name);
 /*
 ** A file that is being written. It follows symbolic links. A regular file, or none,
 ** is replaced when the output is committed, and keeps its permissions; a file that the user
-** may not write to is refused. Anything else, such as a device, a pipe or an open file by way
-** of /dev/stdout, is opened and written, as is a file that cannot be replaced: one that is a
-** mount point, or in a folder that the user may not write to.
+** may not write to is refused. One that cannot be replaced, since it is a mount point, or in a
+** folder that the user may not write to, is written into when the output is committed; until
+** then the bytes are in TMPDIR, or in memory. Anything else, such as a device, a pipe or an
+** open file by way of /dev/stdout, is opened and written.
 */
 typedef struct tr_output tr_output;
 
@@ -71,7 +72,7 @@ bool tr_output_write(tr_output *output, const void *data, size_t size,
 /* Give a replaced file its name; 'durable' syncs the file and its folder. False
 ** with the error. Close it all the same. */
 bool tr_output_commit(tr_output *output, bool durable, tr_error *error);
-/* Close an output. Unless it was committed, a replaced file stays as it was. NULL is
+/* Close an output. Unless it was committed, a regular file stays as it was. NULL is
 ** allowed. */
 void tr_output_close(tr_output *output);
 

@@ -292,6 +292,19 @@ describe("a store's export", function()
     end
   end)
 
+  it("does not replace a file that cannot be read", function()
+    if helper.run "id -u" ~= "0\n" then return pending "only root can become another user" end
+    helper.write(path, "a diary")
+    helper.run_ok(("chmod 777 %s && chmod 200 %s && chown 65534 %s"):format(home, path, path))
+    local script = ([[local ok, err = require("theaterref").content_store("demo", { home = %q }):export(%q)
+      print(ok or err.message)]]):format(home, path)
+    local out = helper.run_ok("chmod -R a+rwX " .. home .. "/store; setpriv --reuid=65534 --regid=65534 --clear-groups " .. helper.lua
+      .. " -e " .. helper.quote(script))
+    assert.equal(("Failed to export to %s: it cannot be read, to see what it is: Failed to read %s: Permission denied\n"):format(path,
+      path), out)
+    assert.equal("a diary", helper.read(path))
+  end)
+
   it("is a tar file that tar reads, and what tar writes is read", function()
     assert(store:export(path))
     helper.run_ok(("mkdir %s/tree && tar -C %s/tree -xf %s && diff -r %s/tree %s/store/demo"):format(home, home, path, home,

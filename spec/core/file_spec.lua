@@ -129,6 +129,56 @@ describe("a file", function()
     assert.equal("", helper.run_ok("find " .. folder .. " -name '.tmp*'"))
   end)
 
+  it("that cannot be replaced keeps its bytes until the output is whole, and has room", function()
+    if select(3, helper.run "unshare -m true") ~= 0 then return pending "nothing can be mounted here" end
+    local script = helper.write(folder .. "/script.lua", [[
+      local core = require "theaterref.core"
+      local path, proc = ...
+      local function bytes() return tostring(core.read_file(path)) end
+      do
+        local output <close> = assert(core.open_output(path))
+        assert(output:write(("x"):rep(100000)))
+        assert(bytes() == "old")
+      end
+      assert(bytes() == "old")
+      local ok, err = core.blob(("x"):rep(100000)):write(path)
+      assert(not ok and err.message == "Failed to write " .. path .. ": No space left on device", err and err.message)
+      assert(bytes() == "old")
+      for _, text in ipairs { ("longer"):rep(5000), "new" } do
+        local output <close> = assert(core.open_output(path))
+        assert(output:write(text:sub(1, 1)))
+        assert(output:write(text:sub(2)))
+        assert(output:commit(true))
+        assert(bytes() == text)
+      end
+      do
+        local output <close> = assert(core.open_output(proc))
+        assert(output:write "x")
+      end
+      assert(bytes() == "new")
+      assert(core.blob("newest"):write(proc))
+      assert(bytes() == "newest")
+    ]])
+    helper.write(folder .. "/mounts.sh", ([[
+      set -e
+      cd %s
+      mkdir small
+      mount -t tmpfs -o size=64k none small
+      for temporary in /tmp /nowhere; do
+        printf old > small/real
+        touch mounted
+        mount --bind small/real mounted
+        sleep 100 >> mounted & sleeper=$!
+        trap "kill $sleeper" EXIT
+        TMPDIR=$temporary %s %s $PWD/mounted /proc/$sleeper/fd/1
+        trap - EXIT
+        kill $sleeper
+        wait $sleeper || true
+        umount mounted
+      done]]):format(folder, helper.lua, script))
+    helper.run_ok("unshare -m sh " .. folder .. "/mounts.sh")
+  end)
+
   it("that is no regular file is written, and not replaced", function()
     helper.run_ok("mkfifo " .. folder .. "/pipe")
     os.execute(("(sleep 0.2; cat %s/pipe > %s/copy.part; mv %s/copy.part %s/copy) &"):format(folder, folder, folder, folder))

@@ -45,6 +45,7 @@ local BEGINNING = pax_header("pax", "g", pax_record("comment", "a store of theat
 -- Returns why a file must not be replaced, if it has something else than an export in it.
 local function other_file(path)
   local _, err = core.read_file(path, 0, true)
+  if err and err.kind == "io" and err.errno then return "it cannot be read, to see what it is: " .. err.message end
   if not err or err.kind ~= "too_large" then return nil end -- there is none, or it is empty or no regular file
   local file <close>, why = io.open(path, "rb")
   if file and file:read(#BEGINNING) == BEGINNING then return nil end
