@@ -90,8 +90,23 @@ static void on_host_count(lua_State *L, lua_Debug *record) {
     luaL_error(L, "%s", caller->why);
 }
 
+/* As the hook that lua.c sets on Ctrl-C. */
+static void raise_interrupt(lua_State *L, lua_Debug *record) {
+  (void)record;
+  lua_sethook(L, NULL, 0, 0);
+  luaL_error(L, "interrupted!");
+}
+
+static bool is_interrupt(lua_State *L) {
+  static const char text[] = "interrupted!";
+  size_t len, size = sizeof text - 1;
+  const char *raised = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
+  return raised != NULL && len >= size && strcmp(raised + len - size, text) == 0;
+}
+
 /* Call a function in L as lua_pcall does, on the budget of a script. A hook of the host's
-** own, such as a debugger's, stays. */
+** own, such as a debugger's, stays. Ctrl-C raises again once L runs on: a script may have
+** caught the error. */
 static int call_for(sandbox *box, lua_State *L, int arguments) {
   sandbox *outer = caller;
   bool is_hooked = lua_gethook(L) != NULL;
@@ -100,8 +115,11 @@ static int call_for(sandbox *box, lua_State *L, int arguments) {
   if (!is_hooked)
     lua_sethook(L, on_host_count, LUA_MASKCOUNT, HOST_HOOK_EVERY);
   status = lua_pcall(L, arguments, 0, 0);
-  if (!is_hooked)
+  if (lua_gethook(L) == on_host_count)
     lua_sethook(L, NULL, 0, 0);
+  if (status != LUA_OK && is_interrupt(L))
+    lua_sethook(L, raise_interrupt,
+                LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
   caller = outer;
   return status;
 }

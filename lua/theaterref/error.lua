@@ -45,11 +45,31 @@ function M.new(kind, message, reference)
                         reference = reference and M.redact_reference(reference) }, metatable)
 end
 
+--- True for what Ctrl-C raises: the interpreter `lua` raises "interrupted!", after its place in
+-- the source, and the command "interrupted". It is to end the program, not the work alone.
+-- @param raised
+-- @treturn boolean
+function M.is_interrupt(raised)
+  return type(raised) == "string"
+    and (raised:sub(-12) == "interrupted!" or raised == "interrupted" and core.interrupted())
+end
+
+local function passed(ok, raised, ...)
+  if not ok and M.is_interrupt(raised) then error(raised, 0) end
+  return ok, raised, ...
+end
+
+--- Calls a function as Lua's `pcall` does, but lets Ctrl-C through.
+-- @tparam function call
+-- @param ... its arguments
+-- @return as `pcall`
+function M.pcall(call, ...) return passed(pcall(call, ...)) end
+
 --- The text of whatever was raised; nil if that is nothing but its address.
 -- @param value
 -- @treturn ?string
 function M.text_of(value)
-  local ok, text = pcall(tostring, value)
+  local ok, text = M.pcall(tostring, value)
   local address = ("%p"):format(value)
   return ok and text:sub(-#address) ~= address and text or nil
 end

@@ -20,7 +20,7 @@ Resolver.__index = Resolver
 -- The rule 'integrity' of the lockfile that the options name, if any.
 local function lockfile_of(options)
   if not options.lockfile then return nil end
-  local ok, rules = pcall(policies.lockfile, options.lockfile, { store = options.offline, offline = options.offline ~= nil })
+  local ok, rules = errors.pcall(policies.lockfile, options.lockfile, { store = options.offline, offline = options.offline ~= nil })
   if not ok then return nil, errors.new("policy", tostring(rules)) end
   return { integrity = rules.integrity, path = options.lockfile }
 end
@@ -155,12 +155,17 @@ function Resolver:resolve_cached(ref, cache, options)
   return future.result, future.hit
 end
 
+-- Futures that are cancelled if waiting for them raises, as Ctrl-C does.
+local unless_raised = { __close = function(futures, raised)
+  for _, future in ipairs(raised ~= nil and futures or {}) do future:cancel() end
+end }
+
 --- Resolves many references at the same time, through the resolver's cache if it has one.
 -- @tparam table refs
 -- @treturn table blobs in the same order; false where one failed
 -- @treturn table errors in the same order; false where none was
 function Resolver:resolve_all(refs)
-  local futures, blobs, failures = {}, {}, {}
+  local futures <close>, blobs, failures = setmetatable({}, unless_raised), {}, {}
   local options = { cached = self.cache ~= nil }
   for i, ref in ipairs(refs) do futures[i] = run(self, ref, options, false, true) end
   -- The last one first: waiting drives the engine, and most of the others arrive

@@ -85,7 +85,7 @@ end
 -- @treturn[2] table an error of kind `syntax`: something in it is no JSON, which
 -- documents cannot have, but the answer of a policy
 function M.encode(manifest)
-  local ok, text = pcall(encode, manifest, 0)
+  local ok, text = errors.pcall(encode, manifest, 0)
   if ok then return text end
   return nil, errors.is(text) and text or errors.new("syntax", tostring(text))
 end

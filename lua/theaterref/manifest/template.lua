@@ -345,7 +345,7 @@ local function call_or_path(r, node, scope)
   end
   local arguments = {}
   for i = 2, #node.call do arguments[i - 1] = evaluate(r, node.call[i], scope) end
-  local ok, value = pcall(helper, table.unpack(arguments, 1, #node.call - 1))
+  local ok, value = errors.pcall(helper, table.unpack(arguments, 1, #node.call - 1))
   if not ok then fail(r.text, node.at, "the helper '" .. first.path[1] .. "' failed: " .. tostring(value)) end
   return value
 end
@@ -381,7 +381,7 @@ function M.substitute_variables(text, state, options)
   options = options or {}
   local r = { text = text, out = {}, size = 0, steps = 0, root = state, helpers = options.helpers or {},
     max_bytes = options.max_bytes or MAX_OUTPUT_BYTES }
-  local ok, why = pcall(function() render(r, parse(text), { this = state, data = { root = state } }) end)
+  local ok, why = errors.pcall(function() render(r, parse(text), { this = state, data = { root = state } }) end)
   if ok then return table.concat(r.out) end
   if type(why) ~= "table" then why = { kind = "syntax", message = "invalid template: " .. tostring(why) } end
   return nil, errors.new(why.kind, why.message)

@@ -349,7 +349,7 @@ end
 function M.parse(text)
   text = text:gsub("^\xEF\xBB\xBF", "")
   local reader = new_reader(text)
-  local ok, why = pcall(function()
+  local ok, why = errors.pcall(function()
     local valid, bad = utf8.len(text)
     if not valid then fail(bad, "invalid UTF-8") end
     local at = 1
@@ -384,7 +384,7 @@ function M.scan(text, names)
   local at, budget = 1, 4 * #text
   while at <= #text do
     reader.furthest = at
-    local ok, next_line = pcall(read_statement, reader, at)
+    local ok, next_line = errors.pcall(read_statement, reader, at)
     if not ok then
       budget = budget - bytes_read(reader, at, next_line)
       if budget < 0 then

@@ -80,7 +80,7 @@ end
 -- @return its two answers, and nil
 -- @return[2] nil, nil, error
 function M.call(rule, call, trace, by, ...)
-  local ok, answer, second = pcall(call, ...)
+  local ok, answer, second = errors.pcall(call, ...)
   local subject = ...
   if type(subject) ~= "string" or rule == "merge" then subject = nil end
   local err
@@ -118,7 +118,7 @@ end
 -- Calls the rule 'on_event'. One that fails changes nothing.
 -- @tparam table event `{ type = string, … }`
 function Policy:emit(event)
-  pcall(self.rules.on_event, event)
+  errors.pcall(self.rules.on_event, event)
 end
 
 -- True if this policy has a rule of its own.
@@ -218,7 +218,7 @@ local function run_trusted(path, source, say)
   load(printing, "=print", "t", setmetatable(environment, { __index = _G }))()
   local chunk, why = load(source, "@" .. path, "t", environment)
   if not chunk then return nil, errors.new("policy", why) end
-  local ok, given = pcall(chunk)
+  local ok, given = errors.pcall(chunk)
   if ok then return given end
   return nil, errors.new("policy", tostring(given))
 end

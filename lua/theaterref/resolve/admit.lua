@@ -75,7 +75,7 @@ end
 
 -- Compiles options for the core.
 local function compile(request)
-  local ok, compiled = pcall(core.request_options, request)
+  local ok, compiled = errors.pcall(core.request_options, request)
   if not ok then return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled)) end
   local scope = core.request_scope(compiled)
   -- A scope without a name means nothing to another process, and holds credentials.

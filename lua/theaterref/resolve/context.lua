@@ -93,7 +93,7 @@ function Context:emit(kind, event)
   event = events.new(kind, event)
   self.log:emit(event) -- first: the others may change it
   self.policy:emit(event)
-  if self.on_event then pcall(self.on_event, event) end
+  if self.on_event then errors.pcall(self.on_event, event) end
 end
 
 --- Emits a refusal and returns its error.

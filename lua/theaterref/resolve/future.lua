@@ -64,11 +64,6 @@ local function new_thread()
   return thread
 end
 
--- Ends the work with what it raised: an error in it is no error of who polls or waits.
-local function fail(self, raised)
-  finish(self, nil, errors.is(raised) and raised or errors.new("policy", errors.message_of(raised)))
-end
-
 -- 'await' yields this. Any other yield is a rule's, whose coroutine this is not.
 local AWAIT = {}
 
@@ -77,6 +72,17 @@ local function stop(self, kind, message)
   if self.awaited and not self.foreign then self.awaited:cancel() end
   if self.thread then coroutine.close(self.thread) end
   finish(self, nil, errors.new(kind, message))
+end
+
+-- Ends the work with what it raised: an error in it is no error of who polls or waits. Ctrl-C
+-- goes through, and leaves nothing behind: what the work has let go may lead claims.
+local function fail(self, raised)
+  if not errors.is_interrupt(raised) then
+    return finish(self, nil, errors.is(raised) and raised or errors.new("policy", errors.message_of(raised)))
+  end
+  if not self.finished then stop(self, "cancelled", CANCELLED) end
+  collectgarbage()
+  error(raised, 0)
 end
 
 -- Calls a function as pcall does. The scripts that it calls end at the work's deadline; within
@@ -91,10 +97,11 @@ local function resume(self, ...)
   local thread = self.thread
   leave(self)
   self.running = true
-  local called, ok, yielded = limited(self, coroutine.resume, thread, ...)
-  if not called then ok, yielded = false, ok end
+  local called, ok, yielded = limited(self, coroutine.resume, thread, ...) -- Ctrl-C raises outside coroutines
   self.running = false
-  if not ok then
+  if not called then
+    fail(self, ok)
+  elseif not ok then
     fail(self, yielded)
   elseif self.finished then
     if #idle < MAX_IDLE then idle[#idle + 1] = thread end
@@ -127,6 +134,7 @@ local function left(deadline) return deadline and math.max(0, deadline - core.no
 -- Waits for a future on the calling thread, in place of a coroutine's yield.
 local function block(self, future, foreign)
   if self.over then return nil, self.over end
+  self.awaited, self.foreign = future, foreign
   local blob, err, why = future:wait(left(self.deadline))
   if why ~= "pending" then return blob, err, why end
   if not foreign then future:cancel() end

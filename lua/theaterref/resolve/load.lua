@@ -545,16 +545,21 @@ function in_background(context, job, lead)
   table.insert(context.background, Future.run({ reference = job.target }, work))
 end
 
+local function reap_done(background)
+  for i = #background, 1, -1 do
+    if background[i]:done() then table.remove(background, i) end
+  end
+end
+
 --- Moves on the background loads of a context.
 -- @tparam table context
 function M.reap(context)
   local background = context.background
   if background.reaping then return end -- a load's events may lead here
   background.reaping = true
-  for i = #background, 1, -1 do
-    if background[i]:done() then table.remove(background, i) end
-  end
+  local ok, raised = pcall(reap_done, background) -- Ctrl-C may raise
   background.reaping = false
+  if not ok then error(raised, 0) end
 end
 
 return M

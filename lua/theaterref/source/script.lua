@@ -31,7 +31,7 @@ function M.is_remote() return true end
 
 function M.start(job, context)
   local scheme = job.parsed.scheme
-  local ok, answer, err = pcall(context.policy.schemes[scheme], job.target, job.ctx)
+  local ok, answer, err = errors.pcall(context.policy.schemes[scheme], job.target, job.ctx)
   if not ok then
     if errors.is(answer) then return nil, errors.hide(answer, job.target) end
     return nil, errors.hide(errors.new("policy", ("the scheme '%s' failed: %s"):format(scheme, errors.message_of(answer))),
