@@ -365,6 +365,12 @@ typedef struct llock {
   pid_t owner; /* a child of a fork does not unlock it */
 } llock;
 
+/* folder() -> the path of the store's folder */
+static int store_folder(lua_State *L) {
+  lua_pushstring(L, tr_checkstore(L)->base);
+  return 1;
+}
+
 /* lock([timeout]) -> lock, to be closed; keeps gc and movers of labels waiting */
 static int store_lock(lua_State *L) {
   tr_store store = tr_store_for_call(tr_checkstore(L));
@@ -456,6 +462,7 @@ void tr_open_store(lua_State *L) {
       {"list_unexpected", store_list_unexpected},
       {"lock", store_lock},
       {"hold", store_hold},
+      {"folder", store_folder},
       {"calculate_total_size", store_calculate_total_size},
       {"check", store_check},
       {NULL, NULL}};

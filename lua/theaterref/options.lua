@@ -349,8 +349,14 @@ M.rollback = set("rollback option", {
   { "to", "text", "the last", "the hash in the label's history to move it to" },
 })
 
---- Of a store's `verify` and `export`.
+--- Of a store's `verify`.
 M.progress = set("option", { progress })
+
+--- Of a store's `export`.
+M.export = set("export option", {
+  { "force", "flag", "false", "replace an export of another store" },
+  progress,
+})
 
 --- Of a store's `import`.
 M.import = set("import option", {

@@ -53,6 +53,18 @@ describe("a batch", function()
     assert.same({}, store:list_temporary_files())
   end)
 
+  it("commits if its work returns nothing, and nothing if it returns false", function()
+    assert.is_true(store:batch(function(batch) assert(batch:put "x") end))
+    assert.is_true(store:batch(function(batch) assert(batch:put "x") return nil end))
+    assert.is_true(store:batch(function(batch) return batch:put "x" ~= nil end))
+    local ok, err = store:batch(function(batch) batch:put "y" return false end)
+    assert.is_nil(ok)
+    assert.equal("the batch's function returned false, so nothing is stored", tostring(err))
+    ok, err = store:batch(function(batch) batch:put "y" return false, "given up" end)
+    assert.same({ nil, "given up" }, { ok, err })
+    assert.equal(1, #store:list_all_content())
+  end)
+
   it("labels only content that is in it or in the store", function()
     local there = store:put "there"
     assert.is_true(store:batch(function(batch) return batch:label("there", there) end))
@@ -259,7 +271,9 @@ describe("a store's export", function()
     assert.equal(8, count)
     helper.run_ok(("diff -r %s/store/demo %s/store/copy"):format(home, home))
     assert(copy:export(home .. "/again.tar"))
-    assert.equal(helper.read(path), helper.read(home .. "/again.tar"))
+    assert.equal(helper.read(path):sub(1025), helper.read(home .. "/again.tar"):sub(1025)) -- after the store's name
+    assert.is_true(store:export(home .. "/same.tar"))
+    assert.equal(helper.read(path), helper.read(home .. "/same.tar"))
   end)
 
   it("says how many labels of the store it moved, and leaves them alone with 'keep_labels'", function()
@@ -286,7 +300,7 @@ describe("a store's export", function()
     assert.is_true(store:export(path))
     for _, text in ipairs { "\0asm", ("x"):rep(4096), helper.read(path):sub(513) } do
       helper.write(path, text)
-      assert.equal(("Failed to export to %s: there is another file, which is no export of a store; remove it first, or give another path")
+      assert.equal(("Failed to export to %s: that file exists and is not a store export; remove it first, or give another path")
         :format(path), select(2, store:export(path)).message)
       assert.equal(text, helper.read(path))
     end
@@ -303,6 +317,18 @@ describe("a store's export", function()
     assert.equal(("Failed to export to %s: it cannot be read, to see what it is: Failed to read %s: Permission denied\n"):format(path,
       path), out)
     assert.equal("a diary", helper.read(path))
+  end)
+
+  it("replaces the export of another store only by force", function()
+    assert(store:export(path))
+    local before, other = helper.read(path), theaterref.content_store("other", { home = home })
+    assert(other:put "bytes")
+    assert.equal(("Failed to export to %s: that file is an export of the store 'demo'; give another path, or replace it with 'force' (--force)")
+      :format(path), select(2, other:export(path)).message)
+    assert.equal(before, helper.read(path))
+    assert.is_true(other:export(path, { force = true }))
+    assert.not_equal(before, helper.read(path))
+    assert.has_error(function() other:export(path, { forse = true }) end, "there is no export option 'forse' (did you mean 'force'?)")
   end)
 
   it("is a tar file that tar reads, and what tar writes is read", function()
@@ -362,7 +388,7 @@ describe("a store's export", function()
     end
     helper.write(path, good .. ("\0"):rep(9000)) -- as tar pads
     assert.equal(8, (select(2, import(path))))
-    assert(theaterref.content_store("none", { home = home }):export(path))
+    assert(theaterref.content_store("none", { home = home }):export(path, { force = true }))
     assert.equal(0, (select(2, import(path))))
   end)
 

@@ -203,7 +203,9 @@ end
 
 function run.export(store, args)
   local file = args.file == "-" and output.standard or args.file
-  local ok, err = with_bar("exporting", function(progress) return store:export(file, { progress = progress }) end)
+  local ok, err = with_bar("exporting", function(progress)
+    return store:export(file, { progress = progress, force = args.force })
+  end)
   -- Nothing but the export may go to standard output.
   return ok and args.file ~= "-" and { file = args.file } or nil, err
 end
@@ -271,19 +273,21 @@ return {
     command("rollback", "Move a label back to what it pointed at before. A second rollback moves it forward again; to go further "
       .. "back, use --to.", { "theaterref store rollback demo greeting" }, { { "name", "Name of the label." } },
       { { "--to", "HASH", "A hash in the label's history, instead of the newest." } }),
-    command("unlabel", "Remove a label; its content stays until gc.", { "theaterref store unlabel demo actors/worker" },
+    command("unlabel", "Remove a label. Its history goes, too: gc may delete the content of both.", { "theaterref store unlabel demo actors/worker" },
       { { "name", "Name of the label." } }),
     command("labels", "List labels with their hashes.", { "theaterref store labels demo" }, {}),
     command("ls", "List the hashes of all content.", { "theaterref store ls demo" }, {}),
     command("usage", "Show how many bytes each label holds.", { "theaterref store usage demo" }, {}),
     command("verify", "Check all content and labels.", { "theaterref store verify demo" }, {}),
-    command("gc", "Delete content without a label, and files left by crashed writers.",
+    command("gc", "Delete content that no label or label history refers to, and files left by crashed writers.",
       { "theaterref store gc demo --dry-run" }, {},
-      { { "--grace", "SECONDS", "Spare content put or labelled in the last SECONDS. Default: 3600.", number = "from 0" },
+      { { "--grace", "SECONDS", "Spare content that was put, labelled or unlabelled in the last SECONDS. Default: 3600.", number = "from 0" },
         { "-n --dry-run", nil, "Show what would be deleted, and delete nothing." } }),
     command("export", "Write all labels and content to a tar file, but not the history of labels.",
       { "theaterref store export demo demo.tar" },
-      { { "file", "A path, or - for standard output. An earlier export is replaced; any other file is not." } }),
+      { { "file", "A path, or - for standard output. An earlier export of the store is replaced; "
+        .. "any other file is not." } },
+      { { "--force", nil, "Also replace an export of another store." } }),
     command("import", "Add the content of an export, and move labels to where they are in it.",
       { "theaterref store import copy demo.tar" }, { { "file", "A path, or - for standard input." } },
       { { "--keep-labels", nil, "Do not move labels that the store has already." } }),

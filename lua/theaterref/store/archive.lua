@@ -39,17 +39,39 @@ end
 
 local function pax_header(name, kind, records) return header(name, #records, kind) .. records .. padding(#records) end
 
--- Every export begins with this.
-local BEGINNING = pax_header("pax", "g", pax_record("comment", "a store of theaterref"))
+local KIND = "a store of theaterref"
 
--- Returns why a file must not be replaced, if it has something else than an export in it.
-local function other_file(path)
+-- The name of a store: its folder's.
+local function name_of(store)
+  local name = store.folder and store:folder():match "([^/]+)/*$"
+  return name and not name:find "%c" and name or nil
+end
+
+-- Every export begins with this. 'tar' ignores a comment without a warning.
+local function beginning(name)
+  return pax_header("pax", "g", pax_record("comment", KIND .. (name and ": " .. name or "")))
+end
+
+-- The name of the store that a file is an export of; empty: it does not say; nil: it is no export.
+local function exported_name(file)
+  local start = file:read(2 * BLOCK) or ""
+  local name = start:sub(BLOCK + 1):match("^%d+ comment=" .. KIND .. "([^\n]*)\n")
+  name = name and name:gsub("^: ", "")
+  return name and start == beginning(name ~= "" and name or nil) and name or nil
+end
+
+-- Returns why a file must not be replaced, if it has something else in it than an export of
+-- the store or, with 'force', of any.
+local function other_file(store, path, force)
   local _, err = core.read_file(path, 0, true)
   if err and err.kind == "io" and err.errno then return "it cannot be read, to see what it is: " .. err.message end
   if not err or err.kind ~= "too_large" then return nil end -- there is none, or it is empty or no regular file
   local file <close>, why = io.open(path, "rb")
-  if file and file:read(#BEGINNING) == BEGINNING then return nil end
-  return why or "there is another file, which is no export of a store; remove it first, or give another path"
+  if not file then return why end
+  local name, own = exported_name(file), name_of(store)
+  if not name then return "that file exists and is not a store export; remove it first, or give another path" end
+  if force or name == "" or name == own then return nil end
+  return ("that file is an export of the store '%s'; give another path, or replace it with 'force' (--force)"):format(name)
 end
 
 -- The header of a file.
@@ -136,7 +158,7 @@ end
 -- Contents come first, then labels as they are by then, with content that is newer.
 local function write_all(store, file, progress)
   local ok, err = read_labels(store) -- a fault shows before anything is written
-  if ok then ok, err = file:write(BEGINNING) end
+  if ok then ok, err = file:write(beginning(name_of(store))) end
   local written
   if ok then written, err = write_contents(store, file, progress) end
   if not written then return nil, err end
@@ -158,9 +180,9 @@ end
 -- store meanwhile: every label in the file has its content in it.
 -- @tparam theaterref.store store
 -- @tparam string|file path the file shows up when it is whole, and is synced; it may
--- replace an earlier export, but no other file; or a file open for writing
+-- replace an earlier export of the same store, but no other file; or a file open for writing
 -- @tparam[opt] table options `progress`: called with how many of how many
--- contents are written
+-- contents are written; `force = true`: replace an export of another store
 -- @treturn boolean true
 -- @return[2] nil
 -- @treturn[2] table an error; of kind `corrupt` if a label holds no hash or has no
@@ -174,7 +196,7 @@ function M.export(store, path, options)
   if not held then return nil, err end
   local file, why, ok = path, nil, nil
   if type(path) == "string" then
-    file, why = nil, other_file(path)
+    file, why = nil, other_file(store, path, options and options.force)
     if not why then file, why = core.open_output(path) end
   end
   local output <close> = type(path) == "string" and file or nil
@@ -328,19 +350,19 @@ local function add_labels(store, labels)
   return kept
 end
 
--- Adds files until a batch is full. True: there is more.
+-- Adds files until a batch is full. "more": there are others.
 local function import_some(batch, labels, file, seen, done)
   local count, bytes_read = 0, 0
   while count < BATCH_ITEMS and bytes_read < BATCH_BYTES do
     local name, bytes = next_file(file, seen)
     if name == nil then return nil, bytes end
-    if not name then return false end
+    if not name then return "end" end
     local ok, err = add(batch, labels, name, bytes)
     if not ok then return nil, err end
     count, bytes_read = count + 1, bytes_read + #bytes
     done(#bytes)
   end
-  return true
+  return "more"
 end
 
 --- Adds all content of a tar file to a store, and places its labels at the end, all of
@@ -368,9 +390,9 @@ function M.import(store, path, options)
     size = file:seek "end"
     file:seek "set"
   end
-  local count, read, more, seen, labels = 0, 0, true, {}, {}
+  local count, read, more, seen, labels = 0, 0, "more", {}, {}
   local err
-  while more do
+  while more == "more" do
     more, err = store:batch(function(batch)
       return import_some(batch, labels, file, seen, function(bytes)
         count, read = count + 1, read + bytes

@@ -76,18 +76,24 @@ end
 --- Stores many items for the price of one sync. None of them is visible before the
 -- end, and then all are.
 -- @tparam function work called with a batch, whose `put(bytes)` and
--- `label(name, hash)` are like the store's. If it raises, returns nil and an error, or
--- labels something that it cannot, nothing is stored. If the disk fails at the end,
--- content may be there.
--- @return what `work` returns, once all is stored and synced
+-- `label(name, hash)` are like the store's. The batch commits unless the function raises, or
+-- returns false or nil and an error; or labels something that it cannot. Then nothing is
+-- stored. If the disk fails at the end, content may be there.
+-- @return what `work` returns, once all is stored and synced; true if it returns nothing
+-- @return[2] nil
+-- @treturn[2] table an error: that of `work`, or why the batch could not commit
 function Store:batch(work)
   local batch <close>, err = self:begin_batch()
   if not batch then return nil, err end
   local results = table.pack(work(batch))
-  if results[1] == nil and results[2] ~= nil then return table.unpack(results, 1, results.n) end
+  if not results[1] and results[2] ~= nil then return nil, table.unpack(results, 2, results.n) end
+  if results[1] == false then
+    return nil, errors.new("cancelled", "the batch's function returned false, so nothing is stored")
+  end
   local ok
   ok, err = batch:commit()
   if not ok then return nil, err end
+  if results[1] == nil then return true end
   return table.unpack(results, 1, results.n)
 end
 
@@ -333,9 +339,9 @@ end
 
 --- Writes all content and labels to a tar file; see `theaterref.store.archive`.
 -- @tparam string|file path
--- @tparam[opt] table options `progress`
+-- @tparam[opt] table options `progress` and `force`
 function Store:export(path, options)
-  return require("theaterref.store.archive").export(self, path, checked(option_sets.progress, options))
+  return require("theaterref.store.archive").export(self, path, checked(option_sets.export, options))
 end
 
 --- Adds what a tar file holds; see `theaterref.store.archive`.
