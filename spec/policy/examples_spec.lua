@@ -185,7 +185,7 @@ describe("the command", function()
       helper.write(folder .. "/m.toml", 'name = "worker"\npackage = "actor.wasm"\n')
       helper.write(folder .. "/policy.lua", [[
         return { allow = function(ref) if ref:find "passwd" then return false, "not that" end return true end }]])
-      assert.same({ "", "", 0 }, { theaterref_command "lock m.toml" })
+      assert.same({ ("added %s/actor.wasm\nadded %s/m.toml\n"):format(folder, folder), "", 0 }, { theaterref_command "lock m.toml" })
       assert.equal("sha256=" .. core.blob("\0asm"):digest "sha256" .. " size=4  actor.wasm",
         helper.read(folder .. "/theaterref.lock"):match "\n(%S+ %S+  [^\n]*actor.wasm)")
       assert.equal(0, select(3, theaterref_command "plan m.toml --lockfile theaterref.lock"))
@@ -202,7 +202,8 @@ describe("the command", function()
       _, err = theaterref_command "plan other.toml --config locked.conf.lua"
       assert.matches("it is not in the lockfile /.*; to allow it, lock its manifest again: theaterref lock %-o /.*theaterref.lock other.toml\n$",
         err)
-      assert.same({ "", "", 0 }, { theaterref_command "lock other.toml --config locked.conf.lua --store release" })
+      assert.same({ ("added %s/other.toml\nadded %s/other.wasm\n"):format(folder, folder), "", 0 },
+        { theaterref_command "lock other.toml --config locked.conf.lua --store release" })
       for _, name in ipairs { "m.toml", "actor.wasm", "other.toml", "other.wasm" } do
         assert.matches("  " .. name .. "\n", helper.read(folder .. "/theaterref.lock"), 1, true)
       end
@@ -210,7 +211,8 @@ describe("the command", function()
       local other = core.blob("other"):digest "sha256"
       assert.matches(other .. "  lock/theaterref.lock/" .. other .. "\n", (theaterref_command "store labels release"), 1, true)
       assert.matches("kept: 2 labelled", (theaterref_command "store gc release --grace 0"))
-      assert.same({ "", "", 0 }, { theaterref_command "lock other.toml --prune" })
+      assert.same({ ("removed %s/actor.wasm\nremoved %s/m.toml\n"):format(folder, folder), "", 0 },
+        { theaterref_command "lock other.toml --prune" })
       assert.is_nil(helper.read(folder .. "/theaterref.lock"):find("m.toml", 1, true))
       -- Two that update one lockfile wait for each other.
       os.remove(folder .. "/theaterref.lock")

@@ -98,21 +98,52 @@ local function lock_folder(path)
   return nil, errors.new(err.kind, ("%s: another 'theaterref lock' is at work in its folder"):format(path))
 end
 
--- Writes a lockfile with 'lines', and those that it has. Returns its text, and 'lines' with these.
+-- Returns how 'lines' differ from those of the lockfile as it was, sorted by reference.
+local function changes(old, lines)
+  local fresh, list = {}, output.array {}
+  for ref, fields in pairs(lines) do fresh[lockfiles.key(ref)] = fields.sha256 end
+  local function add(change, ref, sha256, former)
+    list[#list + 1] = { change = change, reference = core.redact_reference(ref), sha256 = sha256, former = former }
+  end
+  for ref, sha256 in pairs(fresh) do
+    local former = old[ref] and old[ref].sha256
+    if former ~= sha256 then add(former and "changed" or "added", ref, sha256, former) end
+  end
+  for ref, fields in pairs(old) do
+    if not fresh[ref] then add("removed", ref, nil, fields.sha256) end
+  end
+  table.sort(list, function(a, b) return a.reference < b.reference end)
+  return list
+end
+
+local function changes_text(list)
+  local lines = {}
+  for i, change in ipairs(list) do
+    lines[i] = change.change .. " " .. output.plain(change.reference)
+    if change.change == "changed" then
+      lines[i] = ("%s %s… -> %s…"):format(lines[i], change.former:sub(1, 12), change.sha256:sub(1, 12))
+    end
+  end
+  return lines[1] and not output.is_quiet() and table.concat(lines, "\n") or nil
+end
+
+-- Writes a lockfile with 'lines', and those that it has. Returns its text, and what changed.
 local function update(args, lines)
   local locked <close>, err = lock_folder(args.output) -- luacheck: ignore 211
   local ok, text
   if err then return nil, err end
+  local old = args.output ~= "-" and lockfiles.read(args.output) or {}
   ok, err = add_old_lines(lines, args)
   if ok then text, err = lockfiles.text(lines, args.output) end
   if not text then return nil, err end
   text = core.blob(text)
   if args.output ~= "-" then ok, err = text:write(args.output) end
-  return ok and text, err
+  if not ok then return nil, err end
+  return text, args.output ~= "-" and changes(old, lines) or nil
 end
 
 local function lock(args)
-  local store, lines, text, ok, err
+  local store, lines, text, ok, err, changed
   local config
   config, err = settings.config(args)
   if not config then return nil, err end
@@ -123,11 +154,11 @@ local function lock(args)
   end
   ok, err = read_old_lines(args) -- before anything is fetched
   if ok then lines, err = collect_lines(args, store) end
-  if lines then text, err = update(args, lines) end
-  if not text then return nil, err end
+  if lines then text, changed = update(args, lines) end
+  if not text then return nil, err or changed end
   local digests = {}
   for ref, fields in pairs(lines) do digests[core.redact_reference(ref)] = fields.sha256 end
-  return { lockfile = args.output, digests = digests, text = text }
+  return { lockfile = args.output, digests = digests, changes = changed, text = text }
 end
 
 -- ----------------------------------------------------------------- explain
@@ -351,9 +382,12 @@ return {
     options = { { "-o --output", "FILE", "Lockfile to update; - for standard output. "
         .. "Default: the configuration's, else theaterref.lock." },
       { "--prune", nil, "Drop the lines that these manifests do not need." },
-      { "--store", "ID", "Also put the bytes into this store, labelled lock/<lockfile>/<hash>, for --offline." },
+      { "--store", "ID", "Also put the bytes into this store, labelled lock/<lockfile>/<hash>, for --offline. "
+        .. "Lockfiles of the same name share these labels: give each project's lockfile its own name." },
       fetching.state_option },
-    run = lock, show = function(data) return data.lockfile == "-" and data.text or nil end },
+    run = lock, show = function(data)
+      return data.lockfile == "-" and data.text or data.changes and changes_text(data.changes)
+    end },
   { name = "policy", does = "Work on policy scripts.", commands = {
     { name = "check", does = "Load a policy script and list its rules.",
       examples = { "theaterref policy check policy.lua" },
