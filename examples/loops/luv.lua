@@ -20,7 +20,7 @@ local interrupt = uv.new_signal()
 
 ticker:start(0, 5, function() ticks = ticks + 1 end)
 
--- Ctrl-C gives the future up; its descriptor becomes readable, since it is done.
+-- Ctrl-C abandons the future; its descriptor becomes readable, since it is done.
 interrupt:start("sigint", function() future:cancel() end)
 
 watcher:start("r", function()

@@ -1,6 +1,8 @@
 -- { "$ref": "secret://name" } in an initial state is replaced by the file
 -- /run/secrets/name when an actor is spawned. Manifests hold no secrets, and
--- neither do events, errors and what the command prints.
+-- neither do events, errors and what the command prints. References in the state
+-- that the caller gives are filled in too: allow only the secrets that everybody who
+-- can start this actor may read.
 local policy = theaterref.policy
 
 local folder = "file:///run/secrets/"

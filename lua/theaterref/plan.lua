@@ -14,6 +14,8 @@
 -- * `initial_state`: JSON text, or nil
 -- * `state_without_secrets`: the same with its `$ref` objects as they were, which
 --   may be shown and logged
+-- * `secrets`: if the state has `$ref` objects, `{ filled =, left = }`: how many were filled
+--   in, and how many stay references, as the rule `secrets` decided
 -- * `used_cache`: whether there is a cache, and the policy let the package into it
 -- * `cache_hit`: whether it was there already
 -- * `phases`: an array of `{ name, seconds, bytes }`, one for each step
@@ -148,6 +150,8 @@ function steps.merge(work)
   err = err or size_fault(work, "the merged initial state", merged, "max_state_bytes")
   if err then return nil, err end
   work.state, work.plan.initial_state, work.plan.state_without_secrets = merged, merged, merged
+  local references = merged and secrets.count(merged) or 0
+  if references > 0 then work.plan.secrets = { filled = 0, left = references } end
   return merged or 0
 end
 
@@ -172,6 +176,10 @@ function steps.parse(work)
   if not document then return nil, err end
   err = take_manifest(work, document)
   if err then return nil, err end
+  for name, known in pairs(manifests.misspelt_keys(document)) do
+    work.context:emit("misspelt_key", { reference = reference.redact(work.plan.manifest_reference), name = name,
+      known = known })
+  end
   return #work.rendered
 end
 
@@ -191,7 +199,7 @@ end
 -- A manifest's variables are filled in before: no secret gets into it.
 function steps.secrets(work)
   local ctx = ctx_for(work, "secret")
-  local state, err = secrets.fill_in(work.state, function(ref)
+  local state, filled = secrets.fill_in(work.state, function(ref)
     local late = work.task:lateness()
     if late then return nil, late end
     local wanted, _, fault = work.context:ask("secrets", ref, ctx)
@@ -200,7 +208,9 @@ function steps.secrets(work)
     blob, fault = resolve(work, ref, ctx)
     return blob and (tostring(blob):gsub("\r?\n$", "")), fault and errors.about(fault, reference.redact(ref))
   end, function(bytes) return size_fault(work, "the initial state with its secrets", bytes, "max_state_bytes") end)
-  if err then return nil, err end
+  if not state then return nil, filled end
+  local count = work.plan.secrets
+  if count then count.filled, count.left = filled, count.left - filled end
   work.plan.initial_state = state
   return 0
 end
@@ -270,7 +280,7 @@ local skipped = {
 function M.make(task, context, override, stop)
   local ref = task.reference
   local work = { context = context, task = task, plan = { manifest_reference = ref, origin = nil, manifest = nil, name = nil,
-    package = nil, package_reference = nil, initial_state = nil, state_without_secrets = nil, phases = {}, used_cache = false,
+    package = nil, package_reference = nil, initial_state = nil, state_without_secrets = nil, secrets = nil, phases = {}, used_cache = false,
     cache_hit = false }, override = override, started = core.now(), text = nil, format = nil, ctx = nil, configured = nil,
     state = nil, rendered = nil, fields = nil }
   setmetatable(work.plan, Plan)

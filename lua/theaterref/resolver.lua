@@ -20,7 +20,8 @@ Resolver.__index = Resolver
 -- The rule 'integrity' of the lockfile that the options name, if any.
 local function lockfile_of(options)
   if not options.lockfile then return nil end
-  local ok, rules = errors.pcall(policies.lockfile, options.lockfile, { store = options.offline, offline = options.offline ~= nil })
+  local ok, rules = errors.pcall(policies.lockfile, options.lockfile,
+    { store = options.offline, offline = options.offline ~= nil })
   if not ok then return nil, errors.new("policy", tostring(rules)) end
   return { integrity = rules.integrity, path = options.lockfile }
 end

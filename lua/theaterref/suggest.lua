@@ -17,6 +17,14 @@ local function distance(a, b)
   return row[#b]
 end
 
+--- True if one character is missing, too many or wrong in a name.
+-- @tparam string name
+-- @tparam string known
+-- @treturn boolean
+function M.is_one_edit(name, known)
+  return math.abs(#name - #known) <= 1 and distance(name, known) == 1
+end
+
 --- `" (did you mean 'timeout'?)"`, or nothing where no known name is near.
 -- @param name what was written
 -- @tparam table known a table with the known names as its keys

@@ -418,9 +418,10 @@ function Batch:put(bytes, algorithm) end
 ---@return theaterref.Error?
 function Batch:label(name, hash) end
 
----Stores much for the price of one sync: nothing before the end, then all.
+---Stores much for the price of one sync: nothing before the end, then all. The batch commits unless the function raises, or
+---returns false or nil and an error.
 ---@param work fun(batch: theaterref.Batch): any
----@return any # what `work` returns
+---@return any # what `work` returns; true if it returns nothing
 ---@return theaterref.Error?
 function Store:batch(work) end
 
@@ -450,7 +451,7 @@ function Store:gc(options) end
 function Store:usage() end
 
 ---@param path string|file*
----@param options? { progress: fun(done: integer, all: integer) }
+---@param options? { progress?: fun(done: integer, all: integer), force?: boolean } # force: replace an export of another store
 ---@return true?
 ---@return theaterref.Error?
 function Store:export(path, options) end
@@ -476,7 +477,7 @@ function Store:import(path, options) end
 ---@field reference? string for `cacheable` and `accept`: the bytes' reference
 
 ---@class theaterref.Event
----@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"disk_cache"|"phase"|"failure"|"refusal"|"signed"|"policy_reloaded"|"policy_broken"
+---@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"disk_cache"|"phase"|"failure"|"refusal"|"signed"|"misspelt_key"|"policy_reloaded"|"policy_broken"
 ---@field reference string redacted
 ---@field purpose? theaterref.Purpose|"spawn"
 ---@field bytes? integer
@@ -485,6 +486,7 @@ function Store:import(path, options) end
 ---@field message? string
 ---@field reason? string
 ---@field name? string
+---@field known? string
 ---@field seconds? number
 ---@field signed_by? string the names of the keys
 
@@ -602,6 +604,7 @@ function policy.percentile(name) end
 ---@field signed_by? string[] the keys that signed the package; nil if the policy requires none
 ---@field initial_state? string JSON text
 ---@field state_without_secrets? string the same, with its `$ref` objects as they were
+---@field secrets? { filled: integer, left: integer } how many `$ref` objects were filled in, and how many stay; nil without any
 ---@field used_cache boolean
 ---@field cache_hit boolean
 ---@field phases theaterref.Phase[]

@@ -1,4 +1,5 @@
 local cjson = require "cjson"
+local core = require "theaterref.core"
 local helper = require "helper"
 
 describe("the command", function()
@@ -275,7 +276,7 @@ describe("the command", function()
       (theaterref "store import copy yard.tar"))
     out, err, status = theaterref "store export yard actor.wasm"
     assert.same({ "", 1, "\0asm" }, { out, status, helper.read(folder .. "/actor.wasm") })
-    assert.matches("Failed to export to actor.wasm: there is another file", err)
+    assert.matches("Failed to export to actor.wasm: that file exists and is not a store export", err)
     assert.equal("\0asm", (theaterref "store get copy two"))
     assert.equal("", (theaterref "store unlabel copy two"))
     _, err, status = theaterref "store unlabel copy two"
@@ -311,7 +312,7 @@ describe("the command", function()
     helper.write(folder .. "/scheme.lua", ([[return { schemes = { pkg = function(ref)
       return { reference = "%s/" .. ref:match "//(.*)" } end } }]]):format(folder))
     helper.write(folder .. "/pkg.toml", 'name = "p"\npackage = "pkg://actor.wasm"\n')
-    assert.same({ "", "", 0 }, { theaterref "lock pkg.toml --policy scheme.lua -o pkg.lock" })
+    assert.same({ "", "", 0 }, { theaterref "lock pkg.toml --policy scheme.lua -o pkg.lock --quiet" })
     local lockfile = helper.read(folder .. "/pkg.lock")
     for _, ref in ipairs { "pkg.toml", "pkg://actor.wasm", "actor.wasm" } do
       assert.is_truthy(lockfile:find("  " .. ref .. "\n", 1, true), ref)
@@ -319,6 +320,36 @@ describe("the command", function()
     local out, err, status = theaterref "plan pkg.toml --policy scheme.lua --lockfile pkg.lock"
     assert.matches("pkg://actor.wasm", out)
     assert.same({ "", 0 }, { err, status })
+  end)
+
+  it("prints what a lock changes, and nothing if nothing changes", function()
+    local locked = helper.write(folder .. "/locked.wasm", "one")
+    helper.write(folder .. "/locked.toml", 'name = "l"\npackage = "locked.wasm"\n')
+    assert.same({ ("added %s/locked.toml\nadded %s\n"):format(folder, locked), "", 0 }, { theaterref "lock locked.toml -o changes.lock" })
+    assert.same({ "", "", 0 }, { theaterref "lock locked.toml -o changes.lock" })
+    helper.write(locked, "two")
+    local one, two = core.blob("one"):digest "sha256", core.blob("two"):digest "sha256"
+    assert.equal(("changed %s %s… -> %s…\n"):format(locked, one:sub(1, 12), two:sub(1, 12)),
+      (theaterref "lock locked.toml -o changes.lock"))
+    helper.write(locked, "one")
+    assert.same({ { change = "changed", reference = locked, sha256 = one, former = two } },
+      cjson.decode((theaterref "lock locked.toml -o changes.lock --json")).changes)
+    assert.equal('"changes":[]', (theaterref "lock locked.toml -o changes.lock --json"):match '"changes":%[%]')
+    helper.write(locked, "two")
+    assert.same({ "", "", 0 }, { theaterref "lock locked.toml -o changes.lock -q" })
+    helper.write(folder .. "/less.toml", 'name = "l"\npackage = "data:,x"\n')
+    assert.matches("added " .. folder .. "/less.toml\nremoved " .. folder .. "/locked.toml\nremoved " .. locked .. "\n",
+      (theaterref "lock less.toml -o changes.lock --prune"), 1, true)
+    assert.matches("^theaterref lockfile 1\n", (theaterref "lock less.toml -o -"))
+  end)
+
+  it("shows how many secrets a plan has filled in", function()
+    helper.write(folder .. "/filling.lua", "return { secrets = function(ref) return ref == 'data:,x' end }")
+    local command = [[plan m.toml --state '{"a":{"$ref":"data:,x"},"b":{"$ref":"data:,y"}}' ]]
+    assert.matches("\nsecrets        0 of 2 filled in; 2 stay references\n", (theaterref(command)), 1, true)
+    assert.matches("\nsecrets        1 of 2 filled in; 1 stays a reference\n", (theaterref(command .. "--policy filling.lua")), 1, true)
+    assert.same({ filled = 1, left = 1 }, cjson.decode((theaterref(command .. "--policy filling.lua --json"))).secrets)
+    assert.is_nil((theaterref "plan m.toml"):find("secrets", 1, true))
   end)
 
   it("advises to write a lockfile anew only where there is one, of another version", function()

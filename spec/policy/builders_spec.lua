@@ -266,7 +266,7 @@ describe("policy builders", function()
     assert.equal("policy", select(2, resolver:resolve "bad://x").kind)
     local refused, err = theaterref.resolver { policy = { schemes = { https = print } } }
     assert.is_nil(refused)
-    assert.matches("'https' cannot be a scheme of a policy's", err.message)
+    assert.matches("a policy cannot define the scheme 'https'", err.message)
   end)
 
   it("fill in secrets where the policy wants them, and nowhere shows them", function()

@@ -17,6 +17,34 @@ describe("a spawn plan", function()
     return helper.write(folder .. "/" .. (name or "manifest.toml"), text)
   end
 
+  it("counts the secrets that were filled in and those that stay references", function()
+    manifest [==[
+name = "worker"
+package = "actor.wasm"
+initial_state = '{"a":{"$ref":"data:,x"},"b":[{"$ref":"data:,y"}]}'
+]==]
+    assert.same({ filled = 0, left = 2 }, assert(resolver:plan(folder .. "/manifest.toml")).secrets)
+    local filling = theaterref.resolver { policy = { secrets = function(ref) return ref == "data:,x" end } }
+    local plan = assert(filling:plan(folder .. "/manifest.toml"))
+    assert.same({ filled = 1, left = 1 }, plan.secrets)
+    assert.equal('{"a":"x","b":[{"$ref":"data:,y"}]}', plan.initial_state)
+    assert.is_nil(assert(filling:plan(folder .. "/manifest.toml", { initial_state = '{"a":1,"b":2}' })).secrets)
+  end)
+
+  it("warns of a key that is one edit away from a known one, once", function()
+    local lines = {}
+    local logging = theaterref.resolver { log = { level = "warn", sink = function(level, line) lines[#lines + 1] = level .. " " .. line end } }
+    manifest 'name = "a"\npackage = "actor.wasm"\ninit_sate = "x.json"\nstatic_pakage = true\nversion = "1"\n'
+    assert(logging:plan(folder .. "/manifest.toml"))
+    table.sort(lines)
+    assert.same({ ("warn %s/manifest.toml: the key 'init_sate' is unknown (did you mean 'init_state'?)"):format(folder),
+      ("warn %s/manifest.toml: the key 'static_pakage' is unknown (did you mean 'static_package'?)"):format(folder) }, lines)
+    manifest 'name = "a"\npackage = "actor.wasm"\nnames = "b"\npackages = "other"\n' -- the known keys are there
+    lines = {}
+    assert(logging:plan(folder .. "/manifest.toml"))
+    assert.same({}, lines)
+  end)
+
   it("has all that a spawn needs", function()
     local plan = assert(resolver:plan(manifest [==[
 name = "worker"

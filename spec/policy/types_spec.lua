@@ -53,7 +53,7 @@ describe("the stubs for editors", function()
       assert.same(functions(debug.getmetatable(core.blob "x")), stubbed("Blob", ":"))
       assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "accept claim peek reject stale_if_error changes"), stubbed("Cache", ":"))
       assert.same(functions(debug.getmetatable(store),
-        "begin_batch check clock content_sizes content_times discard discard_temporary_file discard_unchanged former_hashes "
+        "begin_batch check clock content_sizes content_times discard discard_temporary_file discard_unchanged former_hashes folder "
           .. "hold label_hashes list_temporary_files list_folders list_quarantined list_unexpected lock tidy_history"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
       assert.same(functions(require "theaterref.resolve.future", "is run await pause lateness"), stubbed("Future", ":"))
@@ -103,7 +103,7 @@ describe("the stubs for editors", function()
   it("have the fields of a plan, an error and a cache's statistics", function()
     helper.with_folder(function(folder)
       helper.write(folder .. "/p", "p")
-      helper.write(folder .. "/m.toml", 'name = "m"\npackage = "p"\ninitial_state = "{}"\n')
+      helper.write(folder .. "/m.toml", 'name = "m"\npackage = "p"\ninitial_state = \'{"a":{"$ref":"data:,x"}}\'\n')
       local plan = assert(theaterref.resolver():plan(folder .. "/m.toml"))
       local stub = fields "theaterref.Plan"
       for name in pairs(plan) do assert.is_true(stub[name], name) end

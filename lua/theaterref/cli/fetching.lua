@@ -68,14 +68,22 @@ local function waterfall(phases)
   return lines
 end
 
+-- How many secrets there are, such as "1 of 2 filled in; 1 stays a reference".
+local function secrets_text(count)
+  local text = ("%d of %d filled in"):format(count.filled, count.filled + count.left)
+  if count.left == 0 then return text end
+  return text .. (count.left == 1 and "; 1 stays a reference" or ("; %d stay references"):format(count.left))
+end
+
 local function show_plan(data, args)
   local lines = {
     "name           " .. output.coloured("bold", plain(data.name)),
     "package        " .. plain(data.package_reference),
     ("               %s, %d bytes, sha256 %s"):format(data.package_type, data.package_bytes, data.package_sha256),
     "cache          " .. (data.used_cache and (data.cache_hit and "hit" or "used") or "not used"),
-    "initial state  " .. plain(data.initial_state or "none"),
-    "phases" }
+    "initial state  " .. plain(data.initial_state or "none") }
+  if data.secrets then lines[#lines + 1] = "secrets        " .. secrets_text(data.secrets) end
+  lines[#lines + 1] = "phases"
   if data.signed_by then table.insert(lines, 4, "signed by      " .. plain(table.concat(data.signed_by, ", "))) end
   if args.timings then return table.concat(lines, "\n") .. "\n" .. table.concat(waterfall(data.phases), "\n") end
   for _, phase in ipairs(data.phases) do

@@ -6,6 +6,7 @@
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local secrets = require "theaterref.manifest.secrets"
+local suggest = require "theaterref.suggest"
 local template = require "theaterref.manifest.template"
 local toml = require "theaterref.manifest.toml"
 
@@ -109,6 +110,24 @@ function M.fields(manifest)
   end
   if found.static_package ~= nil and type(found.static_package) ~= "boolean" then
     return wrong("static_package", "true or false")
+  end
+  return found
+end
+
+local known_fields = { "name", "package", "component", "component_path", "initial_state", "init_state", "static_package" }
+local is_known = {}
+for _, field in ipairs(known_fields) do is_known[field] = true end
+
+--- The unknown keys at the top of a manifest that are one edit away from a known key, which it
+-- does not have.
+-- @tparam table manifest
+-- @treturn table the known key by each
+function M.misspelt_keys(manifest)
+  local found = {}
+  for key in pairs(manifest) do
+    for _, field in ipairs(type(key) == "string" and not is_known[key] and known_fields or {}) do
+      if suggest.is_one_edit(key, field) and lookup(manifest, field) == nil then found[key] = field end
+    end
   end
   return found
 end

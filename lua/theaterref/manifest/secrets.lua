@@ -12,11 +12,12 @@ local M = {}
 -- place; nil to leave the object as it is; or nil and an error
 -- @tparam[opt] function fault_of `fault_of(bytes)` gives the error for a state that is so long
 -- @treturn string
+-- @treturn integer how many objects were replaced
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.fill_in(state, resolve, fault_of)
   local found = core.json_references(state) or {}
-  local parts, from, bytes = {}, 1, #state
+  local parts, from, bytes, filled = {}, 1, #state, 0
   for i = 1, #found, 3 do
     local first, last, ref = table.unpack(found, i, i + 2)
     local text, err = resolve(ref)
@@ -24,18 +25,24 @@ function M.fill_in(state, resolve, fault_of)
     if text then
       local quoted = core.json_quote(text)
       if not quoted then
-        return nil, errors.new("syntax", "a secret must be text, and this is no UTF-8", errors.redact_reference(ref))
+        return nil, errors.new("syntax", "a secret must be valid UTF-8", errors.redact_reference(ref))
       end
       parts[#parts + 1], parts[#parts + 2], from = state:sub(from, first - 1), quoted, last + 1
+      filled = filled + 1
       bytes = bytes + #quoted - (last + 1 - first)
       err = fault_of and fault_of(bytes)
       if err then return nil, err end
     end
   end
-  if from == 1 then return state end
+  if from == 1 then return state, 0 end
   parts[#parts + 1] = state:sub(from)
-  return table.concat(parts)
+  return table.concat(parts), filled
 end
+
+--- How many such objects a state has.
+-- @tparam string state JSON text
+-- @treturn integer
+function M.count(state) return #(core.json_references(state) or {}) // 3 end
 
 --- A state with its references redacted, so that it may be shown.
 -- @tparam string state JSON text

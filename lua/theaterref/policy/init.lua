@@ -132,7 +132,7 @@ local function check_schemes(schemes, where)
     -- 'sha256' stands for content in caches.
     if type(scheme) ~= "string" or not scheme:match "^%l[%l%d+.-]*$" or reference.is_own_scheme(scheme)
       or scheme == "sha256" then
-      return broken(("%s: '%s' cannot be a scheme of a policy's"):format(where, tostring(scheme)))
+      return broken(("%s: a policy cannot define the scheme '%s'"):format(where, tostring(scheme)))
     end
     if type(load) ~= "function" then return broken(("%s: the scheme '%s' must be a function"):format(where, scheme)) end
   end
