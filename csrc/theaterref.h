@@ -225,7 +225,8 @@ typedef struct tr_fetch_options {
   size_t max_bytes;        /* of the decoded body; 1 GiB */
   int max_redirects;       /* 10 */
   int retries;             /* after a temporary failure; 2 */
-  const char *ca_file;     /* PEM bundle, instead of the system's */
+  const char *ca_file;     /* PEM bundle, instead of the system's. It and the next two must
+                              be regular files of at most 16 MiB */
   const char *client_cert; /* PEM file; not sent to another origin after a redirect,
                               as 'headers' and 'netrc' */
   const char *client_key;  /* PEM file, without a password; NULL: client_cert */

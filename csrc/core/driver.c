@@ -9,7 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "config_files.h"
 #include "error.h"
+#include "failure.h"
 #include "handle.h"
 #include "outage.h"
 #include "queue.h"
@@ -191,12 +193,35 @@ static void end_attempt(tr_request *r, CURLcode code) {
   }
 }
 
+/* Check the files that libcurl is about to open for an attempt. False: the request has
+** failed. */
+static bool check_files(tr_request *r) {
+  static const char https[] = "https:";
+  char why[TR_FILE_FAULT];
+  tr_error error;
+  tr_error_kind kind;
+  bool secure = r->url.secure || (r->proxy.url != NULL &&
+                                  strncmp(r->proxy.url, https, strlen(https)) == 0);
+  kind = tr_config_check_files(r->config, secure, why);
+  if (kind == TR_OK)
+    return true;
+  tr_response_clear(&r->response); /* of the attempt before */
+  tr_failure_set(r, kind, &error, why);
+  r->state = TR_REQUEST_NEW;
+  finish(r, NULL, &error);
+  return false;
+}
+
 /* Start an attempt of a request whose turn has come. */
 static void start_attempt(tr_request *r) {
   CURLcode code = CURLE_OK;
   tr_error error;
-  tr_handle *h = tr_handle_get(r->config, &code);
-  bool ready = h != NULL && tr_request_send(r, h);
+  tr_handle *h;
+  bool ready;
+  if (!check_files(r))
+    return;
+  h = tr_handle_get(r->config, &code);
+  ready = h != NULL && tr_request_send(r, h);
   tr_queue_start(r);
   driver.running++;
   if (ready && curl_multi_add_handle(driver.multi, h->easy) == CURLM_OK) {

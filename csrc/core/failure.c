@@ -64,7 +64,7 @@ static const char *unreadable_file(const tr_request *r, CURLcode code) {
   if (code != CURLE_SSL_CACERT_BADFILE && code != CURLE_SSL_CERTPROBLEM)
     return NULL;
   for (i = 0; i < sizeof files / sizeof *files; i++) {
-    int fd = files[i] != NULL ? open(files[i], O_RDONLY | O_CLOEXEC) : -1;
+    int fd = files[i] != NULL ? open(files[i], O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
     if (files[i] != NULL && fd < 0)
       return files[i];
     if (fd >= 0)

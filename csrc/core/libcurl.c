@@ -174,6 +174,8 @@ bool tr_curl_has_openssl(void) {
   return tls != NULL && strncmp(tls, "OpenSSL/", 8) == 0;
 }
 
+const char *tr_curl_environment_ca_file(void) { return environment_ca_file; }
+
 const char *tr_curl_ca_file(void) {
   tr_error error;
   const curl_version_info_data *info;

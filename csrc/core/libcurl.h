@@ -57,6 +57,9 @@ bool tr_curl_has_openssl(void);
 ** where the system does not see them. Only for a connection over TLS. */
 bool tr_curl_has_unread(CURL *easy);
 
+/* The file of authorities that SSL_CERT_FILE names, or NULL; once libcurl is open. */
+const char *tr_curl_environment_ca_file(void);
+
 /* A multi handle whose own descriptors no child inherits. NULL: no memory. */
 CURLM *tr_curl_new_multi(void);
 

@@ -130,7 +130,7 @@ M.request = set("request option", {
     .. "hosts; the others replace them. They also apply when a redirect leads to that host; then it gets only "
     .. "its own `headers`, `client_cert` and `netrc`. Cached bytes are shared by requests with the same `hosts`" },
   { "ca_file", "text", "the system's", "PEM file of the authorities to trust, instead of `SSL_CERT_FILE` in the "
-    .. "environment and the system's" },
+    .. "environment and the system's. Like `client_cert` and `client_key`, it must be a regular file of at most 16 MiB" },
   { "client_cert", "text", "none", "PEM file of the client certificate; not sent to another origin after a "
     .. "redirect" },
   { "client_key", "text", "in `client_cert`", "PEM file of its key" },
