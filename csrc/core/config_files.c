@@ -15,7 +15,7 @@ enum {
   PASSWD_ROOM = 4096
 };
 
-/* What keeps a file from being read in no time; NULL: nothing, or it cannot be looked at. */
+/* The reason why a file may not be read; NULL: none, or stat fails, and so will libcurl. */
 static const char *fault_of(const char *path, bool may_be_empty) {
   struct stat st;
   if (stat(path, &st) != 0)

@@ -21,8 +21,28 @@ local M = {}
 local MAX_BLOCKS = 64 -- in one another
 local MAX_OUTPUT_BYTES = 16 << 20
 local MAX_STEPS = 1000 * 1000 -- texts, tags, parts of paths, and rounds of {{#each}}
+-- Parsed tags take far more memory than their text.
+local MAX_TAGS = 1 << 16
+local MAX_TAG_PARTS = 128 -- arguments, and parts of their paths
+local MAX_PARTS = 4 * MAX_TAGS
 
 -- ----------------------------------------------------------------- grammar
+
+local function too_large(message) error({ kind = "too_large", message = message }, 0) end
+
+-- Counts the parts of the tag that is being matched.
+local parts = 0
+local begin = P(function(_, at)
+  parts = 0
+  return at
+end)
+local part = P(function(_, at)
+  parts = parts + 1
+  if parts > MAX_TAG_PARTS then
+    too_large("a tag of the template has more than " .. MAX_TAG_PARTS .. " arguments and parts of paths")
+  end
+  return at
+end)
 
 local space, gap = S " \t\r\n" ^ 0, S " \t\r\n" ^ 1
 local letter = 1 - S " \t\r\n!\"#%&'()*+,./;<=>@[\\]^`{|}~"
@@ -32,7 +52,7 @@ local separator = S "./"
 local up = P "../" * Cc ".."
 local here = P ".." * Cc ".." + P "this" * -letter + P "."
 local data = Cg(C(P "@"), "data")
-local path = data ^ -1 * up ^ 0 * (here + segment) * (separator * segment) ^ 0
+local path = data ^ -1 * (up * part) ^ 0 * (here + segment) * (separator * part * segment) ^ 0
 local literal = P '"' * C((1 - P '"') ^ 0) * P '"' + P "'" * C((1 - P "'") ^ 0) * P "'"
 local number = C(P "-" ^ -1 * R "09" ^ 1 * (P "." * R "09" ^ 1) ^ -1) * -letter
 local argument = Ct(Cg(literal, "text"))
@@ -40,7 +60,7 @@ local argument = Ct(Cg(literal, "text"))
   + P "true" * -letter * Ct(Cg(Cc(true), "value"))
   + P "false" * -letter * Ct(Cg(Cc(false), "value"))
   + Ct(Cg(Cp(), "from") * Cg(Ct(path), "path") * Cg(Cp(), "to"))
-local call = Ct(argument * (gap * argument) ^ 0)
+local call = begin * Ct(argument * (gap * part * argument) ^ 0)
 
 local function tag(kind, pattern) return Ct(Cg(Cc(kind), "kind") * pattern) end
 
@@ -79,7 +99,7 @@ end
 
 -- The text as a flat list: strings and tags, in order.
 local function split(text)
-  local items, at, comment_end = {}, 1, comment_finder(text)
+  local items, at, comment_end, tag_count, part_count = {}, 1, comment_finder(text), 0, 0
   while true do
     local start = text:find("{{", at, true)
     if not start then break end
@@ -88,6 +108,11 @@ local function split(text)
     if not after then found, after = lpeg.match(item, text, start) end
     if not found then fail(text, start, "this {{…}} cannot be read") end
     found.at = start
+    tag_count, part_count = tag_count + 1, part_count + (found.call and parts + 1 or 0)
+    if tag_count > MAX_TAGS then too_large("the template has more than " .. MAX_TAGS .. " tags") end
+    if part_count > MAX_PARTS then
+      too_large("the tags of the template have more than " .. MAX_PARTS .. " arguments and parts of paths")
+    end
     items[#items + 1] = found
     at = after
   end
@@ -192,7 +217,7 @@ local function is_number(value) return getmetatable(value) == number_metatable e
 local function spend(r, steps)
   r.steps = r.steps + steps
   if r.steps > MAX_STEPS then
-    error({ kind = "too_large", message = "the template takes more than a million steps to render" }, 0)
+    too_large "the template takes more than a million steps to render"
   end
 end
 
@@ -278,16 +303,29 @@ end
 local function add(r, text)
   r.size = r.size + #text
   if r.size > r.max_bytes then
-    error({ kind = "too_large", message = ("the template renders to more than %d bytes"):format(r.max_bytes) }, 0)
+    too_large(("the template renders to more than %d bytes"):format(r.max_bytes))
   end
   r.out[#r.out + 1] = text
 end
 
 local render
 
-local function sorted_keys(object)
+-- The steps that sorting keys costs beyond those of their bytes: Lua compares texts from
+-- one zero byte to the next, each time anew.
+local function cost_of_zeros(keys)
+  local zeros = 0
+  for _, key in ipairs(keys) do
+    if key:find("\0", 1, true) then zeros = zeros + select(2, key:gsub("%z", "")) end
+  end
+  return math.ceil(zeros * math.log(#keys + 1, 2)) // 64
+end
+
+-- The keys of an object in order, which costs its steps before it is done.
+local function sorted_keys(r, object)
   local keys = {}
   for key in pairs(object) do keys[#keys + 1] = tostring(key) end
+  spend(r, cost_of(keys))
+  spend(r, cost_of_zeros(keys))
   table.sort(keys)
   return keys
 end
@@ -303,8 +341,7 @@ local function render_each(r, node, value, scope)
   if is_array(value) then
     for i = 1, #value do item_of(i - 1, value[i], i == #value) end
   elseif type(value) == "table" and not is_number(value) then
-    local keys = sorted_keys(value)
-    spend(r, cost_of(keys))
+    local keys = sorted_keys(r, value)
     for i, key in ipairs(keys) do item_of(key, field(value, key), i == #keys) end
   end
   if count == 0 and node.other then render(r, node.other, scope) end
