@@ -46,6 +46,21 @@ type = 'C:\raw'
     end
   end)
 
+  it("reads escapes of characters, however many there are", function()
+    for escape, code in pairs { ["\\u0000"] = 0, ["\\uD7fF"] = 0xD7FF, ["\\ue000"] = 0xE000, ["\\uFFFF"] = 0xFFFF,
+      ["\\U0000D7FF"] = 0xD7FF, ["\\U0000E000"] = 0xE000, ["\\U00010000"] = 0x10000, ["\\U000fFFFF"] = 0xFFFFF,
+      ["\\U0010FFFF"] = 0x10FFFF } do
+      assert.equal(utf8.char(code) .. "0", assert(toml.parse('a = "' .. escape .. '0"')).a, escape)
+      assert.equal(utf8.char(code):rep(300000), assert(toml.parse('a = """' .. escape:rep(300000) .. '"""')).a)
+    end
+    for _, escape in ipairs { "\\uD800", "\\udfff", "\\u123", "\\u00g0", "\\U0000D800", "\\U0000DFFF", "\\U00110000",
+      "\\U01000000", "\\U10000000", "\\U0001000" } do
+      local parsed, err = toml.parse('a = "' .. escape .. '"')
+      assert.is_nil(parsed, escape)
+      assert.matches("line 1, column 5: not a string %(an escape", err.message)
+    end
+  end)
+
   it("refuses depth without end, whichever way it is built", function()
     for _, text in ipairs { "a = " .. ("["):rep(100000), "a = " .. ("{a="):rep(100000), ("a."):rep(100000) .. "a = 1",
       "[" .. ("a."):rep(100000) .. "a]" } do

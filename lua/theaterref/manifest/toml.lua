@@ -30,23 +30,18 @@ local gap = (S " \t" + newline + comment * #(newline + -P(1))) ^ 0
 
 local digit, hex = R "09", R("09", "af", "AF")
 
-local function scalar_value(digits)
-  local code = tonumber(digits, 16)
-  if code > 0x10FFFF or code >= 0xD800 and code <= 0xDFFF then return false end
-  return true, utf8.char(code)
-end
+-- The digits of a character's number: neither a surrogate nor past U+10FFFF. A capture at
+-- match time would do as well, but LPeg keeps the results of all of those on Lua's stack.
+local four = hex * hex * hex * hex
+local short_number = (hex - S "dD") * hex * hex * hex + S "dD" * R "07" * hex * hex
+local long_number = P "00" * (P "00" * short_number + P "0" * (hex - P "0") * four + P "10" * four)
+
+local function character(digits) return utf8.char(tonumber(digits, 16)) end
 
 local escapes = { b = "\b", t = "\t", n = "\n", f = "\f", r = "\r", ['"'] = '"', ["\\"] = "\\" }
 local escape = P "\\" / "" * (S 'btnfr"\\' / escapes
-  + P "u" / "" * lpeg.Cmt(hex * hex * hex * hex, function(_, at, s)
-    local ok, text = scalar_value(s)
-    return ok and at, text
-  end)
-  + P "U" / "" * lpeg.Cmt(hex ^ -8, function(_, at, s)
-    if #s ~= 8 then return false end
-    local ok, text = scalar_value(s)
-    return ok and at, text
-  end))
+  + P "u" / "" * (short_number / character)
+  + P "U" / "" * (long_number / character))
 
 local basic = P '"' * Cs((escape + (1 - control - S '"\\')) ^ 0) * P '"'
 local literal = P "'" * C((1 - control - P "'") ^ 0) * P "'"
