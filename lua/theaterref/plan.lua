@@ -280,8 +280,8 @@ local skipped = {
 function M.make(task, context, override, stop)
   local ref = task.reference
   local work = { context = context, task = task, plan = { manifest_reference = ref, origin = nil, manifest = nil, name = nil,
-    package = nil, package_reference = nil, initial_state = nil, state_without_secrets = nil, secrets = nil, phases = {}, used_cache = false,
-    cache_hit = false }, override = override, started = core.now(), text = nil, format = nil, ctx = nil, configured = nil,
+    package = nil, package_reference = nil, initial_state = nil, state_without_secrets = nil, secrets = nil, phases = {},
+    used_cache = false, cache_hit = false }, override = override, started = core.now(), text = nil, format = nil, ctx = nil, configured = nil,
     state = nil, rendered = nil, fields = nil }
   setmetatable(work.plan, Plan)
   for i = 1, #order do

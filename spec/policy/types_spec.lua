@@ -107,7 +107,7 @@ describe("the stubs for editors", function()
       local plan = assert(theaterref.resolver():plan(folder .. "/m.toml"))
       local stub = fields "theaterref.Plan"
       for name in pairs(plan) do assert.is_true(stub[name], name) end
-      for name in pairs(stub) do assert.is_true(plan[name] ~= nil or name == "signed_by", name) end
+      for name in pairs(stub) do assert.is_true(plan[name] ~= nil or name == "signed_by" or name == "secrets", name) end
       local _, err = theaterref.resolve_reference(folder .. "/none")
       for name in pairs(err) do assert.is_true(fields "theaterref.Error"[name], name) end
       for name in pairs(theaterref.resource_cache():stats()) do assert.is_true(fields "theaterref.CacheStats"[name], name) end
