@@ -240,7 +240,7 @@ describe("a signature on one line", function()
     assert.is_nil(check(ec, bits), "bits that mean nothing")
   end)
 
-  it("never agrees with openssl less than fully, on 200 damaged ones (seed printed on failure)", function()
+  it("agrees with openssl on 200 damaged ones (seed printed on failure)", function()
     local seed = os.time()
     math.randomseed(seed)
     local good = sign("ec", text)
@@ -475,15 +475,13 @@ it("any document with one other byte is refused (seed printed on failure)", func
     documents[5], documents[6] = file "m.minisig", file "old.minisig"
   end
   local requirement = require_keys(1, table.unpack(keys))
-  for n, document in ipairs(documents) do
+  for _, document in ipairs(documents) do
     assert(check(requirement, document))
     local from = (document:match "^untrusted comment: [^\n]*()" or 1)
     for _ = 1, 60 do
       local at, byte = math.random(from, #document), string.char(math.random(0, 255))
       local changed = document:sub(1, at - 1) .. byte .. document:sub(at + 1)
-      if changed ~= document and not (n > 4 and at == #document and byte == "\r") then
-        assert.is_nil(check(requirement, changed), ("seed %d: %q"):format(seed, changed))
-      end
+      if changed ~= document then assert.is_nil(check(requirement, changed), ("seed %d: %q"):format(seed, changed)) end
     end
   end
 end)
