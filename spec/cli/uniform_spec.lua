@@ -30,6 +30,8 @@ describe("every command", function()
     helper.write(folder .. "/state.json", '{"n":"b"}')
     helper.write(folder .. "/policy.lua", "return { cacheable = function() return true end }")
     helper.write(folder .. "/policy.test.lua", 'return { { rule = "cacheable", given = { {}, {} }, answer = true } }')
+    helper.run_ok(("cd %s && openssl ecparam -name prime256v1 -genkey -noout -out release.pem && openssl ec -in release.pem -pubout -out release.pub 2>&1")
+      :format(folder))
     shell "theaterref store put demo state.json --label greeting; theaterref store put demo actor.wasm --label greeting; theaterref store put packages-cache state.json"
   end)
 
@@ -55,7 +57,7 @@ describe("every command", function()
 
   it("prints JSON when asked to, and its failure too", function()
     for _, words in ipairs { "resolve actor.wasm", "plan manifest.toml", "render manifest.toml", "explain manifest.toml",
-      "lock manifest.toml", "policy check policy.lua", "policy test policy.lua", "store put demo actor.wasm --label a", "store get demo a",
+      "lock manifest.toml", "sign actor.wasm --key release.pem", "policy check policy.lua", "policy test policy.lua", "store put demo actor.wasm --label a", "store get demo a",
       "store labels demo", "store ls demo", "store usage demo", "store verify demo", "store gc demo",
       "store export demo demo.tar", "store import copy demo.tar", "store unlabel demo a", "cache ls demo", "cache clear demo",
       "doctor", "config" } do
