@@ -446,12 +446,13 @@ TR_API tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
 ** count.
 */
 TR_API bool tr_cache_remove(tr_cache *cache, const char *reference, size_t len);
-/*
-** Accept or reject the bytes that a claim with 'provisional' brought. Rejecting removes
-** the entry of a key if it still has these bytes and no claim without 'provisional' got
-** them and nobody accepted them. Return whether it was removed.
-*/
+/* Accept the bytes that a claim with 'provisional' brought. */
 TR_API void tr_cache_accept(tr_cache *cache, const char *key, size_t len);
+/*
+** Reject the bytes that a claim with 'provisional' brought. The entries of the key that
+** still have these bytes are removed, unless a claim without 'provisional' got them or
+** somebody accepted them. Return whether any was removed.
+*/
 TR_API bool tr_cache_reject(tr_cache *cache, const char *key, size_t len,
                             const tr_blob *blob);
 /* Forget all references. */
