@@ -68,7 +68,8 @@ function M.find_store(id, theater_home)
   if err.kind ~= "not_found" then return nil, err end
   local stores = folder:match "^(.*)/"
   local ids = core.content_store(stores, {}):list_folders() or {}
-  return nil, errors.new("not_found", ("there is no store '%s' in %s; stores: %s"):format(id, stores,
+  local shown = errors.redact_reference("store://" .. id):gsub("^store://", "") -- it may hold a password
+  return nil, errors.new("not_found", ("there is no store '%s' in %s; stores: %s"):format(shown, stores,
     #ids > 0 and table.concat(ids, ", ") or "none"))
 end
 

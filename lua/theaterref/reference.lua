@@ -108,6 +108,9 @@ function M.parse(reference, schemes)
   return parsed
 end
 
+-- True for a path that was meant as a data URL. Behind a folder, its text would be shown.
+local function is_half_data(reference) return reference:find "^[Dd][Aa][Tt][Aa]:[^,]*$" ~= nil end
+
 --- Joins a reference to the document at `base`: it is relative to the document's
 -- folder, URL or store. A reference with a scheme stays as it is.
 -- @tparam ?string base where the document came from; nil: nothing changes
@@ -117,6 +120,10 @@ end
 -- @treturn[2] table an error of kind `invalid_reference`
 function M.join(base, reference)
   if not base or M.scheme(reference) then return reference end
+  if is_half_data(reference) then
+    return nil, errors.new("invalid_reference", "Invalid reference: it looks like a data URL, which needs a comma in front of "
+      .. "its text (a path begins with ./)", reference)
+  end
   local scheme = M.scheme(base) or "file"
   local source = sources[scheme] or require "theaterref.source.script"
   local parsed, err = parse(source, base, scheme)
@@ -127,7 +134,10 @@ end
 --- A path as an absolute one; other references stay as they are.
 -- @tparam string reference
 -- @treturn string
-function M.absolute(reference) return (M.join(core.working_folder() .. "/", reference)) end
+function M.absolute(reference)
+  if is_half_data(reference) then reference = "./" .. reference end
+  return (M.join(core.working_folder() .. "/", reference))
+end
 
 --- Returns a reference without what must not be shown, and not longer than a line.
 -- @tparam string reference

@@ -1,4 +1,5 @@
 local helper = require "helper"
+local core = require "theaterref.core"
 local reference = require "theaterref.reference"
 local theaterref = require "theaterref"
 
@@ -163,6 +164,16 @@ it("a data URL without a comma is refused wherever it is read", function()
       assert.equal("Invalid data URL: it has no comma in front of its text", err.message)
     end
   end
+end)
+
+it("a path that looks like a data URL is refused in a manifest, where its folder would hide that", function()
+  local joined, err = reference.join("/a/m.toml", "data:text/plain;hunter2")
+  assert.is_nil(joined)
+  assert.equal("invalid_reference", err.kind)
+  assert.matches("which needs a comma in front of its text", err.message)
+  assert.is_nil(tostring(err):find("hunter2", 1, true))
+  assert.equal("/a/data:x", reference.join("/a/m.toml", "./data:x"))
+  assert.equal(core.working_folder() .. "/data:x", reference.absolute "data:x")
 end)
 
 describe("a zero byte", function()

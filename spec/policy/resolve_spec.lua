@@ -677,6 +677,36 @@ describe("resolving", function()
     assert.is_nil(tostring(err):find("hunter2", 1, true))
   end)
 
+  it("shows no secrets in advice, half a data URL, or an actor's name", function()
+    local command = ("cd %s && %s %s/lua/bin/theaterref "):format(folder, helper.lua, helper.root)
+    for ref, expected in pairs { ["store://me:hunter2@x/l"] = "there is no store 'x' in", ["data:text/plain;hunter2"] = "needs a comma" } do
+      local manifest = file("shown.toml", ('name = "m"\npackage = "%s"\n'):format(ref))
+      for _, words in ipairs { "plan -vv " .. manifest, "plan --json " .. manifest, "explain " .. manifest,
+        ("resolve -vv '%s'"):format(ref), ("resolve --json '%s'"):format(ref) } do
+        local out, err = helper.run(command .. words .. " --home " .. folder)
+        assert.is_nil((out .. err):find("hunter2", 1, true), out .. err)
+        assert.matches(expected, out .. err, 1, true)
+      end
+    end
+    file("named.toml", 'name = "http://me:hunter2@h/x?hunter2"\npackage = "data:,x"\n')
+    for _, format in ipairs { "", " --json" } do
+      local out = helper.run_ok(command .. "explain named.toml" .. format)
+      assert.is_nil(out:find("hunter2", 1, true), out)
+      assert.matches("http://h/x?…", out, 1, true)
+    end
+  end)
+
+  it("locks a file whose name looks like a data URL", function()
+    file("data:y", "a file")
+    file("half.toml", 'name = "m"\npackage = "./data:y"\n')
+    local command = ("cd %s && %s %s/lua/bin/theaterref "):format(folder, helper.lua, helper.root)
+    helper.run_ok(command .. "lock half.toml -o half.lock")
+    helper.run_ok(command .. "plan half.toml --lockfile half.lock")
+    assert.matches("size=6  ./data:y\n", helper.read(folder .. "/half.lock"))
+    helper.write(folder .. "/half.lock", (helper.read(folder .. "/half.lock"):gsub("  %./data:y", "  data:y")))
+    helper.run_ok(command .. "plan half.toml --lockfile half.lock")
+  end)
+
   it("locks what is there, under a configured lockfile too", function()
     file("data:,x", "a file")
     file("l.toml", 'name = "m"\npackage = "./data:,x"\n')

@@ -194,7 +194,7 @@ local function explain(args)
   if err then
     data.error = tostring(err)
   elseif purpose == "manifest" then
-    data.name, data.package_reference = result.name, references.redact(result.package_reference)
+    data.name, data.package_reference = errors.redact(result.name), references.redact(result.package_reference)
     data.bytes = #result.package
   else
     data.bytes = #result

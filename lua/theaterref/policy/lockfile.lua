@@ -84,7 +84,7 @@ function M.read(path)
     line = line:gsub("\r$", "")
     local fields, ref = parse_line(line)
     if fields then
-      lines[M.key(reference.join(folder, ref))] = fields
+      lines[M.key(reference.join(folder, ref) or folder .. ref)] = fields
     elseif number > 1 and line ~= "" and line:sub(1, 1) ~= "#" then
       return nil, errors.new("syntax", ("%s:%d: not a line of a lockfile: sha256=<64 hex digits>, two spaces and a reference "
         .. "were expected"):format(path, number))
@@ -119,7 +119,7 @@ function M.text(lines, path)
     digests[ref] = fields.sha256
     if ref:sub(1, #folder) == folder then
       ref = ref:sub(#folder + 1)
-      if reference.scheme(ref) then ref = "./" .. ref end -- a file with such a name
+      if reference.scheme(ref) or ref:find "^[Dd][Aa][Tt][Aa]:" then ref = "./" .. ref end -- a file with such a name
     end
     local words = {}
     for name, value in pairs(fields) do words[#words + 1] = name .. "=" .. value end
