@@ -152,6 +152,7 @@ void tr_setwritten(lua_State *L, const char *text, size_t len);
 #define TR_BATCH "theaterref.batch"
 #define TR_LOCK "theaterref.lock"
 #define TR_DISK "theaterref.disk_cache"
+#define TR_INPUT "theaterref.input"
 #define TR_OUTPUT "theaterref.output"
 #define TR_ERROR "theaterref.error"
 
@@ -162,6 +163,7 @@ void tr_open_request(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);
 void tr_open_disk(lua_State *L);
+void tr_open_input(lua_State *L);
 void tr_open_output(lua_State *L);
 void tr_open_json(lua_State *L);
 void tr_open_sandbox(lua_State *L);

@@ -211,6 +211,7 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_cache(L);
   tr_open_disk(L);
   tr_open_store(L);
+  tr_open_input(L);
   tr_open_output(L);
   lua_getfield(L, -1, "store_methods");
   tr_open_labels(L);

@@ -172,6 +172,17 @@ tr_blob *tr_file_read_regular(const char *path, size_t max_bytes, tr_error *erro
 /* O_NONBLOCK: opening a pipe nobody writes to must not hang. */
 enum { FOR_READING = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK };
 
+/* True for an empty pipe without a writer, with the error; a writer may also have come and
+** left, who wrote nothing. */
+static bool is_abandoned(int fd, const struct stat *st, const char *path,
+                         tr_error *error) {
+  if (!S_ISFIFO(st->st_mode) || wait_ready(fd, POLLIN, 0))
+    return false;
+  tr_error_path(error, TR_TIMEOUT, "Failed to read", path,
+                "nobody writes to this pipe");
+  return true;
+}
+
 /* Read what was opened for reading, and close it; -1 with errno. */
 static tr_blob *read_opened(int fd, const char *path, size_t max_bytes,
                             tr_error *error) {
@@ -181,10 +192,8 @@ static tr_blob *read_opened(int fd, const char *path, size_t max_bytes,
     tr_error_errno(error, errno, "Failed to read", path);
   else if (is_readable(fd, &st, path, error))
     blob = tr_file_read_fd(fd, &st, path, max_bytes, PATIENCE, error);
-  if (blob != NULL && S_ISFIFO(st.st_mode) && tr_blob_size(blob) == 0 &&
-      !wait_ready(fd, POLLIN, 0)) { /* no writer came and left */
-    tr_error_path(error, TR_TIMEOUT, "Failed to read", path,
-                  "nobody writes to this pipe");
+  if (blob != NULL && tr_blob_size(blob) == 0 &&
+      is_abandoned(fd, &st, path, error)) {
     tr_blob_release(blob);
     blob = NULL;
   }
@@ -196,6 +205,55 @@ static tr_blob *read_opened(int fd, const char *path, size_t max_bytes,
 tr_blob *tr_file_read(const char *path, size_t max_bytes, tr_error *error) {
   return read_opened(open(path, FOR_READING), path, max_bytes,
                      tr_error_or_ignored(error));
+}
+
+struct tr_input {
+  int fd;
+  bool has_begun; /* a byte has been read */
+  struct stat st;
+  char path[];
+};
+
+tr_input *tr_input_open(const char *path, tr_error *error) {
+  size_t len = strlen(path);
+  tr_input *input = calloc(1, sizeof *input + len + 1);
+  if (input == NULL) {
+    tr_error_nomem(error);
+    return NULL;
+  }
+  memcpy(input->path, path, len + 1);
+  input->fd = open(path, FOR_READING);
+  if (input->fd < 0 || fstat(input->fd, &input->st) != 0)
+    tr_error_errno(error, errno, "Failed to read", path);
+  else if (is_readable(input->fd, &input->st, path, error))
+    return input;
+  tr_input_close(input);
+  return NULL;
+}
+
+ssize_t tr_input_read(tr_input *input, void *data, size_t size, tr_error *error) {
+  ssize_t n;
+  do
+    n = read(input->fd, data, size < MOST ? size : MOST);
+  while (n < 0 && (errno == EINTR || (errno == EAGAIN && !S_ISREG(input->st.st_mode) &&
+                                      wait_ready(input->fd, POLLIN, PATIENCE))));
+  if (n < 0)
+    tr_error_errno(error, errno, "Failed to read", input->path);
+  else if (n == 0 && !input->has_begun &&
+           is_abandoned(input->fd, &input->st, input->path, error))
+    return -1;
+  input->has_begun = true;
+  return n;
+}
+
+long long tr_input_size(const tr_input *input) {
+  return S_ISREG(input->st.st_mode) ? (long long)input->st.st_size : -1;
+}
+
+void tr_input_close(tr_input *input) {
+  if (input != NULL && input->fd >= 0)
+    close(input->fd);
+  free(input);
 }
 
 /* Open an absolute path folder by folder, for kernels and containers without openat2. */

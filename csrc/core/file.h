@@ -3,6 +3,7 @@
 #define TR_FILE_H
 
 #include <sys/stat.h>
+#include <sys/types.h>
 
 #include "theaterref.h"
 
@@ -18,6 +19,17 @@ tr_blob *tr_file_read_regular(const char *path, size_t max_bytes, tr_error *erro
 
 /* Read the file that an absolute path without links names; a link in it is an error. */
 tr_blob *tr_file_read_settled(const char *path, size_t max_bytes, tr_error *error);
+
+/* A file or a pipe that is read piece by piece. */
+typedef struct tr_input tr_input;
+
+/* Open an input; NULL with the error. A pipe needs a writer soon. */
+tr_input *tr_input_open(const char *path, tr_error *error);
+/* Read at most 'size' bytes: how many there were, 0 at the end, or -1 with the error. */
+ssize_t tr_input_read(tr_input *input, void *data, size_t size, tr_error *error);
+/* Return the size of a regular file, or -1. */
+long long tr_input_size(const tr_input *input);
+void tr_input_close(tr_input *input); /* NULL is allowed */
 
 /* Set the error of bytes over a limit. Return NULL. */
 tr_blob *tr_file_too_large(const char *path, size_t max_bytes, tr_error *error);

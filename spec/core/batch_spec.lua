@@ -276,6 +276,21 @@ describe("a store's export", function()
     assert.equal(helper.read(path), helper.read(home .. "/same.tar"))
   end)
 
+  it("comes from a pipe too, but not from one that nobody writes to", function()
+    assert(store:export(path))
+    helper.run_ok("mkfifo " .. home .. "/pipe")
+    local script = ([[timeout -s KILL 60 %s -e '
+      local theaterref = require "theaterref"
+      local copy = theaterref.content_store("copy", { home = %q, durability = "none" })
+      local count, err = copy:import(%q)
+      print(count or err.kind .. ": " .. err.message)']]):format(helper.lua, home, home .. "/pipe")
+    assert.equal(("timeout: Failed to read %s/pipe: nobody writes to this pipe\n"):format(home), helper.run_ok(script))
+    assert.equal("8\n", helper.run_ok(("(sleep 0.2; cat %s; sleep 0.2) > %s/pipe & %s"):format(path, home, script)))
+    helper.run_ok(("diff -r %s/store/demo %s/store/copy"):format(home, home))
+    assert.equal("syntax: this is not an export of a store: it ends too early\n",
+      helper.run_ok(("head -c 700 %s > %s/pipe & %s"):format(path, home, script)))
+  end)
+
   it("says how many labels of the store it moved, and leaves them alone with 'keep_labels'", function()
     assert(store:export(path))
     local copy = theaterref.content_store("copy", { home = home, durability = "none" })

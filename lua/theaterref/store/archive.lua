@@ -214,13 +214,19 @@ local function malformed(what)
   return nil, errors.new("syntax", "this is not an export of a store: " .. what)
 end
 
--- Exactly so many bytes, or nil. A size that lies costs no more memory than
+-- Why a read gave less than was asked for.
+local function cut_off(why)
+  if not why then return malformed "it ends too early" end
+  return nil, errors.is(why) and why or errors.new("io", "Failed to import: " .. tostring(why))
+end
+
+-- Exactly so many bytes, or nil and why. A size that lies costs no more memory than
 -- there are bytes.
 local function read_exactly(file, size)
   local parts, left = {}, size
   while left > 0 do
-    local part = file:read(math.min(left, 1 << 20))
-    if not part then return nil end
+    local part, why = file:read(math.min(left, 1 << 20))
+    if not part then return cut_off(why) end
     parts[#parts + 1] = part
     left = left - #part
   end
@@ -265,7 +271,8 @@ end
 -- After its end an archive has only zeros: more would be a second archive.
 local function check_end(file)
   while true do
-    local rest = file:read(1 << 16)
+    local rest, why = file:read(1 << 16)
+    if why then return cut_off(why) end
     if not rest then return false end
     if rest:find "[^%z]" then return malformed "something follows its end" end
   end
@@ -276,8 +283,8 @@ end
 local function next_file(file, seen)
   local long_name, long_size
   while true do
-    local block = read_exactly(file, BLOCK)
-    if not block then return malformed "it ends too early" end
+    local block, why = read_exactly(file, BLOCK)
+    if not block then return nil, why end
     if block == ("\0"):rep(BLOCK) then
       if not seen.header then return malformed "it is empty" end
       return check_end(file)
@@ -287,8 +294,10 @@ local function next_file(file, seen)
     if octal(field(block, 149, 156)) ~= checksum(block) or not size then return malformed "a header is damaged" end
     local is_file = kind == "0" or kind == "\0"
     if is_file and long_size then size = long_size end
-    local bytes = read_exactly(file, size)
-    if not bytes or not read_exactly(file, -size % BLOCK) then return malformed "it ends too early" end
+    local bytes, rest
+    bytes, why = read_exactly(file, size)
+    if bytes then rest, why = read_exactly(file, -size % BLOCK) end
+    if not rest then return nil, why end
     if kind == "x" then
       local records = pax_records(bytes)
       if not records then return malformed "a header is damaged" end
@@ -380,18 +389,12 @@ end
 -- @treturn[2] table an error
 function M.import(store, path, options)
   local progress, size = options and options.progress or function() end, nil
-  local file, why = path, nil
-  if type(path) == "string" then file, why = io.open(path, "rb") end
-  if not file then
-    return nil, errors.new(core.file_stamp(path) and "io" or "not_found", "Failed to import: " .. why)
-  end
+  local file, err = path, nil
+  if type(path) == "string" then file, err = core.open_input(path) end
+  if not file then return nil, err end
   local closing <close> = type(path) == "string" and file or nil
-  if closing then
-    size = file:seek "end"
-    file:seek "set"
-  end
+  if closing then size = file:size() end
   local count, read, more, seen, labels = 0, 0, "more", {}, {}
-  local err
   while more == "more" do
     more, err = store:batch(function(batch)
       return import_some(batch, labels, file, seen, function(bytes)
