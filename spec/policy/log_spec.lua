@@ -48,6 +48,17 @@ describe("a log", function()
         :format(folder, folder) }, lines)
   end)
 
+  it("cuts a reason that fills a screen, between two characters", function()
+    for _, start in ipairs { "", "x", "xx" } do
+      lines = {}
+      local _, err = resolver("info", { allow = function() return false, start .. ("€"):rep(100000) end }):resolve(folder .. "/m.toml")
+      local reason = err.message:match ": (x*€.*…)$"
+      assert(utf8.len(reason), "it is cut within a character")
+      assert(#reason > 4000 and #reason < 4100, #reason)
+      assert.same({ ("info: %s/m.toml: refused as direct: %s"):format(folder, reason) }, lines)
+    end
+  end)
+
   it("tells of everything at 'debug', and of no state", function()
     assert(resolver("debug", { cacheable = function() return true end }):plan(folder .. "/m.toml"))
     local all = table.concat(lines, "\n")

@@ -96,13 +96,23 @@ function Context:emit(kind, event)
   if self.on_event then errors.pcall(self.on_event, event) end
 end
 
+local MAX_REASON_BYTES = 4096 -- a rule's reason goes into logs and errors
+
+-- A text that is not longer than a reason, cut between two characters.
+local function cut(text)
+  if #text <= MAX_REASON_BYTES then return text end
+  local last = MAX_REASON_BYTES
+  while last > MAX_REASON_BYTES - 3 and text:byte(last + 1) & 0xC0 == 0x80 do last = last - 1 end
+  return text:sub(1, last) .. "…"
+end
+
 --- Emits a refusal and returns its error.
 -- @tparam string message
 -- @tparam string subject the reference, or what else was refused
 -- @tparam string purpose
--- @tparam ?string why
+-- @tparam ?string why cut if it is very long
 function Context:refuse(message, subject, purpose, why)
-  why, subject = errors.redact(why or "the policy gives no reason", subject), reference.redact(subject)
+  why, subject = cut(errors.redact(why or "the policy gives no reason", subject)), reference.redact(subject)
   self:emit("refusal", { reference = subject, purpose = purpose, reason = why })
   return nil, errors.new("denied", message .. ": " .. why, subject)
 end
