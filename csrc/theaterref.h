@@ -640,7 +640,8 @@ TR_API bool tr_batch_label(tr_batch *batch, const char *label, const char *hash,
 ** Two errors end the batch, and all later calls fail: a failed sync, since the disk may
 ** have lost bytes, and a label that could not be moved. Labels that were moved before it
 ** are put back, which needs no room on the disk; the error says if that failed. Free the
-** batch then, and begin another one.
+** batch then, and begin another one. A process that is killed while labels move leaves some
+** moved.
 */
 TR_API bool tr_batch_commit(tr_batch *batch, tr_error *error);
 /* Free a batch and drop whatever was not committed. */

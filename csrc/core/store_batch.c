@@ -390,7 +390,8 @@ static void put_back(tr_batch *b, item *placed, tr_error *error) {
   }
 }
 
-/* Move labels to content that is there by now: all of them, or none. */
+/* Move labels to content that is there by now: all of them, or none if one fails. Each is a
+** file: a process that is killed meanwhile leaves some moved, whose histories have the rest. */
 static bool move_labels(tr_batch *b, tr_error *error) {
   item *placed = NULL, *i = b->items, *next;
   bool ok = true;

@@ -332,7 +332,8 @@ local function add(batch, labels, name, bytes)
   return true
 end
 
--- Labels are placed together at the end: all of them, or none. Returns how many that are
+-- Labels are placed together at the end: all of them, or none if one fails. A process that is
+-- killed meanwhile leaves some moved: each is a file of its own. Returns how many that are
 -- in the store point at something else now.
 local function place_labels(store, batch, labels)
   local changed = 0
@@ -377,7 +378,8 @@ end
 --- Adds all content of a tar file to a store, and places its labels at the end, all of
 -- them: labels that are there are moved. With the option `keep_labels` they stay, and the
 -- others are made one by one. After a failure, content that came before it may be there, but
--- no label has moved.
+-- no label has moved. A process that is killed, or a loss of power, may leave some labels
+-- moved and others not: 'history' and 'rollback' help with each.
 -- @tparam theaterref.store store
 -- @tparam string|file path or a file open for reading
 -- @tparam[opt] table options `progress`: called with how many bytes of how many
