@@ -175,7 +175,8 @@ void tr_failure_explain(const tr_request *r, CURLcode code,
     tr_failure_set(r, TR_TOO_LARGE, error, reason);
   } else if (r->fault != NULL) {
     tr_failure_set(r, TR_NETWORK, error, r->fault);
-  } else if (r->stalled) {
+  } else if (r->stalled || (code == CURLE_OPERATION_TIMEDOUT && !r->connected)) {
+    /* the driver's limit, or that of libcurl, if it looks first */
     describe_timeout(r, error);
   } else {
     describe_failure(r, code, error);

@@ -32,6 +32,14 @@ static long milliseconds(double seconds) {
   return ms < 1 ? 1 : ms > 1e9 ? 1000000000L : (long)ms;
 }
 
+/* Return libcurl's limit for a connection. The driver keeps the limit and says which option
+** it is, so libcurl's comes a moment later. Of one above 600 ms, libcurl gives the first of
+** several addresses half. */
+static long connect_limit(double seconds) {
+  static const double later = 0.05, least = 0.601;
+  return milliseconds(seconds + later > least ? seconds + later : least);
+}
+
 /* Set the options of a configuration; return the first failure. */
 static CURLcode configure(tr_handle *h, const tr_config *c) {
   const char *ca_file = c->ca_file != NULL ? c->ca_file : tr_curl_ca_file();
@@ -62,9 +70,8 @@ static CURLcode configure(tr_handle *h, const tr_config *c) {
   SET(CURLOPT_PREREQDATA, h);
   SET(CURLOPT_USERAGENT,
       c->user_agent != NULL ? c->user_agent : "theaterref/" TR_VERSION);
-  /* The driver keeps the limit, and says which option it is. */
   SET(CURLOPT_CONNECTTIMEOUT_MS,
-      c->connect_timeout >= 0 ? milliseconds(c->connect_timeout + 1) : 1000000000L);
+      c->connect_timeout >= 0 ? connect_limit(c->connect_timeout) : 1000000000L);
   /* Ours instead of the system's, not on top; without a folder, libcurl can
   ** share what it has parsed. */
   if (ca_file != NULL) {
@@ -164,7 +171,7 @@ tr_handle *tr_handle_get(tr_config *config, CURLcode *code) {
 
 void tr_handle_give_time(tr_handle *h, double seconds) {
   h->one_time = true;
-  curl_easy_setopt(h->easy, CURLOPT_CONNECTTIMEOUT_MS, milliseconds(seconds + 1));
+  curl_easy_setopt(h->easy, CURLOPT_CONNECTTIMEOUT_MS, connect_limit(seconds));
 }
 
 void tr_handle_release(tr_handle *h, bool reusable) {

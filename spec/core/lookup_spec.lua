@@ -89,6 +89,34 @@ describe("looking names up", function()
     end)
   end
 
+  preloaded("leaves the second address time if the first is silent, also under a short connect timeout", function()
+    local out, err = with_names [[
+      local uv = require "luv"
+      local theaterref = require "theaterref"
+      -- A listener whose queue is full answers no more; libuv takes one connection off it, but not two.
+      local full, server = uv.new_tcp(), uv.new_tcp()
+      assert(full:bind("127.0.0.1", 0))
+      full:listen(1, function() end)
+      local port = full:getsockname().port
+      for _ = 1, 2 do
+        for _ = 1, 8 do uv.new_tcp():connect("127.0.0.1", port, function() end) end
+        uv.run "nowait"
+      end
+      assert(server:bind("127.0.0.2", port))
+      server:listen(8, function()
+        local client = uv.new_tcp()
+        server:accept(client)
+        client:read_start(function() end)
+        client:write "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+      end)
+      for _, limit in ipairs { 0.5, 0.7, 1, 3 } do
+        local future = theaterref.resolver { connect_timeout = limit, retries = 0, log = false }:start("http://two.spec:" .. port)
+        repeat uv.run "nowait" until future:done()
+        print(future:wait())
+      end]]
+    assert.equal(("ok\n"):rep(4), out, err)
+  end)
+
   preloaded("counts for the connect timeout", function()
     local relay = helper.relay(server.port, "silent", 1)
     local out, err = with_names(([[

@@ -1,8 +1,8 @@
 /*
 ** A name service for specs, preloaded in front of the system's: "slow…" and 1.2.3.4.5
 ** answer after eight seconds, "late…" after one, "again…" fails for the moment the first
-** time, "meta…" is a cloud's metadata service, and any other name below ".spec" is
-** 127.0.0.1.
+** time, "meta…" is a cloud's metadata service, "two…" is 127.0.0.1 and 127.0.0.2, and any
+** other name below ".spec" is 127.0.0.1.
 */
 #include <dlfcn.h>
 #include <netdb.h>
@@ -42,6 +42,13 @@ getaddrinfo(const char *name, const char *service,
   }
   if (strncmp(name, "again", 5) == 0 && atomic_fetch_add(&again, 1) == 0)
     return EAI_AGAIN;
+  if (strncmp(name, "two", 3) == 0) {
+    int failed = next("127.0.0.1", service, hints, found);
+    struct addrinfo *last = failed == 0 ? *found : NULL;
+    while (last != NULL && last->ai_next != NULL)
+      last = last->ai_next;
+    return failed != 0 ? failed : next("127.0.0.2", service, hints, &last->ai_next);
+  }
   return next(strncmp(name, "meta", 4) == 0 ? "169.254.169.254" : "127.0.0.1",
               service, hints, found);
 }
