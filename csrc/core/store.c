@@ -156,8 +156,10 @@ static tr_blob *load(const tr_store *store, int fd, const struct stat *st,
 static int open_content(const tr_store *store, int data, const char *hash,
                         struct stat *st, tr_error *error) {
   int fd = openat(data, hash, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if ((fd < 0 && errno != ELOOP) || (fd >= 0 && fstat(fd, st) != 0))
-    tr_error_errno(error, errno, "Failed to read content", hash);
+  int errnum = errno; /* what cannot be opened may be a link, a socket or a device */
+  if (fd < 0 ? fstatat(data, hash, st, AT_SYMLINK_NOFOLLOW) != 0 || S_ISREG(st->st_mode)
+             : fstat(fd, st) != 0)
+    tr_error_errno(error, fd < 0 ? errnum : errno, "Failed to read content", hash);
   else if (fd >= 0 && S_ISREG(st->st_mode))
     return fd;
   else

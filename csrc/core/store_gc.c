@@ -61,7 +61,7 @@ static int discard_at(int data, const char *name, const condition *c,
   struct stat st, named;
   int result = -1;
   int fd = openat(data, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (fd < 0 && (errno == ENOENT || errno == ELOOP))
+  if (fd < 0 && (errno == ENOENT || errno == ELOOP || errno == ENXIO)) /* a link, a socket */
     return 0;
   if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
     result = errno == EWOULDBLOCK ? 0 : -1; /* 0: somebody needs it */

@@ -337,12 +337,15 @@ describe("a check of a store", function()
     assert.matches("%l", hash)
     helper.run_ok(("cd %s/data && touch -d '2 hours ago' %s && cp -p %s %s && mkfifo %s && ln -s %s link"):format(base, hash, hash,
       hash:upper(), ("0"):rep(40), hash))
+    local socket = helper.write(home .. "/socket.lua", "require('luv').new_pipe():bind(...) os.exit()")
+    helper.run_ok(("%s %s %s/data/%s"):format(helper.lua, socket, base, ("1"):rep(40)))
     for _ = 1, 2 do
       assert.same({ hash }, store:list_all_content())
-      assert.same({ 1, { ("0"):rep(40), hash:upper(), "link" } }, (function(report)
+      assert.same({ 1, { ("0"):rep(40), ("1"):rep(40), hash:upper(), "link" } }, (function(report)
         return { report.checked, report.unexpected }
       end)(assert(store:verify())))
       assert.same({}, assert(store:gc { grace = -1 }).deleted)
+      for _, name in ipairs { "0", "1" } do assert.is_false((store:discard_unchanged(name:rep(40), 0))) end
     end
     assert.equal("bytes", tostring(store:get_content_by_label "label"))
   end)

@@ -76,7 +76,8 @@ describe("a content store", function()
   end)
 
   it("replaces what lies in the place of content and is no file, but for a folder", function()
-    for _, make in ipairs { "mkfifo", "ln -s /nowhere", "mkdir" } do
+    local socket = helper.lua .. " " .. helper.write(home .. "/socket.lua", "require('luv').new_pipe():bind(...) os.exit()")
+    for _, make in ipairs { "mkfifo", "ln -s /nowhere", socket, "mkdir" } do
       helper.run_ok(("cd %s && mkdir -p store/demo/data && rm -rf store/demo/data/* && %s store/demo/data/%s"):format(home, make, sha1))
       assert.matches("is not a file; put it again, which replaces anything but a folder", select(2, store:get(sha1)).message)
       assert.same({ sha1 }, store:verify().unexpected)
