@@ -153,12 +153,15 @@ static bool append_data(const char *text, const char *data, const char *end,
                         tr_buffer *out) {
   const char *header = (const char *)memchr(text, ':', (size_t)(data - text)) + 1;
   size_t len = (size_t)(data - header);
+  size_t shown = MAX_DATA_HEADER;
   char count[64];
   snprintf(count, sizeof count, " (%zu characters)", (size_t)(end - data));
+  while (len > shown && shown > 0 && (header[shown] & 0xC0) == 0x80)
+    shown--; /* no part of a character */
   return tr_buffer_append(out, text, (size_t)(header - text)) &&
-         (len <= MAX_DATA_HEADER
+         (len <= shown
               ? tr_buffer_append(out, header, len)
-              : tr_buffer_append(out, header, MAX_DATA_HEADER) &&
+              : tr_buffer_append(out, header, shown) &&
                     append_text(out, ELLIPSIS) && append_text(out, ",")) &&
          append_text(out, ELLIPSIS) && append_text(out, count);
 }

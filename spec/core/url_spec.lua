@@ -149,6 +149,8 @@ describe("a text that is one reference", function()
     ["//srv/share/x@y"] = "//srv/share/x@y",
     ["data:text/pl ain;base64,a b"] = "data:text/pl ain;base64,… (3 characters)",
     ["DATA:,… (3x characters)"] = "DATA:,… (19 characters)",
+    ["data:" .. ("a"):rep(78) .. "\u{20AC}b,xyz"] = "data:" .. ("a"):rep(78) .. "…,… (3 characters)",
+    ["data:" .. ("a"):rep(80) .. "b,xyz"] = "data:" .. ("a"):rep(80) .. "…,… (3 characters)",
     ["data:"] = "data:",
     ["data:aHVzaA"] = "data:… (6 characters)",
     [""] = "",

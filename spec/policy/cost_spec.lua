@@ -37,6 +37,15 @@ it("secrets are counted while they are filled in", function()
   assert.same({ nil, "too many", 5 }, { state, err, asked })
 end)
 
+it("secrets are shown as JSON, whatever their references are", function()
+  for _, ref in ipairs { "data:" .. ("a"):rep(79) .. "\u{e9},s3cret", "data:" .. ("\u{20AC}"):rep(50) .. ",s3cret", "a\u{20AC}?s3cret" } do
+    local shown = secrets.shown('{"password":{"$ref":"' .. ref .. '"}}')
+    assert.matches('^{"password":{"$ref":"[^"]*"}}$', shown)
+    assert.is_truthy(utf8.len(shown))
+    assert.is_nil(shown:find "s3cret")
+  end
+end)
+
 describe("a template's cost is bounded, whatever it loops over:", function()
   local list = {}
   for i = 1, 20000 do list[i] = i end

@@ -53,7 +53,7 @@ function M.shown(state)
   for i = 1, #found, 3 do
     local first, last, ref = table.unpack(found, i, i + 2)
     parts[#parts + 1] = state:sub(from, first - 1)
-    parts[#parts + 1] = '{"$ref":' .. core.json_quote(core.redact_reference(ref)) .. "}"
+    parts[#parts + 1] = '{"$ref":' .. (core.json_quote(core.redact_reference(ref)) or '"…"') .. "}"
     from = last + 1
   end
   return table.concat(parts) .. state:sub(from)
