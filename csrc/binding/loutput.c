@@ -1,5 +1,6 @@
 /* Files that are written piece by piece, and standard input, in Lua. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -20,6 +21,21 @@ static int open_output(lua_State *L) {
   luaL_setmetatable(L, TR_OUTPUT);
   TR_WAITING(L, o->output, tr_output_open(path, &error));
   return o->output != NULL ? 1 : tr_pusherror(L, &error);
+}
+
+/* output_path(path) -> the path of the file that an output to it writes, without links | nil,
+** error; the file may not be there yet */
+static int output_path(lua_State *L) {
+  const char *path = tr_checkcstring(L, 1);
+  tr_error error;
+  char *found = tr_output_path(path);
+  if (found == NULL) {
+    tr_error_errno(&error, errno, "Failed to write", path);
+    return tr_pusherror(L, &error);
+  }
+  lua_pushstring(L, found); /* a path leaks if memory runs out in here */
+  free(found);
+  return 1;
 }
 
 static tr_output *checkoutput(lua_State *L) {
@@ -101,6 +117,7 @@ void tr_open_output(lua_State *L) {
                                      {"commit", output_commit},
                                      {NULL, NULL}};
   static const luaL_Reg functions[] = {{"open_output", open_output},
+                                       {"output_path", output_path},
                                        {"read_stdin", read_stdin},
                                        {"write_stdout", write_stdout},
                                        {NULL, NULL}};

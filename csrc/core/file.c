@@ -517,12 +517,32 @@ static char *follow_links(const char *path) {
   return now;
 }
 
+/* The folder of a path as it is written, malloc'ed. NULL when memory is short. */
+static char *folder_above(const char *path) {
+  const char *slash = strrchr(path, '/');
+  return slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
+}
+
+char *tr_output_path(const char *path) {
+  char *target = follow_links(path);
+  char *folder = target != NULL ? folder_above(target) : NULL;
+  char *real = folder != NULL ? realpath(folder, NULL) : NULL, *whole = NULL;
+  const char *slash = target != NULL ? strrchr(target, '/') : NULL;
+  int errnum;
+  if (real != NULL)
+    whole = tr_path_join(strcmp(real, "/") == 0 ? "" : real, slash == NULL ? target : slash + 1);
+  errnum = errno;
+  free(target);
+  free(folder);
+  free(real);
+  errno = errnum;
+  return whole;
+}
+
 /* Make the temporary file that is to replace the output's path; 'st' is of the file
 ** that is there, or NULL. False with errno. */
 static bool open_temporary(tr_output *o, const struct stat *st) {
-  char *slash = strrchr(o->path, '/');
-  char *folder = slash == NULL ? strdup(".")
-                               : strndup(o->path, (size_t)(slash - o->path) + 1);
+  char *folder = folder_above(o->path);
   if (folder != NULL)
     o->folder = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   free(folder);

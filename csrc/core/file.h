@@ -76,6 +76,10 @@ int tr_file_place(int tmpdir, const char *temporary, int dir, const char *name);
 */
 typedef struct tr_output tr_output;
 
+/* The path of the file that an output to 'path' writes, past all symbolic links, malloc'ed; NULL
+** with errno. The file may not be there yet; its folder has to be. */
+char *tr_output_path(const char *path);
+
 /* Open an output; NULL with the error. */
 tr_output *tr_output_open(const char *path, tr_error *error);
 /* Write all of the bytes. False with the error. */

@@ -176,6 +176,60 @@ describe("the example policy", function()
 end)
 
 describe("the command", function()
+  local function in_folder(test)
+    helper.with_folder(function(folder)
+      test(folder, function(arguments)
+        return helper.run(("cd %s && %s %s/lua/bin/theaterref %s"):format(folder, helper.lua, helper.root, arguments))
+      end)
+    end)
+  end
+
+  it("locks files whose names only look like URLs by their whole names", function()
+    in_folder(function(folder, theaterref_command)
+      local lines = {}
+      for i, name in ipairs { "w#v@1.wasm", "w#v@2.wasm", "w?v@1.wasm", "w?v@2.wasm" } do
+        helper.write(folder .. "/" .. name, "bytes " .. i)
+        helper.write(folder .. "/m" .. i .. ".toml", ('name = "w"\npackage = "%s"\n'):format(name))
+        lines[i] = ("sha256=%s size=7  %s\n"):format(core.blob("bytes " .. i):digest "sha256", name)
+      end
+      local out, err, status = theaterref_command "lock m1.toml m2.toml m3.toml m4.toml --json"
+      assert.same({ "", 0 }, { err, status })
+      for i, line in ipairs(lines) do
+        assert.is_truthy(helper.read(folder .. "/theaterref.lock"):find(line, 1, true), line)
+        assert.is_truthy(out:find(('"%s/%s":"%s"'):format(folder, line:match "(%S+)\n", line:match "=(%x+)"), 1, true), out)
+        assert.equal(0, select(3, theaterref_command(("plan m%d.toml --lockfile theaterref.lock"):format(i))))
+      end
+      helper.write(folder .. "/w#v@2.wasm", "bytes 1")
+      assert.equal(1, select(3, theaterref_command "plan m2.toml --lockfile theaterref.lock"))
+    end)
+  end)
+
+  it("takes a lockfile behind a link for the same before it is there and afterwards", function()
+    in_folder(function(folder, theaterref_command)
+      helper.run_ok(("cd %s && mkdir locks && ln -s locks/project.lock theaterref.lock && ln -s theaterref.lock second.lock"):format(folder))
+      for i = 1, 4 do
+        helper.write(folder .. "/m" .. i .. ".toml", ('name = "w"\npackage = "%s.wasm"\n'):format(i))
+        helper.write(folder .. "/" .. i .. ".wasm", tostring(i))
+      end
+      local texts = {}
+      for i, path in ipairs { "theaterref.lock", "theaterref.lock", "locks/project.lock", "second.lock" } do
+        if i == 4 then os.remove(folder .. "/locks/project.lock") end
+        assert.same({ "", "", 0 }, { theaterref_command("lock m1.toml -o " .. path) })
+        assert.equal(0, select(3, theaterref_command("plan m1.toml --lockfile " .. path)))
+        texts[i] = helper.read(folder .. "/locks/project.lock")
+        assert.equal(texts[1], texts[i])
+      end
+      -- Those that update it at once wait for each other, whichever way they take.
+      local command = ("%s %s/lua/bin/theaterref lock -o"):format(helper.lua, helper.root)
+      for _ = 1, 3 do
+        os.remove(folder .. "/locks/project.lock")
+        helper.run_ok(("cd %s && { %s second.lock m1.toml & %s theaterref.lock m2.toml & %s locks/project.lock m3.toml & "
+          .. "%s locks/project.lock m4.toml & wait; }"):format(folder, command, command, command, command))
+        assert.equal(8, select(2, helper.read(folder .. "/locks/project.lock"):gsub("sha256=", "")))
+      end
+    end)
+  end)
+
   it("locks, explains and checks", function()
     helper.with_folder(function(folder)
       local function theaterref_command(arguments)

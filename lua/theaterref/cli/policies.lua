@@ -91,7 +91,7 @@ local EACCES = 13
 -- Keeps others from updating the lockfiles of a folder. Nil where there is no folder, or none
 -- that this user may read.
 local function lock_folder(path)
-  path = core.real_path(path) or path -- which may be a link
+  path = lockfiles.file_of(path) or path -- which may be a link
   local lock, err = core.content_store(path:match "^(.*/)" or ".", {}):lock()
   if lock or err.kind == "not_found" or err.errno == EACCES then return lock end
   if err.kind ~= "timeout" then return nil, err end
@@ -157,7 +157,9 @@ local function lock(args)
   if lines then text, changed = update(args, lines) end
   if not text then return nil, err or changed end
   local digests = {}
-  for ref, fields in pairs(lines) do digests[core.redact_reference(ref)] = fields.sha256 end
+  for ref, fields in pairs(lines) do
+    digests[references.scheme(ref) == "data" and core.redact_reference(ref) or lockfiles.key(ref)] = fields.sha256
+  end
   return { lockfile = args.output, digests = digests, changes = changed, text = text }
 end
 

@@ -19,25 +19,29 @@ local MAX_BYTES = 16 << 20
 local FAMILY = "theaterref lockfile" -- of all versions
 local HEADER = FAMILY .. " 1"
 
+--- The path without links of a lockfile, also of one that is yet to be written. Nil if it cannot be.
+-- @tparam string path
+-- @treturn ?string
+function M.file_of(path) return core.real_path(path) or (core.output_path(path)) end
+
 -- The folder that a lockfile's paths are relative to: its own, even if a link leads to it.
 local function folder_of(path)
   local folder = reference.absolute(path):match "^(.*/)"
-  local real, real_folder = core.real_path(path), core.real_path(folder)
+  local real, real_folder = M.file_of(path), core.real_path(folder)
   real = real and real:match "^(.*/)"
   return real and real_folder and real ~= (real_folder .. "/"):gsub("^//", "/") and real or folder
 end
 
---- Returns the form of a reference in a lockfile, not cut: a path is absolute; a URL has no
--- user or password, and `?…` and a hash in place of its query, which may hold a signature.
+--- Returns the form of a reference in a lockfile, not cut: a path is absolute, and keeps each
+-- byte; a URL has no user or password, and `?…` and a hash in place of its query, which may
+-- hold a signature.
 -- @tparam string ref
 -- @treturn string
 function M.key(ref)
-  if reference.scheme(ref) == "data" then return ref end
-  local is_remote = reference.is_remote(ref)
-  if not is_remote then ref = reference.absolute(ref) end
+  if not reference.is_remote(ref) then return reference.absolute(ref) end
   local before, query, fragment = ref:match "^([^?#]*)%?([^#]*)(.*)$"
   if not query then return core.redact_reference(ref) end
-  if is_remote and not query:find "^…%x+$" then query = "…" .. core.blob(query):digest("sha256"):sub(1, 16) end
+  if not query:find "^…%x+$" then query = "…" .. core.blob(query):digest("sha256"):sub(1, 16) end
   return core.redact_reference(before) .. "?" .. query .. fragment
 end
 
