@@ -318,6 +318,25 @@ static int read_settled(lua_State *L) {
   return 1;
 }
 
+/* is_pipe(path) -> boolean: it leads to a pipe or a socket */
+static int is_pipe(lua_State *L) {
+  lua_pushboolean(L, tr_file_is_pipe(tr_checkcstring(L, 1)));
+  return 1;
+}
+
+/* read_pipe(path [, max_bytes = 1 GiB]) -> blob | nil, error: of a pipe, and nothing else */
+static int read_pipe(lua_State *L) {
+  tr_error error;
+  const char *path = tr_checkcstring(L, 1);
+  lua_Integer max = luaL_optinteger(L, 2, (lua_Integer)TR_FILE_MAX_BYTES);
+  lblob *b = tr_newblob(L);
+  TR_WAITING(L, b->blob, tr_file_read_pipe(path, max < 0 ? 0 : (size_t)max, &error));
+  if (b->blob == NULL)
+    return tr_pusherror(L, &error);
+  tr_accountblob(L, tr_blob_size(b->blob));
+  return 1;
+}
+
 void tr_open_blob(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"__gc", blob_gc},         {"__close", blob_close},
@@ -333,6 +352,8 @@ void tr_open_blob(lua_State *L) {
                                        {"record", blob_record},
                                        {"read_file", read_file},
                                        {"read_settled", read_settled},
+                                       {"is_pipe", is_pipe},
+                                       {"read_pipe", read_pipe},
                                        {"write_file", blob_write},
                                        {"digest", blob_digest},
                                        {NULL, NULL}};

@@ -256,6 +256,21 @@ void tr_input_close(tr_input *input) {
   free(input);
 }
 
+bool tr_file_is_pipe(const char *path) {
+  struct stat st;
+  return stat(path, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode));
+}
+
+tr_blob *tr_file_read_pipe(const char *path, size_t max_bytes, tr_error *error) {
+  struct stat st;
+  int fd = open(path, FOR_READING);
+  if (fd < 0 || fstat(fd, &st) != 0 || S_ISFIFO(st.st_mode))
+    return read_opened(fd, path, max_bytes, error);
+  close(fd);
+  tr_error_path(error, TR_IO, "Failed to read", path, "it is no longer a pipe");
+  return NULL;
+}
+
 /* Open an absolute path folder by folder, for kernels and containers without openat2. */
 static int walk_to(const char *path) {
   int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -31,6 +31,12 @@ ssize_t tr_input_read(tr_input *input, void *data, size_t size, tr_error *error)
 long long tr_input_size(const tr_input *input);
 void tr_input_close(tr_input *input); /* NULL is allowed */
 
+/* True if a path leads to a pipe or a socket. */
+bool tr_file_is_pipe(const char *path);
+
+/* Read a pipe; anything else is an error, also if it has taken the pipe's place. */
+tr_blob *tr_file_read_pipe(const char *path, size_t max_bytes, tr_error *error);
+
 /* Set the error of bytes over a limit. Return NULL. */
 tr_blob *tr_file_too_large(const char *path, size_t max_bytes, tr_error *error);
 

@@ -91,6 +91,37 @@ describe("policy builders", function()
     end
   end)
 
+  it("judge an open pipe by the path that names it, and nothing else is read in its place", function()
+    helper.write(folder .. "/secret", "secret")
+    helper.run_ok("mkfifo " .. folder .. "/fifo")
+    local program = helper.write(folder .. "/program.lua", ([[
+      local theaterref = require "theaterref"
+      local folder, ref, what = %q, ...
+      local resolver = theaterref.resolver { log = false, policy = { allow = function(_, ctx)
+        io.write(tostring(ctx.path), " ")
+        if what == "swap" then
+          require("luv").fs_close(0) -- whose number the next file gets
+          file = assert(io.open(folder .. "/secret"))
+        end
+        return true
+      end } }
+      local blob, err = resolver:resolve(ref)
+      io.write(tostring(blob or err.message), "\n")]]):format(folder))
+    local function run(before, words, after)
+      return (helper.run_ok(("%s %s %s %s %s"):format(before, helper.lua, program, words, after or "")):gsub("/proc/%d+/", "/proc/N/"))
+    end
+    for _, path in ipairs { "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0" } do
+      assert.equal(path .. " hello\n", run("printf hello |", path))
+      assert.equal(folder .. "/secret secret\n", run("", path, "< " .. folder .. "/secret"))
+      assert.equal(("%s Failed to read %s: it is no longer a pipe\n"):format(path, path),
+        run("printf hello |", path .. " swap"))
+    end
+    assert.equal("/dev/stdin hello\n", run("printf hello |", "file:///dev/stdin"))
+    assert.equal(folder .. "/fifo named\n", run(("printf named > %s/fifo &"):format(folder), "/dev/stdin", "< " .. folder .. "/fifo"))
+    helper.run_ok(("ln -s /dev/stdin %s/link"):format(folder))
+    assert.matches("^nil Failed to read .*/link: No such file or directory", run("printf hello |", folder .. "/link"))
+  end)
+
   it("allow files below a prefix, wherever links lead", function()
     helper.run_ok(("cd %s && mkdir -p public/in other && ln -s .. public/out && ln -s public shown && echo y > public/in/x "
       .. "&& echo y > other/x && ln -s in/x public/same && ln -s / public/root"):format(folder))

@@ -51,10 +51,18 @@ end
 
 function M.is_remote() return false end
 
---- Returns the path that will be opened: without links, for rules to judge. Nil if there
--- is none; then nothing will be opened.
+-- True for what may be a pipe without a name that this process has open, as a shell passes it.
+-- Only the pipe is read then: no other file can take its place.
+local function is_open_pipe(path)
+  return (path == "/dev/stdin" or path:find "^/dev/fd/%d+$" or path:find "^/proc/self/fd/%d+$") and core.is_pipe(path)
+end
+
+--- Returns the path that will be opened: without links, for rules to judge; that of a pipe
+-- without a name as it is written. Nil if there is none; then nothing will be opened.
 function M.settle(parsed)
   parsed.settled, parsed.fault = core.real_path(parsed.path)
+  parsed.pipe = not parsed.settled and is_open_pipe(parsed.path)
+  if parsed.pipe then parsed.settled, parsed.fault = parsed.path, nil end
   return parsed.settled
 end
 
@@ -71,7 +79,8 @@ end
 
 function M.start(job, context)
   local path, settled, blob, err = job.parsed.path, job.parsed.settled, nil, job.parsed.fault
-  if not err then blob, err = (settled and core.read_settled or core.read_file)(settled or path, context:max_bytes(job)) end
+  local read = job.parsed.pipe and core.read_pipe or settled and core.read_settled or core.read_file
+  if not err then blob, err = read(settled or path, context:max_bytes(job)) end
   if blob then return { blob = blob } end
   local meant = err.kind == "not_found" and hint(path)
   if meant then err.message = err.message .. meant end
