@@ -170,8 +170,8 @@ void tr_failure_explain(const tr_request *r, CURLcode code,
     tr_failure_set(r, TR_TOO_LARGE, error, reason);
   } else if (r->too_large) {
     snprintf(reason, sizeof reason,
-             "larger than the limit of %zu bytes; raise max_bytes to allow it",
-             r->max_bytes);
+             "larger than the limit of %zu byte%s; raise max_bytes to allow it",
+             r->max_bytes, tr_plural((double)r->max_bytes));
     tr_failure_set(r, TR_TOO_LARGE, error, reason);
   } else if (r->fault != NULL) {
     tr_failure_set(r, TR_NETWORK, error, r->fault);

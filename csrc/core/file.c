@@ -39,8 +39,8 @@ static const double WRITER_PATIENCE = 2;
 tr_blob *tr_file_too_large(const char *path, size_t max_bytes, tr_error *error) {
   char why[96];
   snprintf(why, sizeof why,
-           "larger than the limit of %zu bytes; raise max_bytes to allow it",
-           max_bytes);
+           "larger than the limit of %zu byte%s; raise max_bytes to allow it",
+           max_bytes, tr_plural((double)max_bytes));
   tr_error_path(error, TR_TOO_LARGE, "Failed to read", path, why);
   return NULL;
 }

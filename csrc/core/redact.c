@@ -9,6 +9,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "error.h"
+
 enum {
   MAX_DISPLAY = 320, /* of a message's 1,024 bytes */
   DISPLAY_TAIL = 64,
@@ -155,7 +157,8 @@ static bool append_data(const char *text, const char *data, const char *end,
   size_t len = (size_t)(data - header);
   size_t shown = MAX_DATA_HEADER;
   char count[64];
-  snprintf(count, sizeof count, " (%zu characters)", (size_t)(end - data));
+  snprintf(count, sizeof count, " (%zu character%s)", (size_t)(end - data),
+           tr_plural((double)(end - data)));
   while (len > shown && shown > 0 && (header[shown] & 0xC0) == 0x80)
     shown--; /* no part of a character */
   return tr_buffer_append(out, text, (size_t)(header - text)) &&

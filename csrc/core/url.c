@@ -111,7 +111,7 @@ static const char *parse_port(tr_url *url, const char *at, const char *end) {
     return NULL; /* "host:" has the default port */
   for (; at < end; at++) {
     if (!isdigit((unsigned char)*at) || (port = port * 10 + *at - '0') > 65535)
-      return "its port is no number up to 65535";
+      return "the port is not a number from 0 to 65535";
   }
   url->port = port;
   return NULL;

@@ -3,12 +3,15 @@
 #include "core/options.h"
 #include "host.h"
 
-/* Set a time limit in the options on top; below 0 there is none. */
-static void set_timeout(lua_State *L, const char *name, double seconds) {
-  if (seconds < 0)
+/* Set a time limit in the options on top, of a method of the resolver at 1; below 0 there
+** is none. Messages show it as it was given. */
+static void set_timeout(lua_State *L, const char *name, const tr_call *c) {
+  if (c->options.timeout < 0)
     return;
-  lua_pushnumber(L, seconds);
+  lua_pushnumber(L, c->options.timeout);
   lua_setfield(L, -2, name);
+  lua_pushnumber(L, c->given);
+  lua_setfield(L, 1, "call_seconds");
 }
 
 /* Call a function of the resolver at 1 with so many arguments, which are on top with
@@ -32,7 +35,7 @@ static void push_plan(lua_State *L, const char *method, const tr_call *c) {
     lua_pushstring(L, c->options.initial_state);
     lua_setfield(L, -2, "initial_state");
   }
-  set_timeout(L, "plan_timeout", c->options.timeout);
+  set_timeout(L, "plan_timeout", c);
   call_resolver(L, 3);
 }
 
@@ -72,7 +75,7 @@ static int resolve(lua_State *L) {
   if (cached)
     lua_pushnil(L); /* the resolver's own cache */
   lua_newtable(L);
-  set_timeout(L, "resolve_timeout", c->options.timeout);
+  set_timeout(L, "resolve_timeout", c);
   call_resolver(L, cached ? 4 : 3);
   c->blob = tr_blob_retain(tr_toblob(L, -1));
   return 0;
@@ -87,7 +90,7 @@ static int resolve_start(lua_State *L) {
   lua_pushboolean(L, lua_getfield(L, 1, "cache") != LUA_TNIL);
   lua_setfield(L, -3, "cached");
   lua_pop(L, 1);
-  set_timeout(L, "resolve_timeout", c->options.timeout);
+  set_timeout(L, "resolve_timeout", c);
   call_resolver(L, 3);
   return 1;
 }
@@ -104,8 +107,11 @@ static int resolve_take(lua_State *L) {
 static bool prepare(tr_call *c, const char *reference,
                     const tr_call_options *options, tr_error *error) {
   *c = (tr_call){.reference = reference, .options = TR_CALL_OPTIONS};
-  return tr_options_copy(&c->options, sizeof c->options, options,
-                         "TR_CALL_OPTIONS", error);
+  if (!tr_options_copy(&c->options, sizeof c->options, options,
+                       "TR_CALL_OPTIONS", error))
+    return false;
+  c->given = c->options.timeout;
+  return true;
 }
 
 tr_plan *tr_host_plan(tr_host *host, const char *manifest,

@@ -93,6 +93,7 @@ void tr_plan_take(lua_State *L, tr_plan **plan);
 typedef struct tr_call {
   const char *reference;
   tr_call_options options;
+  double given;  /* the timeout as it was given, for messages */
   tr_plan *plan; /* or NULL */
   tr_blob *blob;
 } tr_call;

@@ -61,6 +61,7 @@ static tr_job *new_job(tr_host *host, const tr_call_kind *kind,
   job->host = host;
   job->kind = kind;
   job->call.options = call->options;
+  job->call.given = call->given;
   job->timeout = call->options.timeout;
   job->deadline = tr_deadline(job->timeout);
   job->future = LUA_NOREF;

@@ -61,7 +61,7 @@ end
 -- options; a name alone opens it as it is
 function M.open(options, blame)
   options, blame = options or {}, blame or 2
-  option_sets.check(option_sets.cache, options, blame)
+  option_sets.check(option_sets.cache, options, blame, "resource_cache")
   local given = option_sets.overlay(options)
   if options.disk then
     local err

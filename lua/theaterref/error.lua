@@ -31,7 +31,7 @@ function metatable:__tostring()
   if not text:find(self.reference, 1, true) then
     text = text .. " (" .. self.reference .. ")"
   end
-  if self.manifest_reference then text = text .. ", which " .. self.manifest_reference .. " names" end
+  if self.manifest_reference then text = text .. " (named by " .. self.manifest_reference .. ")" end
   return text .. advice
 end
 
@@ -136,6 +136,11 @@ function M.seconds(seconds)
   local text = seconds < 0.001 and ("%g"):format(seconds) or (("%.3f"):format(seconds):gsub("%.?0+$", ""))
   return text .. (text == "1" and " second" or " seconds")
 end
+
+--- A number of bytes for messages.
+-- @tparam integer count
+-- @treturn string such as "1 byte" or "8 bytes"
+function M.bytes(count) return count .. (count == 1 and " byte" or " bytes") end
 
 --- The line and the column of a byte in a text, for messages.
 -- @tparam string text

@@ -9,6 +9,8 @@
 --   reloaded
 -- * `debug`: all else
 -- @module theaterref.events
+local errors = require "theaterref.error"
+
 local M = {}
 
 -- Each has its type, its level, its fields with their types, what it means, and
@@ -16,7 +18,7 @@ local M = {}
 M.list = {
   { "resolved", "debug", { reference = "string", purpose = "string", bytes = "number" },
     "a reference was resolved; `reference` is the candidate they came from",
-    function(e) return ("%s: %d bytes"):format(e.reference, e.bytes) end },
+    function(e) return ("%s: %s"):format(e.reference, errors.bytes(e.bytes)) end },
   { "cache", "debug", { reference = "string", purpose = "string", outcome = "string" },
     "a cache was consulted; `outcome` is `hit`, `stale`, `wait`, `miss` or `disk`",
     function(e) return ("%s: cache %s"):format(e.reference, e.outcome) end },
@@ -34,7 +36,7 @@ M.list = {
     function(e) return ("%s: not kept on disk: %s"):format(e.reference, e.message) end },
   { "phase", "debug", { reference = "string", name = "string", seconds = "number", bytes = "number" },
     "the step `name` of a plan ended",
-    function(e) return ("%s: %s took %.3f ms, %d bytes"):format(e.reference, e.name, e.seconds * 1000, e.bytes) end },
+    function(e) return ("%s: %s took %.3f ms, %s"):format(e.reference, e.name, e.seconds * 1000, errors.bytes(e.bytes)) end },
   { "failure", "info", { reference = "string", name = "string", seconds = "number", bytes = "number", message = "string" },
     "the step `name` of a plan failed",
     function(e) return ("%s: %s failed: %s"):format(e.reference, e.name, e.message) end },

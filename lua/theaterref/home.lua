@@ -44,7 +44,7 @@ end
 -- @treturn[2] table an error of kind `invalid_reference`
 function M.content_store(id, options)
   options = options or {}
-  option_sets.check(option_sets.store, options, 2)
+  option_sets.check(option_sets.store, options, 2, "content_store")
   local base, err = M.store_folder(id, options.base_path or options.home)
   if not base then return nil, err end
   base = options.base_path or base

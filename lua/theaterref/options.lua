@@ -60,6 +60,7 @@ local kinds = {
     return math.type(v) == "integer" and v >= 0 and v <= 0x7FFFFFFF
   end },
   flag = { says = "true or false", fits = function(v) return type(v) == "boolean" end },
+  store_id = { says = "a store's id", fits = function(v) return type(v) == "string" end, fault = text_fault },
   text = { says = "a string", fits = function(v) return type(v) == "string" end, fault = text_fault },
   level = { says = "a level", fits = function(v) return type(v) == "string" end, fault = level_fault },
   list = { says = "a list of strings", fits = is_list_of_strings },
@@ -288,7 +289,7 @@ M.resolver = set("resolver option", {
   { "trusted", "flag", "false", "run the policy script without a sandbox; only for a script that belongs to the "
     .. "host" },
   { "lockfile", "text", "none", "path of a lockfile that must list every reference" },
-  { "offline", "text", "none", "fetch nothing: use only files, local stores and cached bytes; with a lockfile, "
+  { "offline", "store_id", "none", "fetch nothing: use only files, local stores and cached bytes; with a lockfile, "
     .. "locked content comes from the store of this id" },
   { "signatures", "signatures", "none", "require signatures for everything: a table of `keys` and `threshold` (below)" },
   { "cache", "cache", "none", "cache for bytes that the policy calls cacheable, and for `resolve_cached`" },
@@ -417,7 +418,12 @@ end
 -- @tparam table options
 -- @tparam table given
 -- @tparam integer level where to raise, as for `error` in the calling function
-function M.check(options, given, level)
+-- @tparam[opt] string name of the function that takes them, if they are not named after it
+function M.check(options, given, level, name)
+  if type(given) ~= "table" then
+    error(("the options of %s must be a table, not a %s"):format(name or options.what:gsub(" option$", ""), type(given)),
+      level + 1)
+  end
   local fault = M.fault(options, given)
   if fault then error(fault, level + 1) end
 end

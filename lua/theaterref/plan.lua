@@ -34,8 +34,8 @@ local Plan = {}
 
 -- One line that may be logged.
 function Plan:__tostring()
-  return ("plan of %s: package %s, %d bytes; initial state of %d bytes"):format(errors.printable(self.name),
-    reference.redact(self.package_reference), #self.package, #(self.initial_state or ""))
+  return ("plan of %s: package %s, %s; initial state of %s"):format(errors.printable(self.name),
+    reference.redact(self.package_reference), errors.bytes(#self.package), errors.bytes(#(self.initial_state or "")))
 end
 
 -- A plan at work: what its steps share, beside the plan itself.
@@ -71,7 +71,8 @@ local function size_fault(work, what, bytes, option)
   local limit = work.context[option]
   local size = math.type(bytes) and bytes or bytes and #bytes or 0
   if size <= limit then return nil end
-  return errors.new("too_large", ("%s has %d bytes, more than the %d that '%s' allows"):format(what, size, limit, option))
+  return errors.new("too_large", ("%s has %s, more than the %d that '%s' allows"):format(what, errors.bytes(size), limit,
+    option))
 end
 
 -- Returns the error for an initial state that is too large or, with 'strict_state', no JSON.
@@ -256,8 +257,15 @@ end
 -- The steps in their order.
 local order = { "manifest", "initial_state", "merge", "render", "parse", "allow_spawn", "secrets", "package" }
 
+-- True if a text is neither TOML, JSON nor Lua, whatever their parsers find at fault in it: it
+-- is binary, or HTML.
+local function is_other_text(text) return text:find "%z" or not utf8.len(text) or text:find "^%s*<" end
+
 -- Returns the error that a plan ends with, which names the manifest.
 local function failure(work, err)
+  if err.kind == "syntax" and not work.fields and work.text and is_other_text(work.text) then
+    err.message = "this is not a manifest (TOML, JSON or Lua): " .. err.message
+  end
   local ref = reference.redact(work.plan.manifest_reference)
   if work.ctx and err.reference and err.reference ~= ref then return errors.named_by(err, ref) end
   return errors.about(err, ref)

@@ -66,7 +66,9 @@ function Resolver.new(options, blame)
     stores = { by_id = {}, count = 0 }, background = {} }
   return setmetatable({ context = context, cache = cache, resolve_timeout = options.resolve_timeout,
     plan_timeout = options.plan_timeout,
-    call_limit = nil }, Resolver) -- what messages call the time limit of a call: hosts in C have a name of their own
+    -- What messages call the time limit of a call, and what they show as its value: hosts in C have a name of their own,
+    -- and pass what their wait for a turn has left.
+    call_limit = nil, call_seconds = nil }, Resolver)
 end
 
 -- The context for a call: with the policy script as it is now.
@@ -95,8 +97,8 @@ local no_options = {}
 local NO_CACHE = "this resolver has no cache: make it with { cache = theaterref.resource_cache() }"
 
 -- Checks the options of a call, for whoever called the method.
-local function check_call(self, options)
-  option_sets.check(option_sets.call, options, 3)
+local function check_call(self, options, name)
+  option_sets.check(option_sets.call, options, 3, name)
   if options.cached and not options.cache and not self.cache then error(NO_CACHE, 3) end
 end
 
@@ -106,7 +108,7 @@ local function run(self, ref, options, blocking, will_wait)
   local context, limit = context_of(self), options.resolve_timeout or self.resolve_timeout
   return Future.run({ reference = ref, ctx = context.has_rules and { purpose = "direct" } or direct, options = options,
     blocking = blocking, will_wait = will_wait, time_limit = limit,
-    limit_option = options.resolve_timeout and self.call_limit,
+    limit_option = options.resolve_timeout and self.call_limit, shown_limit = options.resolve_timeout and self.call_seconds,
     target = nil, hit = false, thread = nil, awaited = nil, fetched = nil, finished = false, result = nil },
     loads.resolve, context)
 end
@@ -121,7 +123,7 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error, when it is refused or no reference at all
 function Resolver:start(ref, options)
-  if options then check_call(self, options) end
+  if options then check_call(self, options, "start") end
   local future = run(self, ref, options or no_options, false, false)
   if future.err then return nil, future.err end
   return future
@@ -134,7 +136,7 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function Resolver:resolve(ref, options)
-  if options then check_call(self, options) end
+  if options then check_call(self, options, "resolve") end
   return run(self, ref, options or no_options, true, true):wait()
 end
 
@@ -150,7 +152,7 @@ function Resolver:resolve_cached(ref, cache, options)
   cache = cache or self.cache
   if not cache then error(NO_CACHE, 2) end
   if type(cache) ~= "userdata" then error("a cache was expected (theaterref.resource_cache()), not a " .. type(cache), 2) end
-  if options then option_sets.check(option_sets.call, options, 2) end
+  if options then option_sets.check(option_sets.call, options, 2, "resolve_cached") end
   local future = run(self, ref, option_sets.overlay({ cache = cache }, options), true, true)
   if not future.result then return nil, future.err end
   return future.result, future.hit
@@ -166,6 +168,7 @@ end }
 -- @treturn table blobs in the same order; false where one failed
 -- @treturn table errors in the same order; false where none was
 function Resolver:resolve_all(refs)
+  if type(refs) ~= "table" then error("the references of resolve_all must be a table, not a " .. type(refs), 2) end
   local futures <close>, blobs, failures = setmetatable({}, unless_raised), {}, {}
   local options = { cached = self.cache ~= nil }
   for i, ref in ipairs(refs) do futures[i] = run(self, ref, options, false, true) end
@@ -190,7 +193,8 @@ local function run_plan(self, manifest_reference, options, blocking, trace, stop
   local limit = options.plan_timeout or self.plan_timeout
   return Future.run({ reference = manifest_reference, blocking = blocking, will_wait = blocking,
     time_limit = limit, plans = true,
-    limit_option = options.plan_timeout and self.call_limit or "plan_timeout" }, plans.make, context,
+    limit_option = options.plan_timeout and self.call_limit or "plan_timeout",
+    shown_limit = options.plan_timeout and self.call_seconds }, plans.make, context,
     options.initial_state and tostring(options.initial_state), stop)
 end
 

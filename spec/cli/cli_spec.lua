@@ -9,6 +9,7 @@ describe("the command", function()
     folder = helper.temporary_folder()
     helper.write(folder .. "/actor.wasm", "\0asm")
     helper.write(folder .. "/m.toml", 'name = "{{default n "x"}}"\npackage = "actor.wasm"\nbig = 9223372036854775807\n')
+    helper.write(folder .. "/state", '{"a":1}')
     helper.write(folder .. "/policy.lua", "return { allow = function() return false, 'closed today' end }")
   end)
 
@@ -320,6 +321,37 @@ describe("the command", function()
     local out, err, status = theaterref "plan pkg.toml --policy scheme.lua --lockfile pkg.lock"
     assert.matches("pkg://actor.wasm", out)
     assert.same({ "", 0 }, { err, status })
+  end)
+
+  it("takes a state from standard input, and advises how to give a file", function()
+    assert.matches('initial state  {"a":1}', (theaterref "plan m.toml --state @- < state"), 1, true)
+    assert.equal("theaterref: --state: 'nope.json' is not JSON; to give a file, write @nope.json\n",
+      (select(2, theaterref "plan m.toml --state nope.json")))
+    assert.matches("^theaterref: standard input: invalid JSON at line 1", (select(2, theaterref "plan m.toml --state @- < m.toml")))
+  end)
+
+  it("leaves no new store behind if an import fails", function()
+    helper.write(folder .. "/junk.tar", "junk")
+    for _, file in ipairs { "junk.tar", "none.tar" } do
+      assert.equal(1, select(3, theaterref("store import unborn " .. file)))
+      assert.is_false(helper.exists(folder .. "/home/store/unborn"))
+    end
+  end)
+
+  it("refuses to be offline with a store that does not exist", function()
+    theaterref "store put yard actor.wasm"
+    local _, err, status = theaterref "resolve actor.wasm --offline yart"
+    assert.matches("^theaterref: there is no store 'yart' in .*; stores: .*yard", err)
+    assert.equal(1, status)
+  end)
+
+  it("ends a lockfile's refusal with the command that it advises", function()
+    helper.write(folder .. "/two.toml", 'name = "l"\npackage = "actor.wasm"\n')
+    helper.write(folder .. "/one.lock", "theaterref lockfile 1\nsha256=" .. core.blob(helper.read(folder .. "/two.toml")):digest "sha256"
+      .. "  two.toml\n")
+    local _, err = theaterref "plan two.toml --lockfile one.lock"
+    assert.matches("actor.wasm: it is not in the lockfile .*one.lock %(named by two.toml%); to allow it, lock its manifest again: "
+      .. "theaterref lock %-o [^ ]*one.lock two.toml\n$", err)
   end)
 
   it("prints what a lock changes, and nothing if nothing changes", function()

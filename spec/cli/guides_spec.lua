@@ -75,7 +75,7 @@ describe("the guide", function()
 
   it("to the options has each as it is", function()
     local takes = { seconds = "seconds", count = "a whole number", times = "a whole number",
-      level = "a string", headers = "a table", flag = "true or false", text = "a string", table = "a table",
+      level = "a string", headers = "a table", flag = "true or false", store_id = "a string", text = "a string", table = "a table",
       ["function"] = "a function", policy = "a path or a table", cache = "a cache or a table", open_cache = "a cache",
       disk = "an id or a table", expect = "a hash or false",
       log = "a level, a table or false", list = "a list of strings", host_names = "a list of strings", hosts = "a table by host",

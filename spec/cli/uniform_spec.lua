@@ -97,8 +97,10 @@ describe("every command", function()
       ["store label"] = { "theaterref store label [-h]", "missing argument 'id'" },
       ["--json resolve x"] = { "theaterref [-h]", "unknown option '--json'\nOptions are given after the command" },
       ["plan m --timeout -5"] = { "theaterref plan [-h]",
-        "unknown option '-5'\nA value that begins with '-' is given as in --timeout=-5" },
-      ["lock m --lockfile x"] = { "theaterref lock [-h]", "unknown option '--lockfile'" },
+        "unknown option '-5'\n" },
+      ["plan m --state -5"] = { "theaterref plan [-h]",
+        "unknown option '-5'\nA value that begins with '-' is given as in --state=-5\n" },
+      ["lock m --lockfile x"] = { "theaterref lock [-h]", "unknown option '--lockfile'\n-o names the lockfile to write\n" },
       ["lock m --offline x"] = { "theaterref lock [-h]", "unknown option '--offline'" },
       ["plan m '--a\27b'"] = { "theaterref plan [-h]", "unknown option '--a\\27b'" },
     } do

@@ -221,7 +221,7 @@ describe("policy builders", function()
         allow = policy.only { schemes = { "file" } } })]]):format(folder)) })
     assert.equal("\0asm", tostring(assert(resolver:resolve "short")))
     local _, err = resolver:resolve(folder .. "/m.toml")
-    assert.matches("m.toml: it is not in the lockfile theaterref.lock; to allow it, lock its manifest again: theaterref lock %-o ", err.message)
+    assert.matches("m.toml: it is not in the lockfile theaterref.lock.*; to allow it, lock its manifest again: theaterref lock %-o [^ ]+ [^ ]+$", tostring(err))
     assert.equal("denied", select(2, resolver:resolve "https://h/").kind)
     for _, ref in ipairs { "https://h/m.toml?t=a'SECRET", "https://us'er:SECRET@h/m.toml", "dir/m.toml?t='SECRET",
       "Data:application/toml,name='w' password = 'SECRET'" } do

@@ -247,6 +247,10 @@ describe("the command", function()
       local _, err, status = theaterref_command "plan m.toml --lockfile theaterref.lock"
       assert.equal(1, status)
       assert.matches("actor.wasm has the sha256 %x+, but %x+ was expected", err)
+      _, err, status = theaterref_command "plan m.toml --offline x"
+      assert.equal(1, status)
+      assert.matches("there is no store 'x' in .*; stores: ", err)
+      theaterref_command "store put x m.toml"
       assert.equal(0, select(3, theaterref_command "plan m.toml --offline x"))
 
       -- The lockfile that is configured is updated, and other manifests' lines stay in it.

@@ -31,6 +31,31 @@ initial_state = '{"a":{"$ref":"data:,x"},"b":[{"$ref":"data:,y"}]}'
     assert.is_nil(assert(filling:plan(folder .. "/manifest.toml", { initial_state = '{"a":1,"b":2}' })).secrets)
   end)
 
+  it("says of binary data and HTML that they are no manifest, before the parser's detail", function()
+    for _, text in ipairs { "\0asm", "name = '\xFF'", "<!doctype html>\n<html></html>", " <html>init_state" } do
+      local _, err = resolver:plan(manifest(text))
+      assert.matches("^this is not a manifest %(TOML, JSON or Lua%): invalid TOML at line 1", err.message)
+    end
+    local _, err = resolver:plan(manifest "name = ")
+    assert.matches("^invalid TOML", err.message)
+  end)
+
+  it("names an argument of the wrong type, and the function that got it", function()
+    local store = theaterref.content_store("x", { home = folder })
+    for what, call in pairs {
+      ["the options of resolver must be a table, not a string"] = function() theaterref.resolver "x" end,
+      ["the options of resource_cache must be a table, not a string"] = function() theaterref.resource_cache "x" end,
+      ["the options of plan must be a table, not a string"] = function() resolver:plan("x", "y") end,
+      ["the options of start must be a table, not a string"] = function() resolver:start("x", "y") end,
+      ["the options of resolve must be a table, not a number"] = function() resolver:resolve("x", 1) end,
+      ["the options of resolve_cached must be a table, not a number"] = function() resolver:resolve_cached("x", nil, 1) end,
+      ["the options of gc must be a table, not a number"] = function() store:gc(1) end,
+      ["the references of resolve_all must be a table, not a nil"] = function() resolver:resolve_all() end,
+      ["the hash of a label must be a string, not a nil"] = function() store:label("x", nil) end,
+      ["the resolver option 'offline' must be a store's id, not a boolean"] = function() theaterref.resolver { offline = true } end,
+    } do assert.has_error(call, what) end
+  end)
+
   it("warns of a key that is one edit away from a known one, once", function()
     local lines = {}
     local logging = theaterref.resolver { log = { level = "warn", sink = function(level, line) lines[#lines + 1] = level .. " " .. line end } }
@@ -213,7 +238,7 @@ initial_state = '{"name":"x","kind":"actor"}'
     local plan, err = theaterref.resolver():plan(path)
     assert.is_nil(plan)
     assert.same({ "not_found", "gone.wasm", path }, { err.kind, err.reference, err.manifest_reference })
-    assert.matches("gone.wasm: No such file or directory, which " .. path .. " names$", tostring(err))
+    assert.matches("gone.wasm: No such file or directory %(named by " .. path .. "%)$", tostring(err))
     err = select(2, theaterref.resolver():plan(folder .. "/none.toml"))
     assert.is_nil(err.manifest_reference)
   end)

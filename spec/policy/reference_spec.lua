@@ -67,7 +67,7 @@ describe("a reference", function()
 
   it("that is a missing path, but looks like a URL, is told what it lacks", function()
     for ref, expected in pairs { ["data:x"] = "it looks like a data URL, which needs a comma",
-      ["http:/x"] = "it looks like a http reference, which begins with http://",
+      ["http:/x"] = "it looks like an http reference, which begins with http://",
       ["store:/x"] = "it looks like a store reference, which begins with store://" } do
       assert.matches(expected, select(2, theaterref.resolve_reference(ref)).message, 1, true)
     end

@@ -754,7 +754,7 @@ describe("resolving", function()
         assert.equal("remote", tostring(assert(offline:resolve_cached(url))))
         assert.equal("not_found", select(2, offline:resolve_cached(server.http .. "/origin/other")).kind)
       end
-      local command = ("%s %s/lua/bin/theaterref resolve %s --home %s --offline none"):format(helper.lua, helper.root, "%s", home)
+      local command = ("%s %s/lua/bin/theaterref resolve %s --home %s --offline demo"):format(helper.lua, helper.root, "%s", home)
       assert.equal("local", helper.run_ok(command:format(path)))
       assert.matches("offline: ", (select(2, helper.run(command:format(url)))))
     end)

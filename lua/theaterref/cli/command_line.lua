@@ -32,7 +32,8 @@ M.for_fetches = {
   { "--policy", "FILE", "Policy script to use." },
   { "--trusted", nil, "Run the policy script without a sandbox." },
   { "--ca-file", "FILE", "PEM file of the certificate authorities to trust." },
-  { "--timeout", "SECONDS", "Time limit for each fetch, in seconds. Default: no limit.", number = "above 0" },
+  { "--timeout", "SECONDS", "Time limit for each fetch, in seconds; 1e9 lifts a configured one. Default: the configuration's, "
+    .. "else no limit.", number = "above 0" },
 }
 
 --- Options of commands that resolve references under a lockfile, if one is given.
@@ -126,13 +127,24 @@ function M.parser(list, version)
   return parser, found
 end
 
+-- The option in front of an argument, if it takes any text: a value that begins with '-' may be meant for it.
+local function option_before(arguments, argument)
+  for i, given in ipairs(arguments) do
+    local before = given == argument and arguments[i - 1]
+    if before == "--state" or before == "--expect" or before == "-o" or before == "--output" then return before end
+  end
+end
+
 -- Returns a message of the parser's about an option, with better advice than the parser has.
-local function advised(message, is_top)
+local function advised(message, is_top, usage, arguments)
   local option = message:match "^unknown option '(%-[^'=]+)"
   if not option then return message end
-  if option:find "^%-%d" then
-    return ("unknown option '%s'\nA value that begins with '-' is given as in --timeout=%s"):format(option, option)
+  local before = option_before(arguments, option)
+  if before then
+    return ("unknown option '%s'\nA value that begins with '-' is given as in %s=%s"):format(option,
+      before == "-o" and "--output" or before, option)
   end
+  if option == "--lockfile" and usage:find "theaterref lock" then return message .. "\n-o names the lockfile to write" end
   return is_top and message .. "\nOptions are given after the command" or message
 end
 
@@ -151,7 +163,7 @@ function M.parse(parser, arguments)
   local usage
   function parser.error(command, message)
     usage = command:get_usage()
-    error(advised(message, command == parser), 0)
+    error(advised(message, command == parser, usage, arguments), 0)
   end
   local ok, parsed = pcall(parser.parse, parser, arguments)
   if ok then return parsed end

@@ -119,7 +119,7 @@ checks[#checks + 1] = { "network", function(args, config)
   if not args.url then return true, "not tried: give a URL that should work, with --url https://…" end
   local resolver = theaterref.resolver { ca_file = args.ca_file or config.ca_file, retries = 0, connect_timeout = 5, timeout = 5 }
   local blob, err = resolver:resolve(args.url)
-  if blob then return true, ("%s answers, %d bytes"):format(errors.redact_reference(args.url), #blob) end
+  if blob then return true, ("%s answers, %s"):format(errors.redact_reference(args.url), errors.bytes(#blob)) end
   local advice = err.kind == "tls" and "; is its authority among those above? If not, give --ca-file"
     or err.kind == "network" and "; is there a way to it, or a proxy to be set in https_proxy?" or ""
   return false, tostring(err) .. advice

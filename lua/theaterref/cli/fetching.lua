@@ -1,6 +1,7 @@
 --- `theaterref resolve`, `plan` and `render`.
 -- @module theaterref.cli.fetching
 local core = require "theaterref.core"
+local errors = require "theaterref.error"
 local manifests = require "theaterref.manifest.manifest"
 local output = require "theaterref.cli.output"
 local references = require "theaterref.reference"
@@ -9,7 +10,7 @@ local settings = require "theaterref.cli.settings"
 
 local plain = output.plain
 
-local state_option = { "--state", "JSON|@FILE", "Initial state that overrides the manifest's." }
+local state_option = { "--state", "JSON|@FILE", "Initial state that overrides the manifest's. @- reads standard input." }
 
 -- ----------------------------------------------------------------- resolve
 
@@ -79,7 +80,7 @@ local function show_plan(data, args)
   local lines = {
     "name           " .. output.coloured("bold", plain(data.name)),
     "package        " .. plain(data.package_reference),
-    ("               %s, %d bytes, sha256 %s"):format(data.package_type, data.package_bytes, data.package_sha256),
+    ("               %s, %s, sha256 %s"):format(data.package_type, errors.bytes(data.package_bytes), data.package_sha256),
     "cache          " .. (data.used_cache and (data.cache_hit and "hit" or "used") or "not used"),
     "initial state  " .. plain(data.initial_state or "none") }
   if data.secrets then lines[#lines + 1] = "secrets        " .. secrets_text(data.secrets) end

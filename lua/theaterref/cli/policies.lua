@@ -226,10 +226,10 @@ local function show_explanation(data)
   local lines = {}
   for i, step in ipairs(data.steps) do lines[i] = ("%2d. %s"):format(i, output.plain(step_text(step))) end
   if data.name then
-    lines[#lines + 1] = ("=> %s: package %s, %d bytes"):format(output.plain(data.name), output.plain(data.package_reference),
-      data.bytes)
+    lines[#lines + 1] = ("=> %s: package %s, %s"):format(output.plain(data.name), output.plain(data.package_reference),
+      errors.bytes(data.bytes))
   elseif data.bytes then
-    lines[#lines + 1] = ("=> %d bytes"):format(data.bytes)
+    lines[#lines + 1] = "=> " .. errors.bytes(data.bytes)
   end
   return table.concat(lines, "\n")
 end

@@ -4,6 +4,7 @@
 local configs = require "theaterref.config"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local homes = require "theaterref.home"
 local option_sets = require "theaterref.options"
 local output = require "theaterref.cli.output"
 local theaterref = require "theaterref"
@@ -70,6 +71,11 @@ function M.resolver(args, on_event, signatures)
     if args[option] ~= nil then options[option] = args[option] end
   end
   if args.lockfile == false then options.lockfile, options.offline = nil, nil end
+  if options.offline then
+    local there
+    there, err = homes.find_store(options.offline, options.home)
+    if not there then return nil, err end
+  end
   options.cache, options.strict_state = options.cache or {}, true
   options.signatures = signatures or options.signatures
   options.log, options.on_event = { level = log_level(args, options.log), sink = output.log }, on_event
@@ -97,7 +103,7 @@ function M.store(args, id, options)
     label_history = config.label_history }, options))
 end
 
---- The initial state that was given: JSON text, or what the file behind '@' holds.
+--- The initial state that was given: JSON text, or what the file behind '@' holds; '@-' is standard input.
 -- @treturn ?string
 -- @return[2] nil
 -- @treturn[2] table an error, also when it is not JSON
@@ -107,14 +113,17 @@ function M.state(args)
   if text:sub(1, 1) == "@" then
     what = text:sub(2)
     if what == "" then return nil, output.usage_error("--state: a file's name was expected after '@'") end
-    local blob, err = core.read_file(what)
+    local blob, err
+    if what == "-" then blob, err = core.read_stdin() else blob, err = core.read_file(what) end
     if not blob then return nil, err end
     text = tostring(blob)
   end
   local kind, fault = core.json_split(text)
   if kind then return text end
-  if what == "--state" and core.file_stamp(text) then what = ("--state: give the file as @%s"):format(text) end
-  return nil, errors.new("syntax", what .. ": " .. fault.message)
+  if what == "--state" and (core.file_stamp(text) or text:find "^[%w_./~-]+%.json$") then
+    return nil, errors.new("syntax", ("--state: '%s' is not JSON; to give a file, write @%s"):format(text, text))
+  end
+  return nil, errors.new("syntax", (what == "-" and "standard input" or what) .. ": " .. fault.message)
 end
 
 return M

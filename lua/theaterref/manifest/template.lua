@@ -303,7 +303,7 @@ end
 local function add(r, text)
   r.size = r.size + #text
   if r.size > r.max_bytes then
-    too_large(("the template renders to more than %d bytes"):format(r.max_bytes))
+    too_large("the template renders to more than " .. errors.bytes(r.max_bytes))
   end
   r.out[#r.out + 1] = text
 end

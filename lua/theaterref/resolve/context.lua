@@ -114,7 +114,11 @@ end
 function Context:refuse(message, subject, purpose, why)
   why, subject = cut(errors.redact(why or "the policy gives no reason", subject)), reference.redact(subject)
   self:emit("refusal", { reference = subject, purpose = purpose, reason = why })
-  return nil, errors.new("denied", message .. ": " .. why, subject)
+  -- The advice may end with a command, which stands alone at the end.
+  local reason, advice = why:match "^(.-); (to allow it, .*)$"
+  local err = errors.new("denied", message .. ": " .. (reason or why), subject)
+  err.advice = advice
+  return nil, err
 end
 
 return M

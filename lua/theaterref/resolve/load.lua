@@ -39,8 +39,8 @@ local function verify(job, blob, verified)
   local ok, err = true, nil
   local max_bytes = job.max_bytes or job.request and job.request.max_bytes
   if max_bytes and #blob > max_bytes then
-    return nil, errors.new("too_large", ("%s is larger than the limit of %d bytes (max_bytes)"):format(
-      reference.redact(job.target), max_bytes))
+    return nil, errors.new("too_large", ("%s is larger than the limit of %s (max_bytes)"):format(
+      reference.redact(job.target), errors.bytes(max_bytes)))
   end
   if job.sha256 and verified ~= "sha256" then ok, err = check_digest(job, blob, "sha256") end
   if ok and job.sha1 and verified ~= "sha1" then ok, err = check_digest(job, blob, "sha1") end

@@ -375,11 +375,16 @@ local function import_some(batch, labels, file, seen, done)
   return "more"
 end
 
+-- Removes the folders that a failed import has made, unless there is something in them.
+local function remove_empty_folders(store)
+  for _, name in ipairs { "/data", "/labels", "/history", "" } do os.remove(store:folder() .. name) end
+end
+
 --- Adds all content of a tar file to a store, and places its labels at the end, all of
 -- them: labels that are there are moved. With the option `keep_labels` they stay, and the
 -- others are made one by one. After a failure, content that came before it may be there, but
--- no label has moved. A process that is killed, or a loss of power, may leave some labels
--- moved and others not: 'history' and 'rollback' help with each.
+-- no label has moved, and an empty store is not left behind. A process that is killed, or a loss
+-- of power, may leave some labels moved and others not: 'history' and 'rollback' help with each.
 -- @tparam theaterref.store store
 -- @tparam string|file path or a file open for reading
 -- @tparam[opt] table options `progress`: called with how many bytes of how many
@@ -396,6 +401,7 @@ function M.import(store, path, options)
   if not file then return nil, err end
   local closing <close> = type(path) == "string" and file or nil
   if closing then size = file:size() end
+  local is_new = not core.file_stamp(store:folder())
   local count, read, more, seen, labels = 0, 0, "more", {}, {}
   while more == "more" do
     more, err = store:batch(function(batch)
@@ -404,7 +410,10 @@ function M.import(store, path, options)
         progress(read, size)
       end)
     end)
-    if err then return nil, err end
+    if err then
+      if is_new then remove_empty_folders(store) end
+      return nil, err
+    end
   end
   local changed
   if options and options.keep_labels then

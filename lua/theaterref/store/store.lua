@@ -28,7 +28,10 @@ end
 
 local move_label = Store.label
 
-function Store:label(name, hash, options) return move_label(self, name, hash, checked(option_sets.label, options)) end
+function Store:label(name, hash, options)
+  if type(hash) ~= "string" then error("the hash of a label must be a string, not a " .. type(hash), 2) end
+  return move_label(self, name, hash, checked(option_sets.label, options))
+end
 
 Store.replace_at_label = Store.label
 
