@@ -292,6 +292,9 @@ install: all
 	  $(LUA_ENV) $(LUA) lua/bin/theaterref completion $$shell > $(TO)/share/$$1 || exit 1; shift; done
 	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true # where it may
 	@echo "Installed theaterref $(VERSION) in $(TO)"
+	@[ -n "$(DESTDIR)" ] || $(LUA) -e 'os.exit(package.path:find("$(LUA_FOLDER)/?.lua", 1, true) and true or false)' || \
+	  printf '%s\n' 'To use it in Lua, which does not look there:' \
+	    '  export LUA_PATH="$(LUA_FOLDER)/?.lua;$(LUA_FOLDER)/?/init.lua;;" LUA_CPATH="$(LUA_CFOLDER)/?.so;;"'
 
 # The rockspec builds and installs the module and the command.
 module: $(MODULE)

@@ -20,7 +20,10 @@
 **   Threads    Every function may be called from any thread at any time,
 **              unless its comment says otherwise.
 **   Units      Seconds as double, bytes as size_t. A timeout below zero
-**              means "no limit"; NaN is refused, or counts as zero.
+**              means "no limit"; NaN is refused, or counts as zero. A timeout of 0
+**              is over at once: tr_future_wait only looks, a fetch or a call of a
+**              host fails. Only in tr_host_options does 0 mean the configuration's
+**              timeout.
 */
 #ifndef THEATERREF_H
 #define THEATERREF_H
@@ -304,7 +307,8 @@ TR_API bool tr_engine_configure(const tr_engine_options *options,
                                 tr_error *error);
 
 /* Stop the engine: abandon pending fetches, close connections, end its thread.
-** The next fetch starts it again. */
+** The next fetch starts it again. A thread that watches the engine and holds no memory
+** ends by itself, about ten seconds after the last fetch. */
 TR_API void tr_shutdown(void);
 
 /* --------------------------------------------------------------- cache */

@@ -53,13 +53,14 @@ static tr_future_status wait_in_slices(lua_State *L, tr_future *future,
                                        double seconds, tr_blob **blob,
                                        tr_error *error) {
   double deadline = tr_deadline(seconds);
-  int hooks = lua_gethookmask(L);
   tr_future_status status;
+  tr_note_hooks(L);
   do {
     double left = deadline - tr_now();
     double slice = left < WAIT_SLICE ? left : WAIT_SLICE;
     status = tr_future_wait(future, slice > 0 ? slice : 0, blob, error);
-    if (status == TR_PENDING && lua_gethookmask(L) != hooks) {
+    if (status == TR_PENDING && tr_has_new_hook()) {
+      tr_take_hook();
       tr_error_set(error, TR_CANCELLED, "interrupted");
       return status;
     }

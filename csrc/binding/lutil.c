@@ -40,17 +40,46 @@ bool tr_checkname(lua_State *L, int index, const char **name, tr_error *error) {
   return false;
 }
 
-/* The hooks when the wait began. */
-static _Thread_local int hooks;
+/* Who waits, and the hooks when the wait began: Ctrl-C sets one of the main thread's,
+** which no coroutine runs. */
+static _Thread_local lua_State *waiting, *main_thread;
+static _Thread_local int hooks, main_hooks;
 
-static bool has_new_hook(void *L) { return lua_gethookmask(L) != hooks; }
-
-void tr_begin_wait(lua_State *L) {
+void tr_note_hooks(lua_State *L) {
+  waiting = L;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  main_thread = lua_tothread(L, -1);
+  lua_pop(L, 1);
   hooks = lua_gethookmask(L);
-  tr_interrupt_if(has_new_hook, L);
+  main_hooks = lua_gethookmask(main_thread);
 }
 
-void tr_end_wait(void) { tr_interrupt_if(NULL, NULL); }
+bool tr_has_new_hook(void) {
+  return lua_gethookmask(waiting) != hooks ||
+         lua_gethookmask(main_thread) != main_hooks;
+}
+
+void tr_take_hook(void) {
+  if (waiting != main_thread && lua_gethookmask(waiting) == 0 &&
+      lua_gethookmask(main_thread) != main_hooks)
+    lua_sethook(waiting, lua_gethook(main_thread), lua_gethookmask(main_thread),
+                lua_gethookcount(main_thread));
+}
+
+static bool is_hooked(void *unused) {
+  (void)unused;
+  return tr_has_new_hook();
+}
+
+void tr_begin_wait(lua_State *L) {
+  tr_note_hooks(L);
+  tr_interrupt_if(is_hooked, NULL);
+}
+
+void tr_end_wait(void) {
+  tr_interrupt_if(NULL, NULL);
+  tr_take_hook();
+}
 
 size_t tr_optmax(lua_State *L, int index) {
   lua_Integer max = luaL_optinteger(L, index, -1);

@@ -53,7 +53,12 @@ typedef struct lstore {
 */
 void tr_begin_wait(lua_State *L);
 void tr_end_wait(void);
-/* The same for one expression. */
+/* The same in parts, for a wait in slices: call the first before; the second tells whether
+** there is a hook since; the third has it run in the coroutine that waited, if one did. */
+void tr_note_hooks(lua_State *L);
+bool tr_has_new_hook(void);
+void tr_take_hook(void);
+/* The same as tr_begin_wait and tr_end_wait for one expression. */
 #define TR_WAITING(L, result, call)                                            \
   (tr_begin_wait(L), (result) = (call), tr_end_wait())
 

@@ -5,8 +5,11 @@
 */
 #include "host.h"
 
+#include <errno.h>
 #include <lualib.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "core/error.h"
 #include "core/options.h"
@@ -127,8 +130,13 @@ static int set_up(lua_State *L) {
   tr_host *host = lua_touserdata(L, 1);
   const tr_host_options *o = lua_touserdata(L, 2);
   luaL_openlibs(L);
-  if (o->lua_folder != NULL)
+  if (o->lua_folder != NULL) {
+    lua_pushfstring(L, "%s/theaterref/init.lua", o->lua_folder);
+    if (access(lua_tostring(L, -1), R_OK) != 0)
+      return luaL_error(L, "lua_folder: %s: %s", lua_tostring(L, -1), strerror(errno));
+    lua_pop(L, 1);
     add_folder(L, o->lua_folder);
+  }
   luaopen_theaterref(L); /* 3 */
   lua_getfield(L, 3, "resolver");
   push_options(L, o->config); /* 5 */

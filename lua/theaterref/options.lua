@@ -46,7 +46,8 @@ end
 local function host_list_fault(subject, v)
   for _, name in ipairs(v ~= "any" and v or {}) do
     if name:gsub("^%*%.", ""):find "[/*%[]" or name == "" or name:find "^[^:]*:%d*$" then
-      return ("%s takes hosts, such as example.org and *.example.org, not '%s'"):format(subject, name)
+      return ("%s takes hosts, such as example.org and *.example.org, not '%s'%s"):format(subject, name,
+        name:find "^[^:]*:%d*$" and "; a host matches at any port" or "")
     end
   end
 end

@@ -158,6 +158,12 @@ end
 
 function steps.render(work)
   local context = work.context
+  if work.state and work.format ~= "lua" and work.text:find("{{", 1, true) then
+    local kind, fault = core.json_split(work.state)
+    if not kind then
+      context:emit("state_not_json", { reference = reference.redact(work.plan.manifest_reference), message = fault.message })
+    end
+  end
   local rendered, err = manifests.render(work.text, work.format, work.state, context.helpers, context.max_manifest_bytes)
   work.rendered = rendered
   return rendered, err
@@ -289,7 +295,8 @@ function M.make(task, context, override, stop)
   local ref = task.reference
   local work = { context = context, task = task, plan = { manifest_reference = ref, origin = nil, manifest = nil, name = nil,
     package = nil, package_reference = nil, initial_state = nil, state_without_secrets = nil, secrets = nil, phases = {},
-    used_cache = false, cache_hit = false }, override = override, started = core.now(), text = nil, format = nil, ctx = nil, configured = nil,
+    used_cache = false, cache_hit = false }, override = override, started = core.now(), text = nil, format = nil, ctx = nil,
+    configured = nil,
     state = nil, rendered = nil, fields = nil }
   setmetatable(work.plan, Plan)
   for i = 1, #order do

@@ -66,8 +66,8 @@ function Resolver.new(options, blame)
     stores = { by_id = {}, count = 0 }, background = {} }
   return setmetatable({ context = context, cache = cache, resolve_timeout = options.resolve_timeout,
     plan_timeout = options.plan_timeout,
-    -- What messages call the time limit of a call, and what they show as its value: hosts in C have a name of their own,
-    -- and pass what their wait for a turn has left.
+    -- For messages, the name and the value of a call's time limit: hosts in C have a name of their own, and pass the time
+    -- that their wait for a turn has left.
     call_limit = nil, call_seconds = nil }, Resolver)
 end
 

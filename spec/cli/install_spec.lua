@@ -56,6 +56,15 @@ describe("make install", function()
     assert.matches("Version: " .. version:match "theaterref (%S+)", helper.read(prefix .. "/lib/pkgconfig/theaterref.pc"))
   end)
 
+  installed("prints the paths to set if Lua does not look below the prefix", function()
+    local out = helper.run_ok(("env -u LUA_PATH -u LUA_CPATH make -s -C %s install PREFIX=%s BUILD=build"):format(folder, prefix))
+    local line = ('  export LUA_PATH="%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua;;" LUA_CPATH="%s/lib/lua/5.4/?.so;;"\n')
+      :format(prefix, prefix, prefix)
+    assert.is_truthy(out:find(line, 1, true), out)
+    out = helper.run_ok(("%s make -s -C %s install PREFIX=%s BUILD=build"):format(line, folder, prefix))
+    assert.is_nil(out:find("LUA_PATH", 1, true), out)
+  end)
+
   installed("gives the man page and the completions their places", function()
     for place, expected in pairs { ["man/man1/theaterref.1"] = "^%.TH THEATERREF 1", ["zsh/vendor-completions/_theaterref"] = "^#compdef",
       ["bash-completion/completions/theaterref"] = "complete .*theaterref", ["fish/vendor_completions.d/theaterref.fish"] = "complete %-c" } do

@@ -231,7 +231,7 @@ describe("every command", function()
       assert.same({ "", "theaterref: state.toml: invalid JSON at line 1, column 1: not a JSON value\n", 1 },
         { shell("theaterref " .. words .. " --state @state.toml") }, words)
     end
-    assert.same({ "", "theaterref: --state: give the file as @state.json: invalid JSON at line 1, column 1: not a JSON value\n", 1 },
+    assert.same({ "", "theaterref: --state: 'state.json' is not JSON; to give a file, write @state.json\n", 1 },
       { shell "theaterref plan manifest.toml --state state.json" })
     local _, err, status = shell "theaterref plan bad.toml"
     assert.matches("the manifest's initial state: invalid JSON at line 2, column 1: a key in double quotes was expected", err)

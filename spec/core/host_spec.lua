@@ -289,6 +289,8 @@ end }]])
   function options.lua_folder()
     helper.run_ok(("mkdir -p %s/own/theaterref && echo 'error \"found in lua_folder\"' > %s/own/theaterref/init.lua"):format(folder,
       folder))
+    assert.matches("^policy: lua_folder: " .. folder .. "/none/theaterref/init.lua: No such file or directory",
+      ask("lua_folder=" .. folder .. "/none", "resolve", "actor.wasm"))
     assert.matches("^policy: .*found in lua_folder", ask("lua_folder=" .. folder .. "/own", "resolve", "actor.wasm"))
     assert.equal("bytes: \0asm\n", ask("lua_folder=" .. helper.root .. "/lua", "resolve", "actor.wasm"))
   end

@@ -79,7 +79,7 @@ describe("a text", function()
     ["https://h/http:/u:p@i/x?y"] = "https://h/http:/i/x?…",
     ["a data:text/plain;base64,c2Vj, b"] = "a data:text/plain;base64,… (5 characters) b",
     ["data:,… (5 characters) data:,…x data: , x metadata:,x"] = "data:,… (5 characters) data:,… (4 characters) data: , x metadata:,x",
-    ["data:http://u:p@h/,x"] = "data:http://u:p@h/,… (1 characters)",
+    ["data:http://u:p@h/,x"] = "data:http://u:p@h/,… (1 character)",
   } do
     it(("is shown without secrets: %s"):format(given), function() assert.equal(expected, core.redact(given)) end)
   end

@@ -66,6 +66,8 @@ describe("policy builders", function()
       local allowed, why = rule(ref, { purpose = "direct" })
       if expected == true then assert.is_true(allowed, ref) else assert.matches(expected, why, 1, true) end
     end
+    assert.same({ false, "this relative path is not in the policy's list of prefixes; to allow it, give it as an absolute path" },
+      { policy.only { prefixes = { "/srv/" } }("x.wasm", { purpose = "direct", path = "/srv/x.wasm" }) })
     local _, why = policy.only { schemes = { "file" } }("/etc/x", { purpose = "package", manifest_reference = "https://h/m.toml" })
     assert.equal("a manifest that came by https may not name a local file; policy.only keeps this rule: to allow it, write an "
       .. "'allow' without it", why)
@@ -171,7 +173,8 @@ describe("policy builders", function()
     for _, name in ipairs { "https://h/", "h/", "*", "a.*.org", "h:8443", "[::1]", "" } do
       for _, list in ipairs { "hosts", "redirect_hosts" } do
         assert.has_error(function() policy.only { schemes = { "https" }, [list] = { name } } end,
-          ("policy.only: the list of policy.only '%s' takes hosts, such as example.org and *.example.org, not '%s'"):format(list, name))
+          ("policy.only: the list of policy.only '%s' takes hosts, such as example.org and *.example.org, not '%s'%s"):format(list, name,
+            name:find "^[^:]*:%d*$" and "; a host matches at any port" or ""))
       end
     end
   end)

@@ -19,9 +19,11 @@ describe("Ctrl-C in a Lua program", function()
       local theaterref, core = require "theaterref", require "theaterref.core"
       local url = "http://127.0.0.1:%s/x"
       local options = { log = false, retries = 0, cache = { name = "interrupted" }, stall_timeout = 100 }
+      local fifo = %q
       local function ready() assert(io.open(%q, "w")):close() end
-      %s]]):format(relay.port, folder .. "/waits", body))
+      %s]]):format(relay.port, folder .. "/fifo", folder .. "/waits", body))
     os.remove(folder .. "/waits")
+    os.remove(folder .. "/fifo")
     return helper.run(([[%s %s & pid=$!; until [ -e %s/waits ]; do kill -0 $pid || break; sleep 0.01; done; sleep 0.3
       kill -INT $pid; wait $pid]]):format(helper.lua, script, folder))
   end
@@ -34,6 +36,8 @@ describe("Ctrl-C in a Lua program", function()
     render = "theaterref.resolver(options):render(url)",
     resolve_reference = "theaterref.resolve_reference(url, { retries = 0 })",
     ["a future's wait"] = "theaterref.resolver(options):start(url):wait()",
+    ["a coroutine"] = "coroutine.wrap(function() theaterref.resolver(options):resolve(url) end)()",
+    ["a coroutine that reads"] = "coroutine.wrap(function() io.popen('mkfifo ' .. fifo):close() core.read_file(fifo) end)()",
     ["a rule"] = "options.policy = { allow = function() while true do end end } theaterref.resolver(options):resolve(url)",
     ["on_event"] = "options.on_event = function() while true do end end theaterref.resolver(options):plan 'data:,x'",
     ["a log's sink"] = "options.log = { level = 'debug', sink = function() while true do end end }"

@@ -31,6 +31,15 @@ initial_state = '{"a":{"$ref":"data:,x"},"b":[{"$ref":"data:,y"}]}'
     assert.is_nil(assert(filling:plan(folder .. "/manifest.toml", { initial_state = '{"a":1,"b":2}' })).secrets)
   end)
 
+  it("warns that variables are empty if the state is not JSON", function()
+    local lines = {}
+    local logging = theaterref.resolver { log = { level = "warn", sink = function(_, line) lines[#lines + 1] = line end } }
+    manifest 'name = "a{{x}}"\npackage = "actor.wasm"\n'
+    assert.equal("a", assert(logging:plan(folder .. "/manifest.toml", { initial_state = "{bad" })).name)
+    assert.same({ folder .. "/manifest.toml: the initial state is not JSON, so variables are empty: invalid JSON at line 1, column 2: "
+      .. "a key in double quotes was expected" }, lines)
+  end)
+
   it("says of binary data and HTML that they are no manifest, before the parser's detail", function()
     for _, text in ipairs { "\0asm", "name = '\xFF'", "<!doctype html>\n<html></html>", " <html>init_state" } do
       local _, err = resolver:plan(manifest(text))

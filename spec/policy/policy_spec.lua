@@ -26,6 +26,23 @@ describe("a policy", function()
       "there is no resolver option 'polcy' (did you mean 'policy'?)")
   end)
 
+  it("in a script can ask whether a reference is remote", function()
+    helper.with_folder(function(folder)
+      local script = helper.write(folder .. "/policy.lua", [[return { allow = function(ref)
+        return theaterref.reference.is_remote(ref), "scheme: " .. tostring(theaterref.reference.scheme(ref)) end }]])
+      local resolver = theaterref.resolver { policy = script, retries = 0 }
+      assert.matches("scheme: nil$", (select(2, resolver:resolve(folder .. "/x")).message))
+      assert.equal("network", select(2, resolver:resolve "http://127.0.0.1:1/").kind)
+    end)
+  end)
+
+  it("may give a text beside true from 'allow', which is ignored", function()
+    helper.with_folder(function(folder)
+      local resolver = theaterref.resolver { policy = { allow = function() return true, "fine" end } }
+      assert.equal("x", tostring(assert(resolver:resolve(helper.write(folder .. "/x", "x")))))
+    end)
+  end)
+
   it("whose rule fails or answers nonsense is an error of kind policy", function()
     for expected, rules in pairs {
       ["the rule 'rewrite' failed: .*boom"] = { rewrite = function() error "boom" end },

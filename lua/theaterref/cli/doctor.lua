@@ -187,8 +187,8 @@ end
 
 -- Every option that may stand in a configuration, and what it does.
 local function example()
-  local lines = { "-- theaterref.conf.lua: what theaterref's command, and programs that ask for it, go by.",
-    "-- Take the dashes from what you set. Paths are relative to this file, or begin with ~/.", "return {" }
+  local lines = { "-- theaterref.conf.lua: read by the theaterref command and by programs that use this configuration.",
+    "-- Uncomment the options you want to set. Paths are relative to this file, or begin with ~/.", "return {" }
   local function list(options, indent)
     for _, option in ipairs(options) do
       if not option.does:find "not in a configuration" then

@@ -160,7 +160,7 @@ return function(theaterref)
 
   --- Only what is listed, on top of the default rule: `schemes`, `hosts` (also
   -- `*.example.org`), `stores`, and `prefixes` of whole references,
-  -- for files also of the path with its links resolved. Redirects may lead to
+  -- for files also of the path with its links resolved: give files as absolute paths. Redirects may lead to
   -- `hosts` and `redirect_hosts` only, if there are such lists; with `prefixes` alone, to the same
   -- host.
   -- @tparam table lists
@@ -189,6 +189,9 @@ return function(theaterref)
         return not_listed("the store " .. tostring(parsed.id), "stores")
       end
       if lists.prefixes and not below_one(lists.prefixes, ref, scheme == "file" and ctx.path) then
+        if scheme == "file" and not ref:find "^/" and not reference.scheme(ref) then
+          return false, "this relative path is not in the policy's list of prefixes; to allow it, give it as an absolute path"
+        end
         return not_listed("this reference", "prefixes")
       end
       local allowed, why = default.allow(ref, ctx)

@@ -167,7 +167,7 @@ local function exposed_to(path)
     theaterref = {
       policy = { default = M.default },
       reference = { parse = reference.parse, join = reference.join, scheme = reference.scheme,
-        is_own_scheme = reference.is_own_scheme, absolute = reference.absolute,
+        is_own_scheme = reference.is_own_scheme, is_remote = reference.is_remote, absolute = reference.absolute,
         real_path = core.real_path },
       merge_initial_states = core.merge_initial_states,
       json_split = core.json_split,

@@ -116,8 +116,8 @@ end
 
 -- The message for work that is not done at its deadline.
 local function late(self)
-  return ("not %s within %s (%s)"):format(self.plans and "planned" or "resolved", errors.seconds(self.shown_limit or self.time_limit),
-    self.limit_option or "resolve_timeout")
+  return ("not %s within %s (%s)"):format(self.plans and "planned" or "resolved",
+    errors.seconds(self.shown_limit or self.time_limit), self.limit_option or "resolve_timeout")
 end
 
 local function time_out(self) stop(self, "timeout", late(self)) end

@@ -73,7 +73,8 @@ local function hint(path)
   scheme = scheme and scheme:lower()
   if scheme == "data" then return " (it looks like a data URL, which needs a comma: data:,text)" end
   if scheme == "http" or scheme == "https" or scheme == "store" or scheme == "file" then
-    return (" (it looks like %s %s reference, which begins with %s://)"):format(scheme:find "^http" and "an" or "a", scheme, scheme)
+    return (" (it looks like %s %s reference, which begins with %s://)"):format(scheme:find "^http" and "an" or "a", scheme,
+      scheme)
   end
 end
 
