@@ -37,7 +37,7 @@ void tr_accountblob(lua_State *L, size_t size) {
 lblob *tr_newblob(lua_State *L) {
   lblob *b = lua_newuserdatauv(L, sizeof *b, 0);
   b->blob = NULL;
-  b->hit = (tr_hit){NULL, NULL};
+  b->hit = (tr_hit){0};
   b->owner = NULL;
   luaL_setmetatable(L, TR_BLOB);
   return b;
@@ -66,7 +66,7 @@ static int blob_gc(lua_State *L) {
   tr_entry_release(b->hit.entry);
   tr_entry_release(b->hit.content);
   b->blob = NULL;
-  b->hit = (tr_hit){NULL, NULL};
+  b->hit = (tr_hit){0};
   b->owner = NULL;
   return 0;
 }

@@ -45,13 +45,13 @@ static lcache *use_handle(lua_State *L) {
 }
 
 /* Pushes a blob for the hit, which it takes over, and keeps it in L1, unless it is
-** not for every claim of the key. */
+** not for every claim of the key, or the cache has to note who gets it. */
 static void push_hit(lua_State *L, const tr_hit *hit) {
   lblob *b = lua_touserdata(L, -1); /* made before the hit was taken */
   b->hit = *hit;
   b->blob = tr_blob_retain(tr_hit_blob(hit));
   b->owner = lua_touserdata(L, 1);
-  if (hit->entry->limited)
+  if (hit->entry->limited || hit->provisional)
     return;
   lua_getiuservalue(L, 1, L1);
   lua_pushvalue(L, 2);
@@ -154,7 +154,7 @@ static __attribute__((noinline)) int claim_slowly(lua_State *L) {
   const tr_limits *limits = check_request(L, &options.revalidate);
   size_t len;
   const char *key;
-  tr_hit hit = {NULL, NULL};
+  tr_hit hit = {0};
   tr_future *future = NULL;
   tr_claim how;
   lfuture *f;

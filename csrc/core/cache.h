@@ -49,6 +49,7 @@ const tr_consumer *tr_cache_next_consumer(tr_cache *cache,
 typedef struct tr_hit {
   tr_entry *entry;
   tr_entry *content; /* NULL unless 'entry' is an alias */
+  bool provisional;  /* the next claim may not be, and has to be noted */
 } tr_hit;
 
 static inline tr_blob *tr_hit_blob(const tr_hit *hit) {

@@ -118,6 +118,7 @@ static void count_hit(claim *c) {
 static void take(const claim *c, const found *f, tr_hit *hit) {
   f->slot->provisional &= c->load.provisional;
   f->bytes->provisional &= c->load.provisional;
+  hit->provisional = f->slot->provisional || f->bytes->provisional;
   hit->entry = tr_entry_retain(&f->slot->entry);
   hit->content =
       f->bytes != f->slot ? tr_entry_retain(&f->bytes->entry) : NULL;
@@ -262,7 +263,7 @@ tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
   tr_claim_options o = TR_CLAIM_OPTIONS;
   tr_fetch_options request = TR_FETCH_OPTIONS;
   tr_limits limits;
-  tr_hit hit = {NULL, NULL};
+  tr_hit hit = {0};
   tr_claim answer;
   tr_error ignored;
   *blob = NULL;

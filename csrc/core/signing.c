@@ -28,6 +28,12 @@ static bool is_p256(const mbedtls_pk_context *pk, tr_error *error) {
   return false;
 }
 
+/* Wipe what mbedTLS left of the key on the stack: its own functions do not. */
+static __attribute__((noinline)) void wipe_stack(void) {
+  unsigned char below[64 * 1024];
+  mbedtls_platform_zeroize(below, sizeof below);
+}
+
 static int make_signature(mbedtls_pk_context *pk, const unsigned char digest[32],
                           unsigned char *raw, size_t room, size_t *len) {
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
@@ -82,5 +88,6 @@ bool tr_sign(tr_blob *blob, const void *pem, size_t size, const char *password,
   mbedtls_pk_free(&pk);
   mbedtls_platform_zeroize(copy, size + 1);
   free(copy);
+  wipe_stack();
   return ok;
 }

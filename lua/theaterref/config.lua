@@ -56,6 +56,12 @@ local function read_out(file, given)
       if host[name] then host[name] = resolve_path(file, host[name]) end
     end
   end
+  local signatures = given.signatures
+  for i, key in ipairs(signatures and signatures.keys or {}) do
+    if not key:find "\n" and not key:find "^RW" then signatures.keys[i] = resolve_path(file, key) end
+  end
+  if signatures and type(signatures.from) == "string" then signatures.from = { signatures.from } end
+  for i, place in ipairs(signatures and signatures.from or {}) do signatures.from[i] = resolve_path(file, place) end
   local disk = given.cache and given.cache.disk
   if type(disk) == "table" then
     for _, name in ipairs { "home", "base_path" } do

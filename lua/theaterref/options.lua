@@ -76,8 +76,9 @@ local kinds = {
     end
     return true
   end, fault = hosts_fault },
-  text_or_list = { says = "a string, or a list of strings", fits = function(v)
-    return type(v) == "string" or is_list_of_strings(v)
+  short_list = { says = "a list of at most 16 strings", fits = function(v) return is_list_of_strings(v) and #v <= 16 end },
+  text_or_list = { says = "a string, or a list of at most 16 strings", fits = function(v)
+    return type(v) == "string" or is_list_of_strings(v) and #v <= 16
   end },
   signatures = { says = "a table", set = "signatures", fits = function(v) return type(v) == "table" end },
   bytes = { says = "a string or a blob", fits = function(v) return type(v) == "string" or type(v) == "userdata" end },
@@ -238,10 +239,10 @@ M.integrity = set("field of the answer", {
   { "sha1", "text", "none", "hex digest" },
   store_first,
   store_only,
-  { "signatures", "list", "none", "SHA-256 digests of signatures to look for in that store" },
+  { "signatures", "short_list", "none", "SHA-256 digests of signatures to look for in that store" },
 })
 
-local keys = { "keys", "list", "none", "public keys: local files, or their text (PEM or minisign's), or references with a "
+local keys = { "keys", "short_list", "none", "public keys: local files, or their text (PEM or minisign's), or references with a "
   .. "SHA-256; an empty list trusts nobody" }
 local threshold = { "threshold", "count", "1", "how many different keys must have signed" }
 

@@ -15,7 +15,7 @@ local M = {}
 -- @treturn string the text of a `.sig` file
 -- @return[2] nil
 -- @treturn[2] table an error; its `password` is `needed` or `wrong` if the key is encrypted
-function M.sign(bytes, key, password) return core.sign(core.blob(bytes), core.blob(key), password) end
+function M.sign(bytes, key, password) return core.sign(core.blob(bytes), key, password) end
 
 --- Checks signatures of bytes.
 -- @tparam string|theaterref.blob bytes

@@ -229,10 +229,73 @@ describe("trust:", function()
       assert.same({ "denied", "not from there" }, { err.kind, err.message:match "not from there" })
     end)
 
+    it("is met by enough signatures only, whatever names files have", function()
+      -- A signature by one of two keys, beside a file that is named as its digest.
+      local document = signature(module, "release")
+      local name = core.blob(document):digest()
+      file(name, module)
+      file(name .. ".sig", document)
+      local script = ([[
+        local theaterref, cache = require "theaterref", require("theaterref").resource_cache()
+        assert(theaterref.resolver({ cache = cache, log = false }):resolve_cached %q)
+        local strict = theaterref.resolver { cache = cache, log = false, policy = { signatures = function()
+          return { keys = { "release.pub", "second.pub" }, threshold = 2 }
+        end } }
+        for _ = 1, 3 do assert(select(2, strict:resolve_cached(%q)).kind == "untrusted") end]]):format(name, name)
+      local _, err, status = helper.run(("cd %s && %s -e %s"):format(folder, helper.lua, helper.quote(script)))
+      assert.equal(0, status, err)
+    end)
+
+    it("holds for the links of a chain whose digest a store has", function()
+      local url = serve(module)
+      local store = assert(theaterref.content_store("linked", { home = folder .. "/home", algorithm = "sha256" }))
+      local digest = assert(store:put(module))
+      local policy = { schemes = { pkg = function() return { reference = url } end },
+        integrity = function() return { sha256 = digest, store = "linked" } end,
+        signatures = theaterref.policy.signed { keys = { key "release" }, prefixes = { server.http .. "/" } } }
+      assert.equal("untrusted", refusal(policy, "pkg://x").kind)
+      policy.allow = function(ref) return not ref:find "^http", "no links" end
+      assert.equal("denied", refusal(policy, "pkg://x").kind)
+    end)
+
+    it("checks the digest of a key, wherever 'rewrite' leads", function()
+      local url = serve(module, "stranger")
+      server:put("pinned.pub", helper.read(key "release"))
+      server:put("evil.pub", helper.read(key "stranger"))
+      local pinned = server.http .. "/pinned.pub#sha256=" .. core.blob(helper.read(key "release")):digest()
+      local policy = { rewrite = function(ref, ctx) return ctx.purpose == "key" and server.http .. "/evil.pub" or ref end }
+      local err = refusal(policy, url, { signatures = { keys = { pinned } } })
+      assert.equal("untrusted", err.kind)
+      assert.matches("does not have the SHA%-256", err.message)
+    end)
+
+    it("has bounds on what a script may name", function()
+      local url = serve(module)
+      local many = {}
+      for i = 1, 17 do many[i] = "http://127.0.0.1:1/" .. i end
+      for answer, expected in pairs { [{ keys = many }] = "'keys'", [{ keys = { key "release" }, from = many }] = "'from'" } do
+        local err = refusal({ signatures = function() return answer end }, url)
+        assert.equal("policy", err.kind)
+        assert.is_truthy(err.message:find(expected .. "' must be a", 2, true) or err.message:find(expected, 1, true), err.message)
+        assert.matches("at most 16 strings", err.message)
+      end
+      local keys = { key "release" }
+      local policy = { signatures = function() return { keys = keys, from = { server.http .. "/slow?1", server.http .. "/slow?2" } } end }
+      assert.equal("timeout", refusal(policy, url, { resolve_timeout = 0.3 }).kind)
+    end)
+
+    it("takes a key file of any name", function()
+      local url = serve(module, "release")
+      helper.write(folder .. "/count", helper.read(key "release"))
+      local script = file("counting.lua", 'return { signatures = theaterref.policy.signed { keys = { "count" } } }')
+      assert(resolver(script):resolve(url))
+      assert(resolver(script):resolve(url))
+    end)
+
     it("must answer what it may", function()
       local url = serve(module)
       for answer, expected in pairs { ["'x'"] = "returned a string", ["{}"] = "returned a table without keys",
-        ["{ keys = 'x' }"] = "'keys' must be a list of strings", ["{ key = {} }"] = "no field of the answer 'key'",
+        ["{ keys = 'x' }"] = "'keys' must be a list of at most 16 strings", ["{ key = {} }"] = "no field of the answer 'key'",
         ["{ keys = {}, threshold = 0.5 }"] = "'threshold'", ["{ keys = {}, from = 1 }"] = "'from'" } do
         local err = refusal({ signatures = load("return " .. answer) }, url)
         assert.equal("policy", err.kind)
@@ -351,6 +414,47 @@ describe("trust:", function()
       cache:refresh(url)
       assert.equal(module, tostring(assert(strict:resolve_cached(url))))
       assert.equal(module, tostring(assert(lenient:resolve_cached(url))))
+    end)
+
+    it("keeps what another consumer accepted, whatever a strict one makes of it", function()
+      local home = helper.temporary_folder()
+      finally(function() helper.remove(home) end)
+      local url = serve "text"
+      local cache = theaterref.resource_cache { disk = { home = home } }
+      local lenient = resolver(nil, { cache = cache })
+      assert(lenient:resolve_cached(url))
+      for _ = 1, 3 do
+        local strict = resolver({ accept = function() return false, "never" end }, { cache = cache })
+        assert.equal("rejected", select(2, strict:resolve_cached(url)).kind)
+        assert.equal("rejected", select(2, resolver({ accept = function() error "no" end }, { cache = cache }):resolve_cached(url)).kind == "policy"
+          and "rejected")
+        assert.is_true(select(2, lenient:resolve_cached(url)))
+      end
+      local other = resolver(nil, { cache = theaterref.resource_cache { disk = { home = home } }, offline = "none" })
+      assert(other:resolve_cached(url))
+    end)
+
+    it("counts a hit of a consumer without rules as acceptance", function()
+      local url = serve "text"
+      local cache = theaterref.resource_cache()
+      local failing = resolver({ accept = function() error "not now" end }, { cache = cache })
+      assert.equal("policy", select(2, failing:resolve_cached(url)).kind)
+      assert(resolver(nil, { cache = cache }):resolve_cached(url))
+      local strict = resolver({ accept = function() return false end }, { cache = cache, offline = "none" })
+      assert.equal("rejected", select(2, strict:resolve_cached(url)).kind)
+      assert.equal(1, #cache)
+    end)
+
+    it("asks each place once for bytes in the place of bad ones", function()
+      local cache = theaterref.resource_cache()
+      local urls, paths = {}, {}
+      for i = 1, 2 do
+        urls[i], paths[i] = serve "the same bad bytes"
+        assert(resolver(nil, { cache = cache }):resolve_cached(urls[i]))
+        server:put(paths[i], module)
+      end
+      local strict = resolver({ accept = theaterref.policy.wasm { module = true } }, { cache = cache })
+      for i = 1, 2 do assert.equal(module, tostring(assert(strict:resolve_cached(urls[i])))) end
     end)
 
     it("gets new bytes for old ones that are rejected", function()
@@ -514,7 +618,28 @@ describe("trust:", function()
       end
     end)
 
+    it("of 'signed' counts every spelling of a reference", function()
+      helper.run_ok("mkdir -p " .. folder .. "/pk")
+      file("pk/x.wasm", module)
+      helper.run_ok("mkdir -p " .. server.folder .. "/www/pk && chmod 755 " .. server.folder .. "/www/pk")
+      server:put("pk/x.wasm", module)
+      local policy = { signatures = theaterref.policy.signed { keys = { key "release" },
+        prefixes = { folder .. "/pk/", server.http .. "/pk/" } } }
+      local host = server.http:match "//(.*)"
+      for _, reference in ipairs { folder .. "/pk/x.wasm", folder .. "//pk/x.wasm", folder .. "/./pk/x.wasm", "file://" .. folder .. "/pk/x.wasm",
+        "FILE://" .. folder .. "/pk/x.wasm", "file://localhost" .. folder .. "/%70k/x.wasm", server.http .. "/pk/x.wasm",
+        server.http .. "/%70k/x.wasm", server.http .. "//pk/x.wasm", "http://user@" .. host .. "/pk/x.wasm",
+        server.http .. "/other/..%2fpk/x.wasm" } do
+        assert.equal("untrusted", refusal(policy, reference).kind, reference)
+      end
+      assert(resolver(policy):resolve((serve(module))))
+    end)
+
     it("checks its options", function()
+      assert.has_error(function() theaterref.policy.signed { keys = {}, purposes = {} } end,
+        "policy.signed: 'purposes' is empty; leave it out for all")
+      assert.error_matches(function() theaterref.policy.signed { keys = {}, purposes = { "pakage" } } end, "did you mean 'package'")
+      assert.error_matches(function() theaterref.policy.signed { keys = {}, prefixes = {} } end, "'prefixes' is empty")
       assert.has_error(function() theaterref.policy.wasm {} end, "policy.wasm: it accepts nothing; give module or component")
       assert.error_matches(function() theaterref.policy.wasm { modul = true } end, "did you mean 'module'")
       assert.has_error(function() theaterref.policy.signed { threshold = 1 } end, "policy.signed: it needs 'keys'")
@@ -579,6 +704,48 @@ describe("trust:", function()
       local out = helper.run_ok(command:format(("plan %s/locked.toml --json --lockfile %s/theater.lock --offline sealed"):format(folder,
         folder)))
       assert.matches('"signed_by":%["release.pub"%]', out)
+    end)
+
+    it("is verified offline by all that 'lock' kept: of the rule and the option, of chains, and keys", function()
+      local url, path = serve(module, "release")
+      server:put(path .. ".sigstore.json", bundle(module, "second"))
+      server:put("kept.pub", helper.read(key "second"))
+      local pinned = server.http .. "/kept.pub#sha256=" .. core.blob(helper.read(key "second")):digest()
+      local manifest_file = file("chained.toml", 'name = "c"\npackage = "pkg://x"\n')
+      file("chained.toml.sig", signature(helper.read(manifest_file), "second"))
+      local script = file("chain.lua", ([[return { schemes = { pkg = function() return { reference = %q } end },
+        signatures = theaterref.policy.signed { keys = { "release.pub" }, purposes = { "package" }, prefixes = { %q } } }]]):format(url,
+        server.http))
+      local config = file("chain.conf.lua", ("return { policy = 'chain.lua', signatures = { keys = { %q } } }"):format(pinned))
+      local command = ("cd / && HOME=%s %s %s/lua/bin/theaterref %%s --config %s --home %s/home"):format(folder, helper.lua, helper.root,
+        config, folder)
+      helper.run_ok(command:format(("lock %s -o %s/chain.lock --store chained"):format(manifest_file, folder)))
+      server:put(path .. ".sig", "")
+      server:put(path .. ".sigstore.json", "")
+      os.remove(folder .. "/chained.toml.sig")
+      assert(script)
+      local out = helper.run_ok(command:format(("plan %s --json --lockfile %s/chain.lock --offline chained"):format(manifest_file, folder)))
+      assert.matches('"signed_by":%["release.pub",', out)
+    end)
+
+    it("has the keys of its configuration beside it", function()
+      helper.run_ok("mkdir -p " .. folder .. "/etc " .. folder .. "/apart")
+      helper.write(folder .. "/etc/release.pub", helper.read(key "release"))
+      helper.write(folder .. "/apart/release.pub", helper.read(key "stranger"))
+      local config = file("etc/theaterref.conf.lua", 'return { signatures = { keys = { "release.pub" } } }')
+      file("evil.wasm", module)
+      file("evil.wasm.sig", signature(module, "stranger"))
+      local _, err, status = helper.run(("cd %s/apart && HOME=%s %s %s/lua/bin/theaterref resolve %s/evil.wasm --config %s")
+        :format(folder, folder, helper.lua, helper.root, folder, config))
+      assert.same({ 1, "Not trusted" }, { status, err:match "Not trusted" })
+    end)
+
+    it("is explained without the secrets in its keys", function()
+      local script = file("leaking.lua", [[return { signatures = function() return { keys = { "http://user:s3cretpw@h/k.pub?token=t0ken#sha256=]]
+        .. ("0"):rep(64) .. [[" }, from = { "http://user:fr0mpw@h/s?tok=fr0mtok" } } end }]])
+      local out, err = helper.run(("HOME=%s THEATERREF_CONFIG= %s lua/bin/theaterref explain %s --policy %s --json"):format(folder, helper.lua,
+        manifest, script))
+      for _, secret in ipairs { "s3cretpw", "t0ken", "fr0mpw", "fr0mtok" } do assert.is_nil((out .. err):find(secret, 1, true), secret) end
     end)
 
     it("is explained with its signatures", function()

@@ -23,17 +23,31 @@ end
 -- Purposes of bytes that a lockfile has no line for.
 local unlocked = { secret = true, signature = true, key = true }
 
+-- Returns the digests of signatures for a line; nil for none.
+local function digests_of(documents)
+  local digests, seen = {}, {}
+  for _, document in ipairs(documents or {}) do
+    local digest = document:digest "sha256"
+    if not seen[digest] then digests[#digests + 1] = digest end
+    seen[digest] = true
+  end
+  return digests[1] and table.concat(digests, ",")
+end
+
 -- Returns what adds each thing that is resolved to 'lines', and puts it into the store, if
 -- there is one, labelled with the lockfile's name. 'failed' is called with an error.
 local function collector(resolver, lines, store, name, failed)
   local schemes = resolver.context.policy.schemes
   return function(step)
     local job, blob = step.resolved, step.blob
-    if not job or unlocked[job.ctx.purpose] then return end
+    if not job then return end
+    if job.ctx.purpose == "key" and store then
+      local kept, err = keep(store, blob, name)
+      if not kept then failed(err) end
+    end
+    if unlocked[job.ctx.purpose] then return end
     local fields = { sha256 = blob:digest "sha256", size = #blob }
-    local signatures = {}
-    for i, document in ipairs(job.signature_documents or {}) do signatures[i] = document:digest "sha256" end
-    if signatures[1] then fields.signatures = table.concat(signatures, ",") end
+    fields.signatures = digests_of(job.signature_documents)
     for _, candidate in ipairs(step.candidates) do
       local parsed = references.parse(candidate, schemes)
       if parsed then lines[parsed.text] = fields end

@@ -330,6 +330,35 @@ return function(theaterref)
 
   -- ------------------------------------------------------------------- trust
 
+  local known_purposes = { direct = true, manifest = true, initial_state = true, package = true, secret = true }
+
+  -- A URL without what its server may ignore: a user, encodings, doubled slashes and '.' parts.
+  local function plain_url(ref)
+    local start, rest = ref:match "^(%a[%w+.-]*://)([^?#]*)"
+    if not start then return ref end
+    for _ = 1, 5 do rest = rest:gsub("%%(%x%x)", decode) end
+    rest = rest:gsub("\\", "/"):gsub("^[^/]*@", ""):gsub("/%.?/+", "/"):gsub("/%./", "/"):gsub("//+", "/")
+    return start:lower() .. rest
+  end
+
+  -- True if a reference has a prefix in any spelling: of what it names, too much counts rather
+  -- than too little.
+  local function may_be_below(ref, prefixes)
+    local parsed = reference.parse(ref)
+    local path = parsed and parsed.path and (reference.real_path(parsed.path) or parsed.path)
+    local plain = plain_url(ref)
+    for _, prefix in ipairs(prefixes) do
+      if starts_with(ref, prefix) or starts_with(plain, plain_url(prefix)) then return true end
+      if path and is_file_below(path, prefix) then return true end
+    end
+    return plain:find("/../", 1, true) ~= nil -- which may lead anywhere
+  end
+
+  -- Raises if a list has nothing in it, which would require nothing.
+  local function refuse_empty(builder, what, list)
+    if list and not list[1] then refuse(builder, ("'%s' is empty; leave it out for all"):format(what)) end
+  end
+
   --- Signatures by `threshold` of `keys`, for all references or those with one of the
   -- `purposes` and one of the `prefixes`.
   -- @tparam table options
@@ -337,14 +366,18 @@ return function(theaterref)
   function policy.signed(options)
     check_options("signed", "signed", options)
     if not options.keys then refuse("signed", "it needs 'keys'") end
-    local purposes = set_of(options.purposes)
+    refuse_empty("signed", "purposes", options.purposes)
+    refuse_empty("signed", "prefixes", options.prefixes)
+    for _, purpose in ipairs(options.purposes or {}) do
+      if not known_purposes[purpose] then
+        refuse("signed", ("there is no purpose '%s'%s"):format(purpose, theaterref.closest(purpose, known_purposes)))
+      end
+    end
+    local purposes, prefixes = set_of(options.purposes), options.prefixes
     local requirement = { keys = options.keys, threshold = options.threshold }
     return function(ref, ctx)
-      if purposes and not purposes[ctx.purpose] then return nil end
-      if not options.prefixes then return requirement end
-      for _, prefix in ipairs(options.prefixes) do
-        if starts_with(ref, prefix) then return requirement end
-      end
+      if purposes and not purposes[ctx.purpose] or prefixes and not may_be_below(ref, prefixes) then return nil end
+      return requirement
     end
   end
 

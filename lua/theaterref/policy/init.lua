@@ -43,6 +43,15 @@ Policy.__index = Policy
 
 local function broken(message) return nil, errors.new("policy", message) end
 
+-- Returns a field of an answer as it may be shown: a list as its items, a key's text by its name.
+local function shown_field(value)
+  if type(value) == "string" then return value:find("\n", 1, true) and "(a text)" or reference.redact(value) end
+  if type(value) ~= "table" or not value[1] then return value end
+  local items = {}
+  for i, item in ipairs(value) do items[i] = shown_field(item) end
+  return table.concat(items, ", ")
+end
+
 -- Returns the part of an answer that may be shown.
 local function shown(rule, answer)
   if rule == "merge" then return "a state" end
@@ -50,9 +59,8 @@ local function shown(rule, answer)
   if type(answer) ~= "table" then return answer end
   if rule == "allow_spawn" then return "a narrowed manifest" end
   local copy = {}
-  for name, value in pairs(answer) do copy[name] = type(value) == "string" and reference.redact(value) or value end
+  for name, value in pairs(answer) do copy[name] = shown_field(value) end
   copy.headers, copy.hosts, copy.proxy = nil, nil, nil
-  copy.keys = answer.keys and table.concat(answer.keys, ", ")
   return copy
 end
 

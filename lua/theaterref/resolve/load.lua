@@ -53,7 +53,7 @@ end
 -- Returns content with a job's digest from the store that the policy names for it, nil if
 -- it is not there, or nil and an error.
 local function from_integrity_store(context, job)
-  if not job.store then return nil end
+  if not job.store or job.source.is_chain then return nil end -- a chain's links must be allowed
   local store, err = context:store(job.store)
   if not store then return nil, err end
   local blob
@@ -397,29 +397,40 @@ local function tell_caches(job, blob, accepted)
   end
 end
 
--- Gets a job's bytes again, past what its caches have.
+-- Loads a job's bytes again, past its caches. Returns them and what keeps them there, for a
+-- consumer that accepts them.
 local function reload(context, task, job)
-  job.revalidate, job.hit, job.known, job.lead, job.led_to = true, false, nil, nil, nil
-  return get(context, task, job)
+  local cache = job.cache
+  job.cache, job.disk, job.hit, job.known, job.lead, job.led_to = nil, nil, false, nil, nil, nil
+  local blob = get(context, task, job)
+  job.cache = cache
+  if not blob then return nil end
+  return blob, function()
+    if job.source.is_chain then return end
+    local record = task.fetched and task.fetched:freshness() or nil
+    blob = put(context, job, blob, record)
+    job.disk = job.source.fetches and not job.no_disk and caches.disk_cache_of(cache) or nil
+    if record and job.disk then keep_on_disk(context, task, job, blob, record) end
+  end
 end
 
--- Judges a job's bytes for this consumer. If it does not take those of a cache, the source is asked
--- again, once for the same bytes. Returns the bytes that it takes.
+-- Judges a job's bytes for this consumer. If it does not take those of a cache, the source is
+-- asked again, once for the same bytes. Returns the bytes that it takes.
 local function judged(context, task, job, blob)
   if not trust.applies(context, job) then return blob end
   local ok, err, what = trust.judge(context, task, job, blob, M.resolve)
-  if not ok and what then
-    tell_caches(job, blob, false)
-    local again = job.hit and not context.offline and core.first_time(blob, what) and reload(context, task, job)
-    if again then
-      blob = again
-      ok, err, what = trust.judge(context, task, job, blob, M.resolve)
-      if not ok and what then tell_caches(job, blob, false) end
-    end
+  if ok then
+    tell_caches(job, blob, true)
+    return blob
   end
-  if not ok then return nil, err end
-  tell_caches(job, blob, true)
-  return blob
+  if not what then return nil, err end
+  tell_caches(job, blob, false)
+  if not job.hit or context.offline or not core.first_time(blob, what .. "\n" .. job.target) then return nil, err end
+  local again, keep = reload(context, task, job)
+  if not again or not trust.judge(context, task, job, again, M.resolve) then return nil, err end
+  keep()
+  tell_caches(job, again, true)
+  return again
 end
 
 -- Puts the outcome of a wish on it.

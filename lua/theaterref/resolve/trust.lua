@@ -26,25 +26,38 @@ function M.applies(context, job) return context.judges and not exempt[job.ctx.pu
 
 local function is_key_text(key) return key:find("\n", 1, true) ~= nil or #key == 56 and key:find "^RW[%w+/]+=*$" ~= nil end
 
+-- Returns the bytes of a key reference, which fixes them by a SHA-256. They may be in the store
+-- that a lockfile was read with.
+local function fixed_key(context, task, ref, sha256, job, resolve)
+  local store = job.store and context:store(job.store)
+  local blob, err = store and store:get(sha256, MAX_KEY_BYTES), nil
+  if not blob then
+    blob, err = resolve(task, context, { reference = ref, ctx = { purpose = "key" }, options = {}, max_bytes = MAX_KEY_BYTES })
+  end
+  if blob and blob:digest() ~= sha256 then -- whatever 'rewrite' led to
+    return nil, errors.new("digest_mismatch", "it does not have the SHA-256 in its reference", ref)
+  end
+  return blob, err
+end
+
 -- Returns the text of a key that a requirement names: itself, a local file, or a
 -- reference that fixes its bytes.
-local function key_text(context, task, key, script, resolve)
+local function key_text(context, task, key, script, job, resolve)
   if is_key_text(key) then return key end
   local ref = script and reference.join(script, key) or key
   local source, parsed = reference.source_of(ref, context.policy.schemes)
   if not source then return nil, parsed end
   if parsed.path then return core.read_file(parsed.path, MAX_KEY_BYTES, true) end
-  if not parsed.sha256 and #(parsed.hash or "") ~= 64 then
-    return nil, errors.new("policy", "a key that is not a local file needs a SHA-256 in its reference", ref)
-  end
-  return resolve(task, context, { reference = ref, ctx = { purpose = "key" }, options = {}, max_bytes = MAX_KEY_BYTES })
+  local sha256 = parsed.sha256 or #(parsed.hash or "") == 64 and parsed.hash
+  if sha256 then return fixed_key(context, task, ref, sha256, job, resolve) end
+  return nil, errors.new("policy", "a key that is not a local file needs a SHA-256 in its reference", ref)
 end
 
 -- Returns the keys of a requirement, and their names for messages.
-local function load_keys(context, task, names, script, resolve)
+local function load_keys(context, task, names, script, job, resolve)
   local keys, shown = {}, {}
   for i, name in ipairs(names) do
-    local text, err = key_text(context, task, name, script, resolve)
+    local text, err = key_text(context, task, name, script, job, resolve)
     if text then keys[i], err = core.public_key(tostring(text)) end
     if not keys[i] then
       local label = is_key_text(name) and "key " .. i or "the key " .. reference.redact(name)
@@ -57,22 +70,22 @@ end
 
 -- Returns a requirement with its keys read. They are read once for each policy that was
 -- loaded: a policy that is reloaded reads them again.
-local function compile(context, task, answer, script, resolve)
+local function compile(context, task, answer, script, job, resolve)
   local threshold, names = answer.threshold or 1, answer.keys
   local name = #names == 1 and threshold == 1 and names[1] or threshold .. "\0" .. table.concat(names, "\0")
-  local policy = context.policy
-  local known = script and "requirements" or "own_requirements" -- relative to the script, or not
-  policy[known] = policy[known] or { count = 0 }
-  local compiled = policy[known][name]
+  local policy, field = context.policy, script and "requirements" or "own_requirements" -- relative to the script, or not
+  local known = policy[field] or { by_name = {}, count = 0 }
+  local compiled = known.by_name[name]
   if compiled then return compiled end
-  local keys, shown = load_keys(context, task, names, script, resolve)
+  local keys, shown = load_keys(context, task, names, script, job, resolve)
   if not keys then return nil, shown end
   local requirement, err = core.requirement(keys, threshold)
   if not requirement then return nil, errors.new("untrusted", err.message) end
   compiled = { requirement = requirement, id = requirement:id(), names = shown, threshold = threshold, types = {} }
   for _, key in ipairs(keys) do compiled.types[key:type() == "minisign" and "minisign" or "pem"] = true end
-  if policy[known].count >= MAX_REMEMBERED then policy[known] = { count = 0 } end
-  policy[known][name], policy[known].count = compiled, policy[known].count + 1
+  if known.count >= MAX_REMEMBERED then known = { by_name = {}, count = 0 } end
+  known.by_name[name], known.count = compiled, known.count + 1
+  policy[field] = known
   return compiled
 end
 
@@ -104,7 +117,7 @@ Search.__index = Search
 
 -- Takes a signature document. True: there are enough.
 function Search:take(name, document)
-  local requirement, digest = self.compiled.requirement, core.blob(document):digest()
+  local requirement, digest = self.compiled.requirement, "document " .. core.blob(document):digest()
   local signers, err = core.verdict(requirement, self.blob, digest), nil
   if not signers then signers, err = core.check_signature(requirement, self.blob, document) end
   if not signers then
@@ -142,14 +155,18 @@ function Search:look_at(place)
   local document, err = self.resolve(self.task, self.context, wish)
   if not document then
     if self.task.over or err.kind == "policy" or err.kind == "cancelled" then return nil, err end
+    local late = self.task:lateness()
+    if late then return nil, late end
     self.reasons[#self.reasons + 1] = shown .. ": " .. err.message
     return false
   end
   local known = #self.reasons
   if self:take(shown, document) then return true end
+  local late = self.task:lateness()
+  if late then return nil, late end
   -- A cached signature may be older than the bytes.
   if not (wish.hit and #self.reasons > known) or self.context.offline
-    or not core.first_time(self.blob, self.compiled.id .. document:digest()) then
+    or not core.first_time(self.blob, self.compiled.id .. document:digest() .. place) then
     return false
   end
   wish.options.revalidate = true
@@ -183,7 +200,7 @@ end
 
 -- Returns the text that a verdict about cached bytes is remembered by: the place of their signatures.
 local function place_of(job, from)
-  local target = last_of(job).target
+  local target = "at " .. last_of(job).target
   if not from then return target end
   return target .. "\n" .. (type(from) == "table" and table.concat(from, "\n") or from)
 end
@@ -200,14 +217,16 @@ local function look_for_signers(context, task, job, blob, compiled, from, resolv
   for i in ipairs(compiled.names) do
     if search.signed[i] then signers[#signers + 1] = i end
   end
-  job.signature_documents = search.documents
+  local last = last_of(job)
+  last.signature_documents = last.signature_documents or {}
+  table.move(search.documents, 1, #search.documents, #last.signature_documents + 1, last.signature_documents)
   return signers
 end
 
 -- Checks one requirement. Returns the names of the keys that signed; or nil, an error, and
 -- what to remember if these bytes do not meet it.
 local function meet(context, task, job, blob, answer, script, resolve)
-  local compiled, err = compile(context, task, answer, script, resolve)
+  local compiled, err = compile(context, task, answer, script, job, resolve)
   if not compiled then return nil, errors.about(err, job.target) end
   local place = place_of(job, answer.from)
   -- A trace shows what is looked at. Bytes that were loaded now may have lost their signature.
