@@ -40,8 +40,8 @@ bool tr_checkname(lua_State *L, int index, const char **name, tr_error *error) {
   return false;
 }
 
-/* The state that waits, and the hooks when the wait began: Ctrl-C sets one of the main
-** thread's, which no coroutine runs. */
+/* The coroutine that waits, and the hooks when its wait began: Ctrl-C sets one of the
+** main thread's, which no coroutine runs. */
 static _Thread_local lua_State *waiting, *main_thread;
 static _Thread_local int hooks, main_hooks;
 

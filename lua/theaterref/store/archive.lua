@@ -376,8 +376,8 @@ local function import_some(batch, labels, file, seen, done)
 end
 
 -- Removes the folders that a failed import has made, unless there is something in them.
-local function remove_empty_folders(store)
-  for _, name in ipairs { "/data", "/labels", "/history", "" } do os.remove(store:folder() .. name) end
+local function remove_empty_folders(folder)
+  for _, name in ipairs { "/data", "/labels", "/history", "" } do os.remove(folder .. name) end
 end
 
 --- Adds all content of a tar file to a store, and places its labels at the end, all of
@@ -401,7 +401,7 @@ function M.import(store, path, options)
   if not file then return nil, err end
   local closing <close> = type(path) == "string" and file or nil
   if closing then size = file:size() end
-  local is_new = not core.file_stamp(store:folder())
+  local new_folder = store.folder and not core.file_stamp(store:folder()) and store:folder()
   local count, read, more, seen, labels = 0, 0, "more", {}, {}
   while more == "more" do
     more, err = store:batch(function(batch)
@@ -411,7 +411,7 @@ function M.import(store, path, options)
       end)
     end)
     if err then
-      if is_new then remove_empty_folders(store) end
+      if new_folder then remove_empty_folders(new_folder) end
       return nil, err
     end
   end
