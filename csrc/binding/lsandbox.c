@@ -97,13 +97,6 @@ static void raise_interrupt(lua_State *L, lua_Debug *record) {
   luaL_error(L, "interrupted!");
 }
 
-static bool is_interrupt(lua_State *L) {
-  static const char text[] = "interrupted!";
-  size_t len, size = sizeof text - 1;
-  const char *raised = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
-  return raised != NULL && len >= size && strcmp(raised + len - size, text) == 0;
-}
-
 /* Call a function in L as lua_pcall does, on the budget of a script. A hook of the host's
 ** own, such as a debugger's, stays. Ctrl-C raises again once L runs on: a script may have
 ** caught the error. */
@@ -115,11 +108,11 @@ static int call_for(sandbox *box, lua_State *L, int arguments) {
   if (!is_hooked)
     lua_sethook(L, on_host_count, LUA_MASKCOUNT, HOST_HOOK_EVERY);
   status = lua_pcall(L, arguments, 0, 0);
-  if (lua_gethook(L) == on_host_count)
-    lua_sethook(L, NULL, 0, 0);
-  if (status != LUA_OK && is_interrupt(L))
+  if (status != LUA_OK && lua_gethook(L) == NULL) /* only Ctrl-C takes the hook away */
     lua_sethook(L, raise_interrupt,
                 LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+  else if (!is_hooked && lua_gethook(L) == on_host_count)
+    lua_sethook(L, NULL, 0, 0);
   caller = outer;
   return status;
 }

@@ -82,6 +82,17 @@ describe("Ctrl-C in a Lua program", function()
     end
   end)
 
+  it("is not what a policy script makes the host say", function()
+    local core = require "theaterref.core"
+    local box = core.sandbox()
+    box:expose { say = function(text) error(text, 0) end }
+    assert.equal("interrupted!", (select(2, box:run("return pcall(say, 'interrupted!')", "=script"))))
+    local theaterref = require "theaterref"
+    local script = helper.write(folder .. "/policy.lua", "return { allow = function() error('interrupted!', 0) end }")
+    local _, err = theaterref.resolver({ policy = script }):resolve("data:,x")
+    assert.equal("policy", err.kind)
+  end)
+
   it("goes through a policy script that calls a function of the host's", function()
     if helper.build:find "/" then return pending "the interpreter of sanitized builds does not answer interrupts" end
     local out, err, status = interrupted([[
