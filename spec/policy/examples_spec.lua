@@ -214,7 +214,7 @@ describe("the command", function()
       local texts = {}
       for i, path in ipairs { "theaterref.lock", "theaterref.lock", "locks/project.lock", "second.lock" } do
         if i == 4 then os.remove(folder .. "/locks/project.lock") end
-        assert.same({ "", "", 0 }, { theaterref_command("lock m1.toml -o " .. path) })
+        assert.same({ "", "", 0 }, { theaterref_command("lock m1.toml --quiet -o " .. path) })
         assert.equal(0, select(3, theaterref_command("plan m1.toml --lockfile " .. path)))
         texts[i] = helper.read(folder .. "/locks/project.lock")
         assert.equal(texts[1], texts[i])
@@ -233,7 +233,7 @@ describe("the command", function()
   it("locks, explains and checks", function()
     helper.with_folder(function(folder)
       local function theaterref_command(arguments)
-        return helper.run(("cd %s && %s %s/lua/bin/theaterref %s"):format(folder, helper.lua, helper.root, arguments))
+        return helper.run(("cd %s && HOME=%s %s %s/lua/bin/theaterref %s"):format(folder, folder, helper.lua, helper.root, arguments))
       end
       helper.write(folder .. "/actor.wasm", "\0asm")
       helper.write(folder .. "/m.toml", 'name = "worker"\npackage = "actor.wasm"\n')
