@@ -265,6 +265,20 @@ static int new_blob(lua_State *L) {
   return 1;
 }
 
+/* unmapped(blob) -> the blob itself, or a copy of bytes that are a mapped file's */
+static int unmapped(lua_State *L) {
+  tr_blob *blob = checkblob(L, 1);
+  lblob *b = tr_newblob(L);
+  b->blob = tr_blob_unmapped(blob);
+  if (b->blob == NULL)
+    return luaL_error(L, "out of memory");
+  if (b->blob == blob)
+    lua_settop(L, 1);
+  else
+    tr_accountblob(L, tr_blob_size(blob));
+  return 1;
+}
+
 static int is_blob(lua_State *L) {
   lua_pushboolean(L, tr_toblob(L, 1) != NULL);
   return 1;
@@ -348,6 +362,7 @@ void tr_open_blob(lua_State *L) {
       {"pointer", blob_pointer}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"blob", new_blob},
                                        {"is_blob", is_blob},
+                                       {"unmapped", unmapped},
                                        {"live_blobs", live_blobs},
                                        {"record", blob_record},
                                        {"read_file", read_file},

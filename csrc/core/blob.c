@@ -71,6 +71,10 @@ tr_blob *tr_blob_map(int fd, size_t size) {
   return blob;
 }
 
+tr_blob *tr_blob_unmapped(tr_blob *blob) {
+  return blob->mapped ? tr_blob_new(blob->data, blob->size) : tr_blob_retain(blob);
+}
+
 tr_blob *tr_blob_retain(tr_blob *blob) {
   atomic_fetch_add_explicit(&blob->refs, 1, memory_order_relaxed);
   return blob;

@@ -11,6 +11,10 @@ tr_blob *tr_blob_adopt(void *data, size_t size);
 /* Maps 'size' > 0 bytes of a file, read-only and shared. NULL, errno set. */
 tr_blob *tr_blob_map(int fd, size_t size);
 
+/* Return the blob itself, retained, or a copy if its bytes are a mapped file's, which
+** somebody might write to. NULL when memory is short. */
+tr_blob *tr_blob_unmapped(tr_blob *blob);
+
 /* Return its SHA-256 in hex if it is known, or NULL; tr_blob_sha256 computes it. The
 ** text lives as long as the blob. */
 const char *tr_blob_known_sha256(const tr_blob *blob);

@@ -14,6 +14,9 @@ enum {
 ** may read files. False with the error (TR_IO) if this machine has neither. */
 bool tr_ed25519_open(tr_error *error);
 
+/* Return true for a point of small order, or one that is not in its one form. */
+bool tr_ed25519_is_weak(const unsigned char point[TR_ED25519_KEY_SIZE]);
+
 /* Check that 'signature' is one of 'size' bytes by the key. After tr_ed25519_open; any
 ** thread. If it returns false, '*no_memory' tells that it could not be checked. */
 bool tr_ed25519_verify(const unsigned char key[TR_ED25519_KEY_SIZE],

@@ -146,6 +146,8 @@ static bool find_block(const tr_key_source *source, tr_key_source *found,
       return fault_of(error, "its PEM block has no END line");
     key = block;
   }
+  if (key.label == NULL && memmem(source->pem, source->size, "minisign", 8) != NULL)
+    return fault_of(error, "it is a minisign key; sign with 'minisign -S'");
   if (key.label == NULL)
     return fault_of(error, "the text has no PEM block with a private key");
   *found = *source;

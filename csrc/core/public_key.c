@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "crypto.h"
+#include "ed25519.h"
 #include "encoding.h"
 #include "error.h"
 #include "key_text.h"
@@ -222,6 +223,8 @@ static bool read_key(tr_public_key *key, tr_key_form form, const tr_buffer *byte
   if (form == TR_FORM_MINISIGN) {
     key->type = TR_KEY_MINISIGN;
     memcpy(key->minisign, der.at + 2, sizeof key->minisign);
+    if (tr_ed25519_is_weak(key->minisign + 8))
+      return fault(error, "it is a weak key, by which anybody can sign");
     tr_digest(TR_SHA256, key->minisign + 8, 32, key->fingerprint);
     return true;
   }

@@ -49,10 +49,13 @@ bool tr_requirement_init(tr_requirement *requirement, tr_public_key *const *keys
   if (threshold < 1 || threshold > requirement->count) {
     int distinct = requirement->count;
     tr_requirement_free(requirement);
-    tr_error_set(error, TR_POLICY,
-                 "the threshold is %lld, and must be from 1 to %d, the number of "
-                 "different keys",
-                 threshold, distinct);
+    if (threshold < 1)
+      tr_error_set(error, TR_POLICY, "the threshold is %lld, and must be 1 or more",
+                   threshold);
+    else
+      tr_error_set(error, TR_POLICY,
+                   "a threshold of %lld needs as many different keys; %d %s given",
+                   threshold, distinct, distinct == 1 ? "was" : "were");
     return false;
   }
   requirement->threshold = (int)threshold;

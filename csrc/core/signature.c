@@ -26,9 +26,9 @@ static bool check_line(const tr_signed_bytes *bytes, const char *text, size_t si
       !tr_base64_decode(text, size, &raw, &no_memory)) {
     tr_buffer_free(&raw);
     return no_memory ? tr_out_of_memory(error)
-                     : TR_DISTRUST(error, "it is not a signature: neither one line of "
-                                          "base64, nor a sigstore bundle, nor a "
-                                          "minisign signature");
+                     : TR_DISTRUST(error, "it is not a signature: neither base64 in one "
+                                          "line (base64 -w0), nor a sigstore bundle, nor "
+                                          "a minisign signature");
   }
   ok = tr_requirement_check(bytes->requirement, bytes->digest, raw.data, raw.len,
                             signers);

@@ -1,5 +1,5 @@
--- Signed releases: a package from the network needs a signature by the release key, and must
--- be a WebAssembly module. Manifests and states need none.
+-- Signed releases: every package needs a signature by the release key, and must be a
+-- WebAssembly module. Manifests and states need none.
 --
 --     openssl ecparam -name prime256v1 -genkey -noout -out release.pem
 --     openssl ec -in release.pem -pubout -out release.pub
@@ -7,6 +7,6 @@
 local policy = theaterref.policy
 
 return {
-  signatures = policy.signed { keys = { "release.pub" }, purposes = { "package" }, prefixes = { "https://", "http://" } },
+  signatures = policy.signed { keys = { "release.pub" }, purposes = { "package" } },
   accept = policy.wasm { module = true },
 }

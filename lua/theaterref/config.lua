@@ -11,6 +11,7 @@
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local options = require "theaterref.options"
+local policy_keys = require "theaterref.keys"
 local reference = require "theaterref.reference"
 
 local M = {}
@@ -58,7 +59,7 @@ local function read_out(file, given)
   end
   local signatures = given.signatures
   for i, key in ipairs(signatures and signatures.keys or {}) do
-    if not key:find "\n" and not key:find "^RW" then signatures.keys[i] = resolve_path(file, key) end
+    if not policy_keys.is_text(key) then signatures.keys[i] = resolve_path(file, key) end
   end
   if signatures and type(signatures.from) == "string" then signatures.from = { signatures.from } end
   for i, place in ipairs(signatures and signatures.from or {}) do signatures.from[i] = resolve_path(file, place) end

@@ -246,17 +246,22 @@ local keys = { "keys", "short_list", "none", "public keys: local files, or their
   .. "SHA-256; an empty list trusts nobody" }
 local threshold = { "threshold", "count", "1", "how many different keys must have signed" }
 
+local endings = { "endings", "short_list", "by the keys", "endings of the signatures' paths, instead of `.sig`, "
+  .. "`.sigstore.json` and `.minisig`" }
+
 --- Of an answer of a policy's rule `signatures`, and of the option `signatures`.
 M.signatures = set("field of the answer", {
   keys,
   threshold,
-  { "from", "text_or_list", "beside the bytes", "reference of the signature, or a list of them" },
+  endings,
+  { "from", "text_or_list", "beside the bytes", "reference of the signature, or a list of them; relative to the manifest" },
 })
 
 --- Of the policy builder `signed`.
 M.signed = set("option of policy.signed", {
   keys,
   threshold,
+  endings,
   { "purposes", "list", "all", "only for these purposes, such as `package`" },
   { "prefixes", "list", "all", "only for references with one of these prefixes" },
 })

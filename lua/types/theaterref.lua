@@ -474,6 +474,7 @@ function Store:import(path, options) end
 ---@field name? string
 ---@field package? string as written
 ---@field digest? string for `cacheable` and `accept`: the SHA-256 that the bytes must have
+---@field asked? string for `signatures`: the reference before `rewrite`
 ---@field reference? string for `cacheable` and `accept`: the bytes' reference
 
 ---@class theaterref.Event
@@ -492,7 +493,7 @@ function Store:import(path, options) end
 
 ---@alias theaterref.CacheableOptions { ttl?: number, revalidate?: boolean, disk?: false }
 ---@alias theaterref.Integrity string|{ sha256?: string, sha1?: string, store?: string, offline?: boolean, signatures?: string[] }
----@alias theaterref.Signatures { keys: string[], threshold?: integer, from?: string|string[] }
+---@alias theaterref.Signatures { keys: string[], threshold?: integer, endings?: string[], from?: string|string[] }
 ---@alias theaterref.Rewrite fun(reference: string, ctx: theaterref.Context): string|string[]
 ---@alias theaterref.Allow fun(reference: string, ctx: theaterref.Context): boolean?, string|{ redirect_hosts: string[]|"any" }|nil
 ---@alias theaterref.Merge fun(config_state?: string, override_state?: string, ctx?: theaterref.Context): string?
@@ -561,7 +562,7 @@ function policy.chain(...) end
 function policy.only(lists) end
 
 ---Signatures by `threshold` of `keys`.
----@param options { keys: string[], threshold?: integer, purposes?: string[], prefixes?: string[] }
+---@param options { keys: string[], threshold?: integer, endings?: string[], purposes?: string[], prefixes?: string[] }
 ---@return fun(reference: string, ctx: theaterref.Context): theaterref.Signatures?
 function policy.signed(options) end
 

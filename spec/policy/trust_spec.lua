@@ -258,6 +258,70 @@ describe("trust:", function()
       assert.equal("denied", refusal(policy, "pkg://x").kind)
     end)
 
+    it("looks for the endings that it names, one for each signer", function()
+      local url, path = serve(module)
+      server:put(path .. ".a.sig", signature(module, "release"))
+      server:put(path .. ".b.sig", signature(module, "second"))
+      local policy = { signatures = theaterref.policy.signed { keys = { key "release", key "second" }, threshold = 2,
+        endings = { ".a.sig", ".b.sig" } } }
+      local future = resolver(policy):start(url)
+      assert(future:wait())
+      assert.same({ key "release", key "second" }, future.signed_by)
+      server:put(path .. ".b.sig", "")
+      assert.matches("1 of 2 signatures by .* found %(by [^,]*release.pub%): .*b.sig: it is empty",
+        refusal(policy, url).message)
+    end)
+
+    it("never shows the text of a key, which may be a private one", function()
+      local url = serve(module)
+      local pem = helper.read(folder .. "/release.pem")
+      local body = pem:match "\n(%S+)\n"
+      for _, text in ipairs { pem, (pem:gsub("\n", " ")), (pem:gsub("%-%-%-%-%-[^-]*%-%-%-%-%-", ""):gsub("\n", "")) } do
+        local function policy() return { signatures = function() return { keys = { text } } end } end
+        assert.is_nil(refusal(policy(), url).message:find(body:sub(1, 20), 1, true))
+        local steps = {}
+        resolver(policy()):trace(url, { purpose = "direct" }, function(step) steps[#steps + 1] = step end)
+        for _, step in ipairs(steps) do
+          local shown = type(step.answer) == "table" and step.answer.keys or step.reason
+          assert.is_nil(tostring(shown):find(body:sub(1, 20), 1, true))
+        end
+        local config = file("private.conf.lua", ("return { signatures = { keys = { %q } } }"):format(text))
+        local out, err = helper.run(("HOME=%s %s lua/bin/theaterref config --config %s"):format(folder, helper.lua, config))
+        assert.is_nil((out .. err):find(body:sub(1, 20), 1, true))
+        assert.is_truthy(out:find("(a text)", 1, true), out)
+      end
+    end)
+
+    it("gives a server of signatures 30 seconds, whatever bytes it drips", function()
+      local asked
+      local policy = by { "release" }
+      policy.request = function(_, ctx) asked = asked or ctx.purpose == "signature" return {} end
+      local r = resolver(policy, { timeout = 0.4, stall_timeout = 60 })
+      local _, err = r:resolve((serve(module)))
+      assert.is_true(asked)
+      assert.equal("untrusted", err.kind)
+      policy = by({ "release" }, { from = server.http .. "/dripping/large.sig" })
+      server:put("large.sig", ("A"):rep(100000))
+      _, err = resolver(policy, { timeout = 0.4 }):resolve(file("dripped", module))
+      assert.matches("not done within 0.4 seconds", err.message) -- a shorter limit of the request stays
+    end)
+
+    it("checks bytes that are no mapped file any more", function()
+      local bytes = module .. ("\0\4\1xyz"):rep(200000)
+      local store = assert(theaterref.content_store("mapped", { home = folder .. "/home" }))
+      local hash = assert(store:store_at_label("large.wasm", bytes))
+      assert(store:store_at_label("large.wasm.sig", signature(bytes, "release")))
+      local cache = theaterref.resource_cache()
+      assert(resolver(nil, { cache = cache }):resolve_cached "store://mapped/large.wasm")
+      local strict = resolver(by { "release" }, { cache = cache })
+      local blob = assert(strict:resolve_cached "store://mapped/large.wasm")
+      local path = helper.run_ok(("find %s/home/store/mapped/data -name %s"):format(folder, hash)):match "[^\n]+"
+      helper.run_ok(("chmod u+w %s; printf EVIL | dd of=%s conv=notrunc bs=1 seek=100 2>/dev/null"):format(path, path))
+      assert.equal(bytes, tostring(blob))
+      assert.equal(bytes, tostring(assert(strict:resolve_cached "store://mapped/large.wasm")))
+      assert(store:put(bytes))
+    end)
+
     it("checks the digest of a key, wherever 'rewrite' leads", function()
       local url = serve(module, "stranger")
       server:put("fixed.pub", helper.read(key "release"))
@@ -632,6 +696,18 @@ describe("trust:", function()
         server.http .. "/other/..%2fpk/x.wasm" } do
         assert.equal("untrusted", refusal(policy, reference).kind, reference)
       end
+      -- Before 'rewrite', too, and in a manifest that the prefix covers.
+      local copy = serve(module)
+      policy.rewrite = function(ref, ctx)
+        return ref:find "/mirrored/" and copy or theaterref.policy.default.rewrite(ref, ctx)
+      end
+      policy.signatures = theaterref.policy.signed { keys = { key "release" }, prefixes = { server.http .. "/mirrored/" },
+        purposes = { "direct", "package" } }
+      assert.equal("untrusted", refusal(policy, server.http .. "/mirrored/x.wasm").kind)
+      helper.run_ok("mkdir -p " .. server.folder .. "/www/mirrored && chmod 755 " .. server.folder .. "/www/mirrored")
+      policy.rewrite = nil
+      server:put("mirrored/data.toml", 'name = "d"\npackage = "data:application/wasm;base64,AGFzbQEAAAA="\n')
+      assert.equal("untrusted", select(2, resolver(policy):plan(server.http .. "/mirrored/data.toml")).kind)
       assert(resolver(policy):resolve((serve(module))))
     end)
 

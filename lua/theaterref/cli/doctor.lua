@@ -5,6 +5,7 @@ local core = require "theaterref.core"
 local disk_caches = require "theaterref.store.disk_cache"
 local errors = require "theaterref.error"
 local homes = require "theaterref.home"
+local keys = require "theaterref.keys"
 local option_sets = require "theaterref.options"
 local output = require "theaterref.cli.output"
 local settings = require "theaterref.cli.settings"
@@ -154,6 +155,8 @@ end
 local function hide_secrets(options)
   for name in pairs(options.headers or {}) do options.headers[name] = "…" end
   if options.proxy then options.proxy = without_login(options.proxy) end
+  local signatures = options.signatures
+  if signatures and signatures.keys then signatures.keys = keys.all_shown(signatures.keys) end
 end
 
 local function config(args)
@@ -169,7 +172,7 @@ end
 local values = { seconds = "<seconds>", count = "<number>", times = "<number>", level = '"…"', headers = "{ … }",
   flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
   cache = "{ … }", disk = "{ … }", table = "{ … }", hosts = "{ … }", list = "{ … }",
-  hosts_list = "{ … }" }
+  hosts_list = "{ … }", signatures = "{ … }", short_list = "{ … }", text_or_list = "{ … }" }
 
 -- The lines of a text, none wider than 'width' unless a word is.
 local function wrapped(text, width)
@@ -200,6 +203,8 @@ local function example()
     end
   end
   list(option_sets.resolver, "  ")
+  lines[#lines + 1] = "\n  -- In signatures = { … }:"
+  list(option_sets.signatures, "  --   ")
   lines[#lines + 1] = "\n  -- In hosts = { [\"example.org\"] = { … } }:"
   list(option_sets.host, "  --   ")
   lines[#lines + 1] = "\n  -- In cache = { … }:"

@@ -45,7 +45,7 @@ return {
     arguments = { { "reference", "Any reference." } },
     options = { { "--key", "FILE", "Private key in PEM: EC P-256, as 'openssl ecparam -name prime256v1 -genkey' writes it. "
         .. "The password of an encrypted key is asked for on the terminal.", required = true },
-      { "-o --output", "FILE", "Write the signature to this file; - for standard output." } },
+      { "-o --output", "FILE", "Write the signature to this file; - for standard output, the default." } },
     run = sign, show = output.show_content },
   { name = "verify", does = "Check the signatures of a reference's bytes.", fetches = true,
     examples = { "theaterref verify actor.wasm --key release.pub" },

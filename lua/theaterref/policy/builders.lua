@@ -374,10 +374,14 @@ return function(theaterref)
       end
     end
     local purposes, prefixes = set_of(options.purposes), options.prefixes
-    local requirement = { keys = options.keys, threshold = options.threshold }
+    local requirement = { keys = options.keys, threshold = options.threshold, endings = options.endings }
     return function(ref, ctx)
-      if purposes and not purposes[ctx.purpose] or prefixes and not may_be_below(ref, prefixes) then return nil end
-      return requirement
+      if purposes and not purposes[ctx.purpose] then return nil end
+      if not prefixes or may_be_below(ref, prefixes) then return requirement end
+      if ctx.asked and may_be_below(ctx.asked, prefixes) then return requirement end
+      -- A data URL comes from where its manifest came from.
+      local origin = reference.scheme(ref) == "data" and (ctx.origin or ctx.manifest_reference)
+      return origin and may_be_below(origin, prefixes) and requirement or nil
     end
   end
 

@@ -5,6 +5,7 @@
 -- @module theaterref.policy
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local keys = require "theaterref.keys"
 local lockfiles = require "theaterref.policy.lockfile"
 local option_sets = require "theaterref.options"
 local reference = require "theaterref.reference"
@@ -43,9 +44,9 @@ Policy.__index = Policy
 
 local function broken(message) return nil, errors.new("policy", message) end
 
--- Returns a field of an answer as it may be shown: a list as its items, a key's text by its name.
+-- Returns a field of an answer as it may be shown.
 local function shown_field(value)
-  if type(value) == "string" then return value:find("\n", 1, true) and "(a text)" or reference.redact(value) end
+  if type(value) == "string" then return reference.redact(value) end
   if type(value) ~= "table" or not value[1] then return value end
   local items = {}
   for i, item in ipairs(value) do items[i] = shown_field(item) end
@@ -61,6 +62,7 @@ local function shown(rule, answer)
   local copy = {}
   for name, value in pairs(answer) do copy[name] = shown_field(value) end
   copy.headers, copy.hosts, copy.proxy = nil, nil, nil
+  copy.keys = answer.keys and table.concat(keys.all_shown(answer.keys), ", ")
   return copy
 end
 

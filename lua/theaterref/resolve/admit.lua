@@ -85,13 +85,17 @@ end
 
 -- Makes the options of one request of those of all and of one of the listed hosts, if it
 -- is to one, and compiles them.
-local function request_with(all, host, redirect_hosts, max_bytes)
+local function request_with(all, host, redirect_hosts, job)
   local hosts = all.hosts
   all.hosts = nil
   local request = with_host(all, host and hosts[host])
   if hosts then request.hosts = host_options(all, hosts) end
   if redirect_hosts ~= "any" then request.redirect_hosts = redirect_hosts end
-  request.max_bytes = max_bytes or request.max_bytes
+  request.max_bytes = job.max_bytes or request.max_bytes
+  if job.max_seconds then
+    local limit = request.timeout
+    request.timeout = limit and limit >= 0 and limit < job.max_seconds and limit or job.max_seconds
+  end
   return compile(request)
 end
 
@@ -112,11 +116,11 @@ local function request_of(context, job)
   if not asks then
     name = redirect_hosts == "any" and "any" or "only " .. table.concat(redirect_hosts, " ")
     if host then name = name .. "\n" .. host end
-    if job.max_bytes then name = name .. "\n" .. job.max_bytes end
+    if job.max_bytes then name = name .. "\n" .. job.max_bytes .. (job.max_seconds and " timed" or "") end
     if context.requests[name] then return context.requests[name] end
   end
   local request
-  request, err = request_with(overlay(given, answer), host, redirect_hosts, job.max_bytes)
+  request, err = request_with(overlay(given, answer), host, redirect_hosts, job)
   if name and request then context:remember_request(name, request) end
   return request, err
 end
@@ -159,7 +163,7 @@ local unlocked = { signature = true, key = true }
 -- the signed bytes are not; and that redirects lead to the same host, unless the policy or
 -- an option names others. Returns an error.
 local function limit_signature(context, job, wish)
-  job.max_bytes, job.remote_only = wish.max_bytes, wish.remote_only
+  job.max_bytes, job.max_seconds, job.remote_only = wish.max_bytes, wish.max_seconds, wish.remote_only
   if wish.remote_only and not (job.source.is_remote() or job.source.is_inline) then
     local _, refusal = context:refuse("Not allowed: " .. reference.redact(job.target), job.target, job.ctx.purpose,
       "bytes from the network need a signature from the network")
@@ -189,7 +193,7 @@ function M.admit(context, wish, target, expected)
   local err
   -- Room for what most jobs need: a table that grows is slow.
   local job = { ctx = wish.ctx, source = source, parsed = parsed, target = parsed.text,
-    redirect_hosts = "any", hit = false, request = nil, lead = nil }
+    redirect_hosts = "any", hit = false, request = nil, lead = nil, asked = wish.reference }
   if parsed.sha256 or parsed.sha1 then job.sha256, job.sha1 = parsed.sha256, parsed.sha1 end
   job.ctx.digest, job.ctx.reference, job.ctx.path = nil, nil, nil -- of the candidate before
   if job.ctx.manifest_reference or context.asks.allow then

@@ -358,7 +358,7 @@ function follow(context, task, job, step)
   end
   local expected = { sha256 = job.sha256, sha1 = job.sha1 }
   for algorithm, hex in pairs(step.expected or {}) do expected[algorithm] = hex end
-  local wish = { ctx = job.ctx, max_bytes = job.max_bytes, remote_only = job.remote_only,
+  local wish = { ctx = job.ctx, max_bytes = job.max_bytes, max_seconds = job.max_seconds, remote_only = job.remote_only,
     options = { cache = job.cache, ttl = job.ttl, revalidate = job.revalidate, disk = not job.no_disk } }
   local next_job, err = admit.admit(context, wish, step.reference, expected)
   err = err or task:lateness()
@@ -418,6 +418,12 @@ end
 -- asked again, once for the same bytes. Returns the bytes that it takes.
 local function judged(context, task, job, blob)
   if not trust.applies(context, job) then return blob end
+  local mapped = blob
+  blob = core.unmapped(blob) -- nobody changes it after it was judged
+  if not rawequal(blob, mapped) and job.cache and not job.source.is_chain then
+    if job.content then job.cache:remove(job.content) end
+    put(context, job, blob, core.record(mapped))
+  end
   local ok, err, what = trust.judge(context, task, job, blob, M.resolve)
   if ok then
     tell_caches(job, blob, true)

@@ -6,11 +6,13 @@
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local policies = require "theaterref.policy"
+local policy_keys = require "theaterref.keys"
 local reference = require "theaterref.reference"
 
 local M = {}
 
 local MAX_KEY_BYTES, MAX_SIGNATURE_BYTES = 64 << 10, 1 << 20
+local MAX_SIGNATURE_SECONDS = 30 -- for a fetch of so little
 local MAX_REMEMBERED = 64
 
 -- Purposes whose bytes nobody signs.
@@ -23,8 +25,6 @@ local exempt = { signature = true, key = true }
 function M.applies(context, job) return context.judges and not exempt[job.ctx.purpose] end
 
 -- -------------------------------------------------------------------- keys
-
-local function is_key_text(key) return key:find("\n", 1, true) ~= nil or #key == 56 and key:find "^RW[%w+/]+=*$" ~= nil end
 
 -- Returns the bytes of a key reference, which fixes them by a SHA-256. They may be in the store
 -- that a lockfile was read with.
@@ -43,7 +43,7 @@ end
 -- Returns the text of a key that a requirement names: itself, a local file, or a
 -- reference that fixes its bytes.
 local function key_text(context, task, key, script, job, resolve)
-  if is_key_text(key) then return key end
+  if policy_keys.is_text(key) then return key end
   local ref = script and reference.join(script, key) or key
   local source, parsed = reference.source_of(ref, context.policy.schemes)
   if not source then return nil, parsed end
@@ -60,10 +60,10 @@ local function load_keys(context, task, names, script, job, resolve)
     local text, err = key_text(context, task, name, script, job, resolve)
     if text then keys[i], err = core.public_key(tostring(text)) end
     if not keys[i] then
-      local label = is_key_text(name) and "key " .. i or "the key " .. reference.redact(name)
+      local label = policy_keys.is_text(name) and "key " .. i or "the key " .. reference.redact(name)
       return nil, errors.new("untrusted", ("cannot use %s: %s"):format(label, err.message))
     end
-    shown[i] = is_key_text(name) and "sha256:" .. keys[i]:fingerprint() or reference.redact(name)
+    shown[i] = policy_keys.is_text(name) and "sha256:" .. keys[i]:fingerprint() or reference.redact(name)
   end
   return keys, shown
 end
@@ -95,11 +95,14 @@ end
 local endings = { { "pem", ".sig" }, { "pem", ".sigstore.json" }, { "minisign", ".minisig" } }
 
 -- Returns the references where a job's signatures may be.
-local function places(job, from, types)
-  if from then return type(from) == "table" and from or { from } end
-  local list = {}
-  for _, ending in ipairs(endings) do
-    local place = types[ending[1]] and job.source.beside and job.source.beside(job.parsed, ending[2])
+local function places(job, answer, types)
+  if answer.from then return type(answer.from) == "table" and answer.from or { answer.from } end
+  local list, suffixes = {}, answer.endings or {}
+  for _, ending in ipairs(answer.endings and {} or endings) do
+    if types[ending[1]] then suffixes[#suffixes + 1] = ending[2] end
+  end
+  for _, suffix in ipairs(job.source.beside and suffixes or {}) do
+    local place = job.source.beside(job.parsed, suffix)
     if place then list[#list + 1] = place end
   end
   return list
@@ -148,7 +151,8 @@ end
 -- Looks at a signature. True: there are enough. Nil and an error: the search is over.
 function Search:look_at(place)
   local job, ctx = last_of(self.job), self.job.ctx
-  local wish = { reference = place, max_bytes = MAX_SIGNATURE_BYTES, remote_only = job.source.is_remote(),
+  local wish = { reference = place, max_bytes = MAX_SIGNATURE_BYTES, max_seconds = MAX_SIGNATURE_SECONDS,
+    remote_only = job.source.is_remote(),
     ctx = { purpose = "signature", manifest_reference = ctx.manifest_reference, origin = ctx.origin, name = ctx.name },
     options = { cache = job.cache, ttl = job.ttl, disk = not job.no_disk } }
   local shown = reference.redact(place)
@@ -177,9 +181,9 @@ function Search:look_at(place)
 end
 
 -- Looks for signatures until there are enough.
-function Search:run(from)
+function Search:run(answer)
   if self:look_in_store() then return true end
-  for _, place in ipairs(places(last_of(self.job), from, self.compiled.types)) do
+  for _, place in ipairs(places(last_of(self.job), answer, self.compiled.types)) do
     local enough, err = self:look_at(place)
     if enough or err then return enough, err end
   end
@@ -188,29 +192,34 @@ end
 
 -- Returns the error for bytes without enough signatures.
 local function untrusted(context, search)
-  local job, compiled = search.job, search.compiled
+  local job, compiled, signed = search.job, search.compiled, {}
+  for i, name in ipairs(compiled.names) do
+    if search.signed[i] then signed[#signed + 1] = name end
+  end
   local found = search.reasons[1] and table.concat(search.reasons, "; ")
     or "there is no place beside these bytes; name one with 'from'"
-  local why = ("%d of %d signatures by %s found: %s"):format(search.count, compiled.threshold, table.concat(compiled.names, ", "),
-    found)
+  local by = signed[1] and " (by " .. table.concat(signed, ", ") .. ")" or ""
+  local why = ("%d of %d signatures by %s found%s: %s"):format(search.count, compiled.threshold,
+    table.concat(compiled.names, ", "), by, found)
   local _, err = context:refuse("Not trusted: " .. reference.redact(job.target), job.target, job.ctx.purpose, why)
   err.kind = "untrusted"
   return err
 end
 
 -- Returns the text that a verdict about cached bytes is remembered by: the place of their signatures.
-local function place_of(job, from)
-  local target = "at " .. last_of(job).target
+local function place_of(job, answer)
+  local target, from, endings_of = "at " .. last_of(job).target, answer.from, answer.endings
+  if endings_of then target = target .. "\n" .. table.concat(endings_of, "\n") end
   if not from then return target end
   return target .. "\n" .. (type(from) == "table" and table.concat(from, "\n") or from)
 end
 
 -- Returns the keys that signed a job's bytes, by their signatures; or nil, an error, and
 -- what to remember if these bytes do not meet the requirement.
-local function look_for_signers(context, task, job, blob, compiled, from, resolve)
+local function look_for_signers(context, task, job, blob, compiled, answer, resolve)
   local search = setmetatable({ context = context, task = task, job = job, blob = blob, compiled = compiled, signed = {},
     count = 0, reasons = {}, documents = {}, resolve = resolve }, Search)
-  local enough, err = search:run(from)
+  local enough, err = search:run(answer)
   if err then return nil, err end
   if not enough then return nil, untrusted(context, search), compiled.id end
   local signers = {}
@@ -228,12 +237,12 @@ end
 local function meet(context, task, job, blob, answer, script, resolve)
   local compiled, err = compile(context, task, answer, script, job, resolve)
   if not compiled then return nil, errors.about(err, job.target) end
-  local place = place_of(job, answer.from)
+  local place = place_of(job, answer)
   -- A trace shows what is looked at. Bytes that were loaded now may have lost their signature.
   local signers = job.hit and not context.trace and core.verdict(compiled.requirement, blob, place)
   if not signers then
     local what
-    signers, err, what = look_for_signers(context, task, job, blob, compiled, answer.from, resolve)
+    signers, err, what = look_for_signers(context, task, job, blob, compiled, answer, resolve)
     if not signers then return nil, err, what end
     core.remember_verdict(compiled.requirement, blob, place, signers)
   end
@@ -263,11 +272,18 @@ local function add(list, names)
   return list
 end
 
+-- Returns the reference of a job before 'rewrite', joined to the manifest.
+local function asked_of(job)
+  local asked = job.asked
+  return asked and (reference.join(job.ctx.manifest_reference, asked) or asked)
+end
+
 -- Checks the signatures of a job's bytes, by the rule about each reference of a chain and by
 -- the option. Returns an error, and what to remember.
 local function check_signatures(context, task, job, blob, resolve)
   local all, names, what
   local link = context.asks.signatures and job
+  if link then job.ctx.asked = asked_of(job) end
   while link do
     local answer, why, err = context:ask("signatures", link.target, job.ctx)
     if err then return err end
