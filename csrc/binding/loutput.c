@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/output.h"
 #include "lutil.h"
 
 typedef struct loutput {

@@ -40,6 +40,13 @@ tr_blob *tr_file_read_pipe(const char *path, size_t max_bytes, tr_error *error);
 /* Set the error of bytes over a limit. Return NULL. */
 tr_blob *tr_file_too_large(const char *path, size_t max_bytes, tr_error *error);
 
+/* Seconds that a pipe may be silent: as long as a fetch may take by default. */
+#define TR_FILE_PATIENCE 30.0
+
+/* Wait until a descriptor is ready, at most 'patience' seconds; below 0: for ever. An
+** interrupt ends it. False with errno. */
+bool tr_file_wait_ready(int fd, short events, double patience);
+
 /* Write all bytes to an open file. False with errno. */
 bool tr_file_write_all(int fd, const void *data, size_t size);
 
@@ -58,6 +65,9 @@ int tr_file_create_at(int tmpdir, int dir, const char *name, const char *path,
 
 enum { TR_TEMPORARY = 38 /* of ".tmp-" with 32 hex digits, and a zero */ };
 
+/* Write a name that nobody else takes: 128 random bits. False with errno. */
+bool tr_file_temporary_name(char name[TR_TEMPORARY]);
+
 /* Write a file 'name' in the open folder 'dir', where there is none. False with
 ** errno. */
 bool tr_file_write_new(int dir, const char *name, const void *data, size_t size,
@@ -71,32 +81,6 @@ bool tr_file_write_temporary(int tmpdir, char temporary[TR_TEMPORARY],
 /* Give a temporary file the name 'name' in the open folder 'dir'. Return 1, 0 if
 ** the name is taken, or -1 with errno; unless 1, the temporary file stays. */
 int tr_file_place(int tmpdir, const char *temporary, int dir, const char *name);
-
-/*
-** A file that is being written. It follows symbolic links. A regular file, or none,
-** is replaced when the output is committed, and keeps its permissions; a file that the user
-** may not write to is refused. One that cannot be replaced, since it is a mount point, or in a
-** folder that the user may not write to, is written into when the output is committed; until
-** then the bytes are in TMPDIR, or in memory. Anything else, such as a device, a pipe or an
-** open file by way of /dev/stdout, is opened and written.
-*/
-typedef struct tr_output tr_output;
-
-/* The path of the file that an output to 'path' writes, past all symbolic links, malloc'ed; NULL
-** with errno. The file may not be there yet; its folder has to be. */
-char *tr_output_path(const char *path);
-
-/* Open an output; NULL with the error. */
-tr_output *tr_output_open(const char *path, tr_error *error);
-/* Write all of the bytes. False with the error. */
-bool tr_output_write(tr_output *output, const void *data, size_t size,
-                     tr_error *error);
-/* Give a replaced file its name; 'durable' syncs the file and its folder. False
-** with the error. Close it all the same. */
-bool tr_output_commit(tr_output *output, bool durable, tr_error *error);
-/* Close an output. Unless it was committed, a regular file stays as it was. NULL is
-** allowed. */
-void tr_output_close(tr_output *output);
 
 /* Make the folders above the last '/' of 'path' that are missing. */
 bool tr_file_make_parents(const char *path, tr_error *error);

@@ -421,8 +421,8 @@ describe("a minisign signature", function()
 
   it("has no key of small order, by which anybody can sign", function()
     local function weak(point)
-      local text = encode64("Ed" .. ("\0"):rep(8) .. point)
-      local made, err = core.public_key(text)
+      local line = encode64("Ed" .. ("\0"):rep(8) .. point)
+      local made, err = core.public_key(line)
       assert.is_nil(made)
       assert.equal("invalid public key: it is a weak key, by which anybody can sign", err.message)
     end
