@@ -153,6 +153,7 @@ void tr_open_store(lua_State *L);
 void tr_open_disk(lua_State *L);
 void tr_open_output(lua_State *L);
 void tr_open_json(lua_State *L);
+void tr_open_oci(lua_State *L);
 void tr_open_sandbox(lua_State *L);
 
 /* Each adds to the methods of a store, which are on the stack's top. */

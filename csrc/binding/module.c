@@ -214,6 +214,7 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_batch(L);
   lua_pop(L, 1);
   tr_open_json(L);
+  tr_open_oci(L);
   tr_open_sandbox(L);
   return 1;
 }
