@@ -17,6 +17,7 @@
 
 #include "blob.h"
 #include "error.h"
+#include "future.h"
 #include "thread.h"
 
 extern char **environ;
