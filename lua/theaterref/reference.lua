@@ -9,7 +9,7 @@ local M = {}
 
 -- The schemes that theaterref reads, and their files. A file is loaded when its
 -- scheme is first used.
-local modules = { data = "data", file = "file", http = "http", https = "http", store = "store" }
+local modules = { data = "data", file = "file", http = "http", https = "http", oci = "oci", store = "store" }
 
 local sources = setmetatable({}, { __index = function(loaded, scheme)
   local name = modules[scheme]
@@ -122,6 +122,16 @@ function M.join(base, reference)
   local parsed, err = parse(source, base, scheme)
   if not parsed then return nil, err end
   return source.join(parsed, reference)
+end
+
+--- A reference to an artifact in a registry, at the digest of a manifest; others stay as
+-- they are.
+-- @tparam string ref
+-- @tparam string manifest SHA-256 in hex
+-- @treturn string
+function M.fix(ref, manifest)
+  local source, parsed = M.source_of(ref)
+  return source and source.fix and source.fix(parsed, manifest) or ref
 end
 
 --- A path as an absolute one; other references stay as they are.

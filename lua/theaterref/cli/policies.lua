@@ -27,7 +27,7 @@ local function collector(resolver, lines, store, name, failed)
   return function(step)
     local job, blob = step.resolved, step.blob
     if not job or job.ctx.purpose == "secret" then return end
-    local fields = { sha256 = blob:digest "sha256", size = #blob }
+    local fields = { sha256 = blob:digest "sha256", size = #blob, manifest = job.manifest }
     for _, candidate in ipairs(step.candidates) do
       local parsed = references.parse(candidate, schemes)
       if parsed then lines[parsed.text] = fields end

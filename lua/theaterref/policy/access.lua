@@ -6,6 +6,12 @@ local M = {}
 
 local ANYWHERE = { redirect_hosts = "any" }
 
+-- True if a reference to a registry is one to this machine, which answers by plain http.
+local function is_plain_oci(ref)
+  local host = (reference.parse(ref) or {}).host or ""
+  return host == "localhost" or host == "::1" or host:find "^127%." ~= nil
+end
+
 --- A manifest that came over the network may name neither local files nor stores, and
 -- one that came by https no plain http. A reference from the caller is allowed. Redirects
 -- may lead to any host.
@@ -19,6 +25,7 @@ function M.no_local_from_network(ref, ctx)
   if ctx.purpose == "direct" or ctx.purpose == "manifest" or not reference.is_remote(origin or "") then return true, ANYWHERE end
   local from, to = reference.scheme(origin), reference.scheme(ref)
   if to == "https" or to == "data" or to == "http" and from == "http" then return true, ANYWHERE end
+  if to == "oci" and not is_plain_oci(ref) then return true, ANYWHERE end
   -- The scheme that the manifest came by, if that is no way to a place of this machine.
   if to and to ~= "http" and to == reference.scheme(ctx.manifest_reference or "") and reference.is_remote(ref) then
     return true, ANYWHERE

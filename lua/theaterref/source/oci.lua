@@ -1,0 +1,342 @@
+--- `oci://registry[:port]/repository[:tag][@sha256:<hex>][#title=<name>&sha256=<hex>]`: a layer
+-- of an artifact in a registry.
+--
+-- A reference leads to a manifest, perhaps by way of an index, and that to a layer. Each of
+-- them is a link with a key of its own in caches, its digest: references share what they
+-- have in common, and whoever resolves one drives its own chain of links.
+-- @module theaterref.source.oci
+local client = require "theaterref.registry.client"
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+
+local M = { fetches = true }
+
+local MAX_DOCUMENTS = 3 -- an index, an index in it, a manifest
+
+-- --------------------------------------------------------------- references
+
+local function invalid(reference, why) return nil, errors.new("invalid_reference", "Invalid reference: " .. why, reference) end
+
+local function decode(text)
+  return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+local function encode(text)
+  return (text:gsub("[^%w/._~-]", function(c) return ("%%%02X"):format(c:byte()) end))
+end
+
+-- Reads the fields of a fragment into 'parsed'. Returns the fault of one.
+local function read_fields(parsed, fragment)
+  for field in (fragment .. "&"):gmatch "([^&]*)&" do
+    local name, value = field:match "^([^=]*)=(.*)$"
+    if name ~= "title" and name ~= "sha256" then return "after '#' it takes title=<name> and sha256=<64 hex digits>" end
+    value = name == "sha256" and value:lower() or decode(value)
+    if name == "sha256" and (#value ~= 64 or value:find "%X") then return "#sha256= takes 64 hex digits" end
+    if value == "" or value:find "%c" then return "its title is empty, or has a control character in it" end
+    if parsed[name] and parsed[name] ~= value then return ("#%s= is there twice, with different ones"):format(name) end
+    parsed[name] = value
+  end
+end
+
+-- The name of the artifact: what its requests depend on.
+local function artifact(parsed, tag, manifest)
+  return ("oci://%s/%s%s%s%s"):format(parsed.registry, parsed.repository, tag and ":" .. tag or "",
+    manifest and "@sha256:" .. manifest or "", parsed.ns and "?ns=" .. parsed.ns or "")
+end
+
+-- Sets the texts of a reference in normal form.
+local function set_texts(parsed)
+  local title = parsed.title and "#title=" .. encode(parsed.title) or ""
+  -- A digest wins over a tag.
+  parsed.artifact = artifact(parsed, not parsed.manifest and parsed.tag or nil, parsed.manifest)
+  parsed.key = parsed.artifact .. title
+  parsed.text = artifact(parsed, parsed.tag, parsed.manifest) .. title
+    .. (parsed.sha256 and (title == "" and "#" or "&") .. "sha256=" .. parsed.sha256 or "")
+  return parsed
+end
+
+-- The last references that were parsed: most are asked for again.
+local known, known_count = {}, 0
+
+function M.parse(reference)
+  if known[reference] then return known[reference] end
+  local parsed, fault = core.parse_oci(reference)
+  if not parsed then return invalid(reference, fault) end
+  parsed.scheme = "oci"
+  if parsed.fragment then
+    fault = read_fields(parsed, parsed.fragment)
+    if fault then return invalid(reference, fault) end
+    parsed.fragment = nil
+  end
+  if not parsed.tag and not parsed.manifest then parsed.tag = "latest" end
+  set_texts(parsed)
+  if known_count >= 256 then known, known_count = {}, 0 end
+  if #reference <= 4096 then known[reference], known_count = parsed, known_count + 1 end
+  return parsed
+end
+
+-- Returns a copy of a parsed reference with other fields.
+local function with(parsed, changes)
+  local copy = {}
+  for name, value in pairs(parsed) do copy[name] = value end
+  for name, value in pairs(changes) do copy[name] = value or nil end
+  return set_texts(copy)
+end
+
+--- Another title of the same artifact.
+function M.join(base, reference)
+  local title = decode((reference:gsub("^%./", "")))
+  if title == "" or title:find "[%c#?]" or reference:find "[#?]" then
+    return invalid(reference, ("%s cannot be the title of a layer, as relative references in a manifest from a registry are")
+      :format(errors.redact_reference(reference)))
+  end
+  return with(base, { title = title, sha256 = false }).text
+end
+
+--- The same artifact, at the manifest digest that was read.
+function M.fix(parsed, manifest) return with(parsed, { manifest = manifest }).text end
+
+--- A reference to a manifest in Theater's sense: the layer with that name, unless it names one.
+function M.manifest(parsed) return parsed.title and parsed.text or with(parsed, { title = "manifest.toml" }).text end
+
+function M.key(parsed) return parsed.key end
+
+-- The key of the document that an artifact's tag leads to.
+local function document_key(parsed) return parsed.artifact .. "#" end
+
+--- Further keys of a reference in caches: its tag's document.
+function M.other_keys(parsed) return not parsed.manifest and { document_key(parsed) } or {} end
+
+function M.is_remote() return true end
+
+function M.is_immutable(parsed) return parsed.manifest ~= nil end
+
+-- ----------------------------------------------------------------- requests
+
+--- Adapts the options of a request to the registry: credentials that are configured, and the
+-- scope in caches of bytes that are fetched with them.
+function M.request(job, context, request)
+  local parsed = job.parsed
+  local endpoint = client.endpoint(parsed, context.registries, parsed.ns)
+  local found, err = client.find_credentials(endpoint)
+  if err then return nil, err end
+  local options = client.request(endpoint, request.options)
+  local scope = client.scope(options, found)
+  return { compiled = request.compiled, options = request.options, scope = scope, revalidate = request.revalidate,
+    may_be_on_disk = scope == "" or options.cache_scope ~= nil, max_bytes = request.max_bytes, timeout = request.timeout }
+end
+
+-- ------------------------------------------------------------------- chains
+
+-- A chain at work: `job`, `context` and `links`, and the endpoint that it asks.
+local Chain = {}
+Chain.__index = Chain
+
+-- The source of links: bytes at a URL of the registry.
+local link_source = { fetches = true, is_remote = M.is_remote }
+
+function link_source.start(link, context, task)
+  local compiled, err = link.compile()
+  if not compiled then return nil, err end
+  local left = not link.lead and task.deadline and math.max(0, task.deadline - core.now()) or nil
+  local future
+  future, err = core.fetch(link.parsed.url, compiled, link.lead, link.sha256, task.will_wait, left)
+  return future and { future = future }, err
+end
+
+-- Makes a link, for 'links.get'. 'max_bytes' is a limit beside that of the request.
+function Chain:link(kind, name, what, max_bytes)
+  local job, endpoint = self.job, self.endpoint
+  local options = { max_bytes = max_bytes, accept = kind == "manifests" and client.DOCUMENTS or nil }
+  local request, sha256 = job.request, name:match "^sha256:(.*)$"
+  local limit = math.min(max_bytes, request.max_bytes or max_bytes)
+  return { parsed = { scheme = "oci", url = client.url(endpoint, kind, name) }, source = link_source, what = what,
+    target = artifact(job.parsed, nil, nil) .. (sha256 and "@" or ":") .. name, sha256 = sha256,
+    key = sha256 and core.cache_key("sha256://" .. sha256, nil, request.scope)
+      or core.cache_key(document_key(job.parsed), nil, request.scope),
+    request = { compiled = request.compiled, scope = request.scope, may_be_on_disk = request.may_be_on_disk, max_bytes = limit,
+      timeout = request.timeout },
+    compile = function()
+      return client.compile(endpoint, client.request(endpoint, request.options), "pull", self.links.await, options)
+    end }
+end
+
+-- Gets a link's bytes. 'cache' is the one that it goes through, or nil.
+function Chain:get(link, cache)
+  link.cache, link.no_disk = cache, self.job.no_disk or not link.request.may_be_on_disk
+  if link.sha256 then link.ttl = -1 end -- content never changes
+  local blob, err = self.links.get(link)
+  if blob then return blob end
+  return nil, client.worded(err, self.endpoint, link.what)
+end
+
+-- The digests that tags led to a moment ago, by key: a HEAD tells whether they still do.
+local last_digests, last_count = {}, 0
+
+local function remember(key, digest)
+  if not last_digests[key] then
+    if last_count >= 1024 then last_digests, last_count = {}, 0 end
+    last_count = last_count + 1
+  end
+  last_digests[key] = digest
+end
+
+-- Asks where a tag leads. Returns the digest; nil if the registry does not tell; or nil and an
+-- error.
+function Chain:head(link)
+  if not core.send or self.context.offline then return nil end
+  local compiled, err = link.compile()
+  if not compiled then return nil, err end
+  local future
+  future, err = core.send(link.parsed.url, compiled, { method = "HEAD" }, self.links.seconds_left())
+  if not future then return nil, err end
+  local ok
+  ok, err = self.links.await(future, true)
+  if not ok then return nil, err end
+  local info = future:info()
+  local digest = info.status == 200 and info.headers["docker-content-digest"]
+  return digest and digest:match "^sha256:(%x+)$"
+end
+
+-- Puts a document that a tag led to under its digest, too.
+function Chain:keep(digest, blob)
+  local link = self:link("manifests", "sha256:" .. digest, "manifest", client.MAX_DOCUMENT_BYTES)
+  link.cache, link.ttl, link.no_disk = self.cache, -1, true
+  if link.cache then self.links.put(link, blob) end
+end
+
+-- Checks a tag's document against the digest that its registry told.
+local function check_digest(link, blob, digest)
+  local told = link.info and link.info.headers and link.info.headers["docker-content-digest"]
+  told = told and told:match "^sha256:(%x+)$"
+  if not told or told == digest then return true end
+  return nil, errors.new("digest_mismatch", ("%s has the sha256 %s, but its registry said %s"):format(link.target, digest, told))
+end
+
+-- Notes the manifest that the reference leads to, and the cache for what is in it.
+function Chain:set_manifest(manifest)
+  self.job.manifest = manifest
+  self.cache = self.links.cache(M.fix(self.job.parsed, manifest))
+end
+
+-- Gets the document of a tag. Returns it and its digest.
+function Chain:read_tag()
+  local job = self.job
+  local link = self:link("manifests", job.parsed.tag, "tag", client.MAX_DOCUMENT_BYTES)
+  link.cache, link.no_disk = job.cache, job.no_disk or not link.request.may_be_on_disk
+  link.ttl, link.revalidate = job.ttl, job.revalidate
+  local blob, err
+  if job.cache then
+    blob, err = self.links.fresh(link)
+    if err then return nil, err end
+    if blob then return blob, blob:digest() end
+  end
+  local before = link.known and link.known.blob
+  local last = before and before:digest() or last_digests[link.key]
+  local digest = last and self:head(link) or nil
+  if digest then
+    self:set_manifest(digest)
+    blob = before and digest == last and before
+    if not blob then
+      blob, err = self:get(self:link("manifests", "sha256:" .. digest, "manifest", client.MAX_DOCUMENT_BYTES), self.cache)
+      if not blob then return nil, err end
+    end
+    if job.cache then self.links.put(link, blob) end
+  else
+    blob, err = self:get(link, job.cache)
+    if not blob then return nil, err end
+    digest = blob:digest()
+    local ok
+    ok, err = check_digest(link, blob, digest)
+    if not ok then
+      if job.cache then job.cache:remove(link.key) end
+      return nil, err
+    end
+    self:set_manifest(digest)
+    self:keep(digest, blob)
+  end
+  remember(link.key, digest)
+  return blob, digest, link.info
+end
+
+-- Gets the layer that a document, and those it leads to, choose.
+function Chain:read_layer(document, info)
+  local job = self.job
+  local media_type = info and info.content_type
+  for _ = 1, MAX_DOCUMENTS do
+    local kind, digest, size, of_type = core.oci_select(document, job.parsed.title, media_type)
+    if not kind then return nil, digest end
+    local is_layer = kind == "layer"
+    local limit = is_layer and job.request.max_bytes or client.MAX_DOCUMENT_BYTES
+    if limit and size > limit then
+      return nil, errors.new("too_large", ("%s is larger than the limit of %d bytes%s"):format(errors.redact_reference(job.target),
+        limit, is_layer and " (max_bytes)" or ""))
+    end
+    if is_layer and job.sha256 and job.sha256 ~= digest then
+      return nil, errors.new("digest_mismatch", ("%s has the sha256 %s, but %s was expected by %s"):format(
+        errors.redact_reference(job.target), digest, job.sha256, job.digests_by or "its reference"))
+    end
+    local blob, err = self:read_digest(is_layer, digest, size)
+    if not blob or is_layer then return blob, err end
+    document, media_type = blob, of_type
+  end
+  return nil, errors.new("syntax", "the index leads to an index that leads to another")
+end
+
+-- Gets a layer or a document by its digest. 'size' is nil if it is not known.
+function Chain:read_digest(is_layer, digest, size)
+  local link = self:link(is_layer and "blobs" or "manifests", "sha256:" .. digest, is_layer and "layer" or "manifest",
+    size or is_layer and self.job.request.max_bytes or client.MAX_DOCUMENT_BYTES)
+  if is_layer then self.layer = link end
+  local blob, err = self:get(link, self.cache)
+  if not blob or not size or #blob == size then return blob, err end
+  return nil, errors.new("corrupt", ("%s has %d bytes, not the %d that its manifest says"):format(link.target, #blob, size))
+end
+
+-- Drives the chain at one endpoint.
+function Chain:drive()
+  local job, document, err, info = self.job, nil, nil, nil
+  local manifest = job.parsed.manifest or job.locked_manifest
+  if job.locked_manifest and job.sha256 then -- the lockfile knows where it leads
+    job.manifest = manifest
+    return self:read_digest(true, job.sha256, job.locked_size)
+  end
+  if manifest then
+    self:set_manifest(manifest)
+    document, err = self:read_digest(false, manifest)
+  else
+    document, err, info = self:read_tag()
+    manifest = document and err
+  end
+  if not document then return nil, err end
+  if not self.job.manifest then self:set_manifest(manifest) end
+  return self:read_layer(document, info)
+end
+
+-- Failures that another endpoint would share.
+local final = { cancelled = true, invalid_reference = true, too_large = true, policy = true }
+
+--- Drives the chain of a reference.
+-- @tparam table job
+-- @tparam table context
+-- @tparam table links what gets its links: `get(link)`, its bytes or nil and an error;
+-- `fresh(link)`, the same if a cache has them; `put(link, blob)`, into its cache;
+-- `await(future)`; `seconds_left()`; `cache(reference)`, the cache for what an
+-- immutable reference leads to, or nil; `is_over()`
+-- @treturn theaterref.blob
+-- @treturn table the link of the layer
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.drive(job, context, links)
+  local endpoints, first = client.endpoints(job.parsed, context.registries), nil
+  for i, endpoint in ipairs(endpoints) do
+    local chain = setmetatable({ job = job, context = context, links = links, endpoint = endpoint }, Chain)
+    chain.cache = job.cache
+    local blob, err = chain:drive()
+    if blob then return blob, chain.layer end
+    first = first or err
+    if i == #endpoints or final[err.kind] or links.is_over() then return nil, i == #endpoints and err or first end
+  end
+end
+
+return M
