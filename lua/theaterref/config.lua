@@ -56,6 +56,11 @@ local function read_out(file, given)
       if host[name] then host[name] = resolve_path(file, host[name]) end
     end
   end
+  for _, registry in pairs(given.registries or {}) do
+    for _, name in ipairs { "ca_file", "client_cert", "client_key" } do
+      if registry[name] then registry[name] = resolve_path(file, registry[name]) end
+    end
+  end
   local disk = given.cache and given.cache.disk
   if type(disk) == "table" then
     for _, name in ipairs { "home", "base_path" } do

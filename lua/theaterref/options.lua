@@ -242,6 +242,11 @@ M.plan = set("plan option", {
   { "plan_timeout", "seconds", "the resolver's", "time limit for this plan" },
 })
 
+--- Of `resolver:copy`.
+M.copy = set("copy option", {
+  { "all", "flag", "false", "copy an artifact of a registry with all its layers and signatures; no digest changes" },
+})
+
 --- Of the policy builder `only`.
 M.only = set("list of policy.only", {
   { "schemes", "list", "any", "schemes; paths have the scheme `file`" },

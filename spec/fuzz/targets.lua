@@ -33,6 +33,16 @@ function M.reference(input)
   reference.join(input, "a/../b")
 end
 
+-- A title and a document, separated by the first zero byte.
+function M.oci(input)
+  local title, document = input:match "^([^\0]*)%z(.*)$"
+  local kind, digest, size = core.oci_select(document or input, title)
+  if kind then assert(#digest == 64 and not digest:find "[^%da-f]" and size >= 0)
+  else assert(digest.kind == "syntax" or digest.kind == "not_found" or digest.kind == "invalid_reference") end
+  local parsed = reference.parse("oci://" .. input)
+  if parsed then assert(reference.parse(parsed.text).text == parsed.text, parsed.text) end
+end
+
 function M.toml(input)
   local parsed, err = toml.parse(input)
   assert(parsed or err.kind == "syntax")

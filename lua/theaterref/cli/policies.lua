@@ -128,7 +128,7 @@ local purposes = { direct = true, manifest = true, initial_state = true, package
 -- Returns the purpose of a reference. Without --purpose, a name that ends as manifests do is one.
 local function purpose_of(args)
   if args.purpose then return args.purpose end
-  local path = args.reference:gsub("[?#].*$", "")
+  local path = args.reference:match "^oci:[^#]*#title=([^&]*)" or args.reference:gsub("[?#].*$", "")
   return (path:find "%.toml$" or path:find "%.json$" or path:find "%.lua$") and "manifest" or "direct"
 end
 

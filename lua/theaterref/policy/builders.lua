@@ -167,6 +167,8 @@ return function(theaterref)
     return false
   end
 
+  local with_host = { http = true, https = true, oci = true }
+
   --- Only what is listed, on top of the default rule: `schemes`, `hosts` (also
   -- `*.example.org`), `stores`, and `prefixes` of whole references,
   -- for files also of the path with its links resolved. Redirects may lead to
@@ -191,7 +193,7 @@ return function(theaterref)
       local scheme = reference.scheme(ref) or "file"
       if schemes and not schemes[scheme] then return not_listed("the scheme " .. scheme, "schemes") end
       local parsed = reference.is_own_scheme(scheme) and reference.parse(ref) or {}
-      if lists.hosts and (scheme == "https" or scheme == "http" or scheme == "oci") and not host_allowed(parsed.host, lists.hosts) then
+      if lists.hosts and with_host[scheme] and not host_allowed(parsed.host, lists.hosts) then
         return not_listed("the host " .. tostring(parsed.host), "hosts")
       end
       if stores and scheme == "store" and not stores[parsed.id] then

@@ -46,9 +46,9 @@ function M.endpoint(parsed, registries, ns)
   local insecure = options.plain_http
   if insecure == nil then insecure = is_loopback(parsed.host) and parsed.port ~= 443 end
   local authority = hosts[parsed.registry] or parsed.registry
-  return { registry = parsed.registry, authority = authority, repository = parsed.repository, options = options, insecure = insecure,
-    origin = (insecure and "http://" or "https://") .. authority,
-    url = ("%s://%s/v2/%s/"):format(insecure and "http" or "https", authority, parsed.repository), ns = ns }
+  return { registry = parsed.registry, authority = authority, repository = parsed.repository, options = options,
+    insecure = insecure, ns = ns, origin = (insecure and "http://" or "https://") .. authority,
+    url = ("%s://%s/v2/%s/"):format(insecure and "http" or "https", authority, parsed.repository) }
 end
 
 --- The places to ask for a repository: the mirrors that its registry's options list, then
@@ -155,18 +155,28 @@ end
 
 local statuses = { [401] = true, [403] = true, [404] = true }
 
---- Words an error for what registries do not tell apart: a package that is missing, and one
--- that is private.
--- @tparam table err
+--- The error for the status of a registry's answer. Registries do not tell a package that is
+-- missing from one that is private.
 -- @tparam table endpoint
 -- @tparam string what was asked for
+-- @tparam integer status
+-- @treturn table
+function M.status_error(endpoint, what, status)
+  local name = endpoint.registry .. "/" .. endpoint.repository
+  local err = errors.new("http_status", statuses[status]
+    and ("%s: the registry has no such %s, or it is private and needs other credentials (status %d)"):format(name, what, status)
+    or ("%s: the registry answered %d"):format(name, status))
+  err.status = status
+  return err
+end
+
+--- The same for an error of the engine's, if it is of such a status.
+-- @tparam table err
+-- @tparam table endpoint
+-- @tparam string what
 -- @treturn table
 function M.worded(err, endpoint, what)
-  if not statuses[err.status] then return err end
-  local worded = errors.new(err.kind, ("%s: %s has no such %s, or it is private and needs other credentials (status %d)")
-    :format(endpoint.registry .. "/" .. endpoint.repository, endpoint.registry, what, err.status))
-  worded.status = err.status
-  return worded
+  return statuses[err.status] and M.status_error(endpoint, what, err.status) or err
 end
 
 return M

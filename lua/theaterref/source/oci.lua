@@ -135,7 +135,7 @@ Chain.__index = Chain
 -- The source of links: bytes at a URL of the registry.
 local link_source = { fetches = true, is_remote = M.is_remote }
 
-function link_source.start(link, context, task)
+function link_source.start(link, _, task)
   local compiled, err = link.compile()
   if not compiled then return nil, err end
   local left = not link.lead and task.deadline and math.max(0, task.deadline - core.now()) or nil
@@ -184,7 +184,7 @@ end
 -- Asks where a tag leads. Returns the digest; nil if the registry does not tell; or nil and an
 -- error.
 function Chain:head(link)
-  if not core.send or self.context.offline then return nil end
+  if self.context.offline or not core.send then return nil end
   local compiled, err = link.compile()
   if not compiled then return nil, err end
   local future
@@ -205,72 +205,94 @@ function Chain:keep(digest, blob)
   if link.cache then self.links.put(link, blob) end
 end
 
--- Checks a tag's document against the digest that its registry told.
-local function check_digest(link, blob, digest)
-  local told = link.info and link.info.headers and link.info.headers["docker-content-digest"]
-  told = told and told:match "^sha256:(%x+)$"
-  if not told or told == digest then return true end
-  return nil, errors.new("digest_mismatch", ("%s has the sha256 %s, but its registry said %s"):format(link.target, digest, told))
-end
-
 -- Notes the manifest that the reference leads to, and the cache for what is in it.
 function Chain:set_manifest(manifest)
   self.job.manifest = manifest
   self.cache = self.links.cache(M.fix(self.job.parsed, manifest))
 end
 
--- Gets the document of a tag. Returns it and its digest.
-function Chain:read_tag()
-  local job = self.job
-  local link = self:link("manifests", job.parsed.tag, "tag", client.MAX_DOCUMENT_BYTES)
-  link.cache, link.no_disk = job.cache, job.no_disk or not link.request.may_be_on_disk
-  link.ttl, link.revalidate = job.ttl, job.revalidate
-  local blob, err
-  if job.cache then
-    blob, err = self.links.fresh(link)
-    if err then return nil, err end
-    if blob then return blob, blob:digest() end
+-- Gets the document of a tag from its registry. Returns it, its digest and its media type.
+function Chain:fetch_tag(link)
+  local compiled, err = link.compile()
+  local future
+  if compiled then
+    future, err = core.send(link.parsed.url, compiled, { method = "GET" }, self.links.seconds_left())
   end
+  local blob
+  if future then blob, err = self.links.await(future, true) end
+  if not blob then return nil, err end
+  local info = future:info()
+  if info.status ~= 200 then return nil, client.status_error(self.endpoint, link.what, info.status) end
+  local digest, told = blob:digest(), info.headers["docker-content-digest"]
+  told = told and told:match "^sha256:(%x+)$"
+  if told and told ~= digest then
+    return nil, errors.new("digest_mismatch", ("%s has the sha256 %s, but its registry said %s"):format(link.target, digest,
+      told))
+  end
+  return blob, digest, info.content_type
+end
+
+-- Gets the document of a tag that may be cached: from the cache, after a question to the
+-- registry if it is not fresh there, or from the registry. Returns it and its digest.
+function Chain:cached_tag(link)
+  local cache = self.job.cache
+  link.cache, link.no_disk = cache, self.job.no_disk or not link.request.may_be_on_disk
+  link.ttl, link.revalidate = self.job.ttl, self.job.revalidate
+  local blob, err = self.links.fresh(link)
+  if blob or err then return blob, blob and blob:digest() or err end
   local before = link.known and link.known.blob
   local last = before and before:digest() or last_digests[link.key]
-  local digest = last and self:head(link) or nil
-  if digest then
-    self:set_manifest(digest)
-    blob = before and digest == last and before
-    if not blob then
-      blob, err = self:get(self:link("manifests", "sha256:" .. digest, "manifest", client.MAX_DOCUMENT_BYTES), self.cache)
-      if not blob then return nil, err end
-    end
-    if job.cache then self.links.put(link, blob) end
-  else
-    blob, err = self:get(link, job.cache)
-    if not blob then return nil, err end
-    digest = blob:digest()
-    local ok
-    ok, err = check_digest(link, blob, digest)
-    if not ok then
-      if job.cache then job.cache:remove(link.key) end
-      return nil, err
-    end
-    self:set_manifest(digest)
-    self:keep(digest, blob)
+  local digest = last and self:head(link)
+  if not digest then
+    blob, err = self:get(link, cache)
+    return blob, blob and blob:digest() or err
   end
+  blob = before and digest == last and before
+  if not blob then
+    self:set_manifest(digest)
+    blob, err = self:read_digest(false, digest)
+    if not blob then return nil, err end
+  end
+  self.links.put(link, blob)
+  return blob, digest
+end
+
+-- Gets the document of a tag. Returns it, its digest, and its media type if that is known.
+function Chain:read_tag()
+  local link = self:link("manifests", self.job.parsed.tag, "tag", client.MAX_DOCUMENT_BYTES)
+  local blob, digest, media_type
+  if self.job.cache then
+    blob, digest = self:cached_tag(link)
+  elseif self.context.offline or not core.send then
+    blob, digest = self:get(link, nil)
+    digest = blob and blob:digest() or digest
+  else
+    -- What the last pull read may be in the cache under its digest.
+    digest = self.job.asks_cacheable and last_digests[link.key] and self:head(link)
+    if digest then
+      self:set_manifest(digest)
+      blob, media_type = self:read_digest(false, digest), nil
+    end
+    if not blob then blob, digest, media_type = self:fetch_tag(link) end
+  end
+  if not blob then return nil, digest end
+  self:set_manifest(digest)
+  self:keep(digest, blob)
   remember(link.key, digest)
-  return blob, digest, link.info
+  return blob, digest, media_type
 end
 
 -- Gets the layer that a document, and those it leads to, choose.
-function Chain:read_layer(document, info)
+function Chain:read_layer(document, media_type)
   local job = self.job
-  local media_type = info and info.content_type
   for _ = 1, MAX_DOCUMENTS do
     local kind, digest, size, of_type = core.oci_select(document, job.parsed.title, media_type)
     if not kind then return nil, digest end
     local is_layer = kind == "layer"
     local limit = is_layer and job.request.max_bytes or client.MAX_DOCUMENT_BYTES
     if limit and size > limit then
-      return nil, errors.new("too_large", ("%s is larger than the limit of %d bytes%s"):format(errors.redact_reference(job.target),
-        limit, is_layer and " (max_bytes)" or ""))
+      return nil, errors.new("too_large", ("%s is larger than the limit of %d bytes%s"):format(
+        errors.redact_reference(job.target), limit, is_layer and " (max_bytes)" or ""))
     end
     if is_layer and job.sha256 and job.sha256 ~= digest then
       return nil, errors.new("digest_mismatch", ("%s has the sha256 %s, but %s was expected by %s"):format(
@@ -295,22 +317,21 @@ end
 
 -- Drives the chain at one endpoint.
 function Chain:drive()
-  local job, document, err, info = self.job, nil, nil, nil
+  local job = self.job
   local manifest = job.parsed.manifest or job.locked_manifest
+  local document, digest, media_type
   if job.locked_manifest and job.sha256 then -- the lockfile knows where it leads
     job.manifest = manifest
     return self:read_digest(true, job.sha256, job.locked_size)
   end
   if manifest then
     self:set_manifest(manifest)
-    document, err = self:read_digest(false, manifest)
+    document, digest = self:read_digest(false, manifest)
   else
-    document, err, info = self:read_tag()
-    manifest = document and err
+    document, digest, media_type = self:read_tag()
   end
-  if not document then return nil, err end
-  if not self.job.manifest then self:set_manifest(manifest) end
-  return self:read_layer(document, info)
+  if not document then return nil, digest end
+  return self:read_layer(document, media_type)
 end
 
 -- Failures that another endpoint would share.
