@@ -340,6 +340,18 @@ function M.misbehaving()
   return self
 end
 
+--- The registry of spec/support/bad_registry.lua; see there for its repositories. 'log' gives
+-- the requests since the last call.
+function M.bad_registry()
+  local self = setmetatable({ folder = M.temporary_folder() }, Server)
+  local out = self.folder .. "/out"
+  self.pid = M.run_ok(("lua5.4 %s/spec/support/bad_registry.lua >%s 2>&1 & echo $!"):format(M.root, out)):match "%d+"
+  M.eventually(function() return M.exists(out) and M.read(out):find "\n" end)
+  self.at = "127.0.0.1:" .. assert(M.read(out):match "^(%d+)%s", M.read(out))
+  function self:log() return M.run_ok("curl -s http://" .. self.at .. "/log") end
+  return self
+end
+
 --- A TCP relay (spec/support/relay.lua) to a port, whose first connections fail as
 -- 'fault' says: "silent", "reset" or "endless"; or they go to another port.
 function M.relay(port, fault, count)
