@@ -61,6 +61,15 @@ local function host_list_fault(subject, v)
   end
 end
 
+-- Checks a list of hosts, with or without ports.
+local function place_list_fault(subject, v)
+  for _, name in ipairs(v) do
+    if name:gsub("^%*%.", ""):gsub(":%d+$", ""):find "[/*:]" or name == "" then
+      return ("%s takes hosts, such as example.org, example.org:5001 and *.example.org, not '%s'"):format(subject, name)
+    end
+  end
+end
+
 -- The kinds of values. 'says' is for messages; 'fault' returns the fault of a value of the
 -- right type; 'set' names the options that a table of this kind has.
 local kinds = {
@@ -77,6 +86,7 @@ local kinds = {
     return v == "any" or is_list_of_strings(v)
   end, fault = host_list_fault },
   host_names = { says = "a list of strings", fits = is_list_of_strings, fault = host_list_fault },
+  places = { says = "a list of strings", fits = is_list_of_strings, fault = place_list_fault },
   hosts = { says = "a table of options by host", set = "host", by_key = true, fits = function(v)
     if type(v) ~= "table" then return false end
     for name, host in pairs(v) do
@@ -197,7 +207,7 @@ M.registry = set("registry option", {
   { "plain_http", "flag", "at loopback addresses", "speak http, not https; false: https also at a loopback address" },
   { "mirrors", "list", "none", "registries to ask first, as `host:port` or `host:port/prefix`, with `?ns=` and the name of "
     .. "this one. They get their own credentials only" },
-  { "realm_hosts", "host_names", "none", "hosts of token servers that may get the credentials, besides the registry's own "
+  { "realm_hosts", "places", "none", "token servers, as `host`, `host:port` or `*.example.org`, that may get the credentials, besides the registry's own "
     .. "host and port; those of docker.io and gitlab.com are built in" },
 })
 

@@ -2,6 +2,7 @@
 local core = require "theaterref.core"
 local helper = require "helper"
 local theaterref = require "theaterref"
+local threads = require "threads"
 
 local WASM = "\0asm\1\0\0\0"
 local MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -284,6 +285,41 @@ describe("in a cache", function()
       options.offline = "none"
       assert.equal(WASM .. "e", tostring(assert(resolver(options):resolve_cached(ref))))
     end
+  end)
+end)
+
+describe("four states with one cache", function()
+  it("pull 200 artifacts that share 50 blobs, and get each blob once, though a state closes midway", function()
+    local server = helper.bad_registry()
+    for i = 0, 199 do
+      put_artifact(server.at, "storm/r" .. i % 20, "t" .. i, { { "x.wasm", WASM .. ("%d"):format(i % 50) .. ("x"):rep(20000) } })
+    end
+    server:log()
+    local results = threads.run(4, (([[
+      local number = ...
+      local theaterref = require "theaterref"
+      local resolver = theaterref.resolver { log = false, cache = theaterref.resource_cache { name = "oci storm" } }
+      math.randomseed(number)
+      return function()
+        local futures = {}
+        for i = 1, 250 do
+          local n = number == 1 and i or math.random(0, 199)
+          futures[i] = assert(resolver:start(("oci://AT/storm/r%d:t%d"):format(n % 20, n % 200), { cached = true }))
+          if number == 1 and i == 120 then return "closed" end
+        end
+        for i = 1, 250 do
+          local blob, err = futures[i]:wait()
+          assert(blob and #blob > 20000, tostring(err))
+        end
+        return "done"
+      end]]):gsub("AT/", server.at .. "/")))
+    assert.same({ "closed", "done", "done", "done" }, results)
+    local gets = {}
+    for digest in server:log():gmatch "GET %S*/blobs/(%S*)" do gets[digest] = (gets[digest] or 0) + 1 end
+    assert.is_not_nil(next(gets))
+    for digest, count in pairs(gets) do assert.equal(1, count, digest) end
+    theaterref.resource_cache({ name = "oci storm" }):close()
+    server:stop()
   end)
 end)
 
