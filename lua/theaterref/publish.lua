@@ -43,21 +43,26 @@ end
 
 -- -------------------------------------------------------------------- push
 
--- Uploads layers and a configuration; the documents follow when all is there.
-local function put_layers(session, layers, config)
-  for _, layer in ipairs(layers) do
-    local ok, err = session:put_blob(layer.blob, layer.digest)
-    if not ok then return nil, err end
+-- Uploads the blobs of artifacts, `{ tag =, layers = }`, and writes their documents when all of
+-- them are there: a push that is interrupted leaves no tag. Returns the digests of the documents.
+local function push_artifacts(session, list, annotations)
+  local digests, ok, err = {}, nil, nil
+  for _, artifact in ipairs(list) do
+    local config
+    artifact.document, config = artifacts.documents(artifact.layers, annotations)
+    artifact.blobs = { { blob = config }, table.unpack(artifact.layers) }
   end
-  return session:put_blob(config)
-end
-
--- Pushes layers as an artifact.
-local function push_layers(session, tag, layers, annotations)
-  local manifest, config = artifacts.documents(layers, annotations)
-  local ok, err = put_layers(session, layers, config)
-  if not ok then return nil, err end
-  return session:put_document(tag, manifest, artifacts.MANIFEST)
+  for _, artifact in ipairs(list) do
+    for _, layer in ipairs(artifact.blobs) do
+      ok, err = session:put_blob(layer.blob, layer.digest)
+      if not ok then return nil, err end
+    end
+  end
+  for i, artifact in ipairs(list) do
+    digests[i], err = session:put_document(artifact.tag, artifact.document, artifacts.MANIFEST)
+    if not digests[i] then return nil, err end
+  end
+  return digests
 end
 
 -- The fault of a target to write to.
@@ -105,10 +110,11 @@ function M.push(task, context, found, target)
   if err then return nil, err end
   local annotations = artifacts.annotations(found.manifest)
   local layers = { { title = "manifest.toml", media_type = "application/toml", blob = found.text }, package, state }
-  local package_digest, digest
-  package_digest, err = push_layers(session, parsed.tag .. ".package", { package }, annotations)
-  if package_digest then digest, err = push_layers(session, parsed.tag, layers, annotations) end
-  if not digest then return nil, err end
+  local digests
+  digests, err = push_artifacts(session, { { tag = parsed.tag .. ".package", layers = { package } },
+    { tag = parsed.tag, layers = layers } }, annotations)
+  if not digests then return nil, err end
+  local package_digest, digest = digests[1], digests[2]
   return { reference = written(parsed, digest), digest = digest, package_digest = package_digest,
     package_reference = ("oci://%s/%s:%s.package@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag,
       package_digest) }
@@ -181,9 +187,9 @@ function writers.oci(task, context, parsed, blob, from)
   local session
   session, err = open(task, context, parsed, "pull,push")
   if not session then return nil, err end
-  local digest
-  digest, err = push_layers(session, parsed.tag, { { title = title, media_type = artifacts.WASM, blob = blob } }, {})
-  return digest and written(parsed, digest), err
+  local layers, digests = { { title = title, media_type = artifacts.WASM, blob = blob } }, nil
+  digests, err = push_artifacts(session, { { tag = parsed.tag, layers = layers } }, {})
+  return digests and written(parsed, digests[1]), err
 end
 
 --- Copies the bytes of one reference to another place.
@@ -275,20 +281,35 @@ function Transfer:copy_document(blob, media_type, name, depth)
     or artifacts.MANIFEST)
 end
 
--- Copies the documents that refer to one: signatures and the like, by the API for that and by
--- the tags that other tools keep.
+-- Copies the documents that a registry lists as referring to one. A target that keeps no such
+-- list gets it as the tag that other tools keep.
+function Transfer:copy_listed(index, digest, depth)
+  local document, err = artifacts.decode(index)
+  if not document then return nil, err end
+  local is_listed = true
+  for _, entry in ipairs(list_of(document.manifests)) do
+    if not is_digest(entry.digest) then
+      return nil, errors.new("syntax", "the list of what refers to a manifest has an entry without a digest")
+    end
+    local inner, inner_digest, of_type = self.source:document(entry.digest)
+    if not inner then return nil, inner_digest end
+    local ok, listed = self:copy_document(inner, of_type, entry.digest, depth + 1)
+    if not ok then return nil, listed end
+    is_listed = is_listed and listed
+  end
+  return is_listed or self.target:put_document("sha256-" .. digest, index, artifacts.INDEX)
+end
+
+-- Copies what refers to a document, signatures and the like: what the registry lists, and the
+-- tags that other tools keep.
 function Transfer:copy_referrers(digest, depth)
+  if depth >= MAX_DEPTH then return true end
   local index, err = self.source:referrers(digest)
   if err then return nil, err end
-  local document = index and artifacts.decode(index)
-  for _, entry in ipairs(list_of(document and document.manifests)) do
-    if is_digest(entry.digest) and depth < MAX_DEPTH then
-      local inner, inner_digest, of_type = self.source:document(entry.digest)
-      if not inner then return nil, inner_digest end
-      local ok
-      ok, err = self:copy_document(inner, of_type, entry.digest, depth + 1)
-      if not ok then return nil, err end
-    end
+  if index then
+    local ok
+    ok, err = self:copy_listed(index, digest, depth)
+    if not ok then return nil, err end
   end
   for _, suffix in ipairs { "", ".sig", ".att", ".sbom" } do
     local name = "sha256-" .. digest .. suffix

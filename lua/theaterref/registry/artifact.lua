@@ -6,6 +6,7 @@ local errors = require "theaterref.error"
 local M = {}
 
 M.MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+M.INDEX = "application/vnd.oci.image.index.v1+json"
 M.CONFIG = "application/vnd.wasm.config.v0+json"
 M.WASM = "application/wasm"
 M.TITLE = "org.opencontainers.image.title"

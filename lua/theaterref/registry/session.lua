@@ -180,15 +180,14 @@ function Session:tags()
   return nil, errors.new("too_large", self.endpoint.registry .. ": its list of tags has no end")
 end
 
---- The documents that refer to one: by the API for that, or else the tag that clients keep.
+--- The documents that refer to one, if the registry has the API for that.
 -- @tparam string digest in hex
--- @treturn ?theaterref.blob an index; nil: there are none
+-- @treturn ?theaterref.blob an index; nil: it has not
 function Session:referrers(digest)
   local status, headers, body = send(self, "GET", self.endpoint.url .. "referrers/sha256:" .. digest,
     { accept = client.DOCUMENTS, max_bytes = client.MAX_DOCUMENT_BYTES })
   if not status then return nil, headers end
-  if status == 200 then return body end
-  return self:document("sha256-" .. digest, true)
+  return status == 200 and body or nil
 end
 
 -- ------------------------------------------------------------------- writing
@@ -226,7 +225,7 @@ local function send_chunks(self, location, headers, blob)
 end
 
 -- Statuses of registries that take no blob in one piece.
-local insists = { [404] = false, [405] = true, [411] = true, [413] = true, [416] = true, [501] = true }
+local insists = { [405] = true, [411] = true, [413] = true, [416] = true, [501] = true }
 
 -- Ends an upload: with the whole blob, or with nothing if it was sent in chunks.
 local function end_upload(self, location, digest, body)
@@ -282,6 +281,7 @@ end
 -- @tparam theaterref.blob document
 -- @tparam string media_type
 -- @treturn string its digest, in hex
+-- @treturn boolean whether the registry keeps a list of what refers to its subject
 function Session:put_document(name, document, media_type)
   local status, headers, body = send(self, "PUT", url(self, "manifests", name), { body = document,
     headers = { ["Content-Type"] = media_type } })
@@ -290,7 +290,7 @@ function Session:put_document(name, document, media_type)
   local digest = document:digest()
   local ok, err = check_answered(self, headers, digest)
   if not ok then return nil, err end
-  return digest
+  return digest, headers["oci-subject"] ~= nil
 end
 
 return Session

@@ -443,7 +443,7 @@ end
 local function put_failing_last(jobs)
   local sound, failing = {}, {}
   for _, job in ipairs(jobs) do
-    local url = job.source.fetches and job.parsed.url
+    local url = job.source.fetches and (job.request.origin or job.parsed.url)
     table.insert(url and core.origin_fails(url) and failing or sound, job)
   end
   return table.move(failing, 1, #failing, #sound + 1, sound)

@@ -113,17 +113,33 @@ function M.is_immutable(parsed) return parsed.manifest ~= nil end
 
 -- ----------------------------------------------------------------- requests
 
+-- Adapted requests, by what they were made of and their repository: files with credentials are
+-- looked at once a second.
+local adapted, LOOK_SECONDS = setmetatable({}, { __mode = "k" }), 1
+
 --- Adapts the options of a request to the registry: credentials that are configured, and the
 -- scope in caches of bytes that are fetched with them.
 function M.request(job, context, request)
   local parsed = job.parsed
+  local name = parsed.registry .. "/" .. parsed.repository
+  local of_request = adapted[request]
+  local before = of_request and of_request[name]
+  if before and core.now() < before.at + LOOK_SECONDS then return before.request end
   local endpoint = client.endpoint(parsed, context.registries, parsed.ns)
   local found, err = client.find_credentials(endpoint)
   if err then return nil, err end
   local options = client.request(endpoint, request.options)
   local scope = client.scope(options, found)
-  return { compiled = request.compiled, options = request.options, scope = scope, revalidate = request.revalidate,
-    may_be_on_disk = scope == "" or options.cache_scope ~= nil, max_bytes = request.max_bytes, timeout = request.timeout }
+  local made = { compiled = request.compiled, options = request.options, scope = scope, revalidate = request.revalidate,
+    may_be_on_disk = scope == "" or options.cache_scope ~= nil, max_bytes = request.max_bytes, timeout = request.timeout,
+    origin = endpoint.origin .. "/" }
+  if not of_request or of_request.count >= 256 then
+    of_request = { count = 0 }
+    adapted[request] = of_request
+  end
+  if not before then of_request.count = of_request.count + 1 end
+  of_request[name] = { at = core.now(), request = made }
+  return made
 end
 
 -- ------------------------------------------------------------------- chains
@@ -136,11 +152,8 @@ Chain.__index = Chain
 local link_source = { fetches = true, is_remote = M.is_remote }
 
 function link_source.start(link, _, task)
-  local compiled, err = link.compile()
-  if not compiled then return nil, err end
   local left = not link.lead and task.deadline and math.max(0, task.deadline - core.now()) or nil
-  local future
-  future, err = core.fetch(link.parsed.url, compiled, link.lead, link.sha256, task.will_wait, left)
+  local future, err = core.fetch(link.parsed.url, link.compiled, link.lead, link.sha256, task.will_wait, left)
   return future and { future = future }, err
 end
 
@@ -165,7 +178,16 @@ end
 function Chain:get(link, cache)
   link.cache, link.no_disk = cache, self.job.no_disk or not link.request.may_be_on_disk
   if link.sha256 then link.ttl = -1 end -- content never changes
-  local blob, err = self.links.get(link)
+  local blob, err
+  if cache then
+    blob, err = self.links.fresh(link)
+    if blob or err then return blob, err end
+  end
+  if not self.context.offline then -- a helper may take its time: not while others wait for this load
+    link.compiled, err = link.compile()
+    if not link.compiled then return nil, err end
+  end
+  blob, err = self.links.get(link)
   if blob then return blob end
   return nil, client.worded(err, self.endpoint, link.what)
 end
@@ -331,6 +353,10 @@ function Chain:drive()
     document, digest, media_type = self:read_tag()
   end
   if not document then return nil, digest end
+  if self.context.trace then
+    self.context.trace { rule = "registry", by = self.endpoint.registry, reference = errors.redact_reference(job.target),
+      answer = "sha256:" .. job.manifest }
+  end
   return self:read_layer(document, media_type)
 end
 
