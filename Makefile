@@ -121,7 +121,7 @@ DEPS_build := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev
               libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates
 DEPS_demo  := $(DEPS_build) nginx-light openssl wabt
 DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks tinyproxy-bin \
-              dpkg-dev groff-base g++
+              dpkg-dev groff-base g++ docker-registry apache2-utils skopeo
 DEPS_bench := $(DEPS_demo)
 DEPS_doc   := lua-ldoc lua-discount doxygen
 DEPS_coverage := $(DEPS_test) lcov
@@ -219,7 +219,7 @@ coverage: deps-coverage
 
 # T seconds of libFuzzer for each target, from the seeds in spec/fuzz/<target> and
 # what was found before, spec/fuzz/found/<target>.
-FUZZ_TARGETS := merge label reference toml template pattern plan oci
+FUZZ_TARGETS := merge label reference toml template pattern plan challenge oci
 T ?= 60
 FUZZ_ENV = $(LUA_ENV) ASAN_OPTIONS=detect_leaks=0
 fuzz: deps-fuzz build/fuzz/fuzz

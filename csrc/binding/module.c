@@ -205,6 +205,8 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_blob(L);
   tr_open_future(L);
   tr_open_request(L);
+  tr_open_auth(L);
+  tr_open_send(L);
   tr_open_cache(L);
   tr_open_disk(L);
   tr_open_store(L);

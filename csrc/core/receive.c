@@ -28,7 +28,8 @@ void tr_response_clear(tr_response *p) {
   memset(p, 0, offsetof(tr_response, etag));
   p->etag[0] = p->last_modified[0] = p->date[0] = p->content_type[0] = '\0';
   free(p->location);
-  p->location = NULL;
+  free(p->challenge);
+  p->location = p->challenge = NULL;
 }
 
 /* ------------------------------------------------------------ response headers */
@@ -117,6 +118,7 @@ static void read_retry_after(tr_response *p, const char *value, size_t len) {
   const char *at = value;
   char date[TR_DATE_MAX];
   uint64_t seconds;
+  p->has_retry_after = true;
   if (read_number(&at, value + len, &seconds) && at == value + len) {
     p->retry_after = (double)seconds;
   } else {
@@ -166,6 +168,20 @@ static void read_location(tr_response *p, const char *value, size_t len) {
       return;
   free(p->location);
   p->location = len > 0 ? strndup(value, len) : NULL;
+}
+
+/* Keep the challenges of a 401, a line for each header. */
+static void read_challenge(tr_response *p, const char *value, size_t len) {
+  size_t old = p->challenge != NULL ? strlen(p->challenge) : 0;
+  char *longer;
+  if (p->status != 401 || old + len + 2 > TR_CHALLENGE_MAX || memchr(value, '\0', len) != NULL)
+    return;
+  longer = realloc(p->challenge, old + len + 2);
+  if (longer == NULL)
+    return; /* as if the server had not sent it */
+  memcpy(longer + old, value, len);
+  memcpy(longer + old + len, "\n", 2);
+  p->challenge = longer;
 }
 
 /*
@@ -232,6 +248,10 @@ static void read_header(tr_response *p, const char *line, size_t size) {
     if ((v = value_of(line, size, "transfer-encoding", &len)) != NULL)
       read_transfer_encoding(p, v, len);
     break;
+  case 'w':
+    if ((v = value_of(line, size, "www-authenticate", &len)) != NULL)
+      read_challenge(p, v, len);
+    break;
   default:
     break;
   }
@@ -263,7 +283,7 @@ static void end_headers(tr_request *r) {
   r->headers_at = tr_request_turn.now;
   if (p->complete_headers && !p->http2)
     tr_socket_answered(r->connection);
-  if (p->status >= 300) /* the rest of the body has less time */
+  if (tr_request_is_decided(r)) /* the rest of the body has less time */
     r->on_connected(r);
 }
 
@@ -276,14 +296,19 @@ size_t tr_request_on_header(char *data, size_t size, size_t count,
   if (r->header_bytes > TR_MAX_HEADERS)
     return 0;
   r->last_progress = tr_request_turn.now;
-  if (begins_response(p, data, n))
+  if (begins_response(p, data, n)) {
     begin_response(p, data, n);
-  else if (p->complete_headers)
+    if (r->message != NULL)
+      r->message->fields.len = 0;
+  } else if (p->complete_headers) {
     ; /* a trailer */
-  else if (data[0] == '\r' || data[0] == '\n')
+  } else if (data[0] == '\r' || data[0] == '\n') {
     end_headers(r);
-  else
+  } else {
     read_header(p, data, n);
+    if (r->message != NULL)
+      tr_message_keep_field(r->message, data, n);
+  }
   return n;
 }
 
@@ -479,6 +504,8 @@ bool tr_request_unpack_more(tr_request *r) {
 
 /* True if the body of a response is what is fetched. */
 static bool is_wanted(const tr_request *r) {
+  if (r->message != NULL)
+    return true;
   return tr_is_success(r->response.status) &&
          (r->response.status != 206 || r->resuming);
 }

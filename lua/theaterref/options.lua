@@ -207,8 +207,8 @@ M.registry = set("registry option", {
   { "plain_http", "flag", "at loopback addresses", "speak http, not https; false: https also at a loopback address" },
   { "mirrors", "list", "none", "registries to ask first, as `host:port` or `host:port/prefix`, with `?ns=` and the name of "
     .. "this one. They get their own credentials only" },
-  { "realm_hosts", "places", "none", "token servers, as `host`, `host:port` or `*.example.org`, that may get the credentials, besides the registry's own "
-    .. "host and port; those of docker.io and gitlab.com are built in" },
+  { "realm_hosts", "places", "none", "token servers that may get the credentials, as `host`, `host:port` or "
+    .. "`*.example.org`, besides the registry's own host and port; those of docker.io and gitlab.com are built in" },
 })
 
 --- Of a cache.

@@ -46,7 +46,7 @@ end
 -- Uploads the blobs of artifacts, `{ tag =, layers = }`, and writes their documents when all of
 -- them are there: a push that is interrupted leaves no tag. Returns the digests of the documents.
 local function push_artifacts(session, list, annotations)
-  local digests, ok, err = {}, nil, nil
+  local digests = {}
   for _, artifact in ipairs(list) do
     local config
     artifact.document, config = artifacts.documents(artifact.layers, annotations)
@@ -54,13 +54,14 @@ local function push_artifacts(session, list, annotations)
   end
   for _, artifact in ipairs(list) do
     for _, layer in ipairs(artifact.blobs) do
-      ok, err = session:put_blob(layer.blob, layer.digest)
+      local ok, err = session:put_blob(layer.blob, layer.digest)
       if not ok then return nil, err end
     end
   end
   for i, artifact in ipairs(list) do
-    digests[i], err = session:put_document(artifact.tag, artifact.document, artifacts.MANIFEST)
-    if not digests[i] then return nil, err end
+    local digest, err = session:put_document(artifact.tag, artifact.document, artifacts.MANIFEST)
+    if not digest then return nil, err end
+    digests[i] = digest
   end
   return digests
 end
@@ -187,7 +188,7 @@ function writers.oci(task, context, parsed, blob, from)
   local session
   session, err = open(task, context, parsed, "pull,push")
   if not session then return nil, err end
-  local layers, digests = { { title = title, media_type = artifacts.WASM, blob = blob } }, nil
+  local layers, digests = { { title = title, media_type = artifacts.WASM, blob = blob } }
   digests, err = push_artifacts(session, { { tag = parsed.tag, layers = layers } }, {})
   return digests and written(parsed, digests[1]), err
 end

@@ -96,4 +96,23 @@ function M.plan(input)
   end
 end
 
+-- The values of WWW-Authenticate headers, a line each. The fields fit into their bounds, have
+-- no character that a header or a URL could be split by, and are read the same when they are
+-- quoted.
+function M.challenge(input)
+  local found = core.parse_challenge(input)
+  if not found then return end
+  assert(found.basic or found.bearer)
+  assert(found.bearer == (found.realm ~= nil))
+  local again = {}
+  for name, limit in pairs { realm = 2048, service = 512, scope = 4096 } do
+    local value = found[name]
+    assert(not value or #value < limit and not value:find "[%c\127-\255]")
+    if value then again[#again + 1] = ('%s="%s"'):format(name, value:gsub('[\\"]', "\\%0")) end
+  end
+  if not found.bearer then return end
+  local same = core.parse_challenge("Bearer " .. table.concat(again, ","))
+  assert(same.realm == found.realm and same.service == found.service and same.scope == found.scope)
+end
+
 return M
