@@ -422,7 +422,7 @@ function M.inspect(task, context, ref)
   local document
   document, err = artifacts.decode(blob)
   if not document then return nil, err end
-  return { reference = reference.fix(ref, digest), digest = "sha256:" .. digest, bytes = #blob,
+  return { reference = reference.at_digest(ref, digest), digest = "sha256:" .. digest, bytes = #blob,
     media_type = text(document.mediaType) or media_type, artifact_type = text(document.artifactType),
     config = shown(document.config), layers = all_shown(document.layers), manifests = all_shown(document.manifests),
     subject = shown(document.subject),

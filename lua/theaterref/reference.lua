@@ -129,9 +129,9 @@ end
 -- @tparam string ref
 -- @tparam string manifest SHA-256 in hex
 -- @treturn string
-function M.fix(ref, manifest)
+function M.at_digest(ref, manifest)
   local source, parsed = M.source_of(ref)
-  return source and source.fix and source.fix(parsed, manifest) or ref
+  return source and source.at_digest and source.at_digest(parsed, manifest) or ref
 end
 
 --- A path as an absolute one; other references stay as they are.

@@ -68,6 +68,22 @@
 ---@field netrc? boolean
 ---@field cache_scope? string
 
+---@class theaterref.RegistryOptions
+---@field username? string
+---@field password? string
+---@field identity_token? string
+---@field cache_scope? string
+---@field ca_file? string
+---@field client_cert? string
+---@field client_key? string
+---@field proxy? string
+---@field plain_http? boolean
+---@field mirrors? string[]
+---@field realm_hosts? string[]
+
+---@class theaterref.CopyOptions
+---@field all? boolean
+
 ---@class theaterref.LogOptions
 ---@field level? theaterref.Level
 ---@field sink? fun(level: theaterref.Level, line: string, event?: theaterref.Event)
@@ -78,6 +94,7 @@
 ---@field lockfile? string
 ---@field offline? string
 ---@field cache? theaterref.Cache|theaterref.CacheOptions
+---@field registries? table<string, theaterref.RegistryOptions>
 ---@field respect_no_store? boolean
 ---@field label_history? integer
 ---@field home? string
@@ -649,6 +666,34 @@ function Resolver:render(manifest_reference, options) end
 ---@return theaterref.Error?
 function Resolver:trace(reference, ctx, trace, options) end
 
+---Pushes a manifest to a registry, with its package and its initial state.
+---@param manifest_reference string
+---@param target string `oci://registry/repository:tag`
+---@param options? theaterref.PlanOptions
+---@return { reference: string, digest: string, package_reference: string, package_digest: string }?
+---@return theaterref.Error?
+function Resolver:push(manifest_reference, target, options) end
+
+---Copies the bytes of a reference, or with `all` a whole artifact, to another place.
+---@param from string
+---@param to string a path, `store://<id>/<label>` or `oci://registry/repository:tag`
+---@param options? theaterref.CopyOptions
+---@return { reference: string, bytes?: integer, sha256?: string, digest?: string, documents?: integer, blobs?: integer }?
+---@return theaterref.Error?
+function Resolver:copy(from, to, options) end
+
+---All tags of a repository in a registry.
+---@param reference string
+---@return string[]?
+---@return theaterref.Error?
+function Resolver:tags(reference) end
+
+---Tells what an artifact in a registry has.
+---@param reference string
+---@return table?
+---@return theaterref.Error?
+function Resolver:inspect(reference) end
+
 ---The store of an id, in this resolver's home.
 ---@param id string
 ---@return theaterref.Store?
@@ -698,6 +743,12 @@ function reference.join(base, ref) end
 ---@param ref string
 ---@return string
 function reference.redact(ref) end
+
+---A reference to an artifact in a registry, at the digest of a manifest; others stay as they are.
+---@param ref string
+---@param manifest string
+---@return string
+function reference.at_digest(ref, manifest) end
 
 ---A path as an absolute one; other references stay as they are.
 ---@param ref string

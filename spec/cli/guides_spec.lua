@@ -10,7 +10,7 @@ local elsewhere = {
 }
 
 local guides = { "README.md", "examples/guides/lua-programs.md", "examples/guides/operators.md", "examples/guides/c-hosts.md",
-  "examples/guides/coming-from-theater.md" }
+  "examples/guides/coming-from-theater.md", "examples/guides/registries.md" }
 
 describe("the guide", function()
   local installation
@@ -78,6 +78,7 @@ describe("the guide", function()
       ["function"] = "a function", policy = "a path or a table", cache = "a cache or a table", open_cache = "a cache",
       disk = "an id or a table", expect = "a hash or false",
       log = "a level, a table or false", list = "a list of strings", host_names = "a list of strings", hosts = "a table by host",
+      places = "a list of strings", registries = "a table by registry",
       hosts_list = "a list or `\"any\"`", bytes = "a string or a blob" }
     local guide = helper.read "examples/guides/options.md"
     for _, set in pairs(options) do

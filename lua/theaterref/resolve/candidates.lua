@@ -41,7 +41,7 @@ end
 -- @treturn string
 function M.base(asked, target, manifest)
   local base = reference.scheme(asked) and asked or target
-  return manifest and reference.fix(base, manifest) or base
+  return manifest and reference.at_digest(base, manifest) or base
 end
 
 -- Failures that end the walk: another candidate would share them, or must not hide them.

@@ -94,7 +94,7 @@ function M.join(base, reference)
 end
 
 --- The same artifact, at the manifest digest that was read.
-function M.fix(parsed, manifest) return with(parsed, { manifest = manifest }).text end
+function M.at_digest(parsed, manifest) return with(parsed, { manifest = manifest }).text end
 
 --- A reference to a manifest in Theater's sense: the layer with that name, unless it names one.
 function M.manifest(parsed) return parsed.title and parsed.text or with(parsed, { title = "manifest.toml" }).text end
@@ -230,7 +230,7 @@ end
 -- Notes the manifest that the reference leads to, and the cache for what is in it.
 function Chain:set_manifest(manifest)
   self.job.manifest = manifest
-  self.cache = self.links.cache(M.fix(self.job.parsed, manifest))
+  self.cache = self.links.cache(M.at_digest(self.job.parsed, manifest))
 end
 
 -- Gets the document of a tag from its registry. Returns it, its digest and its media type.
