@@ -12,7 +12,7 @@ typedef enum tr_oci_kind {
   TR_OCI_LAYER
 } tr_oci_kind;
 
-/* What a document leads to. */
+/* The entry or the layer that a document leads to. */
 typedef struct tr_oci_choice {
   tr_oci_kind kind;
   char digest[TR_HEX_MAX]; /* SHA-256, in lower-case hex */

@@ -155,7 +155,7 @@ end
 
 -- -------------------------------------------------------------------- helpers
 
--- What helpers said, by program and server: { future = } or { credentials =, at = }.
+-- Answers of helpers, by program and server: { future = } or { credentials =, at = }.
 local said = {}
 
 -- Returns the credentials in a helper's output. A user of this name means that the secret is

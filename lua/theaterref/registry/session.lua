@@ -3,7 +3,7 @@
 --
 -- A method returns nil and an error where it fails. None waits for anything but by `await`.
 -- @module theaterref.registry.session
-local client = require "theaterref.registry.client"
+local requests = require "theaterref.registry.requests"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local overlay = require("theaterref.options").overlay
@@ -23,8 +23,8 @@ local MAX_PAGES = 1000
 -- @treturn table
 function Session.open(parsed, fields)
   local self = setmetatable(overlay(fields), Session)
-  self.endpoint = client.endpoint(parsed, fields.registries, parsed.ns)
-  self.request = client.request(self.endpoint, fields.defaults)
+  self.endpoint = requests.endpoint(parsed, fields.registries, parsed.ns)
+  self.request = requests.request(self.endpoint, fields.defaults)
   self.compiled = {}
   return self
 end
@@ -33,7 +33,7 @@ end
 local function compile(self, accept, max_bytes)
   local key = (accept or "") .. max_bytes
   if self.compiled[key] then return self.compiled[key] end
-  local compiled, err = client.compile(self.endpoint, self.request, self.actions, self.await, { accept = accept,
+  local compiled, err = requests.compile(self.endpoint, self.request, self.actions, self.await, { accept = accept,
     max_bytes = max_bytes,
     from = self.from })
   self.compiled[key] = compiled
@@ -76,7 +76,7 @@ local function refused(self, what, status, body)
   return err
 end
 
-local function missing(self, what, status) return client.status_error(self.endpoint, what, status) end
+local function missing(self, what, status) return requests.status_error(self.endpoint, what, status) end
 
 local function digest_of(headers)
   local digest = headers["docker-content-digest"]
@@ -91,7 +91,7 @@ local function check_answered(self, headers, expected)
     self.endpoint.repository, digest, expected))
 end
 
-local function url(self, kind, name) return client.url(self.endpoint, kind, name) end
+local function url(self, kind, name) return requests.url(self.endpoint, kind, name) end
 
 -- Returns the absolute URL of a header.
 local function absolute(base, location)
@@ -113,7 +113,7 @@ end
 -- @treturn string its media type, as the registry calls it
 function Session:document(name, optional)
   local status, headers, body, info = send(self, "GET", url(self, "manifests", name),
-    { accept = client.DOCUMENTS, max_bytes = client.MAX_DOCUMENT_BYTES })
+    { accept = requests.DOCUMENTS, max_bytes = requests.MAX_DOCUMENT_BYTES })
   if not status then return nil, headers end
   if status == 404 and optional then return nil end
   if status == 401 or status == 403 or status == 404 then return nil, missing(self, "manifest", status) end
@@ -139,7 +139,7 @@ function Session:blob(digest, size)
   local blob
   blob, err = self.await(future)
   if blob and #blob == size then return blob end
-  return nil, err and client.worded(err, self.endpoint, "blob") or errors.new("corrupt",
+  return nil, err and requests.worded(err, self.endpoint, "blob") or errors.new("corrupt",
     ("%s/%s: a blob has %d bytes, not the %d that its manifest says"):format(self.endpoint.registry, self.endpoint.repository,
     #blob, size))
 end
@@ -158,7 +158,7 @@ end
 function Session:tags()
   local at, list = self.endpoint.url .. "tags/list?n=1000", {}
   for _ = 1, MAX_PAGES do
-    local status, headers, body = send(self, "GET", at, { max_bytes = client.MAX_DOCUMENT_BYTES })
+    local status, headers, body = send(self, "GET", at, { max_bytes = requests.MAX_DOCUMENT_BYTES })
     if not status then return nil, headers end
     if status == 401 or status == 403 or status == 404 then return nil, missing(self, "repository", status) end
     if status ~= 200 then return nil, refused(self, "listing tags", status, body) end
@@ -185,7 +185,7 @@ end
 -- @treturn ?theaterref.blob an index; nil: it has not
 function Session:referrers(digest)
   local status, headers, body = send(self, "GET", self.endpoint.url .. "referrers/sha256:" .. digest,
-    { accept = client.DOCUMENTS, max_bytes = client.MAX_DOCUMENT_BYTES })
+    { accept = requests.DOCUMENTS, max_bytes = requests.MAX_DOCUMENT_BYTES })
   if not status then return nil, headers end
   return status == 200 and body or nil
 end

@@ -5,7 +5,7 @@
 -- them is a link with a key of its own in caches, its digest: references share what they
 -- have in common, and whoever resolves one drives its own chain of links.
 -- @module theaterref.source.oci
-local client = require "theaterref.registry.client"
+local requests = require "theaterref.registry.requests"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 
@@ -125,11 +125,11 @@ function M.request(job, context, request)
   local of_request = adapted[request]
   local before = of_request and of_request[name]
   if before and core.now() < before.at + LOOK_SECONDS then return before.request end
-  local endpoint = client.endpoint(parsed, context.registries, parsed.ns)
-  local found, err = client.find_credentials(endpoint)
+  local endpoint = requests.endpoint(parsed, context.registries, parsed.ns)
+  local found, err = requests.find_credentials(endpoint)
   if err then return nil, err end
-  local options = client.request(endpoint, request.options)
-  local scope = client.scope(options, found)
+  local options = requests.request(endpoint, request.options)
+  local scope = requests.scope(options, found)
   local made = { compiled = request.compiled, options = request.options, scope = scope, revalidate = request.revalidate,
     may_be_on_disk = scope == "" or options.cache_scope ~= nil, max_bytes = request.max_bytes, timeout = request.timeout,
     origin = endpoint.origin .. "/" }
@@ -160,17 +160,17 @@ end
 -- Makes a link, for 'links.get'. 'max_bytes' is a limit beside that of the request.
 function Chain:link(kind, name, what, max_bytes)
   local job, endpoint = self.job, self.endpoint
-  local options = { max_bytes = max_bytes, accept = kind == "manifests" and client.DOCUMENTS or nil }
+  local options = { max_bytes = max_bytes, accept = kind == "manifests" and requests.DOCUMENTS or nil }
   local request, sha256 = job.request, name:match "^sha256:(.*)$"
   local limit = math.min(max_bytes, request.max_bytes or max_bytes)
-  return { parsed = { scheme = "oci", url = client.url(endpoint, kind, name) }, source = link_source, what = what,
+  return { parsed = { scheme = "oci", url = requests.url(endpoint, kind, name) }, source = link_source, what = what,
     target = artifact(job.parsed, nil, nil) .. (sha256 and "@" or ":") .. name, sha256 = sha256,
     key = sha256 and core.cache_key("sha256://" .. sha256, nil, request.scope)
       or core.cache_key(document_key(job.parsed), nil, request.scope),
     request = { compiled = request.compiled, scope = request.scope, may_be_on_disk = request.may_be_on_disk, max_bytes = limit,
       timeout = request.timeout },
     compile = function()
-      return client.compile(endpoint, client.request(endpoint, request.options), "pull", self.links.await, options)
+      return requests.compile(endpoint, requests.request(endpoint, request.options), "pull", self.links.await, options)
     end }
 end
 
@@ -189,7 +189,7 @@ function Chain:get(link, cache)
   end
   blob, err = self.links.get(link)
   if blob then return blob end
-  return nil, client.worded(err, self.endpoint, link.what)
+  return nil, requests.worded(err, self.endpoint, link.what)
 end
 
 -- The digests that tags led to a moment ago, by key: a HEAD tells whether they still do.
@@ -222,7 +222,7 @@ end
 
 -- Puts a document that a tag led to under its digest, too.
 function Chain:keep(digest, blob)
-  local link = self:link("manifests", "sha256:" .. digest, "manifest", client.MAX_DOCUMENT_BYTES)
+  local link = self:link("manifests", "sha256:" .. digest, "manifest", requests.MAX_DOCUMENT_BYTES)
   link.cache, link.ttl, link.no_disk = self.cache, -1, true
   if link.cache then self.links.put(link, blob) end
 end
@@ -244,7 +244,7 @@ function Chain:fetch_tag(link)
   if future then blob, err = self.links.await(future, true) end
   if not blob then return nil, err end
   local info = future:info()
-  if info.status ~= 200 then return nil, client.status_error(self.endpoint, link.what, info.status) end
+  if info.status ~= 200 then return nil, requests.status_error(self.endpoint, link.what, info.status) end
   local digest, told = blob:digest(), info.headers["docker-content-digest"]
   told = told and told:match "^sha256:(%x+)$"
   if told and told ~= digest then
@@ -281,7 +281,7 @@ end
 
 -- Gets the document of a tag. Returns it, its digest, and its media type if that is known.
 function Chain:read_tag()
-  local link = self:link("manifests", self.job.parsed.tag, "tag", client.MAX_DOCUMENT_BYTES)
+  local link = self:link("manifests", self.job.parsed.tag, "tag", requests.MAX_DOCUMENT_BYTES)
   local blob, digest, media_type
   if self.job.cache then
     blob, digest = self:cached_tag(link)
@@ -289,7 +289,7 @@ function Chain:read_tag()
     blob, digest = self:get(link, nil)
     digest = blob and blob:digest() or digest
   else
-    -- What the last pull read may be in the cache under its digest.
+    -- The document of the last pull may be in the cache, under its digest.
     digest = self.job.asks_cacheable and last_digests[link.key] and self:head(link)
     if digest then
       self:set_manifest(digest)
@@ -311,7 +311,7 @@ function Chain:read_layer(document, media_type)
     local kind, digest, size, of_type = core.oci_select(document, job.parsed.title, media_type)
     if not kind then return nil, digest end
     local is_layer = kind == "layer"
-    local limit = is_layer and job.request.max_bytes or client.MAX_DOCUMENT_BYTES
+    local limit = is_layer and job.request.max_bytes or requests.MAX_DOCUMENT_BYTES
     if limit and size > limit then
       return nil, errors.new("too_large", ("%s is larger than the limit of %d bytes%s"):format(
         errors.redact_reference(job.target), limit, is_layer and " (max_bytes)" or ""))
@@ -330,7 +330,7 @@ end
 -- Gets a layer or a document by its digest. 'size' is nil if it is not known.
 function Chain:read_digest(is_layer, digest, size)
   local link = self:link(is_layer and "blobs" or "manifests", "sha256:" .. digest, is_layer and "layer" or "manifest",
-    size or is_layer and self.job.request.max_bytes or client.MAX_DOCUMENT_BYTES)
+    size or is_layer and self.job.request.max_bytes or requests.MAX_DOCUMENT_BYTES)
   if is_layer then self.layer = link end
   local blob, err = self:get(link, self.cache)
   if not blob or not size or #blob == size then return blob, err end
@@ -375,7 +375,7 @@ local final = { cancelled = true, invalid_reference = true, too_large = true, po
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.drive(job, context, links)
-  local endpoints, first = client.endpoints(job.parsed, context.registries), nil
+  local endpoints, first = requests.endpoints(job.parsed, context.registries), nil
   for i, endpoint in ipairs(endpoints) do
     local chain = setmetatable({ job = job, context = context, links = links, endpoint = endpoint }, Chain)
     chain.cache = job.cache

@@ -1,5 +1,5 @@
 --- Registries: where each one is, and the options of requests to it.
--- @module theaterref.registry.client
+-- @module theaterref.registry.requests
 local core = require "theaterref.core"
 local credentials = require "theaterref.registry.credentials"
 local errors = require "theaterref.error"
