@@ -8,7 +8,7 @@ describe("the command", function()
   local folder, registry, at
 
   local function run(command)
-    return helper.run(("cd %s && export HOME=%s XDG_RUNTIME_DIR= && %s"):format(folder, folder, command))
+    return helper.run(("cd %s && export HOME=%s XDG_RUNTIME_DIR= PATH=%s/bin:$PATH && %s"):format(folder, folder, folder, command))
   end
 
   local function json(command)
@@ -19,6 +19,7 @@ describe("the command", function()
 
   setup(function()
     folder = helper.temporary_folder()
+    helper.command(folder .. "/bin")
     registry = helper.registry "htpasswd"
     at = "oci://" .. registry.at
     helper.run_ok("mkdir " .. folder .. "/.docker")
@@ -44,7 +45,7 @@ describe("the command", function()
   end)
 
   it("push, without a right to write, names how to log in, and shows no password", function()
-    local _, err, status = run("HOME=/nonexistent theaterref push manifest.toml " .. at .. "/team/worker:1")
+    local _, err, status = run("HOME=/nonexistent; theaterref push manifest.toml " .. at .. "/team/worker:1")
     assert.equal(1, status)
     assert.matches("docker login", err, 1, true)
     assert.is_falsy(err:find "YWxpY2U6czNjcmV0" or err:find "s3cret")

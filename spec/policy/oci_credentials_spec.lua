@@ -34,6 +34,7 @@ describe("credentials", function()
 
   setup(function()
     folder = helper.temporary_folder()
+    helper.command(folder .. "/bin")
     registry = helper.registry "htpasswd"
     ref = "oci://" .. registry.at .. "/secret/x:1"
     helper.write(folder .. "/x.wasm", WASM .. "x")
@@ -108,11 +109,11 @@ describe("credentials", function()
       echo '{"ServerURL":"","Username":"alice","Secret":"s3cret"}'
     ]]):format(folder))
     helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
-    local script = ([[lua5.4 -e 'local t = require "theaterref"
+    local script = ([[%s -e 'local t = require "theaterref"
       local r = t.resolver { log = false, cache = {}, offline = %%s }
       local futures = {}
       for i = 1, 8 do futures[i] = assert(r:start("%s")) end
-      for i = 1, 8 do print(futures[i]:wait()) end']]):format(ref)
+      for i = 1, 8 do print(futures[i]:wait()) end']]):format(helper.lua, ref)
     local out = run(script:format "nil")
     assert.is_truthy(out:find "asm", out)
     assert.equal("ran\n", helper.read(folder .. "/ran"))
@@ -127,7 +128,7 @@ describe("credentials", function()
     helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
     config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
     local _, err, status = run(("python3 -c 'import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
-      .. "os.execvp(sys.argv[1], sys.argv[1:])' lua5.4 $(command -v theaterref) resolve %s --json"):format(ref))
+      .. "os.execvp(sys.argv[1], sys.argv[1:])' theaterref resolve %s --json"):format(ref))
     assert.equal(0, status, err)
   end)
 

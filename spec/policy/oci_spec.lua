@@ -14,6 +14,7 @@ setup(function()
   folder = helper.temporary_folder()
   registry = helper.registry "open"
   helper.run_ok("mkdir " .. folder .. "/actor")
+  helper.command(folder .. "/bin")
   helper.write(folder .. "/actor/manifest.toml", 'name = "worker"\nversion = "1.2"\npackage = "worker.wasm"\ninit_state = "state.json"\n'
     .. "static_package = true\n")
   helper.write(folder .. "/actor/worker.wasm", WASM .. "worker")
@@ -127,7 +128,7 @@ describe("a pushed manifest", function()
 
   it("is locked with manifest, digest and size: a locked start is one GET for each of its blobs", function()
     local lockfile = folder .. "/worker.lock"
-    helper.run_ok(("theaterref lock %s -o %s"):format(at, lockfile))
+    helper.run_ok(("%s/bin/theaterref lock %s -o %s"):format(folder, at, lockfile))
     local text = helper.read(lockfile)
     assert.matches("manifest=" .. pushed.digest .. " sha256=" .. core.digest(WASM .. "worker") .. " size=14  " .. at, text, 1, true)
     requests(registry)

@@ -83,6 +83,13 @@ function M.remove(folder)
   M.run_ok("rm -rf " .. quote(folder))
 end
 
+--- Puts the command into a folder, for PATH: with the interpreter of the specs.
+function M.command(folder)
+  M.run_ok("mkdir -p " .. quote(folder))
+  M.write(folder .. "/theaterref", ("#!/bin/sh\nexec %s %s/lua/bin/theaterref \"$@\"\n"):format(M.lua, root))
+  M.run_ok("chmod +x " .. quote(folder .. "/theaterref"))
+end
+
 --- A folder that is gone when the block ends.
 function M.with_folder(use)
   local folder = M.temporary_folder()
@@ -346,7 +353,7 @@ end
 function M.bad_registry()
   local self = setmetatable({ folder = M.temporary_folder() }, Server)
   local out = self.folder .. "/out"
-  self.pid = M.run_ok(("lua5.4 %s/spec/support/bad_registry.lua >%s 2>&1 & echo $!"):format(M.root, out)):match "%d+"
+  self.pid = M.run_ok(("%s %s/spec/support/bad_registry.lua >%s 2>&1 & echo $!"):format(M.lua, M.root, out)):match "%d+"
   M.eventually(function() return M.exists(out) and M.read(out):find "\n" end)
   self.at = "127.0.0.1:" .. assert(M.read(out):match "^(%d+)%s", M.read(out))
   function self.log(server) return M.run_ok("curl -s http://" .. server.at .. "/log") end
