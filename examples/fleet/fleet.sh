@@ -16,9 +16,9 @@ fi
 mkdir -p "$folder/t"
 folder=$(cd "$folder" && pwd)
 for file in mirror.yml nginx.conf; do
-  sed "s|FOLDER|$folder|g; s|ORIGIN|$3|g; s|MIRROR|$4|g; s|BLOBS|$5|g" "$here/$file" > "$folder/$file"
+  sed "s|FOLDER|$folder|g; s|ORIGIN|$3|g; s|MIRROR|$4|g; s|BLOBS|$5|g; s|USER|$(id -un)|g; s|GROUP|$(id -gn)|g" "$here/$file" > "$folder/$file"
 done
-nginx -c "$folder/nginx.conf" -e "$folder/nginx.log"
+nginx -c "$folder/nginx.conf" -e "$folder/nginx.log" 2>/dev/null # which warns of a user, unless root starts it
 docker-registry serve "$folder/mirror.yml" > "$folder/mirror.log" 2>&1 &
 echo $! > "$folder/mirror.pid"
 for _ in $(seq 100); do

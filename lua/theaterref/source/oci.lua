@@ -311,8 +311,8 @@ function Chain:read_layer(document, media_type)
     local kind, digest, size, of_type = core.oci_select(document, job.parsed.title, media_type)
     if not kind then return nil, digest end
     local is_layer = kind == "layer"
-    local limit = is_layer and job.request.max_bytes or requests.MAX_DOCUMENT_BYTES
-    if limit and size > limit then
+    local limit = is_layer and self.context:max_bytes(job) or requests.MAX_DOCUMENT_BYTES
+    if size > limit then
       return nil, errors.new("too_large", ("%s is larger than the limit of %d bytes%s"):format(
         errors.redact_reference(job.target), limit, is_layer and " (max_bytes)" or ""))
     end
@@ -330,7 +330,7 @@ end
 -- Gets a layer or a document by its digest. 'size' is nil if it is not known.
 function Chain:read_digest(is_layer, digest, size)
   local link = self:link(is_layer and "blobs" or "manifests", "sha256:" .. digest, is_layer and "layer" or "manifest",
-    size or is_layer and self.job.request.max_bytes or requests.MAX_DOCUMENT_BYTES)
+    size or is_layer and self.context:max_bytes(self.job) or requests.MAX_DOCUMENT_BYTES)
   if is_layer then self.layer = link end
   local blob, err = self:get(link, self.cache)
   if not blob or not size or #blob == size then return blob, err end
