@@ -42,7 +42,7 @@ end
 local function per_host(count) return count == 0 and "0" or ("%.2f"):format(count / HOSTS) end
 
 local function show(what, counts)
-  print(("| %-46s | %9s | %8s | %8s | %6s | %10s | %6s |"):format(what, per_host(counts.documents), per_host(counts.blobs),
+  print(("| %-47s | %9s | %8s | %8s | %6s | %10s | %6s |"):format(what, per_host(counts.documents), per_host(counts.blobs),
     per_host(counts.heads), per_host(counts.api), per_host(counts.challenges or 0), per_host(counts.tokens)))
 end
 
@@ -67,8 +67,8 @@ function M.run()
   local via = ("FLEET_MIRROR=127.0.0.1:%d FLEET_REGISTRY=%s"):format(port, origin.at)
   local direct = ("FLEET_REGISTRY=%s FLEET_REALM=%s"):format(guarded.at, guarded.tokens.at)
   print(("\nA fleet of %d hosts starts one release of a manifest and a package: requests per host that reach the registry\n"):format(HOSTS))
-  print("| start                                          | documents | blobs    | HEAD     | /v2/   | challenges | tokens |")
-  print("|------------------------------------------------|-----------|----------|----------|--------|------------|--------|")
+  print("| start                                           | documents | blobs    | HEAD     | /v2/   | challenges | tokens |")
+  print("|-------------------------------------------------|-----------|----------|----------|--------|------------|--------|")
   local function measure(what, registry, target, environment, keep)
     if not keep then helper.run_ok(("rm -rf %s/host-*"):format(folder)) end
     requests(registry)
@@ -86,7 +86,10 @@ function M.run()
   helper.run_ok(("mkdir %s/bare && sed 's|FOLDER|%s/bare|; s|MIRROR|%d|; s|127.0.0.1:BLOBS|%s|' examples/fleet/mirror.yml > %s/bare.yml"):format(
     folder, folder, port + 2, origin.at, folder))
   local pid = helper.run_ok(("docker-registry serve %s/bare.yml >%s/bare.log 2>&1 & echo $!"):format(folder, folder)):match "%d+"
-  helper.eventually(function() return (select(3, helper.run(("curl -s http://127.0.0.1:%d/v2/"):format(port + 2)))) == 0 end)
+  local up = pcall(helper.eventually, function()
+    return (select(3, helper.run(("curl -s http://127.0.0.1:%d/v2/"):format(port + 2)))) == 0
+  end)
+  assert(up, helper.read(folder .. "/bare.log"))
   measure("cold, through a bare pull-through registry", origin, ref, ("FLEET_MIRROR=127.0.0.1:%d FLEET_REGISTRY=%s"):format(port + 2,
     origin.at))
   helper.run("kill " .. pid)

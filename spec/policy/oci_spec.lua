@@ -189,6 +189,38 @@ describe("what cannot be a title", function()
   end)
 end)
 
+describe("a manifest from a registry", function()
+  local allow = theaterref.policy.default.allow
+
+  local function allows(ref, from) return (allow(ref, { purpose = "package", manifest_reference = from, origin = from })) end
+
+  it("may name registries and https, but nothing local and no plain http", function()
+    for ref, allowed in pairs { ["oci://ghcr.io/a/b:1"] = true, ["https://h/x"] = true, ["data:,x"] = true, ["http://h/x"] = false,
+      ["/etc/passwd"] = false, ["store://s/x"] = false, ["oci://127.0.0.1:5000/a"] = false, ["oci://localhost/a"] = false } do
+      assert.equal(allowed, allows(ref, "oci://ghcr.io/team/worker:1#title=manifest.toml"), ref)
+    end
+    assert.is_true(allows("oci://127.0.0.1:5000/a", "oci://127.0.0.1:5000/b"))
+    assert.is_true(allows("oci://ghcr.io/a", "https://h/m.toml"))
+    assert.is_false(allows("oci://127.0.0.1/a", "https://h/m.toml"))
+  end)
+
+  it("is allowed by its registry's host, in policy.only", function()
+    local only = theaterref.policy.only { hosts = { "ghcr.io" } }
+    assert.is_true((only("oci://ghcr.io/a/b", { purpose = "direct" })))
+    assert.is_false((only("oci://docker.io/a/b", { purpose = "direct" })))
+    only = theaterref.policy.only { prefixes = { "oci://ghcr.io/team/" } }
+    assert.is_true((only("oci://ghcr.io/team/b:1", { purpose = "direct" })))
+    assert.is_false((only("oci://ghcr.io/other/b:1", { purpose = "direct" })))
+  end)
+
+  it("cannot name another place by a path that climbs", function()
+    put_artifact(registry.at, "team/climbs", "1", { { "manifest.toml", 'name = "x"\npackage = "../../etc/passwd"\n', "text/plain" } })
+    local plan, err = resolver():plan("oci://" .. registry.at .. "/team/climbs:1")
+    assert.is_nil(plan)
+    assert.matches("no layer with the title '../../etc/passwd'", tostring(err), 1, true)
+  end)
+end)
+
 describe("copies", function()
   it("go from any place to any other that can be written", function()
     local r = resolver { home = folder .. "/home" }
@@ -393,6 +425,17 @@ describe("a registry at fault", function()
     assert.equal("denied", err.kind)
     assert.matches("localhost", err.message, 1, true)
     assert.is_falsy(tostring(err):find("s3cret", 1, true))
+    -- Not even where everything is said.
+    local config = helper.write(folder .. "/secret.conf.lua", ('return { registries = { [%q] = { username = "alice", password = '
+      .. '"s3cret" } }, cache = { disk = "cache" } }'):format(bad.at))
+    local environment = ("THEATER_HOME=%s/secret THEATERREF_LOG=debug"):format(folder)
+    for _, words in ipairs { "resolve -o /dev/null", "explain", "oci inspect", "oci tags", "resolve --timeout 0.001 -o /dev/null" } do
+      local out, errors = helper.run(("%s %s/bin/theaterref %s %s --config %s -vv"):format(environment, folder, words, ref, config))
+      for _, text in ipairs { out, errors } do
+        assert.is_falsy(text:find("s3cret", 1, true) or text:find("YWxpY2U6czNjcmV0", 1, true) or text:find("X-Amz", 1, true), text)
+      end
+    end
+    assert.equal("", (helper.run("grep -rl s3cret " .. folder .. "/secret")))
   end)
 
   it("that is busy is asked again when it says so", function()
@@ -439,6 +482,23 @@ describe("a registry at fault", function()
       assert.is_nil(blob)
       assert.is_true(err.kind == "syntax" or err.kind == "not_found", tostring(err))
     end
+  end)
+
+  it("that is gone is no harm to a tag that may be stale", function()
+    local gone = helper.bad_registry()
+    put_artifact(gone.at, "quiet/x", "1", { { "x.wasm", WASM .. "stale" } })
+    local ref = ("oci://%s/quiet/x:1"):format(gone.at)
+    local function options(name)
+      return { retries = 0, home = folder .. "/" .. name, cache = { ttl = 0, stale_if_error = 60, disk = "cache" } }
+    end
+    local r = resolver(options "stale")
+    assert(r:resolve_cached(ref))
+    gone:stop()
+    assert.equal(WASM .. "stale", tostring(assert(r:resolve_cached(ref))))
+    assert.equal(WASM .. "stale", tostring(assert(resolver(options "stale"):resolve_cached(ref))))
+    local blob, err = resolver({ retries = 0 }):resolve(ref)
+    assert.is_nil(blob)
+    assert.equal("network", err.kind)
   end)
 
   it("is asked by its mirrors first, which get no credentials of its own", function()

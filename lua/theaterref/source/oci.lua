@@ -104,8 +104,12 @@ function M.key(parsed) return parsed.key end
 -- The key of the document that an artifact's tag leads to.
 local function document_key(parsed) return parsed.artifact .. "#" end
 
---- Further keys of a reference in caches: its tag's document.
-function M.other_keys(parsed) return not parsed.manifest and { document_key(parsed) } or {} end
+--- Further keys of a reference in caches: its tag's document, and what it means to a plan.
+function M.other_keys(parsed)
+  local keys = not parsed.manifest and { document_key(parsed) } or {}
+  if not parsed.title then keys[#keys + 1] = with(parsed, { title = "manifest.toml" }).key end
+  return keys
+end
 
 function M.is_remote() return true end
 
