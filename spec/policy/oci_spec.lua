@@ -484,6 +484,25 @@ describe("a registry at fault", function()
     end
   end)
 
+  it("that lists what refers to an artifact has that copied, as a list or as a tag", function()
+    local name = "lists/x"
+    local digest = put_artifact(bad.at, name, "1", { { "x.wasm", WASM .. "signed" } })
+    local config = put_blob(bad.at, name, "{}")
+    local signature = put_blob(bad.at, name, "signature")
+    local document = ('{"schemaVersion":2,"mediaType":"%s","config":{"mediaType":"x/y","digest":"%s","size":2},"layers":[%s],'
+      .. '"subject":{"mediaType":"%s","digest":"sha256:%s","size":1}}'):format(MANIFEST, config, descriptor(signature, 9, "s", "text/plain"),
+      MANIFEST, digest)
+    local info = put(bad.at, "/v2/lists/x/manifests/sha256:" .. core.digest(document), "PUT", document, MANIFEST)
+    assert.equal(201, info.status)
+    for to, listed in pairs { [bad.at .. "/lists/y"] = true, [registry.at .. "/lists/y"] = false } do
+      assert(resolver():copy("oci://" .. bad.at .. "/lists/x:1", "oci://" .. to .. ":2", { all = true }))
+      assert.equal("signature", tostring(assert(resolver():resolve("oci://" .. to .. "@sha256:" .. core.digest(document)))))
+      local tag = resolver():inspect("oci://" .. to .. ":sha256-" .. digest)
+      assert.equal(listed, tag == nil)
+      if tag then assert.equal("sha256:" .. core.digest(document), tag.manifests[1].digest) end
+    end
+  end)
+
   it("that is gone is no harm to a tag that may be stale", function()
     local gone = helper.bad_registry()
     put_artifact(gone.at, "quiet/x", "1", { { "x.wasm", WASM .. "stale" } })

@@ -10,6 +10,7 @@
 --   moving/…     each upload step is at another, relative place
 --   answers/…    an upload is answered with another digest
 --   broken/…     the upload of a blob fails, from the second on
+--   lists/…      has the referrers API
 --   private/…    401 without a challenge                  denied/…   403
 local uv = require "luv"
 
@@ -77,20 +78,35 @@ local function get_document(client, request, fault, repository, name)
   respond(client, "200 OK", fields, bytes, request.method == "HEAD")
 end
 
-local function put_document(client, request, repository, name)
-  local d = digest(request.body)
-  for reference in request.body:gmatch '"digest":"(sha256:%x+)"' do
+-- Lists the documents of a repository whose subject is a digest, as an index.
+local function get_referrers(client, repository, subject)
+  local entries = {}
+  for name, document in pairs(documents) do
+    local d = name:match "^(%S+) (sha256:%x+)$" == repository and name:match " (.*)$"
+    if d and document.subject == subject then
+      entries[#entries + 1] = ('{"mediaType":"%s","digest":"%s","size":%d}'):format(document.media_type, d, #document.bytes)
+    end
+  end
+  local INDEX = "application/vnd.oci.image.index.v1+json"
+  respond(client, "200 OK", "Content-Type: " .. INDEX .. "\r\n", ('{"schemaVersion":2,"mediaType":"%s","manifests":[%s]}'):format(INDEX,
+    table.concat(entries, ",")))
+end
+
+local function put_document(client, request, fault, repository, name)
+  local d, subject = digest(request.body), request.body:match '"subject":{[^}]*"digest":"(sha256:%x+)"'
+  for reference in request.body:gsub('"subject":{[^}]*}', ""):gmatch '"digest":"(sha256:%x+)"' do
     if not blobs[repository .. " " .. reference] and not documents[repository .. " " .. reference] then
       return refuse(client, "400 Bad Request", "MANIFEST_BLOB_UNKNOWN")
     end
   end
-  local document = { bytes = request.body, media_type = request.content_type }
+  local document = { bytes = request.body, media_type = request.content_type, subject = subject }
   documents[repository .. " " .. d], documents[repository .. " " .. name] = document, document
   if not name:find "^sha256:" then
     tags[repository] = tags[repository] or {}
     table.insert(tags[repository], name)
   end
-  respond(client, "201 Created", "Docker-Content-Digest: " .. d .. "\r\n")
+  local listed = subject and fault == "lists" and "OCI-Subject: " .. subject .. "\r\n" or ""
+  respond(client, "201 Created", "Docker-Content-Digest: " .. d .. "\r\n" .. listed)
 end
 
 local function upload(client, request, fault, repository, id)
@@ -149,7 +165,8 @@ local function answer(client, request)
   if kind == "blobs/uploads" then return upload(client, request, fault, repository, name) end
   if kind == "tags" then return tag_list(client, repository, request.query) end
   if kind == "blobs" then return get_blob(client, request, fault, repository, name) end
-  if kind == "manifests" and request.method == "PUT" then return put_document(client, request, repository, name) end
+  if kind == "manifests" and request.method == "PUT" then return put_document(client, request, fault, repository, name) end
+  if kind == "referrers" and fault == "lists" then return get_referrers(client, repository, name) end
   if kind == "manifests" then return get_document(client, request, fault, repository, name) end
   refuse(client, "404 Not Found", "UNSUPPORTED")
 end
