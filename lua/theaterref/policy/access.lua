@@ -28,12 +28,13 @@ function M.no_local_from_network(ref, ctx)
   if to == "https" or to == "data" or to == "http" and from == "http" then return true, ANYWHERE end
   local is_plain = is_plain_oci(ref)
   if to == "oci" and (not is_plain or is_plain_oci(origin) or from == "http") then return true, ANYWHERE end
+  local is_plain_http = to == "http" or is_plain
   -- The scheme that the manifest came by, if that is no way to a place of this machine.
-  if to and to ~= "http" and not is_plain and to == reference.scheme(ctx.manifest_reference or "") and reference.is_remote(ref) then
+  if to and not is_plain_http and to == reference.scheme(ctx.manifest_reference or "") and reference.is_remote(ref) then
     return true, ANYWHERE
   end
-  local what = (to == "http" or is_plain) and "plain http" or to == "store" and "a local store" or to and to ~= "file" and "the scheme " .. to
-    or "a local file"
+  local what = is_plain_http and "plain http" or to == "store" and "a local store"
+    or to and to ~= "file" and "the scheme " .. to or "a local file"
   return false, ("a manifest that came by %s may not name %s; to allow it, give a policy with a rule 'allow'")
     :format(from, what)
 end
