@@ -196,7 +196,51 @@ describe("authentication at a registry", function()
       end]]):format(at, http .. "/challenge?" .. encode(bearer "/slow-token"))
     local results = threads.run(8, code)
     for _, result in ipairs(results) do assert.equal("done", result) end
-    assert.equal(1, #token_queries())
+    local tokens, challenges = 0, 0
+    for _, line in ipairs(log()) do
+      if line:find "/slow%-token" then tokens = tokens + 1 end
+      if line == "1 GET /challenge -" then challenges = challenges + 1 end
+    end
+    assert.equal(1, tokens)
+    assert.equal(1, challenges)
+  end)
+
+  -- Starts requests for so many repositories at once; returns their futures.
+  local function start_all(count, auth, challenge, more)
+    local futures = {}
+    for i = 1, count do
+      local options = { auth = auth, scope = ("repository:many%d:pull"):format(i), timeout = 10 }
+      for name, value in pairs(more or {}) do options[name] = value end
+      futures[i] = assert(core.fetch(http .. "/challenge?" .. encode(challenge), core.request_options(options)))
+    end
+    return futures
+  end
+
+  it("is challenged once by a registry, though many requests begin at once", function()
+    for _, case in ipairs { { principal(), bearer(), 1 + 16 + 16 }, { principal(alice), "Basic", 1 + 16 } } do
+      for _, future in ipairs(start_all(16, case[1], case[2])) do assert.equal("in", tostring(assert(future:wait()))) end
+      local lines = log()
+      assert.equal(case[3], #lines)
+      assert.equal("1 GET /challenge -", lines[1])
+      for i = 2, #lines do assert.not_equal("1 GET /challenge -", lines[i]) end
+    end
+  end)
+
+  it("does not wait long for an answer to the first of many, or after its failure", function()
+    local auth = principal()
+    local silent = core.fetch(http .. "/never", core.request_options { auth = auth })
+    local started = core.now()
+    for _, future in ipairs(start_all(4, auth, bearer())) do assert.equal("in", tostring(assert(future:wait()))) end
+    assert.is_true(core.now() - started < 3)
+    silent:cancel()
+    local futures = start_all(8, principal(alice), bearer "/denied-token")
+    for _, future in ipairs(futures) do
+      local _, err = future:wait()
+      assert.equal(403, err.status)
+    end
+    futures = start_all(8, principal(alice), bearer(), { timeout = 5 })
+    futures[1]:cancel()
+    for i = 2, 8 do assert.equal("in", tostring(assert(futures[i]:wait()))) end
   end)
 
   it("goes on for the others when one of those that wait gives up", function()
