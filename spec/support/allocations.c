@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/engine.h"
+#include "core/error.h"
 
 #define CHECK(what)                                                            \
   do {                                                                         \
