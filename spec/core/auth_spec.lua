@@ -419,6 +419,28 @@ describe("authentication at a registry", function()
     assert.has_error(function() core.request_options { scope = 'a"b' } end)
   end)
 
+  it("says it when no descriptor is left for the realm, and when the process ends meanwhile", function()
+    local code = ([[
+      local core, held = require "theaterref.core", {}
+      local auth = core.auth { registry = %q, insecure = true, realm_hosts = { %q } }
+      local o = core.request_options { retries = 0, auth = auth }
+      core.fetch(%q, o):wait() -- leaves a connection to the registry
+      while true do
+        local file = io.open "/dev/null"
+        if not file then break end
+        held[#held + 1] = file
+      end
+      local future = core.send(%q, o, { method = "PUT" })
+      print(select(2, future:wait()).message)
+      held = nil
+      collectgarbage()
+      core.fetch(%q, o):wait(0.2)]]):format(at, "127.0.0.1:" .. server.ports[2], http .. "/store",
+      http .. "/challenge?" .. encode 'Bearer realm="http://AT2/token"', http .. "/challenge?" .. encode(bearer "/never"))
+    local out = helper.run_ok(("ulimit -n 64; LUA_PATH=%s LUA_CPATH=%s %s -e %s"):format(helper.quote(package.path),
+      helper.quote(package.cpath), helper.lua, helper.quote(code)))
+    assert.matches("cannot get a token: .*Too many open files", out)
+  end)
+
   it("survives a fork: the child asks for tokens of its own", function()
     local auth, challenge, more = principal(), bearer(), { scope = "repository:forked:pull" }
     assert.equal("in", fetch("/challenge", challenge, auth, more))
