@@ -5,8 +5,8 @@
 */
 #include "authorize.h"
 
+#include <math.h>
 #include <mbedtls/platform_util.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +21,9 @@ enum {
 };
 /* Those that wait have deadlines of their own, or none. */
 static const double TOKEN_SECONDS = 60;
+/* Requests to a registry wait so long for the answer to the first one, which tells how to
+** authenticate: else each of them would be challenged. */
+static const double HOLD = 0.3;
 
 /* True if a request may have credentials: at the registry, which no redirect has left. */
 static bool is_at_registry(const tr_request *r) {
@@ -29,8 +32,9 @@ static bool is_at_registry(const tr_request *r) {
 
 /* ---------------------------------------------------------------------- waiting */
 
-static void wait_for(tr_request *r, tr_token_slot *slot) {
+static void wait_for(tr_request *r, tr_token_slot *slot, double hold_until) {
   r->slot = slot;
+  r->hold_until = hold_until;
   r->slot_prev = NULL;
   r->slot_next = slot->waiting;
   if (slot->waiting != NULL)
@@ -76,9 +80,76 @@ static void settle(tr_request *r, tr_token *token, const tr_error *error) {
   r->wake(r);
 }
 
+/* Remember a challenge for the next requests to the registry, or forget it with NULL.
+** Without memory for it, they are challenged again. */
+static void remember(const tr_auth *auth, const tr_challenge *challenge) {
+  tr_token_slot *registry = tr_token_slot_get(auth, "", challenge != NULL);
+  if (registry != NULL)
+    tr_token_slot_keep(registry, challenge);
+}
+
+void tr_authorize_accepted(tr_request *r) {
+  static const tr_challenge basic = {.basic = true};
+  if (!is_at_registry(r))
+    return;
+  if (r->auth_rounds > 0 && r->authorization != NULL && r->token == NULL)
+    remember(r->auth, &basic);
+  r->token_is_new = false;
+  r->auth_rounds = 0;
+}
+
+void tr_authorize_release(tr_request *r) {
+  leave(r);
+  r->held = true;
+}
+
+/* A registry's first answer has come, or will not come: those that wait go on. */
+static void stop_asking(tr_request *r) {
+  tr_token_slot *registry = r->asks;
+  r->on_answer = NULL;
+  r->asks = NULL;
+  if (registry == NULL)
+    return;
+  registry->asker = NULL;
+  while (registry->waiting != NULL) {
+    tr_request *other = registry->waiting;
+    tr_authorize_release(other);
+    other->token_settled = true;
+    other->wake(other);
+  }
+}
+
+/* tr_request.on_answer: a challenge is an answer only if it can be answered itself. */
+static void on_answer(tr_request *r) {
+  if (r->response.status == 401)
+    return;
+  tr_authorize_accepted(r);
+  if (r->asks != NULL)
+    r->asks->is_asked = true;
+  stop_asking(r);
+}
+
+/* Find out whether a registry asks for credentials. True: another request does, and this
+** one waits. */
+static bool ask_registry(tr_request *r) {
+  tr_token_slot *registry = tr_token_slot_get(r->auth, "", true);
+  if (registry == NULL || registry->is_asked || registry->asker == r)
+    return false;
+  if (registry->asker == NULL) {
+    registry->asker = r;
+    r->asks = registry;
+    r->on_answer = on_answer;
+  } else if (!r->held) {
+    wait_for(r, registry, tr_now() + HOLD);
+    return true;
+  }
+  return false;
+}
+
 bool tr_authorize_resume(tr_request *r, tr_error *error) {
+  bool held = r->held && r->token_error == NULL;
   r->token_settled = false;
-  if (r->token_error == NULL && r->authorization != NULL)
+  if (held || (r->token_error == NULL && r->authorization != NULL))
     return true;
   if (r->token_error != NULL)
     tr_error_set(error, r->token_error->kind, "Failed to fetch from %s: cannot get a token: %s",
@@ -108,7 +179,9 @@ static tr_verdict refuse_realm(const tr_request *r, const char *realm, const cha
 /* The options of a request to a realm: those of the registry if it is there, too, else
 ** those of its own host, and nothing else that identifies the caller. */
 static void choose_options(const tr_request *r, const tr_url *realm, tr_fetch_options *o) {
-  const tr_config *config = NULL;
+  const tr_config *config = NULL, *others = r->asked_config;
+  bool is_own = strcmp(realm->host, r->auth->registry.host) == 0 &&
+                realm->port == r->auth->registry.port;
   int best = 0;
   size_t i;
   for (i = 0; i < r->hop_count; i++) {
@@ -118,13 +191,16 @@ static void choose_options(const tr_request *r, const tr_url *realm, tr_fetch_op
       config = r->hops[i].config;
     }
   }
-  tr_config_options(config != NULL ? config : r->asked_config, o);
+  if (config == NULL && !is_own)
+    for (i = 0; i < r->hop_count; i++)
+      if (strcmp(r->hops[i].host, "*") == 0)
+        others = r->hops[i].config;
+  tr_config_options(config != NULL ? config : others, o);
   o->redirect_hosts = NULL;
   o->netrc = false;
   if (config == NULL)
     o->headers = NULL;
-  if (config == NULL && !(strcmp(realm->host, r->auth->registry.host) == 0 &&
-                          realm->port == r->auth->registry.port)) {
+  if (config == NULL && !is_own) {
     o->client_cert = o->client_key = NULL;
     o->unix_socket = NULL;
   }
@@ -189,7 +265,12 @@ static tr_request *make_fetcher(tr_request *r, tr_token_slot *slot, const tr_url
   }
   if (promise != NULL)
     tr_promise_release(promise);
+  if (fetcher == NULL && q.send.body != NULL) /* else it does so itself */
+    mbedtls_platform_zeroize((void *)tr_blob_data(q.send.body),
+                             tr_blob_size(q.send.body));
   tr_blob_release(q.send.body);
+  if (q.form.data != NULL)
+    mbedtls_platform_zeroize(q.form.data, q.form.cap);
   tr_buffer_free(&q.form);
   tr_buffer_free(&q.url);
   tr_buffer_free(&scopes);
@@ -201,10 +282,6 @@ static bool start_fetch(tr_request *r, tr_token_slot *slot, const tr_url *realm,
                         const tr_challenge *challenge, tr_error *error) {
   if (slot->fetch != NULL)
     return true;
-  if (!tr_token_slot_keep(slot, challenge)) {
-    tr_error_nomem(error);
-    return false;
-  }
   slot->fetcher = make_fetcher(r, slot, realm, challenge, error);
   if (slot->fetcher == NULL)
     return false;
@@ -226,7 +303,7 @@ static tr_verdict get_token(tr_request *r, tr_token_slot *slot,
   tr_url_free(&realm);
   if (!started)
     return TR_VERDICT_DONE;
-  wait_for(r, slot);
+  wait_for(r, slot, HUGE_VAL);
   return TR_VERDICT_TOKEN;
 }
 
@@ -259,21 +336,12 @@ static tr_token *read_answer(const tr_request *fetcher, const tr_blob *blob,
   return token;
 }
 
-/* Remember a challenge that was answered well, for the next requests to the registry; or
-** forget it with NULL. Without memory for it, they are challenged again. */
-static void remember(const tr_auth *auth, const tr_challenge *challenge) {
-  tr_token_slot *registry = tr_token_slot_get(auth, "", challenge != NULL);
-  if (registry != NULL)
-    tr_token_slot_keep(registry, challenge);
-}
-
 /* Give those that wait what a fetch has brought. */
 static void end_fetch(tr_token_slot *slot, tr_token *token, const tr_error *error) {
   tr_future *fetch = slot->fetch;
   tr_token_slot_set(slot, token);
-  if (slot->waiting != NULL) /* the registry may name another realm by now */
-    remember(slot->waiting->auth, token != NULL ? slot->challenge : NULL);
-  tr_token_slot_keep(slot, NULL);
+  if (token == NULL && slot->waiting != NULL) /* it may name another realm by now */
+    remember(slot->waiting->auth, NULL);
   slot->fetch = NULL;
   slot->fetcher = NULL;
   while (slot->waiting != NULL)
@@ -286,6 +354,7 @@ void tr_authorize_finish(tr_request *r, const tr_blob *blob, const tr_error *err
   tr_error why;
   tr_token *token = NULL;
   leave(r);
+  stop_asking(r);
   if (slot != NULL) {
     r->fetches = NULL;
     if (blob != NULL)
@@ -321,7 +390,7 @@ tr_verdict tr_authorize_attempt(tr_request *r, tr_error *error) {
     return TR_VERDICT_AGAIN;
   registry = tr_token_slot_get(r->auth, "", false);
   if (registry == NULL || registry->challenge == NULL)
-    return TR_VERDICT_AGAIN; /* the registry has asked for nothing yet */
+    return ask_registry(r) ? TR_VERDICT_TOKEN : TR_VERDICT_AGAIN;
   if (!registry->challenge->bearer) {
     if (r->auth->basic != NULL)
       take_basic(r);
@@ -347,21 +416,12 @@ tr_verdict tr_authorize_attempt(tr_request *r, tr_error *error) {
   return TR_VERDICT_AGAIN;
 }
 
-void tr_authorize_accepted(tr_request *r) {
-  static const tr_challenge basic = {.basic = true};
-  if (!is_at_registry(r))
-    return;
-  if (r->auth_rounds > 0 && r->authorization != NULL && r->token == NULL)
-    remember(r->auth, &basic);
-  r->token_is_new = false;
-  r->auth_rounds = 0;
-}
-
 /* Answer a challenge by a token that the request has not sent yet. */
 static tr_verdict answer_bearer(tr_request *r, const tr_challenge *challenge,
                                 tr_error *error) {
   const char *scope = r->auth_scope[0] != '\0' ? r->auth_scope : challenge->scope;
   tr_token_slot *slot = tr_token_slot_get(r->auth, scope[0] != '\0' ? scope : " ", true);
+  tr_verdict verdict;
   tr_token *token;
   if (slot == NULL) {
     tr_error_nomem(error);
@@ -370,10 +430,16 @@ static tr_verdict answer_bearer(tr_request *r, const tr_challenge *challenge,
   if (slot->token == r->token)
     tr_token_slot_set(slot, NULL); /* the one that was refused, or none */
   token = tr_token_slot_current(slot, tr_now());
-  if (token == NULL)
-    return get_token(r, slot, challenge, error);
-  take_token(r, token, false);
-  return TR_VERDICT_AGAIN;
+  if (token != NULL) {
+    take_token(r, token, false);
+    return TR_VERDICT_AGAIN;
+  }
+  verdict = get_token(r, slot, challenge, error);
+  if (verdict == TR_VERDICT_TOKEN) { /* others can get theirs meanwhile */
+    remember(r->auth, challenge);
+    stop_asking(r);
+  }
+  return verdict;
 }
 
 bool tr_authorize_answer(tr_request *r, tr_verdict *verdict, tr_error *error) {

@@ -16,6 +16,9 @@ bool tr_authorize_answer(tr_request *r, tr_verdict *verdict, tr_error *error);
 /* Note that the registry took what was sent. */
 void tr_authorize_accepted(tr_request *r);
 
+/* A request has waited long enough for the first answer to another. */
+void tr_authorize_release(tr_request *r);
+
 /* A request was woken: false with the error if there is no token. */
 bool tr_authorize_resume(tr_request *r, tr_error *error);
 

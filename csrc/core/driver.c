@@ -92,6 +92,8 @@ static double next_moment(const tr_request *r) {
     moment = r->last_progress + r->stall_timeout;
   else if (r->state == TR_REQUEST_RESTING)
     moment = r->not_before;
+  else if (r->state == TR_REQUEST_TOKEN)
+    moment = r->hold_until;
   return fmin(moment, r->deadline);
 }
 
@@ -314,6 +316,10 @@ static void on_moment(tr_request *r, double now) {
     schedule(r); /* there was progress since */
   } else if (r->state == TR_REQUEST_RESTING) {
     r->state = TR_REQUEST_NEW;
+    proceed(r, false);
+  } else if (r->state == TR_REQUEST_TOKEN) {
+    r->state = TR_REQUEST_NEW;
+    tr_authorize_release(r);
     proceed(r, false);
   } else {
     r->stalled = true;

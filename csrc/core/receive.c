@@ -283,6 +283,8 @@ static void end_headers(tr_request *r) {
   r->headers_at = tr_request_turn.now;
   if (p->complete_headers && !p->http2)
     tr_socket_answered(r->connection);
+  if (p->complete_headers && r->on_answer != NULL)
+    r->on_answer(r);
   if (tr_request_is_decided(r)) /* the rest of the body has less time */
     r->on_connected(r);
 }

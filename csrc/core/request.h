@@ -136,6 +136,10 @@ typedef struct tr_request {
   tr_token_slot *slot;       /* whose token it waits for, or NULL */
   struct tr_request *slot_prev, *slot_next;
   bool token_settled;
+  tr_token_slot *asks; /* the registry whose first answer it brings, or NULL */
+  void (*on_answer)(struct tr_request *request); /* once its headers are here; or NULL */
+  bool held;         /* it has waited for another's first answer */
+  double hold_until; /* while it waits for that; or never */
   tr_error *token_error;  /* malloc'ed, or NULL */
   tr_token_slot *fetches; /* whose token it brings, or NULL */
 

@@ -219,12 +219,26 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
 
 /* ------------------------------------------------------------------- the end */
 
+/* True if the response to a message is good, though the connection failed. A server may
+** answer before it has the whole body, and then takes no more: libcurl calls that an error
+** on HTTP/2. The status of a refusal counts without the rest of its text. */
+static bool was_answered(const tr_request *r, CURLcode code) {
+  const tr_response *p = &r->response;
+  if (!p->complete_headers || !tr_failure_is_connection(r, code) || r->stalled)
+    return false;
+  return p->status >= 400 || p->status == 204 || p->status == 304 ||
+         r->message->method == TR_HEAD ||
+         (p->has_length && !p->chunked && !p->bad_length && r->body.len == p->length);
+}
+
 /* Correct what libcurl made of an attempt. */
 static CURLcode true_code(tr_request *r, CURLcode code) {
   const tr_response *p = &r->response;
   if (code == CURLE_OK && !p->complete_headers)
     return CURLE_PARTIAL_FILE; /* it takes half a header for a whole */
-  if (r->message == NULL && p->complete_headers &&
+  if (r->message != NULL)
+    return was_answered(r, code) ? CURLE_OK : code;
+  if (p->complete_headers &&
       (p->status >= 300 || (p->status == 206 && !r->resuming)))
     return CURLE_OK; /* its status is all that was wanted */
   return code;

@@ -68,7 +68,7 @@ static void make_room(void) {
   tr_token_slot *s = oldest;
   if (slots.count < MAX_SLOTS)
     return;
-  while (s != NULL && (s->fetch != NULL || s->waiting != NULL))
+  while (s != NULL && (s->fetch != NULL || s->waiting != NULL || s->asker != NULL))
     s = s->next;
   if (s != NULL)
     free_slot(s);

@@ -29,11 +29,15 @@ typedef struct tr_token_slot {
   tr_node node;
   struct tr_token_slot *prev, *next; /* by their last use */
   tr_token *token;                   /* or NULL */
-  tr_challenge *challenge; /* that the fetch answers; without a scope, the last one that
-                              was answered; or NULL */
+  tr_challenge *challenge; /* without a scope: the last one that could be answered, or
+                              NULL */
   tr_future *fetch;                  /* of a token under way, or NULL */
   struct tr_request *fetcher;        /* that fetches it */
   struct tr_request *waiting;        /* those that need it */
+  /* Without a scope: the first request to the registry, until its answer shows whether it
+  ** asks for credentials; others wait for that. */
+  struct tr_request *asker;
+  bool is_asked; /* it answered without a challenge */
   char key[];
 } tr_token_slot;
 

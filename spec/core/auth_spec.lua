@@ -196,7 +196,51 @@ describe("authentication at a registry", function()
       end]]):format(at, http .. "/challenge?" .. encode(bearer "/slow-token"))
     local results = threads.run(8, code)
     for _, result in ipairs(results) do assert.equal("done", result) end
-    assert.equal(1, #token_queries())
+    local tokens, challenges = 0, 0
+    for _, line in ipairs(log()) do
+      if line:find "/slow%-token" then tokens = tokens + 1 end
+      if line == "1 GET /challenge -" then challenges = challenges + 1 end
+    end
+    assert.equal(1, tokens)
+    assert.equal(1, challenges)
+  end)
+
+  -- Starts requests for so many repositories at once; returns their futures.
+  local function start_all(count, auth, challenge, more)
+    local futures = {}
+    for i = 1, count do
+      local options = { auth = auth, scope = ("repository:many%d:pull"):format(i), timeout = 10 }
+      for name, value in pairs(more or {}) do options[name] = value end
+      futures[i] = assert(core.fetch(http .. "/challenge?" .. encode(challenge), core.request_options(options)))
+    end
+    return futures
+  end
+
+  it("is challenged once by a registry, though many requests begin at once", function()
+    for _, case in ipairs { { principal(), bearer(), 1 + 16 + 16 }, { principal(alice), "Basic", 1 + 16 } } do
+      for _, future in ipairs(start_all(16, case[1], case[2])) do assert.equal("in", tostring(assert(future:wait()))) end
+      local lines = log()
+      assert.equal(case[3], #lines)
+      assert.equal("1 GET /challenge -", lines[1])
+      for i = 2, #lines do assert.not_equal("1 GET /challenge -", lines[i]) end
+    end
+  end)
+
+  it("does not wait long for an answer to the first of many, or after its failure", function()
+    local auth = principal()
+    local silent = core.fetch(http .. "/never", core.request_options { auth = auth })
+    local started = core.now()
+    for _, future in ipairs(start_all(4, auth, bearer())) do assert.equal("in", tostring(assert(future:wait()))) end
+    assert.is_true(core.now() - started < 3)
+    silent:cancel()
+    local futures = start_all(8, principal(alice), bearer "/denied-token")
+    for _, future in ipairs(futures) do
+      local _, err = future:wait()
+      assert.equal(403, err.status)
+    end
+    futures = start_all(8, principal(alice), bearer(), { timeout = 5 })
+    futures[1]:cancel()
+    for i = 2, 8 do assert.equal("in", tostring(assert(futures[i]:wait()))) end
   end)
 
   it("goes on for the others when one of those that wait gives up", function()
@@ -373,6 +417,28 @@ describe("authentication at a registry", function()
     assert.has_error(function() core.auth {} end)
     assert.has_error(function() core.request_options { auth = 1 } end)
     assert.has_error(function() core.request_options { scope = 'a"b' } end)
+  end)
+
+  it("says it when no descriptor is left for the realm, and when the process ends meanwhile", function()
+    local code = ([[
+      local core, held = require "theaterref.core", {}
+      local auth = core.auth { registry = %q, insecure = true, realm_hosts = { %q } }
+      local o = core.request_options { retries = 0, auth = auth }
+      core.fetch(%q, o):wait() -- leaves a connection to the registry
+      while true do
+        local file = io.open "/dev/null"
+        if not file then break end
+        held[#held + 1] = file
+      end
+      local future = core.send(%q, o, { method = "PUT" })
+      print(select(2, future:wait()).message)
+      held = nil
+      collectgarbage()
+      core.fetch(%q, o):wait(0.2)]]):format(at, "127.0.0.1:" .. server.ports[2], http .. "/store",
+      http .. "/challenge?" .. encode 'Bearer realm="http://AT2/token"', http .. "/challenge?" .. encode(bearer "/never"))
+    local out = helper.run_ok(("ulimit -n 64; LUA_PATH=%s LUA_CPATH=%s %s -e %s"):format(helper.quote(package.path),
+      helper.quote(package.cpath), helper.lua, helper.quote(code)))
+    assert.matches("cannot get a token: .*Too many open files", out)
   end)
 
   it("survives a fork: the child asks for tokens of its own", function()

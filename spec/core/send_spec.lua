@@ -143,10 +143,25 @@ describe("sending a request", function()
   it("uploads over HTTP/2", function()
     local nginx = helper.nginx()
     local options = core.request_options { ca_file = nginx.ca }
-    local future = core.send(nginx.https .. "/hello", options, { method = "PUT", body = core.blob(("x"):rep(100000)) }, 10)
-    assert(future:wait())
-    assert.equal(405, future:info().status) -- nginx stores nothing; the request is well-formed
+    for _, method in ipairs { "PUT", "POST" } do
+      local future = core.send(nginx.https .. "/empty", options, { method = method, body = core.blob(("x"):rep(1000000)) }, 10)
+      assert(future:wait())
+      assert.equal(204, future:info().status)
+    end
+    helper.eventually(function() return nginx:requests "PUT /empty HTTP/2.0" == 1 end)
     nginx:stop()
+  end)
+
+  it("takes the answer of a server that does not want the whole body", function()
+    local large = core.blob(("x"):rep(32 << 20))
+    local body, info = send("/too-large", { method = "PUT", body = large })
+    assert.equal("too large", body)
+    assert.equal(413, info.status)
+    assert.equal(1, requests "/too-large")
+    local auth = assert(core.auth { registry = "127.0.0.1:" .. server.ports[1], insecure = true, username = "alice", password = "s3cret" })
+    body, info = send("/challenge-early", { method = "POST", body = large }, { auth = auth })
+    assert.equal("POST 33554432", body)
+    assert.equal(201, info.status)
   end)
 
   it("is repeated after a reset if its method is idempotent", function()

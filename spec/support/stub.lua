@@ -153,11 +153,21 @@ paths["/nothing"] = function(client) client:write "HTTP/1.1 304 Not Modified\r\n
 -- These get the head of a request: the body is read by nobody, or the connection ends.
 local early = {
   ["/deaf"] = function(client) client:read_stop() end,
+  ["/too-large"] = function(client)
+    client:read_stop()
+    respond(client, "413 Payload Too Large", "", "too large")
+  end,
+  ["/challenge-early"] = function(client, request)
+    if request.authorization ~= "-" then return false end
+    client:read_stop()
+    respond(client, "401 Unauthorized", "WWW-Authenticate: Basic realm=x\r\n", "who are you?")
+  end,
   ["/reset-amid-body"] = function(client, _, count)
     if count > 1 then return false end
     reset(client)
   end,
 }
+paths["/challenge-early"] = paths["/sink"]
 paths["/reset-amid-body"] = paths["/reset-once"]
 
 -- --------------------------------------------------------------------- server
