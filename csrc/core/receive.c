@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "crypto.h"
+#include "oci_reference.h"
 #include "request.h"
 #include "socket.h"
 
@@ -27,6 +28,7 @@ tr_turn tr_request_turn;
 void tr_response_clear(tr_response *p) {
   memset(p, 0, offsetof(tr_response, etag));
   p->etag[0] = p->last_modified[0] = p->date[0] = p->content_type[0] = '\0';
+  p->content_digest[0] = '\0';
   free(p->location);
   free(p->challenge);
   p->location = p->challenge = NULL;
@@ -229,6 +231,8 @@ static void read_header(tr_response *p, const char *line, size_t size) {
   case 'd':
     if ((v = value_of(line, size, "date", &len)) != NULL)
       copy_value(p->date, sizeof p->date, v, len);
+    else if ((v = value_of(line, size, "docker-content-digest", &len)) != NULL)
+      copy_value(p->content_digest, sizeof p->content_digest, v, len);
     break;
   case 'e':
     if ((v = value_of(line, size, "etag", &len)) != NULL)
@@ -276,6 +280,19 @@ static void begin_response(tr_response *p, const char *line, size_t size) {
                 (space[3] - '0');
 }
 
+/* Have the body of a registry's answer checked against the digest that it tells, if the
+** caller asked for none. */
+static void take_told_digest(tr_request *r) {
+  const char *told = r->response.content_digest;
+  if (r->auth == NULL || r->message != NULL ||
+      (r->digest[0] != '\0' && !r->told_digest) ||
+      !tr_is_success(r->response.status) ||
+      !tr_oci_is_digest(told, strlen(told)))
+    return;
+  memcpy(r->digest, told + 7, TR_OCI_DIGEST_HEX + 1);
+  r->told_digest = true;
+}
+
 static void end_headers(tr_request *r) {
   tr_response *p = &r->response;
   p->amid_headers = false;
@@ -285,6 +302,8 @@ static void end_headers(tr_request *r) {
     tr_socket_answered(r->connection);
   if (p->complete_headers && r->on_answer != NULL)
     r->on_answer(r);
+  if (p->complete_headers)
+    take_told_digest(r);
   if (tr_request_is_decided(r)) /* the rest of the body has less time */
     r->on_connected(r);
 }

@@ -53,6 +53,7 @@ typedef struct tr_response {
   double retry_after; /* seconds; 0: at once */
   char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX];
   char date[TR_DATE_MAX], content_type[128];
+  char content_digest[80]; /* of a registry's answer, as it tells */
   char *location; /* or NULL */
   char *challenge; /* of a 401: WWW-Authenticate, a line for each; or NULL */
 } tr_response;
@@ -152,6 +153,7 @@ typedef struct tr_request {
   bool no_store;     /* a server allowed no cache that others may read */
   bool open_ended;   /* no length marked the end of the body */
   char digest[TR_HEX_MAX]; /* that the body must have, or empty */
+  bool told_digest; /* by the registry, not by the caller */
   size_t max_bytes;
   double submitted, deadline, timeout, stall_timeout;
   int redirects_left, retries_left, attempts, parts_left, step_retries;

@@ -99,7 +99,8 @@ end
 -- @tparam[opt] table schemes a policy's own, by name
 -- @treturn table `scheme`, `text` (the reference in normal form: what rules see and
 -- what is fetched), and by scheme: `path`; `id` and `hash` or `label`; `bytes`; `url`, `host`,
--- `port` and `sha256` or `sha1` (the digest its bytes must have)
+-- `port` and `sha256` or `sha1` (the digest its bytes must have); `registry`, `repository`,
+-- `tag`, `manifest` (its digest) and `title`
 -- @return[2] nil
 -- @treturn[2] table an error of kind `invalid_reference`
 function M.parse(reference, schemes)

@@ -702,6 +702,25 @@ function Resolver:store(id) end
 
 -- ---------------------------------------------------------------- the module
 
+---@class theaterref.ParsedReference
+---@field scheme string
+---@field text string
+---@field path? string
+---@field id? string
+---@field hash? string
+---@field label? string
+---@field url? string
+---@field host? string
+---@field port? integer
+---@field sha256? string
+---@field sha1? string
+---@field bytes? string
+---@field registry? string
+---@field repository? string
+---@field tag? string
+---@field manifest? string
+---@field title? string
+
 ---@class theaterref.References
 local reference = {}
 
@@ -727,7 +746,7 @@ function reference.is_immutable(ref) end
 
 ---@param ref string
 ---@param schemes? table<string, any> names of other schemes that count as such
----@return { scheme: string, text: string, path?: string, id?: string, hash?: string, label?: string, url?: string, host?: string, port?: integer, sha256?: string, sha1?: string, bytes?: string }?
+---@return theaterref.ParsedReference?
 ---@return theaterref.Error?
 function reference.parse(ref, schemes) end
 

@@ -395,6 +395,7 @@ describe("a registry at fault", function()
     local blob, err = resolver():resolve(lying)
     assert.is_nil(blob)
     assert.equal("digest_mismatch", err.kind)
+    fails("digest_mismatch", "was expected by its registry", lying)
   end)
 
   it("may leave out Docker-Content-Digest, and call a document text/html", function()

@@ -86,7 +86,8 @@ end
 -- @treturn ?string the title
 function M.title_of(reference)
   local title = reference:gsub("^%./", "")
-  if title == "" or title:find "^/" or title:find "[%c#?\\]" or title:find "^%a[%w+.-]*:" or #title > 255 then return nil end
+  if title == "" or #title > 255 or not utf8.len(title) then return nil end
+  if title:find "^/" or title:find "[%c#?\\]" or title:find "^%a[%w+.-]*:" then return nil end
   for part in (title .. "/"):gmatch "([^/]*)/" do
     if part == "" or part == "." or part == ".." then return nil end
   end

@@ -345,7 +345,8 @@ local get
 local function links_of(context, task, job)
   local links = {}
   local function prepare(link)
-    link.ctx, link.redirect_hosts, link.digests_by = job.ctx, job.redirect_hosts, "the document that led to it"
+    link.ctx, link.redirect_hosts = job.ctx, job.redirect_hosts
+    link.digests_by = link.sha256 and "the document that led to it" or "its registry"
     return link
   end
   function links.get(link)
