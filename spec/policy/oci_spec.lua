@@ -464,6 +464,17 @@ describe("a registry at fault", function()
     end
   end)
 
+  it("may have uploads go elsewhere, where nobody learns who sends them", function()
+    bad:log()
+    local r = resolver { headers = { ["X-Secret"] = "s3cret" }, registries = { [bad.at] = { username = "alice", password = "s3cret" } } }
+    local ref = ("oci://%s/away/up:1"):format(bad.at)
+    assert(r:copy(folder .. "/actor/worker.wasm", ref))
+    local log = bad:log()
+    assert.is_truthy(log:find "\n2 PUT")
+    assert.is_falsy(log:find "2 PUT [^\n]* Basic")
+    assert.equal(WASM .. "worker", tostring(assert(resolver():resolve(ref))))
+  end)
+
   it("that answers an upload with another digest, or fails amid it, gets no tag", function()
     for _, fault in ipairs { "answers", "broken" } do
       local ref = ("oci://%s/%s/up:1"):format(bad.at, fault)

@@ -10,6 +10,7 @@
 --   moving/…     each upload step is at another, relative place
 --   answers/…    an upload is answered with another digest
 --   broken/…     the upload of a blob fails, from the second on
+--   away/…       uploads go to the object store
 --   lists/…      has the referrers API
 --   private/…    401 without a challenge                  denied/…   403
 local uv = require "luv"
@@ -39,7 +40,7 @@ end
 local function upload_place(fault, repository, id)
   next_upload = next_upload + 1
   if fault == "moving" then return ("../uploads/%s-%d?step=%d"):format(id, next_upload, next_upload) end
-  return ("http://127.0.0.1:%d/v2/%s/blobs/uploads/%s"):format(ports[1], repository, id)
+  return ("http://127.0.0.1:%d/v2/%s/blobs/uploads/%s"):format(ports[fault == "away" and 2 or 1], repository, id)
 end
 
 local function tag_list(client, repository, query)
@@ -152,7 +153,7 @@ local function answer(client, request)
     for name, bytes in pairs(blobs) do
       if name:sub(-64) == request.path:match "^/store/(%x+)$" then return respond(client, "200 OK", "", bytes) end
     end
-    return refuse(client, "404 Not Found", "NONE")
+    if request.method ~= "PUT" then return refuse(client, "404 Not Found", "NONE") end
   end
   local repository, kind, name = request.path:match "^/v2/(.-)/(blobs/uploads)/(.*)$"
   if not repository then repository, kind, name = request.path:match "^/v2/(.-)/(%l+)/([^/]*)$" end

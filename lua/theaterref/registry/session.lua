@@ -29,13 +29,18 @@ function Session.open(parsed, fields)
   return self
 end
 
--- Compiles the options of requests, once for each kind.
-local function compile(self, accept, max_bytes)
-  local key = (accept or "") .. max_bytes
+-- Compiles the options of requests, once for each kind. Another host, to which a registry sends
+-- an upload, gets nothing that identifies the caller.
+local function compile(self, accept, max_bytes, is_elsewhere)
+  local key = (is_elsewhere and "elsewhere " or "") .. (accept or "") .. max_bytes
   if self.compiled[key] then return self.compiled[key] end
-  local compiled, err = requests.compile(self.endpoint, self.request, self.actions, self.await, { accept = accept,
-    max_bytes = max_bytes,
-    from = self.from })
+  local request = self.request
+  if is_elsewhere then
+    request = overlay(request)
+    request.headers, request.client_cert, request.client_key, request.netrc = nil, nil, nil, nil
+  end
+  local compiled, err = requests.compile(self.endpoint, request, self.actions, self.await, { accept = accept,
+    max_bytes = max_bytes, from = self.from })
   self.compiled[key] = compiled
   return compiled, err
 end
@@ -43,7 +48,12 @@ end
 -- Sends a request. Returns its status, headers and body.
 local function send(self, method, url, more)
   more = more or {}
-  local compiled, err = compile(self, more.accept, more.max_bytes or MAX_ANSWER_BYTES)
+  local origin = self.endpoint.origin
+  local is_elsewhere = url:sub(1, #origin + 1):lower() ~= origin .. "/"
+  if is_elsewhere and not self.endpoint.insecure and not url:lower():find "^https://" then
+    return nil, errors.new("denied", ("%s leads from https to another scheme"):format(self.endpoint.registry))
+  end
+  local compiled, err = compile(self, more.accept, more.max_bytes or MAX_ANSWER_BYTES, is_elsewhere)
   if not compiled then return nil, err end
   local future
   future, err = core.send(url, compiled, { method = method, body = more.body, headers = more.headers or {} }, self.seconds_left())
