@@ -153,6 +153,8 @@ describe("a reference to a registry", function()
   it("joins another title of the same artifact", function()
     assert.equal("oci://h/a:1#title=x.wasm", reference.join("oci://h/a:1#title=manifest.toml&sha256=" .. A, "./x.wasm"))
     assert.equal("oci://h/a:1@sha256:" .. A .. "#title=b/x.wasm", reference.join("oci://h/a:1@sha256:" .. A, "b/x.wasm"))
+    assert.equal("oci://h/a:1#title=x%2520y", reference.join("oci://h/a:1", "x%20y")) -- as a file is called
+    assert.equal("x%20y", reference.parse("oci://h/a:1#title=x%2520y").title)
     assert.equal("invalid_reference", select(2, reference.join("oci://h/a:1", "x?y")).kind)
   end)
 

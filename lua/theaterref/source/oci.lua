@@ -83,9 +83,10 @@ local function with(parsed, changes)
   return set_texts(copy)
 end
 
---- Another title of the same artifact.
+--- Another title of the same artifact. It is written as a file's name is, without %XX: that is
+-- how a manifest names the files beside it before it is pushed.
 function M.join(base, reference)
-  local title = decode((reference:gsub("^%./", "")))
+  local title = reference:gsub("^%./", "")
   if title == "" or title:find "[%c#?]" or reference:find "[#?]" then
     return invalid(reference, ("%s cannot be the title of a layer, as relative references in a manifest from a registry are")
       :format(errors.redact_reference(reference)))
