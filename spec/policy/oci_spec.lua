@@ -532,6 +532,15 @@ describe("a registry at fault", function()
     assert.equal("network", err.kind)
   end)
 
+  it("is asked if its mirror has nothing, though a cache remembers that", function()
+    put_artifact(registry.at, "mirrored/only", "1", { { "x.wasm", WASM .. "upstream" } })
+    local r = resolver { cache = { negative_ttl = 60 }, registries = { [registry.at] = { mirrors = { bad.at } } } }
+    for _ = 1, 2 do
+      assert.equal(WASM .. "upstream", tostring(assert(r:resolve_cached(("oci://%s/mirrored/only:1"):format(registry.at)))))
+      r.cache:refresh(("oci://%s/mirrored/only:1"):format(registry.at))
+    end
+  end)
+
   it("is asked by its mirrors first, which get no credentials of its own", function()
     put_artifact(registry.at, "mirrored/x", "1", { { "x.wasm", WASM .. "mirrored" } })
     put_artifact(bad.at, "mirrored/x", "1", { { "x.wasm", WASM .. "mirrored" } })

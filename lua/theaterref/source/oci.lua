@@ -188,6 +188,7 @@ function Chain:get(link, cache)
     blob, err = self.links.fresh(link)
     if blob or err then return blob, err end
   end
+  if self.is_fallback then link.revalidate = true end -- a failure that is remembered was the mirror's
   if not self.context.offline then -- a helper may take its time: not while others wait for this load
     link.compiled, err = link.compile()
     if not link.compiled then return nil, err end
@@ -382,7 +383,8 @@ local final = { cancelled = true, invalid_reference = true, too_large = true, po
 function M.drive(job, context, links)
   local endpoints, first = requests.endpoints(job.parsed, context.registries), nil
   for i, endpoint in ipairs(endpoints) do
-    local chain = setmetatable({ job = job, context = context, links = links, endpoint = endpoint }, Chain)
+    local chain = setmetatable({ job = job, context = context, links = links, endpoint = endpoint,
+      is_fallback = i > 1 }, Chain)
     chain.cache = job.cache
     local blob, err = chain:drive()
     if blob then return blob, chain.layer end
