@@ -3,7 +3,7 @@
 #   make            build into build/
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
-#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start or growth
+#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth or fleet
 #   make doc        the Lua API, the C API and the guides as HTML, in build/doc
 #   make coverage   how much of the C core the specs run
 #   make fuzz       libFuzzer on all that reads what comes from outside; T=60 seconds each
@@ -121,8 +121,8 @@ DEPS_build := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev
               libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates
 DEPS_demo  := $(DEPS_build) nginx-light openssl wabt
 DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks tinyproxy-bin \
-              dpkg-dev groff-base g++ minisign
-DEPS_bench := $(DEPS_demo)
+              dpkg-dev groff-base g++ minisign docker-registry apache2-utils skopeo
+DEPS_bench := $(DEPS_demo) docker-registry apache2-utils
 DEPS_doc   := lua-ldoc lua-discount doxygen
 DEPS_coverage := $(DEPS_test) lcov
 DEPS_fuzz  := $(DEPS_build) lua-filesystem clang libclang-rt-14-dev
@@ -219,7 +219,7 @@ coverage: deps-coverage
 
 # T seconds of libFuzzer for each target, from the seeds in spec/fuzz/<target> and
 # what was found before, spec/fuzz/found/<target>.
-FUZZ_TARGETS := merge label reference toml template pattern plan bundle minisign public_key
+FUZZ_TARGETS := merge label reference toml template pattern plan bundle minisign public_key challenge oci
 T ?= 60
 FUZZ_ENV = $(LUA_ENV) ASAN_OPTIONS=detect_leaks=0
 fuzz: deps-fuzz build/fuzz/fuzz

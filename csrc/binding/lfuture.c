@@ -166,6 +166,21 @@ static int future_known(lua_State *L) {
   return 2;
 }
 
+/* Add the response's headers, if they were kept, to the table on the stack's top. */
+static void set_fields(lua_State *L, const tr_buffer *fields) {
+  const char *at = fields->data, *end = at != NULL ? at + fields->len : NULL;
+  if (at == NULL)
+    return;
+  lua_newtable(L);
+  while (at < end) {
+    const char *value = at + strlen(at) + 1;
+    lua_pushstring(L, value);
+    lua_setfield(L, -2, at);
+    at = value + strlen(value) + 1;
+  }
+  lua_setfield(L, -2, "headers");
+}
+
 static void set_seconds(lua_State *L, const char *name, double seconds) {
   if (seconds < 0)
     return;
@@ -196,6 +211,7 @@ static int future_info(lua_State *L) {
   lua_setfield(L, -2, "attempts");
   lua_pushinteger(L, (lua_Integer)tr_info_received(info));
   lua_setfield(L, -2, "received");
+  set_fields(L, &info->fields);
   lua_pushboolean(L, tr_info_unchanged(info));
   lua_setfield(L, -2, "unchanged");
   lua_createtable(L, 0, 4);
@@ -314,6 +330,7 @@ static int fetch(lua_State *L) {
   const char *url = tr_checkcstring(L, 1);
   lrequest *r = luaL_checkudata(L, 2, TR_REQUEST);
   tr_fetch_options options = r->options;
+  tr_request_extra extra = {.auth = r->auth, .auth_scope = r->auth_scope};
   bool will_wait = lua_toboolean(L, 5);
   double timeout = luaL_optnumber(L, 6, -1);
   tr_error error;
@@ -330,8 +347,8 @@ static int fetch(lua_State *L) {
   }
   if (f->future == NULL)
     return luaL_error(L, "out of memory, or a cancelled future");
-  if (!tr_engine_fetch(tr_future_promise(f->future), url, &options, will_wait,
-                       &error)) {
+  if (!tr_engine_fetch(tr_future_promise(f->future), url, &options, &extra,
+                       will_wait, &error)) {
     tr_future_fail(f->future, &error);
     return tr_pusherror(L, &error);
   }

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/scope.h"
 #include "core/url.h"
 #include "lutil.h"
 
@@ -39,8 +40,7 @@ static bool is_text(lua_State *L, int index, const char *banned) {
   return text != NULL && strcspn(text, banned) == len;
 }
 
-/* Turn the table 'headers' (name -> value) of the options into "Name: value" lines. */
-static const char *const *optheaders(lua_State *L, int index, int keep) {
+const char *const *tr_optheaders(lua_State *L, int index, int keep) {
   const char **lines;
   lua_Unsigned count = 0;
   int top = lua_gettop(L), headers = top + 1, texts = top + 2;
@@ -70,28 +70,38 @@ static const char *const *optheaders(lua_State *L, int index, int keep) {
   return lines;
 }
 
-/* Read the hosts that redirects may lead to: a list, or "any". */
-static const char *const *opthostlist(lua_State *L, int index, int keep) {
-  static const char name[] = "redirect_hosts";
-  const char **list = NULL;
+const char *const *tr_opttexts(lua_State *L, int index, int keep, const char *name) {
+  const char **list;
   lua_Unsigned i, count;
-  int type = lua_getfield(L, index, name);
-  if (type != LUA_TNIL &&
-      (type != LUA_TSTRING || strcmp(lua_tostring(L, -1), "any") != 0)) {
-    if (type != LUA_TTABLE)
-      luaL_error(L, "'%s' must be a list of strings, or \"any\"", name);
-    count = lua_rawlen(L, -1);
-    list = allocate(L, keep, (size_t)count + 1, sizeof *list);
-    for (i = 0; i < count; i++) {
-      lua_rawgeti(L, -1, (lua_Integer)i + 1);
-      if (!is_text(L, -1, ""))
-        luaL_error(L, "'%s' must be a list of strings without zero bytes", name);
-      list[i] = lua_tostring(L, -1);
-      keep_value(L, keep);
-    }
+  if (lua_getfield(L, index, name) == LUA_TNIL) {
+    lua_pop(L, 1);
+    return NULL;
+  }
+  if (lua_type(L, -1) != LUA_TTABLE)
+    luaL_error(L, "'%s' must be a list of strings", name);
+  count = lua_rawlen(L, -1);
+  list = allocate(L, keep, (size_t)count + 1, sizeof *list);
+  for (i = 0; i < count; i++) {
+    lua_rawgeti(L, -1, (lua_Integer)i + 1);
+    if (!is_text(L, -1, ""))
+      luaL_error(L, "'%s' must be a list of strings without zero bytes", name);
+    list[i] = lua_tostring(L, -1);
+    keep_value(L, keep);
   }
   lua_pop(L, 1);
   return list;
+}
+
+/* Read the hosts that redirects may lead to: a list, or "any". */
+static const char *const *opthostlist(lua_State *L, int index, int keep) {
+  int type = lua_getfield(L, index, "redirect_hosts");
+  bool any = type == LUA_TSTRING && strcmp(lua_tostring(L, -1), "any") == 0;
+  lua_pop(L, 1);
+  if (any)
+    return NULL;
+  if (type != LUA_TNIL && type != LUA_TTABLE)
+    luaL_error(L, "'redirect_hosts' must be a list of strings, or \"any\"");
+  return tr_opttexts(L, index, keep, "redirect_hosts");
 }
 
 static tr_fetch_options read_options(lua_State *L, int index, int keep);
@@ -147,16 +157,33 @@ static tr_fetch_options read_options(lua_State *L, int index, int keep) {
   o.unix_socket = opttext(L, index, keep, "unix_socket");
   o.user_agent = opttext(L, index, keep, "user_agent");
   o.proxy = opttext(L, index, keep, "proxy");
-  o.headers = optheaders(L, index, keep);
+  o.headers = tr_optheaders(L, index, keep);
   o.cache_scope = opttext(L, index, keep, "cache_scope");
   o.redirect_hosts = opthostlist(L, index, keep);
   return o;
 }
 
+/* Read who asks a registry, and for what: 'auth' and 'scope'. */
+static void read_auth(lua_State *L, lrequest *r) {
+  lauth *a;
+  r->auth = NULL;
+  r->auth_scope = opttext(L, 1, 2, "scope");
+  if (r->auth_scope != NULL && r->auth_scope[strcspn(r->auth_scope, "\"\\\r\n")] != '\0')
+    luaL_error(L, "'scope' has a quote or a line break in it");
+  if (lua_getfield(L, 1, "auth") != LUA_TNIL) {
+    a = luaL_checkudata(L, -1, TR_AUTH);
+    r->auth = a->auth;
+    keep_value(L, 2);
+  } else {
+    lua_pop(L, 1);
+  }
+}
+
 /*
-** request_options(table) -> options for 'fetch': names, values and units as in the
-** topic "options"; but 'hosts' has all options of hosts that a redirect leads to. The
-** table is not read again.
+** request_options(table) -> options for 'fetch' and 'send': names, values and units as in
+** the topic "options"; but 'hosts' has all options of hosts that a redirect leads to;
+** 'auth' is of 'auth', and 'scope' what is asked of its registry, such as
+** "repository:name:pull". The table is not read again.
 */
 static int request_options(lua_State *L) {
   lrequest *r;
@@ -170,7 +197,8 @@ static int request_options(lua_State *L) {
   r = lua_newuserdatauv(L, sizeof *r, 1);
   r->options = o;
   r->limits = tr_limits_of(&o);
-  if (!tr_request_scope(&o, r->scope, &error))
+  read_auth(L, r);
+  if (!tr_request_scope_as(&o, r->auth, r->scope, &error))
     return luaL_error(L, "%s", error.message);
   lua_pushvalue(L, 2);
   lua_setiuservalue(L, -2, 1);

@@ -5,6 +5,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+#include "core/auth.h"
 #include "core/cache.h"
 #include "theaterref.h"
 
@@ -94,8 +95,21 @@ tr_record **tr_newrecord(lua_State *L);
 typedef struct lrequest {
   tr_fetch_options options;
   tr_limits limits;
-  char scope[TR_HEX_MAX]; /* tr_request_scope */
+  tr_auth *auth;          /* of a userdata that it keeps; or NULL */
+  const char *auth_scope; /* what is asked of the registry, or NULL */
+  char scope[TR_HEX_MAX]; /* tr_request_scope_as */
 } lrequest;
+
+/* A principal at a registry as Lua holds it. */
+typedef struct lauth {
+  tr_auth *auth;
+} lauth;
+
+/* Return the texts of a list, or of the table's field 'name', NULL-terminated; NULL for
+** nil. They live as long as the table at 'keep'. Raises for anything else. */
+const char *const *tr_opttexts(lua_State *L, int index, int keep, const char *name);
+/* Return the "Name: value" lines of the table 'headers' in the one at 'index'; as above. */
+const char *const *tr_optheaders(lua_State *L, int index, int keep);
 
 /* Pushes nil and the error as a table with the module's metatable. */
 int tr_pusherror(lua_State *L, const tr_error *error);
@@ -151,6 +165,7 @@ void tr_setwritten(lua_State *L, const char *text, size_t len);
 #define TR_FUTURE "theaterref.future"
 #define TR_NOTIFIER "theaterref.notifier"
 #define TR_REQUEST "theaterref.request"
+#define TR_AUTH "theaterref.auth"
 #define TR_RECORD "theaterref.record"
 #define TR_CACHE "theaterref.cache"
 #define TR_STORE "theaterref.store"
@@ -164,6 +179,8 @@ void tr_setwritten(lua_State *L, const char *text, size_t len);
 /* Each adds its type and functions to the module table on the stack's top. */
 void tr_open_blob(lua_State *L);
 void tr_open_future(lua_State *L);
+void tr_open_auth(lua_State *L);
+void tr_open_send(lua_State *L);
 void tr_open_request(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);
@@ -171,6 +188,7 @@ void tr_open_disk(lua_State *L);
 void tr_open_input(lua_State *L);
 void tr_open_output(lua_State *L);
 void tr_open_json(lua_State *L);
+void tr_open_oci(lua_State *L);
 void tr_open_sandbox(lua_State *L);
 void tr_open_signature(lua_State *L);
 

@@ -208,6 +208,8 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_blob(L);
   tr_open_future(L);
   tr_open_request(L);
+  tr_open_auth(L);
+  tr_open_send(L);
   tr_open_cache(L);
   tr_open_disk(L);
   tr_open_store(L);
@@ -218,6 +220,7 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_batch(L);
   lua_pop(L, 1);
   tr_open_json(L);
+  tr_open_oci(L);
   tr_open_sandbox(L);
   tr_open_signature(L);
   return 1;

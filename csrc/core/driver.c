@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "authorize.h"
 #include "config_files.h"
 #include "error.h"
 #include "failure.h"
@@ -44,6 +45,8 @@ static struct {
 ** machine are not its fault; another origin that it led to may be the victim. */
 static void note_outage(const tr_request *r, const tr_error *error) {
   const tr_url *asked = r->asked.text != NULL ? &r->asked : &r->url;
+  if (error == NULL && r->response.status >= 500)
+    return; /* of a message */
   if (error == NULL || (error->status != 0 && !tr_is_outage(error)))
     tr_outage_note(asked, false);
   else if (tr_is_outage(error) && error->kind != TR_IO && !r->timed_out &&
@@ -62,6 +65,7 @@ static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
   if (r->all_next != NULL)
     r->all_next->all_prev = r->all_prev;
   driver.hooks->retire(r);
+  tr_authorize_finish(r, blob, error);
   if (blob != NULL || error != NULL)
     note_outage(r, error);
   if (blob != NULL)
@@ -84,13 +88,14 @@ static double next_moment(const tr_request *r) {
   if (r->state == TR_REQUEST_LOOKUP ||
       (r->state == TR_REQUEST_RUNNING && !r->connected))
     moment = r->connect_by;
-  else if (r->state == TR_REQUEST_RUNNING && r->response.status >= 300 &&
-           r->response.complete_headers) /* the status decides already */
+  else if (r->state == TR_REQUEST_RUNNING && tr_request_is_decided(r))
     moment = r->headers_at + TR_ERROR_SECONDS;
   else if (r->state == TR_REQUEST_RUNNING && r->stall_timeout >= 0)
     moment = r->last_progress + r->stall_timeout;
   else if (r->state == TR_REQUEST_RESTING)
     moment = r->not_before;
+  else if (r->state == TR_REQUEST_TOKEN)
+    moment = r->hold_until;
   return fmin(moment, r->deadline);
 }
 
@@ -122,8 +127,26 @@ static void stop_running(tr_request *r) {
 
 static void end_attempt(tr_request *r, CURLcode code);
 
-/* Queue a request, or look its host up before. */
+/* Have a request wait for a token, or end it with the error. */
+static void suspend(tr_request *r, tr_verdict verdict, const tr_error *error) {
+  if (verdict == TR_VERDICT_TOKEN) {
+    r->state = TR_REQUEST_TOKEN;
+    schedule(r);
+  } else {
+    finish(r, NULL, error);
+  }
+}
+
+/* Queue a request, or get what it needs before: a token, and the address of its host. */
 static void proceed(tr_request *r, bool in_front) {
+  if (r->auth != NULL) {
+    tr_error error;
+    tr_verdict verdict = tr_authorize_attempt(r, &error);
+    if (verdict != TR_VERDICT_AGAIN) {
+      suspend(r, verdict, &error);
+      return;
+    }
+  }
   if (r->lookup_host == NULL || r->answer != NULL ||
       (r->answer = tr_dns_cached(r->lookup_host)) != NULL) {
     if (r->answer != NULL && r->answer->error != 0) {
@@ -187,6 +210,8 @@ static void end_attempt(tr_request *r, CURLcode code) {
     finish(r, blob, blob == NULL ? &error : NULL);
   } else if (verdict == TR_VERDICT_AGAIN) {
     go_on(r);
+  } else if (verdict == TR_VERDICT_TOKEN) {
+    suspend(r, verdict, NULL);
   } else {
     r->state = TR_REQUEST_HASHING;
     schedule(r);
@@ -293,6 +318,12 @@ void tr_driver_take(tr_request *r) {
     r->lookup_seconds = tr_now() - r->started;
     r->state = TR_REQUEST_NEW;
     proceed(r, false);
+  } else if (r->state == TR_REQUEST_TOKEN && r->token_settled) {
+    r->state = TR_REQUEST_NEW;
+    if (tr_authorize_resume(r, &error))
+      proceed(r, true);
+    else
+      finish(r, NULL, &error);
   } else if (r->state == TR_REQUEST_HASHING && r->hashed) {
     tr_request_end_hashing(r, &blob, &error);
     finish(r, blob, blob == NULL ? &error : NULL);
@@ -310,6 +341,10 @@ static void on_moment(tr_request *r, double now) {
     schedule(r); /* there was progress since */
   } else if (r->state == TR_REQUEST_RESTING) {
     r->state = TR_REQUEST_NEW;
+    proceed(r, false);
+  } else if (r->state == TR_REQUEST_TOKEN) {
+    r->state = TR_REQUEST_NEW;
+    tr_authorize_release(r);
     proceed(r, false);
   } else {
     r->stalled = true;
@@ -449,6 +484,7 @@ void tr_driver_close(void) {
   driver.hooks->take_posts();
   while (driver.all != NULL)
     drop(driver.all);
+  tr_token_forget_all();
   tr_handle_free_all();
   curl_multi_cleanup(driver.multi);
   tr_watchdog_end();
@@ -463,6 +499,7 @@ void tr_driver_forget(void) {
   driver.running = 0;
   tr_request_turn.paused = NULL;
   tr_queue_forget();
+  tr_token_forget_inherited();
   tr_handle_forget_all();
   tr_socket_forget_all();
   tr_watchdog_forget();

@@ -414,6 +414,36 @@ static bool start_engine(tr_error *error) {
   return false;
 }
 
+static void start_another(tr_request *r);
+
+/* tr_request.wake */
+static void wake_request(tr_request *r) {
+  pthread_mutex_lock(&engine.lock);
+  post(r, true);
+  pthread_mutex_unlock(&engine.lock);
+}
+
+/* Hand a request to the driver; false: its promise has a result. The lock is held. */
+static bool hand_over(tr_request *r, bool at_once) {
+  if (!tr_promise_assign(r->promise, &worker))
+    return false;
+  tr_promise_set_work(r->promise, r);
+  r->on_hashed = on_hashed;
+  r->query.done = on_answer;
+  r->start = start_another;
+  r->wake = wake_request;
+  engine.pending++;
+  post(r, at_once);
+  return true;
+}
+
+/* tr_request.start: of the driver, which takes what is posted before it stops. */
+static void start_another(tr_request *r) {
+  pthread_mutex_lock(&engine.lock);
+  hand_over(r, true); /* its promise is new */
+  pthread_mutex_unlock(&engine.lock);
+}
+
 /* Hand a request to the driver. False with the error. */
 static bool submit(tr_request *r, bool will_wait, tr_error *error) {
   bool open;
@@ -433,13 +463,7 @@ static bool submit(tr_request *r, bool will_wait, tr_error *error) {
                  "Failed to fetch from %s: its future waits for another fetch",
                  r->shown);
     open = false;
-  } else if (open && tr_promise_assign(r->promise, &worker)) {
-    tr_promise_set_work(r->promise, r);
-    r->on_hashed = on_hashed;
-    r->query.done = on_answer;
-    engine.pending++;
-    post(r, !will_wait);
-  } else if (open) {
+  } else if (open && !hand_over(r, !will_wait)) {
     tr_error_set(error, TR_CANCELLED,
                  "Failed to fetch from %s: its future has a result already",
                  r->shown);
@@ -450,8 +474,8 @@ static bool submit(tr_request *r, bool will_wait, tr_error *error) {
 }
 
 bool tr_engine_fetch(tr_promise *promise, const char *url,
-                     const tr_fetch_options *options, bool will_wait,
-                     tr_error *error) {
+                     const tr_fetch_options *options, const tr_request_extra *extra,
+                     bool will_wait, tr_error *error) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   tr_fetch_options o = TR_FETCH_OPTIONS;
   tr_request *r;
@@ -459,7 +483,7 @@ bool tr_engine_fetch(tr_promise *promise, const char *url,
       !tr_curl_open(error))
     return false;
   pthread_once(&once, init_once); /* after libcurl's: its exit handler, too */
-  r = tr_request_new(promise, url, &o, error);
+  r = tr_request_new(promise, url, &o, extra, error);
   if (r == NULL)
     return false;
   if (submit(r, will_wait, error))
@@ -475,7 +499,8 @@ bool tr_fetch(tr_future *future, const char *url,
     tr_error_set(error, TR_INVALID_REFERENCE, "the URL is missing (NULL)");
     return false;
   }
-  return tr_engine_fetch(tr_future_promise(future), url, options, false, error);
+  return tr_engine_fetch(tr_future_promise(future), url, options, NULL, false,
+                         error);
 }
 
 bool tr_engine_configure(const tr_engine_options *options, tr_error *error) {

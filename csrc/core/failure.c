@@ -22,11 +22,15 @@ void tr_failure_set(const tr_request *r, tr_error_kind kind, tr_error *error,
     snprintf(tries, sizeof tries, " (after %d attempts)", r->attempts);
   if (r->proxy.url != NULL)
     snprintf(via, sizeof via, " (through the proxy %s)", r->proxy.url);
-  tr_error_set(error, kind, "Failed to %s from %s: %s%s%s",
-               r->response.complete_headers && r->response.status != 0
-                   ? "read response body"
-                   : "fetch",
-               r->shown, reason, via, tries);
+  if (r->message != NULL && r->message->method > TR_HEAD)
+    tr_error_set(error, kind, "Failed to send %s to %s: %s%s%s",
+                 tr_method_name(r->message->method), r->shown, reason, via, tries);
+  else
+    tr_error_set(error, kind, "Failed to %s from %s: %s%s%s",
+                 r->response.complete_headers && r->response.status != 0
+                     ? "read response body"
+                     : "fetch",
+                 r->shown, reason, via, tries);
 }
 
 /* True if the connection, not the server behind it, failed. */
@@ -170,8 +174,9 @@ void tr_failure_explain(const tr_request *r, CURLcode code,
     tr_failure_set(r, TR_TOO_LARGE, error, reason);
   } else if (r->too_large) {
     snprintf(reason, sizeof reason,
-             "larger than the limit of %zu byte%s; raise max_bytes to allow it",
-             r->max_bytes, tr_plural((double)r->max_bytes));
+             "larger than the limit of %zu byte%s%s", r->max_bytes,
+             tr_plural((double)r->max_bytes),
+             r->message == NULL ? "; raise max_bytes to allow it" : "");
     tr_failure_set(r, TR_TOO_LARGE, error, reason);
   } else if (r->fault != NULL) {
     tr_failure_set(r, TR_NETWORK, error, r->fault);
@@ -184,8 +189,13 @@ void tr_failure_explain(const tr_request *r, CURLcode code,
 }
 
 void tr_failure_refuse_status(const tr_request *r, int status, tr_error *error) {
-  tr_error_set(error, TR_HTTP_STATUS, "HTTP request failed for %s: %d %s",
-               r->shown, status, tr_reason_phrase(status));
+  bool hidden = r->auth != NULL && tr_auth_covers(r->auth, &r->url) &&
+                (status == 401 || status == 403 || status == 404);
+  tr_error_set(error, TR_HTTP_STATUS, "HTTP request failed for %s: %d %s%s%s%s",
+               r->shown, status, tr_reason_phrase(status),
+               hidden ? " (it does not exist, or needs credentials" : "",
+               hidden && r->auth->principal[0] != '\0' ? " other than those given" : "",
+               hidden ? ")" : "");
   error->status = status;
 }
 
@@ -201,6 +211,10 @@ void tr_failure_time_out(const tr_request *r, size_t running,
     snprintf(reason, sizeof reason,
              "its host was not resolved within %g second%s (timeout)",
              r->timeout, tr_plural(r->timeout));
+  else if (r->state == TR_REQUEST_TOKEN)
+    snprintf(reason, sizeof reason,
+             "no token for its registry within %g second%s (timeout)", r->timeout,
+             tr_plural(r->timeout));
   else
     snprintf(reason, sizeof reason, "not done within %g second%s (timeout)",
              r->timeout, tr_plural(r->timeout));

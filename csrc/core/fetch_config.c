@@ -234,15 +234,26 @@ tr_config *tr_config_get(const tr_fetch_options *o, tr_error *error) {
   return c;
 }
 
+void tr_config_options(const tr_config *c, tr_fetch_options *o) {
+  o->connect_timeout = c->connect_timeout;
+  o->stall_timeout = c->stall_timeout;
+  o->ca_file = c->ca_file;
+  o->client_cert = c->client_cert;
+  o->client_key = c->client_key;
+  o->unix_socket = c->unix_socket;
+  o->proxy = c->proxy;
+  o->user_agent = c->user_agent;
+  o->headers = (const char *const *)c->header_lines;
+  o->redirect_hosts = (const char *const *)c->redirect_hosts;
+  o->netrc = c->netrc;
+}
+
 tr_config *tr_config_foreign(const tr_config *c, tr_error *error) {
   tr_fetch_options o = TR_FETCH_OPTIONS;
-  o.connect_timeout = c->connect_timeout;
-  o.stall_timeout = c->stall_timeout;
-  o.ca_file = c->ca_file;
-  o.unix_socket = c->unix_socket;
-  o.user_agent = c->user_agent;
-  o.proxy = c->proxy;
-  o.redirect_hosts = (const char *const *)c->redirect_hosts;
+  tr_config_options(c, &o);
+  o.client_cert = o.client_key = NULL;
+  o.headers = NULL;
+  o.netrc = false;
   return tr_config_get(&o, error);
 }
 

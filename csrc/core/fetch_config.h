@@ -27,6 +27,8 @@ tr_config *tr_config_get(const tr_fetch_options *options, tr_error *error);
 /* The same without what identifies the caller (header lines, certificate, netrc), for an
 ** origin that it is not meant for; used. NULL with the error. */
 tr_config *tr_config_foreign(const tr_config *config, tr_error *error);
+/* The options that a configuration is of: its strings are not copied. */
+void tr_config_options(const tr_config *config, tr_fetch_options *options);
 tr_config *tr_config_use(tr_config *config);
 void tr_config_release(tr_config *config);
 

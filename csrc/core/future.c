@@ -177,6 +177,7 @@ void tr_info_free(tr_info *info) {
   free(info->url);
   free(info->content_type);
   free(info->digest);
+  tr_buffer_free(&info->fields);
   free(info);
 }
 

@@ -6,6 +6,7 @@
 #ifndef TR_FUTURE_H
 #define TR_FUTURE_H
 
+#include "blob.h"
 #include "record.h"
 
 /* Facts about a fetch; see the getters. */
@@ -15,6 +16,7 @@ struct tr_info {
   char *url, *content_type, *digest; /* malloc'ed, or NULL */
   double queued, connected, first_byte, total; /* seconds; below 0: never */
   uint64_t received;
+  tr_buffer fields; /* response headers (tr_message.fields), or empty */
 };
 
 typedef struct tr_promise tr_promise;

@@ -4,6 +4,7 @@
 */
 #include "handle.h"
 
+#include <mbedtls/platform_util.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -120,9 +121,18 @@ static tr_handle *handle_new(tr_config *config, CURLcode *code) {
   return NULL;
 }
 
+void tr_handle_clear_headers(tr_handle *h) {
+  struct curl_slist *line;
+  for (line = h->secret ? h->headers : NULL; line != NULL; line = line->next)
+    mbedtls_platform_zeroize(line->data, strlen(line->data));
+  h->secret = false;
+  curl_slist_free_all(h->headers);
+  h->headers = NULL;
+}
+
 static void handle_free(tr_handle *h) {
   curl_easy_cleanup(h->easy);
-  curl_slist_free_all(h->headers);
+  tr_handle_clear_headers(h);
   curl_slist_free_all(h->addresses);
   tr_config_release(h->config);
   free(h);
@@ -179,6 +189,11 @@ void tr_handle_release(tr_handle *h, bool reusable) {
   if (!reusable || h->one_time) {
     handle_free(h);
     return;
+  }
+  if (h->secret) { /* not to be kept for as long as the handle */
+    curl_easy_setopt(h->easy, CURLOPT_HTTPHEADER, NULL);
+    h->set_headers = NULL;
+    tr_handle_clear_headers(h);
   }
   if (kept_count >= KEPT_HANDLES) { /* the one that was used longest ago */
     tr_handle **link = &kept, *oldest;

@@ -19,6 +19,7 @@ typedef struct tr_handle {
   struct curl_slist *addresses;
   double addresses_set; /* when libcurl got them last */
   bool one_time;        /* it has options of one attempt: not to be kept */
+  bool secret;          /* its 'headers' are */
   bool fresh, no_ca_cache, paused;
   char proxy[128];
   char why[CURL_ERROR_SIZE];
@@ -28,6 +29,8 @@ typedef struct tr_handle {
 /* A handle with this configuration, kept or new. NULL: memory is short, or this
 ** libcurl lacks an option ('*code' says which error). Driver only. */
 tr_handle *tr_handle_get(tr_config *config, CURLcode *code);
+/* Forget the headers of an attempt. Driver only. */
+void tr_handle_clear_headers(tr_handle *handle);
 /* Let an attempt under way have so many seconds in all to connect. Driver only. */
 void tr_handle_give_time(tr_handle *handle, double seconds);
 /* Give a handle back: to be kept if 'reusable'. Driver only. */

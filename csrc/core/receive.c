@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "crypto.h"
+#include "oci_reference.h"
 #include "request.h"
 #include "socket.h"
 
@@ -27,8 +28,10 @@ tr_turn tr_request_turn;
 void tr_response_clear(tr_response *p) {
   memset(p, 0, offsetof(tr_response, etag));
   p->etag[0] = p->last_modified[0] = p->date[0] = p->content_type[0] = '\0';
+  p->content_digest[0] = '\0';
   free(p->location);
-  p->location = NULL;
+  free(p->challenge);
+  p->location = p->challenge = NULL;
 }
 
 /* ------------------------------------------------------------ response headers */
@@ -117,6 +120,7 @@ static void read_retry_after(tr_response *p, const char *value, size_t len) {
   const char *at = value;
   char date[TR_DATE_MAX];
   uint64_t seconds;
+  p->has_retry_after = true;
   if (read_number(&at, value + len, &seconds) && at == value + len) {
     p->retry_after = (double)seconds;
   } else {
@@ -168,6 +172,20 @@ static void read_location(tr_response *p, const char *value, size_t len) {
   p->location = len > 0 ? strndup(value, len) : NULL;
 }
 
+/* Keep the challenges of a 401, a line for each header. */
+static void read_challenge(tr_response *p, const char *value, size_t len) {
+  size_t old = p->challenge != NULL ? strlen(p->challenge) : 0;
+  char *longer;
+  if (p->status != 401 || old + len + 2 > TR_CHALLENGE_MAX || memchr(value, '\0', len) != NULL)
+    return;
+  longer = realloc(p->challenge, old + len + 2);
+  if (longer == NULL)
+    return; /* as if the server had not sent it */
+  memcpy(longer + old, value, len);
+  memcpy(longer + old + len, "\n", 2);
+  p->challenge = longer;
+}
+
 /*
 ** A header that frames the body may be written so that one program reads it and
 ** another does not: with a space before its colon, or folded. (RFC 9112, 5.1)
@@ -213,6 +231,8 @@ static void read_header(tr_response *p, const char *line, size_t size) {
   case 'd':
     if ((v = value_of(line, size, "date", &len)) != NULL)
       copy_value(p->date, sizeof p->date, v, len);
+    else if ((v = value_of(line, size, "docker-content-digest", &len)) != NULL)
+      copy_value(p->content_digest, sizeof p->content_digest, v, len);
     break;
   case 'e':
     if ((v = value_of(line, size, "etag", &len)) != NULL)
@@ -231,6 +251,10 @@ static void read_header(tr_response *p, const char *line, size_t size) {
   case 't':
     if ((v = value_of(line, size, "transfer-encoding", &len)) != NULL)
       read_transfer_encoding(p, v, len);
+    break;
+  case 'w':
+    if ((v = value_of(line, size, "www-authenticate", &len)) != NULL)
+      read_challenge(p, v, len);
     break;
   default:
     break;
@@ -256,6 +280,19 @@ static void begin_response(tr_response *p, const char *line, size_t size) {
                 (space[3] - '0');
 }
 
+/* Have the body of a registry's answer checked against the digest that it tells, if the
+** caller asked for none. */
+static void take_told_digest(tr_request *r) {
+  const char *told = r->response.content_digest;
+  if (r->auth == NULL || r->message != NULL ||
+      (r->digest[0] != '\0' && !r->told_digest) ||
+      !tr_is_success(r->response.status) ||
+      !tr_oci_is_digest(told, strlen(told)))
+    return;
+  memcpy(r->digest, told + 7, TR_OCI_DIGEST_HEX + 1);
+  r->told_digest = true;
+}
+
 static void end_headers(tr_request *r) {
   tr_response *p = &r->response;
   p->amid_headers = false;
@@ -263,7 +300,11 @@ static void end_headers(tr_request *r) {
   r->headers_at = tr_request_turn.now;
   if (p->complete_headers && !p->http2)
     tr_socket_answered(r->connection);
-  if (p->status >= 300) /* the rest of the body has less time */
+  if (p->complete_headers && r->on_answer != NULL)
+    r->on_answer(r);
+  if (p->complete_headers)
+    take_told_digest(r);
+  if (tr_request_is_decided(r)) /* the rest of the body has less time */
     r->on_connected(r);
 }
 
@@ -276,14 +317,19 @@ size_t tr_request_on_header(char *data, size_t size, size_t count,
   if (r->header_bytes > TR_MAX_HEADERS)
     return 0;
   r->last_progress = tr_request_turn.now;
-  if (begins_response(p, data, n))
+  if (begins_response(p, data, n)) {
     begin_response(p, data, n);
-  else if (p->complete_headers)
+    if (r->message != NULL)
+      r->message->fields.len = 0;
+  } else if (p->complete_headers) {
     ; /* a trailer */
-  else if (data[0] == '\r' || data[0] == '\n')
+  } else if (data[0] == '\r' || data[0] == '\n') {
     end_headers(r);
-  else
+  } else {
     read_header(p, data, n);
+    if (r->message != NULL)
+      tr_message_keep_field(r->message, data, n);
+  }
   return n;
 }
 
@@ -479,6 +525,8 @@ bool tr_request_unpack_more(tr_request *r) {
 
 /* True if the body of a response is what is fetched. */
 static bool is_wanted(const tr_request *r) {
+  if (r->message != NULL)
+    return true;
   return tr_is_success(r->response.status) &&
          (r->response.status != 206 || r->resuming);
 }

@@ -108,6 +108,9 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
 
 bool tr_redirect_is_due(const tr_request *r) {
   int status = r->response.status;
+  const tr_message *m = r->message;
+  if (m != NULL && (m->no_redirects || (m->method != TR_GET && m->method != TR_HEAD)))
+    return false;
   return r->response.location != NULL &&
          (status == 301 || status == 302 || status == 303 || status == 307 ||
           status == 308);

@@ -12,6 +12,7 @@
 #include "http.h"
 #include "options.h"
 #include "redact.h"
+#include "send.h"
 
 enum {
   /* A body may come in so many parts, if each brings it further. */
@@ -42,6 +43,11 @@ void tr_request_free(tr_request *r) {
   tr_proxy_free(&r->proxy);
   free(r->userinfo);
   tr_info_free(r->info);
+  tr_message_free(r->message);
+  tr_token_release(r->token);
+  tr_auth_release(r->auth);
+  free(r->auth_scope);
+  free(r->token_error);
   for (i = 0; i < r->hop_count; i++) {
     free(r->hops[i].host);
     tr_config_release(r->hops[i].config);
@@ -153,8 +159,26 @@ static void take_known(tr_request *r) {
   }
 }
 
+/* Take over what a request has beside its options. False: memory is short. */
+static bool add_extra(tr_request *r, const tr_request_extra *extra) {
+  const char *scope = extra->auth_scope != NULL ? extra->auth_scope : "";
+  if (extra->auth != NULL) {
+    r->auth = tr_auth_retain(extra->auth);
+    if ((r->auth_scope = strdup(scope)) == NULL)
+      return false;
+  }
+  if (extra->send == NULL)
+    return true;
+  r->message = tr_message_new(extra->send);
+  r->plain_encoding = true;
+  if (r->max_bytes > TR_ANSWER_MAX)
+    r->max_bytes = TR_ANSWER_MAX;
+  return r->message != NULL;
+}
+
 tr_request *tr_request_new(tr_promise *promise, const char *url,
-                           const tr_fetch_options *options, tr_error *error) {
+                           const tr_fetch_options *options,
+                           const tr_request_extra *extra, tr_error *error) {
   tr_request *r;
   if (!check_digest(options, error))
     return NULL;
@@ -177,7 +201,7 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
     return NULL;
   }
   r->asked_config = tr_config_use(r->config);
-  if (!copy_options(r, options)) {
+  if (!copy_options(r, options) || (extra != NULL && !add_extra(r, extra))) {
     tr_request_free(r);
     tr_error_nomem(error);
     return NULL;
@@ -186,7 +210,8 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
     tr_request_free(r);
     return NULL;
   }
-  take_known(r);
+  if (r->message == NULL)
+    take_known(r);
   return r;
 }
 
@@ -296,19 +321,36 @@ static bool add_range(tr_request *r, tr_handle *h) {
                    r->etag[0] != '\0' ? r->etag : r->last_modified);
 }
 
+/* The credentials of an attempt: they go to the registry only, and not there either once
+** a redirect has left it. */
+static const char *authorization_of(const tr_request *r) {
+  return r->authorization != NULL && r->first_origin && tr_auth_covers(r->auth, &r->url)
+             ? r->authorization
+             : NULL;
+}
+
+/* True if a line of the configuration gives way to one of this attempt. */
+static bool is_replaced(const tr_request *r, const char *line, bool plain) {
+  return (plain && curl_strnequal(line, "Accept-Encoding:", 16)) ||
+         (authorization_of(r) != NULL && curl_strnequal(line, "Authorization:", 14)) ||
+         (r->message != NULL && r->first_origin && tr_message_replaces(r->message, line));
+}
+
 /* Set the header fields: those of the configuration, if no more are needed. */
 static bool set_headers(tr_request *r, tr_handle *h) {
   struct curl_slist *all, *line;
+  const char *authorization = authorization_of(r);
   bool plain = r->plain_encoding || r->resuming;
-  curl_slist_free_all(h->headers);
-  h->headers = NULL;
+  tr_handle_clear_headers(h);
   all = r->config->headers;
-  if (plain || (r->known != NULL && !r->resuming)) {
+  if (plain || authorization != NULL || (r->known != NULL && !r->resuming)) {
+    h->secret = authorization != NULL || (r->message != NULL && r->message->secret);
     for (line = all; line != NULL; line = line->next)
-      if (!(plain && curl_strnequal(line->data, "Accept-Encoding:", 16)) &&
-          !add_header(&h->headers, line->data))
+      if (!is_replaced(r, line->data, plain) && !add_header(&h->headers, line->data))
         return false;
-    if ((plain && !add_header(&h->headers, "Accept-Encoding: identity")) ||
+    if ((authorization != NULL && !add_header(&h->headers, authorization)) ||
+        (r->message != NULL && !tr_send_headers(r, h)) ||
+        (plain && !add_header(&h->headers, "Accept-Encoding: identity")) ||
         !(r->resuming ? add_range(r, h)
                       : r->known == NULL || add_conditions(r, h)))
       return false;
@@ -428,5 +470,6 @@ bool tr_request_send(tr_request *r, tr_handle *h) {
     curl_easy_setopt(h->easy, CURLOPT_FRESH_CONNECT, fresh ? 1L : 0L);
     h->fresh = fresh;
   }
-  return set_target(r, h) && set_headers(r, h) && set_addresses(r, h);
+  return set_target(r, h) && set_headers(r, h) && set_addresses(r, h) &&
+         (r->message == NULL || tr_send_prepare(r, h));
 }

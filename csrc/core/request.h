@@ -14,7 +14,9 @@
 #include "handle.h"
 #include "hasher.h"
 #include "http.h"
+#include "message.h"
 #include "proxy.h"
+#include "token.h"
 
 enum {
   /* How much of an error's body is read, to keep its connection alive. */
@@ -28,6 +30,7 @@ enum {
 typedef enum tr_request_state {
   TR_REQUEST_NEW,     /* submitted, not seen by the driver yet */
   TR_REQUEST_LOOKUP,  /* waits for the address of its host */
+  TR_REQUEST_TOKEN,   /* waits for a token */
   TR_REQUEST_QUEUED,  /* waits for its turn at its origin */
   TR_REQUEST_RUNNING, /* in the multi handle */
   TR_REQUEST_RESTING, /* waits before a retry */
@@ -46,10 +49,13 @@ typedef struct tr_response {
   bool body_started; /* its body is being received */
   uint64_t length;   /* of the body as sent */
   uint64_t range_start, range_end, range_total; /* total 0: "*" */
-  double retry_after; /* seconds; 0: none */
+  bool has_retry_after;
+  double retry_after; /* seconds; 0: at once */
   char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX];
   char date[TR_DATE_MAX], content_type[128];
+  char content_digest[80]; /* of a registry's answer, as it tells */
   char *location; /* or NULL */
+  char *challenge; /* of a 401: WWW-Authenticate, a line for each; or NULL */
 } tr_response;
 
 /* The options of a host that a redirect may lead to. */
@@ -77,6 +83,8 @@ typedef struct tr_request {
   bool posted, adopted, looked_up, hashed;
   void (*on_hashed)(void *request);
   void (*on_connected)(struct tr_request *request);
+  void (*start)(struct tr_request *other); /* submit another, from the driver */
+  void (*wake)(struct tr_request *request); /* have the driver look at it again */
   tr_dns_query query;
   tr_dns_answer *answer; /* retained, or NULL */
 
@@ -116,6 +124,26 @@ typedef struct tr_request {
   bool hashing;    /* the hasher has a part */
   size_t fed;
 
+  /* Its message, if it is not a plain fetch. */
+  tr_message *message;
+
+  /* Its authentication; see authorize.c. */
+  tr_auth *auth; /* retained, or NULL */
+  char *auth_scope;
+  const char *authorization; /* a header line, of 'auth' or of the token; or NULL */
+  tr_token *token;           /* retained, or NULL */
+  bool token_is_new;         /* and the registry has not taken it yet */
+  int auth_rounds;           /* challenges since it took the last one */
+  tr_token_slot *slot;       /* whose token it waits for, or NULL */
+  struct tr_request *slot_prev, *slot_next;
+  bool token_settled;
+  tr_token_slot *asks; /* the registry whose first answer it brings, or NULL */
+  void (*on_answer)(struct tr_request *request); /* once its headers are here; or NULL */
+  bool held;         /* it has waited for another's first answer */
+  double hold_until; /* while it waits for that; or never */
+  tr_error *token_error;  /* malloc'ed, or NULL */
+  tr_token_slot *fetches; /* whose token it brings, or NULL */
+
   /* For the whole fetch. */
   tr_blob *known; /* the meaning of a 304; retained, or NULL */
   tr_record *known_record; /* if there is a known blob */
@@ -125,6 +153,7 @@ typedef struct tr_request {
   bool no_store;     /* a server allowed no cache that others may read */
   bool open_ended;   /* no length marked the end of the body */
   char digest[TR_HEX_MAX]; /* that the body must have, or empty */
+  bool told_digest; /* by the registry, not by the caller */
   size_t max_bytes;
   double submitted, deadline, timeout, stall_timeout;
   int redirects_left, retries_left, attempts, parts_left, step_retries;
@@ -142,9 +171,17 @@ typedef struct tr_turn {
 } tr_turn;
 extern tr_turn tr_request_turn;
 
-/* A request for a promise. NULL with the error. */
+/* A request may have these beside the options of a fetch. */
+typedef struct tr_request_extra {
+  const tr_send_options *send; /* NULL: a plain fetch */
+  tr_auth *auth;               /* NULL: none */
+  const char *auth_scope; /* such as "repository:name:pull"; NULL: the registry tells */
+} tr_request_extra;
+
+/* A request for a promise; 'extra' may be NULL. NULL with the error. */
 tr_request *tr_request_new(tr_promise *promise, const char *url,
-                           const tr_fetch_options *options, tr_error *error);
+                           const tr_fetch_options *options,
+                           const tr_request_extra *extra, tr_error *error);
 void tr_request_free(tr_request *r); /* NULL is allowed */
 
 /* Aim at 'r->url': choose the proxy, and the name to look up. False with the error. */
@@ -178,10 +215,16 @@ static inline bool tr_is_success(int status) {
   return status >= 200 && status <= 299;
 }
 
+/* True if the status decides already, and the rest of the body is not wanted. */
+static inline bool tr_request_is_decided(const tr_request *r) {
+  return r->response.complete_headers && r->response.status >= 300 && r->message == NULL;
+}
+
 /* The next step of a request after an attempt. */
 typedef enum tr_verdict {
   TR_VERDICT_DONE,  /* with a blob (the caller's) or an error */
   TR_VERDICT_AGAIN, /* another attempt, from 'not_before' on */
+  TR_VERDICT_TOKEN, /* another one, with a token that it waits for */
   TR_VERDICT_HASH   /* with its digest */
 } tr_verdict;
 

@@ -2,12 +2,11 @@
 ** The end of an attempt is a body, an error, or the start of another attempt:
 ** to follow a redirect, to retry, or to resume a body that broke off.
 */
-#include <math.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "authorize.h"
 #include "crypto.h"
 #include "error.h"
 #include "failure.h"
@@ -15,70 +14,8 @@
 #include "redact.h"
 #include "redirect.h"
 #include "request.h"
+#include "retry.h"
 #include "socket.h"
-
-/* The first retry comes after about this; each further one after twice as
-** long, give or take a half, so that clients do not come back in step. */
-static const double FIRST_DELAY = 0.2, LONGEST_DELAY = 10;
-/* A server that asks for more is reported instead. */
-static const double LONGEST_RETRY_AFTER = 60;
-
-/* ------------------------------------------------------------------- retries */
-
-static bool is_transient_status(int status) {
-  return status == 408 || status == 429 || status == 500 || status == 502 ||
-         status == 503 || status == 504;
-}
-
-/* True if a retry of the same request may succeed. */
-static bool is_transient(const tr_request *r, CURLcode code) {
-  if (r->too_large || r->no_memory || r->fault != NULL)
-    return false;
-  if (r->answer != NULL && r->answer->error != 0)
-    return r->answer->error == EAI_AGAIN;
-  if (code == CURLE_OK)
-    return is_transient_status(r->response.status);
-  if (tr_failure_connect_status(r) != 0)
-    return is_transient_status(tr_failure_connect_status(r));
-  return tr_failure_is_connection(r, code);
-}
-
-/* RFC 9110, 13.1.5: a date may be sent in If-Range only if it is strong. */
-static bool has_strong_validator(const tr_request *r) {
-  double modified;
-  if (r->etag[0] != '\0')
-    return r->etag[0] == '"';
-  modified = tr_date(r->last_modified);
-  return modified > 0 && tr_date(r->body_date) >= modified + 60;
-}
-
-/* True if the next attempt can request the rest of the body. */
-static bool can_resume(const tr_request *r) {
-  return r->body.len > 0 && r->gunzip == NULL &&
-         r->total_known && r->body.len < r->total && has_strong_validator(r);
-}
-
-/* Prepare another attempt after a failure, if there is to be one. */
-static bool retry(tr_request *r, CURLcode code) {
-  double delay = ldexp(FIRST_DELAY, r->attempts - 1) * (0.5 + tr_random());
-  if (r->retries_left <= 0 || !is_transient(r, code))
-    return false;
-  if (delay > LONGEST_DELAY)
-    delay = LONGEST_DELAY;
-  if (code == CURLE_OK && r->response.retry_after > delay)
-    delay = r->response.retry_after;
-  if (tr_now() + delay >= r->deadline || delay > LONGEST_RETRY_AFTER)
-    return false; /* better to say now what is wrong */
-  r->resuming = can_resume(r);
-  r->fresh_connection = code != CURLE_OK;
-  r->not_before = tr_now() + delay;
-  r->retries_left--;
-  r->attempts++;
-  if (r->answer != NULL && r->answer->error != 0)
-    r->looked_up = false;
-  tr_promise_set_attempts(r->promise, r->attempts);
-  return true;
-}
 
 /* ----------------------------------------------------------------- successes */
 
@@ -100,6 +37,10 @@ static void publish_info(tr_request *r) {
   info->total = tr_now() - r->submitted;
   set_text(&info->content_type, r->response.content_type);
   set_text(&info->digest, r->digest);
+  if (r->message != NULL && !r->message->secret) {
+    info->fields = r->message->fields;
+    r->message->fields = (tr_buffer){0};
+  }
   tr_promise_set_info(r->promise, info);
 }
 
@@ -268,7 +209,7 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
       r->not_before = 0;
       return TR_VERDICT_AGAIN;
     }
-    if (retry(r, CURLE_PARTIAL_FILE))
+    if (tr_retry_prepare(r, CURLE_PARTIAL_FILE))
       return TR_VERDICT_AGAIN;
     tr_failure_set(r, TR_NETWORK, error, "the server does not send the rest");
     return TR_VERDICT_DONE;
@@ -278,20 +219,47 @@ static tr_verdict end_body(tr_request *r, tr_blob **blob, tr_error *error) {
 
 /* ------------------------------------------------------------------- the end */
 
+/* True if the response to a message is good, though the connection failed. A server may
+** answer before it has the whole body, and then takes no more: libcurl calls that an error
+** on HTTP/2. The status of a refusal counts without the rest of its text. */
+static bool was_answered(const tr_request *r, CURLcode code) {
+  const tr_response *p = &r->response;
+  if (!p->complete_headers || !tr_failure_is_connection(r, code) || r->stalled)
+    return false;
+  return p->status >= 400 || p->status == 204 || p->status == 304 ||
+         r->message->method == TR_HEAD ||
+         (p->has_length && !p->chunked && !p->bad_length && r->body.len == p->length);
+}
+
 /* Correct what libcurl made of an attempt. */
 static CURLcode true_code(tr_request *r, CURLcode code) {
   const tr_response *p = &r->response;
   if (code == CURLE_OK && !p->complete_headers)
     return CURLE_PARTIAL_FILE; /* it takes half a header for a whole */
+  if (r->message != NULL)
+    return was_answered(r, code) ? CURLE_OK : code;
   if (p->complete_headers &&
       (p->status >= 300 || (p->status == 206 && !r->resuming)))
     return CURLE_OK; /* its status is all that was wanted */
   return code;
 }
 
+/* Any response to a message is its result; the caller judges it. */
+static tr_verdict end_message(tr_request *r, tr_blob **blob, tr_error *error) {
+  if (tr_retry_prepare(r, CURLE_OK))
+    return TR_VERDICT_AGAIN;
+  if (r->message->method == TR_HEAD || r->response.body_started ||
+      tr_request_begin_body(r))
+    *blob = take_body(r, error);
+  else
+    tr_failure_explain(r, CURLE_OK, error);
+  return TR_VERDICT_DONE;
+}
+
 static tr_verdict judge(tr_request *r, CURLcode code, tr_blob **blob,
                         tr_error *error) {
   int status = r->response.status;
+  tr_verdict verdict;
   *blob = NULL;
   if (r->out_of_step && r->step_retries-- > 0) {
     r->fresh_connection = true;
@@ -309,6 +277,11 @@ static tr_verdict judge(tr_request *r, CURLcode code, tr_blob **blob,
   }
   if (code == CURLE_OK && tr_redirect_is_due(r))
     return tr_redirect_follow(r, error) ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
+  if (code == CURLE_OK && status == 401 && r->auth != NULL &&
+      tr_authorize_answer(r, &verdict, error))
+    return verdict;
+  if (code == CURLE_OK && r->message != NULL)
+    return end_message(r, blob, error);
   if (code == CURLE_OK && status == 304 && r->conditional && !is_about_known(r)) {
     tr_blob_release(r->known);
     r->known = NULL; /* no conditions any more */
@@ -323,7 +296,7 @@ static tr_verdict judge(tr_request *r, CURLcode code, tr_blob **blob,
   if (code == CURLE_OK && tr_is_success(status) &&
       (status != 206 || r->resuming))
     return end_body(r, blob, error);
-  if (retry(r, code))
+  if (tr_retry_prepare(r, code))
     return TR_VERDICT_AGAIN;
   if (code != CURLE_OK && tr_failure_connect_status(r) != 0) {
     char reason[64];
@@ -344,6 +317,8 @@ tr_verdict tr_request_end_attempt(tr_request *r, int code, tr_blob **blob,
   tr_verdict verdict;
   if (code != CURLE_OK && tr_socket_was_broken(r->connection))
     r->fault = TR_ENDLESS;
+  if (r->auth != NULL && r->response.complete_headers && r->response.status != 401)
+    tr_authorize_accepted(r);
   verdict = judge(r, true_code(r, (CURLcode)code), blob, error);
   if (verdict == TR_VERDICT_DONE)
     publish_info(r);

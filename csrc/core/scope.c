@@ -11,6 +11,7 @@
 #include "crypto.h"
 #include "error.h"
 #include "options.h"
+#include "scope.h"
 
 /* Add a value to the text of a scope, with its final zero byte. */
 static bool add_text(tr_buffer *text, const char *value) {
@@ -155,8 +156,20 @@ static bool add_hosts(tr_buffer *text, const tr_fetch_options *o,
   return ok;
 }
 
+/* The registry and who asks it. Anybody may have what anonymous callers get. */
+static bool add_auth(tr_buffer *text, const tr_auth *auth) {
+  return auth == NULL || auth->principal[0] == '\0' ||
+         (add_option(text, "registry", auth->registry.text) &&
+          add_option(text, "principal", auth->principal));
+}
+
 bool tr_request_scope(const tr_fetch_options *options, char scope[TR_HEX_MAX],
                       tr_error *error) {
+  return tr_request_scope_as(options, NULL, scope, error);
+}
+
+bool tr_request_scope_as(const tr_fetch_options *options, const tr_auth *auth,
+                         char scope[TR_HEX_MAX], tr_error *error) {
   tr_fetch_options o = TR_FETCH_OPTIONS;
   tr_buffer text = {0};
   bool ok;
@@ -168,7 +181,7 @@ bool tr_request_scope(const tr_fetch_options *options, char scope[TR_HEX_MAX],
     tr_digest(TR_SHA256, o.cache_scope, strlen(o.cache_scope), scope);
     return true;
   }
-  ok = add_scope(&text, &o);
+  ok = add_scope(&text, &o) && add_auth(&text, auth);
   if (!ok)
     tr_error_nomem(error);
   ok = ok && add_hosts(&text, &o, error);

@@ -25,7 +25,10 @@ enum {
   KEEPALIVE_PROBES = 3,
   /* A connection whose data is not acknowledged for so long is dead, and leaves
   ** libcurl's pool: NATs and balancers drop connections in silence. */
-  UNACKNOWLEDGED_MS = 20000
+  UNACKNOWLEDGED_MS = 20000,
+  /* Bytes of a body that the system takes before it has sent them: what it holds counts
+  ** as sent, and a slow peer would seem to stall. */
+  UNSENT_BYTES = 512 * 1024
 };
 
 /* True if the peer of this request is chosen by us: a proxy and a unix socket
@@ -56,6 +59,7 @@ static void keep_alive(int fd) {
   set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_SECONDS / 3);
   set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
   set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS);
+  set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES);
 }
 
 /*
@@ -345,6 +349,13 @@ int tr_socket_connected(void *context, char *peer, char *own, int peer_port,
   tr_request *r = h->request;
   struct known_socket *s = find_socket(own, own_port, peer, peer_port);
   long opened = 0;
+  if (r->connected && r->message != NULL &&
+      tr_message_is_single(r->message, r->retries_left)) {
+    /* libcurl begins again by itself when a connection that was used before ends */
+    r->fault = "the connection was closed before the response; the request may have "
+               "been carried out";
+    return CURL_PREREQFUNC_ABORT;
+  }
   curl_easy_getinfo(h->easy, CURLINFO_NUM_CONNECTS, &opened);
   r->reused = opened == 0;
   if (is_refused(r, peer)) { /* a new connection may find an address that is not */

@@ -30,11 +30,15 @@ function M.disk_cache_of(cache)
   return cache:disk() and require("theaterref.store.disk_cache").of(cache)
 end
 
--- Returns the reference that a cache knows: in normal form, without a digest.
-local function key_of(ref)
-  if type(ref) ~= "string" then return ref end
+local nothing = {}
+
+-- Returns the reference that a cache knows: in normal form, without a digest. And a list of
+-- further ones, of what led to its bytes.
+local function keys_of(ref)
+  if type(ref) ~= "string" then return ref, nothing end
   local source, parsed = references.source_of(ref)
-  return source and source.key(parsed) or ref
+  if not source then return ref, nothing end
+  return source.key(parsed), source.other_keys and source.other_keys(parsed) or nothing
 end
 
 -- These methods take references as they are written. They change the disk cache first, so
@@ -45,10 +49,14 @@ local function no_disk() return false end
 for method, on_disk in pairs { remove = "remove", clear = "clear", refresh = "expire", keep = false } do
   local in_memory = core.cache_methods[method]
   core.cache_methods[method] = function(self, ref, ...)
-    ref = key_of(ref)
+    local key, others = keys_of(ref)
     local disk = on_disk and M.disk_cache_of(self)
-    local was_on_disk = (disk and disk[on_disk] or no_disk)(disk, ref)
-    return in_memory(self, ref, ...) or was_on_disk or false
+    local was_on_disk = (disk and disk[on_disk] or no_disk)(disk, key)
+    for _, other in ipairs(others) do
+      was_on_disk = (disk and disk[on_disk] or no_disk)(disk, other) or was_on_disk
+      was_on_disk = in_memory(self, other, ...) or was_on_disk
+    end
+    return in_memory(self, key, ...) or was_on_disk or false
   end
 end
 

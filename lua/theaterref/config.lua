@@ -63,6 +63,11 @@ local function read_out(file, given)
   end
   if signatures and type(signatures.from) == "string" then signatures.from = { signatures.from } end
   for i, place in ipairs(signatures and signatures.from or {}) do signatures.from[i] = resolve_path(file, place) end
+  for _, registry in pairs(given.registries or {}) do
+    for _, name in ipairs { "ca_file", "client_cert", "client_key" } do
+      if registry[name] then registry[name] = resolve_path(file, registry[name]) end
+    end
+  end
   local disk = given.cache and given.cache.disk
   if type(disk) == "table" then
     for _, name in ipairs { "home", "base_path" } do

@@ -42,12 +42,31 @@ local function hosts_fault(subject, v)
   end
 end
 
+-- Checks the names and the credentials of a table of options by registry.
+local function registries_fault(subject, v)
+  for name, registry in pairs(v) do
+    if name:find "/" or name == "" then return ("%s takes host or host:port, not '%s'"):format(subject, name) end
+    if (registry.username == nil) ~= (registry.password == nil) then
+      return ("%s: '%s' needs both 'username' and 'password'"):format(subject, name)
+    end
+  end
+end
+
 -- Checks a list of hosts. A URL or a pattern of another form would never match.
 local function host_list_fault(subject, v)
   for _, name in ipairs(v ~= "any" and v or {}) do
     if name:gsub("^%*%.", ""):find "[/*%[]" or name == "" or name:find "^[^:]*:%d*$" then
       return ("%s takes hosts, such as example.org and *.example.org, not '%s'%s"):format(subject, name,
         name:find "^[^:]*:%d*$" and "; a host matches at any port" or "")
+    end
+  end
+end
+
+-- Checks a list of hosts, with or without ports.
+local function place_list_fault(subject, v)
+  for _, name in ipairs(v) do
+    if name:gsub("^%*%.", ""):gsub(":%d+$", ""):find "[/*:]" or name == "" then
+      return ("%s takes hosts, such as example.org, example.org:5001 and *.example.org, not '%s'"):format(subject, name)
     end
   end
 end
@@ -69,6 +88,7 @@ local kinds = {
     return v == "any" or is_list_of_strings(v)
   end, fault = host_list_fault },
   host_names = { says = "a list of strings", fits = is_list_of_strings, fault = host_list_fault },
+  places = { says = "a list of strings", fits = is_list_of_strings, fault = place_list_fault },
   hosts = { says = "a table of options by host", set = "host", by_key = true, fits = function(v)
     if type(v) ~= "table" then return false end
     for name, host in pairs(v) do
@@ -81,6 +101,13 @@ local kinds = {
     return type(v) == "string" or is_list_of_strings(v) and #v <= 16
   end },
   signatures = { says = "a table", set = "signatures", fits = function(v) return type(v) == "table" end },
+  registries = { says = "a table of options by registry", set = "registry", by_key = true, fits = function(v)
+    if type(v) ~= "table" then return false end
+    for name, registry in pairs(v) do
+      if type(name) ~= "string" or type(registry) ~= "table" then return false end
+    end
+    return true
+  end, fault = registries_fault },
   bytes = { says = "a string or a blob", fits = function(v) return type(v) == "string" or type(v) == "userdata" end },
   table = { says = "a table", fits = function(v) return type(v) == "table" end },
   headers = { says = "a table", fits = function(v) return type(v) == "table" end, fault = headers_fault },
@@ -170,6 +197,27 @@ M.host = set("host option", {
   { "cache_scope", "text", "as for all", "a name for who may share the cached bytes" },
 })
 
+--- Of a registry.
+M.registry = set("registry option", {
+  { "username", "text", "from Docker's files", "user; without it and `identity_token`, credentials come from "
+    .. "`$DOCKER_CONFIG/config.json` (else `~/.docker/config.json`) and `$XDG_RUNTIME_DIR/containers/auth.json`, and the "
+    .. "helpers that they name" },
+  { "password", "text", "from Docker's files", "password of `username`, or an access token" },
+  { "identity_token", "text", "none", "refresh token that the registry's token server takes" },
+  { "cache_scope", "text", "a secret digest", "a name for who may share the cached bytes of this registry, in memory and "
+    .. "on disk. Without it, those with the same credentials share them, in memory only; bytes that need no credentials are "
+    .. "shared with everybody" },
+  { "ca_file", "text", "as for all", "PEM file of the authorities to trust" },
+  { "client_cert", "text", "as for all", "PEM file of the client certificate" },
+  { "client_key", "text", "as for all", "PEM file of its key" },
+  { "proxy", "text", "as for all", "URL of a proxy; empty: none" },
+  { "plain_http", "flag", "at loopback addresses", "speak http, not https; false: https also at a loopback address" },
+  { "mirrors", "list", "none", "registries to ask first, as `host:port` or `host:port/prefix`, with `?ns=` and the name of "
+    .. "this one. They get their own credentials only" },
+  { "realm_hosts", "places", "none", "token servers that may get the credentials, as `host`, `host:port` or "
+    .. "`*.example.org`, besides the registry's own host and port; those of docker.io and gitlab.com are built in" },
+})
+
 --- Of a cache.
 M.cache = set("cache option", {
   { "name", "text", "none", "name of a cache shared by the whole process; without it, the cache is private. "
@@ -211,10 +259,15 @@ M.plan = set("plan option", {
   { "plan_timeout", "seconds", "the resolver's", "time limit for this plan" },
 })
 
+--- Of `resolver:copy`.
+M.copy = set("copy option", {
+  { "all", "flag", "false", "copy an artifact of a registry with all its layers and signatures; no digest changes" },
+})
+
 --- Of the policy builder `only`.
 M.only = set("list of policy.only", {
   { "schemes", "list", "any", "schemes; paths have the scheme `file`" },
-  { "hosts", "host_names", "any", "hosts of http and https references, such as `example.org` and `*.example.org`" },
+  { "hosts", "host_names", "any", "hosts of http, https and oci references, such as `example.org` and `*.example.org`" },
   { "stores", "list", "any", "ids of stores" },
   { "prefixes", "list", "any", "prefixes of whole references" },
   { "redirect_hosts", "host_names", "none", "hosts that redirects may lead to, besides `hosts`" },
@@ -237,6 +290,8 @@ M.allow = set("field of the answer", {
 M.integrity = set("field of the answer", {
   { "sha256", "text", "none", "hex digest" },
   { "sha1", "text", "none", "hex digest" },
+  { "size", "count", "any", "bytes, of a layer in a registry" },
+  { "manifest", "text", "any", "hex digest of the manifest in a registry that leads to the bytes" },
   store_first,
   store_only,
   { "signatures", "short_list", "none", "SHA-256 digests of signatures to look for in that store" },
@@ -300,6 +355,7 @@ M.resolver = set("resolver option", {
     .. "locked content comes from the store of this id" },
   { "signatures", "signatures", "none", "require signatures for everything: a table of `keys` and `threshold` (below)" },
   { "cache", "cache", "none", "cache for bytes that the policy calls cacheable, and for `resolve_cached`" },
+  { "registries", "registries", "none", "options of registries for `oci://`, by `host` or `host:port` (below)" },
   { "respect_no_store", "flag", "false", "do not keep bodies with `Cache-Control: no-store` or `private` in "
     .. "memory either; a disk cache never keeps them" },
   { "home", "text", "`$THEATER_HOME`, else `~/.theater`", "Theater home: the stores are in `<home>/store/`" },

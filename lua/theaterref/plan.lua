@@ -110,7 +110,7 @@ function steps.manifest(work)
   work.format = manifests.format_of(work.text, wish.target)
   err = lua_manifest_fault(work, wish)
   if err then return nil, err end
-  work.ctx = { purpose = "package", manifest_reference = candidates.base(plan.manifest_reference, wish.target),
+  work.ctx = { purpose = "package", manifest_reference = candidates.base(plan.manifest_reference, wish.target, wish.manifest),
     origin = wish.origin, name = nil, manifest = nil, package = nil }
   return blob
 end

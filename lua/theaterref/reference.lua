@@ -9,7 +9,7 @@ local M = {}
 
 -- The schemes that theaterref reads, and their files. A file is loaded when its
 -- scheme is first used.
-local modules = { data = "data", file = "file", http = "http", https = "http", store = "store" }
+local modules = { data = "data", file = "file", http = "http", https = "http", oci = "oci", store = "store" }
 
 local sources = setmetatable({}, { __index = function(loaded, scheme)
   local name = modules[scheme]
@@ -99,7 +99,8 @@ end
 -- @tparam[opt] table schemes a policy's own, by name
 -- @treturn table `scheme`, `text` (the reference in normal form: what rules see and
 -- what is fetched), and by scheme: `path`; `id` and `hash` or `label`; `bytes`; `url`, `host`,
--- `port` and `sha256` or `sha1` (the digest its bytes must have)
+-- `port` and `sha256` or `sha1` (the digest its bytes must have); `registry`, `repository`,
+-- `tag`, `manifest` (its digest) and `title`
 -- @return[2] nil
 -- @treturn[2] table an error of kind `invalid_reference`
 function M.parse(reference, schemes)
@@ -129,6 +130,16 @@ function M.join(base, reference)
   local parsed, err = parse(source, base, scheme)
   if not parsed then return nil, err end
   return source.join(parsed, reference)
+end
+
+--- A reference to an artifact in a registry, at the digest of a manifest; others stay as
+-- they are.
+-- @tparam string ref
+-- @tparam string manifest SHA-256 in hex
+-- @treturn string
+function M.at_digest(ref, manifest)
+  local source, parsed = M.source_of(ref)
+  return source and source.at_digest and source.at_digest(parsed, manifest) or ref
 end
 
 --- A path as an absolute one; other references stay as they are.

@@ -59,7 +59,7 @@ function Resolver.new(options, blame)
   local defaults = {}
   for _, option in ipairs(option_sets.request) do defaults[option.name] = options[option.name] end
   local context = contexts.new { policy = policy, cache = cache, home = options.home, label_history = options.label_history,
-    defaults = defaults, lockfile = lockfile, signatures = options.signatures,
+    defaults = defaults, registries = options.registries, lockfile = lockfile, signatures = options.signatures,
     offline = options.offline ~= nil, respect_no_store = options.respect_no_store, helpers = options.helpers, log = log,
     on_event = options.on_event, max_manifest_bytes = options.max_manifest_bytes or 4 << 20,
     max_state_bytes = options.max_state_bytes or 64 << 20, strict_state = options.strict_state,
@@ -248,6 +248,62 @@ function Resolver:trace(ref, ctx, trace, options)
     will_wait = true, time_limit = self.resolve_timeout },
     loads.resolve, context):wait()
 end
+
+-- ---------------------------------------------------------------- publishing
+
+-- Runs one of the functions of `theaterref.publish` to its end.
+local function run_publishing(self, name, ref, ...)
+  if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 3) end
+  return Future.run({ reference = ref, blocking = true, will_wait = true, time_limit = self.plan_timeout,
+    limit_option = "plan_timeout" }, require("theaterref.publish")[name], context_of(self), ...):wait()
+end
+
+--- Pushes a manifest to a registry: unchanged, with its package and its initial state as titled layers of the tag, and
+-- the package alone as `<tag>.package`, for tools that want one layer. Pushing the same again changes nothing.
+-- @tparam string manifest_reference a manifest in TOML; what it names are paths below its folder
+-- @tparam string target `oci://registry/repository:tag`
+-- @tparam[opt] table options as for `start_plan`
+-- @treturn table `reference` and `package_reference`: of what was pushed, with digests; `digest`, `package_digest`
+-- @return[2] nil
+-- @treturn[2] table an error
+function Resolver:push(manifest_reference, target, options)
+  local steps = {}
+  local plan, err = self:trace(manifest_reference, { purpose = "manifest" }, function(step)
+    if step.resolved then steps[#steps + 1] = step end
+  end, options)
+  if not plan then return nil, err end
+  return run_publishing(self, "push", target, require("theaterref.publish").gather(plan, steps), target)
+end
+
+--- Copies the bytes of a reference, or a whole artifact, to another place.
+-- @tparam string from any reference
+-- @tparam string to a path, `store://<id>/<label>` or `oci://registry/repository:tag`, where a
+-- package becomes an artifact with one layer
+-- @tparam[opt] table options `all = true`: from a registry to a registry, with all layers and signatures; no digest
+-- changes
+-- @treturn table `reference` of what was written; `bytes` and `sha256`, or, of an artifact, `digest`, `documents` and `blobs`
+-- @return[2] nil
+-- @treturn[2] table an error
+function Resolver:copy(from, to, options)
+  if options then option_sets.check(option_sets.copy, options, 2) end
+  if type(from) ~= "string" then error("a reference must be a string, not a " .. type(from), 2) end
+  return run_publishing(self, options and options.all and "copy_all" or "copy", to, from, to)
+end
+
+--- All tags of a repository in a registry.
+-- @tparam string ref `oci://registry/repository`
+-- @treturn table a list of strings
+-- @return[2] nil
+-- @treturn[2] table an error
+function Resolver:tags(ref) return run_publishing(self, "tags", ref, ref) end
+
+--- Tells what an artifact in a registry has.
+-- @tparam string ref `oci://registry/repository:tag`
+-- @treturn table `reference`, with the digest; `digest`, `media_type`, `bytes`, `config`, `layers` or `manifests`,
+-- `annotations`
+-- @return[2] nil
+-- @treturn[2] table an error
+function Resolver:inspect(ref) return run_publishing(self, "inspect", ref, ref) end
 
 --- The store of an id, in this resolver's home.
 -- @tparam string id

@@ -70,6 +70,22 @@
 ---@field netrc? boolean
 ---@field cache_scope? string
 
+---@class theaterref.RegistryOptions
+---@field username? string
+---@field password? string
+---@field identity_token? string
+---@field cache_scope? string
+---@field ca_file? string
+---@field client_cert? string
+---@field client_key? string
+---@field proxy? string
+---@field plain_http? boolean
+---@field mirrors? string[]
+---@field realm_hosts? string[]
+
+---@class theaterref.CopyOptions
+---@field all? boolean
+
 ---@class theaterref.LogOptions
 ---@field level? theaterref.Level
 ---@field sink? fun(level: theaterref.Level, line: string, event?: theaterref.Event)
@@ -81,6 +97,7 @@
 ---@field offline? string
 ---@field signatures? theaterref.Signatures
 ---@field cache? theaterref.Cache|theaterref.CacheOptions
+---@field registries? table<string, theaterref.RegistryOptions>
 ---@field respect_no_store? boolean
 ---@field label_history? integer
 ---@field home? string
@@ -680,6 +697,34 @@ function Resolver:render(manifest_reference, options) end
 ---@return theaterref.Error?
 function Resolver:trace(reference, ctx, trace, options) end
 
+---Pushes a manifest to a registry, with its package and its initial state.
+---@param manifest_reference string
+---@param target string `oci://registry/repository:tag`
+---@param options? theaterref.PlanOptions
+---@return { reference: string, digest: string, package_reference: string, package_digest: string }?
+---@return theaterref.Error?
+function Resolver:push(manifest_reference, target, options) end
+
+---Copies the bytes of a reference, or with `all` a whole artifact, to another place.
+---@param from string
+---@param to string a path, `store://<id>/<label>` or `oci://registry/repository:tag`
+---@param options? theaterref.CopyOptions
+---@return { reference: string, bytes?: integer, sha256?: string, digest?: string, documents?: integer, blobs?: integer }?
+---@return theaterref.Error?
+function Resolver:copy(from, to, options) end
+
+---All tags of a repository in a registry.
+---@param reference string
+---@return string[]?
+---@return theaterref.Error?
+function Resolver:tags(reference) end
+
+---Tells what an artifact in a registry has.
+---@param reference string
+---@return table?
+---@return theaterref.Error?
+function Resolver:inspect(reference) end
+
 ---The store of an id, in this resolver's home.
 ---@param id string
 ---@return theaterref.Store?
@@ -687,6 +732,25 @@ function Resolver:trace(reference, ctx, trace, options) end
 function Resolver:store(id) end
 
 -- ---------------------------------------------------------------- the module
+
+---@class theaterref.ParsedReference
+---@field scheme string
+---@field text string
+---@field path? string
+---@field id? string
+---@field hash? string
+---@field label? string
+---@field url? string
+---@field host? string
+---@field port? integer
+---@field sha256? string
+---@field sha1? string
+---@field bytes? string
+---@field registry? string
+---@field repository? string
+---@field tag? string
+---@field manifest? string
+---@field title? string
 
 ---@class theaterref.References
 local reference = {}
@@ -713,7 +777,7 @@ function reference.is_immutable(ref) end
 
 ---@param ref string
 ---@param schemes? table<string, any> names of other schemes that count as such
----@return { scheme: string, text: string, path?: string, id?: string, hash?: string, label?: string, url?: string, host?: string, port?: integer, sha256?: string, sha1?: string, bytes?: string }?
+---@return theaterref.ParsedReference?
 ---@return theaterref.Error?
 function reference.parse(ref, schemes) end
 
@@ -729,6 +793,12 @@ function reference.join(base, ref) end
 ---@param ref string
 ---@return string
 function reference.redact(ref) end
+
+---A reference to an artifact in a registry, at the digest of a manifest; others stay as they are.
+---@param ref string
+---@param manifest string
+---@return string
+function reference.at_digest(ref, manifest) end
 
 ---A path as an absolute one; other references stay as they are.
 ---@param ref string

@@ -10,8 +10,7 @@ local elsewhere = {
 }
 
 local guides = { "README.md", "examples/guides/lua-programs.md", "examples/guides/operators.md", "examples/guides/trust.md",
-  "examples/guides/c-hosts.md",
-  "examples/guides/coming-from-theater.md" }
+  "examples/guides/c-hosts.md", "examples/guides/coming-from-theater.md", "examples/guides/registries.md" }
 
 describe("the guide", function()
   local installation
@@ -79,7 +78,9 @@ describe("the guide", function()
       ["function"] = "a function", policy = "a path or a table", cache = "a cache or a table", open_cache = "a cache",
       disk = "an id or a table", expect = "a hash or false",
       log = "a level, a table or false", list = "a list of strings", host_names = "a list of strings", hosts = "a table by host",
-      hosts_list = "a list or `\"any\"`", text_or_list = "a string or a list", short_list = "a list of strings", signatures = "a table", bytes = "a string or a blob" }
+      places = "a list of strings", registries = "a table by registry", text_or_list = "a string or a list",
+      short_list = "a list of strings", signatures = "a table",
+      hosts_list = "a list or `\"any\"`", bytes = "a string or a blob" }
     local guide = helper.read "examples/guides/options.md"
     for _, set in pairs(options) do
       for _, option in ipairs(type(set) == "table" and set or {}) do

@@ -33,6 +33,16 @@ function M.reference(input)
   reference.join(input, "a/../b")
 end
 
+-- A title and a document, separated by the first zero byte.
+function M.oci(input)
+  local title, document = input:match "^([^\0]*)%z(.*)$"
+  local kind, digest, size = core.oci_select(document or input, title)
+  if kind then assert(#digest == 64 and not digest:find "[^%da-f]" and size >= 0)
+  else assert(digest.kind == "syntax" or digest.kind == "not_found" or digest.kind == "invalid_reference") end
+  local parsed = reference.parse("oci://" .. input)
+  if parsed then assert(reference.parse(parsed.text).text == parsed.text, parsed.text) end
+end
+
 function M.toml(input)
   local parsed, err = toml.parse(input)
   assert(parsed or err.kind == "syntax")
@@ -150,6 +160,25 @@ function M.public_key(input)
     assert(key and #key:fingerprint() == 64 or err.kind == "syntax")
     if key then assert(key:fingerprint() == core.public_key(text):fingerprint()) end
   end
+end
+
+-- The values of WWW-Authenticate headers, a line each. The fields fit into their bounds, have
+-- no character that a header or a URL could be split by, and are read the same when they are
+-- quoted.
+function M.challenge(input)
+  local found = core.parse_challenge(input)
+  if not found then return end
+  assert(found.basic or found.bearer)
+  assert(found.bearer == (found.realm ~= nil))
+  local again = {}
+  for name, limit in pairs { realm = 2048, service = 512, scope = 4096 } do
+    local value = found[name]
+    assert(not value or #value < limit and not value:find "[%c\127-\255]")
+    if value then again[#again + 1] = ('%s="%s"'):format(name, value:gsub('[\\"]', "\\%0")) end
+  end
+  if not found.bearer then return end
+  local same = core.parse_challenge("Bearer " .. table.concat(again, ","))
+  assert(same.realm == found.realm and same.service == found.service and same.scope == found.scope)
 end
 
 return M

@@ -75,7 +75,8 @@ describe("the stubs for editors", function()
 
   it("have every option, and no others", function()
     for class, set in pairs { RequestOptions = options.request, LogOptions = options.log, CacheOptions = options.cache,
-      CallOptions = options.call, PlanOptions = options.plan, DiskCacheOptions = options.disk, HostOptions = options.host, StoreOptions = options.store,
+      CallOptions = options.call, CopyOptions = options.copy, RegistryOptions = options.registry,
+      PlanOptions = options.plan, DiskCacheOptions = options.disk, HostOptions = options.host, StoreOptions = options.store,
       LabelOptions = options.label, GcOptions = options.gc } do
       local names = {}
       for name in pairs(set.by_name) do names[name] = true end

@@ -3,7 +3,9 @@
 ** time the next of its allocations fails. Prints how many failed. Linked to the static
 ** library with --wrap, so that only its own allocations count.
 **
-**   allocations FOLDER
+**   allocations FOLDER STUB
+**
+** STUB is "host:port" of spec/support/stub.lua.
 */
 #include <stdatomic.h>
 #include <stdio.h>
@@ -12,6 +14,9 @@
 #include <sys/wait.h>
 #include <theaterref.h>
 #include <unistd.h>
+
+#include "core/engine.h"
+#include "core/error.h"
 
 #define CHECK(what)                                                            \
   do {                                                                         \
@@ -23,6 +28,7 @@
 
 static const char *doing = "nothing";
 static char base[512], file[512];
+static const char *stub;
 
 /* Allocations until one fails; 0: none does. */
 static atomic_int countdown;
@@ -228,6 +234,74 @@ static void fetch(void) {
   tr_future_release(future);
 }
 
+/* Send a message for a principal, to a path with a realm at another; a future, or NULL. */
+static tr_future *send_as(const char *path, const char *realm, const char *identity_token) {
+  static const char *const headers[] = {"Content-Type: text/plain", "X-A: b", NULL};
+  tr_auth_options principal = {.registry = stub, .insecure = true, .username = "alice",
+                         .password = "s3cret", .identity_token = identity_token};
+  tr_send_options message = {.method = TR_PUT, .headers = headers};
+  tr_request_extra extra = {.send = &message, .auth_scope = "repository:memory:pull"};
+  tr_fetch_options options = TR_FETCH_OPTIONS;
+  tr_future *future = tr_future_create();
+  tr_error error = {0};
+  char url[512];
+  snprintf(url, sizeof url,
+           "http://%s%s?Bearer%%20realm=%%22http://AT1%s%%22,service=s,scope=%%22a%%20b%%22",
+           stub, path, realm);
+  options.timeout = 10;
+  extra.auth = tr_auth_new(&principal, &error);
+  message.body = tr_blob_new("text", 4);
+  if (extra.auth == NULL)
+    check_failed(&error);
+  if (future != NULL && extra.auth != NULL && message.body != NULL &&
+      !tr_engine_fetch(tr_future_promise(future), url, &options, &extra, true, &error)) {
+    check_failed(&error);
+    tr_future_fail(future, &error);
+  } else if (future != NULL && (extra.auth == NULL || message.body == NULL)) {
+    tr_error_set(&error, TR_IO, "out of memory");
+    tr_future_fail(future, &error);
+  }
+  tr_auth_release(extra.auth);
+  tr_blob_release(message.body);
+  return future;
+}
+
+/* A response, or an error while memory is short. */
+static void check_sent(tr_future *future) {
+  tr_error error = {0};
+  tr_blob *blob = NULL;
+  if (future == NULL)
+    return;
+  if (tr_future_wait(future, 20, &blob, &error) != TR_READY)
+    check_failed(&error);
+  CHECK(blob != NULL || atomic_load(&fired) > 0);
+  tr_blob_release(blob);
+  tr_future_release(future);
+}
+
+static void authenticate(void) { check_sent(send_as("/challenge", "/token", NULL)); }
+
+static void exchange(void) { check_sent(send_as("/challenge", "/access-token", "identity/1+2")); }
+
+/* Shut the engine down while requests wait for a token, and use it again. */
+static void shut_down(void) {
+  tr_future *futures[8];
+  int i;
+  doing = "shut_down";
+  for (i = 0; i < 8; i++) {
+    futures[i] = send_as("/challenge", "/never", i % 2 == 0 ? "identity/1+2" : NULL);
+    CHECK(futures[i] != NULL);
+  }
+  CHECK(tr_future_wait(futures[0], 0.7, NULL, NULL) == TR_PENDING);
+  tr_shutdown();
+  for (i = 0; i < 8; i++) {
+    CHECK(tr_future_get_status(futures[i]) == TR_ABANDONED);
+    tr_future_release(futures[i]);
+  }
+  authenticate();
+  send_as("/challenge", "/never", NULL); /* the end of the process finds it waiting */
+}
+
 /* Run a piece of work until none of its allocations is left to fail. Each round is a
 ** child of its own, in which everything is opened for the first time. */
 static int run_out(const char *name, void (*work)(void)) {
@@ -263,11 +337,13 @@ int main(int argc, char **argv) {
   } works[] = {{"open", open_store}, {"put", put},     {"get", get},
                {"label", label},     {"batch", batch}, {"list", list},
                {"files", files},     {"merge", merge}, {"cache", cache},
-               {"fetch", fetch}};
+               {"fetch", fetch}, {"authenticate", authenticate},
+               {"exchange", exchange}};
   char *bytes = calloc(1, 300000);
   int failed = 0;
   size_t i;
-  CHECK(argc == 2 && bytes != NULL);
+  CHECK(argc == 3 && bytes != NULL);
+  stub = argv[2];
   snprintf(base, sizeof base, "%s/store", argv[1]);
   snprintf(file, sizeof file, "%s/file", argv[1]);
   store = tr_store_open(base, NULL, NULL);
@@ -276,6 +352,7 @@ int main(int argc, char **argv) {
         tr_store_label(store, "a/b/c", hash, NULL, NULL) == 1);
   for (i = 0; i < sizeof works / sizeof *works; i++)
     failed += run_out(works[i].name, works[i].work);
+  shut_down();
   free(bytes);
   tr_store_close(store);
   printf("%d allocations failed\n", failed);

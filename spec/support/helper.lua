@@ -83,6 +83,13 @@ function M.remove(folder)
   M.run_ok("rm -rf " .. quote(folder))
 end
 
+--- Puts the command into a folder, for PATH: with the interpreter of the specs.
+function M.command(folder)
+  M.run_ok("mkdir -p " .. quote(folder))
+  M.write(folder .. "/theaterref", ("#!/bin/sh\nexec %s %s/lua/bin/theaterref \"$@\"\n"):format(M.lua, root))
+  M.run_ok("chmod +x " .. quote(folder .. "/theaterref"))
+end
+
 --- A folder that is gone when the block ends.
 function M.with_folder(use)
   local folder = M.temporary_folder()
@@ -141,6 +148,7 @@ local Server = {}
 Server.__index = Server
 
 function Server:stop()
+  if self.tokens then self.tokens:stop() end
   M.run("kill " .. self.pid .. " 2>/dev/null; while kill -0 " .. self.pid .. " 2>/dev/null; do sleep 0.01; done")
   M.remove(self.folder)
 end
@@ -337,6 +345,69 @@ function M.misbehaving()
   for port in M.read(out):gmatch "%d+" do self.ports[#self.ports + 1] = port end
   self.port = assert(self.ports[8] and self.ports[1], M.read(out))
   self.http = "http://127.0.0.1:" .. self.port
+  return self
+end
+
+--- The registry of spec/support/bad_registry.lua; see there for its repositories. 'log' gives
+-- the requests since the last call.
+function M.bad_registry()
+  local self = setmetatable({ folder = M.temporary_folder() }, Server)
+  local out = self.folder .. "/out"
+  self.pid = M.run_ok(("%s %s/spec/support/bad_registry.lua >%s 2>&1 & echo $!"):format(M.lua, M.root, out)):match "%d+"
+  M.eventually(function() return M.exists(out) and M.read(out):find "\n" end)
+  self.at = "127.0.0.1:" .. assert(M.read(out):match "^(%d+)%s", M.read(out))
+  function self.log(server) return M.run_ok("curl -s http://" .. server.at .. "/log") end
+  return self
+end
+
+--- The server of spec/support/stub.lua; see there for its paths. 'ports' are its two.
+function M.stub()
+  local self = setmetatable({ folder = M.temporary_folder() }, Server)
+  local out = self.folder .. "/out"
+  self.pid = M.run_ok(("lua5.4 %s/spec/support/stub.lua >%s 2>&1 & echo $!"):format(M.root, out)):match "%d+"
+  M.eventually(function() return M.exists(out) and M.read(out):find "\n" end)
+  self.ports = { M.read(out):match "^(%d+) (%d+)\n" }
+  self.at = "127.0.0.1:" .. assert(self.ports[1], M.read(out))
+  self.http, self.elsewhere = "http://" .. self.at, "http://127.0.0.1:" .. self.ports[2]
+  return self
+end
+
+--- Debian's docker-registry, in a folder of its own: "open", "htpasswd", or "token" with
+-- spec/support/tokens.lua ('tokens', a server too), whose tokens live 'life' seconds. The
+-- last two know alice with the password s3cret; with tokens, anonymous clients may pull.
+function M.registry(mode, life)
+  local tokens
+  if mode == "token" then
+    tokens = start(function(folder, port)
+      M.run_ok(("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout %s/token.key -out %s/token.crt -subj /CN=tokens 2>/dev/null")
+        :format(folder, folder))
+      M.write(folder .. "/access.log", "")
+      return ("exec lua5.4 %s/spec/support/tokens.lua %d %s %d"):format(M.root, port, folder, life or 60)
+    end, listens)
+    tokens.at = "127.0.0.1:" .. tokens.port
+  end
+  local self = start(function(folder, port)
+    local auth = ""
+    if mode == "htpasswd" then
+      M.run_ok(("htpasswd -Bbn alice s3cret > %s/htpasswd"):format(folder))
+      auth = ("auth:\n  htpasswd: {realm: here, path: %s/htpasswd}\n"):format(folder)
+    elseif mode == "token" then
+      auth = ('auth:\n  token: {realm: "http://%s/token", service: here, issuer: tokens, rootcertbundle: %s/token.crt}\n')
+        :format(tokens.at, tokens.folder)
+    end
+    M.write(folder .. "/config.yml", ([[
+version: 0.1
+log: {level: warn, accesslog: {disabled: false}}
+storage:
+  cache: {blobdescriptor: inmemory}
+  filesystem: {rootdirectory: %s/data}
+  delete: {enabled: true}
+http: {addr: "127.0.0.1:%d"}
+%s]]):format(folder, port, auth))
+    return ("unset AWS_CA_BUNDLE; exec docker-registry serve %s/config.yml"):format(folder)
+  end, listens)
+  self.at, self.tokens = "127.0.0.1:" .. self.port, tokens
+  self.http = "http://" .. self.at
   return self
 end
 

@@ -55,7 +55,12 @@ local function show_list(list)
 end
 
 local function rm(disk, args)
-  if not disk:remove(args.reference) then
+  local removed = disk:remove(args.reference)
+  local source, parsed = references.source_of(args.reference)
+  for _, key in ipairs(source and source.other_keys and source.other_keys(parsed) or {}) do
+    removed = disk:remove(key) or removed
+  end
+  if not removed then
     local list, err = disk:list()
     return nil, list and "not in this cache: " .. references.redact(args.reference) or err
   end

@@ -12,7 +12,7 @@ local M = {}
 
 --- Every command, in the order of the help; see `theaterref.cli.command_line`.
 M.commands = {}
-for _, part in ipairs { "fetching", "policies", "signing", "store", "cache", "doctor" } do
+for _, part in ipairs { "fetching", "registries", "policies", "signing", "store", "cache", "doctor" } do
   for _, command in ipairs(require("theaterref.cli." .. part)) do M.commands[#M.commands + 1] = command end
 end
 

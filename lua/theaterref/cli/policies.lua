@@ -46,7 +46,7 @@ local function collector(resolver, lines, store, name, failed)
       if not kept then failed(err) end
     end
     if unlocked[job.ctx.purpose] then return end
-    local fields = { sha256 = blob:digest "sha256", size = #blob }
+    local fields = { sha256 = blob:digest "sha256", size = #blob, manifest = job.manifest }
     fields.signatures = digests_of(job.signature_documents)
     for _, candidate in ipairs(step.candidates) do
       local parsed = references.parse(candidate, schemes)
@@ -185,7 +185,7 @@ local purposes = { direct = true, manifest = true, initial_state = true, package
 -- Returns the purpose of a reference. Without --purpose, a name that ends as manifests do is one.
 local function purpose_of(args)
   if args.purpose then return args.purpose end
-  local path = args.reference:gsub("[?#].*$", "")
+  local path = args.reference:match "^oci:[^#]*#title=([^&]*)" or args.reference:gsub("[?#].*$", "")
   return (path:find "%.toml$" or path:find "%.json$" or path:find "%.lua$") and "manifest" or "direct"
 end
 

@@ -18,7 +18,8 @@ local M = {}
 -- @tparam ?string reference
 -- @treturn string `"toml"`, `"json"` or `"lua"`
 function M.format_of(text, reference)
-  local ending = reference and reference:match("^[^?#]*"):match("%.(%a+)$")
+  local name = reference and (reference:match "^oci:[^#]*#title=([^&]*)" or reference:match "^[^?#]*")
+  local ending = name and name:match "%.(%a+)$"
   ending = ending and ending:lower()
   if ending == "lua" or ending == "json" or ending == "toml" then return ending end
   if text:find("^%s*{") and not text:find("^%s*{{") then return "json" end

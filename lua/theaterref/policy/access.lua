@@ -6,6 +6,13 @@ local M = {}
 
 local ANYWHERE = { redirect_hosts = "any" }
 
+-- True if a reference is one to a registry of this machine, which answers by plain http.
+local function is_plain_oci(ref)
+  local parsed = reference.scheme(ref) == "oci" and reference.parse(ref) or {}
+  local host = parsed.host or ""
+  return host == "localhost" or host == "::1" or host:find "^127%." ~= nil
+end
+
 --- A manifest that came over the network may name neither local files nor stores, and
 -- one that came by https no plain http. A reference from the caller is allowed. Redirects
 -- may lead to any host.
@@ -19,12 +26,15 @@ function M.no_local_from_network(ref, ctx)
   if ctx.purpose == "direct" or ctx.purpose == "manifest" or not reference.is_remote(origin or "") then return true, ANYWHERE end
   local from, to = reference.scheme(origin), reference.scheme(ref)
   if to == "https" or to == "data" or to == "http" and from == "http" then return true, ANYWHERE end
+  local is_plain = is_plain_oci(ref)
+  if to == "oci" and (not is_plain or is_plain_oci(origin) or from == "http") then return true, ANYWHERE end
+  local is_plain_http = to == "http" or is_plain
   -- The scheme that the manifest came by, if that is no way to a place of this machine.
-  if to and to ~= "http" and to == reference.scheme(ctx.manifest_reference or "") and reference.is_remote(ref) then
+  if to and not is_plain_http and to == reference.scheme(ctx.manifest_reference or "") and reference.is_remote(ref) then
     return true, ANYWHERE
   end
-  local what = to == "http" and "plain http" or to == "store" and "a local store" or to and to ~= "file" and "the scheme " .. to
-    or "a local file"
+  local what = is_plain_http and "plain http" or to == "store" and "a local store"
+    or to and to ~= "file" and "the scheme " .. to or "a local file"
   return false, ("a manifest that came by %s may not name %s; to allow it, give a policy with a rule 'allow'")
     :format(from, what)
 end

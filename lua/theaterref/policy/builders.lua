@@ -61,6 +61,15 @@ return function(theaterref)
     end
   end
 
+  -- Returns a reference with another beginning. That of a registry may end in '?ns=…', the
+  -- registry that a mirror is to ask, which goes to the end.
+  local function replace_prefix(base, rest)
+    local prefix, ns = base:match "^([Oo][Cc][Ii]://[^?#]*)(%?ns=[^#]*)$"
+    if not prefix then return base .. rest end
+    local name, fragment = rest:match "^([^#]*)(.*)$"
+    return prefix .. name .. ns .. fragment
+  end
+
   --- Replaces prefixes by a text, or by a list to try in order. The longest prefix
   -- that matches counts.
   -- @tparam table prefixes text or list, by prefix
@@ -78,7 +87,7 @@ return function(theaterref)
         if starts_with(ref, prefix) and (not best or #prefix > #best) then best = prefix end
       end
       if not best then return ref end
-      return each(prefixes[best], function(base) return base .. ref:sub(#best + 1) end)
+      return each(prefixes[best], function(base) return replace_prefix(base, ref:sub(#best + 1)) end)
     end
   end
 
@@ -158,6 +167,8 @@ return function(theaterref)
     return false
   end
 
+  local with_host = { http = true, https = true, oci = true }
+
   --- Only what is listed, on top of the default rule: `schemes`, `hosts` (also
   -- `*.example.org`), `stores`, and `prefixes` of whole references,
   -- for files also of the path with its links resolved: give files as absolute paths. Redirects may lead to
@@ -182,7 +193,7 @@ return function(theaterref)
       local scheme = reference.scheme(ref) or "file"
       if schemes and not schemes[scheme] then return not_listed("the scheme " .. scheme, "schemes") end
       local parsed = reference.is_own_scheme(scheme) and reference.parse(ref) or {}
-      if lists.hosts and (scheme == "https" or scheme == "http") and not host_allowed(parsed.host, lists.hosts) then
+      if lists.hosts and with_host[scheme] and not host_allowed(parsed.host, lists.hosts) then
         return not_listed("the host " .. tostring(parsed.host), "hosts")
       end
       if stores and scheme == "store" and not stores[parsed.id] then
@@ -323,7 +334,8 @@ return function(theaterref)
         end
         local signatures = fields.signatures and {}
         for digest in (fields.signatures or ""):gmatch "[^,]+" do signatures[#signatures + 1] = digest end
-        return { sha256 = fields.sha256, store = where.store, offline = where.offline, signatures = signatures }
+        return { sha256 = fields.sha256, store = where.store, offline = where.offline, signatures = signatures,
+          manifest = fields.manifest, size = fields.manifest and math.tointeger(tonumber(fields.size)) }
       end,
     }
   end

@@ -2,7 +2,8 @@
 --
 -- The first line is `theaterref lockfile 1`. Every other line has fields, two spaces, and
 -- the reference, as it is fetched. Fields are separated by single spaces; `sha256=` is
--- always there. A `#` begins a comment. Paths below the lockfile's folder are relative to it, so that a
+-- always there; a line for `oci://` also has `manifest=`, the digest of the manifest that leads to
+-- the bytes. A `#` begins a comment. Paths below the lockfile's folder are relative to it, so that a
 -- project may be moved. A lockfile holds no secrets: URLs have no user or password, and a hash
 -- in place of their query.
 --

@@ -57,6 +57,7 @@ local function check_integrity(answer, second)
   local fault = option_fault(options.integrity, answer)
   if fault then return fault end
   if not (answer.sha256 or answer.sha1) then return "returned a table without a digest" end
+  if answer.manifest and not is_digest(answer.manifest, 64) then return "returned a manifest that is not 64 hex digits" end
   if answer.sha256 and not is_digest(answer.sha256, 64) then return "returned a SHA-256 that is not 64 hex digits" end
   return answer.sha1 and not is_digest(answer.sha1, 40) and "returned a SHA-1 that is not 40 hex digits" or nil
 end

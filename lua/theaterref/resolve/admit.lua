@@ -38,6 +38,11 @@ local function ask_integrity(context, job, rule, by)
   end
   job.store, job.store_only = job.store or answer.store, job.store_only or answer.offline
   job.signatures = job.signatures or answer.signatures
+  job.locked_size, job.locked_manifest = answer.size, answer.manifest and answer.manifest:lower() or job.locked_manifest
+  if job.manifest and job.locked_manifest and job.manifest ~= job.locked_manifest then
+    return errors.new("digest_mismatch", ("%s must have the manifest %s by %s"):format(reference.redact(job.target),
+      job.locked_manifest, by), job.target)
+  end
 end
 
 -- Adds the digests that a job's bytes must have by the reference that led to it, the
@@ -79,7 +84,7 @@ local function compile(request)
   if not ok then return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled)) end
   local scope = core.request_scope(compiled)
   -- A scope without a name means nothing to another process, and holds credentials.
-  return { compiled = compiled, scope = scope, revalidate = request.revalidate,
+  return { compiled = compiled, scope = scope, revalidate = request.revalidate, options = request,
     may_be_on_disk = scope == "" or request.cache_scope ~= nil, max_bytes = request.max_bytes, timeout = request.timeout }
 end
 
@@ -135,7 +140,7 @@ local function choose_cache(context, job, wish)
   local answer = options.cached
   if options.ask_cacheable and context.cache then
     local _, err
-    ctx.digest, ctx.reference = job.sha256, job.target
+    ctx.digest, ctx.reference, job.asks_cacheable = job.sha256, job.target, true
     answer, _, err = context:ask("cacheable", ctx.manifest, ctx)
     if err then return err end
     if type(answer) == "table" then options = answer end
@@ -172,6 +177,22 @@ local function limit_signature(context, job, wish)
   if not context.policy:overrides "allow" then job.redirect_hosts = context.defaults.redirect_hosts or {} end
 end
 
+--- Returns the cache for what a reference led to that is immutable, such as the layer of a
+-- manifest by its digest: the job's, or the one that the rule `cacheable` allows for it.
+-- @tparam table context
+-- @tparam table job
+-- @tparam string target the immutable reference
+-- @treturn ?theaterref.cache
+function M.cache_of(context, job, target)
+  if job.cache or not job.asks_cacheable then return job.cache end
+  local ctx = job.ctx
+  local before = ctx.reference
+  ctx.reference = target
+  local answer = context:ask("cacheable", ctx.manifest, ctx)
+  ctx.reference = before
+  return answer and context.cache or nil
+end
+
 -- -------------------------------------------------------------------- admit
 
 --- Admits a candidate as a job.
@@ -191,10 +212,12 @@ function M.admit(context, wish, target, expected)
   local source, parsed = reference.source_of(target, context.policy.schemes)
   if not source then return nil, parsed end
   local err
+  if source.manifest and wish.ctx.purpose == "manifest" then parsed = source.parse(source.manifest(parsed)) end
   -- Room for what most jobs need: a table that grows is slow.
   local job = { ctx = wish.ctx, source = source, parsed = parsed, target = parsed.text,
     redirect_hosts = "any", hit = false, request = nil, lead = nil, asked = wish.reference }
   if parsed.sha256 or parsed.sha1 then job.sha256, job.sha1 = parsed.sha256, parsed.sha1 end
+  if parsed.manifest then job.manifest = parsed.manifest end
   job.ctx.digest, job.ctx.reference, job.ctx.path = nil, nil, nil -- of the candidate before
   if job.ctx.manifest_reference or context.asks.allow then
     local allowed, more
@@ -213,9 +236,11 @@ function M.admit(context, wish, target, expected)
   if expected or (context.lockfile or context.asks.integrity) and not unlocked[job.ctx.purpose] then
     err = set_digests(context, job, expected)
     if err then return nil, err end
+    job.manifest = job.locked_manifest or job.manifest
   end
   if job.source.fetches then
     job.request, err = request_of(context, job)
+    if job.request and source.request then job.request, err = source.request(job, context, job.request) end
     if err then return nil, err end
   end
   err = choose_cache(context, job, wish)

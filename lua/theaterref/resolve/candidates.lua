@@ -36,9 +36,12 @@ end
 -- rewritten to counts.
 -- @tparam string asked
 -- @tparam string target the candidate that was loaded
+-- @tparam[opt] string manifest the digest of the manifest in a registry that led to it: other
+-- references are read at that one, too
 -- @treturn string
-function M.base(asked, target)
-  return reference.scheme(asked) and asked or target
+function M.base(asked, target, manifest)
+  local base = reference.scheme(asked) and asked or target
+  return manifest and reference.at_digest(base, manifest) or base
 end
 
 -- Failures that end the walk: another candidate would share them, or must not hide them.

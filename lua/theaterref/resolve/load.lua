@@ -73,9 +73,12 @@ end
 -- The digest that whatever lies under a job's key has been checked against.
 local function key_digest(job) return job.sha256 and "sha256" or "sha1" end
 
--- Sets where a job's bytes came from, if that is not its target.
+-- Sets where a job's bytes came from, if that is not its target, and the manifest in a
+-- registry that led to them.
 local function set_origin(job, record)
-  job.origin = record.extra and record.extra.origin
+  local extra = record.extra
+  job.origin = extra and extra.origin
+  job.manifest = extra and extra.manifest or job.manifest
 end
 
 -- The options of a job's claims.
@@ -109,7 +112,7 @@ end
 -- Returns a job's bytes from its disk cache, if they are fresh there. Stale ones are good
 -- for "has it changed?", or while the server fails.
 local function from_disk(context, job)
-  job.disk = job.source.fetches and not job.no_disk and caches.disk_cache_of(job.cache) or nil
+  job.disk = job.source.fetches and not job.source.drive and not job.no_disk and caches.disk_cache_of(job.cache) or nil
   if not job.disk then return nil end
   local changes = job.cache:changes()
   local blob, record = job.disk:read(job.key)
@@ -148,7 +151,7 @@ local function from_cache(context, job)
   local request, blob = job.request and job.request.compiled, nil
   if not job.revalidate then
     blob = job.cache:peek(job.key, request, trust.applies(context, job))
-    if blob and job.ctx.purpose == "manifest" then set_origin(job, core.record(blob)) end
+    if blob and (job.ctx.purpose == "manifest" or context.trace) then set_origin(job, core.record(blob)) end
     blob = blob or from_content(context, job, request)
   end
   if blob then emit_cache(context, job, "hit") else blob = from_disk(context, job) end
@@ -337,14 +340,58 @@ local function drive_chain(context, task, job)
   return blob, err
 end
 
+local get
+
+-- Returns what a source gets the links of its chain by; see `theaterref.source.oci`. A link is a
+-- job that no rule sees: the reference that led to it was admitted.
+local function links_of(context, task, job)
+  local links = {}
+  local function prepare(link)
+    link.ctx, link.redirect_hosts = job.ctx, job.redirect_hosts
+    link.digests_by = link.sha256 and "the document that led to it" or "its registry"
+    return link
+  end
+  function links.get(link)
+    local before = task.fetched
+    local blob, err = get(context, task, prepare(link))
+    if task.fetched ~= before then link.info = task.fetched:info() end
+    return blob, err
+  end
+  function links.fresh(link) return from_cache(context, prepare(link)) end
+  function links.put(link, blob)
+    put(context, link, blob)
+    if link.disk then keep_on_disk(context, task, link, blob, {}) end
+  end
+  function links.cache(target) return admit.cache_of(context, job, target) end
+  function links.await(future, own) return task:await(future, not own) end
+  function links.seconds_left() return task.deadline and math.max(0, task.deadline - core.now()) or nil end
+  function links.is_over() return task.over ~= nil or task:lateness() ~= nil end
+  return links
+end
+
+-- Has a source drive a chain of links of its own. The reference becomes an alias of the
+-- last one.
+local function drive_links(context, task, job)
+  local blob, link = job.source.drive(job, context, links_of(context, task, job))
+  if not blob then return nil, link end
+  local verified, err = verify(job, blob, "sha256")
+  if not verified or not job.cache then return verified, err end
+  job.content = link.key
+  local cached = job.cache:peek(link.key, job.request.compiled)
+  local record = cached and core.record(cached) or {}
+  return put(context, job, blob, { hosts = record.hosts, private = record.private, no_store = record.no_store,
+    open_ended = record.open_ended, extra = { manifest = job.manifest } })
+end
+
 -- Gets a remote job's bytes.
 local function get_remote(context, task, job)
+  if job.source.drive then return drive_links(context, task, job) end
   if job.source.is_chain then return drive_chain(context, task, job) end
   return (job.cache and through_cache or fetch)(context, task, job)
 end
 
 -- Gets a job's bytes from wherever they are.
-local function get(context, task, job)
+function get(context, task, job)
   local blob, err = at_hand(context, task, job)
   if blob or err then return blob, err end
   return get_remote(context, task, job)
@@ -442,7 +489,9 @@ end
 -- Puts the outcome of a wish on it.
 local function succeed(context, wish, job, blob, list)
   wish.target, wish.hit, wish.signed_by = job.target, job.hit, job.signed_by
-  if wish.ctx.purpose ~= "direct" then wish.origin, wish.used_cache = job.origin or job.target, job.cache ~= nil end
+  if wish.ctx.purpose ~= "direct" then
+    wish.origin, wish.used_cache, wish.manifest = job.origin or job.target, job.cache ~= nil, job.manifest
+  end
   if context.has_listeners or context.trace then emit_resolved(context, job, blob, list) end
   return blob
 end
@@ -451,7 +500,7 @@ end
 local function put_failing_last(jobs)
   local sound, failing = {}, {}
   for _, job in ipairs(jobs) do
-    local url = job.source.fetches and job.parsed.url
+    local url = job.source.fetches and (job.request.origin or job.parsed.url)
     table.insert(url and core.origin_fails(url) and failing or sound, job)
   end
   return table.move(failing, 1, #failing, #sound + 1, sound)

@@ -1,28 +1,10 @@
 --- `data:[<media type>][;base64],<data>` (RFC 2397): its own bytes.
 -- @module theaterref.source.data
+local base64 = require "theaterref.base64"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 
 local M = { is_inline = true }
-
-local letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-local values = {}
-for at = 1, #letters do values[letters:byte(at)] = at - 1 end
-
--- Decodes base64 (RFC 4648); white space is allowed. Nil when it is malformed.
-local function decode_base64(text)
-  text = text:gsub("%s", "")
-  local padded = #text % 4 == 0 and text:find("=", 1, true)
-  text = padded and text:gsub("==?$", "") or text
-  if text:find "[^%w+/]" or #text % 4 == 1 then return nil end
-  local out = {}
-  for at = 1, #text, 4 do
-    local a, b, c, d = text:byte(at, at + 3)
-    local bits = values[a] << 18 | values[b] << 12 | (c and values[c] or 0) << 6 | (d and values[d] or 0)
-    out[#out + 1] = string.char(bits >> 16, bits >> 8 & 255, bits & 255):sub(1, not c and 1 or not d and 2 or 3)
-  end
-  return table.concat(out)
-end
 
 local function decode_percent(text)
   return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
@@ -34,7 +16,7 @@ function M.parse(reference)
     return nil, errors.new("invalid_reference", "Invalid data URL: it has no comma in front of its text", reference)
   end
   local bytes = decode_percent(data)
-  if header:lower():find "; *base64 *$" then bytes = decode_base64(bytes) end
+  if header:lower():find "; *base64 *$" then bytes = base64.decode(bytes) end
   if not bytes then
     return nil, errors.new("invalid_reference", "Invalid data URL: its base64 is malformed", reference)
   end

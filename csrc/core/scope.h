@@ -1,0 +1,11 @@
+/* The scope of cached bytes, for requests with more than the options of a fetch. */
+#ifndef TR_SCOPE_H
+#define TR_SCOPE_H
+
+#include "auth.h"
+
+/* As tr_request_scope, for a principal at a registry; NULL: none. */
+bool tr_request_scope_as(const tr_fetch_options *options, const tr_auth *auth,
+                         char scope[TR_HEX_MAX], tr_error *error);
+
+#endif

@@ -1,0 +1,432 @@
+--- Publishing: pushes manifests with what they name to a registry, copies between places, and
+-- tells what a registry has.
+-- @module theaterref.publish
+local artifacts = require "theaterref.registry.artifact"
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local home = require "theaterref.home"
+local loads = require "theaterref.resolve.load"
+local manifests = require "theaterref.manifest.manifest"
+local reference = require "theaterref.reference"
+local Session = require "theaterref.registry.session"
+
+local M = {}
+
+-- A reference to a registry, parsed, for something that only those can be.
+local function parse_oci(ref, what)
+  local parsed, err = reference.parse(ref)
+  if not parsed then return nil, err end
+  if parsed.scheme == "oci" then return parsed end
+  return nil, errors.new("invalid_reference", ("%s takes a reference to a registry, as oci://registry/repository:tag")
+    :format(what), ref)
+end
+
+-- Opens a session for a reference.
+local function open(task, context, parsed, actions, from)
+  if context.offline then
+    return nil, errors.new("not_found", ("offline: %s is not asked"):format(parsed.registry))
+  end
+  return Session.open(parsed, { registries = context.registries, defaults = context.defaults, actions = actions,
+    from = from, await = function(future) return task:await(future) end,
+    seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end })
+end
+
+-- The name of a document: its digest, which wins over its tag.
+local function name_of(parsed) return parsed.manifest and "sha256:" .. parsed.manifest or parsed.tag end
+
+-- The immutable reference of what was written.
+local function written(parsed, digest, title)
+  local ref = ("oci://%s/%s%s@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag and ":" .. parsed.tag or "",
+    digest)
+  return title and reference.join(ref, title) or ref
+end
+
+-- -------------------------------------------------------------------- push
+
+-- Uploads the blobs of artifacts, `{ tag =, layers = }`, and writes their documents when all of
+-- them are there: a push that is interrupted leaves no tag. Returns the digests of the documents.
+local function push_artifacts(session, list, annotations)
+  local digests = {}
+  for _, artifact in ipairs(list) do
+    local config
+    artifact.document, config = artifacts.documents(artifact.layers, annotations)
+    artifact.blobs = { { blob = config }, table.unpack(artifact.layers) }
+  end
+  for _, artifact in ipairs(list) do
+    for _, layer in ipairs(artifact.blobs) do
+      local ok, err = session:put_blob(layer.blob, layer.digest)
+      if not ok then return nil, err end
+    end
+  end
+  for i, artifact in ipairs(list) do
+    local digest, err = session:put_document(artifact.tag, artifact.document, artifacts.MANIFEST)
+    if not digest then return nil, err end
+    digests[i] = digest
+  end
+  return digests
+end
+
+-- The fault of a target to write to.
+local function target_fault(parsed, ref)
+  if parsed.manifest then return errors.new("invalid_reference", "a push goes to a tag, not to a digest", ref) end
+  if parsed.ns then return errors.new("invalid_reference", "a push goes to a registry, not to a mirror", ref) end
+  if #parsed.tag + #".package" > 128 then
+    return errors.new("invalid_reference", "its tag is too long: '.package' is added to it", ref)
+  end
+end
+
+-- Returns a layer for what a manifest names.
+local function layer_of(ref, blob, media_type, what)
+  local title = artifacts.title_of(ref)
+  if title and title ~= "manifest.toml" then return { title = title, media_type = media_type, blob = blob } end
+  return nil, errors.new("invalid_reference", ("the manifest's %s is %s, which cannot be the title of a layer: give it as "
+    .. "the path of a file below the manifest's folder"):format(what, errors.redact_reference(ref)), ref)
+end
+
+--- Pushes a manifest, unchanged, with its package and its state.
+-- @tparam table found `text`, the manifest's bytes as a blob; `format`; `manifest`, its document;
+-- `package_reference` as written, and `package`; `state_reference` and `state`, or nil
+-- @tparam theaterref.future task
+-- @tparam table context
+-- @tparam string target
+-- @treturn table `reference`, `package_reference`: immutable ones of what was pushed; `digest`,
+-- `package_digest`
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.push(task, context, found, target)
+  local parsed, err = parse_oci(target, "a push")
+  err = err or target_fault(parsed, target)
+  if err then return nil, err end
+  if found.format ~= "toml" then
+    return nil, errors.new("syntax", ("a manifest in %s cannot be pushed: it will be read as TOML"):format(found.format))
+  end
+  local package, state
+  package, err = layer_of(found.package_reference, found.package, artifacts.WASM, "package")
+  err = err or artifacts.component_fault(found.package, found.package_reference)
+  if not err and found.state_reference then
+    state, err = layer_of(found.state_reference, found.state, "application/json", "initial state")
+  end
+  local session
+  if not err then session, err = open(task, context, parsed, "pull,push") end
+  if err then return nil, err end
+  local annotations = artifacts.annotations(found.manifest)
+  local layers = { { title = "manifest.toml", media_type = "application/toml", blob = found.text }, package, state }
+  local digests
+  digests, err = push_artifacts(session, { { tag = parsed.tag .. ".package", layers = { package } },
+    { tag = parsed.tag, layers = layers } }, annotations)
+  if not digests then return nil, err end
+  local package_digest, digest = digests[1], digests[2]
+  return { reference = written(parsed, digest), digest = digest, package_digest = package_digest,
+    package_reference = ("oci://%s/%s:%s.package@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag,
+      package_digest) }
+end
+
+--- Gathers what a push of a manifest needs, from the steps of its plan.
+-- @tparam table plan
+-- @tparam table steps of a trace
+-- @treturn table as `push` takes it
+function M.gather(plan, steps)
+  local found = { manifest = plan.manifest, package = plan.package }
+  for _, step in ipairs(steps) do
+    local purpose = step.resolved.ctx.purpose
+    if purpose == "manifest" then
+      found.text, found.target = step.blob, step.resolved.target
+    elseif purpose == "initial_state" then
+      found.state = step.blob
+    elseif purpose == "package" then
+      found.package_reference = step.resolved.ctx.package
+    end
+  end
+  local text = tostring(found.text)
+  found.format = manifests.format_of(text, found.target)
+  if found.state then found.state_reference = select(2, manifests.initial_state(text, found.format)) end
+  return found
+end
+
+-- -------------------------------------------------------------------- copy
+
+-- Resolves a reference for a copy.
+local function read(task, context, ref)
+  return loads.resolve(task, context, { reference = ref, ctx = { purpose = "direct" }, options = {} })
+end
+
+-- Ways to write bytes, by scheme. Each returns the reference of what was written.
+local writers = {}
+
+function writers.file(_, _, parsed, blob)
+  local ok, err = blob:write(parsed.path)
+  return ok and parsed.text, err
+end
+
+function writers.store(_, context, parsed, blob)
+  if not parsed.label then
+    return nil, errors.new("invalid_reference", "content is named by its hash: give a label to write to", parsed.text)
+  end
+  local store, err = home.content_store(parsed.id, { home = context.home, label_history = context.label_history })
+  local hash
+  if store then hash, err = store:put(blob) end
+  if hash then
+    local ok
+    ok, err = store:label(parsed.label, hash)
+    if not ok then return nil, err end
+  end
+  return hash and ("store://%s/hash/%s"):format(parsed.id, hash), err
+end
+
+-- The title for the bytes of a reference: the name of its file or layer; nil: it has none.
+local function title_from(ref)
+  local parsed = reference.parse(ref)
+  if not parsed or parsed.scheme == "oci" or parsed.hash then return parsed and parsed.title end
+  local name = ref:match("^[^?#]*"):match "[^/]*$"
+  return artifacts.title_of((name:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)))
+end
+
+function writers.oci(task, context, parsed, blob, from)
+  local err = target_fault(parsed, parsed.text) or artifacts.component_fault(blob, from)
+  if err then return nil, err end
+  local title = parsed.title or title_from(from) or "package.wasm"
+  local session
+  session, err = open(task, context, parsed, "pull,push")
+  if not session then return nil, err end
+  local layers, digests = { { title = title, media_type = artifacts.WASM, blob = blob } }
+  digests, err = push_artifacts(session, { { tag = parsed.tag, layers = layers } }, {})
+  return digests and written(parsed, digests[1]), err
+end
+
+--- Copies the bytes of one reference to another place.
+-- @tparam theaterref.future task
+-- @tparam table context
+-- @tparam string from
+-- @tparam string to a path, `store://<id>/<label>` or `oci://registry/repository:tag`
+-- @treturn table `reference` of what was written, which never changes unless it is a path;
+-- `bytes`; `sha256`
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.copy(task, context, from, to)
+  local parsed, err = reference.parse(to)
+  if not parsed then return nil, err end
+  local write = writers[parsed.scheme]
+  if not write then
+    return nil, errors.new("invalid_reference", ("nothing can be written to the scheme %s; paths, store:// and oci:// can")
+      :format(parsed.scheme), to)
+  end
+  local blob, ref
+  blob, err = read(task, context, from)
+  if not blob then return nil, err end
+  ref, err = write(task, context, parsed, blob, from)
+  if not ref then return nil, errors.about(err, to) end
+  return { reference = ref, bytes = #blob, sha256 = blob:digest() }
+end
+
+-- An artifact on its way: the sessions of both sides, and how many documents and blobs were copied.
+local Transfer = {}
+Transfer.__index = Transfer
+
+local MAX_DEPTH = 4
+
+local function is_digest(text) return type(text) == "string" and #text == 71 and text:find "^sha256:[%da-f]+$" ~= nil end
+
+local function list_of(value) return type(value) == "table" and value or {} end
+
+-- Returns the descriptors of a document: of blobs, and of other documents.
+local function descriptors_of(document)
+  local blobs, documents = {}, {}
+  local function add(list, descriptor)
+    if type(descriptor) ~= "table" or not is_digest(descriptor.digest) or math.type(descriptor.size) ~= "integer" then
+      return errors.new("syntax", "the document is malformed: a descriptor in it has no digest or size")
+    end
+    list[#list + 1] = descriptor
+  end
+  local err
+  if type(document.config) == "table" then err = add(blobs, document.config) end
+  for _, layer in ipairs(list_of(document.layers)) do err = err or add(blobs, layer) end
+  for _, entry in ipairs(list_of(document.manifests)) do err = err or add(documents, entry) end
+  if err then return nil, err end
+  return blobs, documents
+end
+
+function Transfer:copy_blob(descriptor)
+  local digest = descriptor.digest:sub(8)
+  local there, err = self.target:mount_blob(digest)
+  if there or err then return there, err end
+  local blob
+  blob, err = self.source:blob(digest, descriptor.size)
+  if not blob then return nil, err end
+  self.blobs = self.blobs + 1
+  return self.target:put_blob(blob, digest)
+end
+
+-- Copies what a document names, and then the document, under a name.
+function Transfer:copy_document(blob, media_type, name, depth)
+  local document, err = artifacts.decode(blob)
+  local blobs, documents
+  if document then blobs, documents = descriptors_of(document) end
+  if not blobs then return nil, err or documents end
+  if depth > MAX_DEPTH then return nil, errors.new("syntax", "the index leads to an index that leads to another") end
+  for _, entry in ipairs(documents) do
+    local inner, digest, of_type = self.source:document(entry.digest)
+    if not inner then return nil, digest end
+    local ok
+    ok, err = self:copy_document(inner, of_type, entry.digest, depth + 1)
+    if not ok then return nil, err end
+    ok, err = self:copy_referrers(digest, depth)
+    if not ok then return nil, err end
+  end
+  for _, descriptor in ipairs(blobs) do
+    local ok
+    ok, err = self:copy_blob(descriptor)
+    if not ok then return nil, err end
+  end
+  self.documents = self.documents + 1
+  return self.target:put_document(name, blob, type(document.mediaType) == "string" and document.mediaType or media_type
+    or artifacts.MANIFEST)
+end
+
+-- Copies the documents that a registry lists as referring to one. A target that keeps no such
+-- list gets it as the tag that other tools keep.
+function Transfer:copy_listed(index, digest, depth)
+  local document, err = artifacts.decode(index)
+  if not document then return nil, err end
+  local is_listed = true
+  for _, entry in ipairs(list_of(document.manifests)) do
+    if not is_digest(entry.digest) then
+      return nil, errors.new("syntax", "the list of what refers to a manifest has an entry without a digest")
+    end
+    local inner, inner_digest, of_type = self.source:document(entry.digest)
+    if not inner then return nil, inner_digest end
+    local ok, listed = self:copy_document(inner, of_type, entry.digest, depth + 1)
+    if not ok then return nil, listed end
+    is_listed = is_listed and listed
+  end
+  return is_listed or self.target:put_document("sha256-" .. digest, index, artifacts.INDEX)
+end
+
+-- Copies what refers to a document, signatures and the like: what the registry lists, and the
+-- tags that other tools keep.
+function Transfer:copy_referrers(digest, depth)
+  if depth >= MAX_DEPTH then return true end
+  local index, err = self.source:referrers(digest)
+  if err then return nil, err end
+  if index then
+    local ok
+    ok, err = self:copy_listed(index, digest, depth)
+    if not ok then return nil, err end
+  end
+  for _, suffix in ipairs { "", ".sig", ".att", ".sbom" } do
+    local name = "sha256-" .. digest .. suffix
+    local inner, why, of_type = self.source:document(name, true)
+    if why and not inner then return nil, why end
+    if inner then
+      local ok
+      ok, err = self:copy_document(inner, of_type, name, depth + 1)
+      if not ok then return nil, err end
+    end
+  end
+  return true
+end
+
+--- Copies an artifact with all its layers and what refers to it; no digest changes.
+-- @tparam theaterref.future task
+-- @tparam table context
+-- @tparam string from
+-- @tparam string to
+-- @treturn table `reference`, `digest`; `documents` and `blobs`: how many were sent
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.copy_all(task, context, from, to)
+  local source, err = parse_oci(from, "a copy of all layers")
+  local target
+  if source then target, err = parse_oci(to, "a copy of all layers") end
+  if not target then return nil, err end
+  if target.ns or target.title or source.title then
+    return nil, errors.new("invalid_reference", "a copy of all layers goes from an artifact to an artifact: without a title", to)
+  end
+  local transfer = setmetatable({ documents = 0, blobs = 0 }, Transfer)
+  transfer.source, err = open(task, context, source, "pull")
+  if not transfer.source then return nil, err end
+  local mounts = source.registry == target.registry and source.repository ~= target.repository
+  transfer.target = open(task, context, target, "pull,push", mounts and source.repository or nil)
+  local blob, digest, media_type = transfer.source:document(name_of(source))
+  if not blob then return nil, digest end
+  if target.manifest and target.manifest ~= digest then
+    return nil, errors.new("digest_mismatch", ("%s has the manifest %s"):format(reference.redact(from), digest), to)
+  end
+  local ok
+  ok, err = transfer:copy_referrers(digest, 0)
+  if ok then ok, err = transfer:copy_document(blob, media_type, name_of(target), 0) end
+  if not ok then return nil, errors.about(err, to) end
+  return { reference = written(target, digest), digest = digest, documents = transfer.documents, blobs = transfer.blobs }
+end
+
+-- ----------------------------------------------------------------- inspect
+
+--- All tags of a repository.
+-- @tparam theaterref.future task
+-- @tparam table context
+-- @tparam string ref
+-- @treturn table a list of strings
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.tags(task, context, ref)
+  local parsed, err = parse_oci(ref, "a list of tags")
+  local session
+  if parsed then session, err = open(task, context, parsed, "pull") end
+  if not session then return nil, err end
+  return session:tags()
+end
+
+local function text(value) return type(value) == "string" and value or nil end
+
+local function annotations_of(value)
+  local found = {}
+  for name, item in pairs(type(value) == "table" and value or {}) do
+    if type(name) == "string" and text(item) then found[name] = item end
+  end
+  return next(found) and found or nil
+end
+
+-- Returns a descriptor as it is shown.
+local function shown(descriptor)
+  if type(descriptor) ~= "table" then return nil end
+  local platform = type(descriptor.platform) == "table" and descriptor.platform or nil
+  local annotations = annotations_of(descriptor.annotations)
+  return { media_type = text(descriptor.mediaType), digest = text(descriptor.digest),
+    bytes = math.type(descriptor.size) == "integer" and descriptor.size or nil, annotations = annotations,
+    title = annotations and annotations[artifacts.TITLE],
+    platform = platform and ("%s/%s"):format(text(platform.architecture) or "?", text(platform.os) or "?") }
+end
+
+local function all_shown(list)
+  if type(list) ~= "table" then return nil end
+  local found = {}
+  for i, descriptor in ipairs(list) do found[i] = shown(descriptor) end
+  return found
+end
+
+--- Tells what a reference's document has.
+-- @tparam theaterref.future task
+-- @tparam table context
+-- @tparam string ref
+-- @treturn table `reference`, with the digest; `digest`; `media_type`; `bytes`; `config`;
+-- `layers` or `manifests`, each with `media_type`, `digest`, `bytes`, `title`, `platform` and
+-- `annotations`; `annotations`
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.inspect(task, context, ref)
+  local parsed, err = parse_oci(ref, "an inspection")
+  local session
+  if parsed then session, err = open(task, context, parsed, "pull") end
+  if not session then return nil, err end
+  local blob, digest, media_type = session:document(name_of(parsed))
+  if not blob then return nil, digest end
+  local document
+  document, err = artifacts.decode(blob)
+  if not document then return nil, err end
+  return { reference = reference.at_digest(ref, digest), digest = "sha256:" .. digest, bytes = #blob,
+    media_type = text(document.mediaType) or media_type, artifact_type = text(document.artifactType),
+    config = shown(document.config), layers = all_shown(document.layers), manifests = all_shown(document.manifests),
+    subject = shown(document.subject),
+    annotations = annotations_of(document.annotations) }
+end
+
+return M

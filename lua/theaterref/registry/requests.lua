@@ -1,0 +1,182 @@
+--- Registries: where each one is, and the options of requests to it.
+-- @module theaterref.registry.requests
+local core = require "theaterref.core"
+local credentials = require "theaterref.registry.credentials"
+local errors = require "theaterref.error"
+local overlay = require("theaterref.options").overlay
+
+local M = {}
+
+--- The media types of documents, for the header `Accept`: registries answer 404 for those
+-- that are not asked for.
+M.DOCUMENTS = table.concat({ "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json",
+  "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json" }, ", ")
+
+--- Documents may be this large.
+M.MAX_DOCUMENT_BYTES = 4 << 20
+
+-- The host that answers for a registry's name.
+local hosts = { ["docker.io"] = "registry-1.docker.io" }
+
+-- Realms of tokens on other hosts than their registry's.
+local realms = { ["docker.io"] = { "auth.docker.io" }, ["registry.gitlab.com"] = { "gitlab.com" } }
+
+local function is_loopback(host)
+  return host == "localhost" or host == "::1" or host:find "%.localhost$" ~= nil or host:find "^127%.%d+%.%d+%.%d+$" ~= nil
+end
+
+-- The options of a registry, by its name in any case and with the port that is the default.
+local function options_of(registries, registry)
+  if not registries then return nil end
+  if registries[registry] then return registries[registry] end
+  for name, options in pairs(registries) do
+    local parsed = core.parse_oci("oci://" .. name .. "/x")
+    if parsed and parsed.registry == registry then return options end
+  end
+end
+
+--- The place that answers for a registry.
+-- @tparam table parsed `registry`, `host`, `port`, `repository`
+-- @tparam ?table registries options by registry
+-- @tparam ?string ns the registry that a mirror is to ask
+-- @treturn table `registry`, `repository`, `options`, `url` (of the repository, ending in `/`),
+-- `insecure` and `ns`
+function M.endpoint(parsed, registries, ns)
+  local options = options_of(registries, parsed.registry) or {}
+  local insecure = options.plain_http
+  if insecure == nil then insecure = is_loopback(parsed.host) and parsed.port ~= 443 end
+  local authority = hosts[parsed.registry] or parsed.registry
+  return { registry = parsed.registry, authority = authority, repository = parsed.repository, options = options,
+    insecure = insecure, ns = ns, origin = (insecure and "http://" or "https://") .. authority,
+    url = ("%s://%s/v2/%s/"):format(insecure and "http" or "https", authority, parsed.repository) }
+end
+
+--- The places to ask for a repository: the mirrors that its registry's options list, then
+-- itself.
+-- @tparam table parsed
+-- @tparam ?table registries options by registry
+-- @treturn table a list of endpoints
+function M.endpoints(parsed, registries)
+  local own, list = M.endpoint(parsed, registries, parsed.ns), {}
+  for _, mirror in ipairs(own.options.mirrors or {}) do
+    local at = core.parse_oci("oci://" .. mirror:gsub("^oci://", ""):gsub("/*$", "") .. "/" .. parsed.repository)
+    if at then list[#list + 1] = M.endpoint(at, registries, parsed.registry) end
+  end
+  list[#list + 1] = own
+  return list
+end
+
+--- A URL within a repository.
+-- @tparam table endpoint
+-- @tparam string kind `manifests` or `blobs`
+-- @tparam string name a tag or a digest
+-- @treturn string
+function M.url(endpoint, kind, name)
+  return endpoint.url .. kind .. "/" .. name .. (endpoint.ns and "?ns=" .. endpoint.ns or "")
+end
+
+-- Copies headers without one, in any case.
+local function without(headers, name)
+  local copy = {}
+  for key, value in pairs(headers or {}) do
+    if key:lower() ~= name then copy[key] = value end
+  end
+  return copy
+end
+
+--- The options of requests to an endpoint: those of all requests, and on top of them its
+-- own. They have no credentials yet.
+-- @tparam table endpoint
+-- @tparam table request options of requests
+-- @treturn table
+function M.request(endpoint, request)
+  local own, all = endpoint.options, overlay(request)
+  for _, name in ipairs { "ca_file", "client_cert", "client_key", "proxy", "cache_scope" } do
+    if own[name] ~= nil then all[name] = own[name] end
+  end
+  if own.client_cert and not own.client_key then all.client_key = nil end
+  return all
+end
+
+--- Finds out where the credentials for an endpoint come from; no helper runs.
+-- @tparam table endpoint
+-- @treturn ?table see `theaterref.registry.credentials`
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.find_credentials(endpoint)
+  return credentials.find(endpoint.registry, endpoint.repository, endpoint.options)
+end
+
+--- The scope in caches of bytes that are fetched with options and credentials.
+-- @tparam table request options of requests
+-- @tparam ?table found as `find_credentials` returns it
+-- @treturn string "": those of everybody
+function M.scope(request, found)
+  local identity = credentials.identity(found)
+  if identity then
+    request = overlay(request, { headers = overlay(request.headers or {}, { ["Theaterref-Identity"] = identity }) })
+  end
+  return core.request_scope(core.request_options(request))
+end
+
+--- Compiles options for the core, with credentials.
+-- @tparam table endpoint
+-- @tparam table request options of requests
+-- @tparam string actions `pull`, or `pull,push`
+-- @tparam function await waits for a future of the core's that others may wait for, too
+-- @tparam[opt] table more `accept`; `max_bytes`; `from`, a repository to read from as well
+-- @treturn userdata
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.compile(endpoint, request, actions, await, more)
+  more = more or {}
+  local found, err = M.find_credentials(endpoint)
+  if err then return nil, err end
+  found, err = credentials.get(found, await)
+  if not found then return nil, err end
+  local all = overlay(request)
+  if more.accept then
+    all.headers = without(request.headers, "accept")
+    all.headers.Accept = more.accept
+  end
+  if more.max_bytes then all.max_bytes = math.min(more.max_bytes, request.max_bytes or more.max_bytes) end
+  if core.auth then
+    local realm_hosts = overlay(realms[endpoint.registry] or {})
+    for _, host in ipairs(endpoint.options.realm_hosts or {}) do realm_hosts[#realm_hosts + 1] = host end
+    all.auth = core.auth { registry = endpoint.authority, insecure = endpoint.insecure, username = found.username,
+      password = found.password, identity_token = found.identity_token, realm_hosts = realm_hosts }
+    all.scope = ("repository:%s:%s"):format(endpoint.repository, actions)
+    if more.from then all.scope = ("%s repository:%s:pull"):format(all.scope, more.from) end
+  end
+  local ok, compiled = pcall(core.request_options, all)
+  if ok then return compiled end
+  return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled))
+end
+
+local statuses = { [401] = true, [403] = true, [404] = true }
+
+--- The error for the status of a registry's answer. Registries do not tell a package that is
+-- missing from one that is private.
+-- @tparam table endpoint
+-- @tparam string what was asked for
+-- @tparam integer status
+-- @treturn table
+function M.status_error(endpoint, what, status)
+  local name = endpoint.registry .. "/" .. endpoint.repository
+  local err = errors.new("http_status", statuses[status]
+    and ("%s: the registry has no such %s, or it is private and needs other credentials (status %d)"):format(name, what, status)
+    or ("%s: the registry answered %d"):format(name, status))
+  err.status = status
+  return err
+end
+
+--- The same for an error of the engine's, if it is of such a status.
+-- @tparam table err
+-- @tparam table endpoint
+-- @tparam string what
+-- @treturn table
+function M.worded(err, endpoint, what)
+  return statuses[err.status] and M.status_error(endpoint, what, err.status) or err
+end
+
+return M

@@ -1,0 +1,306 @@
+--- One repository of a registry, as the distribution specification has it: documents, blobs,
+-- uploads and tags.
+--
+-- A method returns nil and an error where it fails. None waits for anything but by `await`.
+-- @module theaterref.registry.session
+local requests = require "theaterref.registry.requests"
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local overlay = require("theaterref.options").overlay
+
+local Session = {}
+Session.__index = Session
+
+local MAX_ANSWER_BYTES = 1 << 20
+local CHUNK_BYTES = 8 << 20 -- where a registry insists on chunks
+local MAX_PAGES = 1000
+
+--- Opens a session.
+-- @tparam table parsed a reference
+-- @tparam table fields `registries`, options by registry; `defaults`, options of requests; `actions`, `pull` or
+-- `pull,push`; `from`, a repository of the same registry to mount blobs from; `await` and
+-- `seconds_left`, functions
+-- @treturn table
+function Session.open(parsed, fields)
+  local self = setmetatable(overlay(fields), Session)
+  self.endpoint = requests.endpoint(parsed, fields.registries, parsed.ns)
+  self.request = requests.request(self.endpoint, fields.defaults)
+  self.compiled = {}
+  return self
+end
+
+-- Compiles the options of requests, once for each kind. Another host, to which a registry sends
+-- an upload, gets nothing that identifies the caller.
+local function compile(self, accept, max_bytes, is_elsewhere)
+  local key = (is_elsewhere and "elsewhere " or "") .. (accept or "") .. max_bytes
+  if self.compiled[key] then return self.compiled[key] end
+  local request = self.request
+  if is_elsewhere then
+    request = overlay(request)
+    request.headers, request.client_cert, request.client_key, request.netrc = nil, nil, nil, nil
+  end
+  local compiled, err = requests.compile(self.endpoint, request, self.actions, self.await, { accept = accept,
+    max_bytes = max_bytes, from = self.from })
+  self.compiled[key] = compiled
+  return compiled, err
+end
+
+-- Sends a request. Returns its status, headers and body.
+local function send(self, method, url, more)
+  more = more or {}
+  local origin = self.endpoint.origin
+  local is_elsewhere = url:sub(1, #origin + 1):lower() ~= origin .. "/"
+  if is_elsewhere and not self.endpoint.insecure and not url:lower():find "^https://" then
+    return nil, errors.new("denied", ("%s leads from https to another scheme"):format(self.endpoint.registry))
+  end
+  local compiled, err = compile(self, more.accept, more.max_bytes or MAX_ANSWER_BYTES, is_elsewhere)
+  if not compiled then return nil, err end
+  local future
+  future, err = core.send(url, compiled, { method = method, body = more.body, headers = more.headers or {} }, self.seconds_left())
+  if not future then return nil, err end
+  local body
+  body, err = self.await(future)
+  if not body then return nil, err end
+  local info = future:info()
+  return info.status, info.headers or {}, body, info
+end
+
+-- The codes in a registry's answer, which say more than its status.
+local function codes(body)
+  local ok, document = pcall(core.json_decode, tostring(body))
+  local list = {}
+  for _, fault in ipairs(ok and type(document) == "table" and type(document.errors) == "table" and document.errors or {}) do
+    local code = type(fault) == "table" and fault.code
+    if type(code) == "string" and code:find "^[%u_]+$" then list[#list + 1] = code end
+  end
+  return #list > 0 and ": " .. table.concat(list, ", ") or ""
+end
+
+-- Returns the error for an answer that is none of those that were expected.
+local function refused(self, what, status, body)
+  local endpoint = self.endpoint
+  local err = errors.new((status == 401 or status == 403) and "denied" or "http_status",
+    ("%s/%s: %s failed: status %d%s%s"):format(endpoint.registry, endpoint.repository, what, status, body and codes(body) or "",
+    (status == 401 or status == 403) and "; log in with 'docker login', or configure 'registries'" or ""))
+  err.status = status
+  return err
+end
+
+local function missing(self, what, status) return requests.status_error(self.endpoint, what, status) end
+
+local function digest_of(headers)
+  local digest = headers["docker-content-digest"]
+  return digest and digest:match "^sha256:(%x+)$"
+end
+
+-- Checks the digest that a registry answered, if it did.
+local function check_answered(self, headers, expected)
+  local digest = digest_of(headers)
+  if not digest or digest == expected then return true end
+  return nil, errors.new("digest_mismatch", ("%s/%s answered the sha256 %s for what has %s"):format(self.endpoint.registry,
+    self.endpoint.repository, digest, expected))
+end
+
+local function url(self, kind, name) return requests.url(self.endpoint, kind, name) end
+
+-- Returns the absolute URL of a header.
+local function absolute(base, location)
+  if location:find "^%a[%w+.-]*://" then return location end
+  local origin, path = base:match "^(%a+://[^/]+)([^?#]*)"
+  if location:find "^//" then return base:match "^%a+:" .. location end
+  if location:find "^/" then return origin .. location end
+  if location:find "^%?" then return origin .. path .. location end
+  return origin .. (path:match "^(.*/)" or "/") .. location
+end
+
+-- ------------------------------------------------------------------ reading
+
+--- Reads a document, and verifies its digest.
+-- @tparam string name a tag, or `sha256:<hex>`
+-- @tparam[opt] boolean optional nil without an error if there is none
+-- @treturn theaterref.blob
+-- @treturn string its digest, in hex
+-- @treturn string its media type, as the registry calls it
+function Session:document(name, optional)
+  local status, headers, body, info = send(self, "GET", url(self, "manifests", name),
+    { accept = requests.DOCUMENTS, max_bytes = requests.MAX_DOCUMENT_BYTES })
+  if not status then return nil, headers end
+  if status == 404 and optional then return nil end
+  if status == 401 or status == 403 or status == 404 then return nil, missing(self, "manifest", status) end
+  if status ~= 200 then return nil, refused(self, "reading a manifest", status, body) end
+  local digest, expected = body:digest(), name:match "^sha256:(.*)$" or digest_of(headers)
+  if expected and expected ~= digest then
+    return nil, errors.new("digest_mismatch", ("%s/%s: the manifest %s has the sha256 %s"):format(self.endpoint.registry,
+      self.endpoint.repository, name, digest))
+  end
+  return body, digest, info.content_type or headers["content-type"]
+end
+
+--- Reads a blob, and verifies its digest.
+-- @tparam string digest in hex
+-- @tparam integer size
+-- @treturn theaterref.blob
+function Session:blob(digest, size)
+  local compiled, err = compile(self, nil, size)
+  if not compiled then return nil, err end
+  local future
+  future, err = core.fetch(url(self, "blobs", "sha256:" .. digest), compiled, nil, digest, true, self.seconds_left())
+  if not future then return nil, err end
+  local blob
+  blob, err = self.await(future)
+  if blob and #blob == size then return blob end
+  return nil, err and requests.worded(err, self.endpoint, "blob") or errors.new("corrupt",
+    ("%s/%s: a blob has %d bytes, not the %d that its manifest says"):format(self.endpoint.registry, self.endpoint.repository,
+    #blob, size))
+end
+
+-- True if something is there; nil and an error if that is not known.
+local function is_there(self, kind, name, accept)
+  local status, headers, body = send(self, "HEAD", url(self, kind, name), { accept = accept })
+  if not status then return nil, headers end
+  if status == 200 then return true end
+  if status == 404 then return false end
+  return nil, refused(self, "looking for a blob", status, body)
+end
+
+--- All tags of the repository.
+-- @treturn table a list
+function Session:tags()
+  local at, list = self.endpoint.url .. "tags/list?n=1000", {}
+  for _ = 1, MAX_PAGES do
+    local status, headers, body = send(self, "GET", at, { max_bytes = requests.MAX_DOCUMENT_BYTES })
+    if not status then return nil, headers end
+    if status == 401 or status == 403 or status == 404 then return nil, missing(self, "repository", status) end
+    if status ~= 200 then return nil, refused(self, "listing tags", status, body) end
+    local ok, document = pcall(core.json_decode, tostring(body))
+    if not ok or type(document) ~= "table" then
+      return nil, errors.new("syntax", self.endpoint.registry .. ": its list of tags is no JSON object")
+    end
+    for _, tag in ipairs(type(document.tags) == "table" and document.tags or {}) do
+      if type(tag) == "string" then list[#list + 1] = tag end
+    end
+    local link = headers.link and headers.link:match '<([^>]*)>%s*;%s*rel="?next"?'
+    if not link then return list end
+    local following = absolute(at, link)
+    if following:sub(1, #self.endpoint.origin + 1) ~= self.endpoint.origin .. "/" or following == at then
+      return nil, errors.new("syntax", self.endpoint.registry .. ": its list of tags goes on at another host")
+    end
+    at = following
+  end
+  return nil, errors.new("too_large", self.endpoint.registry .. ": its list of tags has no end")
+end
+
+--- The documents that refer to one, if the registry has the API for that.
+-- @tparam string digest in hex
+-- @treturn ?theaterref.blob an index; nil: it has not
+function Session:referrers(digest)
+  local status, headers, body = send(self, "GET", self.endpoint.url .. "referrers/sha256:" .. digest,
+    { accept = requests.DOCUMENTS, max_bytes = requests.MAX_DOCUMENT_BYTES })
+  if not status then return nil, headers end
+  return status == 200 and body or nil
+end
+
+-- ------------------------------------------------------------------- writing
+
+-- Begins an upload. Returns where it goes on; true if the registry has the blob now.
+local function begin_upload(self, digest)
+  local mount = self.from and ("?mount=sha256:%s&from=%s"):format(digest, self.from) or ""
+  local at = self.endpoint.url .. "blobs/uploads/"
+  local status, headers, body = send(self, "POST", at .. mount, { body = core.blob "" })
+  if not status then return nil, headers end
+  if status == 201 and mount ~= "" then return true, headers end
+  if status ~= 202 or not headers.location then return nil, refused(self, "beginning an upload", status, body) end
+  return absolute(at, headers.location), headers
+end
+
+local function with_digest(location, digest)
+  return location .. (location:find("?", 1, true) and "&" or "?") .. "digest=sha256:" .. digest
+end
+
+local OCTETS = "application/octet-stream"
+
+-- Sends a blob in chunks, each to where the answer to the last one leads. Returns that.
+local function send_chunks(self, location, headers, blob)
+  local size, sent = math.max(CHUNK_BYTES, tonumber(headers["oci-chunk-min-length"]) or 0), 0
+  while sent < #blob do
+    local last = math.min(sent + size, #blob)
+    local status, answer, body = send(self, "PATCH", location, { body = core.blob(blob:sub(sent + 1, last)),
+      headers = { ["Content-Type"] = OCTETS, ["Content-Range"] = ("%d-%d"):format(sent, last - 1) } })
+    if not status then return nil, answer end
+    if status ~= 202 and status ~= 204 then return nil, refused(self, "sending a chunk", status, body) end
+    if answer.location then location = absolute(location, answer.location) end
+    sent = last
+  end
+  return location
+end
+
+-- Statuses of registries that take no blob in one piece.
+local insists = { [405] = true, [411] = true, [413] = true, [416] = true, [501] = true }
+
+-- Ends an upload: with the whole blob, or with nothing if it was sent in chunks.
+local function end_upload(self, location, digest, body)
+  return send(self, "PUT", with_digest(location, digest), { body = body, headers = { ["Content-Type"] = OCTETS } })
+end
+
+--- Uploads a blob, unless the repository has it.
+-- @tparam theaterref.blob blob
+-- @tparam[opt] string digest in hex, if it is known
+-- @treturn string its digest
+-- @treturn boolean whether it was sent
+function Session:put_blob(blob, digest)
+  digest = digest or blob:digest()
+  local there, err = is_there(self, "blobs", "sha256:" .. digest)
+  if there == nil then return nil, err end
+  if there then return digest, false end
+  local location, headers = begin_upload(self, digest)
+  if not location then return nil, headers end
+  if location == true then return digest, false end
+  local status, answer, body = end_upload(self, location, digest, blob)
+  if status and insists[status] then
+    location, headers = begin_upload(self, digest)
+    if location == true then return digest, false end
+    if location then location, headers = send_chunks(self, location, headers, blob) end
+    if not location then return nil, headers end
+    status, answer, body = end_upload(self, location, digest, core.blob "")
+  end
+  if not status then return nil, answer end
+  if status ~= 201 and status ~= 204 then return nil, refused(self, "an upload", status, body) end
+  local ok
+  ok, err = check_answered(self, answer, digest)
+  if not ok then return nil, err end
+  return digest, true
+end
+
+--- True if the repository has a blob.
+function Session:has_blob(digest) return is_there(self, "blobs", "sha256:" .. digest) end
+
+--- Asks for a blob of another repository of the same registry. False: it must be sent.
+-- @tparam string digest in hex
+-- @treturn boolean
+function Session:mount_blob(digest)
+  local there, err = self:has_blob(digest)
+  if there or err then return there, err end
+  if not self.from then return false end
+  local location, headers = begin_upload(self, digest)
+  if not location then return nil, headers end
+  return location == true
+end
+
+--- Writes a document, which all that it names is there for.
+-- @tparam string name a tag, or `sha256:<hex>`
+-- @tparam theaterref.blob document
+-- @tparam string media_type
+-- @treturn string its digest, in hex
+-- @treturn boolean whether the registry keeps a list of what refers to its subject
+function Session:put_document(name, document, media_type)
+  local status, headers, body = send(self, "PUT", url(self, "manifests", name), { body = document,
+    headers = { ["Content-Type"] = media_type } })
+  if not status then return nil, headers end
+  if status ~= 201 and status ~= 200 and status ~= 202 then return nil, refused(self, "writing a manifest", status, body) end
+  local digest = document:digest()
+  local ok, err = check_answered(self, headers, digest)
+  if not ok then return nil, err end
+  return digest, headers["oci-subject"] ~= nil
+end
+
+return Session

@@ -1,0 +1,396 @@
+--- `oci://registry[:port]/repository[:tag][@sha256:<hex>][#title=<name>&sha256=<hex>]`: a layer
+-- of an artifact in a registry.
+--
+-- A reference leads to a manifest, perhaps by way of an index, and that to a layer. Each of
+-- them is a link with a key of its own in caches, its digest: references share what they
+-- have in common, and whoever resolves one drives its own chain of links.
+-- @module theaterref.source.oci
+local requests = require "theaterref.registry.requests"
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+
+local M = { fetches = true }
+
+local MAX_DOCUMENTS = 3 -- an index, an index in it, a manifest
+
+-- --------------------------------------------------------------- references
+
+local function invalid(reference, why) return nil, errors.new("invalid_reference", "Invalid reference: " .. why, reference) end
+
+local function decode(text)
+  return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+local function encode(text)
+  return (text:gsub("[^%w/._~-]", function(c) return ("%%%02X"):format(c:byte()) end))
+end
+
+-- Reads the fields of a fragment into 'parsed'. Returns the fault of one.
+local function read_fields(parsed, fragment)
+  for field in (fragment .. "&"):gmatch "([^&]*)&" do
+    local name, value = field:match "^([^=]*)=(.*)$"
+    if name ~= "title" and name ~= "sha256" then return "after '#' it takes title=<name> and sha256=<64 hex digits>" end
+    value = name == "sha256" and value:lower() or decode(value)
+    if name == "sha256" and (#value ~= 64 or value:find "%X") then return "#sha256= takes 64 hex digits" end
+    if value == "" or value:find "%c" then return "its title is empty, or has a control character in it" end
+    if parsed[name] and parsed[name] ~= value then return ("#%s= is there twice, with different ones"):format(name) end
+    parsed[name] = value
+  end
+end
+
+-- The name of the artifact: what its requests depend on.
+local function artifact(parsed, tag, manifest)
+  return ("oci://%s/%s%s%s%s"):format(parsed.registry, parsed.repository, tag and ":" .. tag or "",
+    manifest and "@sha256:" .. manifest or "", parsed.ns and "?ns=" .. parsed.ns or "")
+end
+
+-- Sets the texts of a reference in normal form.
+local function set_texts(parsed)
+  local title = parsed.title and "#title=" .. encode(parsed.title) or ""
+  -- A digest wins over a tag.
+  parsed.artifact = artifact(parsed, not parsed.manifest and parsed.tag or nil, parsed.manifest)
+  parsed.key = parsed.artifact .. title
+  parsed.text = artifact(parsed, parsed.tag, parsed.manifest) .. title
+    .. (parsed.sha256 and (title == "" and "#" or "&") .. "sha256=" .. parsed.sha256 or "")
+  return parsed
+end
+
+-- The last references that were parsed: most are asked for again.
+local known, known_count = {}, 0
+
+function M.parse(reference)
+  if known[reference] then return known[reference] end
+  local parsed, fault = core.parse_oci(reference)
+  if not parsed then return invalid(reference, fault) end
+  parsed.scheme = "oci"
+  if parsed.fragment then
+    fault = read_fields(parsed, parsed.fragment)
+    if fault then return invalid(reference, fault) end
+    parsed.fragment = nil
+  end
+  if not parsed.tag and not parsed.manifest then parsed.tag = "latest" end
+  set_texts(parsed)
+  if known_count >= 256 then known, known_count = {}, 0 end
+  if #reference <= 4096 then known[reference], known_count = parsed, known_count + 1 end
+  return parsed
+end
+
+-- Returns a copy of a parsed reference with other fields.
+local function with(parsed, changes)
+  local copy = {}
+  for name, value in pairs(parsed) do copy[name] = value end
+  for name, value in pairs(changes) do copy[name] = value or nil end
+  return set_texts(copy)
+end
+
+--- Another title of the same artifact. It is written as a file's name is, without %XX: that is
+-- how a manifest names the files beside it before it is pushed.
+function M.join(base, reference)
+  local title = reference:gsub("^%./", "")
+  if title == "" or title:find "[%c#?]" or reference:find "[#?]" then
+    return invalid(reference, ("%s cannot be the title of a layer, as relative references in a manifest from a registry are")
+      :format(errors.redact_reference(reference)))
+  end
+  return with(base, { title = title, sha256 = false }).text
+end
+
+--- The same artifact, at the manifest digest that was read.
+function M.at_digest(parsed, manifest) return with(parsed, { manifest = manifest }).text end
+
+--- A reference to a manifest in Theater's sense: the layer with that name, unless it names one.
+function M.manifest(parsed) return parsed.title and parsed.text or with(parsed, { title = "manifest.toml" }).text end
+
+function M.key(parsed) return parsed.key end
+
+-- The key of the document that an artifact's tag leads to.
+local function document_key(parsed) return parsed.artifact .. "#" end
+
+--- Further keys of a reference in caches: its tag's document, and what it means to a plan.
+function M.other_keys(parsed)
+  local keys = not parsed.manifest and { document_key(parsed) } or {}
+  if not parsed.title then keys[#keys + 1] = with(parsed, { title = "manifest.toml" }).key end
+  return keys
+end
+
+function M.is_remote() return true end
+
+function M.is_immutable(parsed) return parsed.manifest ~= nil end
+
+-- ----------------------------------------------------------------- requests
+
+-- Adapted requests, by what they were made of and their repository: files with credentials are
+-- looked at once a second.
+local adapted, LOOK_SECONDS = setmetatable({}, { __mode = "k" }), 1
+
+--- Adapts the options of a request to the registry: credentials that are configured, and the
+-- scope in caches of bytes that are fetched with them.
+function M.request(job, context, request)
+  local parsed = job.parsed
+  local name = parsed.registry .. "/" .. parsed.repository
+  local of_request = adapted[request]
+  local before = of_request and of_request[name]
+  if before and core.now() < before.at + LOOK_SECONDS then return before.request end
+  local endpoint = requests.endpoint(parsed, context.registries, parsed.ns)
+  local found, err = requests.find_credentials(endpoint)
+  if err then return nil, err end
+  local options = requests.request(endpoint, request.options)
+  local scope = requests.scope(options, found)
+  local made = { compiled = request.compiled, options = request.options, scope = scope, revalidate = request.revalidate,
+    may_be_on_disk = scope == "" or options.cache_scope ~= nil, max_bytes = request.max_bytes, timeout = request.timeout,
+    origin = endpoint.origin .. "/" }
+  if not of_request or of_request.count >= 256 then
+    of_request = { count = 0 }
+    adapted[request] = of_request
+  end
+  if not before then of_request.count = of_request.count + 1 end
+  of_request[name] = { at = core.now(), request = made }
+  return made
+end
+
+-- ------------------------------------------------------------------- chains
+
+-- A chain at work: `job`, `context` and `links`, and the endpoint that it asks.
+local Chain = {}
+Chain.__index = Chain
+
+-- The source of links: bytes at a URL of the registry.
+local link_source = { fetches = true, is_remote = M.is_remote }
+
+function link_source.start(link, _, task)
+  local left = not link.lead and task.deadline and math.max(0, task.deadline - core.now()) or nil
+  local future, err = core.fetch(link.parsed.url, link.compiled, link.lead, link.sha256, task.will_wait, left)
+  return future and { future = future }, err
+end
+
+-- Makes a link, for 'links.get'. 'max_bytes' is a limit beside that of the request.
+function Chain:link(kind, name, what, max_bytes)
+  local job, endpoint = self.job, self.endpoint
+  local options = { max_bytes = max_bytes, accept = kind == "manifests" and requests.DOCUMENTS or nil }
+  local request, sha256 = job.request, name:match "^sha256:(.*)$"
+  local limit = math.min(max_bytes, request.max_bytes or max_bytes)
+  return { parsed = { scheme = "oci", url = requests.url(endpoint, kind, name) }, source = link_source, what = what,
+    target = artifact(job.parsed, nil, nil) .. (sha256 and "@" or ":") .. name, sha256 = sha256,
+    key = sha256 and core.cache_key("sha256://" .. sha256, nil, request.scope)
+      or core.cache_key(document_key(job.parsed), nil, request.scope),
+    request = { compiled = request.compiled, scope = request.scope, may_be_on_disk = request.may_be_on_disk, max_bytes = limit,
+      timeout = request.timeout },
+    compile = function()
+      return requests.compile(endpoint, requests.request(endpoint, request.options), "pull", self.links.await, options)
+    end }
+end
+
+-- Gets a link's bytes. 'cache' is the one that it goes through, or nil.
+function Chain:get(link, cache)
+  link.cache, link.no_disk = cache, self.job.no_disk or not link.request.may_be_on_disk
+  if link.sha256 then link.ttl = -1 end -- content never changes
+  local blob, err
+  if cache then
+    blob, err = self.links.fresh(link)
+    if blob or err then return blob, err end
+  end
+  if self.is_fallback then link.revalidate = true end -- a failure that is remembered was the mirror's
+  if not self.context.offline then -- a helper may take its time: not while others wait for this load
+    link.compiled, err = link.compile()
+    if not link.compiled then return nil, err end
+  end
+  blob, err = self.links.get(link)
+  if blob then return blob end
+  return nil, requests.worded(err, self.endpoint, link.what)
+end
+
+-- The digests that tags led to a moment ago, by key: a HEAD tells whether they still do.
+local last_digests, last_count = {}, 0
+
+local function remember(key, digest)
+  if not last_digests[key] then
+    if last_count >= 1024 then last_digests, last_count = {}, 0 end
+    last_count = last_count + 1
+  end
+  last_digests[key] = digest
+end
+
+-- Asks where a tag leads. Returns the digest; nil if the registry does not tell; or nil and an
+-- error.
+function Chain:head(link)
+  if self.context.offline or not core.send then return nil end
+  local compiled, err = link.compile()
+  if not compiled then return nil, err end
+  local future
+  future, err = core.send(link.parsed.url, compiled, { method = "HEAD" }, self.links.seconds_left())
+  if not future then return nil, err end
+  local ok
+  ok, err = self.links.await(future, true)
+  if not ok then return nil, err end
+  local info = future:info()
+  local digest = info.status == 200 and info.headers["docker-content-digest"]
+  return digest and digest:match "^sha256:(%x+)$"
+end
+
+-- Puts a document that a tag led to under its digest, too.
+function Chain:keep(digest, blob)
+  local link = self:link("manifests", "sha256:" .. digest, "manifest", requests.MAX_DOCUMENT_BYTES)
+  link.cache, link.ttl, link.no_disk = self.cache, -1, true
+  if link.cache then self.links.put(link, blob) end
+end
+
+-- Notes the manifest that the reference leads to, and the cache for what is in it.
+function Chain:set_manifest(manifest)
+  self.job.manifest = manifest
+  self.cache = self.links.cache(M.at_digest(self.job.parsed, manifest))
+end
+
+-- Gets the document of a tag from its registry. Returns it, its digest and its media type.
+function Chain:fetch_tag(link)
+  local compiled, err = link.compile()
+  local future
+  if compiled then
+    future, err = core.send(link.parsed.url, compiled, { method = "GET" }, self.links.seconds_left())
+  end
+  local blob
+  if future then blob, err = self.links.await(future, true) end
+  if not blob then return nil, err end
+  local info = future:info()
+  if info.status ~= 200 then return nil, requests.status_error(self.endpoint, link.what, info.status) end
+  local digest, told = blob:digest(), info.headers["docker-content-digest"]
+  told = told and told:match "^sha256:(%x+)$"
+  if told and told ~= digest then
+    return nil, errors.new("digest_mismatch", ("%s has the sha256 %s, but its registry said %s"):format(link.target, digest,
+      told))
+  end
+  return blob, digest, info.content_type
+end
+
+-- Gets the document of a tag that may be cached: from the cache, after a question to the
+-- registry if it is not fresh there, or from the registry. Returns it and its digest.
+function Chain:cached_tag(link)
+  local cache = self.job.cache
+  link.cache, link.no_disk = cache, self.job.no_disk or not link.request.may_be_on_disk
+  link.ttl, link.revalidate = self.job.ttl, self.job.revalidate
+  local blob, err = self.links.fresh(link)
+  if blob or err then return blob, blob and blob:digest() or err end
+  local before = link.known and link.known.blob
+  local last = before and before:digest() or last_digests[link.key]
+  local digest = last and self:head(link)
+  if not digest then
+    blob, err = self:get(link, cache)
+    return blob, blob and blob:digest() or err
+  end
+  blob = before and digest == last and before
+  if not blob then
+    self:set_manifest(digest)
+    blob, err = self:read_digest(false, digest)
+    if not blob then return nil, err end
+  end
+  self.links.put(link, blob)
+  return blob, digest
+end
+
+-- Gets the document of a tag. Returns it, its digest, and its media type if that is known.
+function Chain:read_tag()
+  local link = self:link("manifests", self.job.parsed.tag, "tag", requests.MAX_DOCUMENT_BYTES)
+  local blob, digest, media_type
+  if self.job.cache then
+    blob, digest = self:cached_tag(link)
+  elseif self.context.offline or not core.send then
+    blob, digest = self:get(link, nil)
+    digest = blob and blob:digest() or digest
+  else
+    -- The document of the last pull may be in the cache, under its digest.
+    digest = self.job.asks_cacheable and last_digests[link.key] and self:head(link)
+    if digest then
+      self:set_manifest(digest)
+      blob, media_type = self:read_digest(false, digest), nil
+    end
+    if not blob then blob, digest, media_type = self:fetch_tag(link) end
+  end
+  if not blob then return nil, digest end
+  self:set_manifest(digest)
+  self:keep(digest, blob)
+  remember(link.key, digest)
+  return blob, digest, media_type
+end
+
+-- Gets the layer that a document, and those it leads to, choose.
+function Chain:read_layer(document, media_type)
+  local job = self.job
+  for _ = 1, MAX_DOCUMENTS do
+    local kind, digest, size, of_type = core.oci_select(document, job.parsed.title, media_type)
+    if not kind then return nil, digest end
+    local is_layer = kind == "layer"
+    local limit = is_layer and self.context:max_bytes(job) or requests.MAX_DOCUMENT_BYTES
+    if size > limit then
+      return nil, errors.new("too_large", ("%s is larger than the limit of %d bytes%s"):format(
+        errors.redact_reference(job.target), limit, is_layer and " (max_bytes)" or ""))
+    end
+    if is_layer and job.sha256 and job.sha256 ~= digest then
+      return nil, errors.new("digest_mismatch", ("%s has the sha256 %s, but %s was expected by %s"):format(
+        errors.redact_reference(job.target), digest, job.sha256, job.digests_by or "its reference"))
+    end
+    local blob, err = self:read_digest(is_layer, digest, size)
+    if not blob or is_layer then return blob, err end
+    document, media_type = blob, of_type
+  end
+  return nil, errors.new("syntax", "the index leads to an index that leads to another")
+end
+
+-- Gets a layer or a document by its digest. 'size' is nil if it is not known.
+function Chain:read_digest(is_layer, digest, size)
+  local link = self:link(is_layer and "blobs" or "manifests", "sha256:" .. digest, is_layer and "layer" or "manifest",
+    size or is_layer and self.context:max_bytes(self.job) or requests.MAX_DOCUMENT_BYTES)
+  if is_layer then self.layer = link end
+  local blob, err = self:get(link, self.cache)
+  if not blob or not size or #blob == size then return blob, err end
+  return nil, errors.new("corrupt", ("%s has %d bytes, not the %d that its manifest says"):format(link.target, #blob, size))
+end
+
+-- Drives the chain at one endpoint.
+function Chain:drive()
+  local job = self.job
+  local manifest = job.parsed.manifest or job.locked_manifest
+  local document, digest, media_type
+  if job.locked_manifest and job.sha256 then -- the lockfile knows where it leads
+    job.manifest = manifest
+    return self:read_digest(true, job.sha256, job.locked_size)
+  end
+  if manifest then
+    self:set_manifest(manifest)
+    document, digest = self:read_digest(false, manifest)
+  else
+    document, digest, media_type = self:read_tag()
+  end
+  if not document then return nil, digest end
+  if self.context.trace then
+    self.context.trace { rule = "registry", by = self.endpoint.registry, reference = errors.redact_reference(job.target),
+      answer = "sha256:" .. job.manifest }
+  end
+  return self:read_layer(document, media_type)
+end
+
+-- Failures that another endpoint would share.
+local final = { cancelled = true, invalid_reference = true, too_large = true, policy = true }
+
+--- Drives the chain of a reference.
+-- @tparam table job
+-- @tparam table context
+-- @tparam table links what gets its links: `get(link)`, its bytes or nil and an error;
+-- `fresh(link)`, the same if a cache has them; `put(link, blob)`, into its cache;
+-- `await(future)`; `seconds_left()`; `cache(reference)`, the cache for what an
+-- immutable reference leads to, or nil; `is_over()`
+-- @treturn theaterref.blob
+-- @treturn table the link of the layer
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.drive(job, context, links)
+  local endpoints, first = requests.endpoints(job.parsed, context.registries), nil
+  for i, endpoint in ipairs(endpoints) do
+    local chain = setmetatable({ job = job, context = context, links = links, endpoint = endpoint,
+      is_fallback = i > 1 }, Chain)
+    chain.cache = job.cache
+    local blob, err = chain:drive()
+    if blob then return blob, chain.layer end
+    first = first or err
+    if i == #endpoints or final[err.kind] or links.is_over() then return nil, i == #endpoints and err or first end
+  end
+end
+
+return M

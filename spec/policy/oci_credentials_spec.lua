@@ -1,0 +1,176 @@
+-- Credentials for registries: where they come from, and who sees them.
+local helper = require "helper"
+local theaterref = require "theaterref"
+
+local WASM = "\0asm\1\0\0\0"
+
+describe("credentials", function()
+  local folder, registry, ref
+
+  -- Runs the command with a home of its own. Returns output, errors, status.
+  local function run(command, environment)
+    return helper.run(("cd %s && export HOME=%s/home XDG_RUNTIME_DIR=%s/run PATH=%s/bin:$PATH %s && %s"):format(folder, folder,
+      folder, folder, environment or "NONE=", command))
+  end
+
+  local function config(path, text)
+    helper.run_ok(("rm -rf %s/home %s/run %s/docker && mkdir -p %s/home/.docker %s/run/containers %s/docker %s/bin"):format(folder,
+      folder, folder, folder, folder, folder, folder))
+    helper.write(folder .. "/" .. path, text)
+  end
+
+  local function reads(environment)
+    local out, err, status = run("theaterref resolve " .. ref .. " --json 7</etc/passwd", environment)
+    assert.equal(0, status, err)
+    assert.matches('"bytes":9', out, 1, true)
+  end
+
+  local function is_refused(words, environment)
+    local _, err, status = run("theaterref resolve " .. ref, environment)
+    assert.equal(1, status)
+    assert.matches(words, err, 1, true)
+    assert.is_falsy(err:find("s3cret", 1, true))
+  end
+
+  setup(function()
+    folder = helper.temporary_folder()
+    helper.command(folder .. "/bin")
+    registry = helper.registry "htpasswd"
+    ref = "oci://" .. registry.at .. "/secret/x:1"
+    helper.write(folder .. "/x.wasm", WASM .. "x")
+    local r = assert(theaterref.resolver { log = false, registries = { [registry.at] = { username = "alice", password = "s3cret" } } })
+    assert(r:copy(folder .. "/x.wasm", ref))
+  end)
+
+  teardown(function()
+    registry:stop()
+    helper.remove(folder)
+  end)
+
+  local auth = '{"auths":{"%s":{"auth":"YWxpY2U6czNjcmV0"}}}'
+
+  it("come from Docker's and Podman's files, by registry, repository or URL", function()
+    config("home/.docker/config.json", "{}")
+    is_refused "or it is private and needs other credentials"
+    config("home/.docker/config.json", auth:format(registry.at))
+    reads()
+    config("home/.docker/config.json", auth:format("https://" .. registry.at .. "/v1/"))
+    reads()
+    config("run/containers/auth.json", auth:format(registry.at .. "/secret"))
+    reads()
+    config("run/containers/auth.json", auth:format(registry.at .. "/other"))
+    is_refused "needs other credentials"
+    config("docker/config.json", auth:format(registry.at))
+    reads("DOCKER_CONFIG=" .. folder .. "/docker")
+    config("home/.docker/config.json", '{"auths":{"' .. registry.at .. '":{"username":"alice","password":"s3cret"}}}')
+    reads()
+  end)
+
+  it("in a file that is malformed are an error that names it, and nothing in it", function()
+    config("home/.docker/config.json", '{"auths":{"s3cret')
+    is_refused "/home/.docker/config.json is no JSON object"
+  end)
+
+  it("come from helpers, which get the registry and inherit nothing", function()
+    local function use(script, key)
+      config("home/.docker/config.json", key or ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+      helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\n" .. script)
+      helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
+    end
+    local answer = [[read server; [ "$1 $server" = "get ]] .. registry.at .. [[" ] || exit 3
+      ls -l /proc/$$/fd >]] .. folder .. [[/descriptors
+      echo '{"ServerURL":"'$server'","Username":"alice","Secret":"s3cret"}']]
+    use(answer)
+    reads()
+    for line in helper.read(folder .. "/descriptors"):gmatch "[^\n]+" do
+      local number = tonumber(line:match " (%d+) %-> ")
+      assert.is_true(not number or number <= 2 or number >= 10, line) -- those of the shell are 10 and more
+    end
+    use(answer, '{"credsStore":"spec"}')
+    reads()
+    use((answer:gsub("read server; ", "server=" .. registry.at .. "; "))) -- it reads nothing
+    reads()
+    use "echo 'credentials not found in native keychain'; exit 1"
+    is_refused "needs other credentials"
+    use "exit 2"
+    is_refused "docker-credential-spec failed with status 2"
+    use "echo s3cret"
+    is_refused "docker-credential-spec printed no credentials"
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"missing"}}'):format(registry.at))
+    is_refused "docker-credential-missing"
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"../../bin/sh"}}'):format(registry.at))
+    is_refused "needs other credentials"
+  end)
+
+  it("of helpers are asked for once, and never offline", function()
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+    helper.write(folder .. "/bin/docker-credential-spec", ([[#!/bin/sh
+      echo ran >> %s/ran
+      echo '{"ServerURL":"","Username":"alice","Secret":"s3cret"}'
+    ]]):format(folder))
+    helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
+    local script = ([[%s -e 'local t = require "theaterref"
+      local r = t.resolver { log = false, cache = {}, offline = %%s }
+      local futures = {}
+      for i = 1, 8 do futures[i] = assert(r:start("%s")) end
+      for i = 1, 8 do print(futures[i]:wait()) end']]):format(helper.lua, ref)
+    local out = run(script:format "nil")
+    assert.is_truthy(out:find "asm", out)
+    assert.equal("ran\n", helper.read(folder .. "/ran"))
+    os.remove(folder .. "/ran")
+    out = run(script:format '"x"')
+    assert.is_falsy(out:find "asm", out)
+    assert.is_false(helper.exists(folder .. "/ran"))
+  end)
+
+  it("of helpers work in a program that ignores SIGCHLD, or reaps all its children", function()
+    helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\ncat >/dev/null\necho '{\"Username\":\"alice\",\"Secret\":\"s3cret\"}'\n")
+    helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+    local _, err, status = run(("python3 -c 'import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+      .. "os.execvp(sys.argv[1], sys.argv[1:])' theaterref resolve %s --json"):format(ref))
+    assert.equal(0, status, err)
+  end)
+
+  it("that are configured keep cached bytes apart, and off the disk without a cache_scope", function()
+    config("home/.docker/config.json", "{}")
+    local function resolve(registries, home)
+      return theaterref.resolver({ log = false, home = folder .. "/" .. home, cache = { disk = "cache" }, offline = nil,
+        registries = { [registry.at] = registries } }):resolve_cached(ref)
+    end
+    local known = { username = "alice", password = "s3cret" }
+    assert(resolve(known, "apart"))
+    assert.is_nil((resolve({ username = "bob", password = "s3cret" }, "apart")))
+    assert.equal("", (helper.run("find " .. folder .. "/apart -type f -name '*-*'")))
+    known.cache_scope = "team"
+    assert(resolve(known, "scoped"))
+    local offline = assert(theaterref.resolver { log = false, home = folder .. "/scoped", cache = { disk = "cache" }, offline = "x",
+      registries = { [registry.at] = { cache_scope = "team" } } })
+    assert.equal(WASM .. "x", tostring(assert(offline:resolve_cached(ref))))
+  end)
+end)
+
+describe("a registry with tokens", function()
+  local registry
+
+  setup(function() registry = helper.registry "token" end)
+  teardown(function() registry:stop() end)
+
+  it("gives anonymous clients what is public, and asks for credentials to write", function()
+    helper.with_folder(function(folder)
+      helper.write(folder .. "/x.wasm", WASM .. "x")
+      local ref = "oci://" .. registry.at .. "/public/x:1"
+      local realms = { registry.tokens.at }
+      local anonymous = assert(theaterref.resolver { log = false, registries = { [registry.at] = { realm_hosts = realms } } })
+      local copied, err = anonymous:copy(folder .. "/x.wasm", ref)
+      assert.is_nil(copied)
+      assert.equal("denied", err.kind)
+      local alice = assert(theaterref.resolver { log = false, registries = {
+        [registry.at] = { realm_hosts = realms, username = "alice", password = "s3cret" } } })
+      assert(alice:copy(folder .. "/x.wasm", ref))
+      assert(alice:copy(ref, "oci://" .. registry.at .. "/public/y:1", { all = true }))
+      assert.equal(WASM .. "x", tostring(assert(anonymous:resolve(ref))))
+      assert.same({ "1" }, assert(anonymous:tags(ref)))
+    end)
+  end)
+end)

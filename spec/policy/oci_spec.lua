@@ -1,0 +1,564 @@
+-- Packages in registries: Debian's docker-registry, and one whose faults are ours.
+local core = require "theaterref.core"
+local helper = require "helper"
+local theaterref = require "theaterref"
+local threads = require "threads"
+
+local WASM = "\0asm\1\0\0\0"
+local MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+local INDEX = "application/vnd.oci.image.index.v1+json"
+
+local folder, registry
+
+setup(function()
+  folder = helper.temporary_folder()
+  registry = helper.registry "open"
+  helper.run_ok("mkdir " .. folder .. "/actor")
+  helper.command(folder .. "/bin")
+  helper.write(folder .. "/actor/manifest.toml", 'name = "worker"\nversion = "1.2"\npackage = "worker.wasm"\ninit_state = "state.json"\n'
+    .. "static_package = true\n")
+  helper.write(folder .. "/actor/worker.wasm", WASM .. "worker")
+  helper.write(folder .. "/actor/state.json", '{"port":1}')
+end)
+
+teardown(function()
+  registry:stop()
+  helper.remove(folder)
+end)
+
+-- Lines of the log of a registry since the last call, as "METHOD kind/name".
+local seen = {}
+local function requests(server)
+  local list, count = {}, 0
+  for line in io.lines(server.folder .. "/out") do
+    count = count + 1
+    local method, path = line:match '"(%u+) /v2/(%S+) HTTP'
+    if method and count > (seen[server] or 0) then list[#list + 1] = method .. " " .. path end
+  end
+  seen[server] = count
+  return list
+end
+
+local function resolver(options)
+  local all = { log = false }
+  for name, value in pairs(options or {}) do all[name] = value end
+  return assert(theaterref.resolver(all))
+end
+
+local function push(target, from)
+  return assert(resolver():push(from or folder .. "/actor/manifest.toml", target))
+end
+
+-- Writes bytes to a registry, past what theaterref itself would push.
+local function put(at, path, method, bytes, media_type)
+  local options = core.request_options { retries = 0 }
+  local future = assert(core.send("http://" .. at .. path, options, { method = method, body = core.blob(bytes),
+    headers = { ["Content-Type"] = media_type } }))
+  assert(future:wait())
+  return future:info()
+end
+
+local function put_blob(at, repository, bytes)
+  local digest = "sha256:" .. core.digest(bytes)
+  local info = put(at, "/v2/" .. repository .. "/blobs/uploads/", "POST", "", "application/octet-stream")
+  local location = info.headers.location:gsub("^http://[^/]*", "")
+  location = location:gsub("^%.%./uploads", "/v2/" .. repository .. "/blobs/uploads")
+  put(at, location .. (location:find("?", 1, true) and "&" or "?") .. "digest=" .. digest, "PUT", bytes, "application/octet-stream")
+  return digest
+end
+
+local function descriptor(digest, size, title, media_type)
+  return ('{"mediaType":"%s","digest":"%s","size":%d,"annotations":{"org.opencontainers.image.title":"%s"}}'):format(
+    media_type or "application/wasm", digest, size, title)
+end
+
+-- Puts an artifact of titled layers into a repository, under a tag. Returns its digest.
+local function put_artifact(at, repository, tag, layers)
+  local list = {}
+  local config = put_blob(at, repository, "{}")
+  for i, layer in ipairs(layers) do
+    list[i] = descriptor(put_blob(at, repository, layer[2]), #layer[2], layer[1], layer[3])
+  end
+  local document = ('{"schemaVersion":2,"mediaType":"%s","config":{"mediaType":"x/y","digest":"%s","size":2},"layers":[%s]}'):format(
+    MANIFEST, config, table.concat(list, ","))
+  assert.equal(201, put(at, ("/v2/%s/manifests/%s"):format(repository, tag), "PUT", document, MANIFEST).status)
+  return core.digest(document)
+end
+
+describe("a pushed manifest", function()
+  local pushed, at
+
+  setup(function()
+    at = "oci://" .. registry.at .. "/team/worker:1.2"
+    pushed = push(at)
+  end)
+
+  it("is planned from its registry, with its package and its state", function()
+    local plan = assert(resolver():plan(at))
+    assert.equal("worker", plan.name)
+    assert.equal(WASM .. "worker", tostring(plan.package))
+    assert.equal('{"port":1}', plan.initial_state)
+    assert.equal(at .. "@sha256:" .. pushed.digest .. "#title=worker.wasm", plan.package_reference)
+  end)
+
+  it("has its package alone, for tools that want one layer", function()
+    assert.equal(WASM .. "worker", tostring(assert(resolver():resolve(at .. ".package"))))
+    helper.run_ok(("skopeo copy -q --src-tls-verify=false docker://%s/team/worker:1.2.package dir:%s/skopeo"):format(registry.at, folder))
+    assert.equal(WASM .. "worker", helper.read(folder .. "/skopeo/" .. core.digest(WASM .. "worker")))
+  end)
+
+  it("has the same digest when it is pushed again", function()
+    requests(registry)
+    assert.same(pushed, push(at))
+    for _, request in ipairs(requests(registry)) do assert.is_falsy(request:find "^POST", request) end
+  end)
+
+  it("is read at the digest of its tag, even if the tag moves on", function()
+    local moved = "oci://" .. registry.at .. "/team/moving:1"
+    local first = push(moved)
+    local plan = assert(resolver({ policy = { rewrite = function(ref, ctx)
+      if ctx.purpose == "package" then -- the tag moves between manifest and package
+        put_artifact(registry.at, "team/moving", "1", { { "worker.wasm", WASM .. "newer" } })
+      end
+      return theaterref.policy.default.rewrite(ref, ctx)
+    end } }):plan(moved))
+    assert.equal(WASM .. "worker", tostring(plan.package))
+    assert.matches(first.digest, plan.package_reference, 1, true)
+  end)
+
+  it("is locked with manifest, digest and size: a locked start is one GET for each of its blobs", function()
+    local lockfile = folder .. "/worker.lock"
+    helper.run_ok(("%s/bin/theaterref lock %s -o %s"):format(folder, at, lockfile))
+    local text = helper.read(lockfile)
+    assert.matches("manifest=" .. pushed.digest .. " sha256=" .. core.digest(WASM .. "worker") .. " size=14  " .. at, text, 1, true)
+    requests(registry)
+    local plan = assert(resolver({ lockfile = lockfile }):plan(at))
+    assert.equal(WASM .. "worker", tostring(plan.package))
+    local list = requests(registry)
+    assert.equal(3, #list)
+    for _, request in ipairs(list) do assert.matches("^GET team/worker/blobs/sha256:%x+$", request) end
+  end)
+
+  it("is copied to another registry, or repository, with all its layers and the same digest", function()
+    local other = "oci://" .. registry.at .. "/copies/worker:9"
+    local copied = assert(resolver():copy(at, other, { all = true }))
+    assert.equal(pushed.digest, copied.digest)
+    assert.equal(0, copied.blobs) -- they were mounted
+    assert.equal(WASM .. "worker", tostring(assert(resolver():plan(other)).package))
+  end)
+
+  it("may be larger than a document may be, up to max_bytes", function()
+    local large = WASM .. ("x"):rep(5 << 20)
+    helper.write(folder .. "/large.wasm", large)
+    local ref = "oci://" .. registry.at .. "/team/large:1"
+    assert(resolver():copy(folder .. "/large.wasm", ref))
+    assert.is_true(tostring(assert(resolver():resolve(ref))) == large)
+    requests(registry)
+    local blob, err = resolver({ max_bytes = 1 << 20 }):resolve(ref)
+    assert.is_nil(blob)
+    assert.equal("too_large", err.kind)
+    assert.same({ "GET team/large/manifests/1" }, requests(registry))
+  end)
+
+  it("is inspected, and its tags are listed", function()
+    local found = assert(resolver():inspect(at))
+    assert.equal("sha256:" .. pushed.digest, found.digest)
+    assert.equal("application/vnd.wasm.config.v0+json", found.config.media_type)
+    assert.same({ "manifest.toml", "worker.wasm", "state.json" }, { found.layers[1].title, found.layers[2].title, found.layers[3].title })
+    assert.equal("1.2", found.annotations["org.opencontainers.image.version"])
+    local tags = assert(resolver():tags(at))
+    table.sort(tags)
+    assert.same({ "1.2", "1.2.package" }, tags)
+  end)
+end)
+
+describe("what cannot be a title", function()
+  it("cannot be pushed, nor a component", function()
+    for package, words in pairs { ["../x.wasm"] = "cannot be the title", ["/etc/x.wasm"] = "cannot be the title",
+      ["data:,x"] = "cannot be the title", ["component.wasm"] = "wkg oci push" } do
+      helper.write(folder .. "/x.wasm", WASM)
+      helper.write(folder .. "/actor/component.wasm", "\0asm\13\0\1\0")
+      local path = helper.write(folder .. "/actor/other.toml", ('name = "x"\npackage = "%s"\n'):format(package))
+      local pushed, err = resolver({ policy = { rewrite = function(ref, ctx)
+        return ref:find "^/etc" and folder .. "/x.wasm" or theaterref.policy.default.rewrite(ref, ctx)
+      end } }):push(path, "oci://" .. registry.at .. "/team/none:1")
+      assert.is_nil(pushed)
+      assert.matches(words, tostring(err), 1, true)
+    end
+    assert.is_nil((resolver():tags("oci://" .. registry.at .. "/team/none")))
+  end)
+end)
+
+describe("a manifest from a registry", function()
+  local allow = theaterref.policy.default.allow
+
+  local function allows(ref, from) return (allow(ref, { purpose = "package", manifest_reference = from, origin = from })) end
+
+  it("may name registries and https, but nothing local and no plain http", function()
+    for ref, allowed in pairs { ["oci://ghcr.io/a/b:1"] = true, ["https://h/x"] = true, ["data:,x"] = true, ["http://h/x"] = false,
+      ["/etc/passwd"] = false, ["store://s/x"] = false, ["oci://127.0.0.1:5000/a"] = false, ["oci://localhost/a"] = false } do
+      assert.equal(allowed, allows(ref, "oci://ghcr.io/team/worker:1#title=manifest.toml"), ref)
+    end
+    assert.is_true(allows("oci://127.0.0.1:5000/a", "oci://127.0.0.1:5000/b"))
+    assert.is_true(allows("oci://ghcr.io/a", "https://h/m.toml"))
+    assert.is_false(allows("oci://127.0.0.1/a", "https://h/m.toml"))
+  end)
+
+  it("is allowed by its registry's host, in policy.only", function()
+    local only = theaterref.policy.only { hosts = { "ghcr.io" } }
+    assert.is_true((only("oci://ghcr.io/a/b", { purpose = "direct" })))
+    assert.is_false((only("oci://docker.io/a/b", { purpose = "direct" })))
+    only = theaterref.policy.only { prefixes = { "oci://ghcr.io/team/" } }
+    assert.is_true((only("oci://ghcr.io/team/b:1", { purpose = "direct" })))
+    assert.is_false((only("oci://ghcr.io/other/b:1", { purpose = "direct" })))
+  end)
+
+  it("cannot name another place by a path that climbs", function()
+    put_artifact(registry.at, "team/climbs", "1", { { "manifest.toml", 'name = "x"\npackage = "../../etc/passwd"\n', "text/plain" } })
+    local plan, err = resolver():plan("oci://" .. registry.at .. "/team/climbs:1")
+    assert.is_nil(plan)
+    assert.matches("no layer with the title '../../etc/passwd'", tostring(err), 1, true)
+  end)
+end)
+
+describe("copies", function()
+  it("go from any place to any other that can be written", function()
+    local r = resolver { home = folder .. "/home" }
+    local worker = folder .. "/actor/worker.wasm"
+    local one = "oci://" .. registry.at .. "/copies/one:1"
+    local to_registry = assert(r:copy(worker, one))
+    assert.equal(to_registry.reference, assert(r:copy(worker, one)).reference)
+    assert.equal("worker.wasm", assert(r:inspect(one)).layers[1].title)
+    local to_store = assert(r:copy(to_registry.reference, "store://copies/a/worker"))
+    assert(r:copy(to_store.reference, folder .. "/copy.wasm"))
+    assert.equal(helper.read(worker), helper.read(folder .. "/copy.wasm"))
+    for to, words in pairs { ["https://h/x"] = "nothing can be written to the scheme https",
+      ["store://copies/hash/" .. ("0"):rep(40)] = "give a label", [one .. "@sha256:" .. ("0"):rep(64)] = "to a tag, not to a digest" } do
+      local copied, err = r:copy(worker, to)
+      assert.is_nil(copied)
+      assert.matches(words, err.message, 1, true)
+    end
+  end)
+
+  it("of an index have all that it leads to, and signatures", function()
+    local digest = put_artifact(registry.at, "multi/x", "wasm", { { "a.wasm", WASM .. "of the index" } })
+    local other = put_artifact(registry.at, "multi/x", "amd64", { { "a", "of another platform", "application/x-tar" } })
+    local size = assert(resolver():inspect("oci://" .. registry.at .. "/multi/x:wasm")).bytes
+    local other_size = assert(resolver():inspect("oci://" .. registry.at .. "/multi/x:amd64")).bytes
+    local index = ('{"schemaVersion":2,"mediaType":"%s","manifests":[{"mediaType":"%s","digest":"sha256:%s","size":%d,"platform":'
+      .. '{"architecture":"amd64","os":"linux"}},{"mediaType":"%s","digest":"sha256:%s","size":%d,"platform":{"architecture":"wasm",'
+      .. '"os":"wasip1"}}]}'):format(INDEX, MANIFEST, other, other_size, MANIFEST, digest, size)
+    assert.equal(201, put(registry.at, "/v2/multi/x/manifests/1", "PUT", index, INDEX).status)
+    assert.equal(WASM .. "of the index", tostring(assert(resolver():resolve("oci://" .. registry.at .. "/multi/x:1"))))
+    put_artifact(registry.at, "multi/x", "sha256-" .. core.digest(index) .. ".sig", { { "sig", "signed", "text/plain" } })
+    local copied = assert(resolver():copy("oci://" .. registry.at .. "/multi/x:1", "oci://" .. registry.at .. "/multi/y:2", { all = true }))
+    assert.equal(core.digest(index), copied.digest)
+    assert.equal(WASM .. "of the index", tostring(assert(resolver():resolve("oci://" .. registry.at .. "/multi/y:2"))))
+    assert.equal("signed", tostring(assert(resolver():resolve(("oci://%s/multi/y:sha256-%s.sig"):format(registry.at, copied.digest)))))
+  end)
+end)
+
+describe("in a cache", function()
+  local function count(list, pattern)
+    local found = 0
+    for _, request in ipairs(list) do found = found + (request:find(pattern) and 1 or 0) end
+    return found
+  end
+
+  it("an artifact by its digest is fetched once; its layers are shared by digest", function()
+    local r = resolver { cache = {} }
+    local a = put_artifact(registry.at, "cached/a", "1", { { "x.wasm", WASM .. "shared" } })
+    put_artifact(registry.at, "cached/b", "1", { { "other.wasm", WASM .. "shared" }, { "y", "another", "text/plain" } })
+    requests(registry)
+    local first = assert(r:resolve_cached(("oci://%s/cached/a@sha256:%s"):format(registry.at, a)))
+    local again, hit = r:resolve_cached(("oci://%s/cached/a@sha256:%s"):format(registry.at, a))
+    assert.is_true(hit)
+    assert.is_true(first:same(again))
+    assert.equal(2, #requests(registry))
+    local other = assert(r:resolve_cached(("oci://%s/cached/b:1"):format(registry.at)))
+    assert.is_true(first:same(other))
+    assert.equal(0, count(requests(registry), "blobs"))
+  end)
+
+  it("a tag is asked for by one HEAD, and what it led to is taken if it is the same", function()
+    local r = resolver { cache = {} }
+    local ref = "oci://" .. registry.at .. "/cached/c:1"
+    put_artifact(registry.at, "cached/c", "1", { { "x.wasm", WASM .. "c1" } })
+    assert(r:resolve_cached(ref))
+    requests(registry)
+    assert.equal(WASM .. "c1", tostring(assert(r:resolve_cached(ref, nil, { revalidate = true }))))
+    assert.same({ "HEAD cached/c/manifests/1" }, requests(registry))
+    local digest = put_artifact(registry.at, "cached/c", "1", { { "x.wasm", WASM .. "c2" } })
+    requests(registry)
+    assert.equal(WASM .. "c2", tostring(assert(r:resolve_cached(ref, nil, { revalidate = true }))))
+    assert.same({ "HEAD cached/c/manifests/1", "GET cached/c/manifests/sha256:" .. digest,
+      "GET cached/c/blobs/sha256:" .. core.digest(WASM .. "c2") }, requests(registry))
+    r.cache:refresh(ref)
+    assert(r:resolve_cached(ref))
+    assert.same({ "HEAD cached/c/manifests/1" }, requests(registry))
+    r.cache:remove(ref)
+    assert(r:resolve_cached(ref))
+    assert.equal(1, #requests(registry))
+  end)
+
+  it("a tag is not kept without consent, but what it leads to is", function()
+    local events = {}
+    local r = resolver { cache = {}, on_event = function(event) events[#events + 1] = event end }
+    local ref = "oci://" .. registry.at .. "/cached/d:1"
+    helper.write(folder .. "/actor/plain.toml", 'name = "worker"\npackage = "worker.wasm"\n')
+    push(ref, folder .. "/actor/plain.toml")
+    requests(registry)
+    assert(r:plan(ref))
+    assert.equal(3, #requests(registry))
+    assert(r:plan(ref))
+    assert.same({ "HEAD cached/d/manifests/1" }, requests(registry))
+    local denies = resolver { cache = {}, policy = { cacheable = function() return false end } }
+    assert(denies:plan(ref))
+    requests(registry)
+    assert(denies:plan(ref))
+    assert.is_true(#requests(registry) >= 3)
+  end)
+
+  it("on disk, an artifact by its digest outlives the process; no request is made", function()
+    local digest = put_artifact(registry.at, "cached/e", "1", { { "x.wasm", WASM .. "e" } })
+    for name, ref in pairs { digest = ("oci://%s/cached/e@sha256:%s"):format(registry.at, digest),
+      tag = ("oci://%s/cached/e:1"):format(registry.at) } do
+      local options = { home = folder .. "/disk-" .. name, cache = { disk = "cache" } }
+      assert(resolver(options):resolve_cached(ref))
+      requests(registry)
+      assert.equal(WASM .. "e", tostring(assert(resolver(options):resolve_cached(ref))))
+      assert.same({}, requests(registry))
+      options.offline = "none"
+      assert.equal(WASM .. "e", tostring(assert(resolver(options):resolve_cached(ref))))
+    end
+  end)
+end)
+
+describe("four states with one cache", function()
+  it("pull 200 artifacts that share 50 blobs, and get each blob once, though a state closes midway", function()
+    local server = helper.bad_registry()
+    for i = 0, 199 do
+      put_artifact(server.at, "storm/r" .. i % 20, "t" .. i, { { "x.wasm", WASM .. ("%d"):format(i % 50) .. ("x"):rep(20000) } })
+    end
+    server:log()
+    local results = threads.run(4, (([[
+      local number = ...
+      local theaterref = require "theaterref"
+      local resolver = theaterref.resolver { log = false, cache = theaterref.resource_cache { name = "oci storm" } }
+      math.randomseed(number)
+      return function()
+        local futures = {}
+        for i = 1, 250 do
+          local n = number == 1 and i or math.random(0, 199)
+          futures[i] = assert(resolver:start(("oci://AT/storm/r%d:t%d"):format(n % 20, n % 200), { cached = true }))
+          if number == 1 and i == 120 then return "closed" end
+        end
+        for i = 1, 250 do
+          local blob, err = futures[i]:wait()
+          assert(blob and #blob > 20000, tostring(err))
+        end
+        return "done"
+      end]]):gsub("AT/", server.at .. "/")))
+    assert.same({ "closed", "done", "done", "done" }, results)
+    local gets = {}
+    for digest in server:log():gmatch "GET %S*/blobs/(%S*)" do gets[digest] = (gets[digest] or 0) + 1 end
+    assert.is_not_nil(next(gets))
+    for digest, count in pairs(gets) do assert.equal(1, count, digest) end
+    theaterref.resource_cache({ name = "oci storm" }):close()
+    server:stop()
+  end)
+end)
+
+describe("a registry at fault", function()
+  local bad
+
+  setup(function() bad = helper.bad_registry() end)
+  teardown(function() bad:stop() end)
+
+  local function artifact(fault, layers)
+    local name = fault .. "/x"
+    return put_artifact(bad.at, name, "1", layers or { { "x.wasm", WASM .. fault } }), ("oci://%s/%s:1"):format(bad.at, name)
+  end
+
+  local function fails(kind, words, ref)
+    local blob, err = resolver { cache = {}, retries = 0 }:resolve_cached(ref)
+    assert.is_nil(blob)
+    assert.equal(kind, err.kind)
+    assert.matches(words, tostring(err), 1, true)
+  end
+
+  it("cannot pass other bytes, by digest or by what it says of a tag", function()
+    local digest, ref = artifact "wrong"
+    fails("digest_mismatch", "", ref)
+    fails("digest_mismatch", "", ("oci://%s/wrong/x@sha256:%s"):format(bad.at, digest))
+    local _, lying = artifact "lying"
+    local blob, err = resolver():resolve(lying)
+    assert.is_nil(blob)
+    assert.equal("digest_mismatch", err.kind)
+    fails("digest_mismatch", "was expected by its registry", lying)
+  end)
+
+  it("may leave out Docker-Content-Digest, and call a document text/html", function()
+    for _, fault in ipairs { "quiet", "plain" } do
+      local _, ref = artifact(fault)
+      local r = resolver { cache = {} }
+      assert.equal(WASM .. fault, tostring(assert(r:resolve_cached(ref))))
+      assert.equal(WASM .. fault, tostring(assert(r:resolve_cached(ref, nil, { revalidate = true }))))
+    end
+  end)
+
+  it("that cuts a blob off is an error", function()
+    local _, ref = artifact "short"
+    fails("network", "", ref)
+  end)
+
+  it("may send blobs from an object store, which sees no credentials", function()
+    local _, ref = artifact "moved"
+    bad:log()
+    local r = resolver { registries = { [bad.at] = { username = "alice", password = "s3cret" } } }
+    assert.equal(WASM .. "moved", tostring(assert(r:resolve(ref))))
+    for line in bad:log():gmatch "[^\n]+" do
+      if line:find "^2" then assert.matches(" %-$", line) end
+    end
+    local only = resolver { policy = { allow = theaterref.policy.only { hosts = { "127.0.0.1" } } } }
+    local blob, err = only:resolve(ref)
+    assert.is_nil(blob)
+    assert.equal("denied", err.kind)
+    assert.matches("localhost", err.message, 1, true)
+    assert.is_falsy(tostring(err):find("s3cret", 1, true))
+    -- Not even where everything is said.
+    local config = helper.write(folder .. "/secret.conf.lua", ('return { registries = { [%q] = { username = "alice", password = '
+      .. '"s3cret" } }, cache = { disk = "cache" } }'):format(bad.at))
+    local environment = ("THEATER_HOME=%s/secret THEATERREF_LOG=debug"):format(folder)
+    for _, words in ipairs { "resolve -o /dev/null", "explain", "oci inspect", "oci tags", "resolve --timeout 0.001 -o /dev/null" } do
+      local out, errors = helper.run(("%s %s/bin/theaterref %s %s --config %s -vv"):format(environment, folder, words, ref, config))
+      for _, text in ipairs { out, errors } do
+        assert.is_falsy(text:find("s3cret", 1, true) or text:find("YWxpY2U6czNjcmV0", 1, true) or text:find("X-Amz", 1, true), text)
+      end
+    end
+    assert.equal("", (helper.run("grep -rl s3cret " .. folder .. "/secret")))
+  end)
+
+  it("that is busy is asked again when it says so", function()
+    local busy = ("oci://%s/busy/x:1"):format(bad.at)
+    for _ = 1, 2 do assert(resolver():push(folder .. "/actor/manifest.toml", busy)) end
+    assert.equal(WASM .. "worker", tostring(assert(resolver():plan(busy)).package))
+  end)
+
+  it("does not tell a private package from one that is missing: the error names both", function()
+    for _, name in ipairs { "private/x", "denied/x", "none/x" } do
+      fails("http_status", "no such tag, or it is private and needs other credentials", ("oci://%s/%s:1"):format(bad.at, name))
+    end
+  end)
+
+  it("lists its tags on several pages, with relative links", function()
+    for i = 1, 5 do put_artifact(bad.at, "pages/x", "t" .. i, { { "x", "x" } }) end
+    assert.same({ "t1", "t2", "t3", "t4", "t5" }, assert(resolver():tags("oci://" .. bad.at .. "/pages/x")))
+  end)
+
+  it("takes uploads in chunks, and at places that change", function()
+    for _, fault in ipairs { "chunks", "moving" } do
+      local ref = ("oci://%s/%s/up:1"):format(bad.at, fault)
+      assert(resolver():push(folder .. "/actor/manifest.toml", ref))
+      assert.equal(WASM .. "worker", tostring(assert(resolver():plan(ref)).package))
+    end
+  end)
+
+  it("may have uploads go elsewhere, where nobody learns who sends them", function()
+    bad:log()
+    local r = resolver { headers = { ["X-Secret"] = "s3cret" }, registries = { [bad.at] = { username = "alice", password = "s3cret" } } }
+    local ref = ("oci://%s/away/up:1"):format(bad.at)
+    assert(r:copy(folder .. "/actor/worker.wasm", ref))
+    local log = bad:log()
+    assert.is_truthy(log:find "\n2 PUT")
+    assert.is_falsy(log:find "2 PUT [^\n]* Basic")
+    assert.equal(WASM .. "worker", tostring(assert(resolver():resolve(ref))))
+  end)
+
+  it("that answers an upload with another digest, or fails amid it, gets no tag", function()
+    for _, fault in ipairs { "answers", "broken" } do
+      local ref = ("oci://%s/%s/up:1"):format(bad.at, fault)
+      local pushed, err = resolver { retries = 0 }:push(folder .. "/actor/manifest.toml", ref)
+      assert.is_nil(pushed)
+      assert.is_not_nil(err)
+      assert.is_nil((resolver():tags(ref)))
+    end
+  end)
+
+  it("that is no authority for its documents cannot harm", function()
+    for _, text in ipairs { "{", "[]", '{"layers":[],"manifests":[]}', ("["):rep(100000), '{"layers":[{"digest":"sha256:x"}]}',
+      '{"schemaVersion":2,"manifests":[{"digest":"sha256:' .. ("a"):rep(64) .. '","size":1,"platform":{"architecture":"a"}},'
+        .. '{"digest":"sha256:' .. ("b"):rep(64) .. '","size":1}]}' } do
+      put(bad.at, "/v2/hostile/x/manifests/1", "PUT", (text:gsub('"digest":', '"digest" :')), MANIFEST)
+      local blob, err = resolver():resolve("oci://" .. bad.at .. "/hostile/x:1")
+      assert.is_nil(blob)
+      assert.is_true(err.kind == "syntax" or err.kind == "not_found", tostring(err))
+    end
+  end)
+
+  it("that lists what refers to an artifact has that copied, as a list or as a tag", function()
+    local name = "lists/x"
+    local digest = put_artifact(bad.at, name, "1", { { "x.wasm", WASM .. "signed" } })
+    local config = put_blob(bad.at, name, "{}")
+    local signature = put_blob(bad.at, name, "signature")
+    local document = ('{"schemaVersion":2,"mediaType":"%s","config":{"mediaType":"x/y","digest":"%s","size":2},"layers":[%s],'
+      .. '"subject":{"mediaType":"%s","digest":"sha256:%s","size":1}}'):format(MANIFEST, config, descriptor(signature, 9, "s", "text/plain"),
+      MANIFEST, digest)
+    local info = put(bad.at, "/v2/lists/x/manifests/sha256:" .. core.digest(document), "PUT", document, MANIFEST)
+    assert.equal(201, info.status)
+    for to, listed in pairs { [bad.at .. "/lists/y"] = true, [registry.at .. "/lists/y"] = false } do
+      assert(resolver():copy("oci://" .. bad.at .. "/lists/x:1", "oci://" .. to .. ":2", { all = true }))
+      assert.equal("signature", tostring(assert(resolver():resolve("oci://" .. to .. "@sha256:" .. core.digest(document)))))
+      local tag = resolver():inspect("oci://" .. to .. ":sha256-" .. digest)
+      assert.equal(listed, tag == nil)
+      if tag then assert.equal("sha256:" .. core.digest(document), tag.manifests[1].digest) end
+    end
+  end)
+
+  it("that is gone is no harm to a tag that may be stale", function()
+    local gone = helper.bad_registry()
+    put_artifact(gone.at, "quiet/x", "1", { { "x.wasm", WASM .. "stale" } })
+    local ref = ("oci://%s/quiet/x:1"):format(gone.at)
+    local function options(name)
+      return { retries = 0, home = folder .. "/" .. name, cache = { ttl = 0, stale_if_error = 60, disk = "cache" } }
+    end
+    local r = resolver(options "stale")
+    assert(r:resolve_cached(ref))
+    gone:stop()
+    assert.equal(WASM .. "stale", tostring(assert(r:resolve_cached(ref))))
+    assert.equal(WASM .. "stale", tostring(assert(resolver(options "stale"):resolve_cached(ref))))
+    local blob, err = resolver({ retries = 0 }):resolve(ref)
+    assert.is_nil(blob)
+    assert.equal("network", err.kind)
+  end)
+
+  it("is asked if its mirror has nothing, though a cache remembers that", function()
+    put_artifact(registry.at, "mirrored/only", "1", { { "x.wasm", WASM .. "upstream" } })
+    local r = resolver { cache = { negative_ttl = 60 }, registries = { [registry.at] = { mirrors = { bad.at } } } }
+    for _ = 1, 2 do
+      assert.equal(WASM .. "upstream", tostring(assert(r:resolve_cached(("oci://%s/mirrored/only:1"):format(registry.at)))))
+      r.cache:refresh(("oci://%s/mirrored/only:1"):format(registry.at))
+    end
+  end)
+
+  it("is asked by its mirrors first, which get no credentials of its own", function()
+    put_artifact(registry.at, "mirrored/x", "1", { { "x.wasm", WASM .. "mirrored" } })
+    put_artifact(bad.at, "mirrored/x", "1", { { "x.wasm", WASM .. "mirrored" } })
+    bad:log()
+    local ref = ("oci://%s/mirrored/x:1"):format(registry.at)
+    local credentials = { username = "alice", password = "s3cret" }
+    requests(registry)
+    local r = resolver { registries = { [registry.at] = { username = "alice", password = "s3cret", mirrors = { bad.at } } } }
+    assert.equal(WASM .. "mirrored", tostring(assert(r:resolve(ref))))
+    assert.same({}, requests(registry))
+    local log = bad:log()
+    assert.matches("/v2/mirrored/x/manifests/1?ns=" .. registry.at .. " -", log, 1, true)
+    assert.is_falsy(log:find "Basic")
+    r = resolver { registries = { [registry.at] = credentials }, policy = {
+      rewrite = theaterref.policy.mirror { ["oci://" .. registry.at .. "/"] = "oci://" .. bad.at .. "/?ns=docker.io" } } }
+    assert.equal(WASM .. "mirrored", tostring(assert(r:resolve(ref))))
+    log = bad:log()
+    assert.matches("/v2/mirrored/x/manifests/1?ns=docker.io -", log, 1, true)
+    assert.is_falsy(log:find "Basic")
+  end)
+end)
