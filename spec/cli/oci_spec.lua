@@ -103,6 +103,7 @@ describe("the command", function()
   end)
 
   it("resolve offline asks no registry", function()
+    run "echo x > kept; theaterref store put none kept"
     local _, err, status = run("theaterref resolve --offline none " .. at .. "/team/worker:1.package")
     assert.equal(1, status)
     assert.matches("offline", err, 1, true)

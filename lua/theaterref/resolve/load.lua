@@ -359,7 +359,7 @@ local function links_of(context, task, job)
   end
   function links.fresh(link) return from_cache(context, prepare(link)) end
   function links.put(link, blob)
-    put(context, link, blob)
+    put(context, prepare(link), blob)
     if link.disk then keep_on_disk(context, task, link, blob, {}) end
   end
   function links.cache(target) return admit.cache_of(context, job, target) end
@@ -377,7 +377,7 @@ local function drive_links(context, task, job)
   local verified, err = verify(job, blob, "sha256")
   if not verified or not job.cache then return verified, err end
   job.content = link.key
-  local cached = job.cache:peek(link.key, job.request.compiled)
+  local cached = job.cache:peek(link.key, job.request.compiled, trust.applies(context, job))
   local record = cached and core.record(cached) or {}
   return put(context, job, blob, { hosts = record.hosts, private = record.private, no_store = record.no_store,
     open_ended = record.open_ended, extra = { manifest = job.manifest } })
@@ -453,7 +453,7 @@ local function reload(context, task, job)
   job.cache = cache
   if not blob then return nil end
   return blob, function()
-    if job.source.is_chain then return end
+    if job.source.is_chain or job.source.drive then return end
     local record = task.fetched and task.fetched:freshness() or nil
     blob = put(context, job, blob, record)
     job.disk = job.source.fetches and not job.no_disk and caches.disk_cache_of(cache) or nil
