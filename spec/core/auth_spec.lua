@@ -460,11 +460,15 @@ describe("authentication at a registry", function()
   end)
 
   describe("of Debian's docker-registry", function()
+    local registry
+
+    after_each(function() registry:stop() end)
+
     local function digest(text) return "sha256:" .. core.digest(text, "sha256") end
 
     -- Pushes a blob, and pulls it back.
-    local function push_and_pull(registry, options)
-      local bytes = ("a blob of %d bytes "):format(5 << 20):rep(1000)
+    local function push_and_pull(options)
+      local bytes = ("0123456789abcdef"):rep(5 << 16) -- 5 MiB
       local function send(method, url, body, headers)
         local future <close> = core.send(url, options, { method = method, body = body and core.blob(body), headers = headers }, 20)
         local blob, err = future:wait()
@@ -490,13 +494,13 @@ describe("authentication at a registry", function()
     end
 
     it("works without authentication, with passwords, and with tokens", function()
-      local registry = helper.registry "open"
-      push_and_pull(registry, core.request_options { auth = assert(core.auth { registry = registry.at, insecure = true }) })
+      registry = helper.registry "open"
+      push_and_pull(core.request_options { auth = assert(core.auth { registry = registry.at, insecure = true }) })
       registry:stop()
 
       registry = helper.registry "htpasswd"
       local auth = { registry = registry.at, insecure = true, username = "alice", password = "s3cret" }
-      push_and_pull(registry, core.request_options { auth = assert(core.auth(auth)) })
+      push_and_pull(core.request_options { auth = assert(core.auth(auth)) })
       auth.password = "wrong"
       local _, err = core.fetch(registry.http .. "/v2/a/b/tags/list", core.request_options { auth = assert(core.auth(auth)) }):wait()
       assert.equal(401, err.status)
@@ -504,7 +508,7 @@ describe("authentication at a registry", function()
 
       registry = helper.registry "token"
       auth.registry, auth.password, auth.realm_hosts = registry.at, "s3cret", { registry.tokens.at }
-      local url = push_and_pull(registry, core.request_options { auth = assert(core.auth(auth)), scope = "repository:a/b:pull,push" })
+      local url = push_and_pull(core.request_options { auth = assert(core.auth(auth)), scope = "repository:a/b:pull,push" })
       assert.equal(1, registry.tokens:requests "known")
       -- Anybody may pull.
       local options = core.request_options { auth = assert(core.auth { registry = registry.at, insecure = true,
@@ -513,19 +517,17 @@ describe("authentication at a registry", function()
       assert.equal(1, registry.tokens:requests "anonymous")
       _, err = core.fetch(registry.http .. "/v2/a/none/manifests/latest", options):wait()
       assert.matches("does not exist, or needs credentials", err.message)
-      registry:stop()
     end)
 
     it("gets new tokens when they expire", function()
-      local registry = helper.registry("token", 2)
+      registry = helper.registry("token", 2)
       local options = core.request_options { auth = assert(core.auth { registry = registry.at, insecure = true, username = "alice",
         password = "s3cret", realm_hosts = { registry.tokens.at } }), scope = "repository:a/b:pull,push" }
-      local url = push_and_pull(registry, options)
+      local url = push_and_pull(options)
       local before = registry.tokens:requests "known"
       helper.run "sleep 2.2"
       assert(core.fetch(url, options):wait())
       assert.equal(before + 1, registry.tokens:requests "known")
-      registry:stop()
     end)
   end)
 end)

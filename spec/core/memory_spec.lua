@@ -5,6 +5,7 @@ describe("the core, where memory runs out", function()
   it("survives each failing allocation, says so, and leaves stores whole", function()
     helper.with_folder(function(folder)
       local stub = helper.stub()
+      finally(function() stub:stop() end)
       local program = folder .. "/allocations"
       local wraps = {}
       for name in ("malloc calloc realloc strdup strndup"):gmatch "%a+" do wraps[#wraps + 1] = "-Wl,--wrap=" .. name end
@@ -12,7 +13,6 @@ describe("the core, where memory runs out", function()
         os.getenv "CC" or "cc", helper.sanitizers, table.concat(wraps, " "), helper.root, helper.build, program,
         "$(pkg-config --libs lua5.4) -lmbedcrypto -ldl -lm -pthread"))
       local out = helper.run_ok("LSAN_OPTIONS=detect_leaks=0 " .. program .. " " .. folder .. " " .. stub.at)
-      stub:stop()
       assert.is_true(tonumber(out:match "^(%d+) allocations failed\n$") > 80, out)
       local report = assert(theaterref.content_store("demo", { base_path = folder .. "/store" }):verify())
       assert.same({ {}, {}, {}, {} }, { report.corrupt, report.dangling, report.quarantined, report.faulty_labels })
