@@ -44,7 +44,7 @@ static bool has_strong_validator(const tr_request *r) {
 
 /* True if the next attempt can request the rest of the body. */
 static bool can_resume(const tr_request *r) {
-  return r->body.len > 0 && r->gunzip == NULL &&
+  return r->message == NULL && r->body.len > 0 && r->gunzip == NULL &&
          r->total_known && r->body.len < r->total && has_strong_validator(r);
 }
 

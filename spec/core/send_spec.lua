@@ -180,6 +180,12 @@ describe("sending a request", function()
     end
   end)
 
+  it("begins again, and does not resume", function()
+    local text = send("/half-once", {})
+    assert.matches("^GET /half%-once", text)
+    assert.is_nil(text:find "Range")
+  end)
+
   it("is not repeated with retries = 0", function()
     local _, err = send("/reset-once?never", { method = "PUT" }, { retries = 0 })
     assert.equal("network", err.kind)

@@ -142,6 +142,11 @@ paths["/reset-once"] = function(client, request, count)
   if count == 1 then return reset(client) end
   respond(client, "201 Created", "", "attempt " .. count .. ", " .. #request.body)
 end
+paths["/half-once"] = function(client, request, count)
+  if count > 1 then return respond(client, "200 OK", 'ETag: "1"\r\n', request.text) end
+  client:write(('HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: %d\r\n\r\n'):format(#body) .. body:sub(1, 30000),
+    function() client:close() end)
+end
 paths["/busy-once"] = function(client, _, count)
   respond(client, count == 1 and "503 Service Unavailable" or "201 Created", count == 1 and "Retry-After: 0\r\n" or "", "attempt " .. count)
 end
