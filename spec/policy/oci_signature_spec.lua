@@ -496,6 +496,34 @@ describe("copies and pushed signatures", function()
       .. '"cosign container image signature"},"optional":null}'):format(registry.at, repository, digest), helper.read(folder .. "/payload"))
   end)
 
+  it("sign all that a plan of a pushed manifest needs", function()
+    helper.run_ok("mkdir -p " .. folder .. "/actor")
+    helper.write(folder .. "/actor/worker.wasm", WASM .. "planned")
+    helper.write(folder .. "/actor/state.json", "{}")
+    local manifest = helper.write(folder .. "/actor/manifest.toml",
+      'name = "x"\npackage = "worker.wasm"\ninit_state = "state.json"\nstatic_package = true\n')
+    local at = ("oci://%s/signed/actor:1"):format(registry.at)
+    assert(resolver():push(manifest, at))
+    local strict = resolver(nil, { signatures = { keys = { key "release" } }, cache = {} })
+    local plan, err = strict:plan(at)
+    assert.is_nil(plan)
+    assert.equal("untrusted", err.kind)
+    assert(resolver():sign(at, helper.read(folder .. "/release.pem")))
+    for _ = 1, 2 do assert.same({ key "release" }, assert(strict:plan(at)).signed_by) end
+  end)
+
+  it("need credentials where packages do", function()
+    local closed = helper.registry "htpasswd"
+    local options = { registries = { [closed.at] = { username = "alice", password = "s3cret" } } }
+    local ref = ("oci://%s/team/x:1"):format(closed.at)
+    assert(resolver(nil, options):copy(helper.write(folder .. "/x.wasm", WASM .. "private"), ref))
+    local pem = helper.read(folder .. "/release.pem")
+    assert.matches("needs other credentials", tostring(select(2, resolver():sign(ref, pem))), 1, true)
+    assert(resolver(nil, options):sign(ref, pem))
+    assert.same({ key "release" }, signers(by { "release" }, ref, options))
+    closed:stop()
+  end)
+
   it("are refused for what cannot be signed", function()
     local ref, digest, repository = package()
     local pem = helper.read(folder .. "/release.pem")
