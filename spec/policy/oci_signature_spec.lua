@@ -191,6 +191,18 @@ describe("a signature under cosign's tag", function()
     assert(signers(by { "release" }, ref))
   end)
 
+  it("is refused with a reason of its own if it is keyless", function()
+    local ref, digest, repository = package()
+    local function certified(name)
+      local one = layer(payload(digest), name)
+      return { one[1], one[2], one[3] .. ',"dev.sigstore.cosign/certificate":"-----BEGIN CERTIFICATE-----"' }
+    end
+    put_signatures(repository, digest, { certified "stranger" })
+    assert.matches("it is a keyless signature", refusal(by { "release" }, ref), 1, true)
+    put_signatures(repository, digest, { certified "release" }) -- beside a key, a certificate is ignored
+    assert.same({ key "release" }, signers(by { "release" }, ref))
+  end)
+
   it("is refused if its payload is not exactly what cosign signs", function()
     local ref, digest, repository = package()
     local good, other = payload(digest), ("0"):rep(64)
@@ -259,6 +271,23 @@ describe("a signature under cosign's tag", function()
     put_manifest(registry.at, repository, tag, { layer(payload(digest), "release") },
       ('"annotations":{"x":"%s"},'):format(("x"):rep(2 << 20)))
     refusal(by { "release" }, ref)
+  end)
+
+  it("has a time limit for all that is fetched", function()
+    local signatures = require "theaterref.registry.signatures"
+    local ref, digest, repository = package()
+    put_signatures(repository, digest, { layer(payload(digest), "release") })
+    local gather, seen = signatures.gather, nil
+    signatures.gather = function(chain, ...)
+      seen = chain:options("manifests").timeout
+      chain.deadline = core.now() - 1
+      return gather(chain, ...)
+    end
+    local ok, message = pcall(refusal, by { "release" }, ref)
+    signatures.gather = gather
+    assert(ok, message)
+    assert.matches("timeout", message, 1, true)
+    assert.is_true(seen > 29 and seen <= 30)
   end)
 
   it("is asked for with purpose 'signature', and may be elsewhere", function()

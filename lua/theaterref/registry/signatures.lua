@@ -7,6 +7,8 @@
 --     theaterref image signatures 1
 --     signature <base64> <size>
 --     <the payload, of that many bytes>
+--     certified <base64> <size>
+--     <the same, of a signature with a certificate>
 --     bundle <size>
 --     <the sigstore bundle>
 --     missing <size>
@@ -25,6 +27,7 @@ local MAX = 8 -- signatures of one place
 M.PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
 M.ANNOTATION = "dev.cosignproject.cosign/signature"
 
+local CERTIFICATE = "dev.sigstore.cosign/certificate"
 local BUNDLE = "application/vnd.dev.sigstore.bundle"
 local PREDICATE, PREDICATE_NAME = "https://sigstore.dev/cosign/sign/v1", "dev.sigstore.bundle.predicateType"
 
@@ -34,7 +37,8 @@ local PREDICATE, PREDICATE_NAME = "https://sigstore.dev/cosign/sign/v1", "dev.si
 local function pack(items)
   local parts = { HEADER }
   for _, item in ipairs(items) do
-    local kind = item.payload and "signature " .. item.signature or item.bundle and "bundle" or "missing"
+    local kind = item.bundle and "bundle" or item.missing and "missing"
+      or (item.is_certified and "certified " or "signature ") .. item.signature
     local bytes = tostring(item.payload or item.bundle or item.missing)
     parts[#parts + 1] = ("%s %d\n"):format(kind, #bytes)
     parts[#parts + 1] = bytes
@@ -51,8 +55,8 @@ local function unpack(document)
     size = size and #size <= 8 and math.tointeger(tonumber(size))
     if not size or text:sub(last + size, last + size) ~= "\n" or #items > MAX then return nil end
     local bytes = text:sub(last, last + size - 1)
-    if kind == "signature" then
-      items[#items + 1] = { signature = signature, payload = bytes }
+    if kind == "signature" or kind == "certified" then
+      items[#items + 1] = { signature = signature, payload = bytes, is_certified = kind == "certified" }
     elseif (kind == "bundle" or kind == "missing") and signature == "" then
       items[#items + 1] = { [kind] = bytes }
     else
@@ -75,6 +79,9 @@ local function check(requirement, item, digests)
   if item.payload then
     local manifest
     signers, manifest = core.check_image_signature(requirement, item.payload, item.signature)
+    if not signers and item.is_certified then
+      return nil, errors.new("untrusted", "it is a keyless signature, by a certificate, which is not supported; sign with a key")
+    end
     if not signers then return nil, manifest end
     for _, digest in ipairs(digests) do
       if digest == manifest then return signers end
@@ -170,13 +177,16 @@ function Collection:is_over() return #self.items == MAX or self.err and self.cha
 function Collection:add_layers(manifest)
   local seen = 0
   for _, layer in ipairs(list_of(manifest.layers)) do
-    local signature = type(layer) == "table" and layer.mediaType == M.PAYLOAD
-      and text(list_of(layer.annotations)[M.ANNOTATION]):match "^[%w+/]+=*$"
+    local annotations = type(layer) == "table" and layer.mediaType == M.PAYLOAD and list_of(layer.annotations) or {}
+    local signature = text(annotations[M.ANNOTATION]):match "^[%w+/]+=*$"
     if signature then
       seen = seen + 1
       if seen > MAX or self:is_over() then return end
       local payload = self:get(true, layer)
-      if payload then self.items[#self.items + 1] = { signature = signature, payload = payload } end
+      if payload then
+        self.items[#self.items + 1] = { signature = signature, payload = payload,
+          is_certified = text(annotations[CERTIFICATE]) ~= "" }
+      end
     end
   end
 end
