@@ -270,6 +270,17 @@ static int cache_accept(lua_State *L) {
   return 0;
 }
 
+/* swap(key, old, blob): puts other memory with the same bytes in the place of 'old' */
+static int cache_swap(lua_State *L) {
+  lcache *c = checkcache(L);
+  size_t len;
+  const char *key = checkkey(L, &len);
+  const lblob *old = luaL_checkudata(L, 3, TR_BLOB), *b = luaL_checkudata(L, 4, TR_BLOB);
+  luaL_argcheck(L, b->blob != NULL, 4, "blob is closed");
+  tr_cache_swap(c->cache, key, len, old->blob, b->blob);
+  return 0;
+}
+
 /* reject(key, blob) -> whether it was removed */
 static int cache_reject(lua_State *L) {
   lcache *c = checkcache(L);
@@ -534,6 +545,7 @@ void tr_open_cache(lua_State *L) {
       {"__len", cache_len},         {"len", cache_len},
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"accept", cache_accept},     {"reject", cache_reject},
+      {"swap", cache_swap},
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"keep", cache_keep},
       {"stale_if_error", cache_stale_if_error}, {"changes", cache_changes},

@@ -239,13 +239,13 @@ static int forget_verdicts(lua_State *L) {
   return 0;
 }
 
-/* first_time(blob, what) -> boolean: nobody has asked so of these bytes and this text */
-static int first_time(lua_State *L) {
+/* noted(blob, what [, note]) -> whether this text about these bytes was noted before */
+static int noted(lua_State *L) {
   tr_blob *blob = check_blob(L, 1);
   const char *what = tr_checkcstring(L, 2);
   char sha256[TR_HEX_MAX];
   tr_blob_sha256(blob, sha256);
-  lua_pushboolean(L, tr_verdicts_first_time(sha256, what));
+  lua_pushboolean(L, tr_verdicts_noted(sha256, what, lua_toboolean(L, 3)));
   return 1;
 }
 
@@ -359,7 +359,7 @@ void tr_open_signature(lua_State *L) {
                                        {"verdict", verdict},
                                        {"remember_verdict", remember_verdict},
                                        {"forget_verdicts", forget_verdicts},
-                                       {"first_time", first_time},
+                                       {"noted", noted},
                                        {"sign", sign},
                                        {"sign_with_file", sign_with_file},
                                        {"package_type", package_type},

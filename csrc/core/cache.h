@@ -71,6 +71,10 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
 ** not be kept elsewhere, such as on disk. */
 uint64_t tr_cache_changes(tr_cache *cache);
 
+/* Put other memory with the same bytes in the place of 'old' where a key leads to that. */
+void tr_cache_swap(tr_cache *cache, const char *key, size_t len, const tr_blob *old,
+                   tr_blob *blob);
+
 /* Close a cache by name, of which the caller has a reference (tr_cache_close). */
 bool tr_cache_close_name(tr_cache *cache);
 

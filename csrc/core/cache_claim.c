@@ -307,12 +307,28 @@ bool tr_cache_remove(tr_cache *cache, const char *key, size_t len) {
   return there;
 }
 
+/* Return the slot, or the next one of its reference, that has the claim's very key, with any
+** limits. */
+static tr_slot *same_key(const claim *c, tr_slot *s) {
+  while (s != NULL && (s->item.node.len != c->load.key.len ||
+                       memcmp(s->item.node.key, c->load.key.text, c->load.key.len) != 0))
+    s = tr_entries_next(s);
+  return s;
+}
+
+static tr_slot *first_of(const claim *c) {
+  return same_key(c, tr_entries_first(&c->cache->entries, &c->load.key));
+}
+
+static tr_slot *next_of(const claim *c, tr_slot *s) {
+  return same_key(c, tr_entries_next(s));
+}
+
 void tr_cache_accept(tr_cache *cache, const char *key, size_t len) {
   claim c;
   tr_slot *s, *bytes;
   begin(&c, cache, NULL, key, len, &no_limits);
-  for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL;
-       s = tr_entries_next(s)) {
+  for (s = first_of(&c); s != NULL; s = next_of(&c, s)) {
     bytes = tr_entries_follow(&cache->entries, s);
     s->provisional = false;
     if (bytes != NULL)
@@ -327,8 +343,8 @@ bool tr_cache_reject(tr_cache *cache, const char *key, size_t len,
   tr_slot *s, *next, *bytes;
   bool removed = false;
   begin(&c, cache, NULL, key, len, &no_limits);
-  for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL; s = next) {
-    next = tr_entries_next(s);
+  for (s = first_of(&c); s != NULL; s = next) {
+    next = next_of(&c, s);
     bytes = tr_entries_follow(&cache->entries, s);
     if (bytes == NULL || bytes->entry.blob != blob || !s->provisional)
       continue;
@@ -340,6 +356,37 @@ bool tr_cache_reject(tr_cache *cache, const char *key, size_t len,
   cache->changes += removed;
   end(&c);
   return removed;
+}
+
+/* Return a copy of a slot with other bytes, as fresh, kept and accepted as it is. NULL:
+** memory is short. */
+static tr_slot *copy_with(const tr_slot *s, tr_blob *blob) {
+  tr_key key = tr_item_key(&s->item);
+  tr_slot *copy = tr_slot_new(&key, blob, NULL, s->entry.record, s->entry.expires);
+  if (copy != NULL) {
+    copy->kept = s->kept;
+    copy->provisional = s->provisional;
+    copy->retry_at = s->retry_at;
+  }
+  return copy;
+}
+
+void tr_cache_swap(tr_cache *cache, const char *key, size_t len, const tr_blob *old,
+                   tr_blob *blob) {
+  claim c;
+  tr_slot *s, *next, *bytes, *copy;
+  begin(&c, cache, NULL, key, len, &no_limits);
+  for (s = first_of(&c); s != NULL; s = next) {
+    next = next_of(&c, s);
+    bytes = tr_entries_follow(&cache->entries, s);
+    copy = bytes != NULL && bytes->entry.blob == old &&
+                   atomic_load_explicit(&bytes->entry.live, memory_order_relaxed)
+               ? copy_with(bytes, blob)
+               : NULL;
+    if (copy != NULL)
+      tr_entries_insert(&cache->entries, copy, &c.deferred);
+  }
+  end(&c);
 }
 
 /* Return a copy of a slot that is stale from now on. NULL: memory is short. */

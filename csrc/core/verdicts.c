@@ -131,22 +131,22 @@ void tr_verdicts_forget(void) {
   pthread_mutex_unlock(&lock);
 }
 
-bool tr_verdicts_first_time(const char *sha256, const char *what) {
+bool tr_verdicts_noted(const char *sha256, const char *what, bool note) {
   char both[2 * TR_HEX_MAX], digest[TR_HEX_MAX];
   question_row *r;
-  bool first = true;
+  bool found = false;
   size_t i;
   tr_digest(TR_SHA256, what, strlen(what), digest);
   snprintf(both, sizeof both, "%s%s", sha256, digest);
   tr_digest(TR_SHA256, both, strlen(both), digest);
   r = asked + tr_table_hash(digest, DIGITS) % ROWS;
   lock_table();
-  for (i = 0; i < IN_ROW && first; i++)
-    first = memcmp(r->questions[i].digest, digest, DIGITS) != 0;
-  if (first) {
+  for (i = 0; i < IN_ROW && !found; i++)
+    found = memcmp(r->questions[i].digest, digest, DIGITS) == 0;
+  if (note && !found) {
     memcpy(r->questions[r->oldest].digest, digest, DIGITS);
     r->oldest = (unsigned char)((r->oldest + 1) % IN_ROW);
   }
   pthread_mutex_unlock(&lock);
-  return first;
+  return found;
 }

@@ -16,11 +16,11 @@ bool tr_verdict_find(const char *sha256, const char *requirement, const char *by
 void tr_verdict_remember(const char *sha256, const char *requirement, const char *by,
                          size_t len, tr_key_set signers);
 
-/* Forget all verdicts, and what tr_verdicts_first_time was asked. */
+/* Forget all verdicts, and what was noted. */
 void tr_verdicts_forget(void);
 
-/* Return true for the first call about the bytes with this SHA-256 and a text. After
-** thousands of others it may be true once more. */
-bool tr_verdicts_first_time(const char *sha256, const char *what);
+/* Return true if a text about the bytes with this SHA-256 was noted, and note it if 'note' says
+** so. After thousands of others it may be forgotten. */
+bool tr_verdicts_noted(const char *sha256, const char *what, bool note);
 
 #endif

@@ -46,9 +46,7 @@ local function show(what, counts)
     per_host(counts.heads), per_host(counts.api), per_host(counts.challenges or 0), per_host(counts.tokens)))
 end
 
-function M.run()
-  local folder, origin = helper.temporary_folder(), helper.registry "open"
-  local guarded = helper.registry "token"
+local function measure_all(folder, origin, guarded)
   local port = math.random(10000, 59000)
   helper.run_ok("chmod 755 " .. folder)
   helper.run_ok(("examples/fleet/fleet.sh start %s/fleet %s %d %d"):format(folder, origin.http, port, port + 1))
@@ -81,7 +79,6 @@ function M.run()
   measure("cold, through the mirror and its cache of blobs", origin, ref, via)
   measure("the same again, on other hosts", origin, ref, via)
   measure("cold, locked, through the mirror", origin, ref, via .. (" FLEET_LOCKFILE=%s/open.lock"):format(folder))
-  helper.run("examples/fleet/fleet.sh stop " .. folder .. "/fleet")
   -- The mirror without nginx between it and the registry.
   helper.run_ok(("mkdir %s/bare && sed 's|FOLDER|%s/bare|; s|MIRROR|%d|; s|127.0.0.1:BLOBS|%s|' examples/fleet/mirror.yml > %s/bare.yml"):format(
     folder, folder, port + 2, origin.at, folder))
@@ -90,12 +87,21 @@ function M.run()
     return (select(3, helper.run(("curl -s http://127.0.0.1:%d/v2/"):format(port + 2)))) == 0
   end)
   assert(up, helper.read(folder .. "/bare.log"))
+  helper.write(folder .. "/bare.pid", pid)
   measure("cold, through a bare pull-through registry", origin, ref, ("FLEET_MIRROR=127.0.0.1:%d FLEET_REGISTRY=%s"):format(port + 2,
     origin.at))
-  helper.run("kill " .. pid)
+end
+
+function M.run()
+  local folder, origin, guarded = helper.temporary_folder(), helper.registry "open", helper.registry "token"
+  local ok, why = xpcall(measure_all, debug.traceback, folder, origin, guarded)
+  helper.run("examples/fleet/fleet.sh stop " .. folder .. "/fleet")
+  helper.run(("kill $(cat %s/bare.pid)"):format(folder))
   origin:stop()
   guarded:stop()
   helper.remove(folder)
+  assert(ok, why)
 end
+
 
 return M

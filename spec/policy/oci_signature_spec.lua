@@ -415,6 +415,17 @@ describe("cached bytes", function()
     end
   end)
 
+  it("are loaded again where the tag has moved on to a signed manifest", function()
+    local ref, _, repository = package()
+    local cache = theaterref.resource_cache { ttl = 3600 }
+    assert(resolver(nil, { cache = cache }):resolve_cached(ref))
+    local digest = put_manifest(registry.at, repository, "1", { { WASM .. "newer", "application/wasm" } })
+    put_signatures(repository, digest, { layer(payload(digest), "release") })
+    for _ = 1, 2 do
+      assert.equal(WASM .. "newer", tostring(assert(resolver(by { "release" }, { cache = cache }):resolve_cached(ref))))
+    end
+  end)
+
   it("are verified from a disk cache, without a network", function()
     local ref, digest, repository = package()
     ref = ref .. "@sha256:" .. digest

@@ -531,6 +531,83 @@ describe("trust:", function()
       assert.equal(module, tostring(cache:get(url)))
     end)
 
+    it("has one reload for all who wait, which only bytes use up, and which keeps what is known of them", function()
+      local home = helper.temporary_folder()
+      finally(function() helper.remove(home) end)
+      local url, path = serve "old"
+      local cache = theaterref.resource_cache { disk = { home = home } }
+      assert(resolver(nil, { cache = cache }):resolve_cached(url))
+      local strict = resolver(by { "release" }, { cache = cache })
+      helper.run_ok("mv " .. server.folder .. "/www/" .. path .. " " .. server.folder .. "/www/away")
+      assert.equal("untrusted", select(2, strict:resolve_cached(url)).kind)
+      server:put(path, module)
+      server:put(path .. ".sigstore.json", bundle(module, "release"))
+      local futures = {}
+      for i = 1, 5 do futures[i] = assert(strict:start(url, { cached = true })) end
+      for i = 1, 5 do assert.equal(module, tostring(assert(futures[i]:wait()))) end
+      assert.equal(2, server:requests("GET /" .. path .. " HTTP/1.1\" 200"))
+      assert.is_truthy(core.record(cache:get(url)).etag)
+    end)
+
+    it("reloads through a scheme, too", function()
+      local url, path = serve "old"
+      local cache = theaterref.resource_cache()
+      assert(resolver(nil, { cache = cache }):resolve_cached(url))
+      server:put(path, module)
+      server:put(path .. ".sig", signature(module, "release"))
+      local policy = by { "release" }
+      policy.schemes = { pkg = function() return { reference = url } end }
+      local strict = resolver(policy, { cache = cache })
+      for _ = 1, 3 do assert.equal(module, tostring(assert(strict:resolve_cached "pkg://x"))) end
+    end)
+
+    it("keeps no bytes on disk that their server wants nowhere, nor those of hosts that others refuse", function()
+      local home = helper.temporary_folder()
+      finally(function() helper.remove(home) end)
+      local cache = theaterref.resource_cache { disk = { home = home } }
+      local url = server.http .. "/to-other"
+      assert(resolver(nil, { cache = cache }):resolve_cached(url))
+      local strict = resolver({ accept = function(blob) return false, tostring(blob) end }, { cache = cache })
+      assert.equal("rejected", select(2, strict:resolve_cached(url)).kind)
+      local narrow = resolver({ allow = function() return true end }, { cache = cache })
+      assert.matches("redirect", select(2, narrow:resolve_cached(url)).message)
+    end)
+
+    it("asks again for a bundle that has fewer signers than are required", function()
+      local url, path = serve(module, "release", ".sigstore.json")
+      local cache = theaterref.resource_cache()
+      local policy = by({ "release", "second" }, { threshold = 2 })
+      local strict = resolver(policy, { cache = cache })
+      assert.matches("1 of 2", select(2, strict:resolve_cached(url)).message)
+      server:put(path .. ".sig", signature(module, "release"))
+      server:put(path .. ".sigstore.json", bundle(module, "second"))
+      helper.run_ok("touch -d 2020-01-01 " .. server.folder .. "/www/" .. path .. ".sigstore.json") -- another ETag
+      assert(strict:resolve_cached(url))
+    end)
+
+    it("leaves the entries of others on disk, also when it finds them unchanged", function()
+      local home = helper.temporary_folder()
+      finally(function() helper.remove(home) end)
+      local url = serve "theirs"
+      assert(resolver(nil, { cache = theaterref.resource_cache { disk = { home = home } } }):resolve_cached(url))
+      local strict = resolver(by { "release" }, { cache = theaterref.resource_cache { ttl = 0, disk = { home = home } } })
+      assert.equal("untrusted", select(2, strict:resolve_cached(url)).kind)
+      assert(resolver(nil, { cache = theaterref.resource_cache { disk = { home = home } }, offline = "none" }):resolve_cached(url))
+    end)
+
+    it("keeps an entry as it is when it takes its bytes out of a mapped file", function()
+      local home = helper.temporary_folder()
+      finally(function() helper.remove(home) end)
+      local url = serve(("x"):rep(1 << 20))
+      assert(resolver(nil, { cache = theaterref.resource_cache { disk = { home = home } } }):resolve_cached(url))
+      local cache = theaterref.resource_cache { disk = { home = home } }
+      local lenient = resolver(nil, { cache = cache })
+      assert(lenient:resolve_cached(url))
+      cache:keep(url)
+      assert.equal("untrusted", select(2, resolver(by { "release" }, { cache = cache }):resolve_cached(url)).kind)
+      assert.is_true(select(2, lenient:resolve_cached(url)))
+    end)
+
     it("asks again for a signature that is older than the bytes", function()
       local url, path = serve(module, "release")
       local cache = theaterref.resource_cache()
@@ -693,7 +770,8 @@ describe("trust:", function()
       for _, reference in ipairs { folder .. "/pk/x.wasm", folder .. "//pk/x.wasm", folder .. "/./pk/x.wasm", "file://" .. folder .. "/pk/x.wasm",
         "FILE://" .. folder .. "/pk/x.wasm", "file://localhost" .. folder .. "/%70k/x.wasm", server.http .. "/pk/x.wasm",
         server.http .. "/%70k/x.wasm", server.http .. "//pk/x.wasm", "http://user@" .. host .. "/pk/x.wasm",
-        server.http .. "/other/..%2fpk/x.wasm" } do
+        server.http .. "/other/..%2fpk/x.wasm", "http://u%2Fv@" .. host .. "/pk/x.wasm",
+        server.http .. "/.%2F.%2F.%2F.%2F.%2Fpk/x.wasm" } do
         assert.equal("untrusted", refusal(policy, reference).kind, reference)
       end
       -- Before 'rewrite', too, and in a manifest that the prefix covers.
@@ -708,6 +786,22 @@ describe("trust:", function()
       policy.rewrite = nil
       server:put("mirrored/data.toml", 'name = "d"\npackage = "data:application/wasm;base64,AGFzbQEAAAA="\n')
       assert.equal("untrusted", select(2, resolver(policy):plan(server.http .. "/mirrored/data.toml")).kind)
+      server:put("moved.toml", helper.read(server.folder .. "/www/mirrored/data.toml"))
+      policy.rewrite = theaterref.policy.mirror { [server.http .. "/mirrored/data.toml"] = server.http .. "/moved.toml" }
+      assert.equal("untrusted", select(2, resolver(policy):plan(server.http .. "/mirrored/data.toml")).kind)
+      policy.rewrite = nil
+      -- Prefixes are as free.
+      helper.run_ok(("cd %s && ln -sfn pk current && ln -sf pk/x.wasm app.wasm"):format(folder))
+      for prefix, ref in pairs { [server.http:gsub("127", "127", 1):upper() .. "/pk/"] = server.http .. "/pk/x.wasm",
+        [server.http .. "/x/../pk/"] = server.http .. "/pk/x.wasm", [folder .. "/current"] = folder .. "/pk/x.wasm",
+        [folder .. "/app.wasm"] = "file://" .. folder .. "/app.wasm" } do
+        policy.signatures = theaterref.policy.signed { keys = { key "release" }, prefixes = { prefix } }
+        assert.equal("untrusted", refusal(policy, ref).kind, prefix)
+      end
+      policy.signatures = theaterref.policy.signed { keys = { key "release" }, prefixes = { server.http .. "/pk/" } }
+      helper.run_ok("mkdir -p " .. folder .. "/app")
+      helper.write(folder .. "/app/honest.toml", 'name = "h"\npackage = "../pk/x.wasm"\ninitial_state = "data:,{%22a%22:%22b/../c%22}"\n')
+      assert(resolver(policy):plan(folder .. "/app/honest.toml"))
       assert(resolver(policy):resolve((serve(module))))
     end)
 

@@ -344,26 +344,44 @@ return function(theaterref)
 
   local known_purposes = { direct = true, manifest = true, initial_state = true, package = true, secret = true }
 
-  -- A URL without what its server may ignore: a user, encodings, doubled slashes and '.' parts.
-  local function plain_url(ref)
-    local start, rest = ref:match "^(%a[%w+.-]*://)([^?#]*)"
-    if not start then return ref end
-    for _ = 1, 5 do rest = rest:gsub("%%(%x%x)", decode) end
-    rest = rest:gsub("\\", "/"):gsub("^[^/]*@", ""):gsub("/%.?/+", "/"):gsub("/%./", "/"):gsub("//+", "/")
-    return start:lower() .. rest
+  -- Returns the host with its port, and the path, of a parsed URL; nil for anything else.
+  local function place_of(parsed)
+    if not parsed or not parsed.host then return nil end
+    local path = parsed.text:match "^%a[%w+.-]*://[^/?#]*([^?#]*)"
+    return parsed.host:lower():gsub("%.$", "") .. ":" .. tostring(parsed.port), path == "" and "/" or path
   end
 
-  -- True if a reference has a prefix in any spelling: of what it names, too much counts rather
-  -- than too little.
+  -- True if a URL's path is spelled in one way only, for any server.
+  local function is_plain(path) return not path:find "[%%\\]" and not path:find("//", 1, true) and not path:find "/%.%.?/" end
+
+  -- True if a URL has a prefix in any spelling: of what a server may take for it, too much counts
+  -- rather than too little.
+  local function may_be_below_url(parsed, prefix)
+    local host, path = place_of(parsed)
+    local its_host, its_path = place_of(reference.parse(prefix))
+    if not host or host ~= its_host then return false end
+    return starts_with(path, its_path) or not is_plain(path)
+  end
+
+  -- True if a file has a prefix, wherever the links in both lead.
+  local function may_be_below_path(path, prefix)
+    local parsed = reference.parse(prefix)
+    local its_path = parsed and parsed.path
+    if not its_path then return false end
+    local real = reference.real_path(its_path)
+    if real and its_path:find "/$" and real ~= "/" then real = real .. "/" end
+    return is_file_below(path, prefix) or real ~= nil and starts_with(path, real)
+  end
+
+  -- True if a reference has one of the prefixes in any spelling.
   local function may_be_below(ref, prefixes)
     local parsed = reference.parse(ref)
     local path = parsed and parsed.path and (reference.real_path(parsed.path) or parsed.path)
-    local plain = plain_url(ref)
     for _, prefix in ipairs(prefixes) do
-      if starts_with(ref, prefix) or starts_with(plain, plain_url(prefix)) then return true end
-      if path and is_file_below(path, prefix) then return true end
+      if starts_with(ref, prefix) or may_be_below_url(parsed, prefix) then return true end
+      if path and may_be_below_path(path, prefix) then return true end
     end
-    return plain:find("/../", 1, true) ~= nil -- which may lead anywhere
+    return false
   end
 
   -- Raises if a list has nothing in it, which would require nothing.
@@ -391,9 +409,11 @@ return function(theaterref)
       if purposes and not purposes[ctx.purpose] then return nil end
       if not prefixes or may_be_below(ref, prefixes) then return requirement end
       if ctx.asked and may_be_below(ctx.asked, prefixes) then return requirement end
+      if reference.scheme(ref) ~= "data" then return nil end
       -- A data URL comes from where its manifest came from.
-      local origin = reference.scheme(ref) == "data" and (ctx.origin or ctx.manifest_reference)
-      return origin and may_be_below(origin, prefixes) and requirement or nil
+      for _, origin in ipairs { ctx.origin or ctx.manifest_reference, ctx.manifest_reference } do
+        if may_be_below(origin, prefixes) then return requirement end
+      end
     end
   end
 

@@ -204,7 +204,7 @@ local function keep_on_disk(context, task, job, blob, record)
   record.content = nil
   local seconds = not task.blocking and 0 or task.deadline and math.max(0, math.min(1, task.deadline - core.now())) or nil
   local ok, err, warn = job.disk:write(job.key, blob, record, seconds)
-  job.wrote_disk = ok
+  job.wrote_disk = ok and not job.known -- else it was there before
   if not ok and warn then
     context:emit("disk_cache", { reference = reference.redact(job.target), message = tostring(err) })
   end
@@ -318,6 +318,13 @@ end
 
 -- ------------------------------------------------------------------- chains
 
+-- Has a job load bytes in the place of rejected ones, under a key of its own, which no reference
+-- has, until somebody accepts them.
+local function load_again(job)
+  job.usual_key = { job.key, job.content, job.no_disk }
+  job.key, job.content, job.no_disk = job.cache and job.key .. "\0again", nil, true
+end
+
 local follow
 
 -- Drives a chain: a scheme that leads to bytes, or to another reference. That reference is
@@ -424,6 +431,7 @@ function follow(context, task, job, step)
   local next_job, err = admit.admit(context, wish, step.reference, expected)
   err = err or task:lateness()
   if err then return nil, err end
+  if job.usual_key then load_again(next_job) end
   next_job.hops, job.led_to = hops, next_job
   local blob
   blob, err = get(context, task, next_job)
@@ -458,33 +466,56 @@ local function tell_caches(job, blob, accepted)
   end
 end
 
--- Loads a job's bytes again, past its caches. Returns them and what keeps them there, for a
--- consumer that accepts them.
-local function reload(context, task, job)
-  local cache = job.cache
-  job.cache, job.disk, job.hit, job.known, job.lead, job.led_to = nil, nil, false, nil, nil, nil
-  local blob = get(context, task, job)
-  job.cache = cache
-  if not blob then return nil end
-  return blob, function()
-    if job.source.is_chain or job.source.drive then return end
-    local record = task.fetched and task.fetched:freshness() or nil
-    blob = put(context, job, blob, record)
-    job.disk = job.source.fetches and not job.no_disk and caches.disk_cache_of(cache) or nil
-    if record and job.disk then keep_on_disk(context, task, job, blob, record) end
+-- Returns bytes as memory that nobody can write to, and has the caches of a job hold that.
+local function owned(job, blob)
+  local own = core.unmapped(blob)
+  if rawequal(own, blob) then return blob end
+  while job do
+    if job.cache then job.cache:swap(job.key, blob, own) end
+    job = job.led_to
   end
+  return own
+end
+
+-- Loads a job's bytes again, for all who reject what a cache has. They wait for one load.
+local function reload(context, task, job)
+  load_again(job)
+  job.hit, job.known, job.led_to, job.disk, job.revalidate = false, nil, nil, nil, false
+  local blob, err = get(context, task, job)
+  return blob and core.unmapped(blob), err
+end
+
+-- Ends a reload: bytes that were accepted go in the place of the old ones.
+local function end_reload(context, task, job, blob, accepted)
+  while job do
+    local key = job.key
+    if job.usual_key then job.key, job.content, job.no_disk = table.unpack(job.usual_key, 1, 3) end
+    local kept = accepted and job.cache and job.cache:peek(key, job.request and job.request.compiled, true)
+    if kept then
+      local record = core.record(kept)
+      put(context, job, blob, record)
+      job.disk = job.source.fetches and not job.no_disk and caches.disk_cache_of(job.cache) or nil
+      if job.disk then keep_on_disk(context, task, job, blob, record) end
+    end
+    if job.cache and blob then job.cache:reject(key, kept or blob) end
+    job.usual_key, job = nil, job.led_to
+  end
+end
+
+-- Returns bytes that another's reload has put in the place of rejected ones, if they are good.
+local function newer_than(context, task, job, blob)
+  local now = job.cache:peek(job.key, job.request and job.request.compiled, true)
+  if not now or now == blob then return nil end
+  set_origin(job, core.record(now))
+  now = owned(job, now)
+  return trust.judge(context, task, job, now, M) and now or nil
 end
 
 -- Judges a job's bytes for this consumer. If it does not take those of a cache, the source is
 -- asked again, once for the same bytes. Returns the bytes that it takes.
 local function judged(context, task, job, blob)
   if not trust.applies(context, job) then return blob end
-  local mapped = blob
-  blob = core.unmapped(blob) -- nobody changes it after it was judged
-  if not rawequal(blob, mapped) and job.cache and not job.source.is_chain then
-    if job.content then job.cache:remove(job.content) end
-    put(context, job, blob, core.record(mapped))
-  end
+  blob = owned(job, blob)
   local ok, err, what = trust.judge(context, task, job, blob, M)
   if ok then
     tell_caches(job, blob, true)
@@ -492,10 +523,18 @@ local function judged(context, task, job, blob)
   end
   if not what then return nil, err end
   tell_caches(job, blob, false)
-  if not job.hit or context.offline or not core.first_time(blob, what .. "\n" .. job.target) then return nil, err end
-  local again, keep = reload(context, task, job)
-  if not again or not trust.judge(context, task, job, again, M) then return nil, err end
-  keep()
+  if not job.hit or not job.cache or job.sha256 or context.offline then return nil, err end
+  what = what .. "\n" .. job.target
+  if core.noted(blob, what) then
+    local newer = newer_than(context, task, job, blob)
+    if newer then return newer end
+    return nil, err
+  end
+  local again = reload(context, task, job)
+  local accepted = again and trust.judge(context, task, job, again, M) or false
+  if again then core.noted(blob, what, true) end
+  end_reload(context, task, job, again, accepted)
+  if not accepted then return nil, err end
   tell_caches(job, again, true)
   return again
 end

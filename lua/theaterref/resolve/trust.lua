@@ -62,8 +62,11 @@ local function load_keys(context, task, names, script, job, loads)
     local text, err = key_text(context, task, name, script, job, loads)
     if text then keys[i], err = core.public_key(tostring(text)) end
     if not keys[i] then
-      local label = policy_keys.is_text(name) and "key " .. i or "the key " .. reference.redact(name)
-      return nil, errors.new("untrusted", ("cannot use %s: %s"):format(label, err.message))
+      if policy_keys.shown(name) == "(a text)" then
+        local why = policy_keys.is_text(name) and err.message or "it is neither a file that can be read nor the text of a key"
+        return nil, errors.new("untrusted", ("cannot use key %d: %s"):format(i, why))
+      end
+      return nil, errors.new("untrusted", ("cannot use the key %s: %s"):format(reference.redact(name), err.message))
     end
     shown[i] = policy_keys.is_text(name) and "sha256:" .. keys[i]:fingerprint() or reference.redact(name)
   end
@@ -119,10 +122,11 @@ end
 local Search = {}
 Search.__index = Search
 
--- Returns an error that ends a search, if one does.
+-- Returns the error that ends a search after a step with the error 'err' or none, if one does.
 function Search:fatal(err)
-  if self.task.over or err.kind == "policy" or err.kind == "cancelled" then return err end
-  return self.task:lateness()
+  local late = self.task:lateness()
+  if late or not err then return late end
+  return (self.task.over or err.kind == "policy" or err.kind == "cancelled") and err or nil
 end
 
 -- Returns the store that the bytes were locked with, if any.
@@ -227,47 +231,40 @@ function Search:references(answer)
   return list
 end
 
--- Looks at a signature. True: there are enough. Nil and an error: the search is over.
-function Search:look_at(place)
+-- Looks at a signature. True: there are enough. Nil and an error: the search is over. The third
+-- result is true if a cache had it.
+function Search:look_at(place, revalidate)
   local job, ctx = last_of(self.job), self.job.ctx
   local wish = { reference = place, max_bytes = MAX_SIGNATURE_BYTES, max_seconds = MAX_SIGNATURE_SECONDS,
     remote_only = job.source.is_remote(), blob_redirect_hosts = job.redirect_hosts,
     ctx = { purpose = "signature", manifest_reference = ctx.manifest_reference, origin = ctx.origin, name = ctx.name },
-    options = { cache = job.cache, ttl = job.ttl, disk = not job.no_disk } }
+    options = { cache = job.cache, ttl = job.ttl, disk = not job.no_disk, revalidate = revalidate } }
   local shown = reference.redact(place)
   local document, err = self.loads.resolve(self.task, self.context, wish)
-  if not document then
-    local fatal = self:fatal(err)
-    if fatal then return nil, fatal end
-    self.reasons[#self.reasons + 1] = shown .. ": " .. err.message
-    return false
-  end
-  local known = #self.reasons
-  if self:take(shown, document) then return true end
-  local late = self.task:lateness()
-  if late then return nil, late end
-  -- A cached signature may be older than the bytes.
-  if not (wish.hit and #self.reasons > known) or self.context.offline
-    or not core.first_time(self.blob, self.compiled.id .. document:digest() .. place) then
-    return false
-  end
-  wish.options.revalidate = true
-  document = self.loads.resolve(self.task, self.context, wish)
-  if not document then return false end
-  self.reasons[known + 1] = nil
-  return self:take(shown, document)
+  local fatal = self:fatal(err)
+  if fatal then return nil, fatal end
+  if document then return self:take(shown, core.unmapped(document)), nil, wish.hit end
+  self.reasons[#self.reasons + 1] = shown .. ": " .. err.message
+  return false
 end
 
--- Looks for signatures until there are enough.
+-- Looks at signatures until there are enough. Cached ones that are not may be older than the
+-- bytes: their sources are asked.
 function Search:run(answer)
   if self:look_in_store() then return true end
-  local list, err = self:references(answer)
-  for _, place in ipairs(list or {}) do
-    local enough
-    enough, err = self:look_at(place)
+  local cached, list, fault = {}, self:references(answer)
+  if not list then return nil, fault end
+  for _, place in ipairs(list) do
+    local enough, err, hit = self:look_at(place)
+    if enough or err then return enough, err end
+    if hit then cached[#cached + 1] = place end
+  end
+  if not cached[1] or self.context.offline then return false end
+  self.reasons = {}
+  for _, place in ipairs(cached) do
+    local enough, err = self:look_at(place, true)
     if enough or err then return enough, err end
   end
-  if err then return nil, err end
   return false
 end
 

@@ -307,7 +307,8 @@ end
 function Chain:cached_tag(link)
   local cache = self.job.cache
   link.cache, link.no_disk = cache, self.job.no_disk or not link.request.may_be_on_disk
-  link.ttl, link.revalidate = self.job.ttl, self.job.revalidate
+  -- Bytes in the place of rejected ones are what the tag leads to now.
+  link.ttl, link.revalidate = self.job.ttl, self.job.revalidate or self.job.usual_key ~= nil
   local blob, err = self.links.fresh(link)
   if blob or err then return blob, blob and blob:digest() or err end
   local before = link.known and link.known.blob
