@@ -172,7 +172,9 @@ local function lock(args)
   if not text then return nil, err or changed end
   local digests = {}
   for ref, fields in pairs(lines) do
-    digests[references.scheme(ref) == "data" and core.redact_reference(ref) or lockfiles.key(ref)] = fields.sha256
+    local scheme = references.scheme(ref)
+    local may_have_secrets = scheme == "data" or scheme and ref:find("?", 1, true)
+    digests[may_have_secrets and core.redact_reference(ref) or lockfiles.key(ref)] = fields.sha256
   end
   return { lockfile = args.output, digests = digests, changes = changed, text = text }
 end

@@ -158,11 +158,16 @@ return function(theaterref)
     return folder ~= nil and starts_with(path, (folder == "/" and "" or folder) .. "/" .. rest)
   end
 
+  -- True for a pipe that the process has open, whose path no link leads away from.
+  local function is_open_pipe(ref, path)
+    return path == ref and (path == "/dev/stdin" or path:find "^/dev/fd/%d+$" or path:find "^/proc/self/fd/%d+$") ~= nil
+  end
+
   -- True if a reference, and the path of its file if it is one, are below one of the prefixes.
   local function below_one(prefixes, ref, path)
     if climbs(ref) then return false end
     for _, prefix in ipairs(prefixes) do
-      if starts_with(ref, prefix) and (not path or is_file_below(path, prefix)) then return true end
+      if starts_with(ref, prefix) and (not path or is_open_pipe(ref, path) or is_file_below(path, prefix)) then return true end
     end
     return false
   end
