@@ -13,6 +13,8 @@
 #include "core/blob.h"
 #include "core/crypto.h"
 #include "core/error.h"
+#include "core/image_signature.h"
+#include "core/oci_reference.h"
 #include "core/password.h"
 #include "core/signature.h"
 #include "core/signing.h"
@@ -168,6 +170,40 @@ static int check_signature(lua_State *L) {
   return push_signers(L, r, signers);
 }
 
+/* check_image_signature(requirement, payload, signature in base64) -> signers, digest of the
+** manifest that it is about | nil, error: as check_signature */
+static int check_image_signature(lua_State *L) {
+  tr_requirement *r = check_requirement(L, 1);
+  size_t size, signature_size;
+  const char *payload = tr_checkbytes(L, 2, &size);
+  const char *signature = tr_checkbytes(L, 3, &signature_size);
+  char manifest[TR_HEX_MAX];
+  tr_key_set signers;
+  tr_error error;
+  if (!tr_image_signature_check(r, payload, size, signature, signature_size, manifest,
+                                &signers, &error))
+    return tr_pusherror(L, &error);
+  push_signers(L, r, signers);
+  lua_pushstring(L, manifest);
+  return 2;
+}
+
+/* check_image_bundle(requirement, manifest in hex, bundle) -> signers | nil, error: as
+** check_signature */
+static int check_image_bundle(lua_State *L) {
+  tr_requirement *r = check_requirement(L, 1);
+  size_t len, size;
+  const char *manifest = luaL_checklstring(L, 2, &len);
+  const char *bundle = tr_checkbytes(L, 3, &size);
+  tr_key_set signers;
+  tr_error error;
+  luaL_argcheck(L, len == TR_OCI_DIGEST_HEX && strspn(manifest, "0123456789abcdef") == len,
+                2, "64 digits of hex expected");
+  if (!tr_image_bundle_check(r, manifest, bundle, size, &signers, &error))
+    return tr_pusherror(L, &error);
+  return push_signers(L, r, signers);
+}
+
 /* verdict(requirement, blob, by) -> signers, if they are remembered | nil */
 static int verdict(lua_State *L) {
   tr_requirement *r = check_requirement(L, 1);
@@ -318,6 +354,8 @@ void tr_open_signature(lua_State *L) {
   static const luaL_Reg functions[] = {{"public_key", public_key},
                                        {"requirement", requirement},
                                        {"check_signature", check_signature},
+                                       {"check_image_signature", check_image_signature},
+                                       {"check_image_bundle", check_image_bundle},
                                        {"verdict", verdict},
                                        {"remember_verdict", remember_verdict},
                                        {"forget_verdicts", forget_verdicts},

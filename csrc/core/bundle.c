@@ -9,53 +9,14 @@
 
 #include "crypto.h"
 #include "encoding.h"
-#include "json_members.h"
 #include "signed_bytes.h"
+#include "signed_json.h"
 
 enum { MAX_SIGNATURES = 8, MAX_RAW = 1024 };
 
 static const char other_bytes[] = "it is a signature of other bytes or by another key";
 
 /* ------------------------------------------------------------------ reading */
-
-/* Read an object's members; 'what' is its name in messages. */
-static bool read_object(const char *what, const tr_json_value *object,
-                        tr_json_names names, tr_json_member *members, size_t count,
-                        size_t *all, tr_error *error) {
-  const char *fault = "";
-  switch (tr_json_read_members(object->token.text, object->token.len, names, members,
-                               count, all, &fault)) {
-  case TR_JSON_READ:
-    return true;
-  case TR_JSON_DUPLICATE:
-    return TR_DISTRUST(error, "%s has the member '%s' twice", what, fault);
-  case TR_JSON_WRONG_TYPE:
-    return TR_DISTRUST(error, "the member '%s' of %s has the wrong type", fault, what);
-  case TR_JSON_NO_MEMORY:
-    return tr_out_of_memory(error);
-  case TR_JSON_INVALID:
-    break;
-  }
-  return TR_DISTRUST(error, "%s is not a valid JSON object", what);
-}
-
-static bool equals(const char *bytes, size_t len, const char *text) {
-  return len == strlen(text) && memcmp(bytes, text, len) == 0;
-}
-
-/* True if a string is there, and means a text. */
-static bool is_text(const tr_json_value *value, const char *text) {
-  tr_buffer decoded = {0};
-  bool equal;
-  if (!tr_json_has(value))
-    return false;
-  if (!value->token.escaped)
-    return equals(value->token.text + 1, value->token.len - 2, text);
-  equal = tr_json_value_decode(value, &decoded) &&
-          equals(decoded.data, decoded.len, text);
-  tr_buffer_free(&decoded);
-  return equal;
-}
 
 /* Decode a string of base64 that has to be there, and is not empty. */
 static bool read_base64(const char *what, const tr_json_value *value, tr_buffer *out,
@@ -86,10 +47,10 @@ static bool check_digest(const tr_signed_bytes *bytes, const tr_json_value *obje
   bool equal;
   if (!tr_json_has(object))
     return TR_DISTRUST(error, "it is a sigstore bundle without 'messageDigest'");
-  if (!read_object("the bundle's digest", object, TR_NAMES_PROTOBUF, members, 2, NULL,
+  if (!tr_signed_object("the bundle's digest", object, TR_NAMES_PROTOBUF, members, 2, NULL,
                    error))
     return false;
-  if (!is_text(&members[0].value, "SHA2_256"))
+  if (!tr_signed_text(&members[0].value, "SHA2_256"))
     return TR_DISTRUST(error, "the bundle's digest is not of SHA2_256");
   if (!read_base64("digest", &members[1].value, &raw, error)) {
     tr_buffer_free(&raw);
@@ -105,7 +66,7 @@ static bool check_message(const tr_signed_bytes *bytes, const tr_json_value *obj
   tr_json_member members[] = {{.name = "messageDigest", .type = TR_JSON_OPEN_OBJECT},
                               {.name = "signature", .type = TR_JSON_STRING}};
   tr_buffer raw = {0};
-  bool ok = read_object("the bundle's messageSignature", object, TR_NAMES_PROTOBUF,
+  bool ok = tr_signed_object("the bundle's messageSignature", object, TR_NAMES_PROTOBUF,
                         members, 2, NULL, error) &&
             check_digest(bytes, &members[0].value, error) &&
             read_base64("signature", &members[1].value, &raw, error);
@@ -130,17 +91,17 @@ static bool check_subject(const tr_signed_bytes *bytes, const tr_json_value *sub
   if (!tr_json_has(subjects) || !tr_json_read_items(subjects, &subject, 1, &count) ||
       count != 1)
     return TR_DISTRUST(error, "its statement has %zu subjects instead of one", count);
-  if (!read_object("its statement's subject", &subject, TR_NAMES_EXACT, members, 1, NULL,
+  if (!tr_signed_object("its statement's subject", &subject, TR_NAMES_EXACT, members, 1, NULL,
                    error))
     return false;
   if (!tr_json_has(&members[0].value))
     return TR_DISTRUST(error, "its statement's subject has no digest");
-  if (!read_object("its subject's digest", &members[0].value, TR_NAMES_EXACT, digests, 1,
+  if (!tr_signed_object("its subject's digest", &members[0].value, TR_NAMES_EXACT, digests, 1,
                    &count, error))
     return false;
   if (count != 1 || !tr_json_has(&digests[0].value))
     return TR_DISTRUST(error, "its statement's subject must have one digest, sha256");
-  return is_text(&digests[0].value, bytes->sha256) ||
+  return tr_signed_text(&digests[0].value, bytes->sha256) ||
          TR_DISTRUST(error, "it is a signature of other bytes");
 }
 
@@ -151,12 +112,12 @@ static bool check_statement(const tr_signed_bytes *bytes, const tr_buffer *paylo
                               {.name = "predicateType", .type = TR_JSON_STRING},
                               {.name = "subject", .type = TR_JSON_OPEN_ARRAY}};
   const tr_json_value statement = {.token = {.text = payload->data, .len = payload->len}};
-  if (!read_object("its statement", &statement, TR_NAMES_EXACT, members, 3, NULL, error))
+  if (!tr_signed_object("its statement", &statement, TR_NAMES_EXACT, members, 3, NULL, error))
     return false;
-  if (!is_text(&members[0].value, "https://in-toto.io/Statement/v1") &&
-      !is_text(&members[0].value, "https://in-toto.io/Statement/v0.1"))
+  if (!tr_signed_text(&members[0].value, "https://in-toto.io/Statement/v1") &&
+      !tr_signed_text(&members[0].value, "https://in-toto.io/Statement/v0.1"))
     return TR_DISTRUST(error, "its statement is not of in-toto, version 1 or 0.1");
-  if (!is_text(&members[1].value, "https://sigstore.dev/cosign/sign/v1"))
+  if (!tr_signed_text(&members[1].value, "https://sigstore.dev/cosign/sign/v1"))
     return TR_DISTRUST(error, "it is an attestation, such as SLSA's, which says "
                               "something about the bytes; that does not make it a "
                               "signature of them");
@@ -191,7 +152,7 @@ static bool check_one(const tr_signed_bytes *bytes, const tr_json_value *signatu
   /* A keyid is a hint from somebody who is not trusted yet: it is not read. */
   tr_json_member members[] = {{.name = "sig", .type = TR_JSON_STRING}};
   tr_buffer raw = {0};
-  bool ok = read_object("the bundle's signature", signature, TR_NAMES_PROTOBUF, members, 1,
+  bool ok = tr_signed_object("the bundle's signature", signature, TR_NAMES_PROTOBUF, members, 1,
                         NULL, error) &&
             read_base64("sig", &members[0].value, &raw, error);
   if (ok && raw.len <= MAX_RAW &&
@@ -229,10 +190,10 @@ static bool check_envelope(const tr_signed_bytes *bytes, const tr_json_value *ob
                               {.name = "signatures", .type = TR_JSON_OPEN_ARRAY}};
   tr_buffer payload = {0};
   bool ok;
-  if (!read_object("the bundle's dsseEnvelope", object, TR_NAMES_PROTOBUF, members, 3,
+  if (!tr_signed_object("the bundle's dsseEnvelope", object, TR_NAMES_PROTOBUF, members, 3,
                    NULL, error))
     return false;
-  if (!is_text(&members[0].value, payload_type))
+  if (!tr_signed_text(&members[0].value, payload_type))
     return TR_DISTRUST(error, "the type of its payload is not %s", payload_type);
   ok = read_base64("payload", &members[1].value, &payload, error) &&
        check_payload(bytes, &payload, &members[2].value, signers, error);
@@ -250,7 +211,7 @@ static bool check_material(const tr_json_value *object, tr_error *error) {
       {.name = "x509CertificateChain", .type = TR_JSON_OPEN_OBJECT}};
   if (!tr_json_has(object))
     return TR_DISTRUST(error, "it is a sigstore bundle without 'verificationMaterial'");
-  if (!read_object("the bundle's verificationMaterial", object, TR_NAMES_PROTOBUF, members,
+  if (!tr_signed_object("the bundle's verificationMaterial", object, TR_NAMES_PROTOBUF, members,
                    3, NULL, error))
     return false;
   if (tr_json_has(&members[1].value) || tr_json_has(&members[2].value))
@@ -270,10 +231,10 @@ bool tr_bundle_check(const tr_signed_bytes *bytes, const char *text, size_t size
       {.name = "dsseEnvelope", .type = TR_JSON_OPEN_OBJECT}};
   const tr_json_value bundle = {.token = {.text = text, .len = size}};
   bool ok;
-  if (!read_object("the bundle", &bundle, TR_NAMES_PROTOBUF, members, 4, NULL, error))
+  if (!tr_signed_object("the bundle", &bundle, TR_NAMES_PROTOBUF, members, 4, NULL, error))
     return false;
-  if (!is_text(&members[TYPE].value, "application/vnd.dev.sigstore.bundle.v0.3+json") &&
-      !is_text(&members[TYPE].value,
+  if (!tr_signed_text(&members[TYPE].value, "application/vnd.dev.sigstore.bundle.v0.3+json") &&
+      !tr_signed_text(&members[TYPE].value,
                "application/vnd.dev.sigstore.bundle+json;version=0.3"))
     return TR_DISTRUST(error, "it is not a sigstore bundle of version 0.3 (cosign "
                               "writes one with --new-bundle-format)");

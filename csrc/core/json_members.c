@@ -83,7 +83,7 @@ tr_json_result tr_json_read_members(const char *text, size_t size, tr_json_names
     *fault = member->name;
     if (tr_json_has(&member->value))
       return TR_JSON_DUPLICATE;
-    if (value.token.type != member->type)
+    if (member->type != TR_JSON_ERROR && value.token.type != member->type)
       return TR_JSON_WRONG_TYPE;
     member->value = value;
   }

@@ -12,7 +12,8 @@ typedef struct tr_json_value {
 /* A member to read, and its value once it was found. */
 typedef struct tr_json_member {
   const char *name;
-  tr_json_type type; /* TR_JSON_STRING, TR_JSON_OPEN_OBJECT or TR_JSON_OPEN_ARRAY */
+  tr_json_type type; /* TR_JSON_STRING, TR_JSON_OPEN_OBJECT or TR_JSON_OPEN_ARRAY;
+                        TR_JSON_ERROR: any */
   tr_json_value value;
 } tr_json_member;
 

@@ -9,7 +9,7 @@
 /* The bytes that a signature has to be about, and the keys it may be by. */
 typedef struct tr_signed_bytes {
   const tr_requirement *requirement;
-  tr_blob *blob;
+  tr_blob *blob; /* NULL for a bundle about a manifest, of which the digest is known */
   char sha256[TR_HEX_MAX];
   unsigned char digest[32]; /* the same, raw */
 } tr_signed_bytes;

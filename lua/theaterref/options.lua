@@ -302,7 +302,7 @@ local keys = { "keys", "short_list", "none", "public keys: local files, or their
 local threshold = { "threshold", "count", "1", "how many different keys must have signed" }
 
 local endings = { "endings", "short_list", "by the keys", "endings of the signatures' paths, instead of `.sig`, "
-  .. "`.sigstore.json` and `.minisig`" }
+  .. "`.sigstore.json` and `.minisig`; not for `oci`" }
 
 --- Of an answer of a policy's rule `signatures`, and of the option `signatures`.
 M.signatures = set("field of the answer", {

@@ -290,6 +290,25 @@ function Resolver:copy(from, to, options)
   return run_publishing(self, options and options.all and "copy_all" or "copy", to, from, to)
 end
 
+--- Signs an artifact in a registry as cosign does, and pushes the signature beside it. It is of the manifest's digest,
+-- which fixes all bytes of the artifact. Give a digest if the tag may move.
+-- @tparam string ref `oci://registry/repository:tag`
+-- @tparam string|theaterref.blob|function key the private key in PEM, also encrypted; or a function that signs a blob, and
+-- returns the signature in base64, or nil and an error
+-- @tparam[opt] string password of an encrypted key
+-- @treturn table `reference` of the signatures; `digest`, of the manifest that was signed; `signature`, in base64
+-- @return[2] nil
+-- @treturn[2] table an error; its `password` is `needed` or `wrong` if the key is encrypted
+function Resolver:sign(ref, key, password)
+  local signer = key
+  if type(key) == "string" or core.is_blob(key) then
+    signer = function(payload) return core.sign(payload, key, password) end
+  elseif type(key) ~= "function" then
+    error("a key must be a string, a blob or a function, not a " .. type(key), 2)
+  end
+  return run_publishing(self, "sign", ref, ref, signer)
+end
+
 --- All tags of a repository in a registry.
 -- @tparam string ref `oci://registry/repository`
 -- @treturn table a list of strings

@@ -713,6 +713,14 @@ function Resolver:push(manifest_reference, target, options) end
 ---@return theaterref.Error?
 function Resolver:copy(from, to, options) end
 
+---Signs an artifact in a registry as cosign does, and pushes the signature beside it.
+---@param reference string
+---@param key theaterref.Bytes|fun(payload: theaterref.Blob): string?, theaterref.Error? the private key in PEM, or what signs
+---@param password? string
+---@return { reference: string, digest: string, signature: string }?
+---@return theaterref.Error?
+function Resolver:sign(reference, key, password) end
+
 ---All tags of a repository in a registry.
 ---@param reference string
 ---@return string[]?

@@ -2,6 +2,7 @@
 -- wrong. fuzz.c feeds them what libFuzzer makes up, and a spec what it found.
 local core = require "theaterref.core"
 local reference = require "theaterref.reference"
+local signatures = require "theaterref.registry.signatures"
 local template = require "theaterref.manifest.template"
 local theaterref = require "theaterref"
 local toml = require "theaterref.manifest.toml"
@@ -146,6 +147,22 @@ function M.bundle(input)
     "dsseEnvelope":{"payloadType":"%s","payload":"%s","signatures":[{"sig":"%s"}]}}]]):format(type, encode64(input),
     signature:sub(1, -2))
   if check_document(document) then assert(input:find(core.digest(blob), 1, true) or input:find("\\", 1, true)) end
+end
+
+-- A payload, which is signed here; and a document of signatures.
+function M.image_signature(input)
+  local signature = core.sign(core.blob(input), private_key):sub(1, -2)
+  local signers, answer = core.check_image_signature(trusted, input, signature)
+  if signers then
+    assert(#answer == 64 and (input:find("sha256:" .. answer, 1, true) or input:find("\\", 1, true)))
+    assert(input:find("critical", 1, true) or input:find("\\", 1, true))
+  else
+    assert(answer.kind == "untrusted" and #answer.message > 0)
+  end
+  assert(not core.check_image_signature(trusted, input .. " ", signature))
+  local document = core.blob("theaterref image signatures 1\n" .. input)
+  local err = select(2, signatures.check(trusted, document, { core.digest(input) }))
+  assert(not err or err.kind == "untrusted")
 end
 
 function M.minisign(input)

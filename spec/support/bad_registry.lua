@@ -12,6 +12,7 @@
 --   broken/…     the upload of a blob fails, from the second on
 --   away/…       uploads go to the object store
 --   lists/…      has the referrers API
+--   turned/…     tags of signatures are at another host
 --   private/…    401 without a challenge                  denied/…   403
 local uv = require "luv"
 
@@ -70,7 +71,11 @@ end
 
 local function get_document(client, request, fault, repository, name)
   local document = documents[repository .. " " .. name]
-  if not document or not request.accept:find("application/vnd", 1, true) then return refuse(client, "404 Not Found", "MANIFEST_UNKNOWN") end
+  local asked = request.accept:find("application/vnd", 1, true) or fault == "turned"
+  if not document or not asked then return refuse(client, "404 Not Found", "MANIFEST_UNKNOWN") end
+  if fault == "turned" and name:find "^sha256%-" and not request.host:find "^localhost" then
+    return respond(client, "307 Temporary Redirect", ("Location: http://localhost:%d%s\r\n"):format(ports[1], request.target))
+  end
   local bytes, told = document.bytes, digest(document.bytes)
   if fault == "wrong" then bytes = bytes .. " " end
   if fault == "lying" then told = digest "something else" end
@@ -85,7 +90,8 @@ local function get_referrers(client, repository, subject)
   for name, document in pairs(documents) do
     local d = name:match "^(%S+) (sha256:%x+)$" == repository and name:match " (.*)$"
     if d and document.subject == subject then
-      entries[#entries + 1] = ('{"mediaType":"%s","digest":"%s","size":%d}'):format(document.media_type, d, #document.bytes)
+      entries[#entries + 1] = ('{"mediaType":"%s","digest":"%s","size":%d%s}'):format(document.media_type, d, #document.bytes,
+        document.bytes:match ',"artifactType":"[^"]*"' or "")
     end
   end
   local INDEX = "application/vnd.oci.image.index.v1+json"
@@ -192,7 +198,7 @@ local function serve(port, client)
       local path, query = target:match "^([^?]*)%??(.*)$"
       data = rest:sub(length + 1)
       answer(client, { port = port, method = method, target = target, path = path, query = query, body = rest:sub(1, length),
-        authorization = head:match "\n[Aa]uthorization: *([^\r]*)" or "-", accept = header "accept" or "",
+        authorization = head:match "\n[Aa]uthorization: *([^\r]*)" or "-", accept = header "accept" or "", host = header "host" or "",
         content_type = header "content-type" or "application/json" })
     end
   end)

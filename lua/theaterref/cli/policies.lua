@@ -57,6 +57,9 @@ local function collector(resolver, lines, store, name, failed)
     for _, document in ipairs(kept and store and job.signature_documents or {}) do
       if kept then kept, err = keep(store, document, name) end
     end
+    for _, manifest in ipairs(kept and store and job.signed_manifests or {}) do
+      if kept then kept, err = keep(store, manifest.blob, name) end
+    end
     if not kept then failed(err) end
   end
 end

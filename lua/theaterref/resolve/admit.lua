@@ -169,6 +169,7 @@ local unlocked = { signature = true, key = true }
 -- an option names others. Returns an error.
 local function limit_signature(context, job, wish)
   job.max_bytes, job.max_seconds, job.remote_only = wish.max_bytes, wish.max_seconds, wish.remote_only
+  job.blob_redirect_hosts = wish.blob_redirect_hosts
   if wish.remote_only and not (job.source.is_remote() or job.source.is_inline) then
     local _, refusal = context:refuse("Not allowed: " .. reference.redact(job.target), job.target, job.ctx.purpose,
       "bytes from the network need a signature from the network")
@@ -213,6 +214,7 @@ function M.admit(context, wish, target, expected)
   if not source then return nil, parsed end
   local err
   if source.manifest and wish.ctx.purpose == "manifest" then parsed = source.parse(source.manifest(parsed)) end
+  if source.as_signature and wish.ctx.purpose == "signature" then parsed = source.as_signature(parsed) end
   -- Room for what most jobs need: a table that grows is slow.
   local job = { ctx = wish.ctx, source = source, parsed = parsed, target = parsed.text,
     redirect_hosts = "any", hit = false, request = nil, lead = nil, asked = wish.reference }

@@ -113,7 +113,8 @@ end
 -- Returns a job's bytes from its disk cache, if they are fresh there. Stale ones are good
 -- for "has it changed?", or while the server fails.
 local function from_disk(context, job)
-  job.disk = job.source.fetches and not job.source.drive and not job.no_disk and caches.disk_cache_of(job.cache) or nil
+  job.disk = job.source.fetches and (not job.source.drive or job.parsed.is_gathered) and not job.no_disk
+    and caches.disk_cache_of(job.cache) or nil
   if not job.disk then return nil end
   local changes = job.cache:changes()
   local blob, record = job.disk:read(job.key)
@@ -152,7 +153,8 @@ local function from_cache(context, job)
   local request, blob = job.request and job.request.compiled, nil
   if not job.revalidate then
     blob = job.cache:peek(job.key, request, trust.applies(context, job))
-    if blob and (job.ctx.purpose == "manifest" or context.trace) then set_origin(job, core.record(blob)) end
+    local asks = job.ctx.purpose == "manifest" or context.trace or context.judges and job.source.documents
+    if blob and asks then set_origin(job, core.record(blob)) end
     blob = blob or from_content(context, job, request)
   end
   if blob then emit_cache(context, job, "hit") else blob = from_disk(context, job) end
@@ -350,9 +352,13 @@ end
 
 local get
 
--- Returns what a source gets the links of its chain by; see `theaterref.source.oci`. A link is a
+--- Returns what a source gets the links of its chain by; see `theaterref.source.oci`. A link is a
 -- job that no rule sees: the reference that led to it was admitted.
-local function links_of(context, task, job)
+-- @tparam table context
+-- @tparam theaterref.future task
+-- @tparam table job
+-- @treturn table
+function M.links_of(context, task, job)
   local links = {}
   local function prepare(link)
     link.ctx, link.redirect_hosts = job.ctx, job.redirect_hosts
@@ -377,13 +383,21 @@ local function links_of(context, task, job)
   return links
 end
 
+-- Keeps what a source put together of several links, under the reference itself.
+local function keep_gathered(context, task, job, blob)
+  blob = put(context, job, blob)
+  if job.disk then keep_on_disk(context, task, job, blob, {}) end
+  return blob
+end
+
 -- Has a source drive a chain of links of its own. The reference becomes an alias of the
 -- last one.
 local function drive_links(context, task, job)
-  local blob, link = job.source.drive(job, context, links_of(context, task, job))
+  local blob, link = job.source.drive(job, context, M.links_of(context, task, job))
   if not blob then return nil, link end
   local verified, err = verify(job, blob, "sha256")
   if not verified or not job.cache then return verified, err end
+  if link.is_gathered then return link.is_whole and keep_gathered(context, task, job, blob) or blob end
   job.content = link.key
   local cached = job.cache:peek(link.key, job.request.compiled, trust.applies(context, job))
   local record = cached and core.record(cached) or {}
@@ -494,7 +508,7 @@ local function newer_than(context, task, job, blob)
   local now = job.cache:peek(job.key, job.request and job.request.compiled, true)
   if not now or now == blob then return nil end
   now = owned(job, now)
-  return trust.judge(context, task, job, now, M.resolve) and now or nil
+  return trust.judge(context, task, job, now, M) and now or nil
 end
 
 -- Judges a job's bytes for this consumer. If it does not take those of a cache, the source is
@@ -502,7 +516,7 @@ end
 local function judged(context, task, job, blob)
   if not trust.applies(context, job) then return blob end
   blob = owned(job, blob)
-  local ok, err, what = trust.judge(context, task, job, blob, M.resolve)
+  local ok, err, what = trust.judge(context, task, job, blob, M)
   if ok then
     tell_caches(job, blob, true)
     return blob
@@ -517,7 +531,7 @@ local function judged(context, task, job, blob)
     return nil, err
   end
   local again = reload(context, task, job)
-  local accepted = again and trust.judge(context, task, job, again, M.resolve) or false
+  local accepted = again and trust.judge(context, task, job, again, M) or false
   if again then core.noted(blob, what, true) end
   end_reload(context, task, job, again, accepted)
   if not accepted then return nil, err end

@@ -8,6 +8,7 @@ local errors = require "theaterref.error"
 local policies = require "theaterref.policy"
 local policy_keys = require "theaterref.keys"
 local reference = require "theaterref.reference"
+local signatures = require "theaterref.registry.signatures"
 
 local M = {}
 
@@ -28,11 +29,12 @@ function M.applies(context, job) return context.judges and not exempt[job.ctx.pu
 
 -- Returns the bytes of a key reference, which fixes them by a SHA-256. They may be in the store
 -- that a lockfile was read with.
-local function fixed_key(context, task, ref, sha256, job, resolve)
+local function fixed_key(context, task, ref, sha256, job, loads)
   local store = job.store and context:store(job.store)
   local blob, err = store and store:get(sha256, MAX_KEY_BYTES), nil
   if not blob then
-    blob, err = resolve(task, context, { reference = ref, ctx = { purpose = "key" }, options = {}, max_bytes = MAX_KEY_BYTES })
+    blob, err = loads.resolve(task, context, { reference = ref, ctx = { purpose = "key" }, options = {},
+      max_bytes = MAX_KEY_BYTES })
   end
   if blob and blob:digest() ~= sha256 then -- whatever 'rewrite' led to
     return nil, errors.new("digest_mismatch", "it does not have the SHA-256 in its reference", ref)
@@ -42,22 +44,22 @@ end
 
 -- Returns the text of a key that a requirement names: itself, a local file, or a
 -- reference that fixes its bytes.
-local function key_text(context, task, key, script, job, resolve)
+local function key_text(context, task, key, script, job, loads)
   if policy_keys.is_text(key) then return key end
   local ref = script and reference.join(script, key) or key
   local source, parsed = reference.source_of(ref, context.policy.schemes)
   if not source then return nil, parsed end
   if parsed.path then return core.read_file(parsed.path, MAX_KEY_BYTES, true) end
   local sha256 = parsed.sha256 or #(parsed.hash or "") == 64 and parsed.hash
-  if sha256 then return fixed_key(context, task, ref, sha256, job, resolve) end
+  if sha256 then return fixed_key(context, task, ref, sha256, job, loads) end
   return nil, errors.new("policy", "a key that is not a local file needs a SHA-256 in its reference", ref)
 end
 
 -- Returns the keys of a requirement, and their names for messages.
-local function load_keys(context, task, names, script, job, resolve)
+local function load_keys(context, task, names, script, job, loads)
   local keys, shown = {}, {}
   for i, name in ipairs(names) do
-    local text, err = key_text(context, task, name, script, job, resolve)
+    local text, err = key_text(context, task, name, script, job, loads)
     if text then keys[i], err = core.public_key(tostring(text)) end
     if not keys[i] then
       if policy_keys.shown(name) == "(a text)" then
@@ -73,14 +75,14 @@ end
 
 -- Returns a requirement with its keys read. They are read once for each policy that was
 -- loaded: a policy that is reloaded reads them again.
-local function compile(context, task, answer, script, job, resolve)
+local function compile(context, task, answer, script, job, loads)
   local threshold, names = answer.threshold or 1, answer.keys
   local name = #names == 1 and threshold == 1 and names[1] or threshold .. "\0" .. table.concat(names, "\0")
   local policy, field = context.policy, script and "requirements" or "own_requirements" -- relative to the script, or not
   local known = policy[field] or { by_name = {}, count = 0 }
   local compiled = known.by_name[name]
   if compiled then return compiled end
-  local keys, shown = load_keys(context, task, names, script, job, resolve)
+  local keys, shown = load_keys(context, task, names, script, job, loads)
   if not keys then return nil, shown end
   local requirement, err = core.requirement(keys, threshold)
   if not requirement then return nil, errors.new("untrusted", err.message) end
@@ -97,9 +99,8 @@ end
 -- The endings of signatures, by the type of key.
 local endings = { { "pem", ".sig" }, { "pem", ".sigstore.json" }, { "minisign", ".minisig" } }
 
--- Returns the references where a job's signatures may be.
+-- Returns the references where a job's signatures may be, by its path.
 local function places(job, answer, types)
-  if answer.from then return type(answer.from) == "table" and answer.from or { answer.from } end
   local list, suffixes = {}, answer.endings or {}
   for _, ending in ipairs(answer.endings and {} or endings) do
     if types[ending[1]] then suffixes[#suffixes + 1] = ending[2] end
@@ -121,29 +122,85 @@ end
 local Search = {}
 Search.__index = Search
 
+-- Returns an error that ends a search, if one does.
+function Search:fatal(err)
+  if self.task.over or err.kind == "policy" or err.kind == "cancelled" then return err end
+  return self.task:lateness()
+end
+
+-- Returns the store that the bytes were locked with, if any.
+function Search:store()
+  local job = last_of(self.job)
+  return job.store and self.context:store(job.store) or nil
+end
+
+-- Returns the documents of a registry that led to the bytes, which signatures may be over.
+-- Each was checked, so that none of them signs other bytes.
+function Search:manifests()
+  if self.known_manifests then return self.known_manifests end
+  if self.manifests_err then return nil, self.manifests_err end
+  local job = last_of(self.job)
+  local list, err
+  if job.source.documents then
+    list, err = job.source.documents(job, self.context, self.loads.links_of(self.context, self.task, job), self.blob:digest(),
+      self:store())
+  else
+    err = errors.new("untrusted", "it is a signature of an artifact in a registry, not of these bytes")
+  end
+  self.known_manifests, self.manifests_err = list, err
+  return list, err
+end
+
+-- Returns the digests of these documents; none and the error.
+function Search:manifest_digests()
+  local list, err = self:manifests()
+  local digests = {}
+  for i, manifest in ipairs(list or {}) do digests[i] = manifest.digest end
+  return digests, err
+end
+
+-- Checks a signature document. Returns its signers, and whether they signed a manifest.
+function Search:check(document)
+  local requirement, digest = self.compiled.requirement, "document " .. core.blob(document):digest()
+  local digests, err
+  local of_manifest = signatures.is_document(document)
+  if of_manifest then
+    digests, err = self:manifest_digests()
+    if err then return nil, err end
+    digest = digest .. " of " .. table.concat(digests, " ")
+  end
+  local signers = core.verdict(requirement, self.blob, digest)
+  if signers then return signers, of_manifest end
+  if of_manifest then
+    signers, err = signatures.check(requirement, document, digests)
+  else
+    signers, err = core.check_signature(requirement, self.blob, document)
+  end
+  if not signers then return nil, err end
+  core.remember_verdict(requirement, self.blob, digest, signers)
+  return signers, of_manifest
+end
+
 -- Takes a signature document. True: there are enough.
 function Search:take(name, document)
-  local requirement, digest = self.compiled.requirement, "document " .. core.blob(document):digest()
-  local signers, err = core.verdict(requirement, self.blob, digest), nil
-  if not signers then signers, err = core.check_signature(requirement, self.blob, document) end
+  local signers, more = self:check(document)
   if not signers then
-    self.reasons[#self.reasons + 1] = name .. ": " .. err.message
+    self.reasons[#self.reasons + 1] = name .. ": " .. more.message
     return false
   end
-  core.remember_verdict(requirement, self.blob, digest, signers)
   for _, i in ipairs(signers) do
     if not self.signed[i] then self.count = self.count + 1 end
     self.signed[i] = true
   end
   self.documents[#self.documents + 1] = document
+  self.by_manifest = self.by_manifest or more
   return self.count >= self.compiled.threshold
 end
 
 -- Looks at the signatures that a lockfile names, in the store that it was read with. True:
 -- there are enough.
 function Search:look_in_store()
-  local job = last_of(self.job)
-  local store = job.signatures and job.store and self.context:store(job.store)
+  local job, store = last_of(self.job), self:store()
   for _, digest in ipairs(store and job.signatures or {}) do
     local document = store:get(digest, MAX_SIGNATURE_BYTES)
     if document and self:take("the signature " .. digest .. " in the store '" .. job.store .. "'", document) then return true end
@@ -151,20 +208,43 @@ function Search:look_in_store()
   return false
 end
 
+-- Returns the references where the signatures may be. Nil and an error: the search is over.
+function Search:references(answer)
+  local job, types = last_of(self.job), self.compiled.types
+  if answer.from then return type(answer.from) == "table" and answer.from or { answer.from } end
+  if not job.source.signature_places then return places(job, answer, types) end
+  if not types.pem then
+    self.reasons[#self.reasons + 1] = "minisign's keys sign nothing in a registry"
+    return {}
+  end
+  local digests, err = self:manifest_digests()
+  local list = {}
+  for _, digest in ipairs(digests) do
+    for _, place in ipairs(job.source.signature_places(job.parsed, digest)) do list[#list + 1] = place end
+  end
+  if err then
+    local fatal = self:fatal(err)
+    if fatal then return nil, fatal end
+    self.reasons[#self.reasons + 1] = ("the manifest of %s: %s"):format(reference.redact(job.target), err.message)
+  end
+  return list
+end
+
 -- Looks at a signature. True: there are enough. Nil and an error: the search is over. The third
 -- result is true if a cache had it.
 function Search:look_at(place, revalidate)
   local job, ctx = last_of(self.job), self.job.ctx
   local wish = { reference = place, max_bytes = MAX_SIGNATURE_BYTES, max_seconds = MAX_SIGNATURE_SECONDS,
-    remote_only = job.source.is_remote(),
+    remote_only = job.source.is_remote(), blob_redirect_hosts = job.redirect_hosts,
     ctx = { purpose = "signature", manifest_reference = ctx.manifest_reference, origin = ctx.origin, name = ctx.name },
     options = { cache = job.cache, ttl = job.ttl, disk = not job.no_disk, revalidate = revalidate } }
   local shown = reference.redact(place)
-  local document, err = self.resolve(self.task, self.context, wish)
+  local document, err = self.loads.resolve(self.task, self.context, wish)
   local late = self.task:lateness()
   if late then return nil, late end
   if document then return self:take(shown, core.unmapped(document)), nil, wish.hit end
-  if self.task.over or err.kind == "policy" or err.kind == "cancelled" then return nil, err end
+  local fatal = self:fatal(err)
+  if fatal then return nil, fatal end
   self.reasons[#self.reasons + 1] = shown .. ": " .. err.message
   return false
 end
@@ -174,13 +254,17 @@ end
 function Search:run(answer)
   if self:look_in_store() then return true end
   local cached = {}
-  for _, place in ipairs(places(last_of(self.job), answer, self.compiled.types)) do
+  local list, fault = self:references(answer)
+  if not list then return nil, fault end
+  for _, place in ipairs(list) do
+    local known = #self.reasons
     local enough, err, hit = self:look_at(place)
     if enough or err then return enough, err end
-    if hit then cached[#cached + 1] = place end
+    if hit and not self.context.offline then
+      cached[#cached + 1] = place
+      self.reasons[known + 1] = nil
+    end
   end
-  if not cached[1] or self.context.offline then return false end
-  self.reasons = {}
   for _, place in ipairs(cached) do
     local enough, err = self:look_at(place, true)
     if enough or err then return enough, err end
@@ -214,9 +298,9 @@ end
 
 -- Returns the keys that signed a job's bytes, by their signatures; or nil, an error, and
 -- what to remember if these bytes do not meet the requirement.
-local function look_for_signers(context, task, job, blob, compiled, answer, resolve)
+local function look_for_signers(context, task, job, blob, compiled, answer, loads)
   local search = setmetatable({ context = context, task = task, job = job, blob = blob, compiled = compiled, signed = {},
-    count = 0, reasons = {}, documents = {}, resolve = resolve }, Search)
+    count = 0, reasons = {}, documents = {}, loads = loads }, Search)
   local enough, err = search:run(answer)
   if err then return nil, err end
   if not enough then return nil, untrusted(context, search), compiled.id end
@@ -227,20 +311,21 @@ local function look_for_signers(context, task, job, blob, compiled, answer, reso
   local last = last_of(job)
   last.signature_documents = last.signature_documents or {}
   table.move(search.documents, 1, #search.documents, #last.signature_documents + 1, last.signature_documents)
+  if search.by_manifest then last.signed_manifests = search.known_manifests end
   return signers
 end
 
 -- Checks one requirement. Returns the names of the keys that signed; or nil, an error, and
 -- what to remember if these bytes do not meet it.
-local function meet(context, task, job, blob, answer, script, resolve)
-  local compiled, err = compile(context, task, answer, script, job, resolve)
+local function meet(context, task, job, blob, answer, script, loads)
+  local compiled, err = compile(context, task, answer, script, job, loads)
   if not compiled then return nil, errors.about(err, job.target) end
   local place = place_of(job, answer)
   -- A trace shows what is looked at. Bytes that were loaded now may have lost their signature.
   local signers = job.hit and not context.trace and core.verdict(compiled.requirement, blob, place)
   if not signers then
     local what
-    signers, err, what = look_for_signers(context, task, job, blob, compiled, answer, resolve)
+    signers, err, what = look_for_signers(context, task, job, blob, compiled, answer, loads)
     if not signers then return nil, err, what end
     core.remember_verdict(compiled.requirement, blob, place, signers)
   end
@@ -278,7 +363,7 @@ end
 
 -- Checks the signatures of a job's bytes, by the rule about each reference of a chain and by
 -- the option. Returns an error, and what to remember.
-local function check_signatures(context, task, job, blob, resolve)
+local function check_signatures(context, task, job, blob, loads)
   local all, names, what
   local link = context.asks.signatures and job
   if link then job.ctx.asked = asked_of(job) end
@@ -286,7 +371,7 @@ local function check_signatures(context, task, job, blob, resolve)
     local answer, why, err = context:ask("signatures", link.target, job.ctx)
     if err then return err end
     if answer then
-      names, err, what = meet(context, task, job, blob, answer, context.policy.script, resolve)
+      names, err, what = meet(context, task, job, blob, answer, context.policy.script, loads)
       if not names then return err, what end
       all = add(all, names)
     elseif answer == nil and why then
@@ -296,7 +381,7 @@ local function check_signatures(context, task, job, blob, resolve)
   end
   if context.signatures then
     local err
-    names, err, what = meet(context, task, job, blob, context.signatures, nil, resolve)
+    names, err, what = meet(context, task, job, blob, context.signatures, nil, loads)
     if not names then return err, what end
     all = add(all, names)
   end
@@ -327,16 +412,17 @@ end
 --- Judges a job's bytes.
 -- @tparam table context
 -- @tparam theaterref.future task
--- @tparam table job gets `signed_by`, the names of the keys that signed, and
--- `signature_documents`, a list of blobs, unless the verdict was remembered
+-- @tparam table job gets `signed_by`, the names of the keys that signed, and, unless the verdict
+-- was remembered, `signature_documents`, a list of blobs, and `signed_manifests`, a list of the
+-- documents of a registry that these are about
 -- @tparam theaterref.blob blob
--- @tparam function resolve `theaterref.resolve.load.resolve`
+-- @tparam table loads `theaterref.resolve.load`
 -- @treturn boolean true: they are good
 -- @return[2] nil
 -- @treturn[2] table an error
 -- @treturn[2] ?string a name for what these bytes fail; nil: it says nothing about the bytes
-function M.judge(context, task, job, blob, resolve)
-  local err, what = check_signatures(context, task, job, blob, resolve)
+function M.judge(context, task, job, blob, loads)
+  local err, what = check_signatures(context, task, job, blob, loads)
   if not err then err, what = ask_accept(context, job, blob) end
   if err then return nil, err, what end
   return true

@@ -8,6 +8,7 @@
 local requests = require "theaterref.registry.requests"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local signatures = require "theaterref.registry.signatures"
 
 local M = { fetches = true }
 
@@ -100,6 +101,24 @@ function M.at_digest(parsed, manifest) return with(parsed, { manifest = manifest
 --- A reference to a manifest in Theater's sense: the layer with that name, unless it names one.
 function M.manifest(parsed) return parsed.title and parsed.text or with(parsed, { title = "manifest.toml" }).text end
 
+--- A reference to signatures: one to a tag that cosign keeps them under means all of them,
+-- in one document, and has another key in caches than what the tag's layer has.
+function M.as_signature(parsed)
+  if parsed.title or parsed.manifest or parsed.sha256 or not signatures.read_tag(parsed.tag) then return parsed end
+  local copy = with(parsed, {})
+  copy.is_gathered, copy.key = true, copy.artifact .. "#signatures"
+  return copy
+end
+
+--- The references where signatures of a manifest may be.
+function M.signature_places(parsed, digest)
+  local places = {}
+  for i, tag in ipairs(signatures.tags(digest)) do
+    places[i] = with(parsed, { tag = tag, manifest = false, title = false, sha256 = false }).text
+  end
+  return places
+end
+
 function M.key(parsed) return parsed.key end
 
 -- The key of the document that an artifact's tag leads to.
@@ -162,10 +181,24 @@ function link_source.start(link, _, task)
   return future and { future = future }, err
 end
 
+-- The options of a link's request. Signatures have a time limit for all of them; a blob, which
+-- its digest fixes, may come from where those of the signed artifact may.
+function Chain:options(kind)
+  local job = self.job
+  local options = requests.request(self.endpoint, job.request.options)
+  if not self.deadline then return options end
+  options.timeout = math.max(0.001, self.deadline - core.now())
+  if kind == "blobs" and job.blob_redirect_hosts then
+    options.redirect_hosts = job.blob_redirect_hosts
+    if options.redirect_hosts == "any" then options.redirect_hosts = self.context.defaults.redirect_hosts end
+  end
+  return options
+end
+
 -- Makes a link, for 'links.get'. 'max_bytes' is a limit beside that of the request.
 function Chain:link(kind, name, what, max_bytes)
   local job, endpoint = self.job, self.endpoint
-  local options = { max_bytes = max_bytes, accept = kind == "manifests" and requests.DOCUMENTS or nil }
+  local options = { max_bytes = max_bytes, accept = kind ~= "blobs" and requests.DOCUMENTS or nil }
   local request, sha256 = job.request, name:match "^sha256:(.*)$"
   local limit = math.min(max_bytes, request.max_bytes or max_bytes)
   return { parsed = { scheme = "oci", url = requests.url(endpoint, kind, name) }, source = link_source, what = what,
@@ -175,7 +208,7 @@ function Chain:link(kind, name, what, max_bytes)
     request = { compiled = request.compiled, scope = request.scope, may_be_on_disk = request.may_be_on_disk, max_bytes = limit,
       timeout = request.timeout },
     compile = function()
-      return requests.compile(endpoint, requests.request(endpoint, request.options), "pull", self.links.await, options)
+      return requests.compile(endpoint, self:options(kind), "pull", self.links.await, options)
     end }
 end
 
@@ -209,19 +242,25 @@ local function remember(key, digest)
   last_digests[key] = digest
 end
 
+-- Sends a link's request, past all caches. Returns the body and what is known about the
+-- answer, whatever its status.
+function Chain:send(link, method)
+  local compiled, err = link.compile()
+  local future, body
+  if compiled then
+    future, err = core.send(link.parsed.url, compiled, { method = method }, self.links.seconds_left())
+  end
+  if future then body, err = self.links.await(future, true) end
+  if not body then return nil, err end
+  return body, future:info()
+end
+
 -- Asks where a tag leads. Returns the digest; nil if the registry does not tell; or nil and an
 -- error.
 function Chain:head(link)
   if self.context.offline or not core.send then return nil end
-  local compiled, err = link.compile()
-  if not compiled then return nil, err end
-  local future
-  future, err = core.send(link.parsed.url, compiled, { method = "HEAD" }, self.links.seconds_left())
-  if not future then return nil, err end
-  local ok
-  ok, err = self.links.await(future, true)
-  if not ok then return nil, err end
-  local info = future:info()
+  local ok, info = self:send(link, "HEAD")
+  if not ok then return nil, info end
   local digest = info.status == 200 and info.headers["docker-content-digest"]
   return digest and digest:match "^sha256:(%x+)$"
 end
@@ -233,23 +272,26 @@ function Chain:keep(digest, blob)
   if link.cache then self.links.put(link, blob) end
 end
 
+-- Notes a document that leads to the bytes: whoever judges them may need it.
+function Chain:note(digest, blob)
+  self.job.documents = self.job.documents or {}
+  self.job.documents[digest] = blob
+end
+
 -- Notes the manifest that the reference leads to, and the cache for what is in it.
 function Chain:set_manifest(manifest)
   self.job.manifest = manifest
   self.cache = self.links.cache(M.at_digest(self.job.parsed, manifest))
 end
 
--- Gets the document of a tag from its registry. Returns it, its digest and its media type.
-function Chain:fetch_tag(link)
-  local compiled, err = link.compile()
-  local future
-  if compiled then
-    future, err = core.send(link.parsed.url, compiled, { method = "GET" }, self.links.seconds_left())
+-- Gets a document, such as that of a tag, from its registry. Returns it, its digest and its
+-- media type.
+function Chain:fetch(link)
+  if self.context.offline then
+    return nil, errors.new("not_found", ("offline: %s is not here, and nothing is fetched"):format(link.target))
   end
-  local blob
-  if future then blob, err = self.links.await(future, true) end
-  if not blob then return nil, err end
-  local info = future:info()
+  local blob, info = self:send(link, "GET")
+  if not blob then return nil, info end
   if info.status ~= 200 then return nil, requests.status_error(self.endpoint, link.what, info.status) end
   local digest, told = blob:digest(), info.headers["docker-content-digest"]
   told = told and told:match "^sha256:(%x+)$"
@@ -301,10 +343,11 @@ function Chain:read_tag()
       self:set_manifest(digest)
       blob, media_type = self:read_digest(false, digest), nil
     end
-    if not blob then blob, digest, media_type = self:fetch_tag(link) end
+    if not blob then blob, digest, media_type = self:fetch(link) end
   end
   if not blob then return nil, digest end
   self:set_manifest(digest)
+  self:note(digest, blob)
   self:keep(digest, blob)
   remember(link.key, digest)
   return blob, digest, media_type
@@ -339,6 +382,7 @@ function Chain:read_digest(is_layer, digest, size)
     size or is_layer and self.context:max_bytes(self.job) or requests.MAX_DOCUMENT_BYTES)
   if is_layer then self.layer = link end
   local blob, err = self:get(link, self.cache)
+  if blob and not is_layer then self:note(digest, blob) end
   if not blob or not size or #blob == size then return blob, err end
   return nil, errors.new("corrupt", ("%s has %d bytes, not the %d that its manifest says"):format(link.target, #blob, size))
 end
@@ -366,8 +410,65 @@ function Chain:drive()
   return self:read_layer(document, media_type)
 end
 
+-- Gets a document by its digest: one that was read for these bytes, one in the store that
+-- a lockfile was read with, or any other.
+function Chain:document(digest, store)
+  local document = self.job.documents and self.job.documents[digest]
+  if not document and store then document = store:get(digest, requests.MAX_DOCUMENT_BYTES) end
+  if document and document:digest() == digest then return document end
+  return self:read_digest(false, digest)
+end
+
+-- Gets the documents that lead to bytes with a SHA-256, the one that the reference leads to
+-- first. Its digest is nil if it is not known.
+function Chain:read_documents(digest, sha256, store)
+  local job, list, document = self.job, {}, nil
+  if digest then
+    self:set_manifest(digest)
+  else
+    document, digest = self:read_tag()
+    if not document then return nil, digest end
+  end
+  for i = 1, MAX_DOCUMENTS do
+    local err, kind
+    if not document then document, err = self:document(digest, store) end
+    if not document then return nil, err end
+    list[i] = { digest = digest, blob = document }
+    kind, digest = core.oci_select(document, job.parsed.title)
+    if not kind then return nil, digest end
+    if kind == "layer" then
+      if digest == sha256 then return list end
+      break
+    end
+    document = nil
+  end
+  return nil, errors.new("digest_mismatch", ("the manifest sha256:%s does not lead to these bytes"):format(list[1].digest))
+end
+
+-- Gathers the signatures under a tag. Nothing is cached but the whole.
+function Chain:gather()
+  local job = self.job
+  self.cache, self.deadline = nil, job.max_seconds and core.now() + job.max_seconds
+  local blob, is_whole = signatures.gather(self, job.parsed.tag, job.max_bytes or requests.MAX_DOCUMENT_BYTES)
+  if not blob then return nil, is_whole end
+  return blob, { is_gathered = true, is_whole = is_whole }
+end
+
 -- Failures that another endpoint would share.
 local final = { cancelled = true, invalid_reference = true, too_large = true, policy = true }
+
+-- Has a chain work at each endpoint in turn, until one has what is wanted.
+local function at_endpoints(job, context, links, work)
+  local endpoints, first = requests.endpoints(job.parsed, context.registries), nil
+  for i, endpoint in ipairs(endpoints) do
+    local chain = setmetatable({ job = job, context = context, links = links, endpoint = endpoint, cache = job.cache,
+      is_fallback = i > 1 }, Chain)
+    local found, more = work(chain)
+    if found then return found, more end
+    first = first or more
+    if i == #endpoints or final[more.kind] or links.is_over() then return nil, i == #endpoints and more or first end
+  end
+end
 
 --- Drives the chain of a reference.
 -- @tparam table job
@@ -377,20 +478,31 @@ local final = { cancelled = true, invalid_reference = true, too_large = true, po
 -- `await(future)`; `seconds_left()`; `cache(reference)`, the cache for what an
 -- immutable reference leads to, or nil; `is_over()`
 -- @treturn theaterref.blob
--- @treturn table the link of the layer
+-- @treturn table the link of the layer; or, of signatures, `is_gathered`, and `is_whole` if they
+-- may be kept
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.drive(job, context, links)
-  local endpoints, first = requests.endpoints(job.parsed, context.registries), nil
-  for i, endpoint in ipairs(endpoints) do
-    local chain = setmetatable({ job = job, context = context, links = links, endpoint = endpoint,
-      is_fallback = i > 1 }, Chain)
-    chain.cache = job.cache
+  return at_endpoints(job, context, links, function(chain)
+    if job.parsed.is_gathered then return chain:gather() end
     local blob, err = chain:drive()
-    if blob then return blob, chain.layer end
-    first = first or err
-    if i == #endpoints or final[err.kind] or links.is_over() then return nil, i == #endpoints and err or first end
-  end
+    return blob, blob and chain.layer or err
+  end)
+end
+
+--- Gets the documents that led to a job's bytes, each checked against its digest: an index and
+-- a manifest, or the manifest alone. A signature over any of them is one of the bytes.
+-- @tparam table job
+-- @tparam table context
+-- @tparam table links as for `drive`
+-- @tparam string sha256 of the bytes
+-- @tparam ?table store where documents may be, too
+-- @treturn table a list of `{ digest =, blob = }`
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.documents(job, context, links, sha256, store)
+  local manifest = job.parsed.manifest or job.locked_manifest or job.manifest
+  return at_endpoints(job, context, links, function(chain) return chain:read_documents(manifest, sha256, store) end)
 end
 
 return M
