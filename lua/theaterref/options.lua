@@ -269,7 +269,7 @@ M.only = set("list of policy.only", {
   { "schemes", "list", "any", "schemes; paths have the scheme `file`" },
   { "hosts", "host_names", "any", "hosts of http, https and oci references, such as `example.org` and `*.example.org`" },
   { "stores", "list", "any", "ids of stores" },
-  { "prefixes", "list", "any", "prefixes of whole references" },
+  { "prefixes", "list", "any", "prefixes of whole references; end each with `/`" },
   { "redirect_hosts", "host_names", "none", "hosts that redirects may lead to, besides `hosts`" },
 })
 
