@@ -1,12 +1,14 @@
 --- Publishing: pushes manifests with what they name to a registry, copies between places, and
 -- tells what a registry has.
 -- @module theaterref.publish
+local admit = require "theaterref.resolve.admit"
 local artifacts = require "theaterref.registry.artifact"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local home = require "theaterref.home"
 local loads = require "theaterref.resolve.load"
 local manifests = require "theaterref.manifest.manifest"
+local overlay = require("theaterref.options").overlay
 local reference = require "theaterref.reference"
 local Session = require "theaterref.registry.session"
 
@@ -21,14 +23,22 @@ local function parse_oci(ref, what)
     :format(what), ref)
 end
 
--- Opens a session for a reference.
-local function open(task, context, parsed, actions, from)
+-- Opens a session for a reference. 'defaults' are the options of its requests.
+local function open(task, context, parsed, actions, from, defaults)
   if context.offline then
     return nil, errors.new("not_found", ("offline: %s is not asked"):format(parsed.registry))
   end
-  return Session.open(parsed, { registries = context.registries, defaults = context.defaults, actions = actions,
+  return Session.open(parsed, { registries = context.registries, defaults = defaults or context.defaults, actions = actions,
     from = from, await = function(future) return task:await(future) end,
     seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end })
+end
+
+-- Opens a session to read what a reference means, if the rule 'allow' agrees.
+local function open_allowed(task, context, parsed)
+  if not context.asks.allow then return open(task, context, parsed, "pull") end
+  local hosts, err = admit.allow(context, parsed.text, { purpose = "direct" })
+  if not hosts then return nil, err end
+  return open(task, context, parsed, "pull", nil, hosts ~= "any" and overlay(context.defaults, { redirect_hosts = hosts }) or nil)
 end
 
 -- The name of a document: its digest, which wins over its tag.
@@ -325,7 +335,28 @@ function Transfer:copy_referrers(digest, depth)
   return true
 end
 
---- Copies an artifact with all its layers and what refers to it; no digest changes.
+-- The reference that rules are to judge before an artifact is copied: as it is, or its manifest in
+-- Theater's sense if only that is in the lockfile.
+local function judged_reference(context, parsed)
+  local lockfile, of_manifest = context.lockfile, reference.for_manifest(parsed.text)
+  local ctx = { purpose = "direct" }
+  if lockfile and not lockfile.integrity(parsed.text, ctx) and lockfile.integrity(of_manifest, ctx) then return of_manifest end
+  return parsed.text
+end
+
+-- Has the rules that judge bytes, the lockfile and the option `signatures` judge what a reference
+-- means, if there are any. Returns the digest of the manifest that was judged, or nil and perhaps an error.
+local function judge(task, context, parsed)
+  if not (context.judges or context.lockfile or context.asks.integrity) then return nil end
+  local wish = { reference = judged_reference(context, parsed), ctx = { purpose = "direct" }, options = {} }
+  local blob, err = loads.resolve_as_is(task, context, wish)
+  if not blob or wish.manifest then return blob and wish.manifest, err end
+  return nil, errors.new("denied", ("Not allowed: %s: these bytes come from a store, and no rule gives the digest of their manifest")
+    :format(reference.redact(parsed.text)), parsed.text)
+end
+
+--- Copies an artifact with all its layers and what refers to it; no digest changes. Rules judge
+-- the layer that `from` means, and the manifest that led to it is copied.
 -- @tparam theaterref.future task
 -- @tparam table context
 -- @tparam string from
@@ -341,12 +372,13 @@ function M.copy_all(task, context, from, to)
   if target.ns or target.title or source.title then
     return nil, errors.new("invalid_reference", "a copy of all layers goes from an artifact to an artifact: without a title", to)
   end
-  local transfer = setmetatable({ documents = 0, blobs = 0 }, Transfer)
-  transfer.source, err = open(task, context, source, "pull")
-  if not transfer.source then return nil, err end
+  local transfer, judged = setmetatable({ documents = 0, blobs = 0 }, Transfer), nil
+  transfer.source, err = open_allowed(task, context, source)
+  if transfer.source then judged, err = judge(task, context, source) end
+  if err then return nil, err end
   local mounts = source.registry == target.registry and source.repository ~= target.repository
   transfer.target = open(task, context, target, "pull,push", mounts and source.repository or nil)
-  local blob, digest, media_type = transfer.source:document(name_of(source))
+  local blob, digest, media_type = transfer.source:document(judged and "sha256:" .. judged or name_of(source))
   if not blob then return nil, digest end
   if target.manifest and target.manifest ~= digest then
     return nil, errors.new("digest_mismatch", ("%s has the manifest %s"):format(reference.redact(from), digest), to)
@@ -370,7 +402,7 @@ end
 function M.tags(task, context, ref)
   local parsed, err = parse_oci(ref, "a list of tags")
   local session
-  if parsed then session, err = open(task, context, parsed, "pull") end
+  if parsed then session, err = open_allowed(task, context, parsed) end
   if not session then return nil, err end
   return session:tags()
 end
@@ -415,7 +447,7 @@ end
 function M.inspect(task, context, ref)
   local parsed, err = parse_oci(ref, "an inspection")
   local session
-  if parsed then session, err = open(task, context, parsed, "pull") end
+  if parsed then session, err = open_allowed(task, context, parsed) end
   if not session then return nil, err end
   local blob, digest, media_type = session:document(name_of(parsed))
   if not blob then return nil, digest end

@@ -221,6 +221,70 @@ describe("a manifest from a registry", function()
   end)
 end)
 
+describe("a policy", function()
+  local at, to, digest
+
+  setup(function()
+    at, to = "oci://" .. registry.at .. "/judged/worker:1", "oci://" .. registry.at .. "/judged/copy:1"
+    digest = put_artifact(registry.at, "judged/worker", "1", { { "worker.wasm", WASM .. "judged" } })
+  end)
+
+  local function denied(kind, words, copied, err)
+    assert.is_nil(copied)
+    assert.same({ kind, true }, { err.kind, tostring(err):find(words, 1, true) ~= nil }, tostring(err))
+  end
+
+  it("is asked what may be read, for copies of artifacts, lists of tags and inspections too", function()
+    local asked = {}
+    local r = resolver { policy = { allow = function(ref, ctx)
+      asked[#asked + 1] = ref .. " for " .. ctx.purpose
+      return false, "nothing at all"
+    end } }
+    requests(registry)
+    denied("denied", "nothing at all", r:copy(at, to, { all = true }))
+    denied("denied", "nothing at all", r:tags("oci://" .. registry.at .. "/judged/worker"))
+    denied("denied", "nothing at all", r:inspect(at))
+    assert.same({ at .. " for direct", "oci://" .. registry.at .. "/judged/worker:latest for direct", at .. " for direct" }, asked)
+    assert.same({}, requests(registry))
+  end)
+
+  it("judges an artifact before it is copied, and what was judged is what is copied", function()
+    denied("denied", "no digest", resolver { policy = { integrity = function() return nil, "no digest" end } }
+      :copy(at, to, { all = true }))
+    denied("rejected", "too new", resolver { policy = { accept = function() return false, "too new" end } }:copy(at, to, { all = true }))
+    denied("denied", "unsigned", resolver { policy = { signatures = function() return nil, "unsigned" end } }:copy(at, to, { all = true }))
+    local key = helper.write(folder .. "/release.pub", helper.run_ok "openssl ecparam -name prime256v1 -genkey -noout | openssl ec -pubout 2>&-")
+    denied("untrusted", "0 of 1 signatures", resolver { signatures = { keys = { key } } }:copy(at, to, { all = true }))
+    helper.write(folder .. "/empty.lock", "theaterref lockfile 1\n")
+    denied("denied", "not in the lockfile", resolver { lockfile = folder .. "/empty.lock" }:copy(at, to, { all = true }))
+    denied("http_status", "no such", resolver():inspect(to))
+    local moving = "oci://" .. registry.at .. "/judged/moving:1"
+    local first = put_artifact(registry.at, "judged/moving", "1", { { "worker.wasm", WASM .. "first" } })
+    local copied = assert(resolver { policy = { accept = function()
+      put_artifact(registry.at, "judged/moving", "1", { { "worker.wasm", WASM .. "second" } })
+      return true
+    end } }:copy(moving, to, { all = true }))
+    assert.equal(first, copied.digest)
+    assert.equal(WASM .. "first", tostring(assert(resolver():resolve(to))))
+    -- Bytes from a store tell nothing of the manifest that the tag has now.
+    local r = resolver { home = folder .. "/home", policy = { integrity = function()
+      return { sha256 = core.digest(WASM .. "judged"), store = "judged" }
+    end } }
+    assert(theaterref.content_store("judged", { home = folder .. "/home", algorithm = "sha256" }):put(WASM .. "judged"))
+    denied("denied", "no rule gives the digest of their manifest", r:copy(at, to, { all = true }))
+    assert.equal(digest, assert(resolver():copy(at, to, { all = true })).digest)
+  end)
+
+  it("with a lockfile lets the artifact of a locked manifest be copied", function()
+    local worker, lockfile = "oci://" .. registry.at .. "/judged/locked:1", folder .. "/judged.lock"
+    local pushed = push(worker)
+    helper.run_ok(("%s/bin/theaterref lock %s -o %s"):format(folder, worker, lockfile))
+    assert.equal(pushed.digest, assert(resolver { lockfile = lockfile }:copy(worker, to, { all = true })).digest)
+    put_artifact(registry.at, "judged/locked", "1", { { "worker.wasm", WASM .. "moved on" } })
+    assert.equal(pushed.digest, assert(resolver { lockfile = lockfile }:copy(worker, to, { all = true })).digest)
+  end)
+end)
+
 describe("copies", function()
   it("go from any place to any other that can be written", function()
     local r = resolver { home = folder .. "/home" }
