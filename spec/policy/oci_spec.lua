@@ -285,6 +285,34 @@ describe("a policy", function()
   end)
 end)
 
+describe("a lockfile", function()
+  local up, lockfile
+
+  setup(function()
+    up, lockfile = "oci://" .. registry.at .. "/up/worker:1", folder .. "/mirrored.lock"
+    for _, place in ipairs { "/up/worker:1", "/mirror/worker:1", "/cache/up/worker:1" } do push("oci://" .. registry.at .. place) end
+    helper.write(folder .. "/mirror.lua", ('return { rewrite = theaterref.policy.mirror { ["oci://%s/up/"] = { "oci://%s/mirror/", "oci://%s/up/" } } }')
+      :format(registry.at, registry.at, registry.at))
+  end)
+
+  it("has a line for each mirror as a plan asks for it", function()
+    os.remove(lockfile)
+    helper.run_ok(("%s/bin/theaterref lock %s --policy %s/mirror.lua -o %s"):format(folder, up, folder, lockfile))
+    assert.equal("worker", assert(resolver { lockfile = lockfile, policy = folder .. "/mirror.lua" }:plan(up)).name)
+    assert.equal("worker", assert(resolver { lockfile = lockfile }:plan(up)).name)
+    assert.is_nil(helper.read(lockfile):find "worker:1\n")
+  end)
+
+  it("that was written without mirrors works with those of the registry's options", function()
+    os.remove(lockfile)
+    helper.run_ok(("%s/bin/theaterref lock %s -o %s"):format(folder, up, lockfile))
+    requests(registry)
+    local registries = { [registry.at] = { mirrors = { registry.at .. "/cache" } } }
+    assert.equal("worker", assert(resolver { lockfile = lockfile, registries = registries }:plan(up)).name)
+    for _, request in ipairs(requests(registry)) do assert.matches("^GET cache/up/worker/blobs/", request) end
+  end)
+end)
+
 describe("copies", function()
   it("go from any place to any other that can be written", function()
     local r = resolver { home = folder .. "/home" }
