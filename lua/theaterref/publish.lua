@@ -29,7 +29,9 @@ local function open(task, context, parsed, actions, from, defaults)
     return nil, errors.new("not_found", ("offline: %s is not asked"):format(parsed.registry))
   end
   return Session.open(parsed, { registries = context.registries, defaults = defaults or context.defaults, actions = actions,
-    from = from, await = function(future) return task:await(future) end,
+    from = from, warn = function(message)
+      context:emit("registry", { reference = reference.redact(parsed.text), message = message })
+    end, await = function(future) return task:await(future) end,
     seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end })
 end
 

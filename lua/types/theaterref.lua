@@ -495,7 +495,7 @@ function Store:import(path, options) end
 ---@field reference? string for `cacheable` and `accept`: the bytes' reference
 
 ---@class theaterref.Event
----@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"disk_cache"|"phase"|"failure"|"refusal"|"signed"|"misspelt_key"|"state_not_json"|"policy_reloaded"|"policy_broken"
+---@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"registry"|"disk_cache"|"phase"|"failure"|"refusal"|"signed"|"misspelt_key"|"state_not_json"|"policy_reloaded"|"policy_broken"
 ---@field reference string redacted
 ---@field purpose? theaterref.Purpose|"spawn"
 ---@field bytes? integer

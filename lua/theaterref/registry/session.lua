@@ -17,13 +17,14 @@ local MAX_PAGES = 1000
 
 --- Opens a session.
 -- @tparam table parsed a reference
--- @tparam table fields `registries`, options by registry; `defaults`, options of requests; `actions`, `pull` or
+-- @tparam table fields `registries`, options by registry; `warn`, called with messages; `defaults`, options of requests; `actions`, `pull` or
 -- `pull,push`; `from`, a repository of the same registry to mount blobs from; `await` and
 -- `seconds_left`, functions
 -- @treturn table
 function Session.open(parsed, fields)
   local self = setmetatable(overlay(fields), Session)
   self.endpoint = requests.endpoint(parsed, fields.registries, parsed.ns)
+  self.endpoint.warn = fields.warn
   self.request = requests.request(self.endpoint, fields.defaults)
   self.compiled = {}
   return self
@@ -60,7 +61,7 @@ local function send(self, method, url, more)
   if not future then return nil, err end
   local body
   body, err = self.await(future)
-  if not body then return nil, err end
+  if not body then return nil, requests.worded(err, self.endpoint) end
   local info = future:info()
   return info.status, info.headers or {}, body, info
 end
@@ -79,9 +80,16 @@ end
 -- Returns the error for an answer that is none of those that were expected.
 local function refused(self, what, status, body)
   local endpoint = self.endpoint
-  local err = errors.new((status == 401 or status == 403) and "denied" or "http_status",
+  local is_denied = status == 401 or status == 403
+  local about = is_denied and "; log in with 'docker login', or configure 'registries'" .. requests.about_credentials(endpoint)
+    or status == 400 and requests.scheme_advice({ status = 400 }, endpoint) or ""
+  local err = errors.new(is_denied and "denied" or "http_status",
     ("%s/%s: %s failed: status %d%s%s"):format(endpoint.registry, endpoint.repository, what, status, body and codes(body) or "",
-    (status == 401 or status == 403) and "; log in with 'docker login', or configure 'registries'" or ""))
+      about))
+  if status == 401 and endpoint.credentials and endpoint.credentials.from then
+    err = requests.status_error(endpoint, what, status)
+    err.kind = "denied"
+  end
   err.status = status
   return err
 end

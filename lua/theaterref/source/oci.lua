@@ -248,7 +248,7 @@ function Chain:fetch_tag(link)
   end
   local blob
   if future then blob, err = self.links.await(future, true) end
-  if not blob then return nil, err end
+  if not blob then return nil, requests.worded(err, self.endpoint, link.what) end
   local info = future:info()
   if info.status ~= 200 then return nil, requests.status_error(self.endpoint, link.what, info.status) end
   local digest, told = blob:digest(), info.headers["docker-content-digest"]
@@ -383,6 +383,9 @@ local final = { cancelled = true, invalid_reference = true, too_large = true, po
 function M.drive(job, context, links)
   local endpoints, first = requests.endpoints(job.parsed, context.registries), nil
   for i, endpoint in ipairs(endpoints) do
+    function endpoint.warn(message)
+      context:emit("registry", { reference = errors.redact_reference(job.target), message = message })
+    end
     local chain = setmetatable({ job = job, context = context, links = links, endpoint = endpoint,
       is_fallback = i > 1 }, Chain)
     chain.cache = job.cache
@@ -390,6 +393,7 @@ function M.drive(job, context, links)
     if blob then return blob, chain.layer end
     first = first or err
     if i == #endpoints or final[err.kind] or links.is_over() then return nil, i == #endpoints and err or first end
+    context:emit("fallback", { reference = errors.redact_reference(job.target), message = tostring(err) })
   end
 end
 
