@@ -56,7 +56,8 @@ end
 -- -------------------------------------------------------------------- push
 
 -- Uploads the blobs of artifacts, `{ tag =, layers = }`, and writes their documents when all of
--- them are there: a push that is interrupted leaves no tag. Returns the digests of the documents.
+-- them are there: a push that is interrupted leaves no tag. Returns the digests of the documents,
+-- and by index those that the tags led to before, if others.
 local function push_artifacts(session, list, annotations)
   local digests = {}
   for _, artifact in ipairs(list) do
@@ -70,18 +71,23 @@ local function push_artifacts(session, list, annotations)
       if not ok then return nil, err end
     end
   end
+  local moved = {}
   for i, artifact in ipairs(list) do
+    local before = session:digest_of(artifact.tag)
     local digest, err = session:put_document(artifact.tag, artifact.document, artifacts.MANIFEST)
     if not digest then return nil, err end
-    digests[i] = digest
+    digests[i], moved[i] = digest, before ~= digest and before or nil
   end
-  return digests
+  return digests, moved
 end
 
 -- The fault of a target to write to.
 local function target_fault(parsed, ref)
   if parsed.manifest then return errors.new("invalid_reference", "a push goes to a tag, not to a digest", ref) end
   if parsed.ns then return errors.new("invalid_reference", "a push goes to a registry, not to a mirror", ref) end
+  if parsed.sha256 then
+    return errors.new("invalid_reference", "what is written has a digest of its own: leave out #sha256=", ref)
+  end
   if #parsed.tag + #".package" > 128 then
     return errors.new("invalid_reference", "its tag is too long: '.package' is added to it", ref)
   end
@@ -89,10 +95,43 @@ end
 
 -- Returns a layer for what a manifest names.
 local function layer_of(ref, blob, media_type, what)
-  local title = artifacts.title_of(ref)
+  local title, why = artifacts.title_of(ref)
   if title and title ~= "manifest.toml" then return { title = title, media_type = media_type, blob = blob } end
-  return nil, errors.new("invalid_reference", ("the manifest's %s is %s, which cannot be the title of a layer: give it as "
-    .. "the path of a file below the manifest's folder"):format(what, errors.redact_reference(ref)), ref)
+  return nil, errors.new("invalid_reference", ("the manifest's %s is %s, which cannot be the title of a layer: %s; give it as "
+    .. "the path of a file below the manifest's folder"):format(what, errors.redact_reference(ref),
+    why or "that is the manifest's own"), ref)
+end
+
+-- Pushes a manifest; see `push`.
+local function push(task, context, found, target)
+  local parsed, err = parse_oci(target, "a push")
+  err = err or target_fault(parsed, target)
+  if not err and parsed.title then
+    err = errors.new("invalid_reference", "a push goes to a tag: its layers have the titles that the manifest gives them", target)
+  end
+  if err then return nil, err end
+  if found.format ~= "toml" then
+    return nil, errors.new("syntax", ("a manifest in %s cannot be pushed: it will be read as TOML"):format(found.format))
+  end
+  local package, state
+  package, err = layer_of(found.package_reference, found.package, artifacts.WASM, "package")
+  err = err or artifacts.module_fault(found.package, found.package_reference)
+  if not err and found.state_reference then
+    state, err = layer_of(found.state_reference, found.state, "application/json", "initial state")
+  end
+  local session
+  if not err then session, err = open(task, context, parsed, "pull,push") end
+  if err then return nil, err end
+  local annotations = artifacts.annotations(found.manifest)
+  local layers = { { title = "manifest.toml", media_type = "application/toml", blob = found.text }, package, state }
+  local digests, moved
+  digests, moved = push_artifacts(session, { { tag = parsed.tag .. ".package", layers = { package } },
+    { tag = parsed.tag, layers = layers } }, annotations)
+  if not digests then return nil, moved end
+  local package_digest, digest = digests[1], digests[2]
+  return { reference = written(parsed, digest), digest = digest, package_digest = package_digest, moved_from = moved[2],
+    package_reference = ("oci://%s/%s:%s.package@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag,
+      package_digest) }
 end
 
 --- Pushes a manifest, unchanged, with its package and its state.
@@ -102,35 +141,13 @@ end
 -- @tparam table context
 -- @tparam string target
 -- @treturn table `reference`, `package_reference`: immutable ones of what was pushed; `digest`,
--- `package_digest`
+-- `package_digest`; `moved_from`, the digest that the tag led to before, if that is another
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.push(task, context, found, target)
-  local parsed, err = parse_oci(target, "a push")
-  err = err or target_fault(parsed, target)
-  if err then return nil, err end
-  if found.format ~= "toml" then
-    return nil, errors.new("syntax", ("a manifest in %s cannot be pushed: it will be read as TOML"):format(found.format))
-  end
-  local package, state
-  package, err = layer_of(found.package_reference, found.package, artifacts.WASM, "package")
-  err = err or artifacts.component_fault(found.package, found.package_reference)
-  if not err and found.state_reference then
-    state, err = layer_of(found.state_reference, found.state, "application/json", "initial state")
-  end
-  local session
-  if not err then session, err = open(task, context, parsed, "pull,push") end
-  if err then return nil, err end
-  local annotations = artifacts.annotations(found.manifest)
-  local layers = { { title = "manifest.toml", media_type = "application/toml", blob = found.text }, package, state }
-  local digests
-  digests, err = push_artifacts(session, { { tag = parsed.tag .. ".package", layers = { package } },
-    { tag = parsed.tag, layers = layers } }, annotations)
-  if not digests then return nil, err end
-  local package_digest, digest = digests[1], digests[2]
-  return { reference = written(parsed, digest), digest = digest, package_digest = package_digest,
-    package_reference = ("oci://%s/%s:%s.package@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag,
-      package_digest) }
+  local pushed, err = push(task, context, found, target)
+  if pushed then return pushed end
+  return nil, errors.of_write(err, target)
 end
 
 --- Gathers what a push of a manifest needs, from the steps of its plan.
@@ -157,9 +174,12 @@ end
 
 -- -------------------------------------------------------------------- copy
 
--- Resolves a reference for a copy.
+-- Resolves a reference for a copy. Returns its bytes, and the title of the layer that they are.
 local function read(task, context, ref)
-  return loads.resolve(task, context, { reference = ref, ctx = { purpose = "direct" }, options = {} })
+  local wish = { reference = ref, ctx = { purpose = "direct" }, options = {}, wants_title = true }
+  local blob, err = loads.resolve(task, context, wish)
+  local title = blob and wish.title and artifacts.title_of(wish.title) -- which a registry may have from anybody
+  return blob, err or title
 end
 
 -- Ways to write bytes, by scheme. Each returns the reference of what was written.
@@ -193,16 +213,18 @@ local function title_from(ref)
   return artifacts.title_of((name:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)))
 end
 
-function writers.oci(task, context, parsed, blob, from)
+function writers.oci(task, context, parsed, blob, from, title)
   local err = target_fault(parsed, parsed.text) or artifacts.component_fault(blob, from)
   if err then return nil, err end
-  local title = parsed.title or title_from(from) or "package.wasm"
+  title = parsed.title or title_from(from) or title or "package.wasm"
   local session
   session, err = open(task, context, parsed, "pull,push")
   if not session then return nil, err end
-  local layers, digests = { { title = title, media_type = artifacts.WASM, blob = blob } }
-  digests, err = push_artifacts(session, { { tag = parsed.tag, layers = layers } }, {})
-  return digests and written(parsed, digests[1]), err
+  local layers, digests = { { title = title, media_type = artifacts.media_type(blob), blob = blob } }
+  local moved
+  digests, moved = push_artifacts(session, { { tag = parsed.tag, layers = layers } }, {})
+  if not digests then return nil, moved end
+  return written(parsed, digests[1]), nil, moved[1]
 end
 
 --- Copies the bytes of one reference to another place.
@@ -211,7 +233,7 @@ end
 -- @tparam string from
 -- @tparam string to a path, `store://<id>/<label>` or `oci://registry/repository:tag`
 -- @treturn table `reference` of what was written, which never changes unless it is a path;
--- `bytes`; `sha256`
+-- `bytes`; `sha256`; `moved_from`, the digest that a tag led to before, if that is another
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.copy(task, context, from, to)
@@ -222,12 +244,12 @@ function M.copy(task, context, from, to)
     return nil, errors.new("invalid_reference", ("nothing can be written to the scheme %s; paths, store:// and oci:// can")
       :format(parsed.scheme), to)
   end
-  local blob, ref
-  blob, err = read(task, context, from)
-  if not blob then return nil, err end
-  ref, err = write(task, context, parsed, blob, from)
-  if not ref then return nil, errors.about(err, to) end
-  return { reference = ref, bytes = #blob, sha256 = blob:digest() }
+  local blob, title, ref, moved_from
+  blob, title = read(task, context, from)
+  if not blob then return nil, title end
+  ref, err, moved_from = write(task, context, parsed, blob, from, title)
+  if not ref then return nil, errors.of_write(err, to) end
+  return { reference = ref, bytes = #blob, sha256 = blob:digest(), moved_from = moved_from }
 end
 
 -- An artifact on its way: the sessions of both sides, and how many documents and blobs were copied.
@@ -353,8 +375,8 @@ local function judge(task, context, parsed)
   local wish = { reference = judged_reference(context, parsed), ctx = { purpose = "direct" }, options = {} }
   local blob, err = loads.resolve_as_is(task, context, wish)
   if not blob or wish.manifest then return blob and wish.manifest, err end
-  return nil, errors.new("denied", ("Not allowed: %s: these bytes come from a store, and no rule gives the digest of their manifest")
-    :format(reference.redact(parsed.text)), parsed.text)
+  return nil, errors.new("denied", ("Not allowed: %s: these bytes come from a store, and no rule gives the digest of their "
+    .. "manifest"):format(reference.redact(parsed.text)), parsed.text)
 end
 
 --- Copies an artifact with all its layers and what refers to it; no digest changes. Rules judge
@@ -388,7 +410,7 @@ function M.copy_all(task, context, from, to)
   local ok
   ok, err = transfer:copy_referrers(digest, 0)
   if ok then ok, err = transfer:copy_document(blob, media_type, name_of(target), 0) end
-  if not ok then return nil, errors.about(err, to) end
+  if not ok then return nil, errors.of_write(err, to) end
   return { reference = written(target, digest), digest = digest, documents = transfer.documents, blobs = transfer.blobs }
 end
 

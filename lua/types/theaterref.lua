@@ -800,6 +800,12 @@ function reference.redact(ref) end
 ---@return string
 function reference.at_digest(ref, manifest) end
 
+---A reference that is meant as a manifest's: to an artifact in a registry, with the title `manifest.toml`; others unchanged.
+---@param ref string
+---@param schemes? table<string, function> a policy's own, by name
+---@return string
+function reference.for_manifest(ref, schemes) end
+
 ---A path as an absolute one; other references stay as they are.
 ---@param ref string
 ---@return string

@@ -241,4 +241,20 @@ describe("a registry with tokens", function()
       assert.same({ "1" }, assert(anonymous:tags(ref)))
     end)
   end)
+
+  it("with a realm that is not listed is told from one that is gone: the next candidate is tried", function()
+    helper.with_folder(function(folder)
+      local other <close> = setmetatable({ server = helper.bad_registry() }, { __close = function(self) self.server:stop() end })
+      helper.write(folder .. "/x.wasm", WASM .. "x")
+      assert(theaterref.resolver({ log = false }):copy(folder .. "/x.wasm", ("oci://%s/quiet/x:1"):format(other.server.at)))
+      local alice = { [registry.at] = { username = "alice", password = "s3cret" } }
+      local _, err = theaterref.resolver({ log = false, registries = alice }):resolve(("oci://%s/quiet/x:1"):format(registry.at))
+      assert.equal("denied", err.kind)
+      assert.matches(('add its host and port to realm_hosts in registries["%s"] of the configuration'):format(registry.at), err.message,
+        1, true)
+      local r = theaterref.resolver { log = false, registries = alice, policy = { rewrite = theaterref.policy.mirror {
+        ["oci://up.example.org/"] = { ("oci://%s/"):format(registry.at), ("oci://%s/"):format(other.server.at) } } } }
+      assert.equal(WASM .. "x", tostring(assert(r:resolve "oci://up.example.org/quiet/x:1")))
+    end)
+  end)
 end)

@@ -5,6 +5,7 @@ local theaterref = require "theaterref"
 local threads = require "threads"
 
 local WASM = "\0asm\1\0\0\0"
+local WORKER = WASM .. "\0\7\6worker" -- with a section of its own
 local MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 local INDEX = "application/vnd.oci.image.index.v1+json"
 
@@ -17,7 +18,7 @@ setup(function()
   helper.command(folder .. "/bin")
   helper.write(folder .. "/actor/manifest.toml", 'name = "worker"\nversion = "1.2"\npackage = "worker.wasm"\ninit_state = "state.json"\n'
     .. "static_package = true\n")
-  helper.write(folder .. "/actor/worker.wasm", WASM .. "worker")
+  helper.write(folder .. "/actor/worker.wasm", WORKER)
   helper.write(folder .. "/actor/state.json", '{"port":1}')
 end)
 
@@ -96,15 +97,15 @@ describe("a pushed manifest", function()
   it("is planned from its registry, with its package and its state", function()
     local plan = assert(resolver():plan(at))
     assert.equal("worker", plan.name)
-    assert.equal(WASM .. "worker", tostring(plan.package))
+    assert.equal(WORKER, tostring(plan.package))
     assert.equal('{"port":1}', plan.initial_state)
     assert.equal(at .. "@sha256:" .. pushed.digest .. "#title=worker.wasm", plan.package_reference)
   end)
 
   it("has its package alone, for tools that want one layer", function()
-    assert.equal(WASM .. "worker", tostring(assert(resolver():resolve(at .. ".package"))))
+    assert.equal(WORKER, tostring(assert(resolver():resolve(at .. ".package"))))
     helper.run_ok(("skopeo copy -q --src-tls-verify=false docker://%s/team/worker:1.2.package dir:%s/skopeo"):format(registry.at, folder))
-    assert.equal(WASM .. "worker", helper.read(folder .. "/skopeo/" .. core.digest(WASM .. "worker")))
+    assert.equal(WORKER, helper.read(folder .. "/skopeo/" .. core.digest(WORKER)))
   end)
 
   it("has the same digest when it is pushed again", function()
@@ -122,7 +123,7 @@ describe("a pushed manifest", function()
       end
       return theaterref.policy.default.rewrite(ref, ctx)
     end } }):plan(moved))
-    assert.equal(WASM .. "worker", tostring(plan.package))
+    assert.equal(WORKER, tostring(plan.package))
     assert.matches(first.digest, plan.package_reference, 1, true)
   end)
 
@@ -130,10 +131,10 @@ describe("a pushed manifest", function()
     local lockfile = folder .. "/worker.lock"
     helper.run_ok(("%s/bin/theaterref lock %s -o %s"):format(folder, at, lockfile))
     local text = helper.read(lockfile)
-    assert.matches("manifest=" .. pushed.digest .. " sha256=" .. core.digest(WASM .. "worker") .. " size=14  " .. at, text, 1, true)
+    assert.matches("manifest=" .. pushed.digest .. " sha256=" .. core.digest(WORKER) .. " size=17  " .. at, text, 1, true)
     requests(registry)
     local plan = assert(resolver({ lockfile = lockfile }):plan(at))
-    assert.equal(WASM .. "worker", tostring(plan.package))
+    assert.equal(WORKER, tostring(plan.package))
     local list = requests(registry)
     assert.equal(3, #list)
     for _, request in ipairs(list) do assert.matches("^GET team/worker/blobs/sha256:%x+$", request) end
@@ -144,7 +145,7 @@ describe("a pushed manifest", function()
     local copied = assert(resolver():copy(at, other, { all = true }))
     assert.equal(pushed.digest, copied.digest)
     assert.equal(0, copied.blobs) -- they were mounted
-    assert.equal(WASM .. "worker", tostring(assert(resolver():plan(other)).package))
+    assert.equal(WORKER, tostring(assert(resolver():plan(other)).package))
   end)
 
   it("may be larger than a document may be, up to max_bytes", function()
@@ -534,12 +535,12 @@ describe("a registry at fault", function()
   it("that is busy is asked again when it says so", function()
     local busy = ("oci://%s/busy/x:1"):format(bad.at)
     for _ = 1, 2 do assert(resolver():push(folder .. "/actor/manifest.toml", busy)) end
-    assert.equal(WASM .. "worker", tostring(assert(resolver():plan(busy)).package))
+    assert.equal(WORKER, tostring(assert(resolver():plan(busy)).package))
   end)
 
   it("does not tell a private package from one that is missing: the error names both", function()
     for _, name in ipairs { "private/x", "denied/x", "none/x" } do
-      fails("http_status", "no such tag, or it is private and needs other credentials", ("oci://%s/%s:1"):format(bad.at, name))
+      fails("http_status", "no such tag '1', or it is private and needs other credentials", ("oci://%s/%s:1"):format(bad.at, name))
     end
   end)
 
@@ -552,7 +553,7 @@ describe("a registry at fault", function()
     for _, fault in ipairs { "chunks", "moving" } do
       local ref = ("oci://%s/%s/up:1"):format(bad.at, fault)
       assert(resolver():push(folder .. "/actor/manifest.toml", ref))
-      assert.equal(WASM .. "worker", tostring(assert(resolver():plan(ref)).package))
+      assert.equal(WORKER, tostring(assert(resolver():plan(ref)).package))
     end
   end)
 
@@ -564,7 +565,7 @@ describe("a registry at fault", function()
     local log = bad:log()
     assert.is_truthy(log:find "\n2 PUT")
     assert.is_falsy(log:find "2 PUT [^\n]* Basic")
-    assert.equal(WASM .. "worker", tostring(assert(resolver():resolve(ref))))
+    assert.equal(WORKER, tostring(assert(resolver():resolve(ref))))
   end)
 
   it("that answers an upload with another digest, or fails amid it, gets no tag", function()
@@ -626,9 +627,13 @@ describe("a registry at fault", function()
 
   it("is asked if its mirror has nothing, though a cache remembers that", function()
     put_artifact(registry.at, "mirrored/only", "1", { { "x.wasm", WASM .. "upstream" } })
-    local r = resolver { cache = { negative_ttl = 60 }, registries = { [registry.at] = { mirrors = { bad.at } } } }
-    for _ = 1, 2 do
+    local said = {}
+    local r = resolver { cache = { negative_ttl = 60 }, registries = { [registry.at] = { mirrors = { bad.at } } },
+      log = { level = "warn", sink = function(_, line) said[#said + 1] = line end } }
+    for i = 1, 2 do
       assert.equal(WASM .. "upstream", tostring(assert(r:resolve_cached(("oci://%s/mirrored/only:1"):format(registry.at)))))
+      assert.matches(("trying oci://%s/mirrored/only:1 instead: %s/mirrored/only: the registry has no such tag"):format(registry.at, bad.at),
+        said[i], 1, true)
       r.cache:refresh(("oci://%s/mirrored/only:1"):format(registry.at))
     end
   end)

@@ -172,7 +172,7 @@ end
 
 local statuses = { [401] = true, [403] = true, [404] = true }
 
--- What a message says about the credentials that were sent, at its end.
+-- The words of a message about the credentials that were sent, at its end.
 local function about_credentials(endpoint)
   local sent = endpoint.credentials
   if not sent then return "" end
@@ -180,7 +180,7 @@ local function about_credentials(endpoint)
   return ("; no credentials for %s were found%s"):format(endpoint.registry, sent.failure and ": " .. sent.failure or "")
 end
 
---- What to add to the message of a status that may be about credentials.
+--- The words to add to the message of a status that may be about credentials.
 -- @tparam table endpoint
 -- @treturn string
 M.about_credentials = about_credentials
@@ -192,7 +192,7 @@ local function refused_credentials(endpoint, by)
     sent.what, sent.from)
 end
 
---- What to add to the message of a failure that may be due to http in the place of https, or
+--- The words to add to the message of a failure that may be due to http in the place of https, or
 -- the reverse.
 -- @tparam table err `kind`, `message`, `status`
 -- @tparam table endpoint

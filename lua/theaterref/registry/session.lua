@@ -17,7 +17,8 @@ local MAX_PAGES = 1000
 
 --- Opens a session.
 -- @tparam table parsed a reference
--- @tparam table fields `registries`, options by registry; `warn`, called with messages; `defaults`, options of requests; `actions`, `pull` or
+-- @tparam table fields `registries`, options by registry; `warn`, called with messages;
+-- `defaults`, options of requests; `actions`, `pull` or
 -- `pull,push`; `from`, a repository of the same registry to mount blobs from; `await` and
 -- `seconds_left`, functions
 -- @treturn table
@@ -134,7 +135,9 @@ function Session:document(name, optional)
     { accept = requests.DOCUMENTS, max_bytes = requests.MAX_DOCUMENT_BYTES })
   if not status then return nil, headers end
   if status == 404 and optional then return nil end
-  if status == 401 or status == 403 or status == 404 then return nil, missing(self, "manifest", status) end
+  if status == 401 or status == 403 or status == 404 then
+    return nil, missing(self, name:find "^sha256:" and "manifest" or ("tag '%s'"):format(name), status)
+  end
   if status ~= 200 then return nil, refused(self, "reading a manifest", status, body) end
   local digest, expected = body:digest(), name:match "^sha256:(.*)$" or digest_of(headers)
   if expected and expected ~= digest then
@@ -142,6 +145,14 @@ function Session:document(name, optional)
       self.endpoint.repository, name, digest))
   end
   return body, digest, info.content_type or headers["content-type"]
+end
+
+--- Asks where a tag leads.
+-- @tparam string tag
+-- @treturn ?string a digest, in hex; nil: nowhere, or the registry does not tell
+function Session:digest_of(tag)
+  local status, headers = send(self, "HEAD", url(self, "manifests", tag), { accept = requests.DOCUMENTS })
+  return status == 200 and digest_of(headers) or nil
 end
 
 --- Reads a blob, and verifies its digest.

@@ -232,6 +232,7 @@ function M.admit(context, wish, target, expected)
     redirect_hosts = "any", hit = false, request = nil, lead = nil, asked = wish.reference }
   if parsed.sha256 or parsed.sha1 then job.sha256, job.sha1 = parsed.sha256, parsed.sha1 end
   if parsed.manifest then job.manifest = parsed.manifest end
+  if wish.wants_title then job.wants_title = true end
   job.ctx.digest, job.ctx.reference, job.ctx.path = nil, nil, nil -- of the candidate before
   if job.ctx.manifest_reference or context.asks.allow then
     if context.asks.allow and source.settle then job.ctx.path = source.settle(parsed) end

@@ -6,7 +6,8 @@
 -- is put on the same table:
 -- `target`, the candidate whose bytes they are; `origin`, where these finally came from;
 -- `used_cache`, whether they went through a cache; `hit`, whether it had them; `manifest`, the digest
--- of the manifest in a registry that led to them.
+-- of the manifest in a registry that led to them; `title`, of their layer there, for one with
+-- `wants_title`.
 -- @module theaterref.resolve.load
 local admit = require "theaterref.resolve.admit"
 local caches = require "theaterref.cache"
@@ -528,7 +529,7 @@ end
 -- Puts the outcome of a wish on it.
 local function succeed(context, wish, job, blob, list)
   wish.target, wish.hit, wish.signed_by = job.target, job.hit, job.signed_by
-  if job.manifest then wish.manifest = job.manifest end
+  if job.manifest then wish.manifest, wish.title = job.manifest, job.title end
   if wish.ctx.purpose ~= "direct" then wish.origin, wish.used_cache = job.origin or job.target, job.cache ~= nil end
   if context.has_listeners or context.trace then emit_resolved(context, job, blob, list) end
   return blob
