@@ -264,7 +264,8 @@ end
 -- @tparam string manifest_reference a manifest in TOML; what it names are paths below its folder
 -- @tparam string target `oci://registry/repository:tag`
 -- @tparam[opt] table options as for `start_plan`
--- @treturn table `reference` and `package_reference`: of what was pushed, with digests; `digest`, `package_digest`
+-- @treturn table `reference` and `package_reference`: of what was pushed, with digests; `digest`, `package_digest`;
+-- `moved_from`, the digest that the tag led to before, if that is another
 -- @return[2] nil
 -- @treturn[2] table an error
 function Resolver:push(manifest_reference, target, options)
@@ -283,7 +284,8 @@ end
 -- package becomes an artifact with one layer
 -- @tparam[opt] table options `all = true`: from a registry to a registry, with all layers and signatures; no digest
 -- changes
--- @treturn table `reference` of what was written; `bytes` and `sha256`, or, of an artifact, `digest`, `documents` and `blobs`
+-- @treturn table `reference` of what was written; `bytes` and `sha256`, or, of an artifact, `digest`, `documents` and `blobs`;
+-- `moved_from` as for `push`
 -- @return[2] nil
 -- @treturn[2] table an error
 function Resolver:copy(from, to, options)

@@ -701,7 +701,7 @@ function Resolver:trace(reference, ctx, trace, options) end
 ---@param manifest_reference string
 ---@param target string `oci://registry/repository:tag`
 ---@param options? theaterref.PlanOptions
----@return { reference: string, digest: string, package_reference: string, package_digest: string }?
+---@return { reference: string, digest: string, package_reference: string, package_digest: string, moved_from?: string }?
 ---@return theaterref.Error?
 function Resolver:push(manifest_reference, target, options) end
 
@@ -709,7 +709,7 @@ function Resolver:push(manifest_reference, target, options) end
 ---@param from string
 ---@param to string a path, `store://<id>/<label>` or `oci://registry/repository:tag`
 ---@param options? theaterref.CopyOptions
----@return { reference: string, bytes?: integer, sha256?: string, digest?: string, documents?: integer, blobs?: integer }?
+---@return { reference: string, bytes?: integer, sha256?: string, digest?: string, documents?: integer, blobs?: integer, moved_from?: string }?
 ---@return theaterref.Error?
 function Resolver:copy(from, to, options) end
 
