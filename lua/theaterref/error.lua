@@ -27,7 +27,7 @@ local is_no_failure = { denied = true, policy = true, syntax = true, untrusted =
 function metatable:__tostring()
   local advice = self.advice and "; " .. self.advice or ""
   if not self.reference then return self.message .. advice end
-  local text = (is_no_failure[self.kind] and "" or "Failed to resolve reference: ") .. self.message
+  local text = ((is_no_failure[self.kind] or self.is_write) and "" or "Failed to resolve reference: ") .. self.message
   if not text:find(self.reference, 1, true) then
     text = text .. " (" .. self.reference .. ")"
   end
@@ -195,6 +195,15 @@ end
 function M.about(err, reference)
   err.reference = err.reference or M.redact_reference(reference)
   return err
+end
+
+--- The same, for an error of a write: nothing failed to resolve.
+-- @tparam table err
+-- @tparam string reference where it was to be written
+-- @treturn table the same error
+function M.of_write(err, reference)
+  err.is_write = true
+  return M.about(err, reference)
 end
 
 return M

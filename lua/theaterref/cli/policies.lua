@@ -49,6 +49,7 @@ local function collector(resolver, lines, store, name, failed)
     local fields = { sha256 = blob:digest "sha256", size = #blob, manifest = job.manifest }
     fields.signatures = digests_of(job.signature_documents)
     for _, candidate in ipairs(step.candidates) do
+      if job.ctx.purpose == "manifest" then candidate = references.for_manifest(candidate, schemes) end -- as plan asks for it
       local parsed = references.parse(candidate, schemes)
       if parsed then lines[parsed.text] = fields end
     end
