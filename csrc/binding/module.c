@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdatomic.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -153,6 +154,15 @@ static int parse_url(lua_State *L) {
   return 1;
 }
 
+/* catches_sigint() -> whether a handler of somebody's waits for SIGINT */
+static int catches_sigint(lua_State *L) {
+  struct sigaction action;
+  lua_pushboolean(L, sigaction(SIGINT, NULL, &action) == 0 &&
+                         action.sa_handler != SIG_DFL &&
+                         action.sa_handler != SIG_IGN);
+  return 1;
+}
+
 /* is_terminal(descriptor) -> boolean */
 static int is_terminal(lua_State *L) {
   lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
@@ -189,6 +199,7 @@ int luaopen_theaterref_core(lua_State *L) {
                                        {"working_folder", working_folder},
                                        {"real_path", real_path},
                                        {"is_terminal", is_terminal},
+                                       {"catches_sigint", catches_sigint},
                                        {"file_stamp", file_stamp},
                                        {"curl", curl},
                                        {"redact", redact},

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "file.h"
@@ -15,10 +16,17 @@ enum {
   PASSWD_ROOM = 4096
 };
 
+/* True for /dev/null, to which .netrc is linked where it must have nothing in it. */
+static bool is_null_device(const struct stat *st) {
+  return S_ISCHR(st->st_mode) && st->st_rdev == makedev(1, 3);
+}
+
 /* The reason why a file may not be read; NULL: none, or stat fails, and so will libcurl. */
 static const char *fault_of(const char *path, bool may_be_empty) {
   struct stat st;
   if (stat(path, &st) != 0)
+    return NULL;
+  if (may_be_empty && (S_ISDIR(st.st_mode) || is_null_device(&st)))
     return NULL;
   if (!S_ISREG(st.st_mode))
     return "is not a regular file";

@@ -191,6 +191,13 @@ static int await_end(helper *h, double deadline) {
   }
 }
 
+/* True if the program says, as all of them do, that it has nothing for the server. */
+static bool has_none(const helper *h) {
+  static const char says[] = "credentials not found";
+  return h->output.len > 0 &&
+         memmem(h->output.data, h->output.len, says, sizeof says - 1) != NULL;
+}
+
 static bool run_to_end(helper *h, tr_error *error) {
   bool ok = talk(h, error);
   int status = await_end(h, ok ? h->deadline : tr_now());
@@ -202,6 +209,9 @@ static bool run_to_end(helper *h, tr_error *error) {
     return ok;
   if (status < 0)
     tr_error_set(error, TR_TIMEOUT, "the credential helper %s did not end in time",
+                 h->program);
+  else if (has_none(h))
+    tr_error_set(error, TR_NOT_FOUND, "the credential helper %s has no credentials",
                  h->program);
   else
     tr_error_set(error, TR_IO, "the credential helper %s failed with status %d",

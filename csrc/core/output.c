@@ -152,7 +152,7 @@ static bool reserve(int fd, off_t size) {
   int errnum;
   if (fstat(fd, &st) != 0)
     return false;
-  if (size <= st.st_size || fallocate(fd, 0, 0, size) == 0 ||
+  if (fallocate(fd, 0, 0, size) == 0 || /* also where the file has holes */
       (errno != ENOSPC && errno != EDQUOT && errno != EFBIG)) /* not possible here */
     return true;
   errnum = errno;

@@ -44,7 +44,8 @@ local paths = { "policy", "lockfile", "home", "ca_file", "client_cert", "client_
 -- A path as it is meant in the file: relative to its folder, or to home.
 local function resolve_path(file, path)
   if path:sub(1, 2) == "~/" then return (set "HOME" or "~") .. path:sub(2) end
-  return reference.join(reference.absolute(file), path)
+  file = reference.absolute(file)
+  return reference.join(file, path) or reference.join(file, "./" .. path)
 end
 
 -- The options of a file, with its paths made absolute.

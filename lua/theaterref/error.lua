@@ -27,7 +27,7 @@ local is_no_failure = { denied = true, policy = true, syntax = true, untrusted =
 function metatable:__tostring()
   local advice = self.advice and "; " .. self.advice or ""
   if not self.reference then return self.message .. advice end
-  local text = (is_no_failure[self.kind] and "" or "Failed to resolve reference: ") .. self.message
+  local text = ((is_no_failure[self.kind] or self.is_write) and "" or "Failed to resolve reference: ") .. self.message
   if not text:find(self.reference, 1, true) then
     text = text .. " (" .. self.reference .. ")"
   end
@@ -45,13 +45,24 @@ function M.new(kind, message, reference)
                         reference = reference and M.redact_reference(reference) }, metatable)
 end
 
+-- True while the interpreter `lua` waits for Ctrl-C: it does so while it runs a program, until the
+-- first.
+local waits_for_ctrl_c = core.catches_sigint()
+
+-- What Ctrl-C raised, which passes several calls.
+local interrupt
+
 --- True for what Ctrl-C raises: the interpreter `lua` raises "interrupted!", after its place in
--- the source, and the command "interrupted". It is to end the program, not the work alone.
+-- the source, and the command "interrupted". It is to end the program, not the work alone. A text
+-- alone is no proof, since a manifest may bring it.
 -- @param raised
 -- @treturn boolean
 function M.is_interrupt(raised)
-  return type(raised) == "string"
-    and (raised:sub(-12) == "interrupted!" or raised == "interrupted" and core.interrupted())
+  if type(raised) ~= "string" or not raised:find "interrupted!?$" then return false end
+  if raised == interrupt or core.interrupted() then return true end
+  if not waits_for_ctrl_c or core.catches_sigint() then return false end
+  interrupt, waits_for_ctrl_c = raised, false
+  return true
 end
 
 local function passed(ok, raised, ...)
@@ -184,6 +195,15 @@ end
 function M.about(err, reference)
   err.reference = err.reference or M.redact_reference(reference)
   return err
+end
+
+--- The same, for an error of a write: nothing failed to resolve.
+-- @tparam table err
+-- @tparam string reference where it was to be written
+-- @treturn table the same error
+function M.of_write(err, reference)
+  err.is_write = true
+  return M.about(err, reference)
 end
 
 return M

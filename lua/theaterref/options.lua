@@ -2,6 +2,7 @@
 -- Every function that takes options checks them here; the guide
 -- `examples/guides/options.md` lists them.
 -- @module theaterref.options
+local core = require "theaterref.core"
 local suggest = require "theaterref.suggest"
 
 local M = {}
@@ -48,6 +49,12 @@ local function registries_fault(subject, v)
     if name:find "/" or name == "" then return ("%s takes host or host:port, not '%s'"):format(subject, name) end
     if (registry.username == nil) ~= (registry.password == nil) then
       return ("%s: '%s' needs both 'username' and 'password'"):format(subject, name)
+    end
+    for _, mirror in ipairs(registry.mirrors or {}) do
+      local parsed = core.parse_oci("oci://" .. mirror:gsub("^oci://", ""):gsub("/*$", "") .. "/x")
+      if not parsed or parsed.fragment or parsed.manifest or parsed.tag or parsed.ns then
+        return ("%s: '%s' has the mirror '%s'; host:port or host:port/prefix was expected"):format(subject, name, mirror)
+      end
     end
   end
 end
@@ -269,7 +276,7 @@ M.only = set("list of policy.only", {
   { "schemes", "list", "any", "schemes; paths have the scheme `file`" },
   { "hosts", "host_names", "any", "hosts of http, https and oci references, such as `example.org` and `*.example.org`" },
   { "stores", "list", "any", "ids of stores" },
-  { "prefixes", "list", "any", "prefixes of whole references" },
+  { "prefixes", "list", "any", "prefixes of whole references; end each with `/`" },
   { "redirect_hosts", "host_names", "none", "hosts that redirects may lead to, besides `hosts`" },
 })
 

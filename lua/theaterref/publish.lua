@@ -1,6 +1,7 @@
 --- Publishing: pushes manifests with what they name to a registry, copies between places, and
 -- tells what a registry has.
 -- @module theaterref.publish
+local admit = require "theaterref.resolve.admit"
 local artifacts = require "theaterref.registry.artifact"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
@@ -8,6 +9,7 @@ local home = require "theaterref.home"
 local json = require "theaterref.manifest.json"
 local loads = require "theaterref.resolve.load"
 local manifests = require "theaterref.manifest.manifest"
+local overlay = require("theaterref.options").overlay
 local reference = require "theaterref.reference"
 local Session = require "theaterref.registry.session"
 local signatures = require "theaterref.registry.signatures"
@@ -23,14 +25,24 @@ local function parse_oci(ref, what)
     :format(what), ref)
 end
 
--- Opens a session for a reference.
-local function open(task, context, parsed, actions, from)
+-- Opens a session for a reference. 'defaults' are the options of its requests.
+local function open(task, context, parsed, actions, from, defaults)
   if context.offline then
     return nil, errors.new("not_found", ("offline: %s is not asked"):format(parsed.registry))
   end
-  return Session.open(parsed, { registries = context.registries, defaults = context.defaults, actions = actions,
-    from = from, await = function(future) return task:await(future) end,
+  return Session.open(parsed, { registries = context.registries, defaults = defaults or context.defaults, actions = actions,
+    from = from, warn = function(message)
+      context:emit("registry", { reference = reference.redact(parsed.text), message = message })
+    end, await = function(future) return task:await(future) end,
     seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end })
+end
+
+-- Opens a session to read what a reference means, if the rule 'allow' agrees.
+local function open_allowed(task, context, parsed)
+  if not context.asks.allow then return open(task, context, parsed, "pull") end
+  local hosts, err = admit.allow(context, parsed.text, { purpose = "direct" })
+  if not hosts then return nil, err end
+  return open(task, context, parsed, "pull", nil, hosts ~= "any" and overlay(context.defaults, { redirect_hosts = hosts }) or nil)
 end
 
 -- The name of a document: its digest, which wins over its tag.
@@ -46,7 +58,8 @@ end
 -- -------------------------------------------------------------------- push
 
 -- Uploads the blobs of artifacts, `{ tag =, layers = }`, and writes their documents when all of
--- them are there: a push that is interrupted leaves no tag. Returns the digests of the documents.
+-- them are there: a push that is interrupted leaves no tag. Returns the digests of the documents,
+-- and by index those that the tags led to before, if others.
 local function push_artifacts(session, list, annotations)
   local digests = {}
   for _, artifact in ipairs(list) do
@@ -60,18 +73,23 @@ local function push_artifacts(session, list, annotations)
       if not ok then return nil, err end
     end
   end
+  local moved = {}
   for i, artifact in ipairs(list) do
+    local before = session:digest_of(artifact.tag)
     local digest, err = session:put_document(artifact.tag, artifact.document, artifacts.MANIFEST)
     if not digest then return nil, err end
-    digests[i] = digest
+    digests[i], moved[i] = digest, before ~= digest and before or nil
   end
-  return digests
+  return digests, moved
 end
 
 -- The fault of a target to write to.
 local function target_fault(parsed, ref)
   if parsed.manifest then return errors.new("invalid_reference", "a push goes to a tag, not to a digest", ref) end
   if parsed.ns then return errors.new("invalid_reference", "a push goes to a registry, not to a mirror", ref) end
+  if parsed.sha256 then
+    return errors.new("invalid_reference", "what is written has a digest of its own: leave out #sha256=", ref)
+  end
   if #parsed.tag + #".package" > 128 then
     return errors.new("invalid_reference", "its tag is too long: '.package' is added to it", ref)
   end
@@ -79,10 +97,43 @@ end
 
 -- Returns a layer for what a manifest names.
 local function layer_of(ref, blob, media_type, what)
-  local title = artifacts.title_of(ref)
+  local title, why = artifacts.title_of(ref)
   if title and title ~= "manifest.toml" then return { title = title, media_type = media_type, blob = blob } end
-  return nil, errors.new("invalid_reference", ("the manifest's %s is %s, which cannot be the title of a layer: give it as "
-    .. "the path of a file below the manifest's folder"):format(what, errors.redact_reference(ref)), ref)
+  return nil, errors.new("invalid_reference", ("the manifest's %s is %s, which cannot be the title of a layer: %s; give it as "
+    .. "the path of a file below the manifest's folder"):format(what, errors.redact_reference(ref),
+    why or "that is the manifest's own"), ref)
+end
+
+-- Pushes a manifest; see `push`.
+local function push(task, context, found, target)
+  local parsed, err = parse_oci(target, "a push")
+  err = err or target_fault(parsed, target)
+  if not err and parsed.title then
+    err = errors.new("invalid_reference", "a push goes to a tag: its layers have the titles that the manifest gives them", target)
+  end
+  if err then return nil, err end
+  if found.format ~= "toml" then
+    return nil, errors.new("syntax", ("a manifest in %s cannot be pushed: it will be read as TOML"):format(found.format))
+  end
+  local package, state
+  package, err = layer_of(found.package_reference, found.package, artifacts.WASM, "package")
+  err = err or artifacts.module_fault(found.package, found.package_reference)
+  if not err and found.state_reference then
+    state, err = layer_of(found.state_reference, found.state, "application/json", "initial state")
+  end
+  local session
+  if not err then session, err = open(task, context, parsed, "pull,push") end
+  if err then return nil, err end
+  local annotations = artifacts.annotations(found.manifest)
+  local layers = { { title = "manifest.toml", media_type = "application/toml", blob = found.text }, package, state }
+  local digests, moved
+  digests, moved = push_artifacts(session, { { tag = parsed.tag .. ".package", layers = { package } },
+    { tag = parsed.tag, layers = layers } }, annotations)
+  if not digests then return nil, moved end
+  local package_digest, digest = digests[1], digests[2]
+  return { reference = written(parsed, digest), digest = digest, package_digest = package_digest, moved_from = moved[2],
+    package_reference = ("oci://%s/%s:%s.package@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag,
+      package_digest) }
 end
 
 --- Pushes a manifest, unchanged, with its package and its state.
@@ -92,35 +143,13 @@ end
 -- @tparam table context
 -- @tparam string target
 -- @treturn table `reference`, `package_reference`: immutable ones of what was pushed; `digest`,
--- `package_digest`
+-- `package_digest`; `moved_from`, the digest that the tag led to before, if that is another
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.push(task, context, found, target)
-  local parsed, err = parse_oci(target, "a push")
-  err = err or target_fault(parsed, target)
-  if err then return nil, err end
-  if found.format ~= "toml" then
-    return nil, errors.new("syntax", ("a manifest in %s cannot be pushed: it will be read as TOML"):format(found.format))
-  end
-  local package, state
-  package, err = layer_of(found.package_reference, found.package, artifacts.WASM, "package")
-  err = err or artifacts.component_fault(found.package, found.package_reference)
-  if not err and found.state_reference then
-    state, err = layer_of(found.state_reference, found.state, "application/json", "initial state")
-  end
-  local session
-  if not err then session, err = open(task, context, parsed, "pull,push") end
-  if err then return nil, err end
-  local annotations = artifacts.annotations(found.manifest)
-  local layers = { { title = "manifest.toml", media_type = "application/toml", blob = found.text }, package, state }
-  local digests
-  digests, err = push_artifacts(session, { { tag = parsed.tag .. ".package", layers = { package } },
-    { tag = parsed.tag, layers = layers } }, annotations)
-  if not digests then return nil, err end
-  local package_digest, digest = digests[1], digests[2]
-  return { reference = written(parsed, digest), digest = digest, package_digest = package_digest,
-    package_reference = ("oci://%s/%s:%s.package@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag,
-      package_digest) }
+  local pushed, err = push(task, context, found, target)
+  if pushed then return pushed end
+  return nil, errors.of_write(err, target)
 end
 
 --- Gathers what a push of a manifest needs, from the steps of its plan.
@@ -147,9 +176,12 @@ end
 
 -- -------------------------------------------------------------------- copy
 
--- Resolves a reference for a copy.
+-- Resolves a reference for a copy. Returns its bytes, and the title of the layer that they are.
 local function read(task, context, ref)
-  return loads.resolve(task, context, { reference = ref, ctx = { purpose = "direct" }, options = {} })
+  local wish = { reference = ref, ctx = { purpose = "direct" }, options = {}, wants_title = true }
+  local blob, err = loads.resolve(task, context, wish)
+  local title = blob and wish.title and artifacts.title_of(wish.title) -- which a registry may have from anybody
+  return blob, err or title
 end
 
 -- Ways to write bytes, by scheme. Each returns the reference of what was written.
@@ -183,16 +215,18 @@ local function title_from(ref)
   return artifacts.title_of((name:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)))
 end
 
-function writers.oci(task, context, parsed, blob, from)
+function writers.oci(task, context, parsed, blob, from, title)
   local err = target_fault(parsed, parsed.text) or artifacts.component_fault(blob, from)
   if err then return nil, err end
-  local title = parsed.title or title_from(from) or "package.wasm"
+  title = parsed.title or title_from(from) or title or "package.wasm"
   local session
   session, err = open(task, context, parsed, "pull,push")
   if not session then return nil, err end
-  local layers, digests = { { title = title, media_type = artifacts.WASM, blob = blob } }
-  digests, err = push_artifacts(session, { { tag = parsed.tag, layers = layers } }, {})
-  return digests and written(parsed, digests[1]), err
+  local layers, digests = { { title = title, media_type = artifacts.media_type(blob), blob = blob } }
+  local moved
+  digests, moved = push_artifacts(session, { { tag = parsed.tag, layers = layers } }, {})
+  if not digests then return nil, moved end
+  return written(parsed, digests[1]), nil, moved[1]
 end
 
 --- Copies the bytes of one reference to another place.
@@ -201,7 +235,7 @@ end
 -- @tparam string from
 -- @tparam string to a path, `store://<id>/<label>` or `oci://registry/repository:tag`
 -- @treturn table `reference` of what was written, which never changes unless it is a path;
--- `bytes`; `sha256`
+-- `bytes`; `sha256`; `moved_from`, the digest that a tag led to before, if that is another
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.copy(task, context, from, to)
@@ -212,12 +246,12 @@ function M.copy(task, context, from, to)
     return nil, errors.new("invalid_reference", ("nothing can be written to the scheme %s; paths, store:// and oci:// can")
       :format(parsed.scheme), to)
   end
-  local blob, ref
-  blob, err = read(task, context, from)
-  if not blob then return nil, err end
-  ref, err = write(task, context, parsed, blob, from)
-  if not ref then return nil, errors.about(err, to) end
-  return { reference = ref, bytes = #blob, sha256 = blob:digest() }
+  local blob, title, ref, moved_from
+  blob, title = read(task, context, from)
+  if not blob then return nil, title end
+  ref, err, moved_from = write(task, context, parsed, blob, from, title)
+  if not ref then return nil, errors.of_write(err, to) end
+  return { reference = ref, bytes = #blob, sha256 = blob:digest(), moved_from = moved_from }
 end
 
 -- An artifact on its way: the sessions of both sides, and how many documents and blobs were copied.
@@ -327,7 +361,28 @@ function Transfer:copy_referrers(digest, depth)
   return true
 end
 
---- Copies an artifact with all its layers and what refers to it; no digest changes.
+-- The reference that rules are to judge before an artifact is copied: as it is, or its manifest in
+-- Theater's sense if only that is in the lockfile.
+local function judged_reference(context, parsed)
+  local lockfile, of_manifest = context.lockfile, reference.for_manifest(parsed.text)
+  local ctx = { purpose = "direct" }
+  if lockfile and not lockfile.integrity(parsed.text, ctx) and lockfile.integrity(of_manifest, ctx) then return of_manifest end
+  return parsed.text
+end
+
+-- Has the rules that judge bytes, the lockfile and the option `signatures` judge what a reference
+-- means, if there are any. Returns the digest of the manifest that was judged, or nil and perhaps an error.
+local function judge(task, context, parsed)
+  if not (context.judges or context.lockfile or context.asks.integrity) then return nil end
+  local wish = { reference = judged_reference(context, parsed), ctx = { purpose = "direct" }, options = {} }
+  local blob, err = loads.resolve_as_is(task, context, wish)
+  if not blob or wish.manifest then return blob and wish.manifest, err end
+  return nil, errors.new("denied", ("Not allowed: %s: these bytes come from a store, and no rule gives the digest of their "
+    .. "manifest"):format(reference.redact(parsed.text)), parsed.text)
+end
+
+--- Copies an artifact with all its layers and what refers to it; no digest changes. Rules judge
+-- the layer that `from` means, and the manifest that led to it is copied.
 -- @tparam theaterref.future task
 -- @tparam table context
 -- @tparam string from
@@ -343,12 +398,13 @@ function M.copy_all(task, context, from, to)
   if target.ns or target.title or source.title then
     return nil, errors.new("invalid_reference", "a copy of all layers goes from an artifact to an artifact: without a title", to)
   end
-  local transfer = setmetatable({ documents = 0, blobs = 0 }, Transfer)
-  transfer.source, err = open(task, context, source, "pull")
-  if not transfer.source then return nil, err end
+  local transfer, judged = setmetatable({ documents = 0, blobs = 0 }, Transfer), nil
+  transfer.source, err = open_allowed(task, context, source)
+  if transfer.source then judged, err = judge(task, context, source) end
+  if err then return nil, err end
   local mounts = source.registry == target.registry and source.repository ~= target.repository
   transfer.target = open(task, context, target, "pull,push", mounts and source.repository or nil)
-  local blob, digest, media_type = transfer.source:document(name_of(source))
+  local blob, digest, media_type = transfer.source:document(judged and "sha256:" .. judged or name_of(source))
   if not blob then return nil, digest end
   if target.manifest and target.manifest ~= digest then
     return nil, errors.new("digest_mismatch", ("%s has the manifest %s"):format(reference.redact(from), digest), to)
@@ -356,7 +412,7 @@ function M.copy_all(task, context, from, to)
   local ok
   ok, err = transfer:copy_referrers(digest, 0)
   if ok then ok, err = transfer:copy_document(blob, media_type, name_of(target), 0) end
-  if not ok then return nil, errors.about(err, to) end
+  if not ok then return nil, errors.of_write(err, to) end
   return { reference = written(target, digest), digest = digest, documents = transfer.documents, blobs = transfer.blobs }
 end
 
@@ -434,7 +490,7 @@ end
 function M.tags(task, context, ref)
   local parsed, err = parse_oci(ref, "a list of tags")
   local session
-  if parsed then session, err = open(task, context, parsed, "pull") end
+  if parsed then session, err = open_allowed(task, context, parsed) end
   if not session then return nil, err end
   return session:tags()
 end
@@ -479,7 +535,7 @@ end
 function M.inspect(task, context, ref)
   local parsed, err = parse_oci(ref, "an inspection")
   local session
-  if parsed then session, err = open(task, context, parsed, "pull") end
+  if parsed then session, err = open_allowed(task, context, parsed) end
   if not session then return nil, err end
   local blob, digest, media_type = session:document(name_of(parsed))
   if not blob then return nil, digest end

@@ -142,6 +142,16 @@ function M.at_digest(ref, manifest)
   return source and source.at_digest and source.at_digest(parsed, manifest) or ref
 end
 
+--- A reference that is meant as a manifest's: to an artifact in a registry, with the title
+-- `manifest.toml`; others, and those that do not parse, stay as they are.
+-- @tparam string ref
+-- @tparam[opt] table schemes a policy's own, by name
+-- @treturn string
+function M.for_manifest(ref, schemes)
+  local source, parsed = M.source_of(ref, schemes)
+  return source and source.manifest and source.manifest(parsed) or ref
+end
+
 --- A path as an absolute one; other references stay as they are.
 -- @tparam string reference
 -- @treturn string

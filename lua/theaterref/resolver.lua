@@ -259,11 +259,13 @@ local function run_publishing(self, name, ref, ...)
 end
 
 --- Pushes a manifest to a registry: unchanged, with its package and its initial state as titled layers of the tag, and
--- the package alone as `<tag>.package`, for tools that want one layer. Pushing the same again changes nothing.
+-- the package alone as `<tag>.package`, for tools that want one layer. Pushing the same again changes nothing. The
+-- rule `allow` is not asked about `target`.
 -- @tparam string manifest_reference a manifest in TOML; what it names are paths below its folder
 -- @tparam string target `oci://registry/repository:tag`
 -- @tparam[opt] table options as for `start_plan`
--- @treturn table `reference` and `package_reference`: of what was pushed, with digests; `digest`, `package_digest`
+-- @treturn table `reference` and `package_reference`: of what was pushed, with digests; `digest`, `package_digest`;
+-- `moved_from`, the digest that the tag led to before, if that is another
 -- @return[2] nil
 -- @treturn[2] table an error
 function Resolver:push(manifest_reference, target, options)
@@ -275,13 +277,15 @@ function Resolver:push(manifest_reference, target, options)
   return run_publishing(self, "push", target, require("theaterref.publish").gather(plan, steps), target)
 end
 
---- Copies the bytes of a reference, or a whole artifact, to another place.
+--- Copies the bytes of a reference, or a whole artifact, to another place. The policy judges `from`; the rule
+-- `allow` is not asked about `to`.
 -- @tparam string from any reference
 -- @tparam string to a path, `store://<id>/<label>` or `oci://registry/repository:tag`, where a
 -- package becomes an artifact with one layer
 -- @tparam[opt] table options `all = true`: from a registry to a registry, with all layers and signatures; no digest
 -- changes
--- @treturn table `reference` of what was written; `bytes` and `sha256`, or, of an artifact, `digest`, `documents` and `blobs`
+-- @treturn table `reference` of what was written; `bytes` and `sha256`, or, of an artifact, `digest`, `documents` and `blobs`;
+-- `moved_from` as for `push`
 -- @return[2] nil
 -- @treturn[2] table an error
 function Resolver:copy(from, to, options)

@@ -495,7 +495,7 @@ function Store:import(path, options) end
 ---@field reference? string for `cacheable` and `accept`: the bytes' reference
 
 ---@class theaterref.Event
----@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"disk_cache"|"phase"|"failure"|"refusal"|"signed"|"misspelt_key"|"state_not_json"|"policy_reloaded"|"policy_broken"
+---@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"registry"|"disk_cache"|"phase"|"failure"|"refusal"|"signed"|"misspelt_key"|"state_not_json"|"policy_reloaded"|"policy_broken"
 ---@field reference string redacted
 ---@field purpose? theaterref.Purpose|"spawn"
 ---@field bytes? integer
@@ -701,7 +701,7 @@ function Resolver:trace(reference, ctx, trace, options) end
 ---@param manifest_reference string
 ---@param target string `oci://registry/repository:tag`
 ---@param options? theaterref.PlanOptions
----@return { reference: string, digest: string, package_reference: string, package_digest: string }?
+---@return { reference: string, digest: string, package_reference: string, package_digest: string, moved_from?: string }?
 ---@return theaterref.Error?
 function Resolver:push(manifest_reference, target, options) end
 
@@ -709,7 +709,7 @@ function Resolver:push(manifest_reference, target, options) end
 ---@param from string
 ---@param to string a path, `store://<id>/<label>` or `oci://registry/repository:tag`
 ---@param options? theaterref.CopyOptions
----@return { reference: string, bytes?: integer, sha256?: string, digest?: string, documents?: integer, blobs?: integer }?
+---@return { reference: string, bytes?: integer, sha256?: string, digest?: string, documents?: integer, blobs?: integer, moved_from?: string }?
 ---@return theaterref.Error?
 function Resolver:copy(from, to, options) end
 
@@ -807,6 +807,12 @@ function reference.redact(ref) end
 ---@param manifest string
 ---@return string
 function reference.at_digest(ref, manifest) end
+
+---A reference that is meant as a manifest's: to an artifact in a registry, with the title `manifest.toml`; others unchanged.
+---@param ref string
+---@param schemes? table<string, function> a policy's own, by name
+---@return string
+function reference.for_manifest(ref, schemes) end
 
 ---A path as an absolute one; other references stay as they are.
 ---@param ref string

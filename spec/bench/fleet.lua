@@ -51,7 +51,7 @@ local function measure_all(folder, origin, guarded)
   helper.run_ok("chmod 755 " .. folder)
   helper.run_ok(("examples/fleet/fleet.sh start %s/fleet %s %d %d"):format(folder, origin.http, port, port + 1))
   helper.write(folder .. "/manifest.toml", 'name = "worker"\npackage = "worker.wasm"\n')
-  helper.write(folder .. "/worker.wasm", "\0asm\1\0\0\0" .. ("x"):rep(PACKAGE_BYTES))
+  helper.write(folder .. "/worker.wasm", helper.module(("x"):rep(PACKAGE_BYTES)))
   local theaterref = require "theaterref"
   local known = { username = "alice", password = "s3cret", realm_hosts = { guarded.tokens.at } }
   local r = theaterref.resolver { log = false, registries = { [guarded.at] = known } }

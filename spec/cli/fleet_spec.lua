@@ -1,7 +1,6 @@
 -- The mirror of examples/fleet: what reaches the registry behind it.
 local helper = require "helper"
 
-local WASM = "\0asm\1\0\0\0"
 
 describe("the mirror of a fleet", function()
   local folder, origin, mirror
@@ -34,7 +33,7 @@ describe("the mirror of a fleet", function()
     mirror = "127.0.0.1:" .. port
     helper.run_ok(("examples/fleet/fleet.sh start %s/fleet %s %d %d"):format(folder, origin.http, port, port + 1))
     helper.write(folder .. "/manifest.toml", 'name = "worker"\npackage = "worker.wasm"\n')
-    helper.write(folder .. "/worker.wasm", WASM .. ("x"):rep(3 << 20))
+    helper.write(folder .. "/worker.wasm", helper.module(("x"):rep(3 << 20)))
     helper.run_ok(("%s/bin/theaterref push %s/manifest.toml oci://%s/team/worker:1"):format(folder, folder, origin.at))
   end)
 

@@ -60,6 +60,46 @@ describe("the command", function()
     end
   end)
 
+  it("push refuses a package that is no core module, and titles that cannot be, and says why", function()
+    local function push_of(package, target)
+      helper.write(folder .. "/other.toml", ('name = "x"\npackage = "%s"\n'):format(package))
+      return select(2, run("theaterref push other.toml " .. (target or at .. "/team/other:1")))
+    end
+    helper.write(folder .. "/text.wasm", "hello")
+    assert.matches("text.wasm is not a WebAssembly module: ", push_of "text.wasm", 1, true)
+    helper.run_ok(("cp %s/worker.wasm '%s/a#b.wasm'; mkdir -p %s/sub; cp %s/worker.wasm %s/up.wasm"):format(folder, folder, folder, folder, folder))
+    assert.matches("cannot be the title of a layer: it is an absolute path;", push_of(folder .. "/worker.wasm"), 1, true)
+    assert.matches("cannot be the title of a layer: it has the part '..';", push_of("sub/../worker.wasm"), 1, true)
+    local err = push_of("worker.wasm", at .. "/team/other:1#title=x")
+    assert.matches("its layers have the titles that the manifest gives them", err, 1, true)
+    assert.is_nil(err:find "Failed to resolve")
+    assert.is_nil(push_of("worker.wasm", "oci://127.0.0.1:1/a/b:1"):find "Failed to resolve")
+  end)
+
+  it("push and copy say when a tag moved", function()
+    local _, err = run("theaterref copy worker.wasm " .. at .. "/team/moves:1")
+    assert.equal("", err)
+    local before = json("theaterref oci inspect " .. at .. "/team/moves:1").digest
+    helper.write(folder .. "/other.wasm", helper.module "other")
+    _, err = run("theaterref copy other.wasm " .. at .. "/team/moves:1")
+    assert.equal("theaterref: the tag has moved from " .. before .. "\n", err)
+    before = json("theaterref oci inspect " .. at .. "/team/moves:1").digest
+    _, err = run("theaterref push manifest.toml " .. at .. "/team/moves:1")
+    assert.equal("theaterref: the tag has moved from " .. before .. "\n", err)
+    _, err = run("theaterref push manifest.toml " .. at .. "/team/moves:1")
+    assert.equal("", err)
+  end)
+
+  it("copy tells what bytes are, keeps a layer's title, and writes to standard output", function()
+    assert(select(3, run("theaterref copy manifest.toml " .. at .. "/team/text:1")) == 0)
+    assert.equal("application/octet-stream", json("theaterref oci inspect " .. at .. "/team/text:1").layers[1].media_type)
+    assert(select(3, run("theaterref copy " .. at .. "/team/text:1 " .. at .. "/team/text:2")) == 0)
+    assert.equal("manifest.toml", json("theaterref oci inspect " .. at .. "/team/text:2").layers[1].title)
+    assert.equal(WASM, (run("theaterref copy " .. at .. "/team/worker:1 -")))
+    assert.is_false(helper.exists(folder .. "/-"))
+    assert.equal(2, select(3, run("theaterref copy --all " .. at .. "/team/worker:1 -")))
+  end)
+
   it("copy and skopeo read what the other writes", function()
     local login = "--src-creds alice:s3cret --src-tls-verify=false"
     helper.run_ok(("skopeo copy -q %s docker://%s/team/worker:1 oci:%s/layout:1"):format(login, registry.at, folder))

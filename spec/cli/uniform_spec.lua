@@ -150,6 +150,14 @@ describe("every command", function()
     assert.is_nil((shell "theaterref config --config theaterref.conf.lua --json"):find "hunter2")
   end)
 
+  it("shows of a registry's credentials no more than the user", function()
+    helper.write(folder .. "/theaterref.conf.lua", [[return { registries = { a = { username = "alice", password = "hunter2" },
+      b = { identity_token = "hunter2", proxy = "http://u:hunter2@p:1" } } }]])
+    assert.equal('-- theaterref.conf.lua\nregistries = {"a":{"password":"…","username":"alice"},'
+      .. '"b":{"identity_token":"…","proxy":"http://p:1"}}\n', (shell "theaterref config --config theaterref.conf.lua"))
+    assert.is_nil((shell "theaterref config --config theaterref.conf.lua --json"):find "hunter2")
+  end)
+
   it("shows no user or password of a proxy, however it is written", function()
     for _, text in ipairs { "hunter1:hunter2@127.0.0.1:1", "socks5://hunter1:hunter2@127.0.0.1:1", "hunter1:hunter/2@hunter@127.0.0.1:1",
       "http://hunter1@127.0.0.1:1" } do

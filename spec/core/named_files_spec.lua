@@ -62,6 +62,10 @@ describe("a file that a request names for libcurl", function()
     local text = fault("netrc = true", "HOME=" .. folder, server.http .. "/hello")
     assert.matches("^io: .*: netrc names " .. folder .. "/%.netrc, which is not a regular file", text)
     assert.equal("hello\n", fault("netrc = true", "HOME=/nowhere", server.http .. "/hello"))
+    helper.run_ok(("mkdir -p %s/none %s/folder/.netrc; ln -s /dev/null %s/none/.netrc"):format(folder, folder, folder))
+    for _, home in ipairs { "none", "folder" } do
+      assert.equal("hello\n", fault("netrc = true", "HOME=" .. folder .. "/" .. home, server.http .. "/hello"), home)
+    end
   end)
 
   it("may come from SSL_CERT_FILE, also for a proxy", function()

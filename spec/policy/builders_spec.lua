@@ -124,6 +124,22 @@ describe("policy builders", function()
     assert.matches("^nil Failed to read .*/link: No such file or directory", run("printf hello |", folder .. "/link"))
   end)
 
+  it("take a prefix that ends within a host or port as all of these", function()
+    for prefix, refs in pairs { ["oci://ghcr.io"] = { "oci://ghcr.io/team/x:1", "oci://ghcr.io.evil.com/x:1", "oci://ghcr.io:8443/x:1" },
+      ["https://good.inv"] = { "https://good.inv/x", "https://good.invalid/x", "https://good.inv@evil.com/" },
+      ["https://h:44"] = { "https://h:44/", "https://h:443/", "https://h:4/" },
+      ["secret://api"] = { "secret://api", "secret://api-of-others" } } do
+      local only = policy.only { prefixes = { prefix } }
+      local signed = policy.signed { keys = { "release.pub" }, prefixes = { prefix } }
+      for i, ref in ipairs(refs) do
+        assert.equal(i == 1, (only(ref, { purpose = "direct" })), ref)
+        assert.equal(i == 1, signed(ref, { purpose = "direct" }) ~= nil, ref)
+      end
+    end
+    assert.is_true((policy.only { prefixes = { "https://" } }("https://h/", { purpose = "direct" })))
+    assert.is_false((policy.only { schemes = { "oci" }, prefixes = { "oci://ghcr.io/team/" } }("oci://ghcr.io/teams/x:1", { purpose = "direct" })))
+  end)
+
   it("allow files below a prefix, wherever links lead", function()
     helper.run_ok(("cd %s && mkdir -p public/in other && ln -s .. public/out && ln -s public shown && echo y > public/in/x "
       .. "&& echo y > other/x && ln -s in/x public/same && ln -s / public/root"):format(folder))

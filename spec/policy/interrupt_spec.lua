@@ -103,4 +103,14 @@ describe("Ctrl-C in a Lua program", function()
     assert.same({ "", 1 }, { out, status }, err)
     assert.matches("interrupted!", err, 1, true)
   end)
+
+  it("is no text that a manifest brings", function()
+    helper.write(folder .. "/m.toml", 'name = "m"\npackage = "my://a/interrupted!"\n')
+    local out, err, status = helper.run(("%s -e %s"):format(helper.lua, helper.quote(([[
+      local theaterref = require "theaterref"
+      local r = theaterref.resolver { log = false, policy = { schemes = { my = function(ref) error("no such thing: " .. ref) end } } }
+      print(select(2, r:plan(%q)).kind, select(2, r:resolve "my://x:1: interrupted!").kind, #r:resolve_all { "my://interrupted!" })]])
+      :format(folder .. "/m.toml"))))
+    assert.same({ "policy\tpolicy\t1\n", 0 }, { out, status }, err)
+  end)
 end)

@@ -102,6 +102,51 @@ describe("credentials", function()
     is_refused "needs other credentials"
   end)
 
+  it("that are wrong are named with their place, and without any, the message says so", function()
+    config("home/.docker/config.json", ('{"auths":{"%s":{"auth":"YWxpY2U6d3Jvbmc="}}}'):format(registry.at))
+    is_refused("the registry refused the user and password from " .. folder .. "/home/.docker/config.json (status 401)")
+    local words = "the registry refused the user and password from " .. folder .. "/home/.docker/config.json"
+    local _, err = run("theaterref copy x.wasm oci://" .. registry.at .. "/secret/y:1")
+    assert.matches(words, err, 1, true)
+    config("home/.docker/config.json", "{}")
+    helper.write(folder .. "/c.lua", ('return { registries = { ["%s"] = { username = "alice", password = "wrong" } } }'):format(registry.at))
+    _, err = run("theaterref resolve --config c.lua " .. ref)
+    assert.matches("refused the user and password from the configuration", err, 1, true)
+    is_refused("no credentials for " .. registry.at .. " were found")
+  end)
+
+  it("that cannot be used are a warning that names the file and the key", function()
+    for text, words in pairs { ['{"auths":{"%s":{"auth":"%%%%"}}}'] = 'auths["%s"] has neither a user with a password nor a token',
+      ['{"auths":[]}'] = "", ['{"auths":7}'] = "auths is not an object", ['{"credsStore":"../x"}'] = "credsStore is not the name of a credential helper",
+      ['{"credHelpers":{"%s":7}}'] = 'credHelpers["%s"] is not the name of a credential helper', ['{"auths":{"%s":{}}}'] = "" } do
+      config("home/.docker/config.json", (text:gsub("%%s", registry.at)))
+      local _, err, status = run("theaterref resolve " .. ref, "THEATERREF_LOG=warn")
+      assert.equal(1, status)
+      words = words:gsub("%%s", registry.at)
+      if words == "" then assert.is_nil(err:find "warn") else assert.matches("config.json: " .. words, err, 1, true) end
+    end
+  end)
+
+  it("of a helper that fails are a warning; one that has none is not, and is asked once", function()
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+    local function use(script)
+      helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\necho ran >> " .. folder .. "/asked\n" .. script)
+      helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec; rm -f " .. folder .. "/asked")
+    end
+    use "echo 'vault is sealed: s3cret'; exit 1"
+    local _, err = run("theaterref resolve " .. ref, "THEATERREF_LOG=warn")
+    assert.matches("theaterref: warn: oci://" .. registry.at .. "/secret/x:1: the credential helper docker-credential-spec failed with status 1",
+      err, 1, true)
+    assert.matches("were found: the credential helper docker-credential-spec failed with status 1", err, 1, true)
+    assert.is_nil(err:find "s3cret")
+    use "echo 'credentials not found in native keychain'; exit 1"
+    local script = ([[%s -e 'local r = require "theaterref".resolver {}
+      for _ = 1, 3 do print(r:resolve("%s")) end']]):format(helper.lua, ref)
+    _, err = run(script, "THEATERREF_LOG=warn")
+    assert.equal("", err)
+    assert.equal("ran\n", helper.read(folder .. "/asked"))
+  end)
+
   it("of helpers are asked for once, and never offline", function()
     config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
     helper.write(folder .. "/bin/docker-credential-spec", ([[#!/bin/sh
@@ -150,6 +195,29 @@ describe("credentials", function()
   end)
 end)
 
+describe("a registry's options", function()
+  local registry
+
+  setup(function() registry = helper.registry "open" end)
+  teardown(function() registry:stop() end)
+
+  local function message(options, ref)
+    local r = theaterref.resolver { log = false, retries = 0, registries = { [registry.at] = options } }
+    return select(2, r:resolve(ref or "oci://" .. registry.at .. "/a/b:1")).message
+  end
+
+  it("are named when http meets https, or the reverse", function()
+    assert.matches(('if the registry speaks plain http, set plain_http = true in registries["%s"] of the configuration'):format(registry.at),
+      message { plain_http = false }, 1, true)
+  end)
+
+  it("have mirrors that can be asked", function()
+    for _, mirror in ipairs { "http://x/", "host with space", "m.example.org/x:tag", "" } do
+      assert.error_matches(function() message { mirrors = { mirror } } end, "host:port or host:port/prefix was expected")
+    end
+  end)
+end)
+
 describe("a registry with tokens", function()
   local registry
 
@@ -171,6 +239,22 @@ describe("a registry with tokens", function()
       assert(alice:copy(ref, "oci://" .. registry.at .. "/public/y:1", { all = true }))
       assert.equal(WASM .. "x", tostring(assert(anonymous:resolve(ref))))
       assert.same({ "1" }, assert(anonymous:tags(ref)))
+    end)
+  end)
+
+  it("with a realm that is not listed is told from one that is gone: the next candidate is tried", function()
+    helper.with_folder(function(folder)
+      local other <close> = setmetatable({ server = helper.bad_registry() }, { __close = function(self) self.server:stop() end })
+      helper.write(folder .. "/x.wasm", WASM .. "x")
+      assert(theaterref.resolver({ log = false }):copy(folder .. "/x.wasm", ("oci://%s/quiet/x:1"):format(other.server.at)))
+      local alice = { [registry.at] = { username = "alice", password = "s3cret" } }
+      local _, err = theaterref.resolver({ log = false, registries = alice }):resolve(("oci://%s/quiet/x:1"):format(registry.at))
+      assert.equal("denied", err.kind)
+      assert.matches(('add its host and port to realm_hosts in registries["%s"] of the configuration'):format(registry.at), err.message,
+        1, true)
+      local r = theaterref.resolver { log = false, registries = alice, policy = { rewrite = theaterref.policy.mirror {
+        ["oci://up.example.org/"] = { ("oci://%s/"):format(registry.at), ("oci://%s/"):format(other.server.at) } } } }
+      assert.equal(WASM .. "x", tostring(assert(r:resolve "oci://up.example.org/quiet/x:1")))
     end)
   end)
 end)

@@ -568,7 +568,7 @@ describe("copies and pushed signatures", function()
     local ref, digest, repository = package()
     local pem = helper.read(folder .. "/release.pem")
     for at, words in pairs { ["file:///x"] = "a reference to a registry", [ref .. "#title=x"] = "of a whole artifact",
-      [ref .. "?ns=docker.io"] = "not to a mirror", [ref .. "none"] = "no such manifest" } do
+      [ref .. "?ns=docker.io"] = "not to a mirror", [ref .. "none"] = "has no such tag" } do
       local signed, err = resolver():sign(at, pem)
       assert.is_nil(signed)
       assert.matches(words, tostring(err), 1, true)

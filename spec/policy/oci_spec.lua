@@ -5,6 +5,7 @@ local theaterref = require "theaterref"
 local threads = require "threads"
 
 local WASM = "\0asm\1\0\0\0"
+local WORKER = WASM .. "\0\7\6worker" -- with a section of its own
 local MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 local INDEX = "application/vnd.oci.image.index.v1+json"
 
@@ -17,7 +18,7 @@ setup(function()
   helper.command(folder .. "/bin")
   helper.write(folder .. "/actor/manifest.toml", 'name = "worker"\nversion = "1.2"\npackage = "worker.wasm"\ninit_state = "state.json"\n'
     .. "static_package = true\n")
-  helper.write(folder .. "/actor/worker.wasm", WASM .. "worker")
+  helper.write(folder .. "/actor/worker.wasm", WORKER)
   helper.write(folder .. "/actor/state.json", '{"port":1}')
 end)
 
@@ -96,15 +97,15 @@ describe("a pushed manifest", function()
   it("is planned from its registry, with its package and its state", function()
     local plan = assert(resolver():plan(at))
     assert.equal("worker", plan.name)
-    assert.equal(WASM .. "worker", tostring(plan.package))
+    assert.equal(WORKER, tostring(plan.package))
     assert.equal('{"port":1}', plan.initial_state)
     assert.equal(at .. "@sha256:" .. pushed.digest .. "#title=worker.wasm", plan.package_reference)
   end)
 
   it("has its package alone, for tools that want one layer", function()
-    assert.equal(WASM .. "worker", tostring(assert(resolver():resolve(at .. ".package"))))
+    assert.equal(WORKER, tostring(assert(resolver():resolve(at .. ".package"))))
     helper.run_ok(("skopeo copy -q --src-tls-verify=false docker://%s/team/worker:1.2.package dir:%s/skopeo"):format(registry.at, folder))
-    assert.equal(WASM .. "worker", helper.read(folder .. "/skopeo/" .. core.digest(WASM .. "worker")))
+    assert.equal(WORKER, helper.read(folder .. "/skopeo/" .. core.digest(WORKER)))
   end)
 
   it("has the same digest when it is pushed again", function()
@@ -122,7 +123,7 @@ describe("a pushed manifest", function()
       end
       return theaterref.policy.default.rewrite(ref, ctx)
     end } }):plan(moved))
-    assert.equal(WASM .. "worker", tostring(plan.package))
+    assert.equal(WORKER, tostring(plan.package))
     assert.matches(first.digest, plan.package_reference, 1, true)
   end)
 
@@ -130,10 +131,10 @@ describe("a pushed manifest", function()
     local lockfile = folder .. "/worker.lock"
     helper.run_ok(("%s/bin/theaterref lock %s -o %s"):format(folder, at, lockfile))
     local text = helper.read(lockfile)
-    assert.matches("manifest=" .. pushed.digest .. " sha256=" .. core.digest(WASM .. "worker") .. " size=14  " .. at, text, 1, true)
+    assert.matches("manifest=" .. pushed.digest .. " sha256=" .. core.digest(WORKER) .. " size=17  " .. at, text, 1, true)
     requests(registry)
     local plan = assert(resolver({ lockfile = lockfile }):plan(at))
-    assert.equal(WASM .. "worker", tostring(plan.package))
+    assert.equal(WORKER, tostring(plan.package))
     local list = requests(registry)
     assert.equal(3, #list)
     for _, request in ipairs(list) do assert.matches("^GET team/worker/blobs/sha256:%x+$", request) end
@@ -144,7 +145,7 @@ describe("a pushed manifest", function()
     local copied = assert(resolver():copy(at, other, { all = true }))
     assert.equal(pushed.digest, copied.digest)
     assert.equal(0, copied.blobs) -- they were mounted
-    assert.equal(WASM .. "worker", tostring(assert(resolver():plan(other)).package))
+    assert.equal(WORKER, tostring(assert(resolver():plan(other)).package))
   end)
 
   it("may be larger than a document may be, up to max_bytes", function()
@@ -218,6 +219,98 @@ describe("a manifest from a registry", function()
     local plan, err = resolver():plan("oci://" .. registry.at .. "/team/climbs:1")
     assert.is_nil(plan)
     assert.matches("no layer with the title '../../etc/passwd'", tostring(err), 1, true)
+  end)
+end)
+
+describe("a policy", function()
+  local at, to, digest
+
+  setup(function()
+    at, to = "oci://" .. registry.at .. "/judged/worker:1", "oci://" .. registry.at .. "/judged/copy:1"
+    digest = put_artifact(registry.at, "judged/worker", "1", { { "worker.wasm", WASM .. "judged" } })
+  end)
+
+  local function denied(kind, words, copied, err)
+    assert.is_nil(copied)
+    assert.same({ kind, true }, { err.kind, tostring(err):find(words, 1, true) ~= nil }, tostring(err))
+  end
+
+  it("is asked what may be read, for copies of artifacts, lists of tags and inspections too", function()
+    local asked = {}
+    local r = resolver { policy = { allow = function(ref, ctx)
+      asked[#asked + 1] = ref .. " for " .. ctx.purpose
+      return false, "nothing at all"
+    end } }
+    requests(registry)
+    denied("denied", "nothing at all", r:copy(at, to, { all = true }))
+    denied("denied", "nothing at all", r:tags("oci://" .. registry.at .. "/judged/worker"))
+    denied("denied", "nothing at all", r:inspect(at))
+    assert.same({ at .. " for direct", "oci://" .. registry.at .. "/judged/worker:latest for direct", at .. " for direct" }, asked)
+    assert.same({}, requests(registry))
+  end)
+
+  it("judges an artifact before it is copied, and what was judged is what is copied", function()
+    denied("denied", "no digest", resolver { policy = { integrity = function() return nil, "no digest" end } }
+      :copy(at, to, { all = true }))
+    denied("rejected", "too new", resolver { policy = { accept = function() return false, "too new" end } }:copy(at, to, { all = true }))
+    denied("denied", "unsigned", resolver { policy = { signatures = function() return nil, "unsigned" end } }:copy(at, to, { all = true }))
+    local key = helper.write(folder .. "/release.pub", helper.run_ok "openssl ecparam -name prime256v1 -genkey -noout | openssl ec -pubout 2>&-")
+    denied("untrusted", "0 of 1 signatures", resolver { signatures = { keys = { key } } }:copy(at, to, { all = true }))
+    helper.write(folder .. "/empty.lock", "theaterref lockfile 1\n")
+    denied("denied", "not in the lockfile", resolver { lockfile = folder .. "/empty.lock" }:copy(at, to, { all = true }))
+    denied("http_status", "no such", resolver():inspect(to))
+    local moving = "oci://" .. registry.at .. "/judged/moving:1"
+    local first = put_artifact(registry.at, "judged/moving", "1", { { "worker.wasm", WASM .. "first" } })
+    local copied = assert(resolver { policy = { accept = function()
+      put_artifact(registry.at, "judged/moving", "1", { { "worker.wasm", WASM .. "second" } })
+      return true
+    end } }:copy(moving, to, { all = true }))
+    assert.equal(first, copied.digest)
+    assert.equal(WASM .. "first", tostring(assert(resolver():resolve(to))))
+    -- Bytes from a store tell nothing of the manifest that the tag has now.
+    local r = resolver { home = folder .. "/home", policy = { integrity = function()
+      return { sha256 = core.digest(WASM .. "judged"), store = "judged" }
+    end } }
+    assert(theaterref.content_store("judged", { home = folder .. "/home", algorithm = "sha256" }):put(WASM .. "judged"))
+    denied("denied", "no rule gives the digest of their manifest", r:copy(at, to, { all = true }))
+    assert.equal(digest, assert(resolver():copy(at, to, { all = true })).digest)
+  end)
+
+  it("with a lockfile lets the artifact of a locked manifest be copied", function()
+    local worker, lockfile = "oci://" .. registry.at .. "/judged/locked:1", folder .. "/judged.lock"
+    local pushed = push(worker)
+    helper.run_ok(("%s/bin/theaterref lock %s -o %s"):format(folder, worker, lockfile))
+    assert.equal(pushed.digest, assert(resolver { lockfile = lockfile }:copy(worker, to, { all = true })).digest)
+    put_artifact(registry.at, "judged/locked", "1", { { "worker.wasm", WASM .. "moved on" } })
+    assert.equal(pushed.digest, assert(resolver { lockfile = lockfile }:copy(worker, to, { all = true })).digest)
+  end)
+end)
+
+describe("a lockfile", function()
+  local up, lockfile
+
+  setup(function()
+    up, lockfile = "oci://" .. registry.at .. "/up/worker:1", folder .. "/mirrored.lock"
+    for _, place in ipairs { "/up/worker:1", "/mirror/worker:1", "/cache/up/worker:1" } do push("oci://" .. registry.at .. place) end
+    helper.write(folder .. "/mirror.lua", ('return { rewrite = theaterref.policy.mirror { ["oci://%s/up/"] = { "oci://%s/mirror/", "oci://%s/up/" } } }')
+      :format(registry.at, registry.at, registry.at))
+  end)
+
+  it("has a line for each mirror as a plan asks for it", function()
+    os.remove(lockfile)
+    helper.run_ok(("%s/bin/theaterref lock %s --policy %s/mirror.lua -o %s"):format(folder, up, folder, lockfile))
+    assert.equal("worker", assert(resolver { lockfile = lockfile, policy = folder .. "/mirror.lua" }:plan(up)).name)
+    assert.equal("worker", assert(resolver { lockfile = lockfile }:plan(up)).name)
+    assert.is_nil(helper.read(lockfile):find "worker:1\n")
+  end)
+
+  it("that was written without mirrors works with those of the registry's options", function()
+    os.remove(lockfile)
+    helper.run_ok(("%s/bin/theaterref lock %s -o %s"):format(folder, up, lockfile))
+    requests(registry)
+    local registries = { [registry.at] = { mirrors = { registry.at .. "/cache" } } }
+    assert.equal("worker", assert(resolver { lockfile = lockfile, registries = registries }:plan(up)).name)
+    for _, request in ipairs(requests(registry)) do assert.matches("^GET cache/up/worker/blobs/", request) end
   end)
 end)
 
@@ -442,12 +535,12 @@ describe("a registry at fault", function()
   it("that is busy is asked again when it says so", function()
     local busy = ("oci://%s/busy/x:1"):format(bad.at)
     for _ = 1, 2 do assert(resolver():push(folder .. "/actor/manifest.toml", busy)) end
-    assert.equal(WASM .. "worker", tostring(assert(resolver():plan(busy)).package))
+    assert.equal(WORKER, tostring(assert(resolver():plan(busy)).package))
   end)
 
   it("does not tell a private package from one that is missing: the error names both", function()
     for _, name in ipairs { "private/x", "denied/x", "none/x" } do
-      fails("http_status", "no such tag, or it is private and needs other credentials", ("oci://%s/%s:1"):format(bad.at, name))
+      fails("http_status", "no such tag '1', or it is private and needs other credentials", ("oci://%s/%s:1"):format(bad.at, name))
     end
   end)
 
@@ -460,7 +553,7 @@ describe("a registry at fault", function()
     for _, fault in ipairs { "chunks", "moving" } do
       local ref = ("oci://%s/%s/up:1"):format(bad.at, fault)
       assert(resolver():push(folder .. "/actor/manifest.toml", ref))
-      assert.equal(WASM .. "worker", tostring(assert(resolver():plan(ref)).package))
+      assert.equal(WORKER, tostring(assert(resolver():plan(ref)).package))
     end
   end)
 
@@ -472,7 +565,7 @@ describe("a registry at fault", function()
     local log = bad:log()
     assert.is_truthy(log:find "\n2 PUT")
     assert.is_falsy(log:find "2 PUT [^\n]* Basic")
-    assert.equal(WASM .. "worker", tostring(assert(resolver():resolve(ref))))
+    assert.equal(WORKER, tostring(assert(resolver():resolve(ref))))
   end)
 
   it("that answers an upload with another digest, or fails amid it, gets no tag", function()
@@ -534,9 +627,13 @@ describe("a registry at fault", function()
 
   it("is asked if its mirror has nothing, though a cache remembers that", function()
     put_artifact(registry.at, "mirrored/only", "1", { { "x.wasm", WASM .. "upstream" } })
-    local r = resolver { cache = { negative_ttl = 60 }, registries = { [registry.at] = { mirrors = { bad.at } } } }
-    for _ = 1, 2 do
+    local said = {}
+    local r = resolver { cache = { negative_ttl = 60 }, registries = { [registry.at] = { mirrors = { bad.at } } },
+      log = { level = "warn", sink = function(_, line) said[#said + 1] = line end } }
+    for i = 1, 2 do
       assert.equal(WASM .. "upstream", tostring(assert(r:resolve_cached(("oci://%s/mirrored/only:1"):format(registry.at)))))
+      assert.matches(("trying oci://%s/mirrored/only:1 instead: %s/mirrored/only: the registry has no such tag"):format(registry.at, bad.at),
+        said[i], 1, true)
       r.cache:refresh(("oci://%s/mirrored/only:1"):format(registry.at))
     end
   end)

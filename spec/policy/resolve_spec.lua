@@ -169,6 +169,23 @@ describe("resolving", function()
   end)
 
   describe("a digest", function()
+    it("finds locked bytes of a scheme in a store, without the scheme unless its links have rules", function()
+      local home = folder .. "/locked-home"
+      local digest = assert(theaterref.content_store("kept", { home = home, algorithm = "sha256" })):put "locked"
+      local lock = file("scheme.lock", "theaterref lockfile 1\nsha256=" .. digest .. "  my://x\n")
+      local calls = 0
+      local policy = { schemes = { my = function()
+        calls = calls + 1
+        return "newer"
+      end } }
+      local options = { log = false, home = home, lockfile = lock, offline = "kept", policy = policy }
+      assert.equal("locked", tostring(assert(theaterref.resolver(options):resolve "my://x")))
+      assert.equal(0, calls)
+      policy.allow = function() return true end
+      assert.equal("digest_mismatch", select(2, theaterref.resolver(options):resolve "my://x").kind)
+      assert.equal(1, calls)
+    end)
+
     it("is checked before and after a scheme, and of every kind that is asked for", function()
       file("bytes", "bytes")
       local good, other = sha256 "bytes", sha256 "other"

@@ -60,6 +60,13 @@ function M.write(path, text)
   return path
 end
 
+-- Returns a WebAssembly module with a text in a section of its own.
+function M.module(text)
+  local size, length = #text + 2, {}
+  for i = 1, 5 do length[i] = string.char(size >> 7 * (i - 1) & 0x7F | (i < 5 and 0x80 or 0)) end
+  return "\0asm\1\0\0\0\0" .. table.concat(length) .. "\1x" .. text
+end
+
 function M.read(path)
   local file = assert(io.open(path, "rb"))
   local text = file:read("a")

@@ -154,6 +154,9 @@ end
 -- Hides what may be secret in options. Headers may hold tokens: their names are all that is shown.
 local function hide_secrets(options)
   for name in pairs(options.headers or {}) do options.headers[name] = "…" end
+  for _, name in ipairs { "password", "identity_token" } do
+    if options[name] then options[name] = "…" end
+  end
   if options.proxy then options.proxy = without_login(options.proxy) end
   local signatures = options.signatures
   if signatures and signatures.keys then signatures.keys = keys.all_shown(signatures.keys) end
@@ -165,6 +168,7 @@ local function config(args)
   if not options then return nil, err end
   hide_secrets(options)
   for _, host in pairs(options.hosts or {}) do hide_secrets(host) end
+  for _, registry in pairs(options.registries or {}) do hide_secrets(registry) end
   return { file = settings.config_file(args), options = output.redacted(options) }
 end
 

@@ -49,6 +49,7 @@ local function collector(resolver, lines, store, name, failed)
     local fields = { sha256 = blob:digest "sha256", size = #blob, manifest = job.manifest }
     fields.signatures = digests_of(job.signature_documents)
     for _, candidate in ipairs(step.candidates) do
+      if job.ctx.purpose == "manifest" then candidate = references.for_manifest(candidate, schemes) end -- as plan asks for it
       local parsed = references.parse(candidate, schemes)
       if parsed then lines[parsed.text] = fields end
     end
@@ -175,7 +176,9 @@ local function lock(args)
   if not text then return nil, err or changed end
   local digests = {}
   for ref, fields in pairs(lines) do
-    digests[references.scheme(ref) == "data" and core.redact_reference(ref) or lockfiles.key(ref)] = fields.sha256
+    local scheme = references.scheme(ref)
+    local may_have_secrets = scheme == "data" or scheme and ref:find("?", 1, true)
+    digests[may_have_secrets and core.redact_reference(ref) or lockfiles.key(ref)] = fields.sha256
   end
   return { lockfile = args.output, digests = digests, changes = changed, text = text }
 end

@@ -1,6 +1,5 @@
 --- `theaterref push`, `copy` and `oci …`: publish to registries, and see what they have.
 -- @module theaterref.cli.registries
-local fetching = require "theaterref.cli.fetching"
 local output = require "theaterref.cli.output"
 local references = require "theaterref.reference"
 local settings = require "theaterref.cli.settings"
@@ -16,19 +15,39 @@ local function with_resolver(run)
   end
 end
 
+-- Says that a tag led to something else before.
+local function tell_moved(data)
+  if data.moved_from then output.note(("the tag has moved from sha256:%s"):format(data.moved_from)) end
+end
+
 local function push(resolver, args)
   local state, err = settings.state(args)
   if err then return nil, err end
-  return resolver:push(args.manifest, args.target, { initial_state = state })
+  local data
+  data, err = resolver:push(args.manifest, args.target, { initial_state = state })
+  if data then tell_moved(data) end
+  return data, err
 end
 
 local function show_push(data)
   return ("%s\n%s"):format(plain(data.reference), plain(data.package_reference))
 end
 
+-- Copies to standard output, which gets the bytes when the command ends.
+local function copy_out(resolver, args)
+  if args.all then return nil, output.usage_error "an artifact with all layers goes to a registry, not to standard output" end
+  local blob, err = resolver:resolve(args.from)
+  if not blob then return nil, err end
+  return { reference = "-", bytes = #blob, sha256 = blob:digest(), blob = blob }
+end
+
 local function copy(resolver, args)
+  if args.to == "-" then return copy_out(resolver, args) end
   local data, err = resolver:copy(args.from, args.to, { all = args.all })
-  if data then data.reference = references.redact(data.reference) end
+  if data then
+    data.reference = references.redact(data.reference)
+    tell_moved(data)
+  end
   return data, err
 end
 
@@ -80,16 +99,17 @@ return {
     examples = { "theaterref push manifest.toml oci://ghcr.io/team/worker:1.2" },
     arguments = { { "manifest", "Its reference; a manifest in TOML." },
       { "target", "oci://registry/repository:tag. The package alone is pushed as <tag>.package, too." } },
-    options = { fetching.state_option },
+    options = { { "--state", "JSON|@FILE", "Initial state, used to check that the manifest renders; it is not pushed. "
+      .. "@- reads standard input." } },
     run = with_resolver(push), show = show_push },
   { name = "copy", does = "Copy what a reference means to another place.", fetches = true,
     examples = { "theaterref copy actor.wasm store://demo/actors/worker",
       "theaterref copy worker.wasm oci://ghcr.io/team/worker:1.2",
       "theaterref copy --all oci://ghcr.io/team/worker:1.2 oci://registry.example.org/worker:1.2" },
     arguments = { { "from", "Any reference." },
-      { "to", "A path, store://<id>/<label> or oci://registry/repository:tag." } },
+      { "to", "A path, - for standard output, store://<id>/<label> or oci://registry/repository:tag." } },
     options = { { "--all", nil, "Copy an artifact with all layers and signatures, from registry to registry." } },
-    run = with_resolver(copy), show = function(data) return plain(data.reference) end },
+    run = with_resolver(copy), show = function(data) return data.blob or plain(data.reference) end },
   { name = "oci", does = "See what a registry has.", commands = {
     { name = "tags", does = "List the tags of a repository.", fetches = true,
       examples = { "theaterref oci tags oci://ghcr.io/team/worker" },

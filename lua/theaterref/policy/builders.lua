@@ -158,11 +158,23 @@ return function(theaterref)
     return folder ~= nil and starts_with(path, (folder == "/" and "" or folder) .. "/" .. rest)
   end
 
+  -- True for a pipe that the process has open, whose path no link leads away from.
+  local function is_open_pipe(ref, path)
+    return path == ref and (path == "/dev/stdin" or path:find "^/dev/fd/%d+$" or path:find "^/proc/self/fd/%d+$") ~= nil
+  end
+
+  -- True if a reference has a prefix. One that ends within a host or port must end there in the
+  -- reference, too: 'https://good.inv' is no prefix of 'https://good.invalid/'.
+  local function has_prefix(ref, prefix)
+    if not starts_with(ref, prefix) then return false end
+    return not prefix:find "^%a[%w+.-]*://[^/?#]+$" or ref:find("^[/?#]", #prefix + 1) ~= nil or #ref == #prefix
+  end
+
   -- True if a reference, and the path of its file if it is one, are below one of the prefixes.
   local function below_one(prefixes, ref, path)
     if climbs(ref) then return false end
     for _, prefix in ipairs(prefixes) do
-      if starts_with(ref, prefix) and (not path or is_file_below(path, prefix)) then return true end
+      if has_prefix(ref, prefix) and (not path or is_open_pipe(ref, path) or is_file_below(path, prefix)) then return true end
     end
     return false
   end
@@ -170,7 +182,7 @@ return function(theaterref)
   local with_host = { http = true, https = true, oci = true }
 
   --- Only what is listed, on top of the default rule: `schemes`, `hosts` (also
-  -- `*.example.org`), `stores`, and `prefixes` of whole references,
+  -- `*.example.org`), `stores`, and `prefixes` of whole references, best with a '/' at the end,
   -- for files also of the path with its links resolved: give files as absolute paths. Redirects may lead to
   -- `hosts` and `redirect_hosts` only, if there are such lists; with `prefixes` alone, to the same
   -- host.
@@ -378,7 +390,7 @@ return function(theaterref)
     local parsed = reference.parse(ref)
     local path = parsed and parsed.path and (reference.real_path(parsed.path) or parsed.path)
     for _, prefix in ipairs(prefixes) do
-      if starts_with(ref, prefix) or may_be_below_url(parsed, prefix) then return true end
+      if has_prefix(ref, prefix) or may_be_below_url(parsed, prefix) then return true end
       if path and may_be_below_path(path, prefix) then return true end
     end
     return false

@@ -9,6 +9,7 @@ M.MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 M.INDEX = "application/vnd.oci.image.index.v1+json"
 M.CONFIG = "application/vnd.wasm.config.v0+json"
 M.WASM = "application/wasm"
+M.OCTETS = "application/octet-stream"
 M.TITLE = "org.opencontainers.image.title"
 
 -- The same for every push, so that the same bytes have the same digest.
@@ -80,16 +81,41 @@ function M.component_fault(blob, what)
     .. "with 'theaterref copy --all'"):format(errors.redact_reference(what)))
 end
 
---- The fault of a reference as the title of a layer, if any: it must be a path that every tool
--- may take for a file's name.
+--- The error for a package that is no core module.
+-- @tparam theaterref.blob blob
+-- @tparam string what
+-- @treturn ?table nil: it is one
+function M.module_fault(blob, what)
+  local kind, why = blob:wasm_type()
+  if kind == "module" then return nil end
+  local component = M.component_fault(blob, what)
+  if component then return component end
+  return errors.new("syntax", ("%s is not a WebAssembly module: %s"):format(errors.redact_reference(what), why or kind))
+end
+
+--- The media type of a layer with these bytes.
+-- @tparam theaterref.blob blob
+-- @treturn string
+function M.media_type(blob) return blob:wasm_type() and M.WASM or M.OCTETS end
+
+--- Returns a reference as the title of a layer. That must be a path that every tool may take for a
+-- file's name.
 -- @tparam string reference as a manifest has it
--- @treturn ?string the title
+-- @treturn string
+-- @return[2] nil
+-- @treturn[2] string why it cannot be one
 function M.title_of(reference)
   local title = reference:gsub("^%./", "")
-  if title == "" or #title > 255 or not utf8.len(title) then return nil end
-  if title:find "^/" or title:find "[%c#?\\]" or title:find "^%a[%w+.-]*:" then return nil end
+  if title == "" then return nil, "it is empty" end
+  if #title > 255 then return nil, "it is longer than 255 bytes" end
+  if not utf8.len(title) then return nil, "it is not UTF-8" end
+  if title:find "^/" then return nil, "it is an absolute path" end
+  if title:find "^%a[%w+.-]*:" then return nil, "it has a scheme" end
+  local bad = title:match "[%c#?\\]"
+  if bad then return nil, bad:find "%c" and "it has a control character in it" or ("it has a '%s' in it"):format(bad) end
   for part in (title .. "/"):gmatch "([^/]*)/" do
-    if part == "" or part == "." or part == ".." then return nil end
+    if part == "" then return nil, "it has an empty part" end
+    if part == "." or part == ".." then return nil, ("it has the part '%s'"):format(part) end
   end
   return title
 end

@@ -89,8 +89,8 @@ end
 
 local function text(value) return type(value) == "string" and value ~= "" and value or nil end
 
--- Returns the source of credentials that an entry of 'auths' is, or nil if it is empty, as
--- Docker leaves those of a helper.
+-- Returns the source of credentials that an entry of 'auths' is, or nil if it has none. Docker
+-- leaves those of a helper empty.
 local function of_entry(entry)
   if type(entry) ~= "table" then return nil end
   local user, password = text(entry.username), text(entry.password)
@@ -103,18 +103,29 @@ local function of_entry(entry)
   return { username = user, password = not token and password or nil, identity_token = token }
 end
 
-local function of_helper(name, server)
-  if not text(name) or name:find "[^%w_.-]" then return nil end
-  return { helper = "docker-credential-" .. name, server = server }
+-- Returns the helper of a name, or nil. 'note' is called if that cannot be used.
+local function of_helper(name, server, key, note)
+  if name == nil or name == "" then return nil end
+  if text(name) and not name:find "[^%w_.-]" then return { helper = "docker-credential-" .. name, server = server } end
+  note(("%s is not the name of a credential helper"):format(key))
 end
 
--- Returns the source of credentials for a repository in a file's document.
-local function of_document(document, registry, repository)
+-- Returns the source of credentials for a repository in a file's document, or nil. 'note' is
+-- called with each of its entries that cannot be used.
+local function of_document(document, registry, repository, note)
   local names = names_of(registry, repository)
+  for _, key in ipairs { "auths", "credHelpers" } do
+    if document[key] ~= nil and type(document[key]) ~= "table" then note(key .. " is not an object") end
+  end
   local server = registry == "docker.io" and HUB[1] or registry
   local helper, name = find(document.credHelpers, names)
-  local found = of_helper(helper, name == registry and server or name) or of_helper(document.credsStore, server)
-  local entry = of_entry((find(document.auths, names)))
+  local found = of_helper(helper, name == registry and server or name, ('credHelpers["%s"]'):format(name), note)
+    or of_helper(document.credsStore, server, "credsStore", note)
+  local written, key = find(document.auths, names)
+  local entry = of_entry(written)
+  if written ~= nil and not entry and (type(written) ~= "table" or next(written)) then
+    note(('auths["%s"] has neither a user with a password nor a token'):format(key))
+  end
   if found then found.otherwise = entry end
   return found or entry
 end
@@ -124,19 +135,27 @@ end
 -- @tparam string repository
 -- @tparam[opt] table configured options of this registry: `username` and `password`, or
 -- `identity_token`
--- @treturn ?table `username` and `password`, `identity_token`, or `helper` and `server`; nil: there
--- are none
+-- @tparam[opt] function note called with what is wrong with an entry that cannot be used
+-- @treturn ?table `username` and `password`, `identity_token`, or `helper` and `server`; and `from`,
+-- where that is written; nil: there are none
 -- @return[2] nil
 -- @treturn[2] table an error, when a file cannot be read
-function M.find(registry, repository, configured)
+function M.find(registry, repository, configured, note)
   if configured and (configured.username or configured.identity_token) then
-    return { username = configured.username, password = configured.password, identity_token = configured.identity_token }
+    return { username = configured.username, password = configured.password, identity_token = configured.identity_token,
+      from = "the configuration" }
   end
   for _, path in ipairs(paths()) do
     local document, err = document_of(path)
     if err then return nil, err end
-    local found = document and of_document(document, registry, repository)
-    if found then return found end
+    local found = document and of_document(document, registry, repository, function(fault)
+      if note then note(("credentials of registries: %s: %s"):format(path, fault)) end
+    end)
+    if found then
+      found.from = path
+      if found.otherwise then found.otherwise.from = path end
+      return found
+    end
   end
   return nil
 end
@@ -181,32 +200,41 @@ local function ask(found, await)
   end
   local output, err = await(known.future)
   if said[key] == known then said[key] = nil end
-  if not output then
-    -- Helpers exit with 1 for a server that they do not know.
-    if err.kind == "io" and err.message:find "status 1$" then return {} end
+  local credentials = output and parse_output(output)
+  if not output and err.kind == "not_found" or output and tostring(output):find("credentials not found", 1, true) then
+    credentials = {}
+  elseif not output then
     return nil, err
-  end
-  local credentials = parse_output(output)
-  if not credentials then
+  elseif not credentials then
     return nil, errors.new("syntax", ("the credential helper %s printed no credentials"):format(found.helper))
   end
+  if next(credentials) then credentials.from = "the credential helper " .. found.helper end
   said[key] = { credentials = credentials, at = core.now() }
   return credentials
 end
 
+-- True if a helper failed in a way that leaves the registry to say whether credentials are
+-- needed: many exit with 1 for a server that they do not know.
+local function may_have_none(err) return err.kind == "io" and err.message:find "status 1$" ~= nil end
+
 --- Gets the credentials: those found, or those that their helper tells.
 -- @tparam ?table found as `find` returns it
 -- @tparam function await waits for a future of the core's that others may wait for, too
--- @treturn table `username` and `password`, or `identity_token`, or neither
+-- @tparam[opt] function note called with why a helper failed, if that is no error
+-- @treturn table `username` and `password`, or `identity_token`, or neither; `from`, where they are
+-- from; `failure`, why the helper failed
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.get(found, await)
+function M.get(found, await, note)
   if not found then return {} end
   if not found.helper then return found end
   local credentials, err = ask(found, await)
-  if credentials and not next(credentials) then return found.otherwise or {} end
-  if not credentials and found.otherwise then return found.otherwise end
-  return credentials, err
+  if credentials then return next(credentials) and credentials or found.otherwise or {} end
+  if not found.otherwise and not may_have_none(err) then return nil, err end
+  if note then
+    note(("%s; to see why: echo %s | %s get"):format(err.message, found.server, found.helper))
+  end
+  return found.otherwise or { failure = err.message }
 end
 
 return M

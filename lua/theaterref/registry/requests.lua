@@ -119,7 +119,21 @@ function M.scope(request, found)
   return core.request_scope(core.request_options(request))
 end
 
---- Compiles options for the core, with credentials.
+-- When each warning was given: not at every request.
+local warned, warned_count, WARN_SECONDS = {}, 0, 300
+
+-- Returns a function that warns of what does not end a request, by the endpoint's `warn`.
+local function warner(endpoint)
+  return endpoint.warn and function(message)
+    local now = core.now()
+    if warned[message] and now < warned[message] + WARN_SECONDS then return end
+    if warned_count >= 256 then warned, warned_count = {}, 0 end
+    warned[message], warned_count = now, warned_count + 1
+    endpoint.warn(message)
+  end
+end
+
+--- Compiles options for the core, with credentials. Sets `credentials` of the endpoint.
 -- @tparam table endpoint
 -- @tparam table request options of requests
 -- @tparam string actions `pull`, or `pull,push`
@@ -130,10 +144,13 @@ end
 -- @treturn[2] table an error
 function M.compile(endpoint, request, actions, await, more)
   more = more or {}
-  local found, err = M.find_credentials(endpoint)
+  local note = warner(endpoint)
+  local found, err = credentials.find(endpoint.registry, endpoint.repository, endpoint.options, note)
   if err then return nil, err end
-  found, err = credentials.get(found, await)
+  found, err = credentials.get(found, await, note)
   if not found then return nil, err end
+  endpoint.credentials = { from = found.from, failure = found.failure,
+    what = found.username and "user and password" or "identity token" }
   local all = overlay(request)
   if more.accept then
     all.headers = without(request.headers, "accept")
@@ -155,6 +172,40 @@ end
 
 local statuses = { [401] = true, [403] = true, [404] = true }
 
+-- The words of a message about the credentials that were sent, at its end.
+local function about_credentials(endpoint)
+  local sent = endpoint.credentials
+  if not sent then return "" end
+  if sent.from then return ("; the %s are from %s"):format(sent.what, sent.from) end
+  return ("; no credentials for %s were found%s"):format(endpoint.registry, sent.failure and ": " .. sent.failure or "")
+end
+
+--- The words to add to the message of a status that may be about credentials.
+-- @tparam table endpoint
+-- @treturn string
+M.about_credentials = about_credentials
+
+-- Returns the message for credentials that were refused; nil if none were sent.
+local function refused_credentials(endpoint, by)
+  local sent = endpoint.credentials
+  return sent and sent.from and ("%s/%s: the %s refused the %s from %s"):format(endpoint.registry, endpoint.repository, by,
+    sent.what, sent.from)
+end
+
+--- The words to add to the message of a failure that may be due to http in the place of https, or
+-- the reverse.
+-- @tparam table err `kind`, `message`, `status`
+-- @tparam table endpoint
+-- @treturn ?string
+function M.scheme_advice(err, endpoint)
+  local where = ('set plain_http = %s in registries["%s"] of the configuration'):format(not endpoint.insecure, endpoint.registry)
+  if not endpoint.insecure and err.kind == "tls" and not err.message:find "ca_file" then
+    return "; if the registry speaks plain http, " .. where
+  elseif endpoint.insecure and (err.kind == "network" and err.message:lower():find "empty reply" or err.status == 400) then
+    return "; if the registry speaks https, " .. where
+  end
+end
+
 --- The error for the status of a registry's answer. Registries do not tell a package that is
 -- missing from one that is private.
 -- @tparam table endpoint
@@ -163,20 +214,46 @@ local statuses = { [401] = true, [403] = true, [404] = true }
 -- @treturn table
 function M.status_error(endpoint, what, status)
   local name = endpoint.registry .. "/" .. endpoint.repository
-  local err = errors.new("http_status", statuses[status]
-    and ("%s: the registry has no such %s, or it is private and needs other credentials (status %d)"):format(name, what, status)
-    or ("%s: the registry answered %d"):format(name, status))
+  local refused = status == 401 and refused_credentials(endpoint, "registry")
+  local err = errors.new("http_status", refused and refused .. " (status 401)" or statuses[status]
+    and ("%s: the registry has no such %s, or it is private and needs other credentials (status %d)%s"):format(name, what, status,
+      about_credentials(endpoint))
+    or ("%s: the registry answered %d%s"):format(name, status, M.scheme_advice({ status = status }, endpoint) or ""))
   err.status = status
   return err
 end
 
---- The same for an error of the engine's, if it is of such a status.
+-- Returns an error with another message, for one that others may have, too.
+local function reworded(err, message)
+  local other = errors.new(err.kind, message, err.reference)
+  other.status, other.errno, other.advice = err.status, err.errno, err.advice
+  return other
+end
+
+--- The same for an error of the engine's, and for others that have to do with the options of a
+-- registry.
 -- @tparam table err
 -- @tparam table endpoint
--- @tparam string what
+-- @tparam[opt] string what
 -- @treturn table
 function M.worded(err, endpoint, what)
-  return statuses[err.status] and M.status_error(endpoint, what, err.status) or err
+  local message = err.message
+  if err.kind == "denied" and message:find("wants tokens from", 1, true) then
+    local other = reworded(err, (message:gsub("to realm_hosts$", function()
+      return ('to realm_hosts in registries["%s"] of the configuration'):format(endpoint.registry)
+    end)))
+    other.may_try_next = true -- nothing was sent
+    return other
+  end
+  if message:find("cannot get a token", 1, true) then
+    local refused = statuses[err.status] and refused_credentials(endpoint, "token server")
+    if refused then return reworded(err, ("%s (status %d)"):format(refused, err.status)) end
+    if statuses[err.status] then return reworded(err, message .. about_credentials(endpoint)) end
+    return err
+  end
+  if what and statuses[err.status] then return M.status_error(endpoint, what, err.status) end
+  local advice = M.scheme_advice(err, endpoint)
+  return advice and reworded(err, message .. advice) or err
 end
 
 return M

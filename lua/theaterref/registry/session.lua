@@ -17,13 +17,15 @@ local MAX_PAGES = 1000
 
 --- Opens a session.
 -- @tparam table parsed a reference
--- @tparam table fields `registries`, options by registry; `defaults`, options of requests; `actions`, `pull` or
+-- @tparam table fields `registries`, options by registry; `warn`, called with messages;
+-- `defaults`, options of requests; `actions`, `pull` or
 -- `pull,push`; `from`, a repository of the same registry to mount blobs from; `await` and
 -- `seconds_left`, functions
 -- @treturn table
 function Session.open(parsed, fields)
   local self = setmetatable(overlay(fields), Session)
   self.endpoint = requests.endpoint(parsed, fields.registries, parsed.ns)
+  self.endpoint.warn = fields.warn
   self.request = requests.request(self.endpoint, fields.defaults)
   self.compiled = {}
   return self
@@ -60,7 +62,7 @@ local function send(self, method, url, more)
   if not future then return nil, err end
   local body
   body, err = self.await(future)
-  if not body then return nil, err end
+  if not body then return nil, requests.worded(err, self.endpoint) end
   local info = future:info()
   return info.status, info.headers or {}, body, info
 end
@@ -79,9 +81,16 @@ end
 -- Returns the error for an answer that is none of those that were expected.
 local function refused(self, what, status, body)
   local endpoint = self.endpoint
-  local err = errors.new((status == 401 or status == 403) and "denied" or "http_status",
+  local is_denied = status == 401 or status == 403
+  local about = is_denied and "; log in with 'docker login', or configure 'registries'" .. requests.about_credentials(endpoint)
+    or status == 400 and requests.scheme_advice({ status = 400 }, endpoint) or ""
+  local err = errors.new(is_denied and "denied" or "http_status",
     ("%s/%s: %s failed: status %d%s%s"):format(endpoint.registry, endpoint.repository, what, status, body and codes(body) or "",
-    (status == 401 or status == 403) and "; log in with 'docker login', or configure 'registries'" or ""))
+      about))
+  if status == 401 and endpoint.credentials and endpoint.credentials.from then
+    err = requests.status_error(endpoint, what, status)
+    err.kind = "denied"
+  end
   err.status = status
   return err
 end
@@ -126,7 +135,9 @@ function Session:document(name, optional)
     { accept = requests.DOCUMENTS, max_bytes = requests.MAX_DOCUMENT_BYTES })
   if not status then return nil, headers end
   if status == 404 and optional then return nil end
-  if status == 401 or status == 403 or status == 404 then return nil, missing(self, "manifest", status) end
+  if status == 401 or status == 403 or status == 404 then
+    return nil, missing(self, name:find "^sha256:" and "manifest" or ("tag '%s'"):format(name), status)
+  end
   if status ~= 200 then return nil, refused(self, "reading a manifest", status, body) end
   local digest, expected = body:digest(), name:match "^sha256:(.*)$" or digest_of(headers)
   if expected and expected ~= digest then
@@ -134,6 +145,14 @@ function Session:document(name, optional)
       self.endpoint.repository, name, digest))
   end
   return body, digest, info.content_type or headers["content-type"]
+end
+
+--- Asks where a tag leads.
+-- @tparam string tag
+-- @treturn ?string a digest, in hex; nil: nowhere, or the registry does not tell
+function Session:digest_of(tag)
+  local status, headers = send(self, "HEAD", url(self, "manifests", tag), { accept = requests.DOCUMENTS })
+  return status == 200 and digest_of(headers) or nil
 end
 
 --- Reads a blob, and verifies its digest.

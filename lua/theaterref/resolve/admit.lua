@@ -196,6 +196,20 @@ end
 
 -- -------------------------------------------------------------------- admit
 
+--- Asks the rule `allow` about a reference.
+-- @tparam table context
+-- @tparam string target the reference in normal form
+-- @tparam table ctx
+-- @treturn table|string where redirects may lead, besides the same host
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.allow(context, target, ctx)
+  local allowed, more, err = context:ask("allow", target, ctx)
+  if err then return nil, err end
+  if not allowed then return context:refuse("Not allowed: " .. reference.redact(target), target, ctx.purpose, more) end
+  return type(more) == "table" and more.redirect_hosts or {}
+end
+
 --- Admits a candidate as a job.
 -- @tparam table context
 -- @tparam table wish what is to be resolved; see `theaterref.resolve.load`
@@ -220,16 +234,12 @@ function M.admit(context, wish, target, expected)
     redirect_hosts = "any", hit = false, request = nil, lead = nil, asked = wish.reference }
   if parsed.sha256 or parsed.sha1 then job.sha256, job.sha1 = parsed.sha256, parsed.sha1 end
   if parsed.manifest then job.manifest = parsed.manifest end
+  if wish.wants_title then job.wants_title = true end
   job.ctx.digest, job.ctx.reference, job.ctx.path = nil, nil, nil -- of the candidate before
   if job.ctx.manifest_reference or context.asks.allow then
-    local allowed, more
     if context.asks.allow and source.settle then job.ctx.path = source.settle(parsed) end
-    allowed, more, err = context:ask("allow", job.target, job.ctx)
+    job.redirect_hosts, err = M.allow(context, job.target, job.ctx)
     if err then return nil, err end
-    if not allowed then
-      return context:refuse("Not allowed: " .. reference.redact(job.target), job.target, job.ctx.purpose, more)
-    end
-    job.redirect_hosts = type(more) == "table" and more.redirect_hosts or {}
   end
   if wish.remote_only or wish.max_bytes then
     err = limit_signature(context, job, wish)

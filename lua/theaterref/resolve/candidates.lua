@@ -47,8 +47,9 @@ end
 -- Failures that end the walk: another candidate would share them, or must not hide them.
 local final = { denied = true, policy = true, invalid_reference = true, cancelled = true }
 
---- True if no further candidate may be tried after an error.
-function M.is_final(err) return final[err.kind] == true end
+--- True if no further candidate may be tried after an error. A mirror that wants tokens from a
+-- place that is not listed is a mirror that failed: nothing was sent to that place.
+function M.is_final(err) return final[err.kind] == true and not err.may_try_next end
 
 -- The kinds of failures, the one that says most first.
 local order = { "policy", "digest_mismatch", "untrusted", "rejected", "denied", "cancelled", "corrupt", "tls", "too_large",

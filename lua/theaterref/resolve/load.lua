@@ -5,7 +5,9 @@
 -- the rule `cacheable` says; and `ttl`, `revalidate` and `disk`, for the cache. The outcome
 -- is put on the same table:
 -- `target`, the candidate whose bytes they are; `origin`, where these finally came from;
--- `used_cache`, whether they went through a cache; `hit`, whether it had them.
+-- `used_cache`, whether they went through a cache; `hit`, whether it had them; `manifest`, the digest
+-- of the manifest in a registry that led to them; `title`, of their layer there, for one with
+-- `wants_title`.
 -- @module theaterref.resolve.load
 local admit = require "theaterref.resolve.admit"
 local caches = require "theaterref.cache"
@@ -53,7 +55,8 @@ end
 -- Returns content with a job's digest from the store that the policy names for it, nil if
 -- it is not there, or nil and an error.
 local function from_integrity_store(context, job)
-  if not job.store or job.source.is_chain then return nil end -- a chain's links must be allowed
+  -- A chain's links have rules, too, which only the chain itself can lead to.
+  if not job.store or job.source.is_chain and (context.asks.allow or context.judges) then return nil end
   local store, err = context:store(job.store)
   if not store then return nil, err end
   local blob
@@ -542,9 +545,8 @@ end
 -- Puts the outcome of a wish on it.
 local function succeed(context, wish, job, blob, list)
   wish.target, wish.hit, wish.signed_by = job.target, job.hit, job.signed_by
-  if wish.ctx.purpose ~= "direct" then
-    wish.origin, wish.used_cache, wish.manifest = job.origin or job.target, job.cache ~= nil, job.manifest
-  end
+  if job.manifest then wish.manifest, wish.title = job.manifest, job.title end
+  if wish.ctx.purpose ~= "direct" then wish.origin, wish.used_cache = job.origin or job.target, job.cache ~= nil end
   if context.has_listeners or context.trace then emit_resolved(context, job, blob, list) end
   return blob
 end
@@ -646,6 +648,15 @@ function M.resolve(task, context, wish)
   if blob then return blob end
   return nil, errors.about(err, reference.redact(wish.reference))
 end
+
+--- Resolves a reference as it is: the rule `rewrite` is not asked.
+-- @tparam theaterref.future task
+-- @tparam table context
+-- @tparam table wish gets `manifest`, the digest of the manifest in a registry that led to the bytes
+-- @treturn theaterref.blob
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.resolve_as_is(task, context, wish) return resolve_one(task, context, wish, wish.reference) end
 
 -- Loads a stale entry anew into the future that leads its claim; if that fails, the other
 -- candidates, each for its own entry. Nobody waits for it: 'M.reap' moves it on.

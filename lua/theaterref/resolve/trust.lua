@@ -122,11 +122,10 @@ end
 local Search = {}
 Search.__index = Search
 
--- Returns the error that ends a search after a step with the error 'err' or none, if one does.
+-- Returns an error that ends a search, if one does.
 function Search:fatal(err)
-  local late = self.task:lateness()
-  if late or not err then return late end
-  return (self.task.over or err.kind == "policy" or err.kind == "cancelled") and err or nil
+  if self.task.over or err.kind == "policy" or err.kind == "cancelled" then return err end
+  return self.task:lateness()
 end
 
 -- Returns the store that the bytes were locked with, if any.
@@ -241,9 +240,11 @@ function Search:look_at(place, revalidate)
     options = { cache = job.cache, ttl = job.ttl, disk = not job.no_disk, revalidate = revalidate } }
   local shown = reference.redact(place)
   local document, err = self.loads.resolve(self.task, self.context, wish)
+  local late = self.task:lateness()
+  if late then return nil, late end
+  if document then return self:take(shown, core.unmapped(document)), nil, wish.hit end
   local fatal = self:fatal(err)
   if fatal then return nil, fatal end
-  if document then return self:take(shown, core.unmapped(document)), nil, wish.hit end
   self.reasons[#self.reasons + 1] = shown .. ": " .. err.message
   return false
 end
@@ -252,15 +253,18 @@ end
 -- bytes: their sources are asked.
 function Search:run(answer)
   if self:look_in_store() then return true end
-  local cached, list, fault = {}, self:references(answer)
+  local cached = {}
+  local list, fault = self:references(answer)
   if not list then return nil, fault end
   for _, place in ipairs(list) do
+    local known = #self.reasons
     local enough, err, hit = self:look_at(place)
     if enough or err then return enough, err end
-    if hit then cached[#cached + 1] = place end
+    if hit and not self.context.offline then
+      cached[#cached + 1] = place
+      self.reasons[known + 1] = nil
+    end
   end
-  if not cached[1] or self.context.offline then return false end
-  self.reasons = {}
   for _, place in ipairs(cached) do
     local enough, err = self:look_at(place, true)
     if enough or err then return enough, err end

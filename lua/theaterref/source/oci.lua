@@ -291,7 +291,7 @@ function Chain:fetch(link)
     return nil, errors.new("not_found", ("offline: %s is not here, and nothing is fetched"):format(link.target))
   end
   local blob, info = self:send(link, "GET")
-  if not blob then return nil, info end
+  if not blob then return nil, requests.worded(info, self.endpoint, link.what) end
   if info.status ~= 200 then return nil, requests.status_error(self.endpoint, link.what, info.status) end
   local digest, told = blob:digest(), info.headers["docker-content-digest"]
   told = told and told:match "^sha256:(%x+)$"
@@ -330,7 +330,8 @@ end
 
 -- Gets the document of a tag. Returns it, its digest, and its media type if that is known.
 function Chain:read_tag()
-  local link = self:link("manifests", self.job.parsed.tag, "tag", requests.MAX_DOCUMENT_BYTES)
+  local tag = self.job.parsed.tag
+  local link = self:link("manifests", tag, ("tag '%s'"):format(tag), requests.MAX_DOCUMENT_BYTES)
   local blob, digest, media_type
   if self.job.cache then
     blob, digest = self:cached_tag(link)
@@ -354,6 +355,16 @@ function Chain:read_tag()
   return blob, digest, media_type
 end
 
+-- The title of a document's layer with a digest; nil if it has none.
+local function title_in(document, digest)
+  local ok, decoded = pcall(core.json_decode, tostring(document))
+  for _, layer in ipairs(ok and type(decoded) == "table" and type(decoded.layers) == "table" and decoded.layers or {}) do
+    local annotations = type(layer) == "table" and layer.digest == "sha256:" .. digest and layer.annotations
+    local title = type(annotations) == "table" and annotations["org.opencontainers.image.title"]
+    if type(title) == "string" then return title end
+  end
+end
+
 -- Gets the layer that a document, and those it leads to, choose.
 function Chain:read_layer(document, media_type)
   local job = self.job
@@ -361,6 +372,7 @@ function Chain:read_layer(document, media_type)
     local kind, digest, size, of_type = core.oci_select(document, job.parsed.title, media_type)
     if not kind then return nil, digest end
     local is_layer = kind == "layer"
+    if is_layer and job.wants_title then job.title = title_in(document, digest) end
     local limit = is_layer and self.context:max_bytes(job) or requests.MAX_DOCUMENT_BYTES
     if size > limit then
       return nil, errors.new("too_large", ("%s is larger than the limit of %d bytes%s"):format(
@@ -462,12 +474,16 @@ local final = { cancelled = true, invalid_reference = true, too_large = true, po
 local function at_endpoints(job, context, links, work)
   local endpoints, first = requests.endpoints(job.parsed, context.registries), nil
   for i, endpoint in ipairs(endpoints) do
+    function endpoint.warn(message)
+      context:emit("registry", { reference = errors.redact_reference(job.target), message = message })
+    end
     local chain = setmetatable({ job = job, context = context, links = links, endpoint = endpoint, cache = job.cache,
       is_fallback = i > 1 }, Chain)
     local found, more = work(chain)
     if found then return found, more end
     first = first or more
     if i == #endpoints or final[more.kind] or links.is_over() then return nil, i == #endpoints and more or first end
+    context:emit("fallback", { reference = errors.redact_reference(job.target), message = tostring(more) })
   end
 end
 

@@ -377,6 +377,7 @@ end
 
 -- Removes the folders that a failed import has made, unless there is something in them.
 local function remove_empty_folders(folder)
+  if not core.file_stamp(folder) then return end -- there is none; or a link, which leads nowhere
   for _, name in ipairs { "/data", "/labels", "/history", "" } do os.remove(folder .. name) end
 end
 
