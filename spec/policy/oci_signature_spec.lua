@@ -538,7 +538,7 @@ describe("copies and pushed signatures", function()
 
   it("sign all that a plan of a pushed manifest needs", function()
     helper.run_ok("mkdir -p " .. folder .. "/actor")
-    helper.write(folder .. "/actor/worker.wasm", WASM .. "planned")
+    helper.write(folder .. "/actor/worker.wasm", WASM)
     helper.write(folder .. "/actor/state.json", "{}")
     local manifest = helper.write(folder .. "/actor/manifest.toml",
       'name = "x"\npackage = "worker.wasm"\ninit_state = "state.json"\nstatic_package = true\n')
