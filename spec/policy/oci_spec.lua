@@ -561,4 +561,20 @@ describe("a registry at fault", function()
     assert.matches("/v2/mirrored/x/manifests/1?ns=docker.io -", log, 1, true)
     assert.is_falsy(log:find "Basic")
   end)
+
+  it("keeps from its mirrors what identifies the caller to it: headers, by host or by the rule `request`", function()
+    put_artifact(bad.at, "mirrored/y", "1", { { "x.wasm", WASM .. "y" } })
+    local ref, mirrors = ("oci://%s/mirrored/y:1"):format(registry.at), { [registry.at] = { mirrors = { bad.at } } }
+    local secrets = { headers = { Authorization = "Bearer s3cret", ["X-Key"] = "s3cret" } }
+    for _, options in ipairs { { hosts = { [registry.at] = secrets } }, { headers = secrets.headers },
+      { policy = { request = function() return secrets end } } } do
+      options.registries = mirrors
+      bad:log()
+      assert.equal(WASM .. "y", tostring(assert(resolver(options):resolve(ref))))
+      assert.is_falsy(bad:log():find "s3cret")
+    end
+    bad:log()
+    assert(resolver { registries = mirrors, hosts = { [bad.at] = { headers = { ["X-Key"] = "mirror's" } } } }:resolve(ref))
+    assert.matches("- mirror's", bad:log(), 1, true)
+  end)
 end)

@@ -1,7 +1,8 @@
 -- A registry in memory, whose repositories have the fault that their name begins with. Run as
 -- a process of its own: prints its two ports, and serves until killed. The second is an object
 -- store, which answers 400 to requests with an Authorization header. GET /log gives a line for
--- each request since the last GET /log: port number, method, path with query, Authorization.
+-- each request since the last GET /log: port number, method, path with query, Authorization,
+-- and X-Key if it is there.
 --
 --   wrong/…      blobs and manifests have other bytes     lying/…    manifests are called by another digest
 --   short/…      blobs end too early, always              moved/…    blobs are at the object store
@@ -147,7 +148,7 @@ local function answer(client, request)
     log = {}
     return
   end
-  log[#log + 1] = ("%d %s %s %s"):format(request.port, request.method, request.target, request.authorization)
+  log[#log + 1] = ("%d %s %s %s%s"):format(request.port, request.method, request.target, request.authorization, request.key)
   if request.port == 2 then
     if request.authorization ~= "-" then return refuse(client, "400 Bad Request", "DOUBLE_AUTHORIZATION") end
     for name, bytes in pairs(blobs) do
@@ -193,6 +194,7 @@ local function serve(port, client)
       data = rest:sub(length + 1)
       answer(client, { port = port, method = method, target = target, path = path, query = query, body = rest:sub(1, length),
         authorization = head:match "\n[Aa]uthorization: *([^\r]*)" or "-", accept = header "accept" or "",
+        key = header "x-key" and " " .. header "x-key" or "",
         content_type = header "content-type" or "application/json" })
     end
   end)

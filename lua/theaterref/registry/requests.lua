@@ -3,7 +3,8 @@
 local core = require "theaterref.core"
 local credentials = require "theaterref.registry.credentials"
 local errors = require "theaterref.error"
-local overlay = require("theaterref.options").overlay
+local option_sets = require "theaterref.options"
+local overlay = option_sets.overlay
 
 local M = {}
 
@@ -46,7 +47,7 @@ function M.endpoint(parsed, registries, ns)
   local insecure = options.plain_http
   if insecure == nil then insecure = is_loopback(parsed.host) and parsed.port ~= 443 end
   local authority = hosts[parsed.registry] or parsed.registry
-  return { registry = parsed.registry, authority = authority, repository = parsed.repository, options = options,
+  return { registry = parsed.registry, host = parsed.host, port = parsed.port, authority = authority, repository = parsed.repository, options = options,
     insecure = insecure, ns = ns, origin = (insecure and "http://" or "https://") .. authority,
     url = ("%s://%s/v2/%s/"):format(insecure and "http" or "https", authority, parsed.repository) }
 end
@@ -55,12 +56,16 @@ end
 -- itself.
 -- @tparam table parsed
 -- @tparam ?table registries options by registry
--- @treturn table a list of endpoints
+-- @treturn table a list of endpoints; mirrors with `is_mirror`
 function M.endpoints(parsed, registries)
   local own, list = M.endpoint(parsed, registries, parsed.ns), {}
   for _, mirror in ipairs(own.options.mirrors or {}) do
     local at = core.parse_oci("oci://" .. mirror:gsub("^oci://", ""):gsub("/*$", "") .. "/" .. parsed.repository)
-    if at then list[#list + 1] = M.endpoint(at, registries, parsed.registry) end
+    if at then
+      local endpoint = M.endpoint(at, registries, parsed.registry)
+      endpoint.is_mirror = true
+      list[#list + 1] = endpoint
+    end
   end
   list[#list + 1] = own
   return list
@@ -96,6 +101,21 @@ function M.request(endpoint, request)
   end
   if own.client_cert and not own.client_key then all.client_key = nil end
   return all
+end
+
+--- The options of requests to a mirror: its own, and on top of the general ones, of which none
+-- identifies the caller. Of a request to the upstream only limits hold.
+-- @tparam table endpoint the mirror
+-- @tparam table general options of all requests
+-- @tparam table request options of requests to the upstream
+-- @treturn table
+function M.mirror_request(endpoint, general, request)
+  local all, hosts = option_sets.anonymous(request), general.hosts
+  for _, name in ipairs { "ca_file", "proxy", "unix_socket", "user_agent", "cache_scope" } do all[name] = general[name] end
+  local host = hosts and core.match_host(hosts, endpoint.host, endpoint.port)
+  local own = option_sets.with_host(all, host and hosts[host])
+  own.hosts = hosts and option_sets.after_redirects(all, hosts)
+  return M.request(endpoint, own)
 end
 
 --- Finds out where the credentials for an endpoint come from; no helper runs.

@@ -3,7 +3,7 @@
 -- @module theaterref.resolve.admit
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local overlay = require("theaterref.options").overlay
+local option_sets = require "theaterref.options"
 local policies = require "theaterref.policy"
 local reference = require "theaterref.reference"
 
@@ -61,23 +61,6 @@ end
 
 -- ----------------------------------------------------------------- requests
 
--- Options, and on top of them those of a host: its headers add to those for all.
-local function with_host(request, own)
-  local all = overlay(request, own)
-  if own and own.headers and request.headers then all.headers = overlay(request.headers, own.headers) end
-  return all
-end
-
--- Options with which redirects to the listed hosts are followed: what identifies the
--- caller is that host's own, or none.
-local function host_options(request, hosts)
-  local base = overlay(request)
-  base.headers, base.client_cert, base.client_key, base.netrc, base.cache_scope = nil, nil, nil, nil, nil
-  local all = { ["*"] = base } -- hosts that the list does not have
-  for name, own in pairs(hosts) do all[name] = with_host(base, own) end
-  return all
-end
-
 -- Compiles options for the core.
 local function compile(request)
   local ok, compiled = errors.pcall(core.request_options, request)
@@ -93,8 +76,8 @@ end
 local function request_with(all, host, redirect_hosts, job)
   local hosts = all.hosts
   all.hosts = nil
-  local request = with_host(all, host and hosts[host])
-  if hosts then request.hosts = host_options(all, hosts) end
+  local request = option_sets.with_host(all, host and hosts[host])
+  if hosts then request.hosts = option_sets.after_redirects(all, hosts) end
   if redirect_hosts ~= "any" then request.redirect_hosts = redirect_hosts end
   request.max_bytes = job.max_bytes or request.max_bytes
   if job.max_seconds then
@@ -125,7 +108,7 @@ local function request_of(context, job)
     if context.requests[name] then return context.requests[name] end
   end
   local request
-  request, err = request_with(overlay(given, answer), host, redirect_hosts, job)
+  request, err = request_with(option_sets.overlay(given, answer), host, redirect_hosts, job)
   if name and request then context:remember_request(name, request) end
   return request, err
 end

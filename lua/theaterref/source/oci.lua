@@ -164,7 +164,7 @@ end
 
 -- Makes a link, for 'links.get'. 'max_bytes' is a limit beside that of the request.
 function Chain:link(kind, name, what, max_bytes)
-  local job, endpoint = self.job, self.endpoint
+  local job, endpoint, own = self.job, self.endpoint, self.options
   local options = { max_bytes = max_bytes, accept = kind == "manifests" and requests.DOCUMENTS or nil }
   local request, sha256 = job.request, name:match "^sha256:(.*)$"
   local limit = math.min(max_bytes, request.max_bytes or max_bytes)
@@ -175,7 +175,7 @@ function Chain:link(kind, name, what, max_bytes)
     request = { compiled = request.compiled, scope = request.scope, may_be_on_disk = request.may_be_on_disk, max_bytes = limit,
       timeout = request.timeout },
     compile = function()
-      return requests.compile(endpoint, requests.request(endpoint, request.options), "pull", self.links.await, options)
+      return requests.compile(endpoint, own, "pull", self.links.await, options)
     end }
 end
 
@@ -386,6 +386,8 @@ function M.drive(job, context, links)
     local chain = setmetatable({ job = job, context = context, links = links, endpoint = endpoint,
       is_fallback = i > 1 }, Chain)
     chain.cache = job.cache
+    chain.options = endpoint.is_mirror and requests.mirror_request(endpoint, context.defaults, job.request.options)
+      or requests.request(endpoint, job.request.options)
     local blob, err = chain:drive()
     if blob then return blob, chain.layer end
     first = first or err
