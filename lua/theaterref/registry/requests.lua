@@ -41,14 +41,14 @@ end
 -- @tparam ?table registries options by registry
 -- @tparam ?string ns the registry that a mirror is to ask
 -- @treturn table `registry`, `repository`, `options`, `url` (of the repository, ending in `/`),
--- `insecure` and `ns`
+-- `insecure`, `is_usual` (it would be asked that way without options) and `ns`
 function M.endpoint(parsed, registries, ns)
   local options = options_of(registries, parsed.registry) or {}
-  local insecure = options.plain_http
-  if insecure == nil then insecure = is_loopback(parsed.host) and parsed.port ~= 443 end
+  local insecure, usually = options.plain_http, is_loopback(parsed.host) and parsed.port ~= 443
+  if insecure == nil then insecure = usually end
   local authority = hosts[parsed.registry] or parsed.registry
   return { registry = parsed.registry, host = parsed.host, port = parsed.port, authority = authority, repository = parsed.repository, options = options,
-    insecure = insecure, ns = ns, origin = (insecure and "http://" or "https://") .. authority,
+    insecure = insecure, is_usual = insecure == usually, ns = ns, origin = (insecure and "http://" or "https://") .. authority,
     url = ("%s://%s/v2/%s/"):format(insecure and "http" or "https", authority, parsed.repository) }
 end
 
@@ -56,14 +56,14 @@ end
 -- itself.
 -- @tparam table parsed
 -- @tparam ?table registries options by registry
--- @treturn table a list of endpoints; mirrors with `is_mirror`
+-- @treturn table a list of endpoints; those of mirrors with `mirror`, its URL
 function M.endpoints(parsed, registries)
   local own, list = M.endpoint(parsed, registries, parsed.ns), {}
   for _, mirror in ipairs(own.options.mirrors or {}) do
     local at = core.parse_oci("oci://" .. mirror:gsub("^oci://", ""):gsub("/*$", "") .. "/" .. parsed.repository)
     if at then
       local endpoint = M.endpoint(at, registries, parsed.registry)
-      endpoint.is_mirror = true
+      endpoint.mirror = endpoint.origin .. "/" .. at.repository:sub(1, -#parsed.repository - 1)
       list[#list + 1] = endpoint
     end
   end
@@ -118,42 +118,61 @@ function M.mirror_request(endpoint, general, request)
   return M.request(endpoint, own)
 end
 
---- Finds out where the credentials for an endpoint come from; no helper runs.
+--- Gets the credentials for an endpoint.
 -- @tparam table endpoint
--- @treturn ?table see `theaterref.registry.credentials`
+-- @tparam ?function await see `theaterref.registry.credentials.get`
+-- @treturn ?table
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.find_credentials(endpoint)
-  return credentials.find(endpoint.registry, endpoint.repository, endpoint.options)
+-- @treturn[2] boolean true: a file cannot be read
+function M.credentials(endpoint, await)
+  local found, err = credentials.find(endpoint.registry, endpoint.repository, endpoint.options)
+  if err then return nil, err, true end
+  return credentials.get(found, await)
 end
 
---- The scope in caches of bytes that are fetched with options and credentials.
--- @tparam table request options of requests
--- @tparam ?table found as `find_credentials` returns it
--- @treturn string "": those of everybody
-function M.scope(request, found)
-  local identity = credentials.identity(found)
+-- The scope in caches of bytes from one place.
+local function scope_of(place)
+  local identity, request = credentials.identity(place.credentials), place.options
+  if not place.credentials then
+    identity = credentials.identity(credentials.find(place.endpoint.registry, place.endpoint.repository, place.endpoint.options))
+  end
   if identity then
     request = overlay(request, { headers = overlay(request.headers or {}, { ["Theaterref-Identity"] = identity }) })
   end
   return core.request_scope(core.request_options(request))
 end
 
+--- The scope in caches of bytes that any of several places may have sent.
+-- @tparam table places a list of `{ endpoint =, options =, credentials = }`, with options of requests
+-- @treturn string "": those of everybody
+-- @treturn boolean whether they may be on disk: a scope without a name means nothing to another
+-- process, and holds credentials
+function M.scope(places)
+  local parts, may_be_on_disk = {}, true
+  for i, place in ipairs(places) do
+    local endpoint, scope = place.endpoint, scope_of(place)
+    may_be_on_disk = may_be_on_disk and (scope == "" or place.options.cache_scope ~= nil)
+    parts[i] = scope
+    -- Bytes from other places may be other bytes.
+    if endpoint.mirror or not endpoint.is_usual then parts[i] = (endpoint.mirror or endpoint.origin) .. " " .. scope end
+  end
+  local own = parts[#parts]
+  if #parts == 1 and places[1].endpoint.is_usual then return own, may_be_on_disk end
+  return core.digest(table.concat(parts, "\n")), may_be_on_disk
+end
+
 --- Compiles options for the core, with credentials.
 -- @tparam table endpoint
 -- @tparam table request options of requests
 -- @tparam string actions `pull`, or `pull,push`
--- @tparam function await waits for a future of the core's that others may wait for, too
+-- @tparam table found credentials
 -- @tparam[opt] table more `accept`; `max_bytes`; `from`, a repository to read from as well
 -- @treturn userdata
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.compile(endpoint, request, actions, await, more)
+function M.compile(endpoint, request, actions, found, more)
   more = more or {}
-  local found, err = M.find_credentials(endpoint)
-  if err then return nil, err end
-  found, err = credentials.get(found, await)
-  if not found then return nil, err end
   local all = overlay(request)
   if more.accept then
     all.headers = without(request.headers, "accept")

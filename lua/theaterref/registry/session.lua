@@ -39,7 +39,11 @@ local function compile(self, accept, max_bytes, is_elsewhere)
     request = overlay(request)
     request.headers, request.client_cert, request.client_key, request.netrc = nil, nil, nil, nil
   end
-  local compiled, err = requests.compile(self.endpoint, request, self.actions, self.await, { accept = accept,
+  local err
+  if not self.credentials then self.credentials, err = requests.credentials(self.endpoint, self.await) end
+  if not self.credentials then return nil, err end
+  local compiled
+  compiled, err = requests.compile(self.endpoint, request, self.actions, self.credentials, { accept = accept,
     max_bytes = max_bytes, from = self.from })
   self.compiled[key] = compiled
   return compiled, err

@@ -122,22 +122,38 @@ function M.is_immutable(parsed) return parsed.manifest ~= nil end
 -- looked at once a second.
 local adapted, LOOK_SECONDS = setmetatable({}, { __mode = "k" }), 1
 
---- Adapts the options of a request to the registry: credentials that are configured, and the
--- scope in caches of bytes that are fetched with them.
-function M.request(job, context, request)
+-- Returns the places that may be asked, with the options and the credentials for each: mirrors,
+-- and the registry; and whether the credentials of all are known.
+local function places_of(parsed, context, request, task)
+  local places, all_known = {}, true
+  local await = task and not context.offline and function(future) return task:await(future, true) end or nil
+  for i, endpoint in ipairs(requests.endpoints(parsed, context.registries)) do
+    local found, err, is_fatal = requests.credentials(endpoint, await)
+    if is_fatal then return nil, err end
+    all_known = all_known and found ~= nil
+    places[i] = { endpoint = endpoint, credentials = found, err = err,
+      options = endpoint.mirror and requests.mirror_request(endpoint, context.defaults, request.options)
+        or requests.request(endpoint, request.options) }
+  end
+  return places, all_known
+end
+
+--- Adapts the options of a job's request to the registry: the places to ask, with the credentials
+-- that all its links are fetched with, and the scope in caches of bytes that are. A helper may be
+-- asked for credentials, unless the context is offline.
+function M.request(job, context, request, task)
   local parsed = job.parsed
-  local name = parsed.registry .. "/" .. parsed.repository
+  local name = parsed.registry .. "/" .. parsed.repository .. (parsed.ns and "?ns=" .. parsed.ns or "")
   local of_request = adapted[request]
   local before = of_request and of_request[name]
   if before and core.now() < before.at + LOOK_SECONDS then return before.request end
-  local endpoint = requests.endpoint(parsed, context.registries, parsed.ns)
-  local found, err = requests.find_credentials(endpoint)
-  if err then return nil, err end
-  local options = requests.request(endpoint, request.options)
-  local scope = requests.scope(options, found)
+  local places, all_known = places_of(parsed, context, request, task)
+  if not places then return nil, all_known end
+  local scope, may_be_on_disk = requests.scope(places)
   local made = { compiled = request.compiled, options = request.options, scope = scope, revalidate = request.revalidate,
-    may_be_on_disk = scope == "" or options.cache_scope ~= nil, max_bytes = request.max_bytes, timeout = request.timeout,
-    origin = endpoint.origin .. "/" }
+    may_be_on_disk = may_be_on_disk, max_bytes = request.max_bytes, timeout = request.timeout,
+    origin = places[#places].endpoint.origin .. "/", places = places }
+  if not all_known then return made end -- its helper is asked again
   if not of_request or of_request.count >= 256 then
     of_request = { count = 0 }
     adapted[request] = of_request
@@ -164,7 +180,7 @@ end
 
 -- Makes a link, for 'links.get'. 'max_bytes' is a limit beside that of the request.
 function Chain:link(kind, name, what, max_bytes)
-  local job, endpoint, own = self.job, self.endpoint, self.options
+  local job, endpoint, place = self.job, self.endpoint, self.place
   local options = { max_bytes = max_bytes, accept = kind == "manifests" and requests.DOCUMENTS or nil }
   local request, sha256 = job.request, name:match "^sha256:(.*)$"
   local limit = math.min(max_bytes, request.max_bytes or max_bytes)
@@ -175,7 +191,8 @@ function Chain:link(kind, name, what, max_bytes)
     request = { compiled = request.compiled, scope = request.scope, may_be_on_disk = request.may_be_on_disk, max_bytes = limit,
       timeout = request.timeout },
     compile = function()
-      return requests.compile(endpoint, own, "pull", self.links.await, options)
+      if not place.credentials then return nil, place.err end
+      return requests.compile(endpoint, place.options, "pull", place.credentials, options)
     end }
 end
 
@@ -189,7 +206,7 @@ function Chain:get(link, cache)
     if blob or err then return blob, err end
   end
   if self.is_fallback then link.revalidate = true end -- a failure that is remembered was the mirror's
-  if not self.context.offline then -- a helper may take its time: not while others wait for this load
+  if not self.context.offline then
     link.compiled, err = link.compile()
     if not link.compiled then return nil, err end
   end
@@ -381,17 +398,15 @@ local final = { cancelled = true, invalid_reference = true, too_large = true, po
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.drive(job, context, links)
-  local endpoints, first = requests.endpoints(job.parsed, context.registries), nil
-  for i, endpoint in ipairs(endpoints) do
-    local chain = setmetatable({ job = job, context = context, links = links, endpoint = endpoint,
+  local places, first = job.request.places, nil
+  for i, place in ipairs(places) do
+    local chain = setmetatable({ job = job, context = context, links = links, place = place, endpoint = place.endpoint,
       is_fallback = i > 1 }, Chain)
     chain.cache = job.cache
-    chain.options = endpoint.is_mirror and requests.mirror_request(endpoint, context.defaults, job.request.options)
-      or requests.request(endpoint, job.request.options)
     local blob, err = chain:drive()
     if blob then return blob, chain.layer end
     first = first or err
-    if i == #endpoints or final[err.kind] or links.is_over() then return nil, i == #endpoints and err or first end
+    if i == #places or final[err.kind] or links.is_over() then return nil, i == #places and err or first end
   end
 end
 
