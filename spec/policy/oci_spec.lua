@@ -532,6 +532,59 @@ describe("a registry at fault", function()
     assert.equal("network", err.kind)
   end)
 
+  it("is no other registry's fault: failures and slowness are its own, and bytes are shared", function()
+    local at = {}
+    for fault, repository in pairs { gone = bad.at .. "/gone/same", stuck = bad.at .. "/stuck/same", good = registry.at .. "/good/same",
+      also = bad.at .. "/quiet/same" } do
+      at[fault] = ("oci://%s@sha256:%s"):format(repository, put_artifact(repository:match "^[^/]*", repository:match "/(.*)$", "1",
+        { { "x.wasm", WASM .. "the same" } }))
+    end
+    for _, good in ipairs { at.good, at.also } do
+      local r = resolver { retries = 0, cache = { negative_ttl = 60 } }
+      assert.is_nil((r:resolve_cached(at.gone)))
+      assert.equal(WASM .. "the same", tostring(assert(r:resolve_cached(good))))
+    end
+    local r = resolver { retries = 0, cache = {} }
+    local stuck = assert(r:start(at.stuck, { cached = true }))
+    bad:log()
+    helper.eventually(function()
+      stuck:done()
+      return bad:log():find "/blobs/"
+    end)
+    assert.equal(WASM .. "the same", tostring(assert(r:resolve(at.good, { cached = true, resolve_timeout = 5 }))))
+    bad:log()
+    assert.equal(WASM .. "the same", tostring(assert(r:resolve(at.gone, { cached = true }))))
+    assert.is_falsy(bad:log():find "/blobs/") -- they are there
+    stuck:cancel()
+  end)
+
+  it("is asked if its mirror has a newer or older document, whose layer is missing", function()
+    put_artifact(bad.at, "gone/y", "1", { { "x.wasm", WASM .. "another" } })
+    put_artifact(registry.at, "gone/y", "1", { { "x.wasm", WASM .. "good" } })
+    local r = resolver { retries = 0, cache = {}, registries = { [registry.at] = { mirrors = { bad.at } } } }
+    assert.equal(WASM .. "good", tostring(assert(r:resolve_cached(("oci://%s/gone/y:1"):format(registry.at)))))
+    -- Nor does the tag stay where it led to nothing.
+    local ref = ("oci://%s/gone/y:1"):format(bad.at)
+    local blob = r:resolve_cached(ref)
+    assert.is_nil(blob)
+    put_artifact(bad.at, "gone/y", "1", { { "x.wasm", WASM .. "good" } })
+    assert.equal(WASM .. "good", tostring(assert(r:resolve_cached(ref))))
+  end)
+
+  it("whose documents come by a redirect cannot pass that by to those that allow none, by way of a cache", function()
+    local digest, ref = artifact "led"
+    for _, reference in ipairs { ref, ("oci://%s/led/x@sha256:%s"):format(bad.at, digest) } do
+      local cache = theaterref.resource_cache {}
+      local strict = resolver { cache = cache, policy = { allow = function() return true, { redirect_hosts = {} } end } }
+      for _ = 1, 2 do
+        local blob, err = strict:resolve_cached(reference)
+        assert.is_nil(blob)
+        assert.equal("denied", err.kind)
+        assert(resolver({ cache = cache }):resolve_cached(reference))
+      end
+    end
+  end)
+
   it("is asked if its mirror has nothing, though a cache remembers that", function()
     put_artifact(registry.at, "mirrored/only", "1", { { "x.wasm", WASM .. "upstream" } })
     local r = resolver { cache = { negative_ttl = 60 }, registries = { [registry.at] = { mirrors = { bad.at } } } }

@@ -12,6 +12,8 @@
 --   answers/…    an upload is answered with another digest
 --   broken/…     the upload of a blob fails, from the second on
 --   away/…       uploads go to the object store
+--   gone/…       blobs are 404, but for one that is good  stuck/…    blobs are never answered
+--   led/…        documents are at localhost
 --   lists/…      has the referrers API
 --   private/…    401 without a challenge                  denied/…   403
 local uv = require "luv"
@@ -58,6 +60,8 @@ local function get_blob(client, request, fault, repository, name)
   if not bytes then return refuse(client, "404 Not Found", "BLOB_UNKNOWN") end
   local is_head = request.method == "HEAD"
   if fault == "wrong" and not is_head then bytes = bytes:sub(1, -2) .. "!" end
+  if fault == "gone" and not is_head and bytes:sub(-4) ~= "good" then return refuse(client, "404 Not Found", "BLOB_UNKNOWN") end
+  if fault == "stuck" and not is_head then return end
   if fault == "moved" and not is_head then
     return respond(client, "307 Temporary Redirect",
       ("Location: http://localhost:%d/store/%s?X-Amz-Signature=s3cret\r\n"):format(ports[2], name:sub(8)))
@@ -70,8 +74,11 @@ local function get_blob(client, request, fault, repository, name)
 end
 
 local function get_document(client, request, fault, repository, name)
+  if fault == "led" and not request.host:find "localhost" then
+    return respond(client, "307 Temporary Redirect", ("Location: http://localhost:%d%s\r\n"):format(ports[1], request.target))
+  end
   local document = documents[repository .. " " .. name]
-  if not document or not request.accept:find("application/vnd", 1, true) then return refuse(client, "404 Not Found", "MANIFEST_UNKNOWN") end
+  if not document or not request.accept:find("application/vnd", 1, true) and fault ~= "led" then return refuse(client, "404 Not Found", "MANIFEST_UNKNOWN") end
   local bytes, told = document.bytes, digest(document.bytes)
   if fault == "wrong" then bytes = bytes .. " " end
   if fault == "lying" then told = digest "something else" end
@@ -193,7 +200,7 @@ local function serve(port, client)
       local path, query = target:match "^([^?]*)%??(.*)$"
       data = rest:sub(length + 1)
       answer(client, { port = port, method = method, target = target, path = path, query = query, body = rest:sub(1, length),
-        authorization = head:match "\n[Aa]uthorization: *([^\r]*)" or "-", accept = header "accept" or "",
+        authorization = head:match "\n[Aa]uthorization: *([^\r]*)" or "-", accept = header "accept" or "", host = header "host" or "",
         key = header "x-key" and " " .. header "x-key" or "",
         content_type = header "content-type" or "application/json" })
     end

@@ -178,16 +178,29 @@ function link_source.start(link, _, task)
   return future and { future = future }, err
 end
 
+-- Adds what the record of a link has to that of the chain: where its redirects led.
+function Chain:note(record)
+  local all = self.record
+  for _, host in ipairs(record and record.hosts or {}) do
+    if not self.has_host[host] then self.has_host[host], all.hosts[#all.hosts + 1] = true, host end
+  end
+  all.private, all.open_ended = all.private or record and record.private, all.open_ended or record and record.open_ended
+end
+
 -- Makes a link, for 'links.get'. 'max_bytes' is a limit beside that of the request.
 function Chain:link(kind, name, what, max_bytes)
   local job, endpoint, place = self.job, self.endpoint, self.place
   local options = { max_bytes = max_bytes, accept = kind == "manifests" and requests.DOCUMENTS or nil }
   local request, sha256 = job.request, name:match "^sha256:(.*)$"
   local limit = math.min(max_bytes, request.max_bytes or max_bytes)
+  -- Loads under way, failures and tags are those of one registry; bytes with a digest are
+  -- everybody's under their content's key.
+  local here = core.digest(request.scope .. "\n" .. (endpoint.mirror or endpoint.origin) .. "\n" .. (endpoint.ns or ""))
+  local content = sha256 and core.cache_key("sha256://" .. sha256, nil, request.scope) or nil
   return { parsed = { scheme = "oci", url = requests.url(endpoint, kind, name) }, source = link_source, what = what,
     target = artifact(job.parsed, nil, nil) .. (sha256 and "@" or ":") .. name, sha256 = sha256,
-    key = sha256 and core.cache_key("sha256://" .. sha256, nil, request.scope)
-      or core.cache_key(document_key(job.parsed), nil, request.scope),
+    key = core.cache_key(sha256 and "sha256://" .. sha256 or document_key(job.parsed), nil, here), content = content,
+    disk_key = content,
     request = { compiled = request.compiled, scope = request.scope, may_be_on_disk = request.may_be_on_disk, max_bytes = limit,
       timeout = request.timeout },
     compile = function()
@@ -203,15 +216,23 @@ function Chain:get(link, cache)
   local blob, err
   if cache then
     blob, err = self.links.fresh(link)
+    if blob then self:note(link.record) end
     if blob or err then return blob, err end
   end
-  if self.is_fallback then link.revalidate = true end -- a failure that is remembered was the mirror's
   if not self.context.offline then
     link.compiled, err = link.compile()
     if not link.compiled then return nil, err end
   end
   blob, err = self.links.get(link)
-  if blob then return blob end
+  if not blob and err.status and link.sha256 and cache and not link.led then
+    -- Another repository of this registry led that load, and may not have it.
+    link.key = core.cache_key("sha256://" .. link.sha256, nil, core.digest(link.key .. self.endpoint.repository))
+    blob, err = self.links.get(link)
+  end
+  if blob then
+    self:note(link.record)
+    return blob
+  end
   return nil, requests.worded(err, self.endpoint, link.what)
 end
 
@@ -239,6 +260,7 @@ function Chain:head(link)
   ok, err = self.links.await(future, true)
   if not ok then return nil, err end
   local info = future:info()
+  self:note(info)
   local digest = info.status == 200 and info.headers["docker-content-digest"]
   return digest and digest:match "^sha256:(%x+)$"
 end
@@ -247,7 +269,7 @@ end
 function Chain:keep(digest, blob)
   local link = self:link("manifests", "sha256:" .. digest, "manifest", requests.MAX_DOCUMENT_BYTES)
   link.cache, link.ttl, link.no_disk = self.cache, -1, true
-  if link.cache then self.links.put(link, blob) end
+  if link.cache then self.links.put(link, blob, self.record) end
 end
 
 -- Notes the manifest that the reference leads to, and the cache for what is in it.
@@ -267,6 +289,7 @@ function Chain:fetch_tag(link)
   if future then blob, err = self.links.await(future, true) end
   if not blob then return nil, err end
   local info = future:info()
+  self:note(info)
   if info.status ~= 200 then return nil, requests.status_error(self.endpoint, link.what, info.status) end
   local digest, told = blob:digest(), info.headers["docker-content-digest"]
   told = told and told:match "^sha256:(%x+)$"
@@ -284,6 +307,7 @@ function Chain:cached_tag(link)
   link.cache, link.no_disk = cache, self.job.no_disk or not link.request.may_be_on_disk
   link.ttl, link.revalidate = self.job.ttl, self.job.revalidate
   local blob, err = self.links.fresh(link)
+  if blob then self:note(link.record) end
   if blob or err then return blob, blob and blob:digest() or err end
   local before = link.known and link.known.blob
   local last = before and before:digest() or last_digests[link.key]
@@ -293,12 +317,14 @@ function Chain:cached_tag(link)
     return blob, blob and blob:digest() or err
   end
   blob = before and digest == last and before
-  if not blob then
+  if blob then
+    self:note(link.known.record)
+  else
     self:set_manifest(digest)
     blob, err = self:read_digest(false, digest)
     if not blob then return nil, err end
   end
-  self.links.put(link, blob)
+  self.links.put(link, blob, self.record)
   return blob, digest
 end
 
@@ -380,7 +406,10 @@ function Chain:drive()
     self.context.trace { rule = "registry", by = self.endpoint.registry, reference = errors.redact_reference(job.target),
       answer = "sha256:" .. job.manifest }
   end
-  return self:read_layer(document, media_type)
+  local blob, err = self:read_layer(document, media_type)
+  -- A tag is fresh only as long as it leads somewhere.
+  if not blob and not manifest and job.cache then job.cache:refresh(document_key(job.parsed)) end
+  return blob, err
 end
 
 -- Failures that another endpoint would share.
@@ -390,21 +419,23 @@ local final = { cancelled = true, invalid_reference = true, too_large = true, po
 -- @tparam table job
 -- @tparam table context
 -- @tparam table links what gets its links: `get(link)`, its bytes or nil and an error;
--- `fresh(link)`, the same if a cache has them; `put(link, blob)`, into its cache;
+-- `fresh(link)`, the same if a cache has them, and both set `link.record`; `put(link, blob, record)`,
+-- into its cache;
 -- `await(future)`; `seconds_left()`; `cache(reference)`, the cache for what an
 -- immutable reference leads to, or nil; `is_over()`
 -- @treturn theaterref.blob
 -- @treturn table the link of the layer
+-- @treturn table a record of where the redirects of all links led
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.drive(job, context, links)
   local places, first = job.request.places, nil
   for i, place in ipairs(places) do
     local chain = setmetatable({ job = job, context = context, links = links, place = place, endpoint = place.endpoint,
-      is_fallback = i > 1 }, Chain)
+      record = { hosts = {} }, has_host = {} }, Chain)
     chain.cache = job.cache
     local blob, err = chain:drive()
-    if blob then return blob, chain.layer end
+    if blob then return blob, chain.layer, chain.record end
     first = first or err
     if i == #places or final[err.kind] or links.is_over() then return nil, i == #places and err or first end
   end
