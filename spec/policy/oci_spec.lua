@@ -196,7 +196,8 @@ describe("a manifest from a registry", function()
 
   it("may name registries and https, but nothing local and no plain http", function()
     for ref, allowed in pairs { ["oci://ghcr.io/a/b:1"] = true, ["https://h/x"] = true, ["data:,x"] = true, ["http://h/x"] = false,
-      ["/etc/passwd"] = false, ["store://s/x"] = false, ["oci://127.0.0.1:5000/a"] = false, ["oci://localhost/a"] = false } do
+      ["/etc/passwd"] = false, ["store://s/x"] = false, ["oci://127.0.0.1:5000/a"] = false, ["oci://localhost/a"] = false,
+      ["oci://x.localhost:5000/a"] = false, ["oci://[::1]:5000/a"] = false } do
       assert.equal(allowed, allows(ref, "oci://ghcr.io/team/worker:1#title=manifest.toml"), ref)
     end
     assert.is_true(allows("oci://127.0.0.1:5000/a", "oci://127.0.0.1:5000/b"))
@@ -473,6 +474,15 @@ describe("a registry at fault", function()
     assert.is_truthy(log:find "\n2 PUT")
     assert.is_falsy(log:find "2 PUT [^\n]* Basic")
     assert.equal(WASM .. "worker", tostring(assert(resolver():resolve(ref))))
+  end)
+
+  it("cannot have uploads go to a host that redirect_hosts does not name", function()
+    local function upload(hosts) return resolver({ redirect_hosts = hosts }):copy(folder .. "/actor/worker.wasm", "oci://" .. bad.at .. "/local/x:1") end
+    local result, err = upload {}
+    assert.is_nil(result)
+    assert.equal("denied", err.kind)
+    assert.matches("leads to localhost; to allow it, add that host to redirect_hosts", tostring(err), 1, true)
+    assert(upload { "localhost" })
   end)
 
   it("that answers an upload with another digest, or fails amid it, gets no tag", function()

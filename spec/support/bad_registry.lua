@@ -14,6 +14,7 @@
 --   away/…       uploads go to the object store
 --   gone/…       blobs are 404, but for one that is good  stuck/…    blobs are never answered
 --   led/…        documents are at localhost
+--   local/…      uploads go to localhost
 --   lists/…      has the referrers API
 --   private/…    401 without a challenge                  denied/…   403
 local uv = require "luv"
@@ -43,7 +44,8 @@ end
 local function upload_place(fault, repository, id)
   next_upload = next_upload + 1
   if fault == "moving" then return ("../uploads/%s-%d?step=%d"):format(id, next_upload, next_upload) end
-  return ("http://127.0.0.1:%d/v2/%s/blobs/uploads/%s"):format(ports[fault == "away" and 2 or 1], repository, id)
+  return ("http://%s:%d/v2/%s/blobs/uploads/%s"):format(fault == "local" and "localhost" or "127.0.0.1", ports[fault == "away" and 2 or 1],
+    repository, id)
 end
 
 local function tag_list(client, repository, query)

@@ -22,7 +22,11 @@ local hosts = { ["docker.io"] = "registry-1.docker.io" }
 -- Realms of tokens on other hosts than their registry's.
 local realms = { ["docker.io"] = { "auth.docker.io" }, ["registry.gitlab.com"] = { "gitlab.com" } }
 
-local function is_loopback(host)
+--- True if a host is this machine: its registries are asked by plain http unless an option says
+-- otherwise, or their port is 443.
+-- @tparam string host
+-- @treturn boolean
+function M.is_loopback(host)
   return host == "localhost" or host == "::1" or host:find "%.localhost$" ~= nil or host:find "^127%.%d+%.%d+%.%d+$" ~= nil
 end
 
@@ -44,7 +48,7 @@ end
 -- `insecure`, `is_usual` (it would be asked that way without options) and `ns`
 function M.endpoint(parsed, registries, ns)
   local options = options_of(registries, parsed.registry) or {}
-  local insecure, usually = options.plain_http, is_loopback(parsed.host) and parsed.port ~= 443
+  local insecure, usually = options.plain_http, M.is_loopback(parsed.host) and parsed.port ~= 443
   if insecure == nil then insecure = usually end
   local authority = hosts[parsed.registry] or parsed.registry
   return { registry = parsed.registry, host = parsed.host, port = parsed.port, authority = authority, repository = parsed.repository, options = options,

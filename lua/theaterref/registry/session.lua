@@ -49,14 +49,26 @@ local function compile(self, accept, max_bytes, is_elsewhere)
   return compiled, err
 end
 
+-- The fault of a place to which a registry sends an upload, if it is at another host.
+local function place_fault(self, url)
+  local endpoint, authority = self.endpoint, url:match "^%a[%w+.-]*://([^/?#]*)"
+  local host = authority and (authority:match "^%[(.*)%]" or authority:match "^[^:]*"):lower()
+  if not host or host == "" or authority:find "@" then return endpoint.registry .. " leads to no place" end
+  if not endpoint.insecure and not url:lower():find "^https://" then
+    return ("%s leads from https to another scheme"):format(endpoint.registry)
+  end
+  if host == endpoint.host or core.request_allows(core.request_options { redirect_hosts = self.defaults.redirect_hosts },
+    { hosts = { host } }) then return nil end
+  return ("%s leads to %s; to allow it, add that host to redirect_hosts"):format(endpoint.registry, host)
+end
+
 -- Sends a request. Returns its status, headers and body.
 local function send(self, method, url, more)
   more = more or {}
   local origin = self.endpoint.origin
   local is_elsewhere = url:sub(1, #origin + 1):lower() ~= origin .. "/"
-  if is_elsewhere and not self.endpoint.insecure and not url:lower():find "^https://" then
-    return nil, errors.new("denied", ("%s leads from https to another scheme"):format(self.endpoint.registry))
-  end
+  local fault = is_elsewhere and place_fault(self, url)
+  if fault then return nil, errors.new("denied", fault) end
   local compiled, err = compile(self, more.accept, more.max_bytes or MAX_ANSWER_BYTES, is_elsewhere)
   if not compiled then return nil, err end
   local future
