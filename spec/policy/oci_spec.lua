@@ -259,6 +259,110 @@ describe("copies", function()
   end)
 end)
 
+describe("a copy of all", function()
+  local bad
+
+  setup(function() bad = helper.bad_registry() end)
+  teardown(function() bad:stop() end)
+
+  local function copy(from, to)
+    return resolver({ retries = 0 }):copy("oci://" .. from, "oci://" .. to, { all = true })
+  end
+
+  local function index_of(entries)
+    return ('{"schemaVersion":2,"mediaType":"%s","manifests":[%s]}'):format(INDEX, table.concat(entries, ","))
+  end
+
+  it("keeps signatures that the target has, and adds those of the source", function()
+    local digest
+    for _, name in ipairs { "signed/from", "signed/to" } do
+      digest = put_artifact(registry.at, name, "1", { { "x.wasm", WASM .. "signed twice" } })
+      local own = put_artifact(registry.at, name, "own", { { "s", "by " .. name, "text/plain" } })
+      local size = assert(resolver():inspect(("oci://%s/%s:own"):format(registry.at, name))).bytes
+      local list = index_of { ('{"mediaType":"%s","digest":"sha256:%s","size":%d}'):format(MANIFEST, own, size) }
+      assert.equal(201, put(registry.at, ("/v2/%s/manifests/sha256-%s"):format(name, digest), "PUT", list, INDEX).status)
+      put_artifact(registry.at, name, "sha256-" .. digest .. ".sig", { { "s", "signature by " .. name, "text/plain" } })
+    end
+    for _ = 1, 2 do
+      assert(copy(registry.at .. "/signed/from:1", registry.at .. "/signed/to:1"))
+      local to = ("oci://%s/signed/to:sha256-%s"):format(registry.at, digest)
+      local list, signatures = assert(resolver():inspect(to)).manifests, assert(resolver():inspect(to .. ".sig")).layers
+      assert.equal(2, #list)
+      assert.equal(2, #signatures)
+      assert.equal("sha256:" .. core.digest "signature by signed/to", signatures[1].digest)
+      assert.equal("sha256:" .. core.digest "signature by signed/from", signatures[2].digest)
+      for _, entry in ipairs(list) do
+        local layer = assert(resolver():inspect(("oci://%s/signed/to@%s"):format(registry.at, entry.digest))).layers[1]
+        assert(resolver():resolve(("oci://%s/signed/to@%s"):format(registry.at, entry.digest)), layer.digest)
+      end
+    end
+  end)
+
+  it("reads each document and each blob once, and not more than there should be", function()
+    local digest = put_artifact(bad.at, "quiet/deep", "leaf", { { "x.wasm", WASM .. "leaf" } })
+    for _ = 1, 4 do
+      local entry = ('{"mediaType":"%s","digest":"sha256:%s","size":1}'):format(INDEX, digest)
+      local index = index_of { entry, entry, entry, entry, entry, entry }
+      assert.equal(201, put(bad.at, "/v2/quiet/deep/manifests/1", "PUT", index, INDEX).status)
+      digest = core.digest(index)
+    end
+    bad:log()
+    assert(copy(bad.at .. "/quiet/deep:1", registry.at .. "/deep/x:1"))
+    local count = select(2, bad:log():gsub("GET", ""))
+    assert.is_true(count < 60, count)
+    local entries = {}
+    for i = 1, 1001 do
+      local document = ('{"schemaVersion":2,"mediaType":"%s","layers":[],"annotations":{"n":"%d"}}'):format(MANIFEST, i)
+      put(bad.at, "/v2/quiet/wide/manifests/t", "PUT", document, MANIFEST)
+      entries[i] = ('{"mediaType":"%s","digest":"sha256:%s","size":%d}'):format(MANIFEST, core.digest(document), #document)
+    end
+    put(bad.at, "/v2/quiet/wide/manifests/1", "PUT", index_of(entries), INDEX)
+    local copied, err = copy(bad.at .. "/quiet/wide:1", bad.at .. "/quiet/other:1")
+    assert.is_nil(copied)
+    assert.equal("too_large", err.kind)
+  end)
+
+  it("of a layer that says it is huge fails before it is read", function()
+    local config, layer = put_blob(bad.at, "quiet/huge", "{}"), put_blob(bad.at, "quiet/huge", "x")
+    for _, size in ipairs { 1 << 50, -1 } do
+      local document = ('{"schemaVersion":2,"mediaType":"%s","config":{"mediaType":"x/y","digest":"%s","size":2},"layers":[%s]}'):format(
+        MANIFEST, config, descriptor(layer, size, "x"))
+      put(bad.at, "/v2/quiet/huge/manifests/1", "PUT", document, MANIFEST)
+      local copied, err = copy(bad.at .. "/quiet/huge:1", registry.at .. "/huge/x:1")
+      assert.is_nil(copied)
+      assert.equal("too_large", err.kind)
+      assert.matches("(max_bytes)", tostring(err), 1, true)
+    end
+  end)
+
+  it("of a malformed list of what refers to it, or a media type with a line break, is an error or harmless", function()
+    put_artifact(bad.at, "odd/list", "1", { { "x.wasm", WASM .. "odd" } })
+    local copied, err = copy(bad.at .. "/odd/list:1", registry.at .. "/odd/list:1")
+    assert.is_nil(copied)
+    assert.equal("syntax", err.kind)
+    local document = '{"schemaVersion":2,"mediaType":"a/b\\r\\nX-Key: injected","layers":[]}'
+    put(bad.at, "/v2/quiet/lines/manifests/1", "PUT", document, MANIFEST)
+    bad:log()
+    assert(copy(bad.at .. "/quiet/lines:1", bad.at .. "/quiet/copied:1"))
+    assert.is_falsy(bad:log():find "injected")
+  end)
+
+  it("and an inspection show the layers of a document, though an entry is no object", function()
+    local layer = put_blob(bad.at, "quiet/entries", "x")
+    put(bad.at, "/v2/quiet/entries/manifests/1", "PUT", ('{"schemaVersion":2,"mediaType":"%s","layers":[1,%s]}'):format(MANIFEST,
+      descriptor(layer, 1, "x")), MANIFEST)
+    local found = assert(resolver():inspect("oci://" .. bad.at .. "/quiet/entries:1"))
+    assert.equal(1, #found.layers)
+    assert.equal("x", found.layers[1].title)
+  end)
+
+  it("of tags is bounded", function()
+    local list, err = resolver():tags("oci://" .. bad.at .. "/many/x")
+    assert.is_nil(list)
+    assert.equal("too_large", err.kind)
+  end)
+end)
+
 describe("in a cache", function()
   local function count(list, pattern)
     local found = 0

@@ -14,6 +14,7 @@
 --   away/…       uploads go to the object store
 --   gone/…       blobs are 404, but for one that is good  stuck/…    blobs are never answered
 --   led/…        documents are at localhost
+--   many/…       its list of tags has no end              odd/…      its list of what refers to a document is malformed
 --   local/…      uploads go to localhost
 --   lists/…      has the referrers API
 --   private/…    401 without a challenge                  denied/…   403
@@ -174,9 +175,15 @@ local function answer(client, request)
   if fault == "private" then return refuse(client, "401 Unauthorized", "UNAUTHORIZED") end
   if fault == "denied" then return refuse(client, "403 Forbidden", "DENIED") end
   if kind == "blobs/uploads" then return upload(client, request, fault, repository, name) end
+  if kind == "tags" and fault == "many" then
+    next_upload = next_upload + 1
+    return respond(client, "200 OK", ('Link: </v2/%s/tags/list?page=%d>; rel="next"\r\n'):format(repository, next_upload),
+      '{"tags":["t"' .. (',"t"'):rep(60000) .. "]}")
+  end
   if kind == "tags" then return tag_list(client, repository, request.query) end
   if kind == "blobs" then return get_blob(client, request, fault, repository, name) end
   if kind == "manifests" and request.method == "PUT" then return put_document(client, request, fault, repository, name) end
+  if kind == "referrers" and fault == "odd" then return respond(client, "200 OK", "", '{"schemaVersion":2,"manifests":[1]}') end
   if kind == "referrers" and fault == "lists" then return get_referrers(client, repository, name) end
   if kind == "manifests" then return get_document(client, request, fault, repository, name) end
   refuse(client, "404 Not Found", "UNSUPPORTED")

@@ -14,6 +14,7 @@ Session.__index = Session
 local MAX_ANSWER_BYTES = 1 << 20
 local CHUNK_BYTES = 8 << 20 -- where a registry insists on chunks
 local MAX_PAGES = 1000
+local MAX_LIST_BYTES, MAX_TAGS = 16 << 20, 100000
 
 --- Opens a session.
 -- @tparam table parsed a reference
@@ -182,18 +183,23 @@ end
 --- All tags of the repository.
 -- @treturn table a list
 function Session:tags()
-  local at, list = self.endpoint.url .. "tags/list?n=1000", {}
+  local at, list, received = self.endpoint.url .. "tags/list?n=1000", {}, 0
   for _ = 1, MAX_PAGES do
     local status, headers, body = send(self, "GET", at, { max_bytes = requests.MAX_DOCUMENT_BYTES })
     if not status then return nil, headers end
     if status == 401 or status == 403 or status == 404 then return nil, missing(self, "repository", status) end
     if status ~= 200 then return nil, refused(self, "listing tags", status, body) end
+    received = received + #body
     local ok, document = pcall(core.json_decode, tostring(body))
     if not ok or type(document) ~= "table" then
       return nil, errors.new("syntax", self.endpoint.registry .. ": its list of tags is no JSON object")
     end
     for _, tag in ipairs(type(document.tags) == "table" and document.tags or {}) do
       if type(tag) == "string" then list[#list + 1] = tag end
+    end
+    if received > MAX_LIST_BYTES or #list > MAX_TAGS then
+      return nil, errors.new("too_large", ("%s/%s: its list of tags is larger than %d tags or %s"):format(self.endpoint.registry,
+        self.endpoint.repository, MAX_TAGS, errors.bytes(MAX_LIST_BYTES)))
     end
     local link = headers.link and headers.link:match '<([^>]*)>%s*;%s*rel="?next"?'
     if not link then return list end
