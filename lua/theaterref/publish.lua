@@ -59,6 +59,10 @@ local function push_artifacts(session, list, annotations)
       if not ok then return nil, err end
     end
   end
+  for _, artifact in ipairs(list) do -- before any tag: one must not be without the other
+    local ok, err = session:put_document("sha256:" .. artifact.document:digest(), artifact.document, artifacts.MANIFEST)
+    if not ok then return nil, err end
+  end
   for i, artifact in ipairs(list) do
     local digest, err = session:put_document(artifact.tag, artifact.document, artifacts.MANIFEST)
     if not digest then return nil, err end

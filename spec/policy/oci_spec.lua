@@ -599,6 +599,26 @@ describe("a registry at fault", function()
     end
   end)
 
+  it("whose answers to what ends an upload are lost is asked whether it succeeded", function()
+    local copied = assert(resolver({ retries = 1 }):copy(folder .. "/actor/worker.wasm", "oci://" .. bad.at .. "/lost/x:1"))
+    assert.equal(WASM .. "worker", tostring(assert(resolver():resolve(copied.reference))))
+    local pushed = assert(resolver({ retries = 0 }):push(folder .. "/actor/manifest.toml", "oci://" .. bad.at .. "/lost/y:1"))
+    assert.equal("worker", assert(resolver():plan(pushed.reference)).name)
+  end)
+
+  it("gets the documents of a push by digest before any tag", function()
+    bad:log()
+    push("oci://" .. bad.at .. "/quiet/order:1")
+    local names = {}
+    for name in bad:log():gmatch "PUT /v2/quiet/order/manifests/(%S+)" do names[#names + 1] = name:gsub(":.*", "") end
+    assert.same({ "sha256", "sha256", "1.package", "1" }, names)
+  end)
+
+  it("may ask for chunks of a size that is no integer", function()
+    helper.write(folder .. "/big.wasm", WASM .. ("z"):rep(9 << 20))
+    assert(resolver():copy(folder .. "/big.wasm", "oci://" .. bad.at .. "/chunks/big:1"))
+  end)
+
   it("that is no authority for its documents cannot harm", function()
     for _, text in ipairs { "{", "[]", '{"layers":[],"manifests":[]}', ("["):rep(100000), '{"layers":[{"digest":"sha256:x"}]}',
       '{"schemaVersion":2,"manifests":[{"digest":"sha256:' .. ("a"):rep(64) .. '","size":1,"platform":{"architecture":"a"}},'

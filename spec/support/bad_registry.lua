@@ -14,6 +14,7 @@
 --   away/…       uploads go to the object store
 --   gone/…       blobs are 404, but for one that is good  stuck/…    blobs are never answered
 --   led/…        documents are at localhost
+--   lost/…       the answers to what ends an upload are lost
 --   many/…       its list of tags has no end              odd/…      its list of what refers to a document is malformed
 --   local/…      uploads go to localhost
 --   lists/…      has the referrers API
@@ -117,6 +118,7 @@ local function put_document(client, request, fault, repository, name)
     tags[repository] = tags[repository] or {}
     table.insert(tags[repository], name)
   end
+  if fault == "lost" then return client:close() end
   local listed = subject and fault == "lists" and "OCI-Subject: " .. subject .. "\r\n" or ""
   respond(client, "201 Created", "Docker-Content-Digest: " .. d .. "\r\n" .. listed)
 end
@@ -133,7 +135,8 @@ local function upload(client, request, fault, repository, id)
     next_upload = next_upload + 1
     id = "u" .. next_upload
     uploads[id] = ""
-    return respond(client, "202 Accepted", "Location: " .. upload_place(fault, repository, id) .. "\r\n")
+    return respond(client, "202 Accepted", ("Location: %s\r\nOCI-Chunk-Min-Length: 8388608.5\r\n"):format(
+      upload_place(fault, repository, id)))
   end
   id = id:match "^u%d+"
   if not uploads[id] or (fault == "moving" and parameter(request.query, "step") == "") then
@@ -149,6 +152,10 @@ local function upload(client, request, fault, repository, id)
   local wanted = parameter(request.query, "digest")
   if digest(uploads[id]) ~= wanted then return refuse(client, "400 Bad Request", "DIGEST_INVALID") end
   blobs[repository .. " " .. wanted] = uploads[id]
+  if fault == "lost" then
+    uploads[id] = nil
+    return client:close()
+  end
   respond(client, "201 Created", "Docker-Content-Digest: " .. (fault == "answers" and digest "other" or wanted) .. "\r\n")
 end
 

@@ -224,6 +224,10 @@ end
 
 -- ------------------------------------------------------------------- writing
 
+-- True if the answer to a request that ends a write is none, or one to its repetition: the write may
+-- have succeeded.
+local function is_lost(status) return not status or status == 404 or status >= 500 end
+
 -- Begins an upload. Returns where it goes on; true if the registry has the blob now.
 local function begin_upload(self, digest)
   local mount = self.from and ("?mount=sha256:%s&from=%s"):format(digest, self.from) or ""
@@ -243,7 +247,7 @@ local OCTETS = "application/octet-stream"
 
 -- Sends a blob in chunks, each to where the answer to the last one leads. Returns that.
 local function send_chunks(self, location, headers, blob)
-  local size, sent = math.max(CHUNK_BYTES, tonumber(headers["oci-chunk-min-length"]) or 0), 0
+  local size, sent = math.max(CHUNK_BYTES, math.tointeger(tonumber(headers["oci-chunk-min-length"])) or 0), 0
   while sent < #blob do
     local last = math.min(sent + size, #blob)
     local status, answer, body = send(self, "PATCH", location, { body = core.blob(blob:sub(sent + 1, last)),
@@ -285,6 +289,7 @@ function Session:put_blob(blob, digest)
     if not location then return nil, headers end
     status, answer, body = end_upload(self, location, digest, core.blob "")
   end
+  if is_lost(status) and is_there(self, "blobs", "sha256:" .. digest) then return digest, true end
   if not status then return nil, answer end
   if status ~= 201 and status ~= 204 then return nil, refused(self, "an upload", status, body) end
   local ok
@@ -317,9 +322,13 @@ end
 function Session:put_document(name, document, media_type)
   local status, headers, body = send(self, "PUT", url(self, "manifests", name), { body = document,
     headers = { ["Content-Type"] = media_type } })
+  local digest = document:digest()
+  if is_lost(status) then
+    local code, answer = send(self, "HEAD", url(self, "manifests", name), { accept = requests.DOCUMENTS })
+    if code == 200 and (digest_of(answer) == digest or name == "sha256:" .. digest) then return digest, false end
+  end
   if not status then return nil, headers end
   if status ~= 201 and status ~= 200 and status ~= 202 then return nil, refused(self, "writing a manifest", status, body) end
-  local digest = document:digest()
   local ok, err = check_answered(self, headers, digest)
   if not ok then return nil, err end
   return digest, headers["oci-subject"] ~= nil
