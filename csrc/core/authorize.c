@@ -30,6 +30,11 @@ static bool is_at_registry(const tr_request *r) {
   return r->auth != NULL && r->first_origin && tr_auth_covers(r->auth, &r->url);
 }
 
+/* The slot of a scope for a request; see tr_token_slot_get. */
+static tr_token_slot *slot_of(const tr_request *r, const char *scope, bool make) {
+  return tr_token_slot_get(r->auth, r->caller, scope, make);
+}
+
 /* ---------------------------------------------------------------------- waiting */
 
 static void wait_for(tr_request *r, tr_token_slot *slot, double hold_until) {
@@ -82,8 +87,8 @@ static void settle(tr_request *r, tr_token *token, const tr_error *error) {
 
 /* Remember a challenge for the next requests to the registry, or forget it with NULL.
 ** Without memory for it, they are challenged again. */
-static void remember(const tr_auth *auth, const tr_challenge *challenge) {
-  tr_token_slot *registry = tr_token_slot_get(auth, "", challenge != NULL);
+static void remember(const tr_request *r, const tr_challenge *challenge) {
+  tr_token_slot *registry = slot_of(r, "", challenge != NULL);
   if (registry != NULL)
     tr_token_slot_keep(registry, challenge);
 }
@@ -93,7 +98,7 @@ void tr_authorize_accepted(tr_request *r) {
   if (!is_at_registry(r))
     return;
   if (r->auth_rounds > 0 && r->authorization != NULL && r->token == NULL)
-    remember(r->auth, &basic);
+    remember(r, &basic);
   r->token_is_new = false;
   r->auth_rounds = 0;
 }
@@ -132,7 +137,7 @@ static void on_answer(tr_request *r) {
 /* Find out whether a registry asks for credentials. True: another request does, and this
 ** one waits. */
 static bool ask_registry(tr_request *r) {
-  tr_token_slot *registry = tr_token_slot_get(r->auth, "", true);
+  tr_token_slot *registry = slot_of(r, "", true);
   if (registry == NULL || registry->is_asked || registry->asker == r)
     return false;
   if (registry->asker == NULL) {
@@ -341,7 +346,7 @@ static void end_fetch(tr_token_slot *slot, tr_token *token, const tr_error *erro
   tr_future *fetch = slot->fetch;
   tr_token_slot_set(slot, token);
   if (token == NULL && slot->waiting != NULL) /* it may name another realm by now */
-    remember(slot->waiting->auth, NULL);
+    remember(slot->waiting, NULL);
   slot->fetch = NULL;
   slot->fetcher = NULL;
   while (slot->waiting != NULL)
@@ -388,7 +393,7 @@ tr_verdict tr_authorize_attempt(tr_request *r, tr_error *error) {
   bool is_host;
   if (!is_at_registry(r) || r->authorization != NULL)
     return TR_VERDICT_AGAIN;
-  registry = tr_token_slot_get(r->auth, "", false);
+  registry = slot_of(r, "", false);
   if (registry == NULL || registry->challenge == NULL)
     return ask_registry(r) ? TR_VERDICT_TOKEN : TR_VERDICT_AGAIN;
   if (!registry->challenge->bearer) {
@@ -399,7 +404,7 @@ tr_verdict tr_authorize_attempt(tr_request *r, tr_error *error) {
   if (r->auth_scope[0] == '\0')
     return TR_VERDICT_AGAIN; /* the registry is to name it */
   challenge = *registry->challenge;
-  slot = tr_token_slot_get(r->auth, r->auth_scope, true);
+  slot = slot_of(r, r->auth_scope, true);
   if (slot == NULL) {
     tr_error_nomem(error);
     return TR_VERDICT_DONE;
@@ -420,7 +425,7 @@ tr_verdict tr_authorize_attempt(tr_request *r, tr_error *error) {
 static tr_verdict answer_bearer(tr_request *r, const tr_challenge *challenge,
                                 tr_error *error) {
   const char *scope = r->auth_scope[0] != '\0' ? r->auth_scope : challenge->scope;
-  tr_token_slot *slot = tr_token_slot_get(r->auth, scope[0] != '\0' ? scope : " ", true);
+  tr_token_slot *slot = slot_of(r, scope[0] != '\0' ? scope : " ", true);
   tr_verdict verdict;
   tr_token *token;
   if (slot == NULL) {
@@ -436,7 +441,7 @@ static tr_verdict answer_bearer(tr_request *r, const tr_challenge *challenge,
   }
   verdict = get_token(r, slot, challenge, error);
   if (verdict == TR_VERDICT_TOKEN) { /* others can get theirs meanwhile */
-    remember(r->auth, challenge);
+    remember(r, challenge);
     stop_asking(r);
   }
   return verdict;

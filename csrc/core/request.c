@@ -12,6 +12,7 @@
 #include "http.h"
 #include "options.h"
 #include "redact.h"
+#include "scope.h"
 #include "send.h"
 
 enum {
@@ -206,7 +207,8 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
     tr_error_nomem(error);
     return NULL;
   }
-  if (!add_hops(r, options->hosts, error) || !tr_request_route(r, error)) {
+  if ((r->auth != NULL && !tr_request_caller(options, r->caller, error)) ||
+      !add_hops(r, options->hosts, error) || !tr_request_route(r, error)) {
     tr_request_free(r);
     return NULL;
   }

@@ -130,6 +130,7 @@ typedef struct tr_request {
   /* Its authentication; see authorize.c. */
   tr_auth *auth; /* retained, or NULL */
   char *auth_scope;
+  char caller[TR_HEX_MAX]; /* of tr_request_caller; empty without 'auth' */
   const char *authorization; /* a header line, of 'auth' or of the token; or NULL */
   tr_token *token;           /* retained, or NULL */
   bool token_is_new;         /* and the registry has not taken it yet */

@@ -101,9 +101,9 @@ static int compare_hosts(const void *a, const void *b) {
                     ((const tr_fetch_host *)b)->host);
 }
 
-/* Add the options of one host. '*differs' is set if they are others than those of a host
-** that has none of its own. */
-static bool add_host(tr_buffer *text, const tr_fetch_host *host,
+/* Add the options of one host, by the name of their scope if they have one and 'named'.
+** '*differs' is set if they are others than those of a host that has none of its own. */
+static bool add_host(tr_buffer *text, const tr_fetch_host *host, bool named,
                      const tr_buffer *otherwise, bool *differs, tr_error *error) {
   tr_fetch_options o = TR_FETCH_OPTIONS;
   size_t start;
@@ -112,8 +112,9 @@ static bool add_host(tr_buffer *text, const tr_fetch_host *host,
     return false;
   ok = add_option(text, "host", host->host);
   start = text->len;
-  ok = ok && (o.cache_scope != NULL ? add_option(text, "cache_scope", o.cache_scope)
-                                    : add_scope(text, &o));
+  ok = ok && (named && o.cache_scope != NULL
+                  ? add_option(text, "cache_scope", o.cache_scope)
+                  : add_scope(text, &o));
   *differs |= text->len - start != otherwise->len ||
               (otherwise->len > 0 && memcmp(text->data + start, otherwise->data,
                                             otherwise->len) != 0);
@@ -125,7 +126,7 @@ static bool add_host(tr_buffer *text, const tr_fetch_host *host,
 /* The options of hosts that a redirect may lead to, in the order of their names. Which one
 ** of them holds for a host depends on all: they are left out all together, if each is as
 ** if there were none. */
-static bool add_hosts(tr_buffer *text, const tr_fetch_options *o,
+static bool add_hosts(tr_buffer *text, const tr_fetch_options *o, bool named,
                       tr_error *error) {
   size_t count = 0, i, before = text->len;
   tr_fetch_host *sorted;
@@ -148,7 +149,7 @@ static bool add_hosts(tr_buffer *text, const tr_fetch_options *o,
   if (ok)
     qsort(sorted, count, sizeof *sorted, compare_hosts);
   for (i = 0; ok && i < count; i++)
-    ok = add_host(text, &sorted[i], &otherwise, &differs, error);
+    ok = add_host(text, &sorted[i], named, &otherwise, &differs, error);
   if (!differs)
     text->len = before;
   tr_buffer_free(&otherwise);
@@ -184,9 +185,28 @@ bool tr_request_scope_as(const tr_fetch_options *options, const tr_auth *auth,
   ok = add_scope(&text, &o) && add_auth(&text, auth);
   if (!ok)
     tr_error_nomem(error);
-  ok = ok && add_hosts(&text, &o, error);
+  ok = ok && add_hosts(&text, &o, true, error);
   if (ok && text.len > 0)
     ok = tr_process_hmac(text.data, text.len, scope, error);
+  tr_buffer_free(&text);
+  return ok;
+}
+
+bool tr_request_caller(const tr_fetch_options *options, char caller[TR_HEX_MAX],
+                       tr_error *error) {
+  tr_fetch_options o = TR_FETCH_OPTIONS;
+  tr_buffer text = {0};
+  bool ok;
+  caller[0] = '\0';
+  if (!tr_options_copy(&o, sizeof o, options, "TR_FETCH_OPTIONS", error))
+    return false;
+  o.headers = NULL;
+  ok = add_scope(&text, &o);
+  if (!ok)
+    tr_error_nomem(error);
+  ok = ok && add_hosts(&text, &o, false, error);
+  if (ok && text.len > 0)
+    ok = tr_process_hmac(text.data, text.len, caller, error);
   tr_buffer_free(&text);
   return ok;
 }

@@ -74,20 +74,25 @@ static void make_room(void) {
     free_slot(s);
 }
 
-tr_token_slot *tr_token_slot_get(const tr_auth *auth, const char *scope, bool make) {
-  size_t origin = auth->registry.origin_len, principal = strlen(auth->principal);
-  size_t scope_len = strlen(scope), len = origin + principal + scope_len + 2;
-  tr_token_slot *s = calloc(1, sizeof *s + len), *known;
+tr_token_slot *tr_token_slot_get(const tr_auth *auth, const char *caller,
+                                 const char *scope, bool make) {
+  const char *parts[] = {auth->principal, caller, scope};
+  size_t origin = auth->registry.origin_len, len = origin, at = origin, i;
+  tr_token_slot *s, *known;
   uint64_t hash;
+  for (i = 0; i < sizeof parts / sizeof *parts; i++)
+    len += 1 + strlen(parts[i]);
+  s = calloc(1, sizeof *s + len);
   if (s == NULL || (slots.slots == NULL && !tr_table_init(&slots))) {
     free(s);
     return NULL;
   }
   memcpy(s->key, auth->registry.text, origin);
-  s->key[origin] = '\n';
-  memcpy(s->key + origin + 1, auth->principal, principal);
-  s->key[origin + 1 + principal] = '\n';
-  memcpy(s->key + len - scope_len, scope, scope_len);
+  for (i = 0; i < sizeof parts / sizeof *parts; i++) {
+    s->key[at++] = '\n';
+    memcpy(s->key + at, parts[i], strlen(parts[i]));
+    at += strlen(parts[i]);
+  }
   hash = tr_table_hash(s->key, len);
   known = slot_of(tr_table_find(&slots, hash, s->key, len));
   if (known != NULL || !make) {

@@ -1,5 +1,5 @@
 /*
-** The tokens of registries: one cache for the process, by registry, principal and scope.
+** The tokens of registries: one cache for the process, by registry, principal, caller and scope.
 ** The driver's, as the engine's queues are.
 */
 #ifndef TR_TOKEN_H
@@ -41,9 +41,11 @@ typedef struct tr_token_slot {
   char key[];
 } tr_token_slot;
 
-/* The slot of a scope; NULL: none. With 'make' it is made: NULL then means that memory is
+/* The slot of a scope, for a principal and what else identifies the caller to a realm (see
+** tr_request_caller); NULL: none. With 'make' it is made: NULL then means that memory is
 ** short. A slot that a fetch or a request uses stays, others may give way to new ones. */
-tr_token_slot *tr_token_slot_get(const tr_auth *auth, const char *scope, bool make);
+tr_token_slot *tr_token_slot_get(const tr_auth *auth, const char *caller,
+                                 const char *scope, bool make);
 
 /* The token of a slot if it has not expired; not retained. NULL: none. */
 tr_token *tr_token_slot_current(tr_token_slot *slot, double now);

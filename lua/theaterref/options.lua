@@ -454,6 +454,37 @@ function M.overlay(below, above)
   return all
 end
 
+--- Options of requests, and on top of them those of a host: its headers add to those for all.
+-- @tparam table request
+-- @tparam ?table own
+-- @treturn table
+function M.with_host(request, own)
+  local all = M.overlay(request, own)
+  if own and own.headers and request.headers then all.headers = M.overlay(request.headers, own.headers) end
+  return all
+end
+
+--- Returns a copy of the options of requests without those that identify the caller.
+-- @tparam table request
+-- @treturn table
+function M.anonymous(request)
+  local all = M.overlay(request)
+  all.headers, all.client_cert, all.client_key, all.netrc, all.cache_scope = nil, nil, nil, nil, nil
+  return all
+end
+
+--- Returns the options with which redirects to the listed hosts are followed: what identifies
+-- the caller is that host's own, or none.
+-- @tparam table request
+-- @tparam table hosts
+-- @treturn table options by host
+function M.after_redirects(request, hosts)
+  local base = M.anonymous(request)
+  local all = { ["*"] = base } -- hosts that the list does not have
+  for name, own in pairs(hosts) do all[name] = M.with_host(base, own) end
+  return all
+end
+
 --- The fault in options, if any; within tables of options, too.
 -- @tparam table options one of the above
 -- @tparam table given

@@ -74,6 +74,10 @@ local function push_artifacts(session, list, annotations)
     end
   end
   local moved = {}
+  for _, artifact in ipairs(list) do -- before any tag: one must not be without the other
+    local ok, err = session:put_document("sha256:" .. artifact.document:digest(), artifact.document, artifacts.MANIFEST)
+    if not ok then return nil, err end
+  end
   for i, artifact in ipairs(list) do
     local before = session:digest_of(artifact.tag)
     local digest, err = session:put_document(artifact.tag, artifact.document, artifacts.MANIFEST)
@@ -254,11 +258,13 @@ function M.copy(task, context, from, to)
   return { reference = ref, bytes = #blob, sha256 = blob:digest(), moved_from = moved_from }
 end
 
--- An artifact on its way: the sessions of both sides, and how many documents and blobs were copied.
+-- An artifact on its way: the sessions of both sides, how many documents and blobs were copied, how
+-- many documents were read, and, by digest, what is there: `copied` documents, `asked` for what refers
+-- to them, and `sent` blobs.
 local Transfer = {}
 Transfer.__index = Transfer
 
-local MAX_DEPTH = 4
+local MAX_DEPTH, MAX_READ = 4, 1000
 
 local function is_digest(text) return type(text) == "string" and #text == 71 and text:find "^sha256:[%da-f]+$" ~= nil end
 
@@ -281,8 +287,22 @@ local function descriptors_of(document)
   return blobs, documents
 end
 
+-- Reads a document of the source.
+function Transfer:read(name, optional)
+  local blob, digest, media_type = self.source:document(name, optional)
+  if blob then self.read_count = self.read_count + 1 end
+  if self.read_count <= MAX_READ then return blob, digest, media_type end
+  return nil, errors.new("too_large", ("it leads to more than %d documents"):format(MAX_READ))
+end
+
 function Transfer:copy_blob(descriptor)
   local digest = descriptor.digest:sub(8)
+  if self.sent[digest] then return true end
+  if descriptor.size > self.max_bytes or descriptor.size < 0 then
+    return nil, errors.new("too_large", ("a layer in it is larger than the limit of %s (max_bytes)"):format(
+      errors.bytes(self.max_bytes)))
+  end
+  self.sent[digest] = true
   local there, err = self.target:mount_blob(digest)
   if there or err then return there, err end
   local blob
@@ -292,30 +312,80 @@ function Transfer:copy_blob(descriptor)
   return self.target:put_blob(blob, digest)
 end
 
--- Copies what a document names, and then the document, under a name.
-function Transfer:copy_document(blob, media_type, name, depth)
+-- Returns the media type to write a document as.
+local function media_type_of(document, media_type)
+  local own = document.mediaType
+  return type(own) == "string" and own:find "^[%w][%w!#$&^_.+/-]*$" and #own <= 255 and own or media_type or artifacts.MANIFEST
+end
+
+-- Adds to a document at the source what the target has under its tag and it has not: entries of an
+-- index, layers of a manifest. Nothing that is there is lost. Returns what is to be written, and its
+-- media type; nil: nothing, or nil and an error.
+function Transfer:merged(blob, media_type, name)
+  local there, err = self.target:document(name, true)
+  if not there then return not err and blob or nil, err or media_type end
+  if there:digest() == blob:digest() then return nil end
+  local ours, theirs
+  ours, err = artifacts.decode(blob)
+  if ours then theirs, err = artifacts.decode(there) end
+  if not theirs then return nil, err end
+  local field = theirs.manifests and "manifests" or "layers"
+  if type(theirs[field]) ~= "table" or type(ours[field]) ~= "table" then
+    return nil, errors.new("denied", ("the target has another kind of document as %s, which would be lost"):format(name))
+  end
+  local has, before = {}, #theirs[field]
+  for _, entry in ipairs(theirs[field]) do has[type(entry) == "table" and entry.digest or ""] = true end
+  for _, entry in ipairs(ours[field]) do
+    local digest = type(entry) == "table" and entry.digest
+    if digest and not has[digest] then has[digest], theirs[field][#theirs[field] + 1] = true, entry end
+  end
+  if #theirs[field] == before then return nil end
+  local text
+  text, err = json.encode(theirs)
+  if not text then return nil, err end
+  return core.blob(text), media_type_of(theirs, media_type)
+end
+
+-- Writes a document, in which the target's entries are kept, under a tag that tools share.
+function Transfer:put_shared(blob, media_type, name)
+  local merged, of_type = self:merged(blob, media_type, name)
+  if not merged then return of_type == nil, of_type end
+  self.documents = self.documents + 1
+  return self.target:put_document(name, merged, of_type)
+end
+
+-- Copies what a document names, and then the document, under a name; 'is_shared': its tag is one
+-- that others write to.
+function Transfer:copy_document(blob, media_type, name, depth, is_shared)
+  local known = self.copied[name]
+  if known then return known.digest, known.is_listed end
   local document, err = artifacts.decode(blob)
   local blobs, documents
   if document then blobs, documents = descriptors_of(document) end
   if not blobs then return nil, err or documents end
   if depth > MAX_DEPTH then return nil, errors.new("syntax", "the index leads to an index that leads to another") end
   for _, entry in ipairs(documents) do
-    local inner, digest, of_type = self.source:document(entry.digest)
-    if not inner then return nil, digest end
-    local ok
-    ok, err = self:copy_document(inner, of_type, entry.digest, depth + 1)
-    if not ok then return nil, err end
-    ok, err = self:copy_referrers(digest, depth)
-    if not ok then return nil, err end
+    if not self.copied[entry.digest] then
+      local inner, digest, of_type = self:read(entry.digest)
+      if not inner then return nil, digest end
+      local ok
+      ok, err = self:copy_document(inner, of_type, entry.digest, depth + 1)
+      if not ok then return nil, err end
+      ok, err = self:copy_referrers(digest, depth)
+      if not ok then return nil, err end
+    end
   end
   for _, descriptor in ipairs(blobs) do
     local ok
     ok, err = self:copy_blob(descriptor)
     if not ok then return nil, err end
   end
+  media_type = media_type_of(document, media_type)
+  if is_shared then return self:put_shared(blob, media_type, name) end
   self.documents = self.documents + 1
-  return self.target:put_document(name, blob, type(document.mediaType) == "string" and document.mediaType or media_type
-    or artifacts.MANIFEST)
+  local digest, is_listed = self.target:put_document(name, blob, media_type)
+  if digest then self.copied[name] = { digest = digest, is_listed = is_listed } end
+  return digest, is_listed
 end
 
 -- Copies the documents that a registry lists as referring to one. A target that keeps no such
@@ -325,22 +395,27 @@ function Transfer:copy_listed(index, digest, depth)
   if not document then return nil, err end
   local is_listed = true
   for _, entry in ipairs(list_of(document.manifests)) do
-    if not is_digest(entry.digest) then
+    if type(entry) ~= "table" or not is_digest(entry.digest) then
       return nil, errors.new("syntax", "the list of what refers to a manifest has an entry without a digest")
     end
-    local inner, inner_digest, of_type = self.source:document(entry.digest)
-    if not inner then return nil, inner_digest end
+    local inner, fault, of_type
+    if not self.copied[entry.digest] then
+      inner, fault, of_type = self:read(entry.digest)
+      if not inner then return nil, fault end
+    end
     local ok, listed = self:copy_document(inner, of_type, entry.digest, depth + 1)
     if not ok then return nil, listed end
     is_listed = is_listed and listed
   end
-  return is_listed or self.target:put_document("sha256-" .. digest, index, artifacts.INDEX)
+  if is_listed then return true end
+  return self:put_shared(index, artifacts.INDEX, "sha256-" .. digest)
 end
 
 -- Copies what refers to a document, signatures and the like: what the registry lists, and the
 -- tags that other tools keep.
 function Transfer:copy_referrers(digest, depth)
-  if depth >= MAX_DEPTH then return true end
+  if depth >= MAX_DEPTH or self.asked[digest] then return true end
+  self.asked[digest] = true
   local index, err = self.source:referrers(digest)
   if err then return nil, err end
   if index then
@@ -350,11 +425,11 @@ function Transfer:copy_referrers(digest, depth)
   end
   for _, suffix in ipairs { "", ".sig", ".att", ".sbom" } do
     local name = "sha256-" .. digest .. suffix
-    local inner, why, of_type = self.source:document(name, true)
+    local inner, why, of_type = self:read(name, true)
     if why and not inner then return nil, why end
     if inner then
       local ok
-      ok, err = self:copy_document(inner, of_type, name, depth + 1)
+      ok, err = self:copy_document(inner, of_type, name, depth + 1, true)
       if not ok then return nil, err end
     end
   end
@@ -398,7 +473,9 @@ function M.copy_all(task, context, from, to)
   if target.ns or target.title or source.title then
     return nil, errors.new("invalid_reference", "a copy of all layers goes from an artifact to an artifact: without a title", to)
   end
-  local transfer, judged = setmetatable({ documents = 0, blobs = 0 }, Transfer), nil
+  local judged
+  local transfer = setmetatable({ documents = 0, blobs = 0, read_count = 0, copied = {}, asked = {}, sent = {},
+    max_bytes = context:max_bytes {} }, Transfer)
   transfer.source, err = open_allowed(task, context, source)
   if transfer.source then judged, err = judge(task, context, source) end
   if err then return nil, err end
@@ -519,7 +596,7 @@ end
 local function all_shown(list)
   if type(list) ~= "table" then return nil end
   local found = {}
-  for i, descriptor in ipairs(list) do found[i] = shown(descriptor) end
+  for _, descriptor in ipairs(list) do found[#found + 1] = shown(descriptor) end
   return found
 end
 

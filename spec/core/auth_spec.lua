@@ -74,6 +74,26 @@ describe("authentication at a registry", function()
     assert.same({ "1 GET /challenge Basic" }, log()) -- the registry is known
   end)
 
+  it("keeps the tokens of callers apart that a realm tells apart: by a host's headers or a client certificate", function()
+    local function ask(host, more)
+      more = more or {}
+      more.hosts = { [at] = host }
+      assert.equal("in", fetch("/challenge", 'Bearer realm="http://AT1/token",scope="repository:callers:pull"', principal(), more))
+      local tokens = 0
+      for _, line in ipairs(log()) do tokens = tokens + (line:find "/token" and 1 or 0) end
+      return tokens
+    end
+    assert.equal(1, ask())
+    assert.equal(0, ask(nil, { headers = { ["X-Key"] = "not for realms" }, cache_scope = "all" }))
+    assert.equal(1, ask { headers = { ["X-Key"] = "alice" } })
+    assert.equal(1, ask { headers = { ["X-Key"] = "bob" }, cache_scope = "all" })
+    assert.equal(0, ask { headers = { ["X-Key"] = "alice" }, cache_scope = "all" })
+    assert.equal(1, ask { client_cert = "/alice.pem" })
+    assert.equal(1, ask(nil, { client_cert = "/dev/null", client_key = "/dev/null" }))
+    assert.equal(1, ask(nil, { proxy = "" }))
+    assert.equal(0, ask())
+  end)
+
   it("gives up on Basic after one refusal, or without a password", function()
     local _, err = fetch("/refuses", 'Basic realm="x"', principal { username = "alice", password = "wrong" })
     assert.equal("http_status", err.kind)

@@ -193,6 +193,56 @@ describe("credentials", function()
       registries = { [registry.at] = { cache_scope = "team" } } })
     assert.equal(WASM .. "x", tostring(assert(offline:resolve_cached(ref))))
   end)
+
+  it("of a mirror keep cached bytes apart, in memory and on disk", function()
+    config("home/.docker/config.json", "{}")
+    local upstream = "127.0.0.1:1" -- where nothing listens
+    local function resolve(own, home, mirrors)
+      return assert(theaterref.resolver { log = false, home = folder .. "/" .. home, retries = 0, cache = { disk = "cache" },
+        registries = { [upstream] = { mirrors = mirrors or { registry.at } }, [registry.at] = own } })
+        :resolve_cached("oci://" .. upstream .. "/secret/x:1")
+    end
+    local alice = { username = "alice", password = "s3cret" }
+    assert.equal(WASM .. "x", tostring(assert(resolve(alice, "mirrored"))))
+    assert.is_nil((resolve({}, "mirrored")))
+    assert.is_nil((resolve(alice, "mirrored", {})))
+    assert.equal("", (helper.run("find " .. folder .. "/mirrored -type f -name '*-*'")))
+    alice.cache_scope = "team"
+    assert(resolve(alice, "team"))
+    assert.not_equal("", (helper.run("find " .. folder .. "/team -type f -name '*-*'")))
+  end)
+
+  it("of helpers keep cached bytes apart by whom they answer", function()
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+    helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\ncat " .. folder .. "/who\n")
+    helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
+    local out = run(([[%s -e '
+      for _, who in ipairs { "alice", "bob" } do
+        -- As another state has it.
+        for name in pairs(package.loaded) do
+          if name:find "^theaterref" and name ~= "theaterref.core" then package.loaded[name] = nil end
+        end
+        local t = require "theaterref"
+        local file = io.open("who", "w")
+        file:write("{\"Username\":\"" .. who .. "\",\"Secret\":\"s3cret\"}")
+        file:close()
+        local r = t.resolver { log = false, cache = { name = "helpers" } }
+        print(who, r:resolve_cached("%s") and "reads" or "is refused")
+      end']]):format(helper.lua, ref))
+    assert.equal("alice\treads\nbob\tis refused\n", out)
+  end)
+
+  it("are the same for all that one resolve asks for, though a file changes meanwhile", function()
+    config("home/.docker/config.json", auth:format(registry.at))
+    local out = run(([[%s -e '
+      local t = require "theaterref"
+      local credentials = require "theaterref.registry.credentials"
+      local find, count = credentials.find, 0
+      credentials.find = function(...) count = count + 1 return find(...) end
+      assert(t.resolver({ log = false }):resolve "%s")
+      print(count)']]):format(helper.lua, ref))
+    assert.equal("1\n", out)
+  end)
 end)
 
 describe("a registry's options", function()

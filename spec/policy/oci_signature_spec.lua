@@ -538,7 +538,7 @@ describe("copies and pushed signatures", function()
 
   it("sign all that a plan of a pushed manifest needs", function()
     helper.run_ok("mkdir -p " .. folder .. "/actor")
-    helper.write(folder .. "/actor/worker.wasm", WASM)
+    helper.write(folder .. "/actor/worker.wasm", helper.module "planned")
     helper.write(folder .. "/actor/state.json", "{}")
     local manifest = helper.write(folder .. "/actor/manifest.toml",
       'name = "x"\npackage = "worker.wasm"\ninit_state = "state.json"\nstatic_package = true\n')
@@ -568,7 +568,7 @@ describe("copies and pushed signatures", function()
     local ref, digest, repository = package()
     local pem = helper.read(folder .. "/release.pem")
     for at, words in pairs { ["file:///x"] = "a reference to a registry", [ref .. "#title=x"] = "of a whole artifact",
-      [ref .. "?ns=docker.io"] = "not to a mirror", [ref .. "none"] = "has no such tag" } do
+      [ref .. "?ns=docker.io"] = "not to a mirror", [ref .. "none"] = "no such tag" } do
       local signed, err = resolver():sign(at, pem)
       assert.is_nil(signed)
       assert.matches(words, tostring(err), 1, true)

@@ -197,7 +197,8 @@ describe("a manifest from a registry", function()
 
   it("may name registries and https, but nothing local and no plain http", function()
     for ref, allowed in pairs { ["oci://ghcr.io/a/b:1"] = true, ["https://h/x"] = true, ["data:,x"] = true, ["http://h/x"] = false,
-      ["/etc/passwd"] = false, ["store://s/x"] = false, ["oci://127.0.0.1:5000/a"] = false, ["oci://localhost/a"] = false } do
+      ["/etc/passwd"] = false, ["store://s/x"] = false, ["oci://127.0.0.1:5000/a"] = false, ["oci://localhost/a"] = false,
+      ["oci://x.localhost:5000/a"] = false, ["oci://[::1]:5000/a"] = false } do
       assert.equal(allowed, allows(ref, "oci://ghcr.io/team/worker:1#title=manifest.toml"), ref)
     end
     assert.is_true(allows("oci://127.0.0.1:5000/a", "oci://127.0.0.1:5000/b"))
@@ -348,6 +349,110 @@ describe("copies", function()
     assert.equal(core.digest(index), copied.digest)
     assert.equal(WASM .. "of the index", tostring(assert(resolver():resolve("oci://" .. registry.at .. "/multi/y:2"))))
     assert.equal("signed", tostring(assert(resolver():resolve(("oci://%s/multi/y:sha256-%s.sig"):format(registry.at, copied.digest)))))
+  end)
+end)
+
+describe("a copy of all", function()
+  local bad
+
+  setup(function() bad = helper.bad_registry() end)
+  teardown(function() bad:stop() end)
+
+  local function copy(from, to)
+    return resolver({ retries = 0 }):copy("oci://" .. from, "oci://" .. to, { all = true })
+  end
+
+  local function index_of(entries)
+    return ('{"schemaVersion":2,"mediaType":"%s","manifests":[%s]}'):format(INDEX, table.concat(entries, ","))
+  end
+
+  it("keeps signatures that the target has, and adds those of the source", function()
+    local digest
+    for _, name in ipairs { "signed/from", "signed/to" } do
+      digest = put_artifact(registry.at, name, "1", { { "x.wasm", WASM .. "signed twice" } })
+      local own = put_artifact(registry.at, name, "own", { { "s", "by " .. name, "text/plain" } })
+      local size = assert(resolver():inspect(("oci://%s/%s:own"):format(registry.at, name))).bytes
+      local list = index_of { ('{"mediaType":"%s","digest":"sha256:%s","size":%d}'):format(MANIFEST, own, size) }
+      assert.equal(201, put(registry.at, ("/v2/%s/manifests/sha256-%s"):format(name, digest), "PUT", list, INDEX).status)
+      put_artifact(registry.at, name, "sha256-" .. digest .. ".sig", { { "s", "signature by " .. name, "text/plain" } })
+    end
+    for _ = 1, 2 do
+      assert(copy(registry.at .. "/signed/from:1", registry.at .. "/signed/to:1"))
+      local to = ("oci://%s/signed/to:sha256-%s"):format(registry.at, digest)
+      local list, signatures = assert(resolver():inspect(to)).manifests, assert(resolver():inspect(to .. ".sig")).layers
+      assert.equal(2, #list)
+      assert.equal(2, #signatures)
+      assert.equal("sha256:" .. core.digest "signature by signed/to", signatures[1].digest)
+      assert.equal("sha256:" .. core.digest "signature by signed/from", signatures[2].digest)
+      for _, entry in ipairs(list) do
+        local layer = assert(resolver():inspect(("oci://%s/signed/to@%s"):format(registry.at, entry.digest))).layers[1]
+        assert(resolver():resolve(("oci://%s/signed/to@%s"):format(registry.at, entry.digest)), layer.digest)
+      end
+    end
+  end)
+
+  it("reads each document and each blob once, and not more than there should be", function()
+    local digest = put_artifact(bad.at, "quiet/deep", "leaf", { { "x.wasm", WASM .. "leaf" } })
+    for _ = 1, 4 do
+      local entry = ('{"mediaType":"%s","digest":"sha256:%s","size":1}'):format(INDEX, digest)
+      local index = index_of { entry, entry, entry, entry, entry, entry }
+      assert.equal(201, put(bad.at, "/v2/quiet/deep/manifests/1", "PUT", index, INDEX).status)
+      digest = core.digest(index)
+    end
+    bad:log()
+    assert(copy(bad.at .. "/quiet/deep:1", registry.at .. "/deep/x:1"))
+    local count = select(2, bad:log():gsub("GET", ""))
+    assert.is_true(count < 60, count)
+    local entries = {}
+    for i = 1, 1001 do
+      local document = ('{"schemaVersion":2,"mediaType":"%s","layers":[],"annotations":{"n":"%d"}}'):format(MANIFEST, i)
+      put(bad.at, "/v2/quiet/wide/manifests/t", "PUT", document, MANIFEST)
+      entries[i] = ('{"mediaType":"%s","digest":"sha256:%s","size":%d}'):format(MANIFEST, core.digest(document), #document)
+    end
+    put(bad.at, "/v2/quiet/wide/manifests/1", "PUT", index_of(entries), INDEX)
+    local copied, err = copy(bad.at .. "/quiet/wide:1", bad.at .. "/quiet/other:1")
+    assert.is_nil(copied)
+    assert.equal("too_large", err.kind)
+  end)
+
+  it("of a layer that says it is huge fails before it is read", function()
+    local config, layer = put_blob(bad.at, "quiet/huge", "{}"), put_blob(bad.at, "quiet/huge", "x")
+    for _, size in ipairs { 1 << 50, -1 } do
+      local document = ('{"schemaVersion":2,"mediaType":"%s","config":{"mediaType":"x/y","digest":"%s","size":2},"layers":[%s]}'):format(
+        MANIFEST, config, descriptor(layer, size, "x"))
+      put(bad.at, "/v2/quiet/huge/manifests/1", "PUT", document, MANIFEST)
+      local copied, err = copy(bad.at .. "/quiet/huge:1", registry.at .. "/huge/x:1")
+      assert.is_nil(copied)
+      assert.equal("too_large", err.kind)
+      assert.matches("(max_bytes)", tostring(err), 1, true)
+    end
+  end)
+
+  it("of a malformed list of what refers to it, or a media type with a line break, is an error or harmless", function()
+    put_artifact(bad.at, "odd/list", "1", { { "x.wasm", WASM .. "odd" } })
+    local copied, err = copy(bad.at .. "/odd/list:1", registry.at .. "/odd/list:1")
+    assert.is_nil(copied)
+    assert.equal("syntax", err.kind)
+    local document = '{"schemaVersion":2,"mediaType":"a/b\\r\\nX-Key: injected","layers":[]}'
+    put(bad.at, "/v2/quiet/lines/manifests/1", "PUT", document, MANIFEST)
+    bad:log()
+    assert(copy(bad.at .. "/quiet/lines:1", bad.at .. "/quiet/copied:1"))
+    assert.is_falsy(bad:log():find "injected")
+  end)
+
+  it("and an inspection show the layers of a document, though an entry is no object", function()
+    local layer = put_blob(bad.at, "quiet/entries", "x")
+    put(bad.at, "/v2/quiet/entries/manifests/1", "PUT", ('{"schemaVersion":2,"mediaType":"%s","layers":[1,%s]}'):format(MANIFEST,
+      descriptor(layer, 1, "x")), MANIFEST)
+    local found = assert(resolver():inspect("oci://" .. bad.at .. "/quiet/entries:1"))
+    assert.equal(1, #found.layers)
+    assert.equal("x", found.layers[1].title)
+  end)
+
+  it("of tags is bounded", function()
+    local list, err = resolver():tags("oci://" .. bad.at .. "/many/x")
+    assert.is_nil(list)
+    assert.equal("too_large", err.kind)
   end)
 end)
 
@@ -568,6 +673,15 @@ describe("a registry at fault", function()
     assert.equal(WORKER, tostring(assert(resolver():resolve(ref))))
   end)
 
+  it("cannot have uploads go to a host that redirect_hosts does not name", function()
+    local function upload(hosts) return resolver({ redirect_hosts = hosts }):copy(folder .. "/actor/worker.wasm", "oci://" .. bad.at .. "/local/x:1") end
+    local result, err = upload {}
+    assert.is_nil(result)
+    assert.equal("denied", err.kind)
+    assert.matches("leads to localhost; to allow it, add that host to redirect_hosts", tostring(err), 1, true)
+    assert(upload { "localhost" })
+  end)
+
   it("that answers an upload with another digest, or fails amid it, gets no tag", function()
     for _, fault in ipairs { "answers", "broken" } do
       local ref = ("oci://%s/%s/up:1"):format(bad.at, fault)
@@ -576,6 +690,26 @@ describe("a registry at fault", function()
       assert.is_not_nil(err)
       assert.is_nil((resolver():tags(ref)))
     end
+  end)
+
+  it("whose answers to what ends an upload are lost is asked whether it succeeded", function()
+    local copied = assert(resolver({ retries = 1 }):copy(folder .. "/actor/worker.wasm", "oci://" .. bad.at .. "/lost/x:1"))
+    assert.equal(helper.read(folder .. "/actor/worker.wasm"), tostring(assert(resolver():resolve(copied.reference))))
+    local pushed = assert(resolver({ retries = 0 }):push(folder .. "/actor/manifest.toml", "oci://" .. bad.at .. "/lost/y:1"))
+    assert.equal("worker", assert(resolver():plan(pushed.reference)).name)
+  end)
+
+  it("gets the documents of a push by digest before any tag", function()
+    bad:log()
+    push("oci://" .. bad.at .. "/quiet/order:1")
+    local names = {}
+    for name in bad:log():gmatch "PUT /v2/quiet/order/manifests/(%S+)" do names[#names + 1] = name:gsub(":.*", "") end
+    assert.same({ "sha256", "sha256", "1.package", "1" }, names)
+  end)
+
+  it("may ask for chunks of a size that is no integer", function()
+    helper.write(folder .. "/big.wasm", WASM .. ("z"):rep(9 << 20))
+    assert(resolver():copy(folder .. "/big.wasm", "oci://" .. bad.at .. "/chunks/big:1"))
   end)
 
   it("that is no authority for its documents cannot harm", function()
@@ -625,6 +759,59 @@ describe("a registry at fault", function()
     assert.equal("network", err.kind)
   end)
 
+  it("is no other registry's fault: failures and slowness are its own, and bytes are shared", function()
+    local at = {}
+    for fault, repository in pairs { gone = bad.at .. "/gone/same", stuck = bad.at .. "/stuck/same", good = registry.at .. "/good/same",
+      also = bad.at .. "/quiet/same" } do
+      at[fault] = ("oci://%s@sha256:%s"):format(repository, put_artifact(repository:match "^[^/]*", repository:match "/(.*)$", "1",
+        { { "x.wasm", WASM .. "the same" } }))
+    end
+    for _, good in ipairs { at.good, at.also } do
+      local r = resolver { retries = 0, cache = { negative_ttl = 60 } }
+      assert.is_nil((r:resolve_cached(at.gone)))
+      assert.equal(WASM .. "the same", tostring(assert(r:resolve_cached(good))))
+    end
+    local r = resolver { retries = 0, cache = {} }
+    local stuck = assert(r:start(at.stuck, { cached = true }))
+    bad:log()
+    helper.eventually(function()
+      stuck:done()
+      return bad:log():find "/blobs/"
+    end)
+    assert.equal(WASM .. "the same", tostring(assert(r:resolve(at.good, { cached = true, resolve_timeout = 5 }))))
+    bad:log()
+    assert.equal(WASM .. "the same", tostring(assert(r:resolve(at.gone, { cached = true }))))
+    assert.is_falsy(bad:log():find "/blobs/") -- they are there
+    stuck:cancel()
+  end)
+
+  it("is asked if its mirror has a newer or older document, whose layer is missing", function()
+    put_artifact(bad.at, "gone/y", "1", { { "x.wasm", WASM .. "another" } })
+    put_artifact(registry.at, "gone/y", "1", { { "x.wasm", WASM .. "good" } })
+    local r = resolver { retries = 0, cache = {}, registries = { [registry.at] = { mirrors = { bad.at } } } }
+    assert.equal(WASM .. "good", tostring(assert(r:resolve_cached(("oci://%s/gone/y:1"):format(registry.at)))))
+    -- Nor does the tag stay where it led to nothing.
+    local ref = ("oci://%s/gone/y:1"):format(bad.at)
+    local blob = r:resolve_cached(ref)
+    assert.is_nil(blob)
+    put_artifact(bad.at, "gone/y", "1", { { "x.wasm", WASM .. "good" } })
+    assert.equal(WASM .. "good", tostring(assert(r:resolve_cached(ref))))
+  end)
+
+  it("whose documents come by a redirect cannot pass that by to those that allow none, by way of a cache", function()
+    local digest, ref = artifact "led"
+    for _, reference in ipairs { ref, ("oci://%s/led/x@sha256:%s"):format(bad.at, digest) } do
+      local cache = theaterref.resource_cache {}
+      local strict = resolver { cache = cache, policy = { allow = function() return true, { redirect_hosts = {} } end } }
+      for _ = 1, 2 do
+        local blob, err = strict:resolve_cached(reference)
+        assert.is_nil(blob)
+        assert.equal("denied", err.kind)
+        assert(resolver({ cache = cache }):resolve_cached(reference))
+      end
+    end
+  end)
+
   it("is asked if its mirror has nothing, though a cache remembers that", function()
     put_artifact(registry.at, "mirrored/only", "1", { { "x.wasm", WASM .. "upstream" } })
     local said = {}
@@ -657,5 +844,21 @@ describe("a registry at fault", function()
     log = bad:log()
     assert.matches("/v2/mirrored/x/manifests/1?ns=docker.io -", log, 1, true)
     assert.is_falsy(log:find "Basic")
+  end)
+
+  it("keeps from its mirrors what identifies the caller to it: headers, by host or by the rule `request`", function()
+    put_artifact(bad.at, "mirrored/y", "1", { { "x.wasm", WASM .. "y" } })
+    local ref, mirrors = ("oci://%s/mirrored/y:1"):format(registry.at), { [registry.at] = { mirrors = { bad.at } } }
+    local secrets = { headers = { Authorization = "Bearer s3cret", ["X-Key"] = "s3cret" } }
+    for _, options in ipairs { { hosts = { [registry.at] = secrets } }, { headers = secrets.headers },
+      { policy = { request = function() return secrets end } } } do
+      options.registries = mirrors
+      bad:log()
+      assert.equal(WASM .. "y", tostring(assert(resolver(options):resolve(ref))))
+      assert.is_falsy(bad:log():find "s3cret")
+    end
+    bad:log()
+    assert(resolver { registries = mirrors, hosts = { [bad.at] = { headers = { ["X-Key"] = "mirror's" } } } }:resolve(ref))
+    assert.matches("- mirror's", bad:log(), 1, true)
   end)
 end)

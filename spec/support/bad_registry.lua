@@ -1,7 +1,8 @@
 -- A registry in memory, whose repositories have the fault that their name begins with. Run as
 -- a process of its own: prints its two ports, and serves until killed. The second is an object
 -- store, which answers 400 to requests with an Authorization header. GET /log gives a line for
--- each request since the last GET /log: port number, method, path with query, Authorization.
+-- each request since the last GET /log: port number, method, path with query, Authorization,
+-- and X-Key if it is there.
 --
 --   wrong/…      blobs and manifests have other bytes     lying/…    manifests are called by another digest
 --   short/…      blobs end too early, always              moved/…    blobs are at the object store
@@ -11,6 +12,11 @@
 --   answers/…    an upload is answered with another digest
 --   broken/…     the upload of a blob fails, from the second on
 --   away/…       uploads go to the object store
+--   gone/…       blobs are 404, but for one that is good  stuck/…    blobs are never answered
+--   led/…        documents are at localhost
+--   lost/…       the answers to what ends an upload are lost
+--   many/…       its list of tags has no end              odd/…      its list of what refers to a document is malformed
+--   local/…      uploads go to localhost
 --   lists/…      has the referrers API
 --   turned/…     tags of signatures are at another host
 --   private/…    401 without a challenge                  denied/…   403
@@ -41,7 +47,8 @@ end
 local function upload_place(fault, repository, id)
   next_upload = next_upload + 1
   if fault == "moving" then return ("../uploads/%s-%d?step=%d"):format(id, next_upload, next_upload) end
-  return ("http://127.0.0.1:%d/v2/%s/blobs/uploads/%s"):format(ports[fault == "away" and 2 or 1], repository, id)
+  return ("http://%s:%d/v2/%s/blobs/uploads/%s"):format(fault == "local" and "localhost" or "127.0.0.1", ports[fault == "away" and 2 or 1],
+    repository, id)
 end
 
 local function tag_list(client, repository, query)
@@ -58,6 +65,8 @@ local function get_blob(client, request, fault, repository, name)
   if not bytes then return refuse(client, "404 Not Found", "BLOB_UNKNOWN") end
   local is_head = request.method == "HEAD"
   if fault == "wrong" and not is_head then bytes = bytes:sub(1, -2) .. "!" end
+  if fault == "gone" and not is_head and bytes:sub(-4) ~= "good" then return refuse(client, "404 Not Found", "BLOB_UNKNOWN") end
+  if fault == "stuck" and not is_head then return end
   if fault == "moved" and not is_head then
     return respond(client, "307 Temporary Redirect",
       ("Location: http://localhost:%d/store/%s?X-Amz-Signature=s3cret\r\n"):format(ports[2], name:sub(8)))
@@ -70,8 +79,11 @@ local function get_blob(client, request, fault, repository, name)
 end
 
 local function get_document(client, request, fault, repository, name)
+  if fault == "led" and not request.host:find "localhost" then
+    return respond(client, "307 Temporary Redirect", ("Location: http://localhost:%d%s\r\n"):format(ports[1], request.target))
+  end
   local document = documents[repository .. " " .. name]
-  local asked = request.accept:find("application/vnd", 1, true) or fault == "turned"
+  local asked = request.accept:find("application/vnd", 1, true) or fault == "turned" or fault == "led"
   if not document or not asked then return refuse(client, "404 Not Found", "MANIFEST_UNKNOWN") end
   if fault == "turned" and name:find "^sha256%-" and not request.host:find "^localhost" then
     return respond(client, "307 Temporary Redirect", ("Location: http://localhost:%d%s\r\n"):format(ports[1], request.target))
@@ -112,6 +124,7 @@ local function put_document(client, request, fault, repository, name)
     tags[repository] = tags[repository] or {}
     table.insert(tags[repository], name)
   end
+  if fault == "lost" then return client:close() end
   local listed = subject and fault == "lists" and "OCI-Subject: " .. subject .. "\r\n" or ""
   respond(client, "201 Created", "Docker-Content-Digest: " .. d .. "\r\n" .. listed)
 end
@@ -128,7 +141,8 @@ local function upload(client, request, fault, repository, id)
     next_upload = next_upload + 1
     id = "u" .. next_upload
     uploads[id] = ""
-    return respond(client, "202 Accepted", "Location: " .. upload_place(fault, repository, id) .. "\r\n")
+    return respond(client, "202 Accepted", ("Location: %s\r\nOCI-Chunk-Min-Length: 8388608.5\r\n"):format(
+      upload_place(fault, repository, id)))
   end
   id = id:match "^u%d+"
   if not uploads[id] or (fault == "moving" and parameter(request.query, "step") == "") then
@@ -144,6 +158,10 @@ local function upload(client, request, fault, repository, id)
   local wanted = parameter(request.query, "digest")
   if digest(uploads[id]) ~= wanted then return refuse(client, "400 Bad Request", "DIGEST_INVALID") end
   blobs[repository .. " " .. wanted] = uploads[id]
+  if fault == "lost" then
+    uploads[id] = nil
+    return client:close()
+  end
   respond(client, "201 Created", "Docker-Content-Digest: " .. (fault == "answers" and digest "other" or wanted) .. "\r\n")
 end
 
@@ -153,7 +171,7 @@ local function answer(client, request)
     log = {}
     return
   end
-  log[#log + 1] = ("%d %s %s %s"):format(request.port, request.method, request.target, request.authorization)
+  log[#log + 1] = ("%d %s %s %s%s"):format(request.port, request.method, request.target, request.authorization, request.key)
   if request.port == 2 then
     if request.authorization ~= "-" then return refuse(client, "400 Bad Request", "DOUBLE_AUTHORIZATION") end
     for name, bytes in pairs(blobs) do
@@ -170,9 +188,15 @@ local function answer(client, request)
   if fault == "private" then return refuse(client, "401 Unauthorized", "UNAUTHORIZED") end
   if fault == "denied" then return refuse(client, "403 Forbidden", "DENIED") end
   if kind == "blobs/uploads" then return upload(client, request, fault, repository, name) end
+  if kind == "tags" and fault == "many" then
+    next_upload = next_upload + 1
+    return respond(client, "200 OK", ('Link: </v2/%s/tags/list?page=%d>; rel="next"\r\n'):format(repository, next_upload),
+      '{"tags":["t"' .. (',"t"'):rep(60000) .. "]}")
+  end
   if kind == "tags" then return tag_list(client, repository, request.query) end
   if kind == "blobs" then return get_blob(client, request, fault, repository, name) end
   if kind == "manifests" and request.method == "PUT" then return put_document(client, request, fault, repository, name) end
+  if kind == "referrers" and fault == "odd" then return respond(client, "200 OK", "", '{"schemaVersion":2,"manifests":[1]}') end
   if kind == "referrers" and fault == "lists" then return get_referrers(client, repository, name) end
   if kind == "manifests" then return get_document(client, request, fault, repository, name) end
   refuse(client, "404 Not Found", "UNSUPPORTED")
@@ -199,6 +223,7 @@ local function serve(port, client)
       data = rest:sub(length + 1)
       answer(client, { port = port, method = method, target = target, path = path, query = query, body = rest:sub(1, length),
         authorization = head:match "\n[Aa]uthorization: *([^\r]*)" or "-", accept = header "accept" or "", host = header "host" or "",
+        key = header "x-key" and " " .. header "x-key" or "",
         content_type = header "content-type" or "application/json" })
     end
   end)

@@ -6,11 +6,10 @@ local M = {}
 
 local ANYWHERE = { redirect_hosts = "any" }
 
--- True if a reference is one to a registry of this machine, which answers by plain http.
+-- True if a reference is one to a registry of this machine, which is asked by plain http.
 local function is_plain_oci(ref)
-  local parsed = reference.scheme(ref) == "oci" and reference.parse(ref) or {}
-  local host = parsed.host or ""
-  return host == "localhost" or host == "::1" or host:find "^127%." ~= nil
+  local parsed = reference.scheme(ref) == "oci" and reference.parse(ref)
+  return parsed and require("theaterref.registry.requests").is_loopback(parsed.host) or false
 end
 
 --- A manifest that came over the network may name neither local files nor stores, and

@@ -161,10 +161,10 @@ function M.find(registry, repository, configured, note)
 end
 
 --- The identity of credentials: a text that differs if they may differ. It is secret.
--- @tparam ?table found as `find` returns it
+-- @tparam ?table found as `get` returns them; or as `find` does, if no helper could be asked
 -- @treturn ?string nil: nobody's
 function M.identity(found)
-  if not found then return nil end
+  if not found or not next(found) then return nil end
   local parts = {}
   for i, name in ipairs { "username", "password", "identity_token", "helper", "server" } do
     parts[i] = ("%s=%s"):format(name, core.digest(found[name] or ""))
@@ -188,10 +188,12 @@ local function parse_output(output)
   return user and { username = user, password = secret } or nil
 end
 
+local function key_of(found) return found.helper .. " " .. found.server end
+
 local function ask(found, await)
-  local key = found.helper .. " " .. found.server
+  local key = key_of(found)
   local known = said[key]
-  if known and known.at and core.now() < known.at + KEEP_SECONDS then return known.credentials end
+  if known and known.at and (not await or core.now() < known.at + KEEP_SECONDS) then return known.credentials end
   if not known or known.at then
     local future, err = core.run_helper(found.helper, "get", found.server .. "\n", HELPER_SECONDS)
     if not future then return nil, err end
@@ -219,15 +221,17 @@ local function may_have_none(err) return err.kind == "io" and err.message:find "
 
 --- Gets the credentials: those found, or those that their helper tells.
 -- @tparam ?table found as `find` returns it
--- @tparam function await waits for a future of the core's that others may wait for, too
+-- @tparam ?function await waits for a future of the core's that others may wait for, too; nil: no
+-- helper runs
 -- @tparam[opt] function note called with why a helper failed, if that is no error
--- @treturn table `username` and `password`, or `identity_token`, or neither; `from`, where they are
--- from; `failure`, why the helper failed
+-- @treturn ?table `username` and `password`, or `identity_token`, or neither; `from`, where they are
+-- from; `failure`, why the helper failed; nil: only a helper knows them
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.get(found, await, note)
   if not found then return {} end
   if not found.helper then return found end
+  if not await and not (said[key_of(found)] or {}).at then return nil end
   local credentials, err = ask(found, await)
   if credentials then return next(credentials) and credentials or found.otherwise or {} end
   if not found.otherwise and not may_have_none(err) then return nil, err end

@@ -3,7 +3,8 @@
 local core = require "theaterref.core"
 local credentials = require "theaterref.registry.credentials"
 local errors = require "theaterref.error"
-local overlay = require("theaterref.options").overlay
+local option_sets = require "theaterref.options"
+local overlay = option_sets.overlay
 
 local M = {}
 
@@ -21,7 +22,11 @@ local hosts = { ["docker.io"] = "registry-1.docker.io" }
 -- Realms of tokens on other hosts than their registry's.
 local realms = { ["docker.io"] = { "auth.docker.io" }, ["registry.gitlab.com"] = { "gitlab.com" } }
 
-local function is_loopback(host)
+--- True if a host is this machine: its registries are asked by plain http unless an option says
+-- otherwise, or their port is 443.
+-- @tparam string host
+-- @treturn boolean
+function M.is_loopback(host)
   return host == "localhost" or host == "::1" or host:find "%.localhost$" ~= nil or host:find "^127%.%d+%.%d+%.%d+$" ~= nil
 end
 
@@ -40,14 +45,14 @@ end
 -- @tparam ?table registries options by registry
 -- @tparam ?string ns the registry that a mirror is to ask
 -- @treturn table `registry`, `repository`, `options`, `url` (of the repository, ending in `/`),
--- `insecure` and `ns`
+-- `insecure`, `is_usual` (it would be asked that way without options) and `ns`
 function M.endpoint(parsed, registries, ns)
   local options = options_of(registries, parsed.registry) or {}
-  local insecure = options.plain_http
-  if insecure == nil then insecure = is_loopback(parsed.host) and parsed.port ~= 443 end
+  local insecure, usually = options.plain_http, M.is_loopback(parsed.host) and parsed.port ~= 443
+  if insecure == nil then insecure = usually end
   local authority = hosts[parsed.registry] or parsed.registry
-  return { registry = parsed.registry, authority = authority, repository = parsed.repository, options = options,
-    insecure = insecure, ns = ns, origin = (insecure and "http://" or "https://") .. authority,
+  return { registry = parsed.registry, host = parsed.host, port = parsed.port, authority = authority,
+    repository = parsed.repository, options = options, insecure = insecure, is_usual = insecure == usually, ns = ns, origin = (insecure and "http://" or "https://") .. authority,
     url = ("%s://%s/v2/%s/"):format(insecure and "http" or "https", authority, parsed.repository) }
 end
 
@@ -55,12 +60,16 @@ end
 -- itself.
 -- @tparam table parsed
 -- @tparam ?table registries options by registry
--- @treturn table a list of endpoints
+-- @treturn table a list of endpoints; those of mirrors with `mirror`, its URL
 function M.endpoints(parsed, registries)
   local own, list = M.endpoint(parsed, registries, parsed.ns), {}
   for _, mirror in ipairs(own.options.mirrors or {}) do
     local at = core.parse_oci("oci://" .. mirror:gsub("^oci://", ""):gsub("/*$", "") .. "/" .. parsed.repository)
-    if at then list[#list + 1] = M.endpoint(at, registries, parsed.registry) end
+    if at then
+      local endpoint = M.endpoint(at, registries, parsed.registry)
+      endpoint.mirror = endpoint.origin .. "/" .. at.repository:sub(1, -#parsed.repository - 1)
+      list[#list + 1] = endpoint
+    end
   end
   list[#list + 1] = own
   return list
@@ -98,25 +107,19 @@ function M.request(endpoint, request)
   return all
 end
 
---- Finds out where the credentials for an endpoint come from; no helper runs.
--- @tparam table endpoint
--- @treturn ?table see `theaterref.registry.credentials`
--- @return[2] nil
--- @treturn[2] table an error
-function M.find_credentials(endpoint)
-  return credentials.find(endpoint.registry, endpoint.repository, endpoint.options)
-end
-
---- The scope in caches of bytes that are fetched with options and credentials.
--- @tparam table request options of requests
--- @tparam ?table found as `find_credentials` returns it
--- @treturn string "": those of everybody
-function M.scope(request, found)
-  local identity = credentials.identity(found)
-  if identity then
-    request = overlay(request, { headers = overlay(request.headers or {}, { ["Theaterref-Identity"] = identity }) })
-  end
-  return core.request_scope(core.request_options(request))
+--- The options of requests to a mirror: its own, and on top of the general ones, of which none
+-- identifies the caller. Of a request to the upstream only limits hold.
+-- @tparam table endpoint the mirror
+-- @tparam table general options of all requests
+-- @tparam table request options of requests to the upstream
+-- @treturn table
+function M.mirror_request(endpoint, general, request)
+  local all, by_host = option_sets.anonymous(request), general.hosts
+  for _, name in ipairs { "ca_file", "proxy", "unix_socket", "user_agent", "cache_scope" } do all[name] = general[name] end
+  local host = by_host and core.match_host(by_host, endpoint.host, endpoint.port)
+  local own = option_sets.with_host(all, host and by_host[host])
+  own.hosts = by_host and option_sets.after_redirects(all, by_host)
+  return M.request(endpoint, own)
 end
 
 -- When each warning was given: not at every request.
@@ -133,24 +136,67 @@ local function warner(endpoint)
   end
 end
 
---- Compiles options for the core, with credentials. Sets `credentials` of the endpoint.
+--- Gets the credentials for an endpoint, and notes in its `credentials` where they are from.
+-- @tparam table endpoint
+-- @tparam ?function await see `theaterref.registry.credentials.get`
+-- @treturn ?table
+-- @return[2] nil
+-- @treturn[2] table an error
+-- @treturn[2] boolean true: a file cannot be read
+function M.credentials(endpoint, await)
+  local note = warner(endpoint)
+  local found, err = credentials.find(endpoint.registry, endpoint.repository, endpoint.options, note)
+  if err then return nil, err, true end
+  found, err = credentials.get(found, await, note)
+  if found then
+    endpoint.credentials = { from = found.from, failure = found.failure,
+      what = found.username and "user and password" or "identity token" }
+  end
+  return found, err
+end
+
+-- The scope in caches of bytes from one place.
+local function scope_of(place)
+  local identity, request = credentials.identity(place.credentials), place.options
+  if not place.credentials then
+    identity = credentials.identity(credentials.find(place.endpoint.registry, place.endpoint.repository, place.endpoint.options))
+  end
+  if identity then
+    request = overlay(request, { headers = overlay(request.headers or {}, { ["Theaterref-Identity"] = identity }) })
+  end
+  return core.request_scope(core.request_options(request))
+end
+
+--- The scope in caches of bytes that any of several places may have sent.
+-- @tparam table places a list of `{ endpoint =, options =, credentials = }`, with options of requests
+-- @treturn string "": those of everybody
+-- @treturn boolean whether they may be on disk: a scope without a name means nothing to another
+-- process, and holds credentials
+function M.scope(places)
+  local parts, may_be_on_disk = {}, true
+  for i, place in ipairs(places) do
+    local endpoint, scope = place.endpoint, scope_of(place)
+    may_be_on_disk = may_be_on_disk and (scope == "" or place.options.cache_scope ~= nil)
+    parts[i] = scope
+    -- Bytes from other places may be other bytes.
+    if endpoint.mirror or not endpoint.is_usual then parts[i] = (endpoint.mirror or endpoint.origin) .. " " .. scope end
+  end
+  local own = parts[#parts]
+  if #parts == 1 and places[1].endpoint.is_usual then return own, may_be_on_disk end
+  return core.digest(table.concat(parts, "\n")), may_be_on_disk
+end
+
+--- Compiles options for the core, with credentials.
 -- @tparam table endpoint
 -- @tparam table request options of requests
 -- @tparam string actions `pull`, or `pull,push`
--- @tparam function await waits for a future of the core's that others may wait for, too
+-- @tparam table found credentials
 -- @tparam[opt] table more `accept`; `max_bytes`; `from`, a repository to read from as well
 -- @treturn userdata
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.compile(endpoint, request, actions, await, more)
+function M.compile(endpoint, request, actions, found, more)
   more = more or {}
-  local note = warner(endpoint)
-  local found, err = credentials.find(endpoint.registry, endpoint.repository, endpoint.options, note)
-  if err then return nil, err end
-  found, err = credentials.get(found, await, note)
-  if not found then return nil, err end
-  endpoint.credentials = { from = found.from, failure = found.failure,
-    what = found.username and "user and password" or "identity token" }
   local all = overlay(request)
   if more.accept then
     all.headers = without(request.headers, "accept")

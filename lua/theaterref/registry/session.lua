@@ -14,6 +14,7 @@ Session.__index = Session
 local MAX_ANSWER_BYTES = 1 << 20
 local CHUNK_BYTES = 8 << 20 -- where a registry insists on chunks
 local MAX_PAGES = 1000
+local MAX_LIST_BYTES, MAX_TAGS = 16 << 20, 100000
 
 --- Opens a session.
 -- @tparam table parsed a reference
@@ -41,10 +42,27 @@ local function compile(self, accept, max_bytes, is_elsewhere)
     request = overlay(request)
     request.headers, request.client_cert, request.client_key, request.netrc = nil, nil, nil, nil
   end
-  local compiled, err = requests.compile(self.endpoint, request, self.actions, self.await, { accept = accept,
+  local err
+  if not self.credentials then self.credentials, err = requests.credentials(self.endpoint, self.await) end
+  if not self.credentials then return nil, err end
+  local compiled
+  compiled, err = requests.compile(self.endpoint, request, self.actions, self.credentials, { accept = accept,
     max_bytes = max_bytes, from = self.from })
   self.compiled[key] = compiled
   return compiled, err
+end
+
+-- The fault of a place to which a registry sends an upload, if it is at another host.
+local function place_fault(self, url)
+  local endpoint, authority = self.endpoint, url:match "^%a[%w+.-]*://([^/?#]*)"
+  local host = authority and (authority:match "^%[(.*)%]" or authority:match "^[^:]*"):lower()
+  if not host or host == "" or authority:find "@" then return endpoint.registry .. " leads to no place" end
+  if not endpoint.insecure and not url:lower():find "^https://" then
+    return ("%s leads from https to another scheme"):format(endpoint.registry)
+  end
+  if host == endpoint.host or core.request_allows(core.request_options { redirect_hosts = self.defaults.redirect_hosts },
+    { hosts = { host } }) then return nil end
+  return ("%s leads to %s; to allow it, add that host to redirect_hosts"):format(endpoint.registry, host)
 end
 
 -- Sends a request. Returns its status, headers and body.
@@ -52,9 +70,8 @@ local function send(self, method, url, more)
   more = more or {}
   local origin = self.endpoint.origin
   local is_elsewhere = url:sub(1, #origin + 1):lower() ~= origin .. "/"
-  if is_elsewhere and not self.endpoint.insecure and not url:lower():find "^https://" then
-    return nil, errors.new("denied", ("%s leads from https to another scheme"):format(self.endpoint.registry))
-  end
+  local fault = is_elsewhere and place_fault(self, url)
+  if fault then return nil, errors.new("denied", fault) end
   local compiled, err = compile(self, more.accept, more.max_bytes or MAX_ANSWER_BYTES, is_elsewhere)
   if not compiled then return nil, err end
   local future
@@ -185,18 +202,23 @@ end
 --- All tags of the repository.
 -- @treturn table a list
 function Session:tags()
-  local at, list = self.endpoint.url .. "tags/list?n=1000", {}
+  local at, list, received = self.endpoint.url .. "tags/list?n=1000", {}, 0
   for _ = 1, MAX_PAGES do
     local status, headers, body = send(self, "GET", at, { max_bytes = requests.MAX_DOCUMENT_BYTES })
     if not status then return nil, headers end
     if status == 401 or status == 403 or status == 404 then return nil, missing(self, "repository", status) end
     if status ~= 200 then return nil, refused(self, "listing tags", status, body) end
+    received = received + #body
     local ok, document = pcall(core.json_decode, tostring(body))
     if not ok or type(document) ~= "table" then
       return nil, errors.new("syntax", self.endpoint.registry .. ": its list of tags is no JSON object")
     end
     for _, tag in ipairs(type(document.tags) == "table" and document.tags or {}) do
       if type(tag) == "string" then list[#list + 1] = tag end
+    end
+    if received > MAX_LIST_BYTES or #list > MAX_TAGS then
+      return nil, errors.new("too_large", ("%s/%s: its list of tags is larger than %d tags or %s"):format(self.endpoint.registry,
+        self.endpoint.repository, MAX_TAGS, errors.bytes(MAX_LIST_BYTES)))
     end
     local link = headers.link and headers.link:match '<([^>]*)>%s*;%s*rel="?next"?'
     if not link then return list end
@@ -221,6 +243,10 @@ end
 
 -- ------------------------------------------------------------------- writing
 
+-- True if the answer to a request that ends a write is none, or one to its repetition: the write may
+-- have succeeded.
+local function is_lost(status) return not status or status == 404 or status >= 500 end
+
 -- Begins an upload. Returns where it goes on; true if the registry has the blob now.
 local function begin_upload(self, digest)
   local mount = self.from and ("?mount=sha256:%s&from=%s"):format(digest, self.from) or ""
@@ -240,7 +266,7 @@ local OCTETS = "application/octet-stream"
 
 -- Sends a blob in chunks, each to where the answer to the last one leads. Returns that.
 local function send_chunks(self, location, headers, blob)
-  local size, sent = math.max(CHUNK_BYTES, tonumber(headers["oci-chunk-min-length"]) or 0), 0
+  local size, sent = math.max(CHUNK_BYTES, math.tointeger(tonumber(headers["oci-chunk-min-length"])) or 0), 0
   while sent < #blob do
     local last = math.min(sent + size, #blob)
     local status, answer, body = send(self, "PATCH", location, { body = core.blob(blob:sub(sent + 1, last)),
@@ -282,6 +308,7 @@ function Session:put_blob(blob, digest)
     if not location then return nil, headers end
     status, answer, body = end_upload(self, location, digest, core.blob "")
   end
+  if is_lost(status) and is_there(self, "blobs", "sha256:" .. digest) then return digest, true end
   if not status then return nil, answer end
   if status ~= 201 and status ~= 204 then return nil, refused(self, "an upload", status, body) end
   local ok
@@ -314,9 +341,13 @@ end
 function Session:put_document(name, document, media_type)
   local status, headers, body = send(self, "PUT", url(self, "manifests", name), { body = document,
     headers = { ["Content-Type"] = media_type } })
+  local digest = document:digest()
+  if is_lost(status) then
+    local code, answer = send(self, "HEAD", url(self, "manifests", name), { accept = requests.DOCUMENTS })
+    if code == 200 and (digest_of(answer) == digest or name == "sha256:" .. digest) then return digest, false end
+  end
   if not status then return nil, headers end
   if status ~= 201 and status ~= 200 and status ~= 202 then return nil, refused(self, "writing a manifest", status, body) end
-  local digest = document:digest()
   local ok, err = check_answered(self, headers, digest)
   if not ok then return nil, err end
   return digest, headers["oci-subject"] ~= nil

@@ -3,7 +3,7 @@
 -- @module theaterref.resolve.admit
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local overlay = require("theaterref.options").overlay
+local option_sets = require "theaterref.options"
 local policies = require "theaterref.policy"
 local reference = require "theaterref.reference"
 
@@ -61,23 +61,6 @@ end
 
 -- ----------------------------------------------------------------- requests
 
--- Options, and on top of them those of a host: its headers add to those for all.
-local function with_host(request, own)
-  local all = overlay(request, own)
-  if own and own.headers and request.headers then all.headers = overlay(request.headers, own.headers) end
-  return all
-end
-
--- Options with which redirects to the listed hosts are followed: what identifies the
--- caller is that host's own, or none.
-local function host_options(request, hosts)
-  local base = overlay(request)
-  base.headers, base.client_cert, base.client_key, base.netrc, base.cache_scope = nil, nil, nil, nil, nil
-  local all = { ["*"] = base } -- hosts that the list does not have
-  for name, own in pairs(hosts) do all[name] = with_host(base, own) end
-  return all
-end
-
 -- Compiles options for the core.
 local function compile(request)
   local ok, compiled = errors.pcall(core.request_options, request)
@@ -93,8 +76,8 @@ end
 local function request_with(all, host, redirect_hosts, job)
   local hosts = all.hosts
   all.hosts = nil
-  local request = with_host(all, host and hosts[host])
-  if hosts then request.hosts = host_options(all, hosts) end
+  local request = option_sets.with_host(all, host and hosts[host])
+  if hosts then request.hosts = option_sets.after_redirects(all, hosts) end
   if redirect_hosts ~= "any" then request.redirect_hosts = redirect_hosts end
   request.max_bytes = job.max_bytes or request.max_bytes
   if job.max_seconds then
@@ -125,7 +108,7 @@ local function request_of(context, job)
     if context.requests[name] then return context.requests[name] end
   end
   local request
-  request, err = request_with(overlay(given, answer), host, redirect_hosts, job)
+  request, err = request_with(option_sets.overlay(given, answer), host, redirect_hosts, job)
   if name and request then context:remember_request(name, request) end
   return request, err
 end
@@ -215,6 +198,7 @@ end
 -- @tparam table wish what is to be resolved; see `theaterref.resolve.load`
 -- @tparam string target the candidate
 -- @tparam[opt] table expected digests by algorithm, of a reference that led to it
+-- @tparam[opt] theaterref.future task what may wait for a helper's credentials
 -- @treturn table a job: `ctx`; `source` and `parsed`; `target`, in normal form; `sha256`,
 -- `sha1`, `digests_by`; `store` and `store_only`: where to look for the digest first, and
 -- whether nowhere else; `redirect_hosts`; `request`: `compiled`, `scope`, `revalidate`, `may_be_on_disk`, `max_bytes`;
@@ -223,7 +207,7 @@ end
 -- claim that it leads, `hit`, and `origin`
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.admit(context, wish, target, expected)
+function M.admit(context, wish, target, expected, task)
   local source, parsed = reference.source_of(target, context.policy.schemes)
   if not source then return nil, parsed end
   local err
@@ -252,7 +236,7 @@ function M.admit(context, wish, target, expected)
   end
   if job.source.fetches then
     job.request, err = request_of(context, job)
-    if job.request and source.request then job.request, err = source.request(job, context, job.request) end
+    if job.request and source.request then job.request, err = source.request(job, context, job.request, task) end
     if err then return nil, err end
   end
   err = choose_cache(context, job, wish)

@@ -76,9 +76,10 @@ end
 -- The digest that whatever lies under a job's key has been checked against.
 local function key_digest(job) return job.sha256 and "sha256" or "sha1" end
 
--- Sets where a job's bytes came from, if that is not its target, and the manifest in a
--- registry that led to them.
+-- Sets the record of a job's bytes; where they came from, if that is not its target; and the
+-- manifest in a registry that led to them.
 local function set_origin(job, record)
+  job.record = record
   local extra = record.extra
   job.origin = extra and extra.origin
   job.manifest = extra and extra.manifest or job.manifest
@@ -119,7 +120,7 @@ local function from_disk(context, job)
     and caches.disk_cache_of(job.cache) or nil
   if not job.disk then return nil end
   local changes = job.cache:changes()
-  local blob, record = job.disk:read(job.key)
+  local blob, record = job.disk:read(job.disk_key or job.key)
   record = blob and sound_record(record)
   if not record or not core.request_allows(job.request.compiled, record) then return nil end
   -- The file's digest was checked against its bytes, not against what the job asks for.
@@ -133,7 +134,7 @@ local function from_disk(context, job)
     return nil
   end
   if job.cache:changes() ~= changes then return nil end -- it was removed meanwhile
-  job.origin, record.age = origin, age
+  job.origin, record.age, job.record = origin, age, record
   blob = put(context, job, blob, record)
   emit_cache(context, job, "disk")
   return blob
@@ -145,7 +146,7 @@ local function from_content(context, job, request)
   local blob = job.content and not job.source.is_chain and job.cache:peek(job.content, request, trust.applies(context, job))
   if not blob then return nil end
   local record = core.record(blob)
-  record.extra = nil -- the other reference's origin
+  record.extra, job.record = nil, record -- 'extra' has the other reference's origin
   return put(context, job, blob, record)
 end
 
@@ -155,7 +156,7 @@ local function from_cache(context, job)
   local request, blob = job.request and job.request.compiled, nil
   if not job.revalidate then
     blob = job.cache:peek(job.key, request, trust.applies(context, job))
-    local asks = job.ctx.purpose == "manifest" or context.trace or context.judges and job.source.documents
+    local asks = job.ctx.purpose == "manifest" or context.trace or job.is_link or context.judges and job.source.documents
     if blob and asks then set_origin(job, core.record(blob)) end
     blob = blob or from_content(context, job, request)
   end
@@ -206,7 +207,7 @@ local function keep_on_disk(context, task, job, blob, record)
   record.origin, record.extra = job.origin, nil -- a record on disk has no tables within it
   record.content = nil
   local seconds = not task.blocking and 0 or task.deadline and math.max(0, math.min(1, task.deadline - core.now())) or nil
-  local ok, err, warn = job.disk:write(job.key, blob, record, seconds)
+  local ok, err, warn = job.disk:write(job.disk_key or job.key, blob, record, seconds)
   job.wrote_disk = ok and not job.known -- else it was there before
   if not ok and warn then
     context:emit("disk_cache", { reference = reference.redact(job.target), message = tostring(err) })
@@ -219,12 +220,12 @@ local function after_fetch(context, task, job, future, blob)
   if attempts > 1 then
     context:emit(blob and "retry" or "retries_failed", { reference = reference.redact(job.target), attempts = attempts })
   end
-  if not blob or not job.disk and job.ctx.purpose ~= "manifest" then return end
+  if not blob or not job.disk and not job.is_link and job.ctx.purpose ~= "manifest" then return end
   local record = future:freshness()
   set_origin(job, record)
   if not job.disk or job.cache:changes() ~= job.changes then return end
   keep_on_disk(context, task, job, blob, record)
-  if job.cache:changes() ~= job.changes then job.disk:forget(job.key) end -- it was removed meanwhile
+  if job.cache:changes() ~= job.changes then job.disk:forget(job.disk_key or job.key) end -- it was removed meanwhile
 end
 
 -- Returns a fetch's error. The engine does not know who expects a digest, nor whose time
@@ -294,7 +295,9 @@ local function through_cache(context, task, job)
     emit_cache(context, job, how)
     local blob, err, why = what, nil, nil
     if how == "wait" then blob, err, why = task:await(what) else job.hit = true end
-    if blob and job.ctx.purpose == "manifest" then set_origin(job, how == "wait" and what:freshness() or core.record(blob)) end
+    if blob and (job.ctx.purpose == "manifest" or job.is_link) then
+      set_origin(job, how == "wait" and what:freshness() or core.record(blob))
+    end
     if blob then return verify(job, blob, key_digest(job)) end
     tries = tries + 1
     local timeout = job.request and job.request.timeout
@@ -363,20 +366,23 @@ local get
 function M.links_of(context, task, job)
   local links = {}
   local function prepare(link)
-    link.ctx, link.redirect_hosts = job.ctx, job.redirect_hosts
+    link.ctx, link.redirect_hosts, link.is_link = job.ctx, job.redirect_hosts, true
     link.digests_by = link.sha256 and "the document that led to it" or "its registry"
     return link
   end
   function links.get(link)
     local before = task.fetched
     local blob, err = get(context, task, prepare(link))
-    if task.fetched ~= before then link.info = task.fetched:info() end
+    link.led = task.fetched ~= before
+    if link.led then link.info = task.fetched:info() end
     return blob, err
   end
   function links.fresh(link) return from_cache(context, prepare(link)) end
-  function links.put(link, blob)
-    put(context, prepare(link), blob)
-    if link.disk then keep_on_disk(context, task, link, blob, {}) end
+  function links.put(link, blob, record)
+    put(context, prepare(link), blob, record)
+    if link.disk then
+      keep_on_disk(context, task, link, blob, { hosts = record.hosts, private = record.private, open_ended = record.open_ended })
+    end
   end
   function links.cache(target) return admit.cache_of(context, job, target) end
   function links.await(future, own) return task:await(future, not own) end
@@ -395,16 +401,14 @@ end
 -- Has a source drive a chain of links of its own. The reference becomes an alias of the
 -- last one.
 local function drive_links(context, task, job)
-  local blob, link = job.source.drive(job, context, M.links_of(context, task, job))
+  local blob, link, record = job.source.drive(job, context, M.links_of(context, task, job))
   if not blob then return nil, link end
   local verified, err = verify(job, blob, "sha256")
   if not verified or not job.cache then return verified, err end
   if link.is_gathered then return link.is_whole and keep_gathered(context, task, job, blob) or blob end
-  job.content = link.key
-  local cached = job.cache:peek(link.key, job.request.compiled, trust.applies(context, job))
-  local record = cached and core.record(cached) or {}
-  return put(context, job, blob, { hosts = record.hosts, private = record.private, no_store = record.no_store,
-    open_ended = record.open_ended, extra = { manifest = job.manifest } })
+  job.content = link.content
+  return put(context, job, blob, { hosts = record.hosts, private = record.private, open_ended = record.open_ended,
+    no_store = link.record and link.record.no_store, extra = { manifest = job.manifest } })
 end
 
 -- Gets a remote job's bytes.
@@ -431,7 +435,7 @@ function follow(context, task, job, step)
   for algorithm, hex in pairs(step.expected or {}) do expected[algorithm] = hex end
   local wish = { ctx = job.ctx, max_bytes = job.max_bytes, max_seconds = job.max_seconds, remote_only = job.remote_only,
     options = { cache = job.cache, ttl = job.ttl, revalidate = job.revalidate, disk = not job.no_disk } }
-  local next_job, err = admit.admit(context, wish, step.reference, expected)
+  local next_job, err = admit.admit(context, wish, step.reference, expected, task)
   err = err or task:lateness()
   if err then return nil, err end
   if job.usual_key then load_again(next_job) end
@@ -590,7 +594,7 @@ end
 
 -- Resolves a wish whose reference has one candidate.
 local function resolve_one(task, context, wish, target)
-  local job, err = admit.admit(context, wish, target)
+  local job, err = admit.admit(context, wish, target, nil, task)
   err = err or task:lateness()
   if err then return nil, err end
   local blob
@@ -608,7 +612,7 @@ local function resolve_list(task, context, wish, list)
     local late = task:lateness()
     if late then return nil, late end
     local job, blob, err
-    job, err = admit.admit(context, wish, target)
+    job, err = admit.admit(context, wish, target, nil, task)
     if job then
       if not job.source.is_remote() then tell_fallback(context, job, failures) end
       blob, err = at_hand(context, task, job)

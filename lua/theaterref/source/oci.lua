@@ -5,6 +5,7 @@
 -- them is a link with a key of its own in caches, its digest: references share what they
 -- have in common, and whoever resolves one drives its own chain of links.
 -- @module theaterref.source.oci
+local overlay = require("theaterref.options").overlay
 local requests = require "theaterref.registry.requests"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
@@ -141,22 +142,41 @@ function M.is_immutable(parsed) return parsed.manifest ~= nil end
 -- looked at once a second.
 local adapted, LOOK_SECONDS = setmetatable({}, { __mode = "k" }), 1
 
---- Adapts the options of a request to the registry: credentials that are configured, and the
--- scope in caches of bytes that are fetched with them.
-function M.request(job, context, request)
+-- Returns the places that may be asked, with the options and the credentials for each: mirrors,
+-- and the registry; and whether the credentials of all are known.
+local function places_of(parsed, context, request, task)
+  local places, all_known = {}, true
+  local await = task and not context.offline and function(future) return task:await(future, true) end or nil
+  for i, endpoint in ipairs(requests.endpoints(parsed, context.registries)) do
+    function endpoint.warn(message)
+      context:emit("registry", { reference = errors.redact_reference(parsed.text), message = message })
+    end
+    local found, err, is_fatal = requests.credentials(endpoint, await)
+    if is_fatal then return nil, err end
+    all_known = all_known and found ~= nil
+    places[i] = { endpoint = endpoint, credentials = found, err = err,
+      options = endpoint.mirror and requests.mirror_request(endpoint, context.defaults, request.options)
+        or requests.request(endpoint, request.options) }
+  end
+  return places, all_known
+end
+
+--- Adapts the options of a job's request to the registry: the places to ask, with the credentials
+-- that all its links are fetched with, and the scope in caches of bytes that are. A helper may be
+-- asked for credentials, unless the context is offline.
+function M.request(job, context, request, task)
   local parsed = job.parsed
-  local name = parsed.registry .. "/" .. parsed.repository
+  local name = parsed.registry .. "/" .. parsed.repository .. (parsed.ns and "?ns=" .. parsed.ns or "")
   local of_request = adapted[request]
   local before = of_request and of_request[name]
   if before and core.now() < before.at + LOOK_SECONDS then return before.request end
-  local endpoint = requests.endpoint(parsed, context.registries, parsed.ns)
-  local found, err = requests.find_credentials(endpoint)
-  if err then return nil, err end
-  local options = requests.request(endpoint, request.options)
-  local scope = requests.scope(options, found)
+  local places, all_known = places_of(parsed, context, request, task)
+  if not places then return nil, all_known end
+  local scope, may_be_on_disk = requests.scope(places)
   local made = { compiled = request.compiled, options = request.options, scope = scope, revalidate = request.revalidate,
-    may_be_on_disk = scope == "" or options.cache_scope ~= nil, max_bytes = request.max_bytes, timeout = request.timeout,
-    origin = endpoint.origin .. "/" }
+    may_be_on_disk = may_be_on_disk, max_bytes = request.max_bytes, timeout = request.timeout,
+    origin = places[#places].endpoint.origin .. "/", places = places }
+  if not all_known then return made end -- its helper is asked again
   if not of_request or of_request.count >= 256 then
     of_request = { count = 0 }
     adapted[request] = of_request
@@ -185,8 +205,8 @@ end
 -- its digest fixes, may come from where those of the signed artifact may.
 function Chain:options(kind)
   local job = self.job
-  local options = requests.request(self.endpoint, job.request.options)
-  if not self.deadline then return options end
+  if not self.deadline then return self.place.options end
+  local options = overlay(self.place.options)
   options.timeout = math.max(0.001, self.deadline - core.now())
   if kind == "blobs" and job.blob_redirect_hosts then
     options.redirect_hosts = job.blob_redirect_hosts
@@ -195,20 +215,34 @@ function Chain:options(kind)
   return options
 end
 
+-- Adds what the record of a link has to that of the chain: where its redirects led.
+function Chain:note_record(record)
+  local all = self.record
+  for _, host in ipairs(record and record.hosts or {}) do
+    if not self.has_host[host] then self.has_host[host], all.hosts[#all.hosts + 1] = true, host end
+  end
+  all.private, all.open_ended = all.private or record and record.private, all.open_ended or record and record.open_ended
+end
+
 -- Makes a link, for 'links.get'. 'max_bytes' is a limit beside that of the request.
 function Chain:link(kind, name, what, max_bytes)
-  local job, endpoint = self.job, self.endpoint
+  local job, endpoint, place = self.job, self.endpoint, self.place
   local options = { max_bytes = max_bytes, accept = kind ~= "blobs" and requests.DOCUMENTS or nil }
   local request, sha256 = job.request, name:match "^sha256:(.*)$"
   local limit = math.min(max_bytes, request.max_bytes or max_bytes)
+  -- Loads under way, failures and tags are those of one registry; bytes with a digest are
+  -- everybody's under their content's key.
+  local here = core.digest(request.scope .. "\n" .. (endpoint.mirror or endpoint.origin) .. "\n" .. (endpoint.ns or ""))
+  local content = sha256 and core.cache_key("sha256://" .. sha256, nil, request.scope) or nil
   return { parsed = { scheme = "oci", url = requests.url(endpoint, kind, name) }, source = link_source, what = what,
     target = artifact(job.parsed, nil, nil) .. (sha256 and "@" or ":") .. name, sha256 = sha256,
-    key = sha256 and core.cache_key("sha256://" .. sha256, nil, request.scope)
-      or core.cache_key(document_key(job.parsed), nil, request.scope),
+    key = core.cache_key(sha256 and "sha256://" .. sha256 or document_key(job.parsed), nil, here), content = content,
+    disk_key = content,
     request = { compiled = request.compiled, scope = request.scope, may_be_on_disk = request.may_be_on_disk, max_bytes = limit,
       timeout = request.timeout },
     compile = function()
-      return requests.compile(endpoint, self:options(kind), "pull", self.links.await, options)
+      if not place.credentials then return nil, place.err end
+      return requests.compile(endpoint, self:options(kind), "pull", place.credentials, options)
     end }
 end
 
@@ -219,15 +253,23 @@ function Chain:get(link, cache)
   local blob, err
   if cache then
     blob, err = self.links.fresh(link)
+    if blob then self:note_record(link.record) end
     if blob or err then return blob, err end
   end
-  if self.is_fallback then link.revalidate = true end -- a failure that is remembered was the mirror's
-  if not self.context.offline then -- a helper may take its time: not while others wait for this load
+  if not self.context.offline then
     link.compiled, err = link.compile()
     if not link.compiled then return nil, err end
   end
   blob, err = self.links.get(link)
-  if blob then return blob end
+  if not blob and err.status and link.sha256 and cache and not link.led then
+    -- Another repository of this registry led that load, and may not have it.
+    link.key = core.cache_key("sha256://" .. link.sha256, nil, core.digest(link.key .. self.endpoint.repository))
+    blob, err = self.links.get(link)
+  end
+  if blob then
+    self:note_record(link.record)
+    return blob
+  end
   return nil, requests.worded(err, self.endpoint, link.what)
 end
 
@@ -261,6 +303,7 @@ function Chain:head(link)
   if self.context.offline or not core.send then return nil end
   local ok, info = self:send(link, "HEAD")
   if not ok then return nil, info end
+  self:note_record(info)
   local digest = info.status == 200 and info.headers["docker-content-digest"]
   return digest and digest:match "^sha256:(%x+)$"
 end
@@ -269,7 +312,7 @@ end
 function Chain:keep(digest, blob)
   local link = self:link("manifests", "sha256:" .. digest, "manifest", requests.MAX_DOCUMENT_BYTES)
   link.cache, link.ttl, link.no_disk = self.cache, -1, true
-  if link.cache then self.links.put(link, blob) end
+  if link.cache then self.links.put(link, blob, self.record) end
 end
 
 -- Notes a document that leads to the bytes: whoever judges them may need it.
@@ -292,6 +335,7 @@ function Chain:fetch(link)
   end
   local blob, info = self:send(link, "GET")
   if not blob then return nil, requests.worded(info, self.endpoint, link.what) end
+  self:note_record(info)
   if info.status ~= 200 then return nil, requests.status_error(self.endpoint, link.what, info.status) end
   local digest, told = blob:digest(), info.headers["docker-content-digest"]
   told = told and told:match "^sha256:(%x+)$"
@@ -310,6 +354,7 @@ function Chain:cached_tag(link)
   -- Bytes in the place of rejected ones are what the tag leads to now.
   link.ttl, link.revalidate = self.job.ttl, self.job.revalidate or self.job.usual_key ~= nil
   local blob, err = self.links.fresh(link)
+  if blob then self:note_record(link.record) end
   if blob or err then return blob, blob and blob:digest() or err end
   local before = link.known and link.known.blob
   local last = before and before:digest() or last_digests[link.key]
@@ -319,12 +364,14 @@ function Chain:cached_tag(link)
     return blob, blob and blob:digest() or err
   end
   blob = before and digest == last and before
-  if not blob then
+  if blob then
+    self:note_record(link.known.record)
+  else
     self:set_manifest(digest)
     blob, err = self:read_digest(false, digest)
     if not blob then return nil, err end
   end
-  self.links.put(link, blob)
+  self.links.put(link, blob, self.record)
   return blob, digest
 end
 
@@ -420,7 +467,10 @@ function Chain:drive()
     self.context.trace { rule = "registry", by = self.endpoint.registry, reference = errors.redact_reference(job.target),
       answer = "sha256:" .. job.manifest }
   end
-  return self:read_layer(document, media_type)
+  local blob, err = self:read_layer(document, media_type)
+  -- A tag is fresh only as long as it leads somewhere.
+  if not blob and not manifest and job.cache then job.cache:refresh(document_key(job.parsed)) end
+  return blob, err
 end
 
 -- Gets a document by its digest: one that was read for these bytes, one in the store that
@@ -472,17 +522,14 @@ local final = { cancelled = true, invalid_reference = true, too_large = true, po
 
 -- Has a chain work at each endpoint in turn, until one has what is wanted.
 local function at_endpoints(job, context, links, work)
-  local endpoints, first = requests.endpoints(job.parsed, context.registries), nil
-  for i, endpoint in ipairs(endpoints) do
-    function endpoint.warn(message)
-      context:emit("registry", { reference = errors.redact_reference(job.target), message = message })
-    end
-    local chain = setmetatable({ job = job, context = context, links = links, endpoint = endpoint, cache = job.cache,
-      is_fallback = i > 1 }, Chain)
-    local found, more = work(chain)
-    if found then return found, more end
+  local places, first = job.request.places, nil
+  for i, place in ipairs(places) do
+    local chain = setmetatable({ job = job, context = context, links = links, place = place, endpoint = place.endpoint,
+      cache = job.cache, record = { hosts = {} }, has_host = {} }, Chain)
+    local found, more, record = work(chain)
+    if found then return found, more, record end
     first = first or more
-    if i == #endpoints or final[more.kind] or links.is_over() then return nil, i == #endpoints and more or first end
+    if i == #places or final[more.kind] or links.is_over() then return nil, i == #places and more or first end
     context:emit("fallback", { reference = errors.redact_reference(job.target), message = tostring(more) })
   end
 end
@@ -491,19 +538,21 @@ end
 -- @tparam table job
 -- @tparam table context
 -- @tparam table links what gets its links: `get(link)`, its bytes or nil and an error;
--- `fresh(link)`, the same if a cache has them; `put(link, blob)`, into its cache;
+-- `fresh(link)`, the same if a cache has them, and both set `link.record`; `put(link, blob, record)`,
+-- into its cache;
 -- `await(future)`; `seconds_left()`; `cache(reference)`, the cache for what an
 -- immutable reference leads to, or nil; `is_over()`
 -- @treturn theaterref.blob
 -- @treturn table the link of the layer; or, of signatures, `is_gathered`, and `is_whole` if they
 -- may be kept
+-- @treturn ?table a record of where the redirects of all links led
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.drive(job, context, links)
   return at_endpoints(job, context, links, function(chain)
     if job.parsed.is_gathered then return chain:gather() end
     local blob, err = chain:drive()
-    return blob, blob and chain.layer or err
+    return blob, blob and chain.layer or err, chain.record
   end)
 end
 
