@@ -121,7 +121,8 @@ DEPS_build := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev
               libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates
 DEPS_demo  := $(DEPS_build) nginx-light openssl wabt
 DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks tinyproxy-bin \
-              dpkg-dev groff-base g++ minisign docker-registry apache2-utils skopeo
+              dpkg-dev groff-base g++ minisign docker-registry apache2-utils skopeo \
+              curl procps python3-minimal
 DEPS_bench := $(DEPS_demo) docker-registry apache2-utils
 DEPS_doc   := lua-ldoc lua-discount doxygen
 DEPS_coverage := $(DEPS_test) lcov

@@ -135,7 +135,8 @@ describe("a hostile server", function()
       kinds[i] = err and err.kind or "fine"
       tls.stop()
     end
-    assert.same({ "tls", "fine" }, kinds)
+    assert.is_truthy(kinds[1] == "tls" or kinds[1] == "network", kinds[1]) -- as the server takes the refusal
+    assert.equal("fine", kinds[2])
   end)
 
   it("cannot leave a second response in a TLS record", function()

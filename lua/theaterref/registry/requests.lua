@@ -52,7 +52,8 @@ function M.endpoint(parsed, registries, ns)
   if insecure == nil then insecure = usually end
   local authority = hosts[parsed.registry] or parsed.registry
   return { registry = parsed.registry, host = parsed.host, port = parsed.port, authority = authority,
-    repository = parsed.repository, options = options, insecure = insecure, is_usual = insecure == usually, ns = ns, origin = (insecure and "http://" or "https://") .. authority,
+    repository = parsed.repository, options = options, insecure = insecure, is_usual = insecure == usually, ns = ns,
+    origin = (insecure and "http://" or "https://") .. authority,
     url = ("%s://%s/v2/%s/"):format(insecure and "http" or "https", authority, parsed.repository) }
 end
 

@@ -175,7 +175,7 @@ function M.request(job, context, request, task)
   local scope, may_be_on_disk = requests.scope(places)
   local made = { compiled = request.compiled, options = request.options, scope = scope, revalidate = request.revalidate,
     may_be_on_disk = may_be_on_disk, max_bytes = request.max_bytes, timeout = request.timeout,
-    origin = places[#places].endpoint.origin .. "/", places = places }
+    origin = places[#places].endpoint.origin .. "/", routes = places }
   if not all_known then return made end -- its helper is asked again
   if not of_request or of_request.count >= 256 then
     of_request = { count = 0 }
@@ -522,7 +522,7 @@ local final = { cancelled = true, invalid_reference = true, too_large = true, po
 
 -- Has a chain work at each endpoint in turn, until one has what is wanted.
 local function at_endpoints(job, context, links, work)
-  local places, first = job.request.places, nil
+  local places, first = job.request.routes, nil
   for i, place in ipairs(places) do
     local chain = setmetatable({ job = job, context = context, links = links, place = place, endpoint = place.endpoint,
       cache = job.cache, record = { hosts = {} }, has_host = {} }, Chain)
