@@ -450,9 +450,11 @@ describe("a copy of all", function()
   end)
 
   it("of tags is bounded", function()
+    bad:log()
     local list, err = resolver():tags("oci://" .. bad.at .. "/many/x")
     assert.is_nil(list)
     assert.equal("too_large", err.kind)
+    assert.equal(2, select(2, bad:log():gsub("GET", "")))
   end)
 end)
 
@@ -790,7 +792,7 @@ describe("a registry at fault", function()
     put_artifact(registry.at, "gone/y", "1", { { "x.wasm", WASM .. "good" } })
     local r = resolver { retries = 0, cache = {}, registries = { [registry.at] = { mirrors = { bad.at } } } }
     assert.equal(WASM .. "good", tostring(assert(r:resolve_cached(("oci://%s/gone/y:1"):format(registry.at)))))
-    -- The tag does not stay where it led to nothing, either.
+    -- A tag does not stay where it led to nothing.
     local ref = ("oci://%s/gone/y:1"):format(bad.at)
     local blob = r:resolve_cached(ref)
     assert.is_nil(blob)
