@@ -9,9 +9,10 @@ bool tr_request_scope_as(const tr_fetch_options *options, const tr_auth *auth,
                          char scope[TR_HEX_MAX], tr_error *error);
 
 /*
-** What identifies a caller to those that hand out tokens, beside the credentials: the same
-** digest if a token may be shared. Headers of all requests do not count, since no realm gets
-** them; those of hosts do. A name for the scope of cached bytes is no identity.
+** Write a keyed digest of everything that identifies a caller to those that hand out tokens,
+** beside the credentials: callers with the same one may share a token; "" if there is nothing.
+** Headers of all requests do not count, since no realm gets them; those of hosts do. A name
+** for the scope of cached bytes is no identity. False with the error.
 */
 bool tr_request_caller(const tr_fetch_options *options, char caller[TR_HEX_MAX],
                        tr_error *error);

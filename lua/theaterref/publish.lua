@@ -363,10 +363,10 @@ function Transfer:copy_listed(index, digest, depth)
     if type(entry) ~= "table" or not is_digest(entry.digest) then
       return nil, errors.new("syntax", "the list of what refers to a manifest has an entry without a digest")
     end
-    local known, inner, inner_digest, of_type = self.copied[entry.digest], nil, nil, nil
-    if not known then
-      inner, inner_digest, of_type = self:read(entry.digest)
-      if not inner then return nil, inner_digest end
+    local inner, why, of_type
+    if not self.copied[entry.digest] then
+      inner, why, of_type = self:read(entry.digest)
+      if not inner then return nil, why end
     end
     local ok, listed = self:copy_document(inner, of_type, entry.digest, depth + 1)
     if not ok then return nil, listed end

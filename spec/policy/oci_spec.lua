@@ -697,7 +697,7 @@ describe("a registry at fault", function()
     put_artifact(registry.at, "gone/y", "1", { { "x.wasm", WASM .. "good" } })
     local r = resolver { retries = 0, cache = {}, registries = { [registry.at] = { mirrors = { bad.at } } } }
     assert.equal(WASM .. "good", tostring(assert(r:resolve_cached(("oci://%s/gone/y:1"):format(registry.at)))))
-    -- Nor does the tag stay where it led to nothing.
+    -- A tag does not stay where it led to nothing.
     local ref = ("oci://%s/gone/y:1"):format(bad.at)
     local blob = r:resolve_cached(ref)
     assert.is_nil(blob)

@@ -51,7 +51,8 @@ function M.endpoint(parsed, registries, ns)
   local insecure, usually = options.plain_http, M.is_loopback(parsed.host) and parsed.port ~= 443
   if insecure == nil then insecure = usually end
   local authority = hosts[parsed.registry] or parsed.registry
-  return { registry = parsed.registry, host = parsed.host, port = parsed.port, authority = authority, repository = parsed.repository, options = options,
+  return { registry = parsed.registry, host = parsed.host, port = parsed.port, authority = authority,
+    repository = parsed.repository, options = options,
     insecure = insecure, is_usual = insecure == usually, ns = ns, origin = (insecure and "http://" or "https://") .. authority,
     url = ("%s://%s/v2/%s/"):format(insecure and "http" or "https", authority, parsed.repository) }
 end
@@ -114,11 +115,11 @@ end
 -- @tparam table request options of requests to the upstream
 -- @treturn table
 function M.mirror_request(endpoint, general, request)
-  local all, hosts = option_sets.anonymous(request), general.hosts
+  local all, by_host = option_sets.anonymous(request), general.hosts
   for _, name in ipairs { "ca_file", "proxy", "unix_socket", "user_agent", "cache_scope" } do all[name] = general[name] end
-  local host = hosts and core.match_host(hosts, endpoint.host, endpoint.port)
-  local own = option_sets.with_host(all, host and hosts[host])
-  own.hosts = hosts and option_sets.after_redirects(all, hosts)
+  local host = by_host and core.match_host(by_host, endpoint.host, endpoint.port)
+  local own = option_sets.with_host(all, host and by_host[host])
+  own.hosts = by_host and option_sets.after_redirects(all, by_host)
   return M.request(endpoint, own)
 end
 

@@ -152,7 +152,7 @@ function M.request(job, context, request, task)
   local scope, may_be_on_disk = requests.scope(places)
   local made = { compiled = request.compiled, options = request.options, scope = scope, revalidate = request.revalidate,
     may_be_on_disk = may_be_on_disk, max_bytes = request.max_bytes, timeout = request.timeout,
-    origin = places[#places].endpoint.origin .. "/", places = places }
+    origin = places[#places].endpoint.origin .. "/", endpoints = places }
   if not all_known then return made end -- its helper is asked again
   if not of_request or of_request.count >= 256 then
     of_request = { count = 0 }
@@ -429,7 +429,7 @@ local final = { cancelled = true, invalid_reference = true, too_large = true, po
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.drive(job, context, links)
-  local places, first = job.request.places, nil
+  local places, first = job.request.endpoints, nil
   for i, place in ipairs(places) do
     local chain = setmetatable({ job = job, context = context, links = links, place = place, endpoint = place.endpoint,
       record = { hosts = {} }, has_host = {} }, Chain)
