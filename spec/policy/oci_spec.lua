@@ -357,9 +357,11 @@ describe("a copy of all", function()
   end)
 
   it("of tags is bounded", function()
+    bad:log()
     local list, err = resolver():tags("oci://" .. bad.at .. "/many/x")
     assert.is_nil(list)
     assert.equal("too_large", err.kind)
+    assert.equal(2, select(2, bad:log():gsub("GET", "")))
   end)
 end)
 

@@ -122,20 +122,23 @@ function M.is_immutable(parsed) return parsed.manifest ~= nil end
 -- looked at once a second.
 local adapted, LOOK_SECONDS = setmetatable({}, { __mode = "k" }), 1
 
+-- Failures of one job's wait for a helper.
+local own_ends = { cancelled = true, timeout = true }
+
 -- Returns the places that may be asked, with the options and the credentials for each: mirrors,
--- and the registry; and whether the credentials of all are known.
+-- and the registry; and whether another job may have them.
 local function places_of(parsed, context, request, task)
-  local places, all_known = {}, true
+  local places, is_lasting = {}, true
   local await = task and not context.offline and function(future) return task:await(future, true) end or nil
   for i, endpoint in ipairs(requests.endpoints(parsed, context.registries)) do
     local found, err, is_fatal = requests.credentials(endpoint, await)
     if is_fatal then return nil, err end
-    all_known = all_known and found ~= nil
+    is_lasting = is_lasting and not (err and own_ends[err.kind])
     places[i] = { endpoint = endpoint, credentials = found, err = err,
       options = endpoint.mirror and requests.mirror_request(endpoint, context.defaults, request.options)
         or requests.request(endpoint, request.options) }
   end
-  return places, all_known
+  return places, is_lasting
 end
 
 --- Adapts the options of a job's request to the registry: the places to ask, with the credentials
@@ -147,13 +150,13 @@ function M.request(job, context, request, task)
   local of_request = adapted[request]
   local before = of_request and of_request[name]
   if before and core.now() < before.at + LOOK_SECONDS then return before.request end
-  local places, all_known = places_of(parsed, context, request, task)
-  if not places then return nil, all_known end
+  local places, is_lasting = places_of(parsed, context, request, task)
+  if not places then return nil, is_lasting end
   local scope, may_be_on_disk = requests.scope(places)
   local made = { compiled = request.compiled, options = request.options, scope = scope, revalidate = request.revalidate,
     may_be_on_disk = may_be_on_disk, max_bytes = request.max_bytes, timeout = request.timeout,
     origin = places[#places].endpoint.origin .. "/", endpoints = places }
-  if not all_known then return made end -- its helper is asked again
+  if not is_lasting then return made end
   if not of_request or of_request.count >= 256 then
     of_request = { count = 0 }
     adapted[request] = of_request
@@ -408,7 +411,9 @@ function Chain:drive()
   end
   local blob, err = self:read_layer(document, media_type)
   -- A tag is fresh only as long as it leads somewhere.
-  if not blob and not manifest and job.cache then job.cache:refresh(document_key(job.parsed)) end
+  if not blob and not manifest and job.cache and not core.is_outage(err) and err.kind ~= "cancelled" then
+    job.cache:refresh(document_key(job.parsed))
+  end
   return blob, err
 end
 
