@@ -145,7 +145,7 @@ end
 -- @tparam ?table found as `get` returns them; or as `find` does, if no helper could be asked
 -- @treturn ?string nil: nobody's
 function M.identity(found)
-  if not found or not next(found) then return nil end
+  if not found or not (found.username or found.identity_token or found.helper) then return nil end
   local parts = {}
   for i, name in ipairs { "username", "password", "identity_token", "helper", "server" } do
     parts[i] = ("%s=%s"):format(name, core.digest(found[name] or ""))
