@@ -603,7 +603,7 @@ describe("a registry at fault", function()
 
   it("whose answers to what ends an upload are lost is asked whether it succeeded", function()
     local copied = assert(resolver({ retries = 1 }):copy(folder .. "/actor/worker.wasm", "oci://" .. bad.at .. "/lost/x:1"))
-    assert.equal(WASM .. "worker", tostring(assert(resolver():resolve(copied.reference))))
+    assert.equal(helper.read(folder .. "/actor/worker.wasm"), tostring(assert(resolver():resolve(copied.reference))))
     local pushed = assert(resolver({ retries = 0 }):push(folder .. "/actor/manifest.toml", "oci://" .. bad.at .. "/lost/y:1"))
     assert.equal("worker", assert(resolver():plan(pushed.reference)).name)
   end)
