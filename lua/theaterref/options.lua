@@ -485,6 +485,19 @@ function M.after_redirects(request, hosts)
   return all
 end
 
+--- Returns the options of a request to a host: those of all requests, and on top of them its own
+-- from their `hosts`; and those for where redirects lead.
+-- @tparam table request
+-- @tparam ?string name the host's key in `hosts`, if it has one
+-- @treturn table
+function M.for_host(request, name)
+  local hosts, general = request.hosts, M.overlay(request)
+  general.hosts = nil
+  local own = M.with_host(general, hosts and name and hosts[name])
+  own.hosts = hosts and M.after_redirects(general, hosts)
+  return own
+end
+
 --- The fault in options, if any; within tables of options, too.
 -- @tparam table options one of the above
 -- @tparam table given

@@ -857,6 +857,14 @@ describe("a registry at fault", function()
     assert.is_falsy(log:find "Basic")
   end)
 
+  it("gets the headers of its host with pushes and lists of tags, too", function()
+    local r = resolver { hosts = { [bad.at] = { headers = { ["X-Key"] = "host's" } } } }
+    bad:log()
+    assert(r:push(folder .. "/actor/manifest.toml", "oci://" .. bad.at .. "/team/keyed:1"))
+    assert(r:tags("oci://" .. bad.at .. "/team/keyed"))
+    for line in bad:log():gmatch "[^\n]+" do assert.matches(" host's$", line) end
+  end)
+
   it("keeps from its mirrors what identifies the caller to it: headers, by host or by the rule `request`", function()
     put_artifact(bad.at, "mirrored/y", "1", { { "x.wasm", WASM .. "y" } })
     local ref, mirrors = ("oci://%s/mirrored/y:1"):format(registry.at), { [registry.at] = { mirrors = { bad.at } } }

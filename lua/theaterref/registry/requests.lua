@@ -108,6 +108,14 @@ function M.request(endpoint, request)
   return all
 end
 
+--- The options of requests to an endpoint's host, of those of all requests.
+-- @tparam table endpoint
+-- @tparam table request
+-- @treturn table
+function M.of_host(endpoint, request)
+  return option_sets.for_host(request, request.hosts and core.match_host(request.hosts, endpoint.host, endpoint.port))
+end
+
 --- The options of requests to a mirror: its own, and on top of the general ones, of which none
 -- identifies the caller. Of a request to the upstream only limits hold.
 -- @tparam table endpoint the mirror
@@ -115,12 +123,11 @@ end
 -- @tparam table request options of requests to the upstream
 -- @treturn table
 function M.mirror_request(endpoint, general, request)
-  local all, by_host = option_sets.anonymous(request), general.hosts
-  for _, name in ipairs { "ca_file", "proxy", "unix_socket", "user_agent", "cache_scope" } do all[name] = general[name] end
-  local host = by_host and core.match_host(by_host, endpoint.host, endpoint.port)
-  local own = option_sets.with_host(all, host and by_host[host])
-  own.hosts = by_host and option_sets.after_redirects(all, by_host)
-  return M.request(endpoint, own)
+  local all = option_sets.anonymous(request)
+  for _, name in ipairs { "ca_file", "proxy", "unix_socket", "user_agent", "cache_scope", "hosts" } do
+    all[name] = general[name]
+  end
+  return M.request(endpoint, M.of_host(endpoint, all))
 end
 
 -- When each warning was given: not at every request.

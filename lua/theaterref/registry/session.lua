@@ -27,7 +27,7 @@ function Session.open(parsed, fields)
   local self = setmetatable(overlay(fields), Session)
   self.endpoint = requests.endpoint(parsed, fields.registries, parsed.ns)
   self.endpoint.warn = fields.warn
-  self.request = requests.request(self.endpoint, fields.defaults)
+  self.request = requests.request(self.endpoint, requests.of_host(self.endpoint, fields.defaults))
   self.compiled = {}
   return self
 end

@@ -74,10 +74,7 @@ end
 -- Makes the options of one request of those of all and of one of the listed hosts, if it
 -- is to one, and compiles them.
 local function request_with(all, host, redirect_hosts, job)
-  local hosts = all.hosts
-  all.hosts = nil
-  local request = option_sets.with_host(all, host and hosts[host])
-  if hosts then request.hosts = option_sets.after_redirects(all, hosts) end
+  local request = option_sets.for_host(all, host)
   if redirect_hosts ~= "any" then request.redirect_hosts = redirect_hosts end
   request.max_bytes = job.max_bytes or request.max_bytes
   if job.max_seconds then
