@@ -2,11 +2,12 @@
 -- whose faults are ours. The documents are made by hand, with openssl.
 local core = require "theaterref.core"
 local helper = require "helper"
+local writer = require "registry_writer"
 local theaterref = require "theaterref"
 
 local WASM = "\0asm\1\0\0\0"
-local MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-local INDEX = "application/vnd.oci.image.index.v1+json"
+local MANIFEST, INDEX = writer.MANIFEST, writer.INDEX
+local put_blob, put_document = writer.put_blob, writer.put_document
 local SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
 local BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
@@ -31,27 +32,6 @@ teardown(function()
 end)
 
 -- ------------------------------------------------------------ what is pushed
-
--- Writes bytes to a registry, past what theaterref itself would push.
-local function put(at, path, method, bytes, media_type)
-  local future = assert(core.send("http://" .. at .. path, core.request_options { retries = 0 }, { method = method,
-    body = core.blob(bytes), headers = { ["Content-Type"] = media_type } }))
-  assert(future:wait())
-  return future:info()
-end
-
-local function put_blob(at, repository, bytes)
-  local digest = "sha256:" .. core.digest(bytes)
-  local info = put(at, "/v2/" .. repository .. "/blobs/uploads/", "POST", "", "application/octet-stream")
-  local location = info.headers.location:gsub("^http://[^/]*", "")
-  put(at, location .. (location:find("?", 1, true) and "&" or "?") .. "digest=" .. digest, "PUT", bytes, "application/octet-stream")
-  return digest
-end
-
-local function put_document(at, repository, name, document, media_type)
-  assert.equal(201, put(at, ("/v2/%s/manifests/%s"):format(repository, name), "PUT", document, media_type or MANIFEST).status)
-  return core.digest(document)
-end
 
 -- Puts a manifest with layers, `{ bytes, media type, annotations as JSON }`. Returns its digest
 -- and size.

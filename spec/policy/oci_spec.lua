@@ -1,13 +1,14 @@
 -- Packages in registries: Debian's docker-registry, and one whose faults are ours.
 local core = require "theaterref.core"
 local helper = require "helper"
+local writer = require "registry_writer"
 local theaterref = require "theaterref"
 local threads = require "threads"
 
 local WASM = "\0asm\1\0\0\0"
 local WORKER = WASM .. "\0\7\6worker" -- with a section of its own
-local MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-local INDEX = "application/vnd.oci.image.index.v1+json"
+local MANIFEST, INDEX = writer.MANIFEST, writer.INDEX
+local put, put_blob = writer.put, writer.put_blob
 
 local folder, registry
 
@@ -50,24 +51,6 @@ local function push(target, from)
   return assert(resolver():push(from or folder .. "/actor/manifest.toml", target))
 end
 
--- Writes bytes to a registry, past what theaterref itself would push.
-local function put(at, path, method, bytes, media_type)
-  local options = core.request_options { retries = 0 }
-  local future = assert(core.send("http://" .. at .. path, options, { method = method, body = core.blob(bytes),
-    headers = { ["Content-Type"] = media_type } }))
-  assert(future:wait())
-  return future:info()
-end
-
-local function put_blob(at, repository, bytes)
-  local digest = "sha256:" .. core.digest(bytes)
-  local info = put(at, "/v2/" .. repository .. "/blobs/uploads/", "POST", "", "application/octet-stream")
-  local location = info.headers.location:gsub("^http://[^/]*", "")
-  location = location:gsub("^%.%./uploads", "/v2/" .. repository .. "/blobs/uploads")
-  put(at, location .. (location:find("?", 1, true) and "&" or "?") .. "digest=" .. digest, "PUT", bytes, "application/octet-stream")
-  return digest
-end
-
 local function descriptor(digest, size, title, media_type)
   return ('{"mediaType":"%s","digest":"%s","size":%d,"annotations":{"org.opencontainers.image.title":"%s"}}'):format(
     media_type or "application/wasm", digest, size, title)
@@ -82,8 +65,7 @@ local function put_artifact(at, repository, tag, layers)
   end
   local document = ('{"schemaVersion":2,"mediaType":"%s","config":{"mediaType":"x/y","digest":"%s","size":2},"layers":[%s]}'):format(
     MANIFEST, config, table.concat(list, ","))
-  assert.equal(201, put(at, ("/v2/%s/manifests/%s"):format(repository, tag), "PUT", document, MANIFEST).status)
-  return core.digest(document)
+  return writer.put_document(at, repository, tag, document)
 end
 
 describe("a pushed manifest", function()
