@@ -122,7 +122,8 @@ static bool works(void) {
   unsigned char raw[TR_BLAKE2B_SIZE];
   bool no_memory;
   return verify(key, signature, "", 0, &no_memory) &&
-         !verify(key, signature, "x", 1, &no_memory) && !no_memory && hash("", 0, raw) && memcmp(raw, "\x78\x6a\x02\xf7\x42\x01\x59\x03", 8) == 0;
+         !verify(key, signature, "x", 1, &no_memory) && !no_memory && hash("", 0, raw) &&
+         memcmp(raw, "\x78\x6a\x02\xf7\x42\x01\x59\x03", 8) == 0;
 }
 
 static void choose(void) {

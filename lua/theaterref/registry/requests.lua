@@ -85,6 +85,14 @@ function M.url(endpoint, kind, name)
   return endpoint.url .. kind .. "/" .. name .. (endpoint.ns and "?ns=" .. endpoint.ns or "")
 end
 
+--- The digest that a registry tells of a manifest, if it does.
+-- @tparam table headers of its answer
+-- @treturn ?string a SHA-256 in hex
+function M.told_digest(headers)
+  local digest = headers["docker-content-digest"]
+  return digest and digest:match "^sha256:(%x+)$"
+end
+
 -- Copies headers without one, in any case.
 local function without(headers, name)
   local copy = {}

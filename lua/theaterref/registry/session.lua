@@ -6,7 +6,7 @@
 local requests = require "theaterref.registry.requests"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local overlay = require("theaterref.options").overlay
+local option_sets = require "theaterref.options"
 
 local Session = {}
 Session.__index = Session
@@ -24,7 +24,7 @@ local MAX_LIST_BYTES, MAX_TAGS = 16 << 20, 100000
 -- `seconds_left`, functions
 -- @treturn table
 function Session.open(parsed, fields)
-  local self = setmetatable(overlay(fields), Session)
+  local self = setmetatable(option_sets.overlay(fields), Session)
   self.endpoint = requests.endpoint(parsed, fields.registries, parsed.ns)
   self.endpoint.warn = fields.warn
   self.request = requests.request(self.endpoint, requests.of_host(self.endpoint, fields.defaults))
@@ -37,11 +37,7 @@ end
 local function compile(self, accept, max_bytes, is_elsewhere)
   local key = (is_elsewhere and "elsewhere " or "") .. (accept or "") .. max_bytes
   if self.compiled[key] then return self.compiled[key] end
-  local request = self.request
-  if is_elsewhere then
-    request = overlay(request)
-    request.headers, request.client_cert, request.client_key, request.netrc = nil, nil, nil, nil
-  end
+  local request = is_elsewhere and option_sets.anonymous(self.request) or self.request
   local err
   if not self.credentials then self.credentials, err = requests.credentials(self.endpoint, self.await) end
   if not self.credentials then return nil, err end
@@ -114,14 +110,9 @@ end
 
 local function missing(self, what, status) return requests.status_error(self.endpoint, what, status) end
 
-local function digest_of(headers)
-  local digest = headers["docker-content-digest"]
-  return digest and digest:match "^sha256:(%x+)$"
-end
-
 -- Checks the digest that a registry answered, if it did.
 local function check_answered(self, headers, expected)
-  local digest = digest_of(headers)
+  local digest = requests.told_digest(headers)
   if not digest or digest == expected then return true end
   return nil, errors.new("digest_mismatch", ("%s/%s answered the sha256 %s for what has %s"):format(self.endpoint.registry,
     self.endpoint.repository, digest, expected))
@@ -156,7 +147,7 @@ function Session:document(name, optional)
     return nil, missing(self, name:find "^sha256:" and "manifest" or ("tag '%s'"):format(name), status)
   end
   if status ~= 200 then return nil, refused(self, "reading a manifest", status, body) end
-  local digest, expected = body:digest(), name:match "^sha256:(.*)$" or digest_of(headers)
+  local digest, expected = body:digest(), name:match "^sha256:(.*)$" or requests.told_digest(headers)
   if expected and expected ~= digest then
     return nil, errors.new("digest_mismatch", ("%s/%s: the manifest %s has the sha256 %s"):format(self.endpoint.registry,
       self.endpoint.repository, name, digest))
@@ -169,7 +160,7 @@ end
 -- @treturn ?string a digest, in hex; nil: nowhere, or the registry does not tell
 function Session:digest_of(tag)
   local status, headers = send(self, "HEAD", url(self, "manifests", tag), { accept = requests.DOCUMENTS })
-  return status == 200 and digest_of(headers) or nil
+  return status == 200 and requests.told_digest(headers) or nil
 end
 
 --- Reads a blob, and verifies its digest.
@@ -344,7 +335,7 @@ function Session:put_document(name, document, media_type)
   local digest = document:digest()
   if is_lost(status) then
     local code, answer = send(self, "HEAD", url(self, "manifests", name), { accept = requests.DOCUMENTS })
-    if code == 200 and (digest_of(answer) == digest or name == "sha256:" .. digest) then return digest, false end
+    if code == 200 and (requests.told_digest(answer) == digest or name == "sha256:" .. digest) then return digest, false end
   end
   if not status then return nil, headers end
   if status ~= 201 and status ~= 200 and status ~= 202 then return nil, refused(self, "writing a manifest", status, body) end

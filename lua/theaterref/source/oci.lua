@@ -303,12 +303,11 @@ end
 -- Asks where a tag leads. Returns the digest; nil if the registry does not tell; or nil and an
 -- error.
 function Chain:head(link)
-  if self.context.offline or not core.send then return nil end
+  if self.context.offline then return nil end
   local ok, info = self:send(link, "HEAD")
   if not ok then return nil, info end
   self:note_record(info)
-  local digest = info.status == 200 and info.headers["docker-content-digest"]
-  return digest and digest:match "^sha256:(%x+)$"
+  return info.status == 200 and requests.told_digest(info.headers) or nil
 end
 
 -- Puts a document that a tag led to under its digest, too.
@@ -340,8 +339,7 @@ function Chain:fetch(link)
   if not blob then return nil, requests.worded(info, self.endpoint, link.what) end
   self:note_record(info)
   if info.status ~= 200 then return nil, requests.status_error(self.endpoint, link.what, info.status) end
-  local digest, told = blob:digest(), info.headers["docker-content-digest"]
-  told = told and told:match "^sha256:(%x+)$"
+  local digest, told = blob:digest(), requests.told_digest(info.headers)
   if told and told ~= digest then
     return nil, errors.new("digest_mismatch", ("%s has the sha256 %s, but its registry said %s"):format(link.target, digest,
       told))
@@ -385,7 +383,7 @@ function Chain:read_tag()
   local blob, digest, media_type
   if self.job.cache then
     blob, digest = self:cached_tag(link)
-  elseif self.context.offline or not core.send then
+  elseif self.context.offline then
     blob, digest = self:get(link, nil)
     digest = blob and blob:digest() or digest
   else
