@@ -623,7 +623,10 @@ describe("a TLS server", function()
     local out = helper.run_ok(program(([[
       local theaterref, files = require "theaterref", {}
       theaterref.resolve_reference(%q, { log = false })
-      repeat files[#files + 1] = io.open "/dev/null" until not io.open "/dev/null"
+      repeat
+        local file = io.open "/dev/null"
+        files[#files + 1] = file
+      until not file
       files[#files]:close()
       print(select(2, theaterref.resolve_reference(%q, { ca_file = %q, log = false, retries = 0 })).message)]])
       :format(nginx.http .. "/small", nginx.https .. "/small", nginx.ca), "ulimit -n 64;"))
