@@ -237,7 +237,7 @@ typedef struct tr_fetch_options {
   const char *proxy;       /* NULL: the environment's; "": none */
   const char *user_agent;  /* NULL: "theaterref/<version>" */
   const char *const *headers; /* "Name: value", NULL-terminated; not sent to another
-                                 origin */
+                                 origin, except Accept */
   const char *const *redirect_hosts; /* NULL-terminated: redirects may lead to the
                                         requested host and to these, such as
                                         "*.example.org"; NULL: to any */
@@ -258,7 +258,8 @@ typedef struct tr_fetch_options {
 ** client_cert, client_key, netrc, proxy, unix_socket, user_agent, connect_timeout and
 ** cache_scope; the other options apply to the whole fetch. The best match is used once
 ** the origin differs from the requested one. Without a match, the fetch's own options
-** are used, but without headers, client_cert, client_key and netrc. */
+** are used, but without headers, client_cert, client_key and netrc. Accept is not secret: the
+** fetch's own goes along unless the host has another one. */
 typedef struct tr_fetch_host {
   const char *host; /* "example.org" or "example.org:8443", in any case; NULL ends
                        the list */

@@ -341,16 +341,17 @@ static bool is_replaced(const tr_request *r, const char *line, bool plain) {
 /* Set the header fields: those of the configuration, if no more are needed. */
 static bool set_headers(tr_request *r, tr_handle *h) {
   struct curl_slist *all, *line;
-  const char *authorization = authorization_of(r);
+  const char *authorization = authorization_of(r), *accept = tr_send_accept(r);
   bool plain = r->plain_encoding || r->resuming;
   tr_handle_clear_headers(h);
   all = r->config->headers;
-  if (plain || authorization != NULL || (r->known != NULL && !r->resuming)) {
+  if (plain || authorization != NULL || accept != NULL || (r->known != NULL && !r->resuming)) {
     h->secret = authorization != NULL || (r->message != NULL && r->message->secret);
     for (line = all; line != NULL; line = line->next)
       if (!is_replaced(r, line->data, plain) && !add_header(&h->headers, line->data))
         return false;
     if ((authorization != NULL && !add_header(&h->headers, authorization)) ||
+        (accept != NULL && !add_header(&h->headers, accept)) ||
         (r->message != NULL && !tr_send_headers(r, h)) ||
         (plain && !add_header(&h->headers, "Accept-Encoding: identity")) ||
         !(r->resuming ? add_range(r, h)

@@ -10,16 +10,35 @@ enum {
   IDLE_SECONDS = 15
 };
 
+/* Add a header line. False: memory is short. */
+static bool add_line(tr_handle *h, const char *line) {
+  struct curl_slist *longer = curl_slist_append(h->headers, line);
+  if (longer != NULL)
+    h->headers = longer;
+  return longer != NULL;
+}
+
 bool tr_send_headers(tr_request *r, tr_handle *h) {
   size_t i;
-  for (i = 0; r->first_origin && r->message->headers[i] != NULL; i++) {
-    struct curl_slist *longer =
-        curl_slist_append(h->headers, r->message->headers[i]);
-    if (longer == NULL)
+  for (i = 0; r->first_origin && r->message->headers[i] != NULL; i++)
+    if (!add_line(h, r->message->headers[i]))
       return false;
-    h->headers = longer;
-  }
   return true;
+}
+
+/* The line of a list that says which media types are wanted, or NULL. */
+static const char *find_accept(char **lines) {
+  for (; lines != NULL && *lines != NULL; lines++)
+    if (curl_strnequal(*lines, "Accept:", 7))
+      return *lines;
+  return NULL;
+}
+
+const char *tr_send_accept(const tr_request *r) {
+  const char *line = r->message != NULL ? find_accept(r->message->headers) : NULL;
+  if (r->first_origin || find_accept(r->config->header_lines) != NULL)
+    return NULL;
+  return line != NULL ? line : find_accept(r->asked_config->header_lines);
 }
 
 /* libcurl's CURLOPT_READFUNCTION. */

@@ -161,7 +161,8 @@ M.request = set("request option", {
     .. "one, or status 408, 429, 500, 502, 503 or 504. The first retry comes after about 0.2 s, each later one "
     .. "after twice as long, or at the time in `Retry-After`, if that is within a minute. A body that was cut "
     .. "off is resumed" },
-  { "headers", "headers", "none", "header values by name; not sent to another origin after a redirect" },
+  { "headers", "headers", "none", "header values by name; not sent to another origin after a redirect, "
+    .. "except `Accept`" },
   { "hosts", "hosts", "none", "options for some hosts, by host or `host:port`, in any case: `headers`, "
     .. "`ca_file`, `client_cert`, `client_key`, `proxy`, `netrc`, `cache_scope`. Headers add to those for all "
     .. "hosts; the others replace them. They also apply when a redirect leads to that host; then it gets only "

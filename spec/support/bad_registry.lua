@@ -83,8 +83,7 @@ local function get_document(client, request, fault, repository, name)
     return respond(client, "307 Temporary Redirect", ("Location: http://localhost:%d%s\r\n"):format(ports[1], request.target))
   end
   local document = documents[repository .. " " .. name]
-  local asked = request.accept:find("application/vnd", 1, true) or fault == "turned" or fault == "led"
-  if not document or not asked then return refuse(client, "404 Not Found", "MANIFEST_UNKNOWN") end
+  if not document or not request.accept:find("application/vnd", 1, true) then return refuse(client, "404 Not Found", "MANIFEST_UNKNOWN") end
   if fault == "turned" and name:find "^sha256%-" and not request.host:find "^localhost" then
     return respond(client, "307 Temporary Redirect", ("Location: http://localhost:%d%s\r\n"):format(ports[1], request.target))
   end
