@@ -213,8 +213,8 @@ M.registry = set("registry option", {
   { "password", "text", "from Docker's files", "password of `username`, or an access token" },
   { "identity_token", "text", "none", "refresh token that the registry's token server takes" },
   { "cache_scope", "text", "a secret digest", "a name for who may share the cached bytes of this registry, in memory and "
-    .. "on disk. Without it, those with the same credentials share them, in memory only; bytes that need no credentials are "
-    .. "shared with everybody" },
+    .. "on disk. Without it, those with the same credentials, or the same credential helper, share them, in memory only; if "
+    .. "neither is configured for the registry, everybody does" },
   { "ca_file", "text", "as for all", "PEM file of the authorities to trust" },
   { "client_cert", "text", "as for all", "PEM file of the client certificate" },
   { "client_key", "text", "as for all", "PEM file of its key" },

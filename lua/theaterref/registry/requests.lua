@@ -152,18 +152,29 @@ local function warner(endpoint)
   end
 end
 
---- Gets the credentials for an endpoint, and notes in its `credentials` where they are from.
+--- Finds the source of the credentials for an endpoint, and notes it as its `source`. No helper runs.
 -- @tparam table endpoint
--- @tparam ?function await see `theaterref.registry.credentials.get`
+-- @treturn boolean true
+-- @return[2] nil
+-- @treturn[2] table an error: a file cannot be read
+function M.find_credentials(endpoint)
+  local found, err = credentials.find(endpoint.registry, endpoint.repository, endpoint.options, warner(endpoint))
+  if err then return nil, err end
+  endpoint.source = found or {}
+  return true
+end
+
+--- Gets the credentials for an endpoint, and notes in its `credentials` where they are from. A helper
+-- may run: call it before a request is sent, and not for what a cache has.
+-- @tparam table endpoint
+-- @tparam function await see `theaterref.registry.credentials.get`
 -- @treturn ?table
 -- @return[2] nil
 -- @treturn[2] table an error
--- @treturn[2] boolean true: a file cannot be read
 function M.credentials(endpoint, await)
-  local note = warner(endpoint)
-  local found, err = credentials.find(endpoint.registry, endpoint.repository, endpoint.options, note)
-  if err then return nil, err, true end
-  found, err = credentials.get(found, await, note)
+  local found, err = endpoint.source, nil
+  if not found then found, err = M.find_credentials(endpoint) end
+  if found then found, err = credentials.get(endpoint.source, await, warner(endpoint)) end
   if found then
     endpoint.credentials = { from = found.from, failure = found.failure,
       what = found.username and "user and password" or "identity token" }
@@ -173,10 +184,7 @@ end
 
 -- The scope in caches of bytes from one place.
 local function scope_of(place)
-  local identity, request = credentials.identity(place.credentials), place.options
-  if not place.credentials then
-    identity = credentials.identity(credentials.find(place.endpoint.registry, place.endpoint.repository, place.endpoint.options))
-  end
+  local identity, request = credentials.identity(place.endpoint.source), place.options
   if identity then
     request = overlay(request, { headers = overlay(request.headers or {}, { ["Theaterref-Identity"] = identity }) })
   end
@@ -184,7 +192,8 @@ local function scope_of(place)
 end
 
 --- The scope in caches of bytes that any of several places may have sent.
--- @tparam table places a list of `{ endpoint =, options =, credentials = }`, with options of requests
+-- @tparam table places a list of `{ endpoint =, options = }`, with options of requests; each endpoint has
+-- its `source` of credentials
 -- @treturn string "": those of everybody
 -- @treturn boolean whether they may be on disk: a scope without a name means nothing to another
 -- process, and holds credentials

@@ -195,7 +195,6 @@ end
 -- @tparam table wish what is to be resolved; see `theaterref.resolve.load`
 -- @tparam string target the candidate
 -- @tparam[opt] table expected digests by algorithm, of a reference that led to it
--- @tparam[opt] theaterref.future task what may wait for a helper's credentials
 -- @treturn table a job: `ctx`; `source` and `parsed`; `target`, in normal form; `sha256`,
 -- `sha1`, `digests_by`; `store` and `store_only`: where to look for the digest first, and
 -- whether nowhere else; `redirect_hosts`; `request`: `compiled`, `scope`, `revalidate`, `may_be_on_disk`, `max_bytes`;
@@ -204,7 +203,7 @@ end
 -- claim that it leads, `hit`, and `origin`
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.admit(context, wish, target, expected, task)
+function M.admit(context, wish, target, expected)
   local source, parsed = reference.source_of(target, context.policy.schemes)
   if not source then return nil, parsed end
   local err
@@ -233,7 +232,7 @@ function M.admit(context, wish, target, expected, task)
   end
   if job.source.fetches then
     job.request, err = request_of(context, job)
-    if job.request and source.request then job.request, err = source.request(job, context, job.request, task) end
+    if job.request and source.request then job.request, err = source.request(job, context, job.request) end
     if err then return nil, err end
   end
   err = choose_cache(context, job, wish)

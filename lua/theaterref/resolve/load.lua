@@ -435,7 +435,7 @@ function follow(context, task, job, step)
   for algorithm, hex in pairs(step.expected or {}) do expected[algorithm] = hex end
   local wish = { ctx = job.ctx, max_bytes = job.max_bytes, max_seconds = job.max_seconds, remote_only = job.remote_only,
     options = { cache = job.cache, ttl = job.ttl, revalidate = job.revalidate, disk = not job.no_disk } }
-  local next_job, err = admit.admit(context, wish, step.reference, expected, task)
+  local next_job, err = admit.admit(context, wish, step.reference, expected)
   err = err or task:lateness()
   if err then return nil, err end
   if job.usual_key then load_again(next_job) end
@@ -594,7 +594,7 @@ end
 
 -- Resolves a wish whose reference has one candidate.
 local function resolve_one(task, context, wish, target)
-  local job, err = admit.admit(context, wish, target, nil, task)
+  local job, err = admit.admit(context, wish, target)
   err = err or task:lateness()
   if err then return nil, err end
   local blob
@@ -612,7 +612,7 @@ local function resolve_list(task, context, wish, list)
     local late = task:lateness()
     if late then return nil, late end
     local job, blob, err
-    job, err = admit.admit(context, wish, target, nil, task)
+    job, err = admit.admit(context, wish, target)
     if job then
       if not job.source.is_remote() then tell_fallback(context, job, failures) end
       blob, err = at_hand(context, task, job)

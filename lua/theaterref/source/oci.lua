@@ -142,44 +142,36 @@ function M.is_immutable(parsed) return parsed.manifest ~= nil end
 -- looked at once a second.
 local adapted, LOOK_SECONDS = setmetatable({}, { __mode = "k" }), 1
 
--- Failures of one job's wait for a helper.
-local own_ends = { cancelled = true, timeout = true }
-
--- Returns the places that may be asked, with the options and the credentials for each: mirrors,
--- and the registry; and whether another job may have them.
-local function places_of(parsed, context, request, task)
-  local places, is_lasting = {}, true
-  local await = task and not context.offline and function(future) return task:await(future, true) end or nil
+-- Returns the places that may be asked, with the options and the source of the credentials for each:
+-- mirrors, and the registry.
+local function places_of(parsed, context, request)
+  local places = {}
   for i, endpoint in ipairs(requests.endpoints(parsed, context.registries)) do
     function endpoint.warn(message)
       context:emit("registry", { reference = errors.redact_reference(parsed.text), message = message })
     end
-    local found, err, is_fatal = requests.credentials(endpoint, await)
-    if is_fatal then return nil, err end
-    is_lasting = is_lasting and not (err and own_ends[err.kind])
-    places[i] = { endpoint = endpoint, credentials = found, err = err,
-      options = endpoint.mirror and requests.mirror_request(endpoint, context.defaults, request.options)
-        or requests.request(endpoint, request.options) }
+    local ok, err = requests.find_credentials(endpoint)
+    if not ok then return nil, err end
+    local options = endpoint.mirror and requests.mirror_request(endpoint, context.defaults, request.options)
+    places[i] = { endpoint = endpoint, options = options or requests.request(endpoint, request.options) }
   end
-  return places, is_lasting
+  return places
 end
 
---- Adapts the options of a job's request to the registry: the places to ask, with the credentials
--- that all its links are fetched with, and the scope in caches of bytes that are. A helper may be
--- asked for credentials, unless the context is offline.
-function M.request(job, context, request, task)
+--- Adapts the options of a job's request to the registry: the places to ask, and the scope in caches of
+-- bytes from there. It names the sources of credentials: no helper runs for what a cache has.
+function M.request(job, context, request)
   local parsed = job.parsed
   local name = parsed.registry .. "/" .. parsed.repository .. (parsed.ns and "?ns=" .. parsed.ns or "")
   local of_request = adapted[request]
   local before = of_request and of_request[name]
   if before and core.now() < before.at + LOOK_SECONDS then return before.request end
-  local places, is_lasting = places_of(parsed, context, request, task)
-  if not places then return nil, is_lasting end
+  local places, err = places_of(parsed, context, request)
+  if not places then return nil, err end
   local scope, may_be_on_disk = requests.scope(places)
   local made = { compiled = request.compiled, options = request.options, scope = scope, revalidate = request.revalidate,
     may_be_on_disk = may_be_on_disk, max_bytes = request.max_bytes, timeout = request.timeout,
     origin = places[#places].endpoint.origin .. "/", routes = places }
-  if not is_lasting then return made end
   if not of_request or of_request.count >= 256 then
     of_request = { count = 0 }
     adapted[request] = of_request
@@ -218,6 +210,21 @@ function Chain:options(kind)
   return options
 end
 
+-- Failures of one job's wait for a helper, which another job does not share.
+local own_ends = { cancelled = true, timeout = true }
+
+-- Compiles the options of a link's request. All requests of a job have the same credentials.
+function Chain:compile(kind, more)
+  local place = self.place
+  if not place.credentials and not place.err then
+    local found, err = requests.credentials(self.endpoint, self.links.await)
+    if not found and own_ends[err.kind] then return nil, err end
+    place.credentials, place.err = found, err
+  end
+  if not place.credentials then return nil, place.err end
+  return requests.compile(self.endpoint, self:options(kind), "pull", place.credentials, more)
+end
+
 -- Adds what the record of a link has to that of the chain: where its redirects led.
 function Chain:note_record(record)
   local all = self.record
@@ -229,7 +236,7 @@ end
 
 -- Makes a link, for 'links.get'. 'max_bytes' is a limit beside that of the request.
 function Chain:link(kind, name, what, max_bytes)
-  local job, endpoint, place = self.job, self.endpoint, self.place
+  local job, endpoint = self.job, self.endpoint
   local options = { max_bytes = max_bytes, accept = kind ~= "blobs" and requests.DOCUMENTS or nil }
   local request, sha256 = job.request, name:match "^sha256:(.*)$"
   local limit = math.min(max_bytes, request.max_bytes or max_bytes)
@@ -243,10 +250,7 @@ function Chain:link(kind, name, what, max_bytes)
     disk_key = content,
     request = { compiled = request.compiled, scope = request.scope, may_be_on_disk = request.may_be_on_disk, max_bytes = limit,
       timeout = request.timeout },
-    compile = function()
-      if not place.credentials then return nil, place.err end
-      return requests.compile(endpoint, self:options(kind), "pull", place.credentials, options)
-    end }
+    compile = function() return self:compile(kind, options) end }
 end
 
 -- Gets a link's bytes. 'cache' is the one that it goes through, or nil.
