@@ -188,6 +188,24 @@ describe("a manifest from a registry", function()
     assert.is_false(allows("oci://127.0.0.1/a", "https://h/m.toml"))
   end)
 
+  it("that came by https may not name a registry whose option is `plain_http`", function()
+    local nginx = helper.nginx()
+    local function plan(package, registries)
+      nginx:put("m.toml", ('name = "x"\npackage = "%s"\n'):format(package))
+      local _, err = resolver({ retries = 0, ca_file = nginx.ca, registries = registries }):plan(nginx.https .. "/m.toml")
+      return err
+    end
+    local err = plan("oci://registry.internal/a/b:1", { ["Registry.Internal:443"] = { plain_http = true } })
+    assert.equal("denied", err.kind)
+    assert.matches("may not name plain http", err.message, 1, true)
+    assert.equal("denied", plan("oci://" .. registry.at .. "/a/b:1").kind)
+    assert.equal("tls", plan("oci://" .. registry.at .. "/a/b:1", { [registry.at] = { plain_http = false } }).kind)
+    nginx:stop()
+    local plain = { ["a.internal"] = true, ["b.internal"] = true }
+    assert.is_true((allow("oci://a.internal/x", { purpose = "package", origin = "oci://b.internal/y", plain_http = plain })))
+    assert.is_false((allow("oci://a.internal/x", { purpose = "package", origin = "oci://c.internal/y", plain_http = plain })))
+  end)
+
   it("is allowed by its registry's host, in policy.only", function()
     local only = theaterref.policy.only { hosts = { "ghcr.io" } }
     assert.is_true((only("oci://ghcr.io/a/b", { purpose = "direct" })))

@@ -22,8 +22,9 @@ local function nothing() end
 -- `manifest_reference`, what its references are relative to; `origin`, where its bytes
 -- finally came from: after rewriting, schemes and redirects; `name`, the actor's, once
 -- known; for a file and the rule `allow`, `path`, the file that will be opened, without links
--- in it; and, for a package, `manifest` (its document) and `package` (its reference as
--- written). `cacheable` and `accept` also get `reference` and `digest`, the SHA-256 that the bytes must have.
+-- in it; for the rule `allow`, `plain_http`, the option of that name by registry, if one has it; and, for a
+-- package, `manifest` (its document) and `package` (its reference as written). `cacheable` and
+-- `accept` also get `reference` and `digest`, the SHA-256 that the bytes must have.
 -- @table default
 M.default = {
   rewrite = require("theaterref.policy.rewrite").relative_to_manifest,

@@ -30,14 +30,30 @@ function M.is_loopback(host)
   return host == "localhost" or host == "::1" or host:find "%.localhost$" ~= nil or host:find "^127%.%d+%.%d+%.%d+$" ~= nil
 end
 
--- The options of a registry, by its name in any case and with the port that is the default.
+-- The normal form of a registry's name: in lower case, and without the port that is the default.
+local function normal_name(name)
+  local parsed = core.parse_oci("oci://" .. name .. "/x")
+  return parsed and parsed.registry
+end
+
+-- The options of a registry, by its name in any form.
 local function options_of(registries, registry)
   if not registries then return nil end
   if registries[registry] then return registries[registry] end
   for name, options in pairs(registries) do
-    local parsed = core.parse_oci("oci://" .. name .. "/x")
-    if parsed and parsed.registry == registry then return options end
+    if normal_name(name) == registry then return options end
   end
+end
+
+--- The registries that have the option `plain_http`.
+-- @tparam ?table registries options by registry
+-- @treturn ?table the option, by the normal form of their names; nil: none has it
+function M.plain_http(registries)
+  local found = {}
+  for name, options in pairs(registries or {}) do
+    if options.plain_http ~= nil then found[normal_name(name) or name] = options.plain_http end
+  end
+  return next(found) and found
 end
 
 --- The place that answers for a registry.

@@ -184,6 +184,7 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.allow(context, target, ctx)
+  if context.plain_http then ctx.plain_http = context.plain_http end
   local allowed, more, err = context:ask("allow", target, ctx)
   if err then return nil, err end
   if not allowed then return context:refuse("Not allowed: " .. reference.redact(target), target, ctx.purpose, more) end

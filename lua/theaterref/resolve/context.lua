@@ -7,6 +7,7 @@ local home = require "theaterref.home"
 local option_sets = require "theaterref.options"
 local policies = require "theaterref.policy"
 local reference = require "theaterref.reference"
+local requests = require "theaterref.registry.requests"
 
 local M = {}
 
@@ -31,6 +32,7 @@ function M.new(fields)
   self.asks = {} -- by rule: true if asking it is more than calling a default that would change nothing
   for rule in pairs(policies.default) do self.asks[rule] = self.trace ~= nil or self.policy:overrides(rule) end
   self.judges = self.asks.signatures or self.asks.accept or self.signatures ~= nil
+  self.plain_http = requests.plain_http(self.registries)
   -- Bytes of a policy's schemes belong to it, unless the resolver names a scope.
   local scope = self.defaults.cache_scope
   self.policy_scope = scope and core.digest(scope) or "policy " .. self.policy.id
