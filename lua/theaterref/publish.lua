@@ -265,6 +265,7 @@ local Transfer = {}
 Transfer.__index = Transfer
 
 local MAX_DEPTH, MAX_READ = 4, 1000
+local MAX_WRITES = 4 -- of one tag, and a look at it after each but the last
 
 local function is_digest(text) return type(text) == "string" and #text == 71 and text:find "^sha256:[%da-f]+$" ~= nil end
 
@@ -318,6 +319,25 @@ local function media_type_of(document, media_type)
   return type(own) == "string" and own:find "^[%w][%w!#$&^_.+/-]*$" and #own <= 255 and own or media_type or artifacts.MANIFEST
 end
 
+-- Adds to the document of a tag that others write to, until a look at it finds nothing to add. Registries
+-- have no compare-and-set, so another writer may have replaced what was written. 'add' returns a result, nil
+-- and an error, or false if it wrote and is to look again.
+local function until_kept(tag, add)
+  for _ = 1, MAX_WRITES do
+    local result, err = add()
+    if result ~= false then return result, err end
+  end
+  return nil, errors.new("io", ("others write the tag %s at the same time, and what was written is lost; try again"):format(tag))
+end
+
+-- What tells an entry from others: its digest, and the signature, as two keys may sign the same payload.
+-- Empty: it is malformed.
+local function name_of_entry(entry)
+  if type(entry) ~= "table" or type(entry.digest) ~= "string" then return "" end
+  local signature = list_of(entry.annotations)[signatures.ANNOTATION]
+  return entry.digest .. (type(signature) == "string" and " " .. signature or "")
+end
+
 -- Adds to a document at the source what the target has under its tag and it has not: entries of an
 -- index, layers of a manifest. Nothing that is there is lost. Returns what is to be written, and its
 -- media type; nil: nothing, or nil and an error.
@@ -334,10 +354,10 @@ function Transfer:merged(blob, media_type, name)
     return nil, errors.new("denied", ("the target has another kind of document as %s, which would be lost"):format(name))
   end
   local has, before = {}, #theirs[field]
-  for _, entry in ipairs(theirs[field]) do has[type(entry) == "table" and entry.digest or ""] = true end
+  for _, entry in ipairs(theirs[field]) do has[name_of_entry(entry)] = true end
   for _, entry in ipairs(ours[field]) do
-    local digest = type(entry) == "table" and entry.digest
-    if digest and not has[digest] then has[digest], theirs[field][#theirs[field] + 1] = true, entry end
+    local key = name_of_entry(entry)
+    if key ~= "" and not has[key] then has[key], theirs[field][#theirs[field] + 1] = true, entry end
   end
   if #theirs[field] == before then return nil end
   local text
@@ -348,10 +368,13 @@ end
 
 -- Writes a document, in which the target's entries are kept, under a tag that tools share.
 function Transfer:put_shared(blob, media_type, name)
-  local merged, of_type = self:merged(blob, media_type, name)
-  if not merged then return of_type == nil, of_type end
-  self.documents = self.documents + 1
-  return self.target:put_document(name, merged, of_type)
+  return until_kept(name, function()
+    local merged, of_type = self:merged(blob, media_type, name)
+    if not merged then return of_type == nil, of_type end
+    self.documents = self.documents + 1
+    local ok, err = self.target:put_document(name, merged, of_type)
+    return not ok and ok, err
+  end)
 end
 
 -- Copies what a document names, and then the document, under a name; 'is_shared': its tag is one
@@ -503,15 +526,16 @@ local function signing_fault(parsed, ref)
   if parsed.ns then return errors.new("invalid_reference", "a push goes to a registry, not to a mirror", ref) end
 end
 
--- Adds a signature to those of a tag. Returns the digest of its document.
-local function push_signature(session, tag, payload, signature)
+-- Adds a signature to those of a tag. Returns the digest of its document if it is there; false if it was
+-- written.
+local function add_signature(session, tag, payload, signature)
   local before, digest = session:document(tag, true)
   if not before and digest then return nil, digest end
   local manifest, config, err
   if before then manifest, err = artifacts.decode(before) end
   if err then return nil, err end
   manifest, config = signatures.add(manifest, payload, signature)
-  if not manifest then return not config and digest, config end -- it is there already, or an error
+  if not manifest then return not config and digest or nil, config end -- it is there already, or an error
   local text
   text, err = json.encode(manifest)
   for _, blob in ipairs(text and { payload, config } or {}) do
@@ -520,7 +544,9 @@ local function push_signature(session, tag, payload, signature)
     if not ok then return nil, err end
   end
   if not text then return nil, err end
-  return session:put_document(tag, core.blob(text), artifacts.MANIFEST)
+  local ok
+  ok, err = session:put_document(tag, core.blob(text), artifacts.MANIFEST)
+  return not ok and ok, err
 end
 
 --- Signs an artifact, as cosign does, and pushes the signature to the tag where cosign keeps
@@ -549,7 +575,7 @@ function M.sign(task, context, ref, signer)
     return nil, errors.new("syntax", "the function that signs returned no signature in base64: " .. tostring(err or "none"), ref)
   end
   local tag, pushed = signatures.tags(digest)[1]
-  pushed, err = push_signature(session, tag, payload, signature)
+  pushed, err = until_kept(tag, function() return add_signature(session, tag, payload, signature) end)
   if not pushed then return nil, errors.about(err, ref) end
   return { reference = ("oci://%s/%s:%s@sha256:%s"):format(parsed.registry, parsed.repository, tag, pushed), digest = digest,
     signature = signature }

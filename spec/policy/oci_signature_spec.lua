@@ -516,6 +516,26 @@ describe("copies and pushed signatures", function()
       .. '"cosign container image signature"},"optional":null}'):format(registry.at, repository, digest), helper.read(folder .. "/payload"))
   end)
 
+  it("that another writer replaces are written again beside its own, by 'copy --all' and 'sign --push'", function()
+    local ref, digest, repository = package()
+    put_signatures(repository, digest, { layer(payload(digest), "release") })
+    for _, fault in ipairs { "raced", "lossy" } do
+      local at = bad.at .. "/" .. fault .. "/copied"
+      put_manifest(bad.at, fault .. "/copied", "other", { layer(payload(digest), "second") })
+      local copied, err = resolver():copy(ref, "oci://" .. at .. ":1", { all = true })
+      local both = resolver(by({ "release", "second" }, 2)):resolve("oci://" .. at .. ":1")
+      assert.equal(fault == "raced", copied ~= nil)
+      assert.equal(fault == "raced", both ~= nil)
+      if err then assert.matches("others write the tag sha256-" .. digest .. ".sig at the same time", err.message, 1, true) end
+    end
+    ref, digest, repository = package(bad.at, "raced")
+    put_manifest(bad.at, repository, "other", { layer(payload(digest), "second") })
+    local signed = assert(resolver():sign(ref, helper.read(folder .. "/release.pem")))
+    assert(resolver(by({ "release", "second" }, 2)):resolve(ref))
+    assert.matches(assert(resolver():inspect(("oci://%s/%s:sha256-%s.sig"):format(bad.at, repository, digest))).digest, signed.reference, 1,
+      true)
+  end)
+
   it("sign all that a plan of a pushed manifest needs", function()
     helper.run_ok("mkdir -p " .. folder .. "/actor")
     helper.write(folder .. "/actor/worker.wasm", helper.module "planned")

@@ -19,11 +19,13 @@
 --   local/…      uploads go to localhost
 --   lists/…      has the referrers API
 --   turned/…     tags of signatures are at another host
+--   raced/…      another writer replaces what is written first to a tag of signatures with the tag 'other'
+--   lossy/…      the same, each time
 --   private/…    401 without a challenge                  denied/…   403
 local uv = require "luv"
 
 local ports, log = {}, {}
-local blobs, documents, tags, uploads, counts = {}, {}, {}, {}, {}
+local blobs, documents, tags, uploads, counts, raced = {}, {}, {}, {}, {}, {}
 local next_upload = 0
 
 local core = require "theaterref.core"
@@ -119,6 +121,10 @@ local function put_document(client, request, fault, repository, name)
   end
   local document = { bytes = request.body, media_type = request.content_type, subject = subject }
   documents[repository .. " " .. d], documents[repository .. " " .. name] = document, document
+  local is_raced = fault == "lossy" or fault == "raced" and not raced[repository .. name]
+  if is_raced and name:find "^sha256%-" then
+    documents[repository .. " " .. name], raced[repository .. name] = documents[repository .. " other"], true
+  end
   if not name:find "^sha256:" then
     tags[repository] = tags[repository] or {}
     table.insert(tags[repository], name)
