@@ -16,6 +16,10 @@ local signatures = require "theaterref.registry.signatures"
 
 local M = {}
 
+-- The tag of the package alone is that of its artifact and this.
+local PACKAGE = ".package"
+local MAX_TAG_BYTES = 128
+
 -- A reference to a registry, parsed, for something that only those can be.
 local function parse_oci(ref, what)
   local parsed, err = reference.parse(ref)
@@ -53,6 +57,11 @@ local function written(parsed, digest, title)
   local ref = ("oci://%s/%s%s@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag and ":" .. parsed.tag or "",
     digest)
   return title and reference.join(ref, title) or ref
+end
+
+-- The same for the package alone, under the tag beside that of its artifact.
+local function package_reference(parsed, digest)
+  return ("oci://%s/%s:%s%s@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag, PACKAGE, digest)
 end
 
 -- -------------------------------------------------------------------- push
@@ -94,8 +103,8 @@ local function target_fault(parsed, ref)
   if parsed.sha256 then
     return errors.new("invalid_reference", "what is written has a digest of its own: leave out #sha256=", ref)
   end
-  if #parsed.tag + #".package" > 128 then
-    return errors.new("invalid_reference", "its tag is too long: '.package' is added to it", ref)
+  if #parsed.tag + #PACKAGE > MAX_TAG_BYTES then
+    return errors.new("invalid_reference", ("its tag is too long: '%s' is added to it"):format(PACKAGE), ref)
   end
 end
 
@@ -131,13 +140,12 @@ local function push(task, context, found, target)
   local annotations = artifacts.annotations(found.manifest)
   local layers = { { title = "manifest.toml", media_type = "application/toml", blob = found.text }, package, state }
   local digests, moved
-  digests, moved = push_artifacts(session, { { tag = parsed.tag .. ".package", layers = { package } },
+  digests, moved = push_artifacts(session, { { tag = parsed.tag .. PACKAGE, layers = { package } },
     { tag = parsed.tag, layers = layers } }, annotations)
   if not digests then return nil, moved end
   local package_digest, digest = digests[1], digests[2]
   return { reference = written(parsed, digest), digest = digest, package_digest = package_digest, moved_from = moved[2],
-    package_reference = ("oci://%s/%s:%s.package@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag,
-      package_digest) }
+    package_reference = package_reference(parsed, package_digest) }
 end
 
 --- Pushes a manifest, unchanged, with its package and its state.
@@ -330,8 +338,8 @@ local function until_kept(tag, add)
   return nil, errors.new("io", ("others write the tag %s at the same time, and what was written is lost; try again"):format(tag))
 end
 
--- What tells an entry from others: its digest, and the signature, as two keys may sign the same payload.
--- Empty: it is malformed.
+-- Returns a text that tells an entry from others: its digest, and the signature, as two keys may sign the
+-- same payload. Empty: it is malformed.
 local function name_of_entry(entry)
   if type(entry) ~= "table" or type(entry.digest) ~= "string" then return "" end
   local signature = list_of(entry.annotations)[signatures.ANNOTATION]
@@ -459,6 +467,33 @@ function Transfer:copy_referrers(digest, depth)
   return true
 end
 
+-- True if all layers of a document are among those of another.
+local function shares_layers(document, other)
+  local has, layers = {}, list_of(document.layers)
+  for _, layer in ipairs(list_of(other.layers)) do has[type(layer) == "table" and layer.digest or ""] = true end
+  for _, layer in ipairs(layers) do
+    if type(layer) ~= "table" or not is_digest(layer.digest) or not has[layer.digest] then return false end
+  end
+  return layers[1] ~= nil
+end
+
+-- Copies the package alone, as `push` writes it for tools that want one layer, if its tag has nothing else
+-- than the artifact, which was judged. Returns the digest of its manifest; nil: there is none; or nil and an
+-- error.
+function Transfer:copy_package(artifact, from_tag, to_tag)
+  from_tag, to_tag = from_tag .. PACKAGE, to_tag .. PACKAGE
+  if math.max(#from_tag, #to_tag) > MAX_TAG_BYTES then return nil end
+  local blob, digest, media_type = self:read(from_tag, true)
+  if not blob then return nil, digest end
+  local document, whole = artifacts.decode(blob), artifacts.decode(artifact)
+  if not document or not whole or not shares_layers(document, whole) then return nil end
+  local ok, err = self:copy_referrers(digest, 0)
+  if not ok then return nil, err end
+  ok, err = self:copy_document(blob, media_type, to_tag, 0)
+  if not ok then return nil, err end
+  return digest
+end
+
 -- The reference that rules are to judge before an artifact is copied: as it is, or its manifest in
 -- Theater's sense if only that is in the lockfile.
 local function judged_reference(context, parsed)
@@ -485,7 +520,8 @@ end
 -- @tparam table context
 -- @tparam string from
 -- @tparam string to
--- @treturn table `reference`, `digest`; `documents` and `blobs`: how many were sent
+-- @treturn table `reference`, `digest`; `documents` and `blobs`: how many were sent; `package_reference`, of
+-- the package alone, if that was copied, too
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.copy_all(task, context, from, to)
@@ -509,11 +545,16 @@ function M.copy_all(task, context, from, to)
   if target.manifest and target.manifest ~= digest then
     return nil, errors.new("digest_mismatch", ("%s has the manifest %s"):format(reference.redact(from), digest), to)
   end
-  local ok
+  local ok, package
   ok, err = transfer:copy_referrers(digest, 0)
+  if ok and source.tag and not target.manifest then -- first: the tag means that all is there
+    package, err = transfer:copy_package(blob, source.tag, target.tag)
+    ok = not err
+  end
   if ok then ok, err = transfer:copy_document(blob, media_type, name_of(target), 0) end
   if not ok then return nil, errors.of_write(err, to) end
-  return { reference = written(target, digest), digest = digest, documents = transfer.documents, blobs = transfer.blobs }
+  return { reference = written(target, digest), digest = digest, documents = transfer.documents, blobs = transfer.blobs,
+    package_reference = package and package_reference(target, package) }
 end
 
 -- -------------------------------------------------------------------- sign

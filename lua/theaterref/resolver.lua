@@ -283,9 +283,9 @@ end
 -- @tparam string to a path, `store://<id>/<label>` or `oci://registry/repository:tag`, where a
 -- package becomes an artifact with one layer
 -- @tparam[opt] table options `all = true`: from a registry to a registry, with all layers and signatures; no digest
--- changes
--- @treturn table `reference` of what was written; `bytes` and `sha256`, or, of an artifact, `digest`, `documents` and `blobs`;
--- `moved_from` as for `push`
+-- changes. The package alone, in the tag `<tag>.package` that `push` writes, is copied with its artifact
+-- @treturn table `reference` of what was written; `bytes` and `sha256`, or, of an artifact, `digest`, `documents` and `blobs`,
+-- and `package_reference` if the package alone was copied; `moved_from` as for `push`
 -- @return[2] nil
 -- @treturn[2] table an error
 function Resolver:copy(from, to, options)

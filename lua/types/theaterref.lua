@@ -710,7 +710,7 @@ function Resolver:push(manifest_reference, target, options) end
 ---@param from string
 ---@param to string a path, `store://<id>/<label>` or `oci://registry/repository:tag`
 ---@param options? theaterref.CopyOptions
----@return { reference: string, bytes?: integer, sha256?: string, digest?: string, documents?: integer, blobs?: integer, moved_from?: string }?
+---@return { reference: string, bytes?: integer, sha256?: string, digest?: string, documents?: integer, blobs?: integer, package_reference?: string, moved_from?: string }?
 ---@return theaterref.Error?
 function Resolver:copy(from, to, options) end
 

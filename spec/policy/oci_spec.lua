@@ -128,6 +128,19 @@ describe("a pushed manifest", function()
     assert.equal(pushed.digest, copied.digest)
     assert.equal(0, copied.blobs) -- they were mounted
     assert.equal(WORKER, tostring(assert(resolver():plan(other)).package))
+    assert.equal(("%s.package@sha256:%s"):format(other, pushed.package_digest), copied.package_reference)
+    assert.equal(WORKER, tostring(assert(resolver():resolve(other .. ".package"))))
+  end)
+
+  it("is copied without the package beside it if that is another one, or if its tag is too long", function()
+    local from, to = "oci://" .. registry.at .. "/copies/mixed:1", "oci://" .. registry.at .. "/copies/mixed:2"
+    push(from)
+    put_artifact(registry.at, "copies/mixed", "1.package", { { "worker.wasm", WASM .. "another" } })
+    local copied = assert(resolver():copy(from, to, { all = true }))
+    assert.is_nil(copied.package_reference)
+    assert.is_nil((resolver():inspect(to .. ".package")))
+    put_artifact(registry.at, "copies/mixed", ("x"):rep(128), { { "worker.wasm", WORKER } })
+    assert(resolver():copy("oci://" .. registry.at .. "/copies/mixed:" .. ("x"):rep(128), to, { all = true }))
   end)
 
   it("may be larger than a document may be, up to max_bytes", function()
