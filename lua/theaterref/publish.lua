@@ -422,10 +422,8 @@ end
 -- Copies the documents that a registry lists as referring to one. A target that keeps no such
 -- list gets it as the tag that other tools keep.
 function Transfer:copy_listed(index, digest, depth)
-  local document, err = artifacts.decode(index)
-  if not document then return nil, err end
   local is_listed = true
-  for _, entry in ipairs(list_of(document.manifests)) do
+  for _, entry in ipairs(index.manifests) do
     if type(entry) ~= "table" or not is_digest(entry.digest) then
       return nil, errors.new("syntax", "the list of what refers to a manifest has an entry without a digest")
     end
@@ -439,7 +437,9 @@ function Transfer:copy_listed(index, digest, depth)
     is_listed = is_listed and listed
   end
   if is_listed then return true end
-  return self:put_shared(index, artifacts.INDEX, "sha256-" .. digest)
+  local text, err = json.encode(index)
+  if not text then return nil, err end
+  return self:put_shared(core.blob(text), artifacts.INDEX, "sha256-" .. digest)
 end
 
 -- Copies what refers to a document, signatures and the like: what the registry lists, and the

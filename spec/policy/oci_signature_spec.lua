@@ -342,6 +342,17 @@ describe("a sigstore bundle that refers to a manifest", function()
     assert.same({ key "release" }, signers(by { "release" }, ref))
   end)
 
+  it("is found on every page of the registry's list, and copied from there", function()
+    local ref, digest, repository = package(bad.at, "paged")
+    for i, name in ipairs { "stranger", "release", "second" } do put_bundles(repository, digest, { bundle(digest, name) }, bad.at, i) end
+    bad:log()
+    assert(resolver(by({ "release", "second" }, 2)):resolve(ref))
+    assert.equal(3, select(2, bad:log():gsub("/referrers/", "")))
+    local to = "oci://" .. registry.at .. "/" .. repository .. ":1"
+    assert(resolver():copy(ref, to, { all = true }))
+    assert(resolver(by({ "release", "second" }, 2)):resolve(to))
+  end)
+
   it("is refused about other bytes, of another type, and if it only attests something", function()
     local ref, digest, repository = package()
     put_bundles(repository, digest, { bundle(core.digest(WASM .. count), "release") })

@@ -5,6 +5,7 @@ local credentials = require "theaterref.registry.credentials"
 local errors = require "theaterref.error"
 local option_sets = require "theaterref.options"
 local overlay = option_sets.overlay
+local paths = require "theaterref.paths"
 
 local M = {}
 
@@ -99,6 +100,27 @@ end
 -- @treturn string
 function M.url(endpoint, kind, name)
   return endpoint.url .. kind .. "/" .. name .. (endpoint.ns and "?ns=" .. endpoint.ns or "")
+end
+
+--- The absolute URL of where a header leads.
+-- @tparam string base the URL that was asked for
+-- @tparam string location
+-- @treturn string
+function M.join(base, location) return location:find "^%a[%w+.-]*://" and location or paths.join_url(base, location) end
+
+--- The next page of a list.
+-- @tparam table endpoint
+-- @tparam string at the URL of the last one
+-- @tparam table headers of the answer with it
+-- @treturn ?string its URL; nil: there is none
+-- @return[2] nil
+-- @treturn[2] table an error: it is not at the registry
+function M.next_page(endpoint, at, headers)
+  local link = headers.link and headers.link:match '<([^>]*)>%s*;%s*rel="?next"?'
+  if not link then return nil end
+  local following = M.join(at, link)
+  if following:sub(1, #endpoint.origin + 1) == endpoint.origin .. "/" and following ~= at then return following end
+  return nil, errors.new("syntax", endpoint.registry .. ": its list goes on at another host, or where it began")
 end
 
 --- The digest that a registry tells of a manifest, if it does.

@@ -333,8 +333,8 @@ function Chain:set_manifest(manifest)
   self.cache = self.links.cache(M.at_digest(self.job.parsed, manifest))
 end
 
--- Gets a document, such as that of a tag, from its registry. Returns it, its digest and its
--- media type.
+-- Gets a document, such as that of a tag, from its registry. Returns it, its digest and what is known
+-- about the answer.
 function Chain:fetch(link)
   if self.context.offline then
     return nil, errors.new("not_found", ("offline: %s is not here, and nothing is fetched"):format(link.target))
@@ -348,7 +348,7 @@ function Chain:fetch(link)
     return nil, errors.new("digest_mismatch", ("%s has the sha256 %s, but its registry said %s"):format(link.target, digest,
       told))
   end
-  return blob, digest, info.content_type
+  return blob, digest, info
 end
 
 -- Gets the document of a tag that may be cached: from the cache, after a question to the
@@ -397,7 +397,11 @@ function Chain:read_tag()
       self:set_manifest(digest)
       blob, media_type = self:read_digest(false, digest), nil
     end
-    if not blob then blob, digest, media_type = self:fetch(link) end
+    if not blob then
+      local info
+      blob, digest, info = self:fetch(link)
+      media_type = blob and info.content_type
+    end
   end
   if not blob then return nil, digest end
   self:set_manifest(digest)

@@ -4,7 +4,7 @@ local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local file = require "theaterref.source.file"
 local home = require "theaterref.home"
-local paths = require "theaterref.source.paths"
+local paths = require "theaterref.paths"
 
 local M = { scope = "home_scope" }
 
