@@ -265,7 +265,7 @@ function Collection:gather_bundles(digest, tag)
 end
 
 --- Gathers the signatures of one place into a document.
--- @tparam table chain gets documents and blobs of a registry; see `theaterref.source.oci`
+-- @tparam table chain gets documents and blobs of a registry; see `theaterref.registry.chain`
 -- @tparam string tag one that `read_tag` knows
 -- @tparam integer max_bytes
 -- @treturn theaterref.blob
