@@ -3,7 +3,7 @@
 #   make            build into build/
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
-#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth or fleet
+#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth, metrics or fleet
 #   make doc        the Lua API, the C API and the guides as HTML, in build/doc
 #   make coverage   how much of the C core the specs run
 #   make fuzz       libFuzzer on all that reads what comes from outside; T=60 seconds each

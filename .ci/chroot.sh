@@ -54,7 +54,7 @@ if [ ! -e "$root/made" ]; then
   touch "$root/made"
 fi
 
-# What reaches the network here: proxies and certificates.
+# The proxies and certificates of this machine reach the archive.
 cp -r /etc/apt/apt.conf.d "$root/etc/apt/"
 cp /etc/resolv.conf /etc/hosts "$root/etc/"
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
