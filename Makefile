@@ -5,6 +5,8 @@
 #   make test       install what is missing, build, run every spec
 #   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth, metrics or fleet
 #   make doc        the Lua API, the C API and the guides as HTML, in build/doc
+#   make test-i386  the specs on a 32-bit machine; test-s390x: on a big-endian one. Needs root
+#   make soak       everything at once for T=120 seconds, under faults; and how the heap grows
 #   make coverage   how much of the C core the specs run
 #   make fuzz       libFuzzer on all that reads what comes from outside; T=60 seconds each
 #   make lint       luacheck; the C with every warning by gcc and clang; names and English
@@ -31,9 +33,10 @@ VERSION  := $(shell sed -n 's/^\#define TR_VERSION "\(.*\)"/\1/p' csrc/theaterre
 # V=1 shows the commands.
 Q := $(if $(V),,@)
 
-WARNINGS := -Wall -Wextra -Wpedantic
+WARNINGS := -Wall -Wextra -Wpedantic -Wno-psabi
 OPTIMIZE ?= $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
-CPPFLAGS += -D_GNU_SOURCE -Icsrc
+# Files of more than 2 GiB, and times after 2038, on 32-bit machines too.
+CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -Icsrc
 CFLAGS   += -std=c11 -g $(OPTIMIZE) -fPIC -fno-plt -fvisibility=hidden -pthread $(WARNINGS)
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN)) $(if $(COVERAGE),--coverage -O0)
 PKG_CFLAGS = $(shell pkg-config --cflags $(LUA_PKG) libcurl)
@@ -53,11 +56,11 @@ ARCHIVE  := $(BUILD)/lib/libtheaterref.a
 HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
 SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so $(BUILD)/spec/names.so $(BUILD)/spec/libraries.so
 
-.PHONY: all demo test bench lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
+.PHONY: all demo test test-i386 test-s390x soak bench lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
 all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -16
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -18
 
 # Says which packages are missing, by Debian's names: words of a command, and the package
 # that makes it succeed.
@@ -73,7 +76,7 @@ $(BUILD)/needs:
 	  $(call has_header,zlib1g-dev,zlib.h); $(call has_header,libmbedtls-dev,mbedtls/sha256.h))
 	@mkdir -p $(@D) && touch $@
 
-$(BUILD)/obj/%.o: csrc/%.c | $(BUILD)/needs
+$(BUILD)/obj/%.o: csrc/%.c Makefile | $(BUILD)/needs
 	@mkdir -p $(@D)
 	@echo "  cc  $<"
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) -MMD -MP -c $< -o $@
@@ -103,10 +106,10 @@ $(ARCHIVE): $(OBJECTS) $(HOST_OBJECTS)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # Lua modules of the specs' own.
-$(BUILD)/spec/%.so: spec/support/%.c
+$(BUILD)/spec/%.so: spec/support/%.c Makefile
 	@mkdir -p $(@D)
 	@echo "  ld  $@"
-	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) $< -o $@ -l$(LUA_PKG) -pthread
+	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) $< -o $@ -l$(LUA_PKG) -ldl -pthread
 
 $(BUILD)/spec/lua: spec/support/lua.c
 	@mkdir -p $(@D)
@@ -177,6 +180,14 @@ test: deps-test $(CADDY)
 	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(if $(SAN),$(BUILD)/spec/lua)
 	@$(BUSTED) $(SPECS)
 
+SOAK_SECONDS = $(if $(filter command% environment%,$(origin T)),$(T),120)
+# Everything at once on eight threads for T seconds, while networks, servers and disks fail.
+SOAK_ENV = $(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(CURDIR)/spec/support/?.lua;$(CURDIR)/spec/bench/?.lua;$(CURDIR)/spec/soak/?.lua;;" \
+  BUILD=$(BUILD) SPEC_LUA=$(SPEC_LUA) THEATERREF_LOG=off THEATERREF_CONFIG= ASAN_OPTIONS=verify_asan_link_order=0
+soak: deps-test
+	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BUILD)/spec/process.so $(if $(SAN),$(BUILD)/spec/lua)
+	@$(SOAK_ENV) $(if $(findstring thread,$(SAN)),,LD_PRELOAD=$(CURDIR)/$(BUILD)/spec/faults.so) $(SPEC_LUA) spec/soak/soak.lua $(SOAK_SECONDS)
+
 BARE := $(BUILD)/spec/bare.so
 $(BARE): spec/bench/bare.c
 	@mkdir -p $(@D)
@@ -193,6 +204,10 @@ bench: deps-bench
 	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BARE) $(OURS)
 	@$(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(CURDIR)/spec/support/?.lua;$(CURDIR)/spec/bench/?.lua;;" \
 	  $(LUA) spec/bench/bench.lua $(ONLY)
+
+# The suite, or SPECS, on other architectures, in chroots that are made when they are missing.
+test-i386 test-s390x: test-%:
+	@.ci/chroot.sh $* test SPECS="$(SPECS)"
 
 lint: deps-lint
 	luacheck --quiet lua spec examples

@@ -77,5 +77,5 @@ git ls-files -z --cached --others --exclude-standard | xargs -0 tar c --ignore-f
 
 proxies=$(env | grep -iE '^(https?_proxy|no_proxy)=' || true)
 [ $# -gt 0 ] || set -- test
-exec_in() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/srv TERM=dumb EMULATED="$emulator" $proxies "$@"; }
-exec_in make -C /srv/theaterref "$@"
+chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/srv TERM=dumb EMULATED="$emulator" $proxies \
+  sh -c 'cd /srv/theaterref && make "$@"' sh "$@"

@@ -141,8 +141,8 @@ static bool is_mappable(const struct stat *st) {
 /* Read or map an open content file. */
 static tr_blob *load(const tr_store *store, int fd, const struct stat *st,
                      const char *hash, tr_error *error) {
-  if (st->st_size >= MAPPED_FROM && !store->options.unmapped &&
-      is_mappable(st)) {
+  if (st->st_size >= MAPPED_FROM && (uintmax_t)st->st_size <= SIZE_MAX &&
+      !store->options.unmapped && is_mappable(st)) {
     tr_blob *blob = tr_blob_map(fd, (size_t)st->st_size);
     if (blob != NULL) /* else the file system cannot, or there are too many */
       return blob;

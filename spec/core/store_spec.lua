@@ -65,6 +65,7 @@ describe("a content store", function()
 
     it("ends its check at an interrupt", function()
       finally(function() core.interrupt(false) end)
+      helper.run_ok(("cd %s/store/demo && truncate -s 1G data/%s && touch -d '1 day ago' data/%s"):format(home, hash, hash))
       core.interrupt(true)
       for what, read in pairs { get = store.get, check = store.check, verify = function() return store:verify() end } do
         local blob, err = read(store, hash)
