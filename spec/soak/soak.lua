@@ -55,7 +55,7 @@ local function make_world()
   fill(world, web)
   -- Logs of hours would fill the disk.
   helper.run_ok(("sed -i 's,access_log [^;]*;,access_log off;,; s,error_log [^;]*;,error_log /dev/null crit;,' %s/nginx.conf"):format(web.folder))
-  helper.run_ok(("sed -i 's/disabled: false/disabled: true/; s/level: warn/level: fatal/' %s/config.yml"):format(registry.folder))
+  helper.run_ok(("sed -i 's/disabled: false/disabled: true/; s/level: warn/level: error/' %s/config.yml"):format(registry.folder))
   helper.run_ok(("kill $(cat %s/nginx.pid); while test -e %s/nginx.pid; do sleep 0.02; done; %s"):format(web.folder, web.folder,
     world.start_nginx))
   helper.run_ok(("kill %s; while kill -0 %s 2>/dev/null; do sleep 0.02; done; %s"):format(registry.pid, registry.pid,
@@ -88,7 +88,7 @@ end
 
 local function count_lines(command) return select(2, helper.run_ok(command):gsub("\n", "")) end
 
--- What the process holds once everything has stopped.
+-- Returns the things that the process holds once everything has stopped.
 local function holdings()
   local cache = theaterref.resource_cache { name = "soak" }
   cache:clear()
@@ -120,6 +120,7 @@ local function main()
   for name in pairs(counts) do names[#names + 1] = name end
   table.sort(names)
   for _, name in ipairs(names) do print(("%10d  %s"):format(counts[name], name)) end
+  for name in pairs(require "workers") do assert(counts[name], name .. " never succeeded") end
   for _, name in ipairs { "threads", "descriptors", "blobs", "heap" } do
     print(("%-12s before %d, after %d"):format(name, before[name], after[name]))
   end

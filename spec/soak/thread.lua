@@ -19,7 +19,10 @@ return function(number, world, seconds)
     local till = core.now() + seconds
     while core.now() < till do
       local name = turns[math.random(#turns)]
+      local started = core.now()
       local ok, failure = xpcall(steps[name], debug.traceback)
+      local ms = "milliseconds of " .. name
+      counts[ms] = (counts[ms] or 0) + math.floor((core.now() - started) * 1000)
       if not ok then
         io.stderr:write(os.date "%H:%M:%S", " thread ", number, ", ", name, ": ", failure, "\n")
         error(name .. ": " .. failure, 0)
