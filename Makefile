@@ -4,6 +4,7 @@
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
 #   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth, metrics or fleet
+#   make bench-results  all of them, kept in spec/bench/results with the machine; for a release
 #   make doc        the Lua API, the C API and the guides as HTML, in build/doc
 #   make test-i386  the specs on a 32-bit machine; test-s390x: on a big-endian one. Needs root
 #   make soak       everything at once for T=120 seconds, under faults; and how the heap grows
@@ -14,13 +15,13 @@
 #   make deb        a Debian package, in build/
 #   make env        shell lines that make the build tree usable: eval "$(make -s env)"
 #
-# SAN=address,undefined or SAN=thread builds and tests with sanitizers, in a
-# tree of its own.
+# SAN=address,undefined or SAN=thread builds and tests with sanitizers, and CC=clang
+# with Clang, each in a tree of its own.
 
 LUA      ?= lua5.4
 CC       ?= cc
 comma    := ,
-BUILD    := build$(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(COVERAGE),/coverage)
+BUILD    := build$(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(COVERAGE),/coverage)$(if $(filter clang%,$(notdir $(CC))),/by-clang)
 LUA_VERSION := 5.4
 LUA_PKG  := lua5.4
 
@@ -56,11 +57,11 @@ ARCHIVE  := $(BUILD)/lib/libtheaterref.a
 HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
 SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so $(BUILD)/spec/names.so $(BUILD)/spec/libraries.so
 
-.PHONY: all demo test test-i386 test-s390x soak bench lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
+.PHONY: all demo test test-i386 test-s390x soak bench bench-results lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
 all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -18
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -19
 
 # Says which packages are missing, by Debian's names: words of a command, and the package
 # that makes it succeed.
@@ -162,7 +163,7 @@ demo: deps-demo
 
 # With sanitizers the interpreter is one that they are linked into.
 SPEC_LUA := $(if $(SAN),$(CURDIR)/$(BUILD)/spec/lua,$(LUA))
-BUSTED = $(LUA_ENV) THEATERREF_LOG=off THEATERREF_CONFIG= BUILD=$(BUILD) SPEC_LUA=$(SPEC_LUA) \
+BUSTED = $(LUA_ENV) THEATERREF_LOG=off THEATERREF_CONFIG= BUILD=$(BUILD) SAN=$(SAN) SPEC_LUA=$(SPEC_LUA) \
   TSAN_OPTIONS="halt_on_error=1 die_after_fork=0 suppressions=$(CURDIR)/spec/support/tsan.supp" \
   LSAN_OPTIONS="suppressions=$(CURDIR)/spec/support/lsan.supp:print_suppressions=0" \
   $(SPEC_LUA) /usr/bin/busted
@@ -183,7 +184,7 @@ test: deps-test $(CADDY)
 SOAK_SECONDS = $(if $(filter command% environment%,$(origin T)),$(T),120)
 # Everything at once on eight threads for T seconds, while networks, servers and disks fail.
 SOAK_ENV = $(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(CURDIR)/spec/support/?.lua;$(CURDIR)/spec/bench/?.lua;$(CURDIR)/spec/soak/?.lua;;" \
-  BUILD=$(BUILD) SPEC_LUA=$(SPEC_LUA) THEATERREF_LOG=off THEATERREF_CONFIG= ASAN_OPTIONS=verify_asan_link_order=0
+  BUILD=$(BUILD) SAN=$(SAN) SPEC_LUA=$(SPEC_LUA) THEATERREF_LOG=off THEATERREF_CONFIG= ASAN_OPTIONS=verify_asan_link_order=0
 soak: deps-test
 	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BUILD)/spec/process.so $(if $(SAN),$(BUILD)/spec/lua)
 	@$(SOAK_ENV) $(if $(findstring thread,$(SAN)),,LD_PRELOAD=$(CURDIR)/$(BUILD)/spec/faults.so) $(SPEC_LUA) spec/soak/soak.lua $(SOAK_SECONDS)
@@ -204,6 +205,14 @@ bench: deps-bench
 	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BARE) $(OURS)
 	@$(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(CURDIR)/spec/support/?.lua;$(CURDIR)/spec/bench/?.lua;;" \
 	  $(LUA) spec/bench/bench.lua $(ONLY)
+
+# The tables of a release, which are kept with the machine. It should have nothing else to do.
+BENCH_RESULTS := spec/bench/results/$(VERSION).txt
+bench-results: deps-bench
+	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BARE) $(OURS)
+	@mkdir -p $(dir $(BENCH_RESULTS))
+	@{ $(LUA_ENV) $(LUA) spec/bench/machine.lua && $(MAKE) -s --no-print-directory bench; } > $(BENCH_RESULTS).part && \
+	  mv $(BENCH_RESULTS).part $(BENCH_RESULTS) && cat $(BENCH_RESULTS)
 
 # The suite, or SPECS, on other architectures, in chroots that are made when they are missing.
 test-i386 test-s390x: test-%:
