@@ -10,8 +10,11 @@ M.lua = os.getenv("SPEC_LUA") or "lua5.4"
 local sanitizers = os.getenv "SAN" or ""
 M.sanitizers = sanitizers ~= "" and "-fsanitize=" .. sanitizers or ""
 
---- How much slower code may be here: under AddressSanitizer, under ThreadSanitizer.
-M.slowness = M.sanitizers:find "thread" and 20 or M.sanitizers ~= "" and 5 or 1
+--- True if an emulator runs the programs, as in 'make test-s390x'.
+M.emulated = (os.getenv "EMULATED" or "") ~= ""
+
+--- How much slower code may be here: under QEMU, ThreadSanitizer or AddressSanitizer.
+M.slowness = M.emulated and 40 or M.sanitizers:find "thread" and 20 or M.sanitizers ~= "" and 5 or 1
 
 -- ---------------------------------------------------------------- processes
 
