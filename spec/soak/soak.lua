@@ -77,7 +77,7 @@ local function run(world, time, max_bytes)
     if number <= %d then return require "thread"(number, world, %d) end
     return function()
       local faults, most = require("chaos").run(world, %d, %d)
-      return ("faults=%%d\nmost resident MiB=%%d"):format(faults, most >> 20)
+      return ("faults=%%d\nresident=%%d"):format(faults, most >> 20)
     end]]):format(serialized(world), THREADS, time, time, max_bytes or 0)
   local counts = {}
   for _, result in ipairs((threads.run(max_bytes and THREADS + 1 or THREADS, chunk))) do
@@ -109,6 +109,25 @@ local function holdings()
   return held
 end
 
+-- Prints what was done: by worker, the steps that succeeded, those that failed by kind of error, and their seconds.
+local function report(counts)
+  local names = {}
+  for name in pairs(require "workers") do names[#names + 1] = name end
+  table.sort(names)
+  print(("%-12s %9s %9s  %s"):format("worker", "steps", "seconds", "failed"))
+  for _, name in ipairs(names) do
+    local failed = {}
+    for key, count in pairs(counts) do
+      local worker, kind = key:match "^(.*): (.*)$"
+      if worker == name then failed[#failed + 1] = count .. " " .. kind end
+    end
+    table.sort(failed)
+    print(("%-12s %9d %9.0f  %s"):format(name, counts[name] or 0, (counts[name .. ", ms"] or 0) / 1000, table.concat(failed, ", ")))
+  end
+  print(("%d faults; at most %d MiB resident"):format(counts.faults, counts.resident))
+  for _, name in ipairs(names) do assert(counts[name], name .. " never succeeded") end
+end
+
 local function main()
   local world <const>, servers <close> = make_world()
   if helper.sanitizers == "" then heap.run(world, math.min(1, seconds / 1800)) end
@@ -116,11 +135,7 @@ local function main()
   local before = holdings()
   local counts = run(world, seconds, (measure.resident() + (256 << 20)) * (helper.sanitizers ~= "" and 8 or 1))
   local after = holdings()
-  local names = {}
-  for name in pairs(counts) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do print(("%10d  %s"):format(counts[name], name)) end
-  for name in pairs(require "workers") do assert(counts[name], name .. " never succeeded") end
+  report(counts)
   for _, name in ipairs { "threads", "descriptors", "blobs", "heap" } do
     print(("%-12s before %d, after %d"):format(name, before[name], after[name]))
   end

@@ -21,13 +21,13 @@ return function(number, world, seconds)
       local name = turns[math.random(#turns)]
       local started = core.now()
       local ok, failure = xpcall(steps[name], debug.traceback)
-      local ms = "milliseconds of " .. name
+      local ms = name .. ", ms"
       counts[ms] = (counts[ms] or 0) + math.floor((core.now() - started) * 1000)
       if not ok then
         io.stderr:write(os.date "%H:%M:%S", " thread ", number, ", ", name, ": ", failure, "\n")
         error(name .. ": " .. failure, 0)
       end
-      local key = name .. (failure and " failed: " .. failure or "")
+      local key = name .. (failure and ": " .. failure or "")
       counts[key] = (counts[key] or 0) + 1
     end
     local lines = {}
