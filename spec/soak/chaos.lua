@@ -8,7 +8,7 @@ local process = require "process"
 local M = {}
 
 local calls = { { "write file", "ENOSPC" }, { "write file", "EIO" }, { "write file", "SHORT" }, { "new file", "EROFS" },
-  { "new file", "ENOSPC" }, { "fsync", "EIO" }, { "syncfs", "EIO" }, { "renameat", "EIO" }, { "openat", "EMFILE" },
+  { "new file", "ENOSPC" }, { "fsync", "EIO" }, { "syncfs", "EIO" }, { "renameat", "EIO" }, { "openat", "EMFILE" }, { "open", "EMFILE" },
   { "flock", "ENOLCK" }, { "unlinkat", "EIO" }, { "mkdirat", "ENOSPC" }, { "mmap", "EINVAL" }, { "futimens", "EIO" },
   { "pread", "EIO" }, { "tmpfile", "EOPNOTSUPP" } }
 

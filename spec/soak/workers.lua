@@ -233,7 +233,7 @@ function M.reload(world, thread)
       if err.kind == "policy" then return err.kind end -- it could not be read
       return excuse(err)
     end
-    check(tonumber(tostring(blob)) == version or M.disk_faults, ("policy version %s, not %d"):format(blob, version))
+    check(tonumber(tostring(blob)) == version, ("policy version %s, not %d"):format(blob, version))
   end
 end
 
