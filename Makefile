@@ -163,10 +163,10 @@ demo: deps-demo
 
 # With sanitizers the interpreter is one that they are linked into.
 SPEC_LUA := $(if $(SAN),$(CURDIR)/$(BUILD)/spec/lua,$(LUA))
-BUSTED = $(LUA_ENV) THEATERREF_LOG=off THEATERREF_CONFIG= BUILD=$(BUILD) SAN=$(SAN) SPEC_LUA=$(SPEC_LUA) \
+SPEC_ENV = THEATERREF_LOG=off THEATERREF_CONFIG= BUILD=$(BUILD) SAN=$(SAN) SPEC_LUA=$(SPEC_LUA) \
   TSAN_OPTIONS="halt_on_error=1 die_after_fork=0 suppressions=$(CURDIR)/spec/support/tsan.supp" \
-  LSAN_OPTIONS="suppressions=$(CURDIR)/spec/support/lsan.supp:print_suppressions=0" \
-  $(SPEC_LUA) /usr/bin/busted
+  LSAN_OPTIONS="suppressions=$(CURDIR)/spec/support/lsan.supp:print_suppressions=0"
+BUSTED = $(LUA_ENV) $(SPEC_ENV) $(SPEC_LUA) /usr/bin/busted
 SPECS ?= spec
 
 # A second server for the specs, which is not installed: its package would start it.
@@ -184,7 +184,7 @@ test: deps-test $(CADDY)
 SOAK_SECONDS = $(if $(filter command% environment%,$(origin T)),$(T),120)
 # Everything at once on eight threads for T seconds, while networks, servers and disks fail.
 SOAK_ENV = $(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(CURDIR)/spec/support/?.lua;$(CURDIR)/spec/bench/?.lua;$(CURDIR)/spec/soak/?.lua;;" \
-  BUILD=$(BUILD) SAN=$(SAN) SPEC_LUA=$(SPEC_LUA) THEATERREF_LOG=off THEATERREF_CONFIG= ASAN_OPTIONS=verify_asan_link_order=0
+  $(SPEC_ENV) ASAN_OPTIONS=verify_asan_link_order=0
 soak: deps-test
 	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BUILD)/spec/process.so $(if $(SAN),$(BUILD)/spec/lua)
 	@$(SOAK_ENV) $(if $(findstring thread,$(SAN)),,LD_PRELOAD=$(CURDIR)/$(BUILD)/spec/faults.so) $(SPEC_LUA) spec/soak/soak.lua $(SOAK_SECONDS)
