@@ -6,7 +6,7 @@
 #   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth, metrics or fleet
 #   make bench-results  all of them, kept in spec/bench/results with the machine; for a release
 #   make doc        the Lua API, the C API and the guides as HTML, in build/doc
-#   make test-i386  the specs on a 32-bit machine; test-s390x: on a big-endian one. Needs root
+#   make test-i386  the specs on a 32-bit machine; test-s390x: on a big-endian one; SUITE=trixie: Debian 13. Needs root
 #   make soak       everything at once for T=120 seconds, under faults; and how the heap grows
 #   make coverage   how much of the C core the specs run
 #   make fuzz       libFuzzer on all that reads what comes from outside; T=60 seconds each
@@ -57,7 +57,7 @@ ARCHIVE  := $(BUILD)/lib/libtheaterref.a
 HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
 SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so $(BUILD)/spec/names.so $(BUILD)/spec/libraries.so
 
-.PHONY: all demo test test-i386 test-s390x soak bench bench-results lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
+.PHONY: all demo test test-i386 test-s390x test-amd64 soak bench bench-results lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
 all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 
 help:
@@ -122,7 +122,7 @@ $(BUILD)/spec/lua: spec/support/lua.c
 # ------------------------------------------------------------ what is needed
 
 DEPS_build := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev zlib1g-dev \
-              libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates
+              libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates $(filter clang%,$(CC))
 DEPS_demo  := $(DEPS_build) nginx-light openssl wabt
 DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks tinyproxy-bin \
               dpkg-dev groff-base g++ minisign docker-registry apache2-utils skopeo \
@@ -215,8 +215,8 @@ bench-results: deps-bench
 	  mv $(BENCH_RESULTS).part $(BENCH_RESULTS) && cat $(BENCH_RESULTS)
 
 # The suite, or SPECS, on other architectures, in chroots that are made when they are missing.
-test-i386 test-s390x: test-%:
-	@.ci/chroot.sh $* test SPECS="$(SPECS)"
+test-i386 test-s390x test-amd64: test-%:
+	@.ci/chroot.sh $* test SPECS="$(SPECS)" $(if $(filter-out cc,$(CC)),CC=$(CC))
 
 lint: deps-lint
 	luacheck --quiet lua spec examples
