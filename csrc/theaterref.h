@@ -496,6 +496,18 @@ typedef enum tr_stat {
 TR_API void tr_cache_get_stats(tr_cache *cache, uint64_t *values,
                                size_t count);
 
+/* -------------------------------------------------------------- metrics */
+
+/*
+** Return the metrics of the process as OpenMetrics text, in UTF-8, or NULL with the error.
+** They count what every host, Lua state and thread of the process did: fetches, caches,
+** stores, refusals, script limits and plans. Labels hold outcomes, rules, steps and the names
+** of caches, never a reference or a host. Any thread may call it; it blocks on no load. A
+** child of fork() goes on from the counts of its parent. Serve it as
+** "application/openmetrics-text; version=1.0.0; charset=utf-8".
+*/
+TR_API tr_blob *tr_metrics(tr_error *error);
+
 /* ---------------------------------------------------------------- files */
 
 /* The usual limit for a file: 1 GiB. */

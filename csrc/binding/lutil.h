@@ -191,6 +191,7 @@ void tr_open_json(lua_State *L);
 void tr_open_oci(lua_State *L);
 void tr_open_sandbox(lua_State *L);
 void tr_open_signature(lua_State *L);
+void tr_open_metrics(lua_State *L);
 
 /* Each adds to the methods of a store, which are on the stack's top. */
 void tr_open_labels(lua_State *L);

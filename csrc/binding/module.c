@@ -234,5 +234,6 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_oci(L);
   tr_open_sandbox(L);
   tr_open_signature(L);
+  tr_open_metrics(L);
   return 1;
 }

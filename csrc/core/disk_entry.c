@@ -16,6 +16,7 @@
 
 #include "crypto.h"
 #include "error.h"
+#include "metrics.h"
 #include "redact.h"
 #include "store.h"
 
@@ -260,6 +261,8 @@ tr_disk_state tr_disk_entry_read(int dir, const char *name, const tr_disk_id *id
   } else {
     free(e.data);
   }
+  if (state == TR_DISK_DAMAGED && id != NULL)
+    tr_count(TR_COUNT_CORRUPT_DISK, 1);
   tr_blob_release(to->body);
   to->body = NULL;
   return state;

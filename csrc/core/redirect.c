@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "http.h"
+#include "metrics.h"
 #include "redact.h"
 
 /* Check where a redirect leads; NULL, or the reason why it is not followed. */
@@ -93,6 +94,7 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
     r->resuming = false;
     tr_request_reset_body(r);
     r->moved = true;
+    tr_count(TR_COUNT_REDIRECTS, 1);
     r->fresh_connection = false;
     r->not_before = 0;
     if (strcmp(to.host, r->asked.host) != 0 &&

@@ -10,6 +10,7 @@
 #include "crypto.h"
 #include "error.h"
 #include "http.h"
+#include "metrics.h"
 #include "options.h"
 #include "redact.h"
 #include "scope.h"
@@ -466,7 +467,9 @@ bool tr_request_send(tr_request *r, tr_handle *h) {
   r->lookup_seconds = 0;
   if (r->info->queued < 0)
     r->info->queued = r->started - r->submitted;
-  if (!r->resuming)
+  if (r->resuming)
+    tr_count(TR_COUNT_RESUMES, 1);
+  else
     tr_request_reset_body(r);
   r->resumed_from = r->body.len;
   if (fresh != h->fresh) {

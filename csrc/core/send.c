@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "metrics.h"
+
 enum {
   UPLOAD_BUFFER = 256 * 1024,
   /* A request that must not be sent twice goes to a connection that was in use so many
@@ -51,6 +53,7 @@ static size_t on_read(char *to, size_t size, size_t count, void *handle) {
   if (n > 0)
     memcpy(to, (const char *)tr_blob_data(m->body) + m->at, n);
   m->at += n;
+  tr_count(TR_COUNT_SENT, n);
   r->last_progress = tr_request_turn.now;
   return n;
 }

@@ -857,6 +857,11 @@ function theaterref.resolve_reference_cached(ref, cache, options) end
 ---@return string?
 function theaterref.merge_initial_states(config_state, override_state) end
 
+---The metrics of the process as OpenMetrics text.
+---@return string?
+---@return theaterref.Error?
+function theaterref.metrics() end
+
 ---Sign bytes as `cosign sign-blob` does.
 ---@param bytes theaterref.Bytes
 ---@param key theaterref.Bytes the private key in PEM

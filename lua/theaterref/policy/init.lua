@@ -254,8 +254,8 @@ local function load_script(path, trusted, say)
   return policy, err
 end
 
--- The policy as its script is now. A script that changed and is broken leaves
--- the old rules in force.
+-- The policy as its script is now. A script that changed and is broken, or cannot be read
+-- for now, leaves the old rules in force.
 -- @treturn table this policy, or a new one
 -- @treturn ?string the type of an event to emit, when the script has changed
 -- @treturn ?table its fields
@@ -266,7 +266,9 @@ function Policy:current()
   local fresh, err = load_script(self.script, self.trusted, self.say)
   if fresh then core.forget_verdicts() end
   if fresh then return fresh, "policy_reloaded", { reference = self.script } end
-  self.stamp = stamp -- say it once
+  if err.kind ~= "io" then self.stamp = stamp end -- else try again: this process may be out of descriptors
+  if self.reported == (stamp or "") then return self end -- say it once
+  self.reported = stamp or ""
   return self, "policy_broken", { reference = self.script, message = tostring(err) }
 end
 

@@ -27,7 +27,8 @@ local function ask_integrity(context, job, rule, by)
   local answer, why, err = policies.call("integrity", rule, context.trace, by, job.target, job.ctx)
   if err then return err end
   if answer == nil and why then
-    local _, refusal = context:refuse("Not allowed: " .. reference.redact(job.target), job.target, job.ctx.purpose, why)
+    local _, refusal = context:refuse("integrity", "Not allowed: " .. reference.redact(job.target), job.target,
+      job.ctx.purpose, why)
     return refusal
   end
   if answer == nil then return nil end
@@ -151,7 +152,7 @@ local function limit_signature(context, job, wish)
   job.max_bytes, job.max_seconds, job.remote_only = wish.max_bytes, wish.max_seconds, wish.remote_only
   job.blob_redirect_hosts = wish.blob_redirect_hosts
   if wish.remote_only and not (job.source.is_remote() or job.source.is_inline) then
-    local _, refusal = context:refuse("Not allowed: " .. reference.redact(job.target), job.target, job.ctx.purpose,
+    local _, refusal = context:refuse("allow", "Not allowed: " .. reference.redact(job.target), job.target, job.ctx.purpose,
       "bytes from the network need a signature from the network")
     return refusal
   end
@@ -187,7 +188,9 @@ function M.allow(context, target, ctx)
   if context.plain_http then ctx.plain_http = context.plain_http end
   local allowed, more, err = context:ask("allow", target, ctx)
   if err then return nil, err end
-  if not allowed then return context:refuse("Not allowed: " .. reference.redact(target), target, ctx.purpose, more) end
+  if not allowed then
+    return context:refuse("allow", "Not allowed: " .. reference.redact(target), target, ctx.purpose, more)
+  end
   return type(more) == "table" and more.redirect_hosts or {}
 end
 

@@ -108,12 +108,14 @@ local function cut(text)
   return text:sub(1, last) .. "…"
 end
 
---- Emits a refusal and returns its error.
+--- Emits and counts a refusal, and returns its error.
+-- @tparam string rule the rule that refused
 -- @tparam string message
 -- @tparam string subject the reference, or what else was refused
 -- @tparam string purpose
 -- @tparam ?string why cut if it is very long
-function Context:refuse(message, subject, purpose, why)
+function Context:refuse(rule, message, subject, purpose, why)
+  core.count_refusal(rule)
   why, subject = cut(errors.redact(why or "the policy gives no reason", subject)), reference.redact(subject)
   self:emit("refusal", { reference = subject, purpose = purpose, reason = why })
   -- The advice may end with a command, which stands alone at the end.
