@@ -415,6 +415,10 @@ typedef struct tr_claim_options {
   bool respect_no_store; /* do not keep a body with Cache-Control: no-store or
                             private */
   bool provisional; /* the caller is going to accept or reject the bytes */
+  double max_age; /* seconds since bytes were loaded or confirmed, after which they are
+                     no hit, but revalidated; below 0: no limit */
+  double keep_failure; /* seconds that a failure of this load answers claims that would
+                          lead, beside bytes that are there; below 0: as negative_ttl */
 } tr_claim_options;
 
 /* The 'ttl' that means the cache's own. */
@@ -422,7 +426,10 @@ typedef struct tr_claim_options {
 
 /* Initialises a tr_claim_options: its size, and the defaults. */
 #define TR_CLAIM_OPTIONS                                                       \
-  { sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0, false, false }
+  {                                                                            \
+    sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0, false, false, -1,  \
+        -1                                                                     \
+  }
 
 /*
 ** Claim 'key' for loading; see tr_claim. Does not block on a load. Sets '*blob' and
@@ -473,6 +480,28 @@ TR_API bool tr_cache_refresh(tr_cache *cache, const char *reference,
 */
 TR_API bool tr_cache_keep(tr_cache *cache, const char *reference, size_t len,
                           bool kept);
+/*
+** Compute bytes from a blob, such as the machine code of a package. Return them, retained, or
+** NULL with the error. 'context' is the caller's. The result belongs to tr_derive.
+*/
+typedef tr_blob *(*tr_derive_work)(void *context, tr_blob *blob, tr_error *error);
+/*
+** Return what 'work' makes of a blob, computed once for each SHA-256 and recipe by all
+** threads and Lua states that use the cache: one computes, on its own thread, and others wait
+** for 'timeout' seconds at most (below 0: without a limit). Return NULL with the error. The
+** bytes are an entry of the cache, with its limits; its reference is
+** "derived://<sha256>/<recipe>". The disk cache, if the cache has one, keeps them for other
+** processes. Its folder and the file must belong to the effective user, and nobody else may
+** be able to write to them; the digest is checked, and anything wrong is a miss.
+**
+** 'recipe' has 1 to 1024 bytes and names everything else that the bytes depend on: the
+** compiler, its version and options, the machine. A failure goes to all who wait, and is not
+** kept. 'work' must not derive the same blob with the same recipe: it would wait for itself.
+** The result may be empty. Any thread; in a child of fork(), the next call computes again.
+*/
+TR_API tr_blob *tr_derive(tr_cache *cache, tr_blob *blob, const char *recipe,
+                          double timeout, tr_derive_work work, void *context,
+                          tr_error *error);
 /* Return the number of blobs, including stale ones. */
 TR_API size_t tr_cache_len(tr_cache *cache);
 

@@ -260,6 +260,12 @@ M.call = set("call option", {
   { "resolve_timeout", "seconds", "the resolver's", "time limit for this call" },
 })
 
+--- Of `resolver:derive` and `resolver:start_derive`.
+M.derive = set("derive option", {
+  { "cache", "open_cache", "the resolver's", "use this cache" },
+  { "derive_timeout", "seconds", "600", "time limit for the call; the function itself is not interrupted. Below 0: no limit" },
+})
+
 --- Of one plan: `resolver:plan` and `resolver:start_plan`.
 M.plan = set("plan option", {
   { "initial_state", "bytes", "none", "JSON text that overrides the manifest's initial state" },
@@ -390,6 +396,7 @@ end
 
 M.call.near = { timeout = "resolve_timeout" }
 M.plan.near = { timeout = "plan_timeout" }
+M.derive.near = { timeout = "derive_timeout" }
 
 --- Of a content store.
 M.store = set("store option", {

@@ -6,6 +6,7 @@
 local caches = require "theaterref.cache"
 local contexts = require "theaterref.resolve.context"
 local core = require "theaterref.core"
+local derivations = require "theaterref.resolve.derive"
 local errors = require "theaterref.error"
 local Future = require "theaterref.resolve.future"
 local loads = require "theaterref.resolve.load"
@@ -192,7 +193,7 @@ local function run_plan(self, manifest_reference, options, blocking, trace, stop
   if trace then context = context:with { trace = trace } end
   local limit = options.plan_timeout or self.plan_timeout
   return Future.run({ reference = manifest_reference, blocking = blocking, will_wait = blocking,
-    time_limit = limit, plans = true,
+    time_limit = limit, participle = "planned",
     limit_option = options.plan_timeout and self.call_limit or "plan_timeout",
     shown_limit = options.plan_timeout and self.call_seconds }, plans.make, context,
     options.initial_state and tostring(options.initial_state), stop)
@@ -247,6 +248,56 @@ function Resolver:trace(ref, ctx, trace, options)
   return Future.run({ reference = ref, ctx = ctx, options = { ask_cacheable = ctx.purpose ~= "direct" }, blocking = true,
     will_wait = true, time_limit = self.resolve_timeout },
     loads.resolve, context):wait()
+end
+
+-- ----------------------------------------------------------------- deriving
+
+-- Derives bytes as a future's work.
+local function run_derive(self, name, blob, recipe, make, options, blocking)
+  if not core.is_blob(blob) then error(("%s takes a blob, not a %s"):format(name, type(blob)), 3) end
+  if type(recipe) ~= "string" then error("a recipe must be a string, not a " .. type(recipe), 3) end
+  if type(make) ~= "function" then error(("%s takes a function, not a %s"):format(name, type(make)), 3) end
+  option_sets.check(option_sets.derive, options or no_options, 3, name)
+  options = options or no_options
+  local cache = options.cache or self.cache
+  if not cache then error(NO_CACHE, 3) end
+  local key, err = core.derived_key(blob, recipe)
+  if not key then return nil, err end
+  return Future.run({ reference = key, blocking = blocking, time_limit = options.derive_timeout or 600,
+    limit_option = "derive_timeout", participle = "derived" }, derivations.derive, context_of(self), cache, key, make, blob)
+end
+
+--- Returns what a function makes of a blob, such as the machine code of a package. It is computed once for each SHA-256
+-- and recipe: one caller computes, and the others wait for it, in all threads and Lua states that use the cache. The disk
+-- cache, if there is one, keeps it for other processes; its folder and files must belong to the effective user, and nobody
+-- else may write to them. If the function fails, everyone who waits gets its error, and the next call tries again. If its
+-- state is closed or interrupted, one of those who wait computes.
+-- @tparam theaterref.blob blob
+-- @tparam string recipe names everything else that the result depends on: the compiler, its version and options, the
+-- machine; 1 to 1024 bytes
+-- @tparam function make called with the blob; returns a string or a blob, or nil and a reason. It must not derive the same
+-- @tparam[opt] table options `cache`: instead of the resolver's; `derive_timeout`: seconds, 600 by default
+-- @treturn theaterref.blob
+-- @return[2] nil
+-- @treturn[2] table an error
+function Resolver:derive(blob, recipe, make, options)
+  local future, err = run_derive(self, "derive", blob, recipe, make, options, true)
+  if not future then return nil, err end
+  return future:wait()
+end
+
+--- Starts to derive, and returns at once, unless this call is the one that computes.
+-- @tparam theaterref.blob blob
+-- @tparam string recipe
+-- @tparam function make
+-- @tparam[opt] table options as for `derive`
+-- @treturn theaterref.future
+-- @return[2] nil
+-- @treturn[2] table an error
+function Resolver:start_derive(blob, recipe, make, options)
+  local future, err = run_derive(self, "start_derive", blob, recipe, make, options, false)
+  if not future or future.err then return nil, err or future.err end
+  return future
 end
 
 -- ---------------------------------------------------------------- publishing
