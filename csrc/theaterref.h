@@ -418,7 +418,8 @@ typedef struct tr_claim_options {
   double max_age; /* seconds since bytes were loaded or confirmed, after which they are
                      no hit, but revalidated; below 0: no limit */
   double keep_failure; /* seconds that a failure of this load answers claims that would
-                          lead, beside bytes that are there; below 0: as negative_ttl */
+                          lead, beside bytes that are there, which do not stand in for
+                          it; below 0: as negative_ttl and stale_if_error */
 } tr_claim_options;
 
 /* The 'ttl' that means the cache's own. */

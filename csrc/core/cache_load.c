@@ -142,7 +142,7 @@ static void prepare_failure(const tr_flight *f, const tr_result *result,
     keep = is_absence(result->error) ? options->negative_ttl : 0;
   if (keep > 0)
     o->slot = tr_slot_new(&key, NULL, f->promise, NULL, tr_deadline(keep));
-  if (f->stale_blob != NULL && tr_is_outage(result->error) &&
+  if (f->keep_failure < 0 && f->stale_blob != NULL && tr_is_outage(result->error) &&
       tr_now() < f->stale->expires + options->stale_if_error) {
     o->instead.blob = tr_blob_retain(f->stale_blob);
     if (f->stale->record != NULL)

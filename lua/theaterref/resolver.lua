@@ -8,6 +8,7 @@ local contexts = require "theaterref.resolve.context"
 local core = require "theaterref.core"
 local derivations = require "theaterref.resolve.derive"
 local errors = require "theaterref.error"
+local Follower = require "theaterref.resolve.follower"
 local Future = require "theaterref.resolve.future"
 local loads = require "theaterref.resolve.load"
 local logs = require "theaterref.log"
@@ -24,7 +25,8 @@ local function lockfile_of(options)
   local ok, rules = errors.pcall(policies.lockfile, options.lockfile,
     { store = options.offline, offline = options.offline ~= nil })
   if not ok then return nil, errors.new("policy", tostring(rules)) end
-  return { integrity = rules.integrity, path = options.lockfile }
+  return { integrity = rules.integrity, path = options.lockfile, offline = options.offline,
+    version = core.file_version(options.lockfile) }
 end
 
 -- A cache, or the options of one. Its disk cache lies in the resolver's home.
@@ -248,6 +250,60 @@ function Resolver:trace(ref, ctx, trace, options)
   return Future.run({ reference = ref, ctx = ctx, options = { ask_cacheable = ctx.purpose ~= "direct" }, blocking = true,
     will_wait = true, time_limit = self.resolve_timeout },
     loads.resolve, context):wait()
+end
+
+-- ---------------------------------------------------------------- following
+
+-- The context for a follower's check: with the lockfile as it is now, for the resolver's other calls, too.
+local function follow_context(self, follow)
+  local context, err = context_of(self), nil
+  local lockfile = context.lockfile
+  if not lockfile then return context end
+  follow.watched[1] = lockfile.path
+  if core.file_version(lockfile.path) == lockfile.version then return context end
+  lockfile, err = lockfile_of { lockfile = lockfile.path, offline = lockfile.offline }
+  if err then return nil, err end
+  self.context = context:with { lockfile = lockfile }
+  return self.context
+end
+
+-- A check of a follower, as a future's work.
+local function check(task, self, follow)
+  local context, err = follow_context(self, follow)
+  if not context then return nil, err end
+  return loads.resolve(task, context)
+end
+
+-- The cache in which all followers of the process share their checks.
+local FOLLOW_CACHE = "theaterref.follow"
+
+--- Follows a reference: calls a function with its content, and again whenever that changes. The function is called by
+-- `step` and `wait` of the follower that this returns, in order, and never twice in a row with the same bytes. All rules
+-- of the policy apply to new content as to any; a failed check or rejected content leaves the last good content in place.
+--
+-- Files and labels are watched. Everything else is checked once in an interval, whatever the number of followers in all Lua
+-- states of the process: URLs by conditional requests, tags in registries by HEAD. A check that fails is repeated after
+-- twice as long each time, up to ten minutes.
+-- @tparam string ref
+-- @tparam function call called with the content, a blob, and the reference
+-- @tparam[opt] table options `interval`: seconds, 60 by default; `jitter`: 0 to 1; `on_error`: a function;
+-- `resolve_timeout`: seconds for each check
+-- @treturn theaterref.follower
+function Resolver:follow(ref, call, options)
+  if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 2) end
+  if type(call) ~= "function" then error("follow takes a function, not a " .. type(call), 2) end
+  options = options or no_options
+  option_sets.check(option_sets.follow, options, 2, "follow")
+  local limit = options.resolve_timeout or self.resolve_timeout or 600
+  local function start(follow)
+    return Future.run({ reference = ref, ctx = { purpose = "direct" }, options = { follow = follow }, time_limit = limit,
+      blocking = false, will_wait = false }, check, self, follow)
+  end
+  return Follower.new { reference = ref, call = call, on_error = options.on_error, start = start,
+    interval = math.max(options.interval or 60, 0.01), jitter = options.jitter or 0.1,
+    cache = caches.open { name = FOLLOW_CACHE },
+    renew = function(job, blob) loads.renew(self.context, job, blob) end,
+    emit = function(kind, event) self.context:emit(kind, event) end }
 end
 
 -- ----------------------------------------------------------------- deriving

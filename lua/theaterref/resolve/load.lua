@@ -88,7 +88,8 @@ end
 -- The options of a job's claims.
 local function claim_options(context, job, revalidate)
   return { ttl = job.ttl, request = job.request and job.request.compiled, content = job.content, revalidate = revalidate,
-    respect_no_store = context.respect_no_store, provisional = trust.applies(context, job) }
+    respect_no_store = context.respect_no_store, max_age = job.max_age, keep_failure = job.keep_failure,
+    provisional = not job.follow and trust.applies(context, job) }
 end
 
 -- Puts bytes that are there into a job's cache. Returns the blob that the cache has now.
@@ -154,7 +155,7 @@ end
 local function from_cache(context, job)
   if not job.cache then return nil end
   local request, blob = job.request and job.request.compiled, nil
-  if not job.revalidate then
+  if not job.revalidate and not job.max_age then
     blob = job.cache:peek(job.key, request, trust.applies(context, job))
     local asks = job.ctx.purpose == "manifest" or context.trace or job.is_link or context.judges and job.source.documents
     if blob and asks then set_origin(job, core.record(blob)) end
@@ -220,7 +221,7 @@ local function after_fetch(context, task, job, future, blob)
   if attempts > 1 then
     context:emit(blob and "retry" or "retries_failed", { reference = reference.redact(job.target), attempts = attempts })
   end
-  if not blob or not job.disk and not job.is_link and job.ctx.purpose ~= "manifest" then return end
+  if not blob or not job.disk and not job.is_link and not job.follow and job.ctx.purpose ~= "manifest" then return end
   local record = future:freshness()
   set_origin(job, record)
   if not job.disk or job.cache:changes() ~= job.changes then return end
@@ -275,7 +276,8 @@ end
 local function lead_claim(context, task, job, lead)
   job.changes = job.cache:changes()
   if not job.source.fetches then return load_local(context, task, job, lead) end
-  if job.known then lead:know(job.known.blob, job.known.record) end
+  local known = job.known or job.follow and job.follow.known[job.key]
+  if known and core.request_allows(job.request.compiled, known.record) then lead:know(known.blob, known.record) end
   return fetch(context, task, job, lead)
 end
 
@@ -289,13 +291,13 @@ local own_limits = { timeout = true, too_large = true }
 local function through_cache(context, task, job)
   local options, tries, began = claim_options(context, job, job.revalidate), 0, core.now()
   while true do
-    local how, what, refresh = job.cache:claim(job.key, options)
+    local how, what, more = job.cache:claim(job.key, options)
     if how == "lead" then return lead_claim(context, task, job, what) end
-    if refresh then in_background(context, job, refresh) end
+    if how == "stale" then in_background(context, job, more) elseif how == "hit" then job.age = more end
     emit_cache(context, job, how)
     local blob, err, why = what, nil, nil
     if how == "wait" then blob, err, why = task:await(what) else job.hit = true end
-    if blob and (job.ctx.purpose == "manifest" or job.is_link) then
+    if blob and (job.ctx.purpose == "manifest" or job.is_link or job.follow) then
       set_origin(job, how == "wait" and what:freshness() or core.record(blob))
     end
     if blob then return verify(job, blob, key_digest(job)) end
@@ -384,6 +386,31 @@ function M.links_of(context, task, job)
       keep_on_disk(context, task, link, blob, { hosts = record.hosts, private = record.private, open_ended = record.open_ended })
     end
   end
+  -- Gets a link of which all followers share one check: 'ask' returns its bytes and their record, or nil and an error.
+  function links.check(link, ask)
+    prepare(link)
+    while true do
+      local how, what, age = link.cache:claim(link.key, claim_options(context, link))
+      if how == "hit" then
+        job.age = age
+        set_origin(link, core.record(what))
+        return what
+      elseif how == "lead" then
+        local lead <close> = what -- others must not wait for a collection
+        local blob, more = ask()
+        if blob then return lead:complete(blob, more) and lead:wait(0) or blob end
+        lead:fail(more.kind, more.message, more.status)
+        return nil, more
+      end
+      local blob, err, why = task:await(what)
+      if blob then
+        set_origin(link, what:freshness())
+        return blob
+      elseif why ~= "abandoned" or task.over then
+        return nil, err
+      end
+    end
+  end
   function links.cache(target) return admit.cache_of(context, job, target) end
   function links.await(future, own) return task:await(future, not own) end
   function links.seconds_left() return task.deadline and math.max(0, task.deadline - core.now()) or nil end
@@ -434,7 +461,7 @@ function follow(context, task, job, step)
   local expected = { sha256 = job.sha256, sha1 = job.sha1 }
   for algorithm, hex in pairs(step.expected or {}) do expected[algorithm] = hex end
   local wish = { ctx = job.ctx, max_bytes = job.max_bytes, max_seconds = job.max_seconds, remote_only = job.remote_only,
-    options = { cache = job.cache, ttl = job.ttl, revalidate = job.revalidate, disk = not job.no_disk } }
+    options = { cache = job.cache, ttl = job.ttl, revalidate = job.revalidate, disk = not job.no_disk, follow = job.follow } }
   local next_job, err = admit.admit(context, wish, step.reference, expected, task)
   err = err or task:lateness()
   if err then return nil, err end
@@ -444,7 +471,7 @@ function follow(context, task, job, step)
   blob, err = get(context, task, next_job)
   -- A data URL is no place: its bytes are those of whoever led to it.
   job.origin = next_job.origin or not next_job.source.is_inline and next_job.target or nil
-  job.hit = next_job.hit
+  job.hit, job.age = next_job.hit, next_job.age
   return blob, err
 end
 
@@ -530,7 +557,7 @@ local function judged(context, task, job, blob)
   end
   if not what then return nil, err end
   tell_caches(job, blob, false)
-  if not job.hit or not job.cache or job.sha256 or context.offline then return nil, err end
+  if not job.hit or not job.cache or job.sha256 or job.follow or context.offline then return nil, err end
   what = what .. "\n" .. job.target
   if core.noted(blob, what) then
     local newer = newer_than(context, task, job, blob)
@@ -549,6 +576,7 @@ end
 -- Puts the outcome of a wish on it.
 local function succeed(context, wish, job, blob, list)
   wish.target, wish.hit, wish.signed_by = job.target, job.hit, job.signed_by
+  if job.follow then wish.job = job end
   if job.manifest then wish.manifest, wish.title = job.manifest, job.title end
   if wish.ctx.purpose ~= "direct" then wish.origin, wish.used_cache = job.origin or job.target, job.cache ~= nil end
   if context.has_listeners or context.trace then emit_resolved(context, job, blob, list) end
@@ -661,6 +689,17 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.resolve_as_is(task, context, wish) return resolve_one(task, context, wish, wish.reference) end
+
+--- Puts bytes that a follower found to have changed into the resolver's own cache, if that has the reference: the next
+-- resolve there must not return older ones.
+-- @tparam table context
+-- @tparam table job
+-- @tparam theaterref.blob blob
+function M.renew(context, job, blob)
+  if not context.cache or not context.cache:refresh(job.target) or job.version or job.source.drive then return end
+  job.cache, job.max_age = context.cache, nil
+  put(context, job, blob, job.record)
+end
 
 -- Loads a stale entry anew into the future that leads its claim; if that fails, the other
 -- candidates, each for its own entry. Nobody waits for it: 'M.reap' moves it on.
