@@ -898,6 +898,49 @@ TR_API tr_future *tr_host_start_resolve(tr_host *host, const char *reference,
                                         const tr_call_options *options,
                                         tr_error *error);
 
+/* A follower: it calls back with the content of a reference, and again when that changes. */
+typedef struct tr_follower tr_follower;
+
+/*
+** Get new content; or, with 'blob' NULL, the error of a check that failed or of content that
+** was rejected: then the last content stays good. Failures in a row that are the same are
+** reported once. The calls come in order, on the host's own thread, which has no lock and no
+** turn of the host: 'call' may plan and resolve with the host, but the host's futures and
+** followers wait until it returns. It must not wait for a future of the host, which is an
+** error of kind TR_POLICY, or free the host. The arguments live as long as the call, unless
+** the blob is retained.
+*/
+typedef void (*tr_follow_call)(void *context, const char *reference, tr_blob *blob,
+                               const tr_error *error);
+
+/* Options of a follower. */
+typedef struct tr_follow_options {
+  size_t size; /* set by the initialiser macro */
+  double interval; /* seconds that a check is good for, at least 0.01; 60 */
+  double jitter;   /* the part of it, from 0 to 1, by which checks come later; 0.1 */
+  double timeout;  /* seconds for one check; 600; -1: no limit */
+} tr_follow_options;
+
+/* Initialises a tr_follow_options: its size, and the defaults. */
+#define TR_FOLLOW_OPTIONS                                                      \
+  { sizeof(tr_follow_options), 60, 0.1, 600 }
+
+/*
+** Follow a reference under the host's policy. Return a follower, which you free, or NULL with
+** the error. Local files and labels are watched where the system can; everything else is
+** checked once in an interval for all followers of the process, by conditional requests, or
+** HEAD for tags in registries. In a child of fork() a follower rests until the host gets its
+** next future or follower there.
+*/
+TR_API tr_follower *tr_host_follow(tr_host *host, const char *reference,
+                                   const tr_follow_options *options,
+                                   tr_follow_call call, void *context,
+                                   tr_error *error);
+/* Free a follower. NULL is allowed. No call begins after that, and one that is under way
+** has returned, unless it is the caller. May be called after the host was freed, which ends
+** the calls, too. */
+TR_API void tr_follower_free(tr_follower *follower);
+
 /* ------------------------------------------------------------------ Lua */
 
 struct lua_State;

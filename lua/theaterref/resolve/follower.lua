@@ -135,6 +135,21 @@ function Follower.new(self)
   return setmetatable(self, Follower)
 end
 
+--- Has a notifier of the core's signalled instead of its own, before the first step. Whoever owns it drains it, and
+-- minds `timeout()`.
+-- @tparam userdata notifier
+function Follower:notify(notifier)
+  self.watch:close()
+  self.notifier, self.is_shared, self.watch = notifier, true, core.watch(notifier)
+  notifier:signal()
+end
+
+-- Has its own notifier signal at the moment when there is something to do.
+local function set_deadline(self)
+  if self.is_shared or self.closed then return end
+  if self.check then self.notifier:set_deadline(self.check.deadline) else self.notifier:set_deadline(self.due) end
+end
+
 --- Goes on: checks what is due, and calls the function if the content has changed. It never waits. Within the function
 -- it does nothing.
 -- @treturn boolean false once it is closed
@@ -142,11 +157,10 @@ function Follower:step()
   if self.closed then return false end
   if self.running then return true end
   self.running = true
-  self.notifier:drain()
+  if not self.is_shared then self.notifier:drain() end
   local ok, raised = pcall(advance_all, self)
   self.running = false
-  if not self.closed and not self.check then self.notifier:set_deadline(self.due) end
-  if not self.closed and self.check then self.notifier:set_deadline(self.check.deadline) end
+  set_deadline(self)
   if not ok then error(raised, 0) end -- such as Ctrl-C
   return not self.closed
 end
@@ -198,7 +212,7 @@ function Follower:close()
   self.closed = true
   if self.check then self.check:cancel() end
   self.watch:close()
-  self.notifier:set_deadline(nil)
+  if not self.is_shared then self.notifier:set_deadline(nil) end
   self.notifier:signal() -- a loop learns that it is closed
 end
 
