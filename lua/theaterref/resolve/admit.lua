@@ -127,16 +127,18 @@ local function scope_of(context, job)
 end
 
 -- Sets how a job that a follower checks goes through the cache of all followers: local bytes
--- by their version, which is looked up each time; remote ones if the last check is too old.
+-- by their version, which is looked up each time; remote ones if the last check is too old. Returns an error.
 local function choose_follow_cache(context, job, follow)
   local source, parsed = job.source, job.parsed
   job.follow, job.no_disk = follow, true
   if source.watched then follow.watched[#follow.watched + 1] = source.watched(parsed, context) end
   if source.probe then
-    local unsettled
-    job.version, unsettled = source.probe(job, context)
-    if not job.version then return nil end -- the load has the error
-    if unsettled then follow.unsettled, job.revalidate = true, true end
+    local more
+    job.version, more = source.probe(job, context)
+    if not job.version then
+      return errors.is(more) and more.kind == "invalid_reference" and more or nil -- the load has any other error
+    end
+    if more then follow.unsettled, job.revalidate = true, true end
   elseif source.is_remote() then
     job.keep_failure = follow.keep_failure
     local is_fixed = job.sha256 or job.sha1 or source.is_immutable and source.is_immutable(parsed)
