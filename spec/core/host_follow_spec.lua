@@ -27,4 +27,16 @@ describe("a host in C", function()
   it("follows in a child of fork() from its next follower on", function() case "forked" end)
 
   it("derives bytes once for 64 threads, and from disk", function() case "derived" end)
+
+  it("compiles an actor and runs it in its own process: the example", function()
+    local library = helper.root .. "/" .. helper.build .. "/lib"
+    helper.run_ok(("cc -std=c11 -Wall -Wextra -Werror %s -rdynamic examples/hosts/compile.c -Icsrc -L%s -ltheaterref -Wl,-rpath,%s "
+      .. "-Wl,--whole-archive -lwasm-rt-impl -Wl,--no-whole-archive -lm -o %s/compile"):format(helper.sanitizers, library, library,
+      folder))
+    local command = ("%s/compile examples/actor/manifest.toml %s/disk"):format(folder, folder)
+    assert.equal(2, select(2, helper.run_ok(command):gsub("greeter answers 42 after", "")))
+    local before = helper.run_ok("stat -c %y " .. folder .. "/disk/disk-cache-1")
+    assert.equal(2, select(2, helper.run_ok(command):gsub("greeter answers 42 after", "")))
+    assert.equal(before, helper.run_ok("stat -c %y " .. folder .. "/disk/disk-cache-1")) -- nothing was made
+  end)
 end)
