@@ -917,7 +917,8 @@ typedef void (*tr_follow_call)(void *context, const char *reference, tr_blob *bl
 typedef struct tr_follow_options {
   size_t size; /* set by the initialiser macro */
   double interval; /* seconds that a check is good for, at least 0.01; 60 */
-  double jitter;   /* the part of it, from 0 to 1, by which checks come later; 0.1 */
+  double jitter;   /* the part of the interval, from 0 to 1, by which checks come
+                      later; 0.1 */
   double timeout;  /* seconds for one check; 600; -1: no limit */
 } tr_follow_options;
 

@@ -13,7 +13,7 @@ void tr_watch_free(tr_watch *watch); /* NULL is allowed */
 
 /*
 ** Watch these paths and no others: each name on the way, in its folder, also behind
-** symbolic links and where there is nothing yet. What the system cannot watch is left out.
+** symbolic links and where there is nothing yet. Names that the system cannot watch are left out.
 ** Return true if something is watched that was not before: look at the paths again.
 */
 bool tr_watch_set(tr_watch *watch, const char *const *paths, size_t count);

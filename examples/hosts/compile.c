@@ -11,7 +11,9 @@
 ** compiler. The runtime is in the host, where actors' libraries find it. 'folder' is for the
 ** disk cache.
 */
-#define _GNU_SOURCE
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* memfd_create */
+#endif
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,9 +89,11 @@ static void *load(tr_blob *library) {
 /* Call the actor's 'answer'. False: the library is none of an actor. */
 static bool call_answer(void *library, unsigned *answer) {
   char instance[4096] = {0}; /* more than an actor without memory needs */
-  void (*init)(void) = (void (*)(void))dlsym(library, "Z_actor_init_module");
-  void (*instantiate)(void *) = (void (*)(void *))dlsym(library, "Z_actor_instantiate");
-  unsigned (*call)(void *) = (unsigned (*)(void *))dlsym(library, "Z_actorZ_answer");
+  void (*init)(void), (*instantiate)(void *);
+  unsigned (*call)(void *);
+  *(void **)&init = dlsym(library, "Z_actor_init_module");
+  *(void **)&instantiate = dlsym(library, "Z_actor_instantiate");
+  *(void **)&call = dlsym(library, "Z_actorZ_answer");
   if (init == NULL || instantiate == NULL || call == NULL)
     return false;
   init();

@@ -256,12 +256,12 @@ end
 
 -- The context for a follower's check: with the lockfile as it is now, for the resolver's other calls, too.
 local function follow_context(self, follow)
-  local context, err = context_of(self), nil
-  local lockfile = context.lockfile
-  if not lockfile then return context end
-  follow.watched[1] = lockfile.path
-  if core.file_version(lockfile.path) == lockfile.version then return context end
-  lockfile, err = lockfile_of { lockfile = lockfile.path, offline = lockfile.offline }
+  local context = context_of(self)
+  local before = context.lockfile
+  if not before then return context end
+  follow.watched[1] = before.path
+  if core.file_version(before.path) == before.version then return context end
+  local lockfile, err = lockfile_of { lockfile = before.path, offline = before.offline }
   if err then return nil, err end
   self.context = context:with { lockfile = lockfile }
   return self.context

@@ -1,4 +1,4 @@
--- What it costs to spawn an actor as machine code: examples/hosts/compile.c with the demo's actor.
+-- The time of a spawn from machine code: examples/hosts/compile.c with the demo's actor.
 local helper = require "helper"
 local measure = require "measure"
 

@@ -10,7 +10,7 @@
 
 enum { FOLLOWERS = 50 };
 
-/* What a follower called back with last. */
+/* The last call back of a follower. */
 typedef struct seen {
   pthread_mutex_t lock;
   int contents, failures;
@@ -74,16 +74,35 @@ static tr_follower *follow(tr_host *host, const char *name, tr_follow_call with,
 }
 
 /* Wait until there were so many contents and failures. */
-static void await(seen *s, int contents, int failures) {
+static void await(seen *s, int expected, int failures) {
   int i;
   bool done = false;
-  for (i = 0; i < 10000 && !done; i++) {
+  for (i = 0; i < 30000 && !done; i++) {
     pthread_mutex_lock(&s->lock);
-    done = s->contents >= contents && s->failures >= failures;
+    done = s->contents >= expected && s->failures >= failures;
     pthread_mutex_unlock(&s->lock);
     usleep(1000);
   }
-  CHECK(done && s->contents == contents && s->failures == failures);
+  pthread_mutex_lock(&s->lock);
+  CHECK(done && s->contents == expected && s->failures == failures);
+  pthread_mutex_unlock(&s->lock);
+}
+
+static int contents(seen *s) {
+  int count;
+  pthread_mutex_lock(&s->lock);
+  count = s->contents;
+  pthread_mutex_unlock(&s->lock);
+  return count;
+}
+
+/* True if the last content was this. */
+static bool has(seen *s, const char *text) {
+  bool same;
+  pthread_mutex_lock(&s->lock);
+  same = strcmp(s->text, text) == 0;
+  pthread_mutex_unlock(&s->lock);
+  return same;
 }
 
 static void changes(void) {
@@ -95,19 +114,21 @@ static void changes(void) {
   write_file("file", "one");
   f = follow(host, "file", call, &s);
   await(&s, 1, 0);
-  CHECK(strcmp(s.text, "one") == 0);
+  CHECK(has(&s, "one"));
   write_file("file", "two");
   await(&s, 2, 0);
-  CHECK(strcmp(s.text, "two") == 0);
+  CHECK(has(&s, "two"));
   CHECK(unlink(in_folder(path, "file")) == 0);
   await(&s, 2, 1);
+  pthread_mutex_lock(&s.lock);
   CHECK(s.kind == TR_NOT_FOUND);
+  pthread_mutex_unlock(&s.lock);
   write_file("file", "three");
   await(&s, 3, 1);
   tr_follower_free(f);
   write_file("file", "four");
   usleep(100000);
-  CHECK(s.contents == 3);
+  CHECK(contents(&s) == 3);
   tr_host_free(host);
 }
 
@@ -141,7 +162,7 @@ static void inside(void) {
   await(&s, 1, 0);
   write_file("file", "two");
   usleep(100000);
-  CHECK(s.contents == 1);
+  CHECK(contents(&s) == 1);
   tr_host_free(s.host);
 }
 
@@ -173,7 +194,7 @@ static void freed(void) {
   CHECK(pthread_tryjoin_np(thread, NULL) == EBUSY);
   sem_post(&s.go_on);
   CHECK(pthread_join(thread, NULL) == 0);
-  CHECK(s.contents == 2);
+  CHECK(contents(&s) == 2);
   tr_host_free(host);
   tr_follower_free(g);
   tr_follower_free(NULL);

@@ -12,7 +12,7 @@ local removed = { __close = function(file) os.remove(file.path) end }
 -- mean nothing to a shell, and nothing else is put into the command. Returns true; or nil and an error.
 local function run(command, blob)
   local file <close> = setmetatable({ path = os.tmpname() }, removed)
-  if file.path:find "[^%w/._-]" then return nil, errors.new("io", "the system's temporary files have odd names: " .. file.path) end
+  if file.path:find "[^%w/._-]" then return nil, errors.new("io", "the name of a temporary file is odd: " .. file.path) end
   local ok, err = blob:write(file.path)
   if not ok then return nil, err end
   local done, how, status = os.execute((command:gsub("{}", file.path)))
@@ -57,16 +57,19 @@ local function follow(args)
 end
 
 return {
-  { name = "follow", does = "Print a line, or run a command, for a reference's content and each time that changes.", fetches = true,
+  { name = "follow", does = "Print a line or run a command for a reference's content, and again when that changes.",
+    fetches = true,
     examples = { "theaterref follow actor.wasm --count 1",
       "theaterref follow actor.wasm --exec 'cp {} newest.wasm' --count 1",
       "theaterref follow https://example.org/app.wasm --exec 'install {} /srv/app.wasm'" },
     arguments = { { "reference", "Its reference. A failed check leaves the last content in place, and is repeated later." } },
     options = {
-      { "--exec", "COMMAND", "Command for a shell to run; each {} becomes the path of a file with the content, which is removed "
-        .. "when the command ends. Content that arrives meanwhile has to wait." },
-      { "--interval", "SECONDS", "Seconds that a check is good for. Files and labels are watched, too. Default: 60.", number = "above 0" },
-      { "--count", "N", "End after so many contents; the exit status is 1 if the command failed for the last.", number = "above 0" },
+      { "--exec", "COMMAND", "Command for a shell to run; each {} becomes the path of a file with the content, which is "
+        .. "removed when the command ends. Content that arrives meanwhile has to wait." },
+      { "--interval", "SECONDS", "Seconds that a check is good for. Files and labels are watched, too. Default: 60.",
+        number = "above 0" },
+      { "--count", "N", "End after so many contents; the exit status is 1 if the command failed for the last.",
+        number = "above 0" },
     },
     run = follow },
 }

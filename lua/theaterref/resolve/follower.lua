@@ -94,7 +94,7 @@ local function end_check(self)
   local check, follow = self.check, self.follow
   local blob, err = check:wait(0)
   self.check = nil
-  -- What came between the check and the beginning of a watch is seen by another check.
+  -- Another check sees a change that came between this one and the beginning of a watch.
   local soon = self.watch:set(follow.watched) and 0 or follow.unsettled and UNSETTLED
   if blob then succeed(self, blob, check.job) else fail(self, err) end
   if soon and not self.closed then self.due = math.min(self.due, core.now() + soon) end
@@ -135,8 +135,8 @@ function Follower.new(self)
   return setmetatable(self, Follower)
 end
 
---- Has a notifier of the core's signalled instead of its own, before the first step. Whoever owns it drains it, and
--- minds `timeout()`.
+--- Has a notifier of the core's signalled instead of its own, before the first step. Its owner drains it, and minds
+-- `timeout()`.
 -- @tparam userdata notifier
 function Follower:notify(notifier)
   self.watch:close()

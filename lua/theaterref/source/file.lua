@@ -81,7 +81,7 @@ end
 --- The path that a follower watches.
 function M.watched(parsed) return parsed.path end
 
---- What tells one state of the file from another; and true if it has changed a moment ago.
+--- A text that changes when the file does; and true if it has changed a moment ago.
 function M.probe(job) return core.file_version(job.parsed.settled or job.parsed.path) end
 
 function M.start(job, context)

@@ -496,10 +496,10 @@ function Chain:drive()
     self.context.trace { rule = "registry", by = self.endpoint.registry, reference = errors.redact_reference(job.target),
       answer = "sha256:" .. job.manifest }
   end
-  local known = job.follow and job.follow.known[job.key]
-  if known and known.manifest == job.manifest then -- its bytes need not be in the cache any more
-    self.layer = { content = known.content }
-    return known.blob
+  local last = job.follow and job.follow.known[job.key]
+  if last and last.manifest == job.manifest then -- its bytes need not be in the cache any more
+    self.layer = { content = last.content }
+    return last.blob
   end
   local blob, err = self:read_layer(document, media_type)
   -- A tag is fresh only as long as it leads somewhere.
