@@ -19,14 +19,21 @@ static tr_watch **checkwatch(lua_State *L) {
   return w;
 }
 
-/* watch(notifier) -> a watch of nothing, which signals the notifier */
+/* watch() -> a watch of nothing */
 static int watch(lua_State *L) {
-  tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
   tr_watch **w = lua_newuserdatauv(L, sizeof *w, 0);
   *w = NULL;
   luaL_setmetatable(L, TR_WATCH);
-  *w = tr_watch_new(*n);
+  *w = tr_watch_new();
   return *w != NULL ? 1 : luaL_error(L, "out of memory");
+}
+
+/* notify(notifier): signals it from now on */
+static int watch_notify(lua_State *L) {
+  tr_watch **w = checkwatch(L);
+  tr_notifier **n = luaL_checkudata(L, 2, TR_NOTIFIER);
+  tr_watch_notify(*w, *n);
+  return 0;
 }
 
 /* set(paths) -> whether something is watched that was not; see tr_watch_set */
@@ -94,6 +101,7 @@ static int file_version(lua_State *L) {
 void tr_open_watch(lua_State *L) {
   static const luaL_Reg methods[] = {{"__gc", watch_gc},
                                      {"close", watch_gc},
+                                     {"notify", watch_notify},
                                      {"set", watch_set},
                                      {"take", watch_take},
                                      {NULL, NULL}};

@@ -38,7 +38,7 @@ typedef struct point {
 } point;
 
 struct tr_watch {
-  tr_notifier *notifier;
+  tr_notifier *notifier; /* or NULL */
   atomic_bool changed;
   size_t count;
   point *points[MAX_POINTS];
@@ -96,7 +96,8 @@ static void list(point *p) {
 
 static void signal_watch(tr_watch *w) {
   atomic_store(&w->changed, true);
-  tr_notifier_signal(w->notifier);
+  if (w->notifier != NULL)
+    tr_notifier_signal(w->notifier);
 }
 
 /* ------------------------------------------------------------------- events */
@@ -219,13 +220,12 @@ static void at_fork(void) {
 
 /* ------------------------------------------------------------------ watches */
 
-tr_watch *tr_watch_new(tr_notifier *notifier) {
+tr_watch *tr_watch_new(void) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   tr_watch *w = calloc(1, sizeof *w);
   if (w == NULL)
     return NULL;
   pthread_once(&once, at_fork);
-  w->notifier = tr_notifier_retain(notifier);
   pthread_mutex_lock(&lock);
   w->next = watches;
   if (watches != NULL)
@@ -233,6 +233,16 @@ tr_watch *tr_watch_new(tr_notifier *notifier) {
   watches = w;
   pthread_mutex_unlock(&lock);
   return w;
+}
+
+void tr_watch_notify(tr_watch *w, tr_notifier *notifier) {
+  tr_notifier *before;
+  tr_notifier_retain(notifier);
+  pthread_mutex_lock(&lock);
+  before = w->notifier;
+  w->notifier = notifier;
+  pthread_mutex_unlock(&lock);
+  tr_notifier_release(before);
 }
 
 void tr_watch_free(tr_watch *w) {

@@ -7,8 +7,10 @@
 /* For one thread at a time. */
 typedef struct tr_watch tr_watch;
 
-/* Make a watch of nothing. NULL when memory is short. */
-tr_watch *tr_watch_new(tr_notifier *notifier);
+/* Make a watch of nothing, which signals nobody. NULL when memory is short. */
+tr_watch *tr_watch_new(void);
+/* Have a notifier signalled, instead of the one before. */
+void tr_watch_notify(tr_watch *watch, tr_notifier *notifier);
 void tr_watch_free(tr_watch *watch); /* NULL is allowed */
 
 /*

@@ -166,7 +166,7 @@ describe("a follower", function()
     local path = write("file", "one")
     local follower = follow(path, { interval = 0.05 })
     follower.watch:close() -- as if the system had no more watches
-    follower.watch = { set = function() return false end, take = function() return false end, close = function() end }
+    follower.watch = { set = function() return false end, notify = function() end, take = function() return false end, close = function() end }
     assert.equal("one", await(follower))
     write("file", "two")
     assert.equal("two", await(follower))
@@ -402,7 +402,7 @@ describe("a follower", function()
       local theaterref, core = require "theaterref", require "theaterref.core"
       local number, followers, calls, texts = ..., {}, 0, {}
       local resolver = theaterref.resolver { log = false, retries = 0 }
-      for i = 1, 125 do
+      for i = 1, 125 do -- none of them needs a descriptor
         followers[i] = resolver:follow(%q, function(blob)
           calls = calls + 1
           texts[tostring(blob)] = (texts[tostring(blob)] or 0) + 1
@@ -425,7 +425,7 @@ describe("a follower", function()
             changed = true
           end
           if core.now() > started + 60 then break end
-          followers[1].notifier:wait(math.min(wait, 0.02))
+          core.future():wait(math.min(wait, 0.02))
         end
         return ("%%d %%d %%d"):format(calls, texts.one or 0, texts.another or 0)
       end]]):format(url, interval, interval * 5, interval * 2.5, path, path, path))

@@ -61,7 +61,7 @@ local function begin_check(self)
   self.follow = { cache = self.cache, max_age = self.interval * 0.99, keep_failure = backoff(self, self.failures + 1),
     known = self.known, watched = {} }
   self.check = self.start(self.follow)
-  self.check:notify(self.notifier)
+  if self.notifier then self.check:notify(self.notifier) end
 end
 
 -- Notes what a check found, for the next one.
@@ -128,25 +128,36 @@ end
 -- which returns the future of a resolve; `renew(job, blob)`, and `emit(kind, event)`
 -- @treturn theaterref.follower
 function Follower.new(self)
-  self.notifier = core.notifier()
-  self.watch = core.watch(self.notifier)
+  self.watch = core.watch()
   self.due, self.began, self.failures, self.contents, self.known = core.now(), 0, 0, 0, {}
-  self.notifier:signal()
   return setmetatable(self, Follower)
+end
+
+-- Has a notifier signalled when there is something to do, as there may be now.
+local function attach(self, notifier)
+  self.notifier = notifier
+  if not self.closed then self.watch:notify(notifier) end
+  if self.check then self.check:notify(notifier) end
+  notifier:signal()
+end
+
+-- Returns its own notifier: a descriptor, made when it is first needed.
+local function own_notifier(self)
+  if not self.notifier then attach(self, core.notifier()) end
+  return self.notifier
 end
 
 --- Has a notifier of the core's signalled instead of its own, before the first step. Its owner drains it, and minds
 -- `timeout()`.
 -- @tparam userdata notifier
 function Follower:notify(notifier)
-  self.watch:close()
-  self.notifier, self.is_shared, self.watch = notifier, true, core.watch(notifier)
-  notifier:signal()
+  self.is_shared = true
+  attach(self, notifier)
 end
 
 -- Has its own notifier signal at the moment when there is something to do.
 local function set_deadline(self)
-  if self.is_shared or self.closed then return end
+  if not self.notifier or self.is_shared or self.closed then return end
   if self.check then self.notifier:set_deadline(self.check.deadline) else self.notifier:set_deadline(self.due) end
 end
 
@@ -157,7 +168,7 @@ function Follower:step()
   if self.closed then return false end
   if self.running then return true end
   self.running = true
-  if not self.is_shared then self.notifier:drain() end
+  if self.notifier and not self.is_shared then self.notifier:drain() end
   local ok, raised = pcall(advance_all, self)
   self.running = false
   set_deadline(self)
@@ -194,7 +205,7 @@ function Follower:wait(seconds)
     elseif self.check then
       self.check:wait(math.min(math.max(left, 0), 1e9)) -- drives the fetch on this thread
     else
-      self.notifier:wait(math.min(math.max(left, 0), 1e9))
+      own_notifier(self):wait(math.min(math.max(left, 0), 1e9))
     end
   end
   if self.contents > contents then return self.last, self.reference end
@@ -212,6 +223,7 @@ function Follower:close()
   self.closed = true
   if self.check then self.check:cancel() end
   self.watch:close()
+  if not self.notifier then return end
   if not self.is_shared then self.notifier:set_deadline(nil) end
   self.notifier:signal() -- a loop learns that it is closed
 end
@@ -221,7 +233,7 @@ Follower.__close = Follower.close
 
 --- A descriptor for event loops; do not read or close it. It is readable when there is something for `step` to do.
 -- @treturn integer the same one each time
-function Follower:pollfd() return self.notifier:fd() end
+function Follower:pollfd() return own_notifier(self):fd() end
 
 --- The events to watch the descriptor for: `"r"`.
 -- @treturn string
