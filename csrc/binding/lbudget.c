@@ -157,12 +157,12 @@ script_deadline *tr_sandbox_host_deadline(lua_State *L) {
 ** now(), beside the sandbox's own limit; nil: no such moment. With 'inner', also at the one in
 ** force until now; that comes back into force whatever the function does, since it cannot
 ** yield: it would leave its deadline to the other coroutines of the Lua state. 'option' is what
-** set the deadline, for messages: resolve_timeout (nil), plan_timeout, or timeout (of a call of
-** a host in C). Calls that a script is in the middle of keep their deadline.
+** set the deadline, for messages: resolve_timeout (nil), plan_timeout, derive_timeout, or timeout
+** (of a call of a host in C). Calls that a script is in the middle of keep their deadline.
 */
 static int sandbox_within(lua_State *L) {
   static const char *const options[] = {"resolve_timeout", "plan_timeout", "timeout",
-                                        NULL};
+                                        "derive_timeout", NULL};
   script_deadline *deadline = tr_sandbox_host_deadline(L);
   script_deadline before = *deadline, own;
   int status;

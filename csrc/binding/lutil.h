@@ -164,6 +164,7 @@ void tr_setwritten(lua_State *L, const char *text, size_t len);
 #define TR_BLOB "theaterref.blob"
 #define TR_FUTURE "theaterref.future"
 #define TR_NOTIFIER "theaterref.notifier"
+#define TR_WATCH "theaterref.watch"
 #define TR_REQUEST "theaterref.request"
 #define TR_AUTH "theaterref.auth"
 #define TR_RECORD "theaterref.record"
@@ -181,6 +182,7 @@ void tr_open_blob(lua_State *L);
 void tr_open_future(lua_State *L);
 void tr_open_auth(lua_State *L);
 void tr_open_send(lua_State *L);
+void tr_open_watch(lua_State *L);
 void tr_open_request(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);

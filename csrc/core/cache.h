@@ -50,6 +50,7 @@ typedef struct tr_hit {
   tr_entry *entry;
   tr_entry *content; /* NULL unless 'entry' is an alias */
   bool provisional;  /* the next claim may not be, and has to be noted */
+  double stored;     /* the moment when it was loaded or confirmed */
 } tr_hit;
 
 static inline tr_blob *tr_hit_blob(const tr_hit *hit) {

@@ -82,6 +82,7 @@ end
 -- right type; 'set' names the options that a table of this kind has.
 local kinds = {
   seconds = { says = "a number of seconds", fits = function(v) return type(v) == "number" and v == v end },
+  fraction = { says = "a number from 0 to 1", fits = function(v) return type(v) == "number" and v >= 0 and v <= 1 end },
   count = { says = "a whole number, 0 or more", fits = function(v) return math.type(v) == "integer" and v >= 0 end },
   times = { says = "a whole number from 0 to 2147483647", fits = function(v)
     return math.type(v) == "integer" and v >= 0 and v <= 0x7FFFFFFF
@@ -261,6 +262,22 @@ M.call = set("call option", {
   { "resolve_timeout", "seconds", "the resolver's", "time limit for this call" },
 })
 
+--- Of `resolver:follow`.
+M.follow = set("follow option", {
+  { "interval", "seconds", "60", "how long a check is good for, from 0.01 seconds. Local files and labels are watched, too, "
+    .. "and changes are noticed at once where the system can tell" },
+  { "jitter", "fraction", "0.1", "the part of the interval, from 0 to 1, by which checks come later, so that "
+    .. "processes do not ask a server all at once" },
+  { "on_error", "function", "none", "called with the error and the reference if a check fails" },
+  { "resolve_timeout", "seconds", "the resolver's, else 600", "time limit for one check" },
+})
+
+--- Of `resolver:derive` and `resolver:start_derive`.
+M.derive = set("derive option", {
+  { "cache", "open_cache", "the resolver's", "use this cache" },
+  { "derive_timeout", "seconds", "600", "time limit for the call; the function itself is not interrupted. Below 0: no limit" },
+})
+
 --- Of one plan: `resolver:plan` and `resolver:start_plan`.
 M.plan = set("plan option", {
   { "initial_state", "bytes", "none", "JSON text that overrides the manifest's initial state" },
@@ -391,6 +408,8 @@ end
 
 M.call.near = { timeout = "resolve_timeout" }
 M.plan.near = { timeout = "plan_timeout" }
+M.follow.near = { timeout = "resolve_timeout" }
+M.derive.near = { timeout = "derive_timeout" }
 
 --- Of a content store.
 M.store = set("store option", {

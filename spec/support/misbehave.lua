@@ -164,6 +164,7 @@ local paths = {
   ["/cut-redirect"] = function(client) finish(client, head("302 Found", "Location: /fine\r\nContent-Length: 1000\r\n") .. "x") end,
   ["/cut-missing"] = function(client) finish(client, head("404 Not Found", "Content-Length: 1000\r\n") .. "x") end,
   ["/far-redirect"] = function(client) finish(client, moved("/fine?" .. ("x"):rep(5000))) end,
+  ["/new-etag"] = function(client, _, count) finish(client, plain("same bytes", ('ETag: "%d"\r\n'):format(count))) end,
   -- The first 304 is about another version, or another date.
   ["/other-304"] = function(client, request, count)
     local same = request:find '[Ii]f%-[Nn]one%-[Mm]atch: "2"'

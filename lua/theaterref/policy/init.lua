@@ -140,9 +140,9 @@ function Policy:overrides(rule) return self.own[rule] == true end
 local function check_schemes(schemes, where)
   if type(schemes) ~= "table" then return broken(where .. ": 'schemes' must be a table of functions by scheme") end
   for scheme, load in pairs(schemes) do
-    -- 'sha256' stands for content in caches.
+    -- These stand for content in caches, and for what was derived from it.
     if type(scheme) ~= "string" or not scheme:match "^%l[%l%d+.-]*$" or reference.is_own_scheme(scheme)
-      or scheme == "sha256" then
+      or scheme == "sha256" or scheme == "derived" then
       return broken(("%s: a policy cannot define the scheme '%s'"):format(where, tostring(scheme)))
     end
     if type(load) ~= "function" then return broken(("%s: the scheme '%s' must be a function"):format(where, scheme)) end

@@ -195,10 +195,38 @@ function Chain:fetch(link)
   return blob, digest, info
 end
 
--- Gets the document of a tag that may be cached: from the cache, after a question to the
+--- Gets the document of a tag for a follower. One of all followers asks the registry where the tag leads, and gets a
+-- document only if it leads elsewhere. Returns it and its digest.
+function Chain:checked_tag(link)
+  local job = self.job
+  link.cache, link.no_disk, link.follow, link.ttl = job.cache, true, job.follow, -1
+  link.max_age, link.keep_failure = job.max_age, job.keep_failure
+  local before = link.cache:peek(link.key, link.request.compiled, true)
+  local blob, err = self.links.check(link, function()
+    local compiled, digest, err, found
+    compiled, err = link.compile()
+    if not compiled then return nil, err end
+    if before then digest, err = self:head(link) end
+    if err and core.is_outage(err) then return nil, requests.worded(err, self.endpoint, link.what) end
+    if digest and digest == before:digest() then return before, core.record(before) end
+    if digest then
+      self:set_manifest(digest)
+      found, err = self:read_digest(false, digest)
+    else
+      found, err = self:fetch(link)
+    end
+    return found, found and self.record or err
+  end)
+  if not blob then return nil, err end
+  self:note_record(link.record)
+  return blob, blob:digest()
+end
+
+--- Gets the document of a tag that may be cached: from the cache, after a question to the
 -- registry if it is not fresh there, or from the registry. Returns it and its digest.
 function Chain:cached_tag(link)
   local cache = self.job.cache
+  if self.job.follow then return self:checked_tag(link) end
   link.cache, link.no_disk = cache, self.job.no_disk or not link.request.may_be_on_disk
   -- Bytes in the place of rejected ones are what the tag leads to now.
   link.ttl, link.revalidate = self.job.ttl, self.job.revalidate or self.job.usual_key ~= nil
@@ -321,6 +349,11 @@ function Chain:drive()
   if self.context.trace then
     self.context.trace { rule = "registry", by = self.endpoint.registry, reference = errors.redact_reference(job.target),
       answer = "sha256:" .. job.manifest }
+  end
+  local last = job.follow and job.follow.known[job.key]
+  if last and last.manifest == job.manifest then -- its bytes need not be in the cache any more
+    self.layer = { content = last.content }
+    return last.blob
   end
   local blob, err = self:read_layer(document, media_type)
   -- A tag is fresh only as long as it leads somewhere.

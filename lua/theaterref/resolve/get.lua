@@ -58,7 +58,7 @@ local function after_fetch(context, task, job, future, blob)
   if attempts > 1 then
     context:emit(blob and "retry" or "retries_failed", { reference = reference.redact(job.target), attempts = attempts })
   end
-  if not blob or not job.disk and not job.is_link and job.ctx.purpose ~= "manifest" then return end
+  if not blob or not job.disk and not job.is_link and not job.follow and job.ctx.purpose ~= "manifest" then return end
   local record = future:freshness()
   kept.set_origin(job, record)
   if not job.disk or job.cache:changes() ~= job.changes then return end
@@ -113,7 +113,8 @@ end
 function M.lead_claim(context, task, job, lead)
   job.changes = job.cache:changes()
   if not job.source.fetches then return load_local(context, task, job, lead) end
-  if job.known then lead:know(job.known.blob, job.known.record) end
+  local known = job.known or job.follow and job.follow.known[job.key]
+  if known and core.request_allows(job.request.compiled, known.record) then lead:know(known.blob, known.record) end
   return fetch(context, task, job, lead)
 end
 
@@ -125,13 +126,17 @@ local own_limits = { timeout = true, too_large = true }
 local function through_cache(context, task, job)
   local options, tries, began = kept.claim_options(context, job, job.revalidate), 0, core.now()
   while true do
-    local how, what, refresh = job.cache:claim(job.key, options)
+    local how, what, more = job.cache:claim(job.key, options)
     if how == "lead" then return M.lead_claim(context, task, job, what) end
-    if refresh then M.in_background(context, job, refresh) end -- which `theaterref.resolve.load` adds
+    if how == "stale" then
+      M.in_background(context, job, more) -- which `theaterref.resolve.load` adds
+    elseif how == "hit" then
+      job.age = more
+    end
     kept.emit_cache(context, job, how)
     local blob, err, why = what, nil, nil
     if how == "wait" then blob, err, why = task:await(what) else job.hit = true end
-    if blob and (job.ctx.purpose == "manifest" or job.is_link) then
+    if blob and (job.ctx.purpose == "manifest" or job.is_link or job.follow) then
       kept.set_origin(job, how == "wait" and what:freshness() or core.record(blob))
     end
     if blob then return kept.verify(job, blob, kept.key_digest(job)) end
@@ -218,6 +223,31 @@ function M.links_of(context, task, job)
     kept.keep_on_disk(context, task, link, blob,
       { hosts = record.hosts, private = record.private, open_ended = record.open_ended })
   end
+  -- Gets a link of which all followers share one check: 'ask' returns its bytes and their record, or nil and an error.
+  function links.check(link, ask)
+    prepare(link)
+    while true do
+      local how, what, age = link.cache:claim(link.key, kept.claim_options(context, link))
+      if how == "hit" then
+        job.age = age
+        kept.set_origin(link, core.record(what))
+        return what
+      elseif how == "lead" then
+        local lead <close> = what -- others must not wait for a collection
+        local blob, more = ask()
+        if blob then return lead:complete(blob, more) and lead:wait(0) or blob end
+        lead:fail(more.kind, more.message, more.status)
+        return nil, more
+      end
+      local blob, err, why = task:await(what)
+      if blob then
+        kept.set_origin(link, what:freshness())
+        return blob
+      elseif why ~= "abandoned" or task.over then
+        return nil, err
+      end
+    end
+  end
   function links.cache(target) return admit.cache_of(context, job, target) end
   function links.await(future, own) return task:await(future, not own) end
   function links.seconds_left() return task.deadline and math.max(0, task.deadline - core.now()) or nil end
@@ -268,7 +298,7 @@ function follow(context, task, job, step)
   local expected = { sha256 = job.sha256, sha1 = job.sha1 }
   for algorithm, hex in pairs(step.expected or {}) do expected[algorithm] = hex end
   local wish = { ctx = job.ctx, max_bytes = job.max_bytes, max_seconds = job.max_seconds, remote_only = job.remote_only,
-    options = { cache = job.cache, ttl = job.ttl, revalidate = job.revalidate, disk = not job.no_disk } }
+    options = { cache = job.cache, ttl = job.ttl, revalidate = job.revalidate, disk = not job.no_disk, follow = job.follow } }
   local next_job, err = admit.admit(context, wish, step.reference, expected)
   err = err or task:lateness()
   if err then return nil, err end
@@ -278,7 +308,7 @@ function follow(context, task, job, step)
   blob, err = M.get(context, task, next_job)
   -- A data URL is no place: its bytes are those of whoever led to it.
   job.origin = next_job.origin or not next_job.source.is_inline and next_job.target or nil
-  job.hit = next_job.hit
+  job.hit, job.age = next_job.hit, next_job.age
   return blob, err
 end
 

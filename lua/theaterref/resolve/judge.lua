@@ -77,7 +77,7 @@ function M.judged(context, task, job, blob, loads)
   end
   if not what then return nil, err end
   tell_caches(job, blob, false)
-  if not job.hit or not job.cache or job.sha256 or context.offline then return nil, err end
+  if not job.hit or not job.cache or job.sha256 or job.follow or context.offline then return nil, err end
   what = what .. "\n" .. job.target
   if core.noted(blob, what) then
     local newer = newer_than(context, task, job, blob, loads)

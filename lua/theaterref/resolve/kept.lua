@@ -72,7 +72,8 @@ end
 --- The options of a job's claims.
 function M.claim_options(context, job, revalidate)
   return { ttl = job.ttl, request = job.request and job.request.compiled, content = job.content, revalidate = revalidate,
-    respect_no_store = context.respect_no_store, provisional = trust.applies(context, job) }
+    respect_no_store = context.respect_no_store, max_age = job.max_age, keep_failure = job.keep_failure,
+    provisional = not job.follow and trust.applies(context, job) }
 end
 
 --- Puts bytes that are there into a job's cache. Returns the blob that the cache has now.
@@ -138,7 +139,7 @@ end
 function M.from_cache(context, job)
   if not job.cache then return nil end
   local request, blob = job.request and job.request.compiled, nil
-  if not job.revalidate then
+  if not job.revalidate and not job.max_age then
     blob = job.cache:peek(job.key, request, trust.applies(context, job))
     local asks = job.ctx.purpose == "manifest" or context.trace or job.is_link or context.judges and job.source.documents
     if blob and asks then M.set_origin(job, core.record(blob)) end

@@ -16,6 +16,7 @@ local errors = require "theaterref.error"
 local Future = require "theaterref.resolve.future"
 local gets = require "theaterref.resolve.get"
 local judging = require "theaterref.resolve.judge"
+local kept = require "theaterref.resolve.kept"
 local reference = require "theaterref.reference"
 
 local M = {}
@@ -38,6 +39,7 @@ end
 -- Puts the outcome of a wish on it.
 local function succeed(context, wish, job, blob, list)
   wish.target, wish.hit, wish.signed_by = job.target, job.hit, job.signed_by
+  if job.follow then wish.job = job end
   if job.manifest then wish.manifest, wish.title = job.manifest, job.title end
   if wish.ctx.purpose ~= "direct" then wish.origin, wish.used_cache = job.origin or job.target, job.cache ~= nil end
   if context.has_listeners or context.trace then emit_resolved(context, job, blob, list) end
@@ -150,6 +152,17 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.resolve_as_is(task, context, wish) return resolve_one(task, context, wish, wish.reference) end
+
+--- Puts bytes that a follower found to have changed into the resolver's own cache, if that has the reference: the next
+-- resolve there must not return older ones.
+-- @tparam table context
+-- @tparam table job
+-- @tparam theaterref.blob blob
+function M.renew(context, job, blob)
+  if not context.cache or not context.cache:refresh(job.target) or job.version or job.source.drive then return end
+  job.cache, job.max_age = context.cache, nil
+  kept.put(context, job, blob, job.record)
+end
 
 -- Loads a stale entry anew into the future that leads its claim; if that fails, the other
 -- candidates, each for its own entry. Nobody waits for it: 'M.reap' moves it on.

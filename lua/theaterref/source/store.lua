@@ -47,14 +47,29 @@ function M.is_remote() return false end
 
 function M.is_immutable(parsed) return parsed.hash ~= nil end
 
+--- The path that a follower watches, if the reference is a label.
+function M.watched(parsed, context)
+  local folder = parsed.label and home.store_folder(parsed.id, context.home)
+  return folder and folder .. "/labels/" .. parsed.label or nil
+end
+
+--- The hash that a label points to.
+function M.probe(job, context)
+  if job.parsed.hash then return job.parsed.hash end
+  local store, err = context:store(job.parsed.id)
+  if not store then return nil, err end
+  return store:get_by_label(job.parsed.label)
+end
+
 function M.start(job, context)
   local parsed = job.parsed
   local store, err = context:store(parsed.id)
   if not store then return nil, err end
   local blob
   local max_bytes = context:max_bytes(job)
-  if parsed.hash then
-    blob, err = store:get(parsed.hash, max_bytes)
+  local hash = parsed.hash or job.version -- not the label, which may move meanwhile
+  if hash then
+    blob, err = store:get(hash, max_bytes)
   else
     blob, err = store:get_content_by_label(parsed.label, max_bytes)
   end
