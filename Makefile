@@ -122,7 +122,7 @@ DEPS_build := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev
 DEPS_demo  := $(DEPS_build) nginx-light openssl wabt
 DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks tinyproxy-bin \
               dpkg-dev groff-base g++ minisign docker-registry apache2-utils skopeo \
-              curl procps python3-minimal
+              curl procps python3
 DEPS_bench := $(DEPS_demo) docker-registry apache2-utils
 DEPS_doc   := lua-ldoc lua-discount doxygen
 DEPS_coverage := $(DEPS_test) lcov

@@ -379,6 +379,35 @@ function M.stub()
   return self
 end
 
+--- The S3 server of spec/support/s3_stub.py, with a bucket "bucket" in us-east-1; see there
+-- for its orders, which 'control' gives: it returns the server's objects. 'settings' are
+-- those of a client that it knows.
+function M.s3_stub()
+  local json = require "cjson"
+  local self = setmetatable({ folder = M.temporary_folder() }, Server)
+  local out = self.folder .. "/out"
+  self.pid = M.run_ok(("exec python3 %s/spec/support/s3_stub.py %s >%s 2>&1 & echo $!"):format(M.root, self.folder, out)):match "%d+"
+  M.eventually(function() return M.exists(out) and M.read(out):find "\n" end)
+  self.at = "127.0.0.1:" .. assert(M.read(out):match "^(%d+)\n", M.read(out))
+  self.settings = { endpoint = "http://" .. self.at, region = "us-east-1", style = "path", access_key_id = "AKIDEXAMPLE",
+    secret_access_key = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY" }
+  function self.control(server, orders)
+    local order = M.write(server.folder .. "/order", orders and json.encode(orders) or "{}")
+    return json.decode(M.run_ok(("curl -sf --data-binary @%s http://%s/_control"):format(order, server.at))).objects
+  end
+  --- The lines of the log since the last call.
+  function self.log(server)
+    local lines, n = {}, 0
+    for line in io.lines(server.folder .. "/access.log") do
+      n = n + 1
+      if n > (server.seen or 0) then lines[#lines + 1] = line end
+    end
+    server.seen = n
+    return lines
+  end
+  return self
+end
+
 --- Debian's docker-registry, in a folder of its own: "open", "htpasswd", or "token" with
 -- spec/support/tokens.lua ('tokens', a server too), whose tokens live 'life' seconds. The
 -- last two know alice with the password s3cret; with tokens, anonymous clients may pull.
