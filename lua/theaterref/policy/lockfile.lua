@@ -3,7 +3,7 @@
 -- The first line is `theaterref lockfile 1`. Every other line has fields, two spaces, and
 -- the reference, as it is fetched. Fields are separated by single spaces; `sha256=` is
 -- always there; a line for `oci://` also has `manifest=`, the digest of the manifest that leads to
--- the bytes. A `#` begins a comment. Paths below the lockfile's folder are relative to it, so that a
+-- the bytes, and one for `s3://` may have `version=`, the version of the object. A `#` begins a comment. Paths below the lockfile's folder are relative to it, so that a
 -- project may be moved. A lockfile holds no secrets: URLs have no user or password, and a hash
 -- in place of their query.
 --

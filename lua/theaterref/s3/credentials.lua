@@ -117,7 +117,7 @@ local function answer_of(key, ask, await)
     known = { future = future }
     asked[key] = known
   end
-  local answer, err = await(known.future)
+  local answer, err = await(known.future, true)
   if asked[key] == known then asked[key] = nil end
   return answer, err, known.future:info()
 end
@@ -262,8 +262,8 @@ local function is_fresh(found) return found and (not found.expires or os.time() 
 
 --- Gets the credentials of a source.
 -- @tparam ?table source as `find` returns it
--- @tparam ?function await waits for a future of the core's that others may wait for, too; nil: nobody is
--- asked
+-- @tparam ?function await waits for a future of the core's; its second argument is true if others may
+-- wait for that, too; nil: nobody is asked
 -- @treturn table `access_key_id`, `secret_access_key`, `session_token`, or none of them; `from`
 -- @return[2] nil
 -- @treturn[2] table an error
