@@ -178,7 +178,9 @@ end
 local values = { seconds = "<seconds>", count = "<number>", times = "<number>", level = '"…"', headers = "{ … }",
   flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
   cache = "{ … }", disk = "{ … }", table = "{ … }", hosts = "{ … }", list = "{ … }",
-  hosts_list = "{ … }", registries = "{ … }", s3 = "{ … }", buckets = "{ … }", style = '"…"', places = "{ … }", signatures = "{ … }", short_list = "{ … }", text_or_list = "{ … }" }
+  hosts_list = "{ … }", registries = "{ … }",
+  s3 = "{ … }", buckets = "{ … }", style = '"…"', places = "{ … }",
+  signatures = "{ … }", short_list = "{ … }", text_or_list = "{ … }" }
 
 -- The lines of a text, none wider than 'width' unless a word is.
 local function wrapped(text, width)

@@ -226,7 +226,7 @@ local function after_fetch(context, task, job, future, blob)
   if attempts > 1 then
     context:emit(blob and "retry" or "retries_failed", { reference = reference.redact(job.target), attempts = attempts })
   end
-  if not blob or not job.disk and not job.is_link and job.ctx.purpose ~= "manifest" then return end
+  if not blob or not (job.disk or job.is_link or context.trace or job.ctx.purpose == "manifest") then return end
   local record = future:freshness()
   set_origin(job, record)
   if not job.disk or job.cache:changes() ~= job.changes then return end

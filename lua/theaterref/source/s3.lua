@@ -133,8 +133,9 @@ local function make(parsed, context, request, task)
   local compiled, why = Client.compile(place, options, found or {})
   if not compiled then return nil, why end
   local scope, may_be_on_disk = scope_of(place, source, options)
-  return { compiled = compiled, options = options, scope = scope, may_be_on_disk = may_be_on_disk, revalidate = request.revalidate,
-    max_bytes = request.max_bytes, timeout = request.timeout, origin = place.url, place = place, source = source, failure = err }
+  return { compiled = compiled, options = options, scope = scope, may_be_on_disk = may_be_on_disk,
+    revalidate = request.revalidate, max_bytes = request.max_bytes, timeout = request.timeout, origin = place.url,
+    place = place, source = source, failure = err }
 end
 
 --- Adapts the options of a job's request to its bucket: with the credentials that sign it, and the
