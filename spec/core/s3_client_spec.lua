@@ -201,6 +201,8 @@ describe("a bucket", function()
     assert.equal("far", tostring((assert(open(nil, "far-bucket"):get "k"))))
     assert(open(nil, "far-bucket"):put("k2", core.blob "x"))
     assert.equal(3, #server:log())
+    server:control { buckets = { ["far-bucket-2"] = { region = "eu-west-9" } } }
+    assert.equal("not_found", select(2, open(nil, "far-bucket-2"):head "k").kind) -- a HEAD has no body to tell it in
   end)
 
   it("sends no credentials and no body to another place", function()
