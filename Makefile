@@ -3,7 +3,8 @@
 #   make            build into build/
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
-#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth, metrics or fleet
+#   make test-s3    s3:// on Ceph's gateway, which it starts, and with awscli and rclone
+#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth, metrics, fleet, derive or s3
 #   make bench-results  all of them, kept in spec/bench/results with the machine; for a release
 #   make doc        the Lua API, the C API and the guides as HTML, in build/doc
 #   make test-i386  the specs on a 32-bit machine; test-s390x: on a big-endian one; SUITE=trixie: Debian 13. Needs root
@@ -57,11 +58,11 @@ ARCHIVE  := $(BUILD)/lib/libtheaterref.a
 HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
 SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so $(BUILD)/spec/names.so $(BUILD)/spec/libraries.so
 
-.PHONY: all demo test test-i386 test-s390x test-amd64 soak bench bench-results lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
+.PHONY: all demo test test-s3 test-i386 test-s390x test-amd64 soak bench bench-results lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
 all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -19
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -20
 
 # Says which packages are missing, by Debian's names: words of a command, and the package
 # that makes it succeed.
@@ -126,7 +127,8 @@ DEPS_build := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev
 DEPS_demo  := $(DEPS_build) nginx-light openssl wabt
 DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks tinyproxy-bin \
               dpkg-dev groff-base g++ minisign docker-registry apache2-utils skopeo \
-              curl procps python3-minimal
+              curl procps python3
+DEPS_s3    := $(DEPS_test) ceph-mon ceph-osd radosgw ceph-common awscli rclone
 DEPS_bench := $(DEPS_demo) docker-registry apache2-utils
 DEPS_doc   := lua-ldoc lua-discount doxygen
 DEPS_coverage := $(DEPS_test) lcov
@@ -188,6 +190,10 @@ SOAK_ENV = $(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(C
 soak: deps-test
 	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BUILD)/spec/process.so $(if $(SAN),$(BUILD)/spec/lua)
 	@$(SOAK_ENV) $(if $(findstring thread,$(SAN)),,LD_PRELOAD=$(CURDIR)/$(BUILD)/spec/faults.so) $(SPEC_LUA) spec/soak/soak.lua $(SOAK_SECONDS)
+# S3 on a real engine, which this starts unless THEATERREF_S3 names a file with the settings of one.
+test-s3: deps-s3
+	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(if $(SAN),$(BUILD)/spec/lua)
+	@$(BUSTED) --pattern=_engine spec/s3
 
 BARE := $(BUILD)/spec/bare.so
 $(BARE): spec/bench/bare.c
@@ -244,7 +250,7 @@ coverage: deps-coverage
 
 # T seconds of libFuzzer for each target, from the seeds in spec/fuzz/<target> and
 # what was found before, spec/fuzz/found/<target>.
-FUZZ_TARGETS := merge label reference toml template pattern plan bundle minisign public_key challenge oci image_signature
+FUZZ_TARGETS := merge label reference toml template pattern plan bundle minisign public_key challenge oci image_signature s3
 T ?= 60
 FUZZ_ENV = $(LUA_ENV) ASAN_OPTIONS=detect_leaks=0
 fuzz: deps-fuzz build/fuzz/fuzz

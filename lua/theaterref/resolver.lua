@@ -62,7 +62,7 @@ function Resolver.new(options, blame)
   local defaults = {}
   for _, option in ipairs(option_sets.request) do defaults[option.name] = options[option.name] end
   local context = contexts.new { policy = policy, cache = cache, home = options.home, label_history = options.label_history,
-    defaults = defaults, registries = options.registries, lockfile = lockfile, signatures = options.signatures,
+    defaults = defaults, registries = options.registries, s3 = options.s3, lockfile = lockfile, signatures = options.signatures,
     offline = options.offline ~= nil, respect_no_store = options.respect_no_store, helpers = options.helpers, log = log,
     on_event = options.on_event, max_manifest_bytes = options.max_manifest_bytes or 4 << 20,
     max_state_bytes = options.max_state_bytes or 64 << 20, strict_state = options.strict_state,
@@ -387,7 +387,7 @@ end
 --- Copies the bytes of a reference, or a whole artifact, to another place. The policy judges `from`; the rule
 -- `allow` is not asked about `to`.
 -- @tparam string from any reference
--- @tparam string to a path, `store://<id>/<label>` or `oci://registry/repository:tag`, where a
+-- @tparam string to a path, `store://<id>/<label>`, `oci://registry/repository:tag` or `s3://bucket/key`, where a
 -- package becomes an artifact with one layer
 -- @tparam[opt] table options `all = true`: from a registry to a registry, with all layers and signatures; no digest
 -- changes. The package alone, in the tag `<tag>.package` that `push` writes, is copied with its artifact

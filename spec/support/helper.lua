@@ -205,6 +205,7 @@ http {
     location /odd { return 599; }
     location /packed { gzip on; gzip_types *; gzip_min_length 1; }
     location /empty { return 204; }
+    location /bucket/ { dav_methods PUT; client_max_body_size 0; create_full_put_path on; }
   }
   server { listen unix:%{folder}/socket; }
   server { listen 127.0.0.1:%{expired} ssl; ssl_certificate %{folder}/expired.pem; ssl_certificate_key %{folder}/server.key; }
@@ -387,6 +388,50 @@ function M.stub()
   self.ports = { M.read(out):match "^(%d+) (%d+)\n" }
   self.at = "127.0.0.1:" .. assert(self.ports[1], M.read(out))
   self.http, self.elsewhere = "http://" .. self.at, "http://127.0.0.1:" .. self.ports[2]
+  return self
+end
+
+--- The S3 server of spec/support/s3_stub.py, with a bucket "bucket" in us-east-1; see there
+-- for its orders, which 'control' gives: it returns the server's objects. 'settings' are
+-- those of a client that it knows.
+function M.s3_stub()
+  local json = require "cjson"
+  local self = setmetatable({ folder = M.temporary_folder() }, Server)
+  local out = self.folder .. "/out"
+  self.pid = M.run_ok(("exec python3 %s/spec/support/s3_stub.py %s >%s 2>&1 & echo $!"):format(M.root, self.folder, out)):match "%d+"
+  M.eventually(function() return M.exists(out) and M.read(out):find "\n" end)
+  self.at = "127.0.0.1:" .. assert(M.read(out):match "^(%d+)\n", M.read(out))
+  self.settings = { endpoint = "http://" .. self.at, region = "us-east-1", style = "path", access_key_id = "AKIDEXAMPLE",
+    secret_access_key = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY" }
+  function self.control(server, orders)
+    local order = M.write(server.folder .. "/order", orders and json.encode(orders) or "{}")
+    return json.decode(M.run_ok(("curl -sf --data-binary @%s http://%s/_control"):format(order, server.at))).objects
+  end
+  --- The lines of the log since the last call.
+  function self.log(server)
+    local lines, n = {}, 0
+    for line in io.lines(server.folder .. "/access.log") do
+      n = n + 1
+      if n > (server.seen or 0) then lines[#lines + 1] = line end
+    end
+    server.seen = n
+    return lines
+  end
+  return self
+end
+
+--- The services of spec/support/s3_credentials.py, which tell credentials that 's3_stub' knows.
+function M.s3_credentials()
+  local self = setmetatable({ folder = M.temporary_folder() }, Server)
+  local out = self.folder .. "/out"
+  self.pid = M.run_ok(("exec python3 %s/spec/support/s3_credentials.py %s >%s 2>&1 & echo $!"):format(M.root, self.folder, out))
+    :match "%d+"
+  M.eventually(function() return M.exists(out) and M.read(out):find "\n" end)
+  self.at = "127.0.0.1:" .. assert(M.read(out):match "^(%d+)\n", M.read(out))
+  function self.control(services, order)
+    os.remove(services.folder .. "/slow")
+    if order then M.write(services.folder .. "/" .. order, "") end
+  end
   return self
 end
 

@@ -58,7 +58,8 @@ local function after_fetch(context, task, job, future, blob)
   if attempts > 1 then
     context:emit(blob and "retry" or "retries_failed", { reference = reference.redact(job.target), attempts = attempts })
   end
-  if not blob or not job.disk and not job.is_link and not job.follow and job.ctx.purpose ~= "manifest" then return end
+  local wanted = job.disk or job.is_link or job.follow or context.trace or job.ctx.purpose == "manifest"
+  if not blob or not wanted then return end
   local record = future:freshness()
   kept.set_origin(job, record)
   if not job.disk or job.cache:changes() ~= job.changes then return end
