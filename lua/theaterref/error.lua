@@ -5,7 +5,7 @@
 --
 -- * `kind`: one of `invalid_reference`, `not_found`, `denied`, `http_status`,
 --   `network`, `tls`, `timeout`, `too_large`, `digest_mismatch`, `corrupt`,
---   `io`, `syntax`, `policy`, `cancelled`, `untrusted`, `rejected`
+--   `io`, `syntax`, `policy`, `cancelled`, `untrusted`, `rejected`, `unknown_outcome`
 -- * `message`: what failed, and why
 -- * `reference`: what was being resolved, redacted: without user, password and query
 -- * `status`: the HTTP status

@@ -21,6 +21,7 @@
 ---| "cancelled"
 ---| "untrusted"
 ---| "rejected"
+---| "unknown_outcome"
 
 ---@alias theaterref.Level "debug"|"info"|"warn"|"error"|"off"
 

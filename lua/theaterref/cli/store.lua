@@ -237,7 +237,8 @@ local function command(name, does, examples, arguments, options)
       if err then return nil, err end
       local makes_one = name == "put" or name == "import"
       local there
-      there, err = homes.find_store(args.id, theater_home)
+      there, err = settings.is_remote_store(args, args.id), nil
+      if not there then there, err = homes.find_store(args.id, theater_home) end
       if not there and not (makes_one and err.kind == "not_found") then return nil, err end
       local store, held
       store, err = settings.store(args, args.id)

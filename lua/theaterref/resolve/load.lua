@@ -54,10 +54,10 @@ end
 
 -- Returns content with a job's digest from the store that the policy names for it, nil if
 -- it is not there, or nil and an error.
-local function from_integrity_store(context, job)
+local function from_integrity_store(context, task, job)
   -- A chain's links have rules, too, which only the chain itself can lead to.
   if not job.store or job.source.is_chain and (context.asks.allow or context.judges) then return nil end
-  local store, err = context:store(job.store)
+  local store, err = context:store(job.store, task)
   if not store then return nil, err end
   local blob
   blob, err = store:get(job.sha256 or job.sha1, context:max_bytes(job))
@@ -314,7 +314,7 @@ end
 local function at_hand(context, task, job)
   local blob, err = from_cache(context, job)
   if blob or err then return blob, err end
-  blob, err = from_integrity_store(context, job)
+  blob, err = from_integrity_store(context, task, job)
   if err then return nil, err end
   if blob and job.cache then blob = put(context, job, blob) end
   if blob or job.source.is_remote() then return blob end
@@ -364,7 +364,7 @@ local get
 -- @tparam table job
 -- @treturn table
 function M.links_of(context, task, job)
-  local links = {}
+  local links = { task = task }
   local function prepare(link)
     link.ctx, link.redirect_hosts, link.is_link = job.ctx, job.redirect_hosts, true
     link.digests_by = link.sha256 and "the document that led to it" or "its registry"
