@@ -206,6 +206,7 @@ static int future_info(lua_State *L) {
   lua_setfield(L, -2, "content");
   tr_set_text(L, "content_type", tr_info_content_type(info));
   tr_set_text(L, "digest", tr_info_digest(info));
+  tr_set_text(L, "code", info->code);
   lua_pushinteger(L, tr_info_status(info));
   lua_setfield(L, -2, "status");
   lua_pushinteger(L, tr_info_attempts(info));
@@ -339,7 +340,8 @@ static int fetch(lua_State *L) {
   const char *url = tr_checkcstring(L, 1);
   lrequest *r = luaL_checkudata(L, 2, TR_REQUEST);
   tr_fetch_options options = r->options;
-  tr_request_extra extra = {.auth = r->auth, .auth_scope = r->auth_scope};
+  tr_request_extra extra = {
+      .auth = r->auth, .auth_scope = r->auth_scope, .signer = r->signer};
   bool will_wait = lua_toboolean(L, 5);
   double timeout = luaL_optnumber(L, 6, -1);
   tr_error error;

@@ -179,11 +179,22 @@ static void read_auth(lua_State *L, lrequest *r) {
   }
 }
 
+/* Read who signs requests to an object store: 'signer'. */
+static void read_signer(lua_State *L, lrequest *r) {
+  r->signer = NULL;
+  if (lua_getfield(L, 1, "signer") != LUA_TNIL) {
+    r->signer = ((lsigner *)luaL_checkudata(L, -1, TR_SIGNER))->signer;
+    keep_value(L, 2);
+  } else {
+    lua_pop(L, 1);
+  }
+}
+
 /*
 ** request_options(table) -> options for 'fetch' and 'send': names, values and units as in
 ** the topic "options"; but 'hosts' has all options of hosts that a redirect leads to;
 ** 'auth' is of 'auth', and 'scope' what is asked of its registry, such as
-** "repository:name:pull". The table is not read again.
+** "repository:name:pull"; 'signer' is of 'signer'. The table is not read again.
 */
 static int request_options(lua_State *L) {
   lrequest *r;
@@ -198,6 +209,7 @@ static int request_options(lua_State *L) {
   r->options = o;
   r->limits = tr_limits_of(&o);
   read_auth(L, r);
+  read_signer(L, r);
   if (!tr_request_scope_as(&o, r->auth, r->scope, &error))
     return luaL_error(L, "%s", error.message);
   lua_pushvalue(L, 2);

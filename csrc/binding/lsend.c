@@ -28,17 +28,18 @@ static tr_blob *read_body(lua_State *L, int index) {
 /*
 ** send(url, options, message [, seconds]) -> future | nil, error
 ** 'options' is of request_options; 'message' is { method =, body = a blob, headers = { name
-** = value } }. Any response completes the future, with its body: its info() then has
+** = value }, conditional =, link_local = }. Any response completes the future, with its body: its info() then has
 ** 'status' and 'headers'. The body may have 4 MiB; it is not unpacked, and not resumed. Only
 ** GET and HEAD follow redirects. Lost requests are repeated if that is safe; with 'retries'
-** 0 never.
+** 0, or 'conditional', never. 'link_local': it asks a cloud for credentials.
 */
 static int send_message(lua_State *L) {
   const char *url = tr_checkcstring(L, 1);
   lrequest *r = luaL_checkudata(L, 2, TR_REQUEST);
   tr_fetch_options options = r->options;
   tr_send_options message = {0};
-  tr_request_extra extra = {.send = &message, .auth = r->auth, .auth_scope = r->auth_scope};
+  tr_request_extra extra = {.send = &message, .auth = r->auth, .auth_scope = r->auth_scope,
+                            .signer = r->signer};
   double timeout = luaL_optnumber(L, 4, -1);
   tr_error error;
   lfuture *f;
@@ -48,6 +49,9 @@ static int send_message(lua_State *L) {
   message.method = read_method(L, 3);
   message.body = read_body(L, 3);
   message.headers = tr_optheaders(L, 3, 5);
+  message.is_conditional = tr_optbool(L, 3, "conditional", false);
+  message.link_local = tr_optbool(L, 3, "link_local", false);
+  message.no_redirects = message.link_local;
   luaL_argcheck(L, message.body == NULL || message.method > TR_HEAD, 3,
                 "GET and HEAD have no body");
   if (timeout >= 0 && (options.timeout < 0 || timeout < options.timeout))

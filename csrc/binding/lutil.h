@@ -7,6 +7,7 @@
 
 #include "core/auth.h"
 #include "core/cache.h"
+#include "core/signer.h"
 #include "theaterref.h"
 
 /* A blob as Lua holds it, with its entries if it came out of a cache: then all of
@@ -97,6 +98,7 @@ typedef struct lrequest {
   tr_limits limits;
   tr_auth *auth;          /* of a userdata that it keeps; or NULL */
   const char *auth_scope; /* what is asked of the registry, or NULL */
+  tr_signer *signer;      /* of a userdata that it keeps; or NULL */
   char scope[TR_HEX_MAX]; /* tr_request_scope_as */
 } lrequest;
 
@@ -104,6 +106,11 @@ typedef struct lrequest {
 typedef struct lauth {
   tr_auth *auth;
 } lauth;
+
+/* A principal at an object store as Lua holds it. */
+typedef struct lsigner {
+  tr_signer *signer;
+} lsigner;
 
 /* Return the texts of a list, or of the table's field 'name', NULL-terminated; NULL for
 ** nil. They live as long as the table at 'keep'. Raises for anything else. */
@@ -166,6 +173,7 @@ void tr_setwritten(lua_State *L, const char *text, size_t len);
 #define TR_NOTIFIER "theaterref.notifier"
 #define TR_REQUEST "theaterref.request"
 #define TR_AUTH "theaterref.auth"
+#define TR_SIGNER "theaterref.signer"
 #define TR_RECORD "theaterref.record"
 #define TR_CACHE "theaterref.cache"
 #define TR_STORE "theaterref.store"
@@ -180,6 +188,7 @@ void tr_setwritten(lua_State *L, const char *text, size_t len);
 void tr_open_blob(lua_State *L);
 void tr_open_future(lua_State *L);
 void tr_open_auth(lua_State *L);
+void tr_open_signer(lua_State *L);
 void tr_open_send(lua_State *L);
 void tr_open_request(lua_State *L);
 void tr_open_cache(lua_State *L);

@@ -220,6 +220,7 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_future(L);
   tr_open_request(L);
   tr_open_auth(L);
+  tr_open_signer(L);
   tr_open_send(L);
   tr_open_cache(L);
   tr_open_disk(L);

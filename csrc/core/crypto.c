@@ -340,6 +340,11 @@ bool tr_process_hmac(const void *data, size_t size, char hex[TR_HEX_MAX],
   return true;
 }
 
+bool tr_md5(const void *data, size_t size, unsigned char raw[16]) {
+  const mbedtls_md_info_t *info = mbedtls_md_info_from_type(MBEDTLS_MD_MD5);
+  return info != NULL && mbedtls_md(info, data, size, raw) == 0;
+}
+
 /* -------------------------------------------------------------------- random */
 
 double tr_random(void) {

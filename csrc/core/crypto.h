@@ -44,6 +44,10 @@ void tr_crypto_use_libcrypto(void);
 /* The library in use for digests: "mbedTLS" or "libcrypto". */
 const char *tr_crypto_backend(void);
 
+/* Write the MD5 of some bytes, which a protocol asks for. False: memory is short, or mbedTLS
+** was built without it. */
+bool tr_md5(const void *data, size_t size, unsigned char raw[16]);
+
 /* A number from 0 to 1 that no other process repeats. Any thread. */
 double tr_random(void);
 

@@ -23,6 +23,7 @@
 #include "driver.h"
 #include "error.h"
 #include "options.h"
+#include "s3_places.h"
 #include "thread.h"
 
 /* Seconds that the engine's thread leaves the work to a thread that may wait. */
@@ -378,6 +379,7 @@ static void init_once(void) {
   tr_future_prepare_fork();
   pthread_atfork(before_fork, in_parent, in_child);
   tr_config_prepare_fork();
+  tr_places_prepare_fork();
   tr_dns_prepare_fork(); /* its lock is taken before the engine's */
   atexit(at_exit);
 }

@@ -178,6 +178,7 @@ void tr_info_free(tr_info *info) {
   free(info->content_type);
   free(info->digest);
   tr_buffer_free(&info->fields);
+  free(info->code);
   free(info);
 }
 

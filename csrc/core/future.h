@@ -13,10 +13,10 @@
 struct tr_info {
   int status, attempts;
   bool unchanged;
-  char *url, *content_type, *digest; /* malloc'ed, or NULL */
+  char *url, *content_type, *digest, *code; /* malloc'ed, or NULL */
   double queued, connected, first_byte, total; /* seconds; below 0: never */
   uint64_t received;
-  tr_buffer fields; /* response headers (tr_message.fields), or empty */
+  tr_buffer fields; /* response headers (tr_message_keep_field), or empty */
 };
 
 typedef struct tr_promise tr_promise;

@@ -24,7 +24,7 @@ bool tr_method_is_idempotent(tr_method method) {
 }
 
 bool tr_message_is_single(const tr_message *m, int retries_left) {
-  return retries_left <= 0 || !tr_method_is_idempotent(m->method);
+  return retries_left <= 0 || !tr_method_is_idempotent(m->method) || m->is_conditional;
 }
 
 tr_message *tr_message_new(const tr_send_options *o) {
@@ -38,6 +38,7 @@ tr_message *tr_message_new(const tr_send_options *o) {
   m->body = o->body != NULL ? tr_blob_retain(o->body) : NULL;
   m->no_redirects = o->no_redirects;
   m->secret = o->secret;
+  m->is_conditional = o->is_conditional;
   m->headers = calloc(count + 1, sizeof *m->headers);
   for (i = 0; m->headers != NULL && i < count; i++)
     if ((m->headers[i] = strdup(o->headers[i])) == NULL)
@@ -61,9 +62,6 @@ void tr_message_free(tr_message *m) {
   if (m->secret && m->body != NULL) /* it was made for this message alone */
     mbedtls_platform_zeroize((void *)tr_blob_data(m->body), tr_blob_size(m->body));
   tr_blob_release(m->body);
-  if (m->secret && m->fields.data != NULL)
-    mbedtls_platform_zeroize(m->fields.data, m->fields.cap);
-  tr_buffer_free(&m->fields);
   free(m);
 }
 
@@ -97,8 +95,8 @@ static bool is_kept(const char *name, size_t len) {
 }
 
 /* The value of a kept field, or NULL. */
-static char *find_field(const tr_message *m, const char *name, size_t len) {
-  char *at = m->fields.data, *end = at != NULL ? at + m->fields.len : NULL;
+static char *find_field(const tr_buffer *fields, const char *name, size_t len) {
+  char *at = fields->data, *end = at != NULL ? at + fields->len : NULL;
   while (at < end) {
     char *value = at + strlen(at) + 1;
     if (strlen(at) == len && strncasecmp(at, name, len) == 0)
@@ -109,21 +107,21 @@ static char *find_field(const tr_message *m, const char *name, size_t len) {
 }
 
 /* Append ", " and another value to a field. */
-static void join_field(tr_message *m, char *value, const char *more, size_t len) {
-  size_t old = strlen(value), offset = (size_t)(value - m->fields.data) + old;
-  size_t tail = m->fields.len - offset;
-  if (!tr_buffer_reserve(&m->fields, len + 2))
+static void join_field(tr_buffer *fields, char *value, const char *more, size_t len) {
+  size_t old = strlen(value), offset = (size_t)(value - fields->data) + old;
+  size_t tail = fields->len - offset;
+  if (!tr_buffer_reserve(fields, len + 2))
     return;
-  value = m->fields.data + offset; /* its end */
+  value = fields->data + offset; /* its end */
   memmove(value + len + 2, value, tail);
   memcpy(value, ", ", 2);
   memcpy(value + 2, more, len);
-  m->fields.len += len + 2;
+  fields->len += len + 2;
 }
 
-void tr_message_keep_field(tr_message *m, const char *line, size_t size) {
+void tr_message_keep_field(tr_buffer *fields, const char *line, size_t size) {
   const char *colon = memchr(line, ':', size), *value, *end = line + size, *at;
-  size_t len, i, start = m->fields.len;
+  size_t len, i, start = fields->len;
   char *known;
   if (colon == NULL || !is_kept(line, (size_t)(colon - line)))
     return;
@@ -135,20 +133,20 @@ void tr_message_keep_field(tr_message *m, const char *line, size_t size) {
   for (at = value; at < end; at++)
     if (((unsigned char)*at < ' ' && *at != '\t') || *at == 0x7F)
       return;
-  if (m->fields.len + size + 2 > TR_FIELDS_MAX)
+  if (fields->len + size + 2 > TR_FIELDS_MAX)
     return;
-  known = find_field(m, line, len);
+  known = find_field(fields, line, len);
   if (known != NULL) {
-    join_field(m, known, value, (size_t)(end - value));
+    join_field(fields, known, value, (size_t)(end - value));
     return;
   }
-  if (!tr_buffer_reserve(&m->fields, size + 2))
+  if (!tr_buffer_reserve(fields, size + 2))
     return; /* as if the server had not sent it */
   for (i = 0; i < len; i++)
-    m->fields.data[start + i] = (char)tolower((unsigned char)line[i]);
-  m->fields.data[start + len] = '\0';
-  m->fields.len += len + 1;
-  memcpy(m->fields.data + m->fields.len, value, (size_t)(end - value));
-  m->fields.len += (size_t)(end - value);
-  m->fields.data[m->fields.len++] = '\0';
+    fields->data[start + i] = (char)tolower((unsigned char)line[i]);
+  fields->data[start + len] = '\0';
+  fields->len += len + 1;
+  memcpy(fields->data + fields->len, value, (size_t)(end - value));
+  fields->len += (size_t)(end - value);
+  fields->data[fields->len++] = '\0';
 }

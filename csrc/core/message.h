@@ -34,15 +34,16 @@ typedef struct tr_send_options {
                                  options that have their names */
   bool no_redirects; /* a redirect is the response */
   bool secret;       /* wipe the body, the headers and the response's fields */
+  bool link_local;   /* it may go to a link-local address */
+  bool is_conditional; /* a repetition would be refused because of the first one's success */
 } tr_send_options;
 
 typedef struct tr_message {
   tr_method method;
   tr_blob *body; /* retained, or NULL */
   char **headers; /* NULL-terminated */
-  bool no_redirects, secret;
+  bool no_redirects, secret, is_conditional;
   size_t at;        /* of the body, sent in this attempt */
-  tr_buffer fields; /* of the response: name, zero byte, value, zero byte, … */
 } tr_message;
 
 /* A message of these options. NULL: memory is short. */
@@ -55,8 +56,8 @@ bool tr_message_is_single(const tr_message *message, int retries_left);
 /* True if it has a header with the name of a line "Name: value". */
 bool tr_message_replaces(const tr_message *message, const char *line);
 
-/* Keep a header line of the response, if callers may want to know it. Several of one name
-** become one, in the order in which they came. */
-void tr_message_keep_field(tr_message *message, const char *line, size_t size);
+/* Keep a header line of the response, if callers may want to know it: name, zero byte, value,
+** zero byte. Several of one name become one, in the order in which they came. */
+void tr_message_keep_field(tr_buffer *fields, const char *line, size_t size);
 
 #endif

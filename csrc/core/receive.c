@@ -28,7 +28,7 @@ tr_turn tr_request_turn;
 void tr_response_clear(tr_response *p) {
   memset(p, 0, offsetof(tr_response, etag));
   p->etag[0] = p->last_modified[0] = p->date[0] = p->content_type[0] = '\0';
-  p->content_digest[0] = '\0';
+  p->content_digest[0] = p->bucket_region[0] = '\0';
   free(p->location);
   free(p->challenge);
   p->location = p->challenge = NULL;
@@ -256,9 +256,19 @@ static void read_header(tr_response *p, const char *line, size_t size) {
     if ((v = value_of(line, size, "www-authenticate", &len)) != NULL)
       read_challenge(p, v, len);
     break;
+  case 'x':
+    if ((v = value_of(line, size, "x-amz-bucket-region", &len)) != NULL)
+      copy_value(p->bucket_region, sizeof p->bucket_region, v, len);
+    break;
   default:
     break;
   }
+}
+
+/* True for a header that tells how an object was stored, not how it is sent. */
+static bool is_content_coding(const char *line, size_t size) {
+  size_t len;
+  return value_of(line, size, "content-encoding", &len) != NULL;
 }
 
 /* True for a status line, not for a header or trailer that looks like one. An interim
@@ -319,16 +329,16 @@ size_t tr_request_on_header(char *data, size_t size, size_t count,
   r->last_progress = tr_request_turn.now;
   if (begins_response(p, data, n)) {
     begin_response(p, data, n);
-    if (r->message != NULL)
-      r->message->fields.len = 0;
+    r->fields.len = 0;
   } else if (p->complete_headers) {
     ; /* a trailer */
   } else if (data[0] == '\r' || data[0] == '\n') {
     end_headers(r);
   } else {
-    read_header(p, data, n);
-    if (r->message != NULL)
-      tr_message_keep_field(r->message, data, n);
+    if (r->signer == NULL || !is_content_coding(data, n))
+      read_header(p, data, n);
+    if (r->message != NULL || r->signer != NULL)
+      tr_message_keep_field(&r->fields, data, n);
   }
   return n;
 }
@@ -531,6 +541,12 @@ static bool is_wanted(const tr_request *r) {
          (r->response.status != 206 || r->resuming);
 }
 
+/* Keep the reason of an object store's refusal, which has none if memory is short. */
+static void keep_refusal(tr_request *r, const char *data, size_t n) {
+  size_t room = TR_REFUSAL_MAX - r->refusal.len;
+  tr_buffer_append(&r->refusal, data, n < room ? n : room);
+}
+
 size_t tr_request_on_body(char *data, size_t size, size_t count,
                           void *handle) {
   tr_request *r = ((tr_handle *)handle)->request;
@@ -540,6 +556,8 @@ size_t tr_request_on_body(char *data, size_t size, size_t count,
   r->last_progress = tr_request_turn.now;
   r->info->received += n;
   if (!is_wanted(r)) {
+    if (r->signer != NULL)
+      keep_refusal(r, data, n);
     r->discarded += n; /* to keep the connection, if that is cheap */
     return r->discarded <= TR_ERROR_BODY &&
                    tr_request_turn.now < r->headers_at + TR_ERROR_SECONDS

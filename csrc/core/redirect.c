@@ -39,7 +39,8 @@ static bool choose_options(tr_request *r, const tr_url *to, tr_error *error) {
   tr_config *config = NULL, *other = r->asked_config;
   int best = 0;
   size_t i;
-  if (r->first_origin && tr_url_same_origin(&r->url, to))
+  if (r->first_origin && (tr_url_same_origin(&r->url, to) ||
+                          (r->signer != NULL && tr_signer_covers(r->signer, to))))
     return true;
   for (i = 0; i < r->hop_count; i++) {
     int match = tr_host_match(r->hops[i].host, to->host, to->port);
@@ -109,8 +110,9 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
 bool tr_redirect_is_due(const tr_request *r) {
   int status = r->response.status;
   const tr_message *m = r->message;
-  if (m != NULL && (m->no_redirects || (m->method != TR_GET && m->method != TR_HEAD)))
-    return false;
+  if (m != NULL && (m->no_redirects || (m->method != TR_GET && m->method != TR_HEAD &&
+                                        (r->signer == NULL || status != 307))))
+    return false; /* an object store has done nothing when it answers 307 */
   return r->response.location != NULL &&
          (status == 301 || status == 302 || status == 303 || status == 307 ||
           status == 308);

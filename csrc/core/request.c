@@ -2,6 +2,7 @@
 #include "request.h"
 
 #include <arpa/inet.h>
+#include <mbedtls/platform_util.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "redact.h"
 #include "scope.h"
 #include "send.h"
+#include "sign.h"
 
 enum {
   /* A body may come in so many parts, if each brings it further. */
@@ -44,9 +46,14 @@ void tr_request_free(tr_request *r) {
   tr_proxy_free(&r->proxy);
   free(r->userinfo);
   tr_info_free(r->info);
-  tr_message_free(r->message);
   tr_token_release(r->token);
   tr_auth_release(r->auth);
+  tr_signer_release(r->signer);
+  tr_buffer_free(&r->refusal);
+  if (r->message != NULL && r->message->secret && r->fields.data != NULL)
+    mbedtls_platform_zeroize(r->fields.data, r->fields.cap);
+  tr_buffer_free(&r->fields);
+  tr_message_free(r->message);
   free(r->auth_scope);
   free(r->token_error);
   for (i = 0; i < r->hop_count; i++) {
@@ -83,7 +90,7 @@ static bool parse_reference(tr_request *r, const char *url, tr_error *error) {
                  r->shown, fault);
     return false;
   }
-  if (!tr_address_is_link_local(r->url.host))
+  if (r->may_be_link_local || !tr_address_is_link_local(r->url.host))
     return true;
   tr_error_set(error, TR_DENIED,
                "Failed to fetch from %s: link-local addresses, where clouds "
@@ -168,6 +175,10 @@ static bool add_extra(tr_request *r, const tr_request_extra *extra) {
     if ((r->auth_scope = strdup(scope)) == NULL)
       return false;
   }
+  if (extra->signer != NULL) {
+    r->signer = tr_signer_retain(extra->signer);
+    r->plain_encoding = true; /* objects are taken as they are stored */
+  }
   if (extra->send == NULL)
     return true;
   r->message = tr_message_new(extra->send);
@@ -195,6 +206,7 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
   r->attempts = 1;
   r->submitted = tr_now();
   r->promise = tr_promise_retain(promise);
+  r->may_be_link_local = extra != NULL && extra->send != NULL && extra->send->link_local;
   r->config = parse_reference(r, url, error) ? tr_config_get(options, error)
                                              : NULL;
   if (r->config == NULL) {
@@ -202,7 +214,8 @@ tr_request *tr_request_new(tr_promise *promise, const char *url,
     return NULL;
   }
   r->asked_config = tr_config_use(r->config);
-  if (!copy_options(r, options) || (extra != NULL && !add_extra(r, extra))) {
+  if (!copy_options(r, options) || (extra != NULL && !add_extra(r, extra)) ||
+      (r->signer != NULL && !tr_sign_begin(r))) {
     tr_request_free(r);
     tr_error_nomem(error);
     return NULL;
@@ -333,8 +346,10 @@ static const char *authorization_of(const tr_request *r) {
 
 /* True if a line of the configuration gives way to one of this attempt. */
 static bool is_replaced(const tr_request *r, const char *line, bool plain) {
+  bool authorized = authorization_of(r) != NULL || tr_sign_is_due(r);
   return (plain && curl_strnequal(line, "Accept-Encoding:", 16)) ||
-         (authorization_of(r) != NULL && curl_strnequal(line, "Authorization:", 14)) ||
+         (authorized && curl_strnequal(line, "Authorization:", 14)) ||
+         (tr_sign_is_due(r) && curl_strnequal(line, "Host:", 5)) ||
          (r->message != NULL && r->first_origin && tr_message_replaces(r->message, line));
 }
 
@@ -342,11 +357,11 @@ static bool is_replaced(const tr_request *r, const char *line, bool plain) {
 static bool set_headers(tr_request *r, tr_handle *h) {
   struct curl_slist *all, *line;
   const char *authorization = authorization_of(r);
-  bool plain = r->plain_encoding || r->resuming;
+  bool plain = r->plain_encoding || r->resuming, is_signed = tr_sign_is_due(r);
   tr_handle_clear_headers(h);
   all = r->config->headers;
   if (plain || authorization != NULL || (r->known != NULL && !r->resuming)) {
-    h->secret = authorization != NULL || (r->message != NULL && r->message->secret);
+    h->secret = authorization != NULL || is_signed || (r->message != NULL && r->message->secret);
     for (line = all; line != NULL; line = line->next)
       if (!is_replaced(r, line->data, plain) && !add_header(&h->headers, line->data))
         return false;
@@ -354,7 +369,8 @@ static bool set_headers(tr_request *r, tr_handle *h) {
         (r->message != NULL && !tr_send_headers(r, h)) ||
         (plain && !add_header(&h->headers, "Accept-Encoding: identity")) ||
         !(r->resuming ? add_range(r, h)
-                      : r->known == NULL || add_conditions(r, h)))
+                      : r->known == NULL || add_conditions(r, h)) ||
+        (is_signed && !tr_sign_attempt(r, h)))
       return false;
     all = h->headers;
   }

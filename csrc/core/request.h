@@ -16,11 +16,13 @@
 #include "http.h"
 #include "message.h"
 #include "proxy.h"
+#include "signer.h"
 #include "token.h"
 
 enum {
   /* How much of an error's body is read, to keep its connection alive. */
   TR_ERROR_BODY = 64 * 1024,
+  TR_REFUSAL_MAX = 8 * 1024, /* kept of an object store's, for its reason */
   TR_ERROR_SECONDS = 1, /* and for how long */
   /* Of one response. libcurl bounds a line, and older ones not their sum. */
   TR_MAX_HEADERS = 256 * 1024
@@ -54,6 +56,7 @@ typedef struct tr_response {
   char etag[TR_VALIDATOR_MAX], last_modified[TR_VALIDATOR_MAX];
   char date[TR_DATE_MAX], content_type[128];
   char content_digest[80]; /* of a registry's answer, as it tells */
+  char bucket_region[TR_REGION_MAX]; /* that an object store tells */
   char *location; /* or NULL */
   char *challenge; /* of a 401: WWW-Authenticate, a line for each; or NULL */
 } tr_response;
@@ -126,6 +129,7 @@ typedef struct tr_request {
 
   /* Its message, if it is not a plain fetch. */
   tr_message *message;
+  tr_buffer fields; /* of the response to one, or of an object store (tr_message_keep_field) */
 
   /* Its authentication; see authorize.c. */
   tr_auth *auth; /* retained, or NULL */
@@ -144,6 +148,16 @@ typedef struct tr_request {
   double hold_until; /* while it waits for that; or never */
   tr_error *token_error;  /* malloc'ed, or NULL */
   tr_token_slot *fetches; /* whose token it brings, or NULL */
+
+  /* Its signatures; see sign.c and resign.c. */
+  tr_signer *signer;          /* retained, or NULL */
+  char region[TR_REGION_MAX]; /* that it is signed for */
+  char told_region[TR_REGION_MAX]; /* that the server wants, or empty */
+  char code[64], why[256];    /* of a refusal, or empty */
+  tr_buffer refusal;          /* its body */
+  int region_moves;
+  bool skew_tried;
+  bool may_be_link_local; /* it asks for the credentials that clouds keep there */
 
   /* For the whole fetch. */
   tr_blob *known; /* the meaning of a 304; retained, or NULL */
@@ -177,6 +191,7 @@ typedef struct tr_request_extra {
   const tr_send_options *send; /* NULL: a plain fetch */
   tr_auth *auth;               /* NULL: none */
   const char *auth_scope; /* such as "repository:name:pull"; NULL: the registry tells */
+  tr_signer *signer; /* NULL: none */
 } tr_request_extra;
 
 /* A request for a promise; 'extra' may be NULL. NULL with the error. */

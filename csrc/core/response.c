@@ -14,6 +14,7 @@
 #include "redact.h"
 #include "redirect.h"
 #include "request.h"
+#include "resign.h"
 #include "retry.h"
 #include "socket.h"
 
@@ -37,9 +38,10 @@ static void publish_info(tr_request *r) {
   info->total = tr_now() - r->submitted;
   set_text(&info->content_type, r->response.content_type);
   set_text(&info->digest, r->digest);
-  if (r->message != NULL && !r->message->secret) {
-    info->fields = r->message->fields;
-    r->message->fields = (tr_buffer){0};
+  set_text(&info->code, r->code);
+  if (r->message != NULL ? !r->message->secret : r->signer != NULL) {
+    info->fields = r->fields;
+    r->fields = (tr_buffer){0};
   }
   tr_promise_set_info(r->promise, info);
 }
@@ -275,6 +277,10 @@ static tr_verdict judge(tr_request *r, CURLcode code, tr_blob **blob,
     tr_failure_explain(r, code, error);
     return TR_VERDICT_DONE;
   }
+  if (r->signer != NULL)
+    tr_resign_read(r);
+  if (code == CURLE_OK && r->signer != NULL && tr_resign_answer(r, &verdict, error))
+    return verdict;
   if (code == CURLE_OK && tr_redirect_is_due(r))
     return tr_redirect_follow(r, error) ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
   if (code == CURLE_OK && status == 401 && r->auth != NULL &&

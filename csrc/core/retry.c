@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <netdb.h>
+#include <string.h>
 
 #include "crypto.h"
 #include "failure.h"
@@ -48,14 +49,20 @@ static bool can_resume(const tr_request *r) {
          r->total_known && r->body.len < r->total && has_strong_validator(r);
 }
 
+/* True if the server has done nothing, and takes the message later. */
+static bool is_refused_for_now(const tr_request *r) {
+  return (r->response.status == 429 || r->response.status == 503) &&
+         (r->response.has_retry_after || strcmp(r->code, "SlowDown") == 0);
+}
+
 /* True if a message may be sent again: the server has not got it, or says so, or getting
 ** it twice does not matter. Other statuses are the caller's to judge. */
 static bool may_be_repeated(const tr_request *r, CURLcode code) {
   if (r->message == NULL)
     return true;
   if (code == CURLE_OK)
-    return r->response.has_retry_after &&
-           (r->response.status == 429 || r->response.status == 503);
+    return is_refused_for_now(r) ||
+           (r->signer != NULL && !tr_message_is_single(r->message, r->retries_left));
   return !r->connected || !tr_message_is_single(r->message, r->retries_left);
 }
 

@@ -70,7 +70,7 @@ bool tr_send_prepare(tr_request *r, tr_handle *h) {
   bool has_body = m->body != NULL || m->method == TR_POST || m->method == TR_PUT ||
                   m->method == TR_PATCH;
   m->at = 0;
-  m->fields.len = 0;
+  r->fields.len = 0;
   h->one_time = true;
   if (m->method == TR_HEAD)
     return curl_easy_setopt(h->easy, CURLOPT_NOBODY, 1L) == CURLE_OK;

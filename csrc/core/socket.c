@@ -39,7 +39,7 @@ static bool checks_peer(const tr_request *r) {
 
 /* Note an address that must not be asked. True: it must not. */
 static bool is_refused(tr_request *r, const char *address) {
-  bool link_local = tr_address_is_link_local(address);
+  bool link_local = tr_address_is_link_local(address) && !r->may_be_link_local;
   if (!checks_peer(r) ||
       (!link_local && !(r->refuse_private && tr_address_is_private(address))))
     return false;

@@ -7,13 +7,13 @@
 local base64 = require "theaterref.base64"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local watched = require "theaterref.watched"
 
 local M = {}
 
 local MAX_FILE_BYTES = 4 << 20
 local HELPER_SECONDS = 30
 local KEEP_SECONDS = 300 -- what a helper said
-local LOOK_SECONDS = 1   -- between two looks at a file
 
 -- ------------------------------------------------------------------- files
 
@@ -31,9 +31,6 @@ local function paths()
   return list
 end
 
--- By path: { stamp =, looked =, document = or err = }.
-local files = {}
-
 local function read(path)
   local blob, err = core.read_file(path, MAX_FILE_BYTES, true)
   if not blob then return nil, errors.new(err.kind, "credentials of registries: " .. err.message) end
@@ -42,21 +39,7 @@ local function read(path)
   return nil, errors.new("syntax", ("credentials of registries: %s is no JSON object"):format(path))
 end
 
--- Returns a file's document, nil if there is none, or nil and an error.
-local function document_of(path)
-  local known, now = files[path], core.now()
-  if known and now < known.looked + LOOK_SECONDS then return known.document, known.err end
-  local stamp, err = core.file_stamp(path)
-  if known and stamp and known.stamp == stamp then
-    known.looked = now
-    return known.document, known.err
-  end
-  local entry = { stamp = stamp, looked = now }
-  if stamp then entry.document, entry.err = read(path)
-  elseif err.kind ~= "not_found" then entry.err = err end
-  files[path] = entry
-  return entry.document, entry.err
-end
+local document_of = watched.reader(read)
 
 -- -------------------------------------------------------------------- entries
 

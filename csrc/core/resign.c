@@ -1,0 +1,130 @@
+/*
+** An object store refuses a request that is signed for another region than its bucket's, or by
+** another clock than its own. It tells which it wants; such a refusal did nothing, so that any
+** request may be sent again.
+*/
+#include "resign.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "error.h"
+#include "http.h"
+#include "s3_places.h"
+#include "sign.h"
+
+enum { MAX_REGIONS = 2 /* moves of one request */ };
+/* Servers refuse a clock that differs by 15 minutes. */
+static const double CLOCK_DIFFERS = 600;
+
+/* Copy the text of the first element with a name, cut to 'room'. */
+static void copy_element(const char *text, size_t size, const char *start, char *to,
+                         size_t room) {
+  const char *at = memmem(text, size, start, strlen(start)), *end;
+  size_t len;
+  to[0] = '\0';
+  if (at == NULL)
+    return;
+  at += strlen(start);
+  end = memchr(at, '<', (size_t)(text + size - at));
+  if (end == NULL)
+    return;
+  len = (size_t)(end - at) < room ? (size_t)(end - at) : room - 1;
+  memcpy(to, at, len);
+  to[len] = '\0';
+}
+
+/* True for a code such as "NoSuchKey". */
+static bool is_code(const char *text) {
+  return text[0] != '\0' &&
+         text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.")] ==
+             '\0';
+}
+
+void tr_resign_read(tr_request *r) {
+  const tr_buffer *from = r->message != NULL ? &r->body : &r->refusal;
+  size_t size = from->len < TR_REFUSAL_MAX ? from->len : TR_REFUSAL_MAX;
+  r->code[0] = r->why[0] = r->told_region[0] = '\0';
+  if (!r->response.complete_headers || r->response.status < 300)
+    return;
+  memcpy(r->told_region, r->response.bucket_region, sizeof r->told_region);
+  if (size > 0 && memmem(from->data, size, "<Error", 6) != NULL) {
+    copy_element(from->data, size, "<Code>", r->code, sizeof r->code);
+    copy_element(from->data, size, "<Message>", r->why, sizeof r->why);
+    if (r->told_region[0] == '\0')
+      copy_element(from->data, size, "<Region>", r->told_region, sizeof r->told_region);
+  }
+  if (!is_code(r->code))
+    r->code[0] = '\0';
+  r->refusal.len = 0;
+}
+
+/* Aim at the same object in another region. False: nowhere to go. */
+static bool move(tr_request *r, tr_error *error) {
+  char *moved = tr_signer_move(&r->url, r->region, r->told_region);
+  const char *fault = NULL;
+  tr_url url;
+  memcpy(r->region, r->told_region, sizeof r->region);
+  tr_place_set_region(r->signer->place, r->region);
+  if (moved == NULL)
+    return true; /* the endpoint answers for all regions */
+  fault = tr_url_parse(&url, moved);
+  free(moved);
+  if (fault != NULL) {
+    tr_error_nomem(error); /* the URL was valid before */
+    return false;
+  }
+  if (tr_url_same_origin(&url, &r->url)) {
+    tr_url_free(&r->url);
+    r->url = url;
+    return true;
+  }
+  tr_url_free(&r->url);
+  r->url = url;
+  r->moved = true;
+  r->fresh_connection = false;
+  return tr_request_route(r, error);
+}
+
+/* True if a refusal is about another region, which the server tells. */
+static bool is_elsewhere(const tr_request *r) {
+  int status = r->response.status;
+  return (status == 301 || status == 307 || status == 400) && r->region_moves < MAX_REGIONS &&
+         tr_region_valid(r->told_region) && strcmp(r->told_region, r->region) != 0;
+}
+
+/* How many seconds the server's clock is ahead, if that is why it refuses; else 0. A HEAD has
+** no code. */
+static double find_skew(const tr_request *r) {
+  double date = tr_date(r->response.date), ahead, now_ahead;
+  bool is_head = r->message != NULL && r->message->method == TR_HEAD;
+  if (r->response.status != 403 || date <= 0 || r->skew_tried)
+    return 0;
+  ahead = date - (double)time(NULL);
+  now_ahead = ahead - tr_place_skew(&r->url);
+  if (strcmp(r->code, "RequestTimeTooSkewed") == 0)
+    return ahead != 0 ? ahead : 0.001;
+  return is_head && fabs(now_ahead) > CLOCK_DIFFERS ? ahead : 0;
+}
+
+bool tr_resign_answer(tr_request *r, tr_verdict *verdict, tr_error *error) {
+  double skew;
+  bool ok = true;
+  if (!tr_signer_covers(r->signer, &r->url))
+    return false;
+  if (is_elsewhere(r)) {
+    r->region_moves++;
+    ok = move(r, error);
+  } else if ((skew = find_skew(r)) != 0 && tr_sign_is_due(r)) {
+    r->skew_tried = true;
+    tr_place_set_skew(&r->url, skew);
+  } else {
+    return false;
+  }
+  r->resuming = false;
+  r->not_before = 0;
+  *verdict = ok ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
+  return true;
+}

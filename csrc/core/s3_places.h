@@ -1,0 +1,17 @@
+/* Facts that servers told about S3 buckets and their own clocks; the process's. */
+#ifndef TR_S3_PLACES_H
+#define TR_S3_PLACES_H
+
+#include "signer.h"
+
+/* The region of a place (tr_signer.place) that a server told; false: none did. */
+bool tr_place_region(const char *place, char region[TR_REGION_MAX]);
+void tr_place_set_region(const char *place, const char *region);
+
+/* How many seconds the clock of an origin is ahead of ours; 0 unless it told. */
+double tr_place_skew(const tr_url *url);
+void tr_place_set_skew(const tr_url *url, double seconds);
+
+void tr_places_prepare_fork(void);
+
+#endif

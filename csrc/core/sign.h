@@ -1,0 +1,18 @@
+/* Signing the attempts of a request to an object store. */
+#ifndef TR_SIGN_H
+#define TR_SIGN_H
+
+#include "request.h"
+
+/* Begin a request that has a signer: aim it at the region that is known for its bucket, and
+** hash its body while the driver is not held up. False: memory is short. */
+bool tr_sign_begin(tr_request *r);
+
+/* True if this attempt is signed. */
+bool tr_sign_is_due(const tr_request *r);
+
+/* Add the signature, and the headers that it needs, to those of the handle. False: memory is
+** short. */
+bool tr_sign_attempt(tr_request *r, tr_handle *handle);
+
+#endif

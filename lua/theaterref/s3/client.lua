@@ -1,0 +1,431 @@
+--- One bucket of an S3-compatible object store.
+--
+-- A method returns nil and an error where it fails: `kind` is `not_found`, `conflict` (a condition
+-- was not met), `denied`, `http_status`, `network`, …; `status` and `code` are the server's. `unknown`
+-- is true if a write may have been carried out all the same. None waits for anything but by `await`.
+-- @module theaterref.s3.client
+local core = require "theaterref.core"
+local credentials = require "theaterref.s3.credentials"
+local errors = require "theaterref.error"
+local option_sets = require "theaterref.options"
+local places = require "theaterref.s3.place"
+local text = require "theaterref.s3.text"
+local xml = require "theaterref.s3.xml"
+
+local Client = {}
+Client.__index = Client
+
+local overlay = option_sets.overlay
+
+local MAX_OBJECT_BYTES = 5 << 30 -- of one PUT
+local MAX_KEY_BYTES = 1024
+local MAX_DELETES = 1000
+local LOOK_SECONDS = 1 -- between two looks at where credentials come from
+
+--- Opens a bucket. Nothing is asked yet.
+-- @tparam string bucket
+-- @tparam table fields `settings`, the configuration's `s3`; `defaults`, options of requests; `await` and
+-- `seconds_left`, functions; `warn`, called with messages, or nil
+-- @treturn table
+-- @return[2] nil
+-- @treturn[2] table an error
+function Client.open(bucket, fields)
+  local self = setmetatable(overlay(fields), Client)
+  local err
+  self.place, err = places.find(fields.settings, bucket)
+  if not self.place then return nil, err end
+  self.source, err = credentials.find(self.place)
+  if err then return nil, err end
+  self.looked = core.now()
+  self.bucket, self.compiled = bucket, {}
+  self.request = Client.request_of(self.place, fields.defaults or {})
+  return self
+end
+
+--- The options of requests to a bucket, without credentials.
+-- @tparam table place of `theaterref.s3.place`
+-- @tparam table defaults options of all requests
+-- @treturn table
+function Client.request_of(place, defaults)
+  local host = defaults.hosts and core.match_host(defaults.hosts, place.host, place.port)
+  local all, settings = overlay(option_sets.for_host(defaults, host)), place.settings
+  for _, name in ipairs { "ca_file", "proxy", "cache_scope" } do
+    if settings[name] ~= nil then all[name] = settings[name] end
+  end
+  return all
+end
+
+-- ----------------------------------------------------------------- requests
+
+--- Compiles options of requests, with a signer.
+-- @tparam table place
+-- @tparam table request
+-- @tparam table found credentials
+-- @treturn userdata
+-- @return[2] nil
+-- @treturn[2] table an error
+function Client.compile(place, request, found)
+  local signer, err = core.signer { endpoint = place.endpoint, region = place.region, bucket = place.bucket,
+    access_key_id = found.access_key_id, secret_access_key = found.secret_access_key, session_token = found.session_token }
+  if not signer then return nil, err end
+  local ok, compiled = pcall(core.request_options, overlay(request, { signer = signer }))
+  if ok then return compiled end
+  return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled))
+end
+
+-- Finds out again where credentials come from: a file may have others by now.
+local function look(self)
+  if core.now() < self.looked + LOOK_SECONDS then return true end
+  local place, source, err
+  place, err = places.find(self.settings, self.bucket)
+  if place then source, err = credentials.find(place) end
+  if err then return nil, err end
+  self.looked = core.now()
+  if credentials.identity(source) ~= credentials.identity(self.source) then self.source = source end
+  return true
+end
+
+-- Compiles the options of requests, once for these credentials.
+local function compile(self, changes)
+  local ok, found, err
+  ok, err = look(self)
+  if not ok then return nil, err end
+  found, err = credentials.get(self.source, self.await)
+  if not found then return nil, err end
+  if changes then return Client.compile(self.place, overlay(self.request, changes), found) end
+  if self.compiled.found ~= found then
+    local compiled
+    compiled, err = Client.compile(self.place, self.request, found)
+    if not compiled then return nil, err end
+    self.compiled = { found = found, options = compiled }
+  end
+  return self.compiled.options
+end
+
+-- Returns a query of parameters that are set, in no order: the core sorts what it signs.
+local function query(parameters)
+  local parts = {}
+  for name, value in pairs(parameters) do parts[#parts + 1] = text.encode(name) .. "=" .. text.encode(tostring(value)) end
+  return #parts > 0 and "?" .. table.concat(parts, "&") or ""
+end
+
+local function key_fault(key)
+  if key == "" or #key > MAX_KEY_BYTES or key:find("\0", 1, true) then
+    return ("a key has 1 to %d bytes, none of them zero"):format(MAX_KEY_BYTES)
+  end
+  if ("/" .. key .. "/"):find("/%.%.?/") then return "a key with a segment '.' or '..' cannot be asked for by a URL" end
+end
+
+-- Returns the URL of an object.
+local function url_of(self, key, parameters)
+  local fault = key_fault(key)
+  if fault then return nil, errors.new("invalid_reference", ("s3://%s/%s: %s"):format(self.bucket, key, fault)) end
+  return self.place.url .. text.encode_key(key) .. query(parameters or {})
+end
+
+local refused_keys = { ExpiredToken = true, ExpiredTokenException = true, InvalidAccessKeyId = true, InvalidToken = true,
+  TokenRefreshRequired = true }
+
+-- Advice for some codes.
+local advice = {
+  InvalidAccessKeyId = "the access key is unknown to this endpoint",
+  SignatureDoesNotMatch = "the secret access key is wrong, or a proxy changed the request",
+  ExpiredToken = "the session token has expired",
+  InvalidObjectState = "the object is archived: restore it first",
+  RequestTimeTooSkewed = "this machine's clock is wrong",
+  NoSuchBucket = "there is no such bucket at this endpoint",
+  EntityTooLarge = "one request writes at most 5 GiB",
+}
+
+local kinds = { [401] = "denied", [403] = "denied", [404] = "not_found", [410] = "not_found", [412] = "conflict" }
+
+--- The kind of error that a status means to a client.
+-- @tparam integer status
+-- @tparam ?string code the server's
+-- @treturn string
+function Client.kind_of(status, code)
+  if code == "InvalidObjectState" then return "http_status" end
+  if status == 409 and (code == "ConditionalRequestConflict" or code == "OperationAborted" or not code) then return "conflict" end
+  return kinds[status] or "http_status"
+end
+
+-- Returns the error for an answer. 'is_write': the request would have changed something.
+local function refused(self, what, status, code, message, is_write)
+  code = code ~= "" and code or nil
+  local about = code and (": " .. code .. (message and message ~= "" and ": " .. message:sub(1, 300) or "")) or ""
+  local from = self.source and self.source.from
+  local hint = code and advice[code] and "; " .. advice[code] or ""
+  local is_denied = status == 401 or status == 403
+  if is_denied then hint = hint .. "; " .. (from and "the credentials are from " .. from or "there are no credentials") end
+  local err = errors.new(Client.kind_of(status, code),
+    errors.printable(("s3://%s: %s failed: status %d%s%s"):format(self.bucket, what, status, about, hint)))
+  err.status, err.code = status, code
+  -- A server that failed may have done it before.
+  if is_write and (status >= 500 and status ~= 501 and code ~= "SlowDown" or status == 200) then err.unknown = true end
+  if refused_keys[code] then credentials.forget(self.source) end
+  return err
+end
+
+-- Waits for a future. An error has 'unknown' if a write may have been carried out.
+local function wait(self, future, is_write)
+  local blob, err = self.await(future)
+  local info = future:info()
+  if not blob and is_write and not (info and info.seconds.connected == nil) then err.unknown = true end
+  return blob, err, info
+end
+
+-- Sends a request. Returns its status, headers and body. A write's error may be 'unknown'.
+local function send(self, method, url, message, is_write)
+  local compiled, err = compile(self)
+  if not compiled then return nil, err end
+  local future, body, info
+  message.method = method
+  future, err = core.send(url, compiled, message, self.seconds_left and self.seconds_left() or nil)
+  if not future then return nil, err end
+  body, err, info = wait(self, future, is_write)
+  if not body then return nil, err end
+  return info.status, info.headers or {}, body
+end
+
+-- Returns the error for an answer of which the body is at hand.
+local function fault_of(self, what, status, body, is_write)
+  local code, message = xml.error(tostring(body))
+  return refused(self, what, status, code, message, is_write)
+end
+
+-- An ETag as headers have it: some servers leave out the quotes.
+local function quoted(etag)
+  if not etag or etag == "" or etag:find '^"' or etag:find '^W/"' then return etag end
+  return '"' .. etag .. '"'
+end
+
+-- Reads what headers tell about an object.
+local function head_of(headers)
+  local metadata = {}
+  for name, value in pairs(headers) do
+    local own = name:match "^x%-amz%-meta%-(.+)$"
+    if own then metadata[own] = value end
+  end
+  return { etag = quoted(headers.etag), modified = headers["last-modified"] and core.http_date(headers["last-modified"]),
+    size = math.tointeger(tonumber(headers["content-length"])), version_id = headers["x-amz-version-id"], metadata = metadata,
+    content_type = headers["content-type"] }
+end
+
+local function named(what, key) return ("%s %s"):format(what, errors.printable(key)) end
+
+-- ------------------------------------------------------------------ reading
+
+--- The URL of an object, and options to fetch it with.
+-- @tparam string key
+-- @tparam[opt] table options `version_id`, `if_none_match`, `max_bytes`
+-- @treturn string
+-- @treturn userdata
+-- @return[2] nil
+-- @treturn[2] table an error
+function Client:fetch_options(key, options)
+  options = options or {}
+  local url, err = url_of(self, key, { versionId = options.version_id })
+  if not url then return nil, err end
+  local changes
+  if options.if_none_match or options.max_bytes then
+    local limit = self.request.max_bytes
+    changes = { max_bytes = options.max_bytes and math.min(options.max_bytes, limit or options.max_bytes) or limit,
+      headers = options.if_none_match and overlay(self.request.headers or {}, { ["If-None-Match"] = options.if_none_match })
+        or self.request.headers }
+  end
+  local compiled
+  compiled, err = compile(self, changes)
+  if not compiled then return nil, err end
+  return url, compiled
+end
+
+--- Reads an object.
+-- @tparam string key
+-- @tparam[opt] table options `version_id`; `if_none_match`, an ETag; `sha256`, its digest; `max_bytes`
+-- @treturn theaterref.blob false: it has the ETag
+-- @treturn table `etag`, `modified`, `size`, `version_id`, `metadata`
+function Client:get(key, options)
+  options = options or {}
+  local url, compiled = self:fetch_options(key, options)
+  if not url then return nil, compiled end
+  local future, err = core.fetch(url, compiled, nil, options.sha256, true, self.seconds_left and self.seconds_left() or nil)
+  if not future then return nil, err end
+  local blob, info
+  blob, err, info = wait(self, future)
+  local headers = info and info.headers or {}
+  if blob then
+    local head = head_of(headers)
+    head.size = #blob
+    return blob, head
+  end
+  if err.status == 304 and options.if_none_match then
+    local head = head_of(headers)
+    head.etag = head.etag or options.if_none_match
+    return false, head
+  end
+  if err.kind ~= "http_status" then return nil, err end
+  local code = info and info.code
+  local start = code and select(2, err.message:find("(" .. code .. ": ", 1, true))
+  return nil, refused(self, named("reading", key), err.status, code, start and err.message:sub(start + 1, -2))
+end
+
+--- Asks about an object.
+-- @tparam string key
+-- @tparam[opt] table options `version_id`
+-- @treturn table as `get` returns it
+function Client:head(key, options)
+  local url, err = url_of(self, key, { versionId = options and options.version_id })
+  if not url then return nil, err end
+  local status, headers, body = send(self, "HEAD", url, {})
+  if not status then return nil, headers end
+  if status == 200 then return head_of(headers) end
+  return nil, fault_of(self, named("asking about", key), status, body)
+end
+
+-- Reads a page of a list.
+local function read_page(self, document)
+  local root, list, token = xml.parse(document), {}, nil
+  if not root or root.name ~= "ListBucketResult" then return nil end
+  for _, element in ipairs(root) do
+    if element.name == "Contents" and xml.text(element, "Key") then
+      list[#list + 1] = { key = text.decode(xml.text(element, "Key")), size = math.tointeger(tonumber(xml.text(element, "Size"))),
+        etag = quoted(xml.text(element, "ETag")), modified = text.seconds(xml.text(element, "LastModified") or ""),
+        storage_class = xml.text(element, "StorageClass") }
+    elseif element.name == "CommonPrefixes" and xml.text(element, "Prefix") then
+      list[#list + 1] = { prefix = text.decode(xml.text(element, "Prefix")) }
+    end
+  end
+  if xml.text(root, "IsTruncated") == "true" then
+    token = xml.text(root, "NextContinuationToken")
+    if not token or token == "" or token == self.last_token then return nil end
+  end
+  return list, token
+end
+
+--- Lists a page of the keys with a prefix, in order.
+-- @tparam string prefix
+-- @tparam[opt] table options `after`, a key; `delimiter`; `max`, at most 1,000; `token`, of the page before
+-- @treturn table a list of `{ key =, size =, etag =, modified = }`, and with a delimiter of `{ prefix = }`
+-- @treturn ?string the token of the next page; nil: this is the last
+function Client:list(prefix, options)
+  options = options or {}
+  local url = self.place.url .. query { ["list-type"] = "2", ["encoding-type"] = "url", prefix = prefix ~= "" and prefix or nil,
+    ["start-after"] = not options.token and options.after or nil, delimiter = options.delimiter, ["max-keys"] = options.max,
+    ["continuation-token"] = options.token }
+  local status, headers, body = send(self, "GET", url, {})
+  if not status then return nil, headers end
+  if status ~= 200 then return nil, fault_of(self, "listing keys", status, body) end
+  self.last_token = options.token
+  local list, token = read_page(self, tostring(body))
+  if list then return list, token end
+  return nil, errors.new("syntax", ("s3://%s: the answer is no list of keys"):format(self.bucket))
+end
+
+-- ------------------------------------------------------------------ writing
+
+-- Adds the headers of conditions. Returns true if there are any.
+local function add_conditions(headers, options)
+  headers["If-None-Match"], headers["If-Match"] = options.if_none_match, options.if_match
+  return (options.if_none_match or options.if_match) ~= nil
+end
+
+local function add_metadata(headers, metadata)
+  for name, value in pairs(metadata or {}) do headers["x-amz-meta-" .. name] = value end
+end
+
+--- Writes an object. A request with a condition is never repeated: its repetition would be refused
+-- because of its own success.
+-- @tparam string key
+-- @tparam theaterref.blob blob
+-- @tparam[opt] table options `if_none_match`, `"*"`; `if_match`, an ETag; `metadata`, by name; `content_type`
+-- @treturn table `etag`, `version_id`
+function Client:put(key, blob, options)
+  options = options or {}
+  if #blob > MAX_OBJECT_BYTES then
+    return nil, errors.new("too_large", ("s3://%s: %s has %d bytes; one request writes at most 5 GiB"):format(self.bucket,
+      errors.printable(key), #blob))
+  end
+  local url, err = url_of(self, key)
+  if not url then return nil, err end
+  local headers = { ["Content-Type"] = options.content_type or "application/octet-stream" }
+  add_metadata(headers, options.metadata)
+  local status, answer, body = send(self, "PUT", url, { body = blob, conditional = add_conditions(headers, options),
+    headers = headers }, true)
+  if not status then return nil, answer end
+  if status ~= 200 then return nil, fault_of(self, named("writing", key), status, body, true) end
+  local head = head_of(answer)
+  head.size, head.metadata = #blob, options.metadata or {}
+  return head
+end
+
+--- Copies an object onto itself, so that its age begins again.
+-- @tparam string key
+-- @tparam table head as `get` and `head` return it: the object must still have its ETag
+-- @treturn table `etag`, `modified`
+function Client:refresh(key, head)
+  local url, err = url_of(self, key)
+  if not url then return nil, err end
+  local headers = { ["x-amz-copy-source"] = "/" .. text.encode(self.bucket) .. "/" .. text.encode_key(key),
+    ["x-amz-copy-source-if-match"] = head.etag, ["x-amz-metadata-directive"] = "REPLACE",
+    ["Content-Type"] = head.content_type or "application/octet-stream" }
+  add_metadata(headers, head.metadata)
+  local status, answer, body = send(self, "PUT", url, { headers = headers }, true)
+  if not status then return nil, answer end
+  local root = status == 200 and xml.parse(tostring(body))
+  if root and root.name == "CopyObjectResult" then
+    return { etag = quoted(xml.text(root, "ETag")), modified = text.seconds(xml.text(root, "LastModified") or ""),
+      version_id = answer["x-amz-version-id"], size = head.size, metadata = head.metadata }
+  end
+  return nil, fault_of(self, named("refreshing", key), status, body, true)
+end
+
+--- Deletes an object. There is no error if there is none.
+-- @tparam string key
+-- @tparam[opt] table options `if_match`, an ETag; `version_id`
+-- @treturn boolean true
+function Client:delete(key, options)
+  options = options or {}
+  local url, err = url_of(self, key, { versionId = options.version_id })
+  if not url then return nil, err end
+  local headers = {}
+  local message = { conditional = add_conditions(headers, options), headers = headers }
+  local status, answer, body = send(self, "DELETE", url, message, true)
+  if not status then return nil, answer end
+  if status == 204 or status == 200 or status == 404 and xml.error(tostring(body)) == "NoSuchKey" then return true end
+  return nil, fault_of(self, named("deleting", key), status, body, true)
+end
+
+-- Deletes one object of many, whose key no XML can hold.
+local function delete_alone(self, key, failures)
+  local ok, err = self:delete(key)
+  if not ok then failures[#failures + 1] = { key = key, err = err } end
+end
+
+--- Deletes up to 1,000 objects, with one request if XML can hold their keys.
+-- @tparam table keys a list
+-- @treturn table those that are still there: a list of `{ key =, err = }`
+function Client:delete_many(keys)
+  if #keys > MAX_DELETES then return nil, errors.new("too_large", "one request deletes at most 1,000 objects") end
+  local parts, failures = {}, {}
+  for _, key in ipairs(keys) do
+    if key:find "[%z\1-\8\11\12\14-\31]" or not utf8.len(key) then delete_alone(self, key, failures)
+    else parts[#parts + 1] = "<Object><Key>" .. xml.escape(key) .. "</Key></Object>" end
+  end
+  if #parts == 0 then return failures end
+  local document = core.blob("<Delete><Quiet>true</Quiet>" .. table.concat(parts) .. "</Delete>")
+  local status, answer, body = send(self, "POST", self.place.url .. "?delete=", { body = document,
+    headers = { ["Content-MD5"] = core.md5(document), ["Content-Type"] = "application/xml" } }, true)
+  if not status then return nil, answer end
+  local root = status == 200 and xml.parse(tostring(body))
+  if not root or root.name ~= "DeleteResult" then return nil, fault_of(self, "deleting objects", status, body, true) end
+  for _, element in ipairs(root) do
+    local key = element.name == "Error" and xml.text(element, "Key")
+    if key then
+      failures[#failures + 1] = { key = key, err = refused(self, named("deleting", key), 409, xml.text(element, "Code"),
+        xml.text(element, "Message"), true) }
+    end
+  end
+  return failures
+end
+
+return Client

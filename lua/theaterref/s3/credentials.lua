@@ -1,0 +1,303 @@
+--- Credentials for S3: of the configuration, of the environment, of a profile in AWS's shared
+-- files, of the program that it names, and of the machine.
+--
+-- The identity that stands for them is known without asking anybody: a cache keeps the bytes of
+-- each identity apart.
+-- @module theaterref.s3.credentials
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local profiles = require "theaterref.s3.profiles"
+local text = require "theaterref.s3.text"
+local xml = require "theaterref.s3.xml"
+
+local M = {}
+
+local set = profiles.set
+
+local PROCESS_SECONDS = 30
+local METADATA_SECONDS = 1
+local SERVICE_SECONDS = 10
+local REFRESH_SECONDS = 300 -- before they expire
+local MAX_ANSWER_BYTES = 64 << 10
+
+-- ----------------------------------------------------------------- sources
+
+local function static(from, id, secret, token)
+  if (id == nil) ~= (secret == nil) then
+    return nil, errors.new("policy", ("S3 credentials: %s has %s without the other half"):format(from,
+      id and "an access key id" or "a secret access key"))
+  end
+  return id and { kind = "static", from = from, access_key_id = id, secret_access_key = secret, session_token = token }
+end
+
+-- Returns the source that a profile is, or nil if it has no credentials.
+local function of_profile(profile)
+  local from = profile.from and ("the profile '%s' in %s"):format(profile.name, profile.from)
+  local found, err = static(from, profile.aws_access_key_id, profile.aws_secret_access_key, profile.aws_session_token)
+  if found or err then return found, err end
+  if profile.credential_process then
+    return { kind = "process", command = profile.credential_process, from = "credential_process of " .. from }
+  end
+  if profile.web_identity_token_file and profile.role_arn then
+    return { kind = "web_identity", file = profile.web_identity_token_file, role = profile.role_arn, from = from,
+      region = profile.region }
+  end
+  if profile.role_arn or profile.sso_session or profile.sso_start_url then
+    return nil, errors.new("policy", ("S3 credentials: %s needs %s; add credential_process = aws configure export-credentials "
+      .. "--profile %s --format process to a profile of its own"):format(from, profile.role_arn and "a role" or "single sign-on",
+      profile.name))
+  end
+end
+
+-- Returns the source that the machine is.
+local function of_machine(place)
+  local relative, full = set "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", set "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+  if set "AWS_WEB_IDENTITY_TOKEN_FILE" and set "AWS_ROLE_ARN" then
+    return { kind = "web_identity", file = set "AWS_WEB_IDENTITY_TOKEN_FILE", role = set "AWS_ROLE_ARN", region = place.region,
+      from = "AWS_WEB_IDENTITY_TOKEN_FILE" }
+  end
+  if relative or full then
+    return { kind = "container", url = relative and "http://169.254.170.2" .. relative or full,
+      from = relative and "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI" or "AWS_CONTAINER_CREDENTIALS_FULL_URI" }
+  end
+  if (set "AWS_EC2_METADATA_DISABLED" or ""):lower() == "true" then return nil end
+  return { kind = "instance", url = (set "AWS_EC2_METADATA_SERVICE_ENDPOINT" or "http://169.254.169.254"):gsub("/*$", ""),
+    from = "instance metadata" }
+end
+
+--- Finds out where the credentials for a bucket come from. Nobody is asked.
+-- @tparam table place of `theaterref.s3.place`
+-- @treturn ?table `kind`, `from`, and what the kind needs; nil: there are none to be had
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.find(place)
+  local settings = place.settings
+  if settings.anonymous then return { kind = "anonymous", from = "anonymous = true" } end
+  local found, err = static("the configuration", settings.access_key_id, settings.secret_access_key, settings.session_token)
+  if found or err then return found, err end
+  if settings.credential_process then
+    return { kind = "process", command = settings.credential_process, from = "credential_process of the configuration" }
+  end
+  if not settings.profile then
+    found, err = static("the environment", set "AWS_ACCESS_KEY_ID", set "AWS_SECRET_ACCESS_KEY", set "AWS_SESSION_TOKEN")
+    if found or err then return found, err end
+  end
+  found, err = of_profile(place.profile)
+  if found or err then return found, err end
+  if settings.profile then
+    return nil, errors.new("policy", ("S3 credentials: the profile '%s' has none"):format(settings.profile))
+  end
+  return of_machine(place)
+end
+
+--- The identity of a source: a text that differs if the credentials may belong to somebody else. It
+-- is secret.
+-- @tparam ?table source
+-- @treturn string "": nobody's
+function M.identity(source)
+  if not source or source.kind == "anonymous" then return "" end
+  local parts = { source.kind }
+  for _, name in ipairs { "access_key_id", "secret_access_key", "session_token", "command", "url", "file", "role" } do
+    parts[#parts + 1] = ("%s=%s"):format(name, core.digest(source[name] or ""))
+  end
+  return table.concat(parts, " ")
+end
+
+-- --------------------------------------------------------------- answers
+
+-- Futures under way, by what they ask, so that several tasks ask once.
+local asked = {}
+
+-- Waits for an answer that several tasks may want. 'ask' starts it.
+local function answer_of(key, ask, await)
+  local known = asked[key]
+  if not known then
+    local future, err = ask()
+    if not future then return nil, err end
+    known = { future = future }
+    asked[key] = known
+  end
+  local answer, err = await(known.future)
+  if asked[key] == known then asked[key] = nil end
+  return answer, err, known.future:info()
+end
+
+-- Returns the answer of a service to a request.
+local function request(url, message, seconds, options, await)
+  local key = table.concat({ message.method, url, message.headers and core.digest(core.json_encode(message.headers)) or "" }, " ")
+  options.timeout, options.connect_timeout, options.max_bytes = seconds, seconds, MAX_ANSWER_BYTES
+  local body, err, info = answer_of(key, function() return core.send(url, core.request_options(options), message) end, await)
+  if not body then return nil, err end
+  if info.status ~= 200 then
+    return nil, errors.new("http_status", ("%s answered %d"):format(url:match "^[^?]*", info.status))
+  end
+  return tostring(body)
+end
+
+-- Reads the JSON in which programs and the metadata of machines tell credentials.
+local function read_json(answer, names)
+  local ok, document = pcall(core.json_decode, answer)
+  local function field(name) return type(document[name]) == "string" and document[name] ~= "" and document[name] or nil end
+  if not ok or type(document) ~= "table" then return nil end
+  local id, secret, expires = field "AccessKeyId", field "SecretAccessKey", field "Expiration"
+  if not id or not secret then return nil end
+  return { access_key_id = id, secret_access_key = secret, session_token = field(names.token),
+    expires = expires and text.seconds(expires) }
+end
+
+-- ----------------------------------------------------------------- asking
+
+local ask = {}
+
+-- Splits a command as a shell does, and quotes its words, so that the shell that runs it finds
+-- nothing in them to expand.
+local function quoted(command)
+  local words, word, quote, at = {}, nil, nil, 1
+  while at <= #command do
+    local c = command:sub(at, at)
+    if quote and c == quote then quote = nil
+    elseif not quote and (c == "'" or c == '"') then quote, word = c, word or ""
+    elseif not quote and c:find "%s" then words[#words + 1], word = word, nil
+    elseif c == "\\" and quote ~= "'" then
+      at = at + 1
+      word = (word or "") .. command:sub(at, at)
+    else word = (word or "") .. c end
+    at = at + 1
+  end
+  words[#words + 1] = word
+  for i, one in ipairs(words) do words[i] = "'" .. one:gsub("'", "'\\''") .. "'" end
+  return not quote and #words > 0 and "exec " .. table.concat(words, " ") .. "\n" or nil
+end
+
+function ask.process(source, await)
+  local script = quoted(source.command)
+  if not script then return nil, errors.new("policy", "its command has a quote without an end, or is empty") end
+  local output, err = answer_of("process " .. source.command, function()
+    return core.run_helper("sh", "-s", script, PROCESS_SECONDS)
+  end, await)
+  if not output then return nil, err end
+  local found = read_json(tostring(output), { token = "SessionToken" })
+  if not found then return nil, errors.new("syntax", "it printed no credentials (JSON with AccessKeyId and SecretAccessKey)") end
+  return found
+end
+
+-- Asks the metadata service of the machine.
+function ask.instance(source, await)
+  local options = { retries = 0, proxy = "" }
+  local base = source.url .. "/latest/meta-data/iam/security-credentials/"
+  local function get(url, method, headers)
+    return request(url, { method = method, headers = headers, link_local = true }, METADATA_SECONDS, options, await)
+  end
+  local token, err = get(source.url .. "/latest/api/token", "PUT", { ["X-aws-ec2-metadata-token-ttl-seconds"] = "21600" })
+  if not token or token:find "%c" then return nil, err or errors.new("syntax", "its token has a control character in it") end
+  local headers, role = { ["X-aws-ec2-metadata-token"] = token }
+  role, err = get(base, "GET", headers)
+  role = role and role:match "^%s*([%w+=,.@_-]+)%s*$"
+  if not role then return nil, err or errors.new("syntax", "it names no role") end
+  local answer
+  answer, err = get(base .. role, "GET", headers)
+  if not answer then return nil, err end
+  local found = read_json(answer, { token = "Token" })
+  if not found then return nil, errors.new("syntax", "it told no credentials for the role " .. role) end
+  return found
+end
+
+-- True for the places where a container's credentials may be asked for.
+local function may_be_container(url)
+  local parts = core.parse_url(url)
+  local host = parts and parts.host
+  return parts and (url:find "^https:" or host == "localhost" or host == "::1" or host:find "^127%."
+    or host == "169.254.170.2" or host == "169.254.170.23" or host == "fd00:ec2::23") and true
+end
+
+local function read_token(path)
+  local blob, err = core.read_file(path, MAX_ANSWER_BYTES, true)
+  if not blob then return nil, err end
+  local token = tostring(blob):gsub("%s+$", "")
+  if token == "" or token:find "%c" then return nil, errors.new("syntax", path .. " holds no token") end
+  return token
+end
+
+function ask.container(source, await)
+  if not may_be_container(source.url) then
+    return nil, errors.new("policy", "its URL is plain http at another host than this machine or 169.254.170.2")
+  end
+  local path, token, err = set "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", set "AWS_CONTAINER_AUTHORIZATION_TOKEN", nil
+  if path then token, err = read_token(path) end
+  if err then return nil, err end
+  local answer
+  answer, err = request(source.url, { method = "GET", link_local = true, headers = token and { Authorization = token } },
+    METADATA_SECONDS, { retries = 1, proxy = "" }, await)
+  if not answer then return nil, err end
+  local found = read_json(answer, { token = "Token" })
+  if not found then return nil, errors.new("syntax", "it told no credentials") end
+  return found
+end
+
+-- Exchanges the token of a pod or a job for a role's credentials.
+function ask.web_identity(source, await)
+  local token, err = read_token(source.file)
+  if not token then return nil, err end
+  local endpoint = set "AWS_ENDPOINT_URL_STS" or ("https://sts.%s.amazonaws.com"):format(source.region or "us-east-1")
+  local form = ("Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=%s&RoleSessionName=%s&WebIdentityToken=%s"):format(
+    text.encode(source.role), text.encode(set "AWS_ROLE_SESSION_NAME" or "theaterref"), text.encode(token))
+  local answer
+  answer, err = request(endpoint:gsub("/*$", "") .. "/", { method = "POST", body = core.blob(form),
+    headers = { ["Content-Type"] = "application/x-www-form-urlencoded" } }, SERVICE_SECONDS, { retries = 1 }, await)
+  if not answer then return nil, err end
+  local element = xml.parse(answer)
+  for _, name in ipairs { "AssumeRoleWithWebIdentityResult", "Credentials" } do element = xml.child(element, name) end
+  local id, secret = xml.text(element, "AccessKeyId"), xml.text(element, "SecretAccessKey")
+  if not id or not secret then return nil, errors.new("syntax", "the answer has no credentials") end
+  return { access_key_id = id, secret_access_key = secret, session_token = xml.text(element, "SessionToken"),
+    expires = text.seconds(xml.text(element, "Expiration") or "") }
+end
+
+-- ------------------------------------------------------------------ getting
+
+-- The answers of sources, by identity.
+local said, said_count = {}, 0
+
+local function is_fresh(found) return found and (not found.expires or os.time() < found.expires - REFRESH_SECONDS) end
+
+--- Gets the credentials of a source.
+-- @tparam ?table source as `find` returns it
+-- @tparam ?function await waits for a future of the core's that others may wait for, too; nil: nobody is
+-- asked
+-- @treturn table `access_key_id`, `secret_access_key`, `session_token`, or none of them; `from`
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.get(source, await)
+  if not source or source.kind == "anonymous" or source.kind == "static" then return source or {} end
+  local key = M.identity(source)
+  local found = said[key]
+  if is_fresh(found) then return found end
+  if not await then
+    return nil, errors.new("denied", ("S3 credentials: those from %s are not at hand, and nobody is asked offline")
+      :format(source.from))
+  end
+  local fresh, err = ask[source.kind](source, await)
+  if not fresh then
+    if found and os.time() < found.expires then return found end -- they are good for some minutes
+    local failed = errors.new(err.kind, ("S3 credentials: %s: %s%s"):format(source.from, err.message, source.kind == "instance"
+      and "; set access_key_id and secret_access_key, AWS_PROFILE, or anonymous = true for a public bucket" or ""))
+    failed.status = err.status
+    return nil, failed
+  end
+  fresh.from = source.from
+  if not found then
+    if said_count >= 64 then said, said_count = {}, 0 end
+    said_count = said_count + 1
+  end
+  said[key] = fresh
+  return fresh
+end
+
+--- Forgets what a source said: a server refused it.
+-- @tparam ?table source
+function M.forget(source)
+  local key = source and M.identity(source)
+  if said[key] then said[key], said_count = nil, said_count - 1 end
+end
+
+return M
