@@ -16,7 +16,8 @@ Context.__index = Context
 --- Makes a context. It does not change, so work that is under way keeps its policy
 -- when the resolver takes a new one.
 -- @tparam table fields `policy`; `cache` or nil; `home`, a folder or nil; `label_history`, of
--- the stores in it; `store_options`, of some stores, by id; `s3`, settings; `defaults`, the request options of the resolver; `lockfile`, as
+-- the stores in it; `store_options`, of some stores, by id; `s3`, settings; `defaults`, the request
+-- options of the resolver; `lockfile`, as
 -- `theaterref.policy.lockfile` reads one, or nil; `signatures`: what must have signed
 -- everything, or nil; `offline`: fetch nothing; `respect_no_store`: keep nothing in memory
 -- that its server would not have kept; `max_manifest_bytes`, `max_state_bytes`;
@@ -108,8 +109,9 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function Context:store(id, task)
-  local store, err = self.stores.by_id[id], nil
+  local store = self.stores.by_id[id]
   if not store then
+    local err
     store, err = home.content_store(id, options_of(self, id))
     if not store then return nil, err end
     if self.stores.count >= MAX_REMEMBERED then self.stores.by_id, self.stores.count = {}, 0 end

@@ -84,9 +84,8 @@ function Front:keep(algorithm, bytes)
   local hash, err = (algorithm == "sha256" and self.sha256 or self.store):put(bytes)
   if not hash then return nil, err end
   self.written = self.written + #bytes
-  if self.max_bytes > 0 and (not self.scanned or core.now() > self.scanned + SCAN_SECONDS or self.written > self.max_bytes / 10) then
-    self:trim()
-  end
+  local is_due = not self.scanned or core.now() > self.scanned + SCAN_SECONDS or self.written > self.max_bytes / 10
+  if self.max_bytes > 0 and is_due then self:trim() end
   return hash
 end
 

@@ -42,7 +42,8 @@ function M.open(id, folder, options)
   if not bucket then return nil, errors.new("invalid_reference", ("store '%s': %s"):format(id, fault)) end
   local front = fronts.open(folder, option_sets.overlay(options, { max_bytes = options.max_bytes or MAX_BYTES }))
   return setmetatable({ id = id, name = "s3://" .. bucket .. "/" .. prefix, bucket = bucket, prefix = prefix, front = front,
-    options = options, label_ttl = math.max(0, options.label_ttl or LABEL_TTL), shared = { outage_till = 0 }, await = wait,
+    options = options, label_ttl = math.max(0, options.label_ttl or LABEL_TTL), await = wait,
+    shared = { outage_till = 0, ensured = {}, ensured_count = 0 }, -- by all views of it
     key_prefix = "store://" .. id .. "/" }, Remote)
 end
 
@@ -55,6 +56,8 @@ function Remote:within(task)
   view.opened = nil
   return setmetatable(view, Remote)
 end
+
+function Remote.__close() end -- what 'hold' of a local store returns is closed
 
 --- The store itself, as `hold` of a local one returns it; and whether it is there.
 function Remote:hold() return self, true end
@@ -102,6 +105,13 @@ end
 
 -- ------------------------------------------------------------------ fetching
 
+-- Puts the server's code for a failure on its error.
+local function with_code(err, future)
+  local info = err and future:info()
+  if info then err.code = info.code end
+  return err
+end
+
 -- Fetches an object into the future that leads a claim.
 local function fetch_into(self, lead, key, options, sha256, seconds)
   local client, err = self:client()
@@ -116,32 +126,42 @@ local function fetch_into(self, lead, key, options, sha256, seconds)
   end
   local blob, why
   blob, err, why = self.await(future)
-  return blob, err, why, future
+  return blob, with_code(err, future), why, future
 end
 
 -- Takes bytes that are not those of a hash for what they are.
 local function refuse(self, hash)
   cache_of(self):remove(self.key_prefix .. "hash/" .. hash)
-  local message = ("the bucket has other bytes than those of content %s (%sdata/%s); put the content again"):format(hash, self.name, hash)
+  local message = ("the bucket has other bytes than those of content %s (in %s); put the content again")
+    :format(hash, self.name)
   warn(self, message)
   return nil, errors.new("corrupt", message)
+end
+
+-- Keeps content in the folder. False: the bytes are not those of the hash.
+local function keep(self, hash, blob)
+  local algorithm = #hash == 64 and "sha256" or "sha1"
+  if blob:digest(algorithm) ~= hash then return false end
+  local kept, err = self.front:keep(algorithm, blob)
+  if not kept then warn(self, ("content %s is not kept in %s: %s"):format(hash, self.front.folder, err.message)) end
+  return true
 end
 
 -- Fetches content as the leader of its claim, and keeps it in the folder.
 local function lead_content(self, hash, lead, max_bytes)
   local blob, err, why = fetch_into(self, lead, "data/" .. hash, { max_bytes = max_bytes }, #hash == 64 and hash or nil)
   if not blob then return nil, err, why end
-  local algorithm = #hash == 64 and "sha256" or "sha1"
-  if blob:digest(algorithm) ~= hash then return refuse(self, hash) end
-  local kept, fault = self.front:keep(algorithm, blob)
-  if not kept then warn(self, ("content %s is not kept in %s: %s"):format(hash, self.front.folder, fault.message)) end
+  if not keep(self, hash, blob) then return refuse(self, hash) end
   return blob
 end
 
 -- Claims content for a fetch: returns the bytes; or false, if somebody else may have it by now; or nil and an error.
 local function claim_content(self, hash, max_bytes, patience)
   local how, what = cache_of(self):claim(self.key_prefix .. "hash/" .. hash, { ttl = HOLD_SECONDS })
-  if how == "hit" then return what end
+  if how == "hit" then
+    if not self.front.store:exists(hash) then keep(self, hash, what) end -- it was damaged, or evicted
+    return what
+  end
   if how == "wait" then
     local blob, err, why = self.await(what, true)
     if blob or why == "pending" then return blob, err end
@@ -149,7 +169,7 @@ local function claim_content(self, hash, max_bytes, patience)
       patience.tried = why ~= "abandoned" -- once: the limit may have been the leader's own
       return false
     end
-    return nil, err
+    return nil, with_code(err, what)
   end
   local lock <close>, is_busy = self.front:lock("content-" .. hash:sub(1, 2))
   if is_busy and core.now() < patience.till then
@@ -272,7 +292,7 @@ local function read_label(self, name)
       local blob, err, why = self.await(what, true)
       if why == "pending" then return nil, err end
       if why ~= "abandoned" then
-        local hash, fault = hash_of(self, name, blob, err)
+        local hash, fault = hash_of(self, name, blob, with_code(err, what))
         if hash or not fault then return hash end
         return last_known(self, name, known, fault)
       end
@@ -398,6 +418,8 @@ end
 
 local Batch = {}
 Batch.__index = Batch
+
+function Batch.__close() end -- what the batch of a local store is
 
 function Batch:put(bytes, algorithm) return self.store:put(bytes, algorithm) end
 

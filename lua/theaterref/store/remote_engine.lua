@@ -2,7 +2,6 @@
 -- @module theaterref.store.remote_engine
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local objects = require "theaterref.store.remote_objects"
 local random = require "theaterref.store.random"
 
 local M = {}
@@ -48,7 +47,8 @@ local function put_style(client, key, etag)
   if done == nil then return nil, refused end
   if done or not refused then return false end
   for _, style in ipairs { "quoted", "unquoted" } do
-    done, refused = attempt(client:put(key, core.blob "1", { if_match = style == "quoted" and quoted(etag) or unquoted(etag) }))
+    local condition = style == "quoted" and quoted or unquoted
+    done, refused = attempt(client:put(key, core.blob "1", { if_match = condition(etag) }))
     if done == nil then return nil, refused end
     if done then return style end
   end
@@ -111,7 +111,7 @@ end
 -- @tparam string request
 -- @treturn table
 function M.refusal(store, what, request)
-  return errors.new("policy", ("%s needs a server of %s that honours %s, and this one does not"):format(what, store.name, request))
+  return errors.new("policy", ("%s needs a server that honours %s, and that of %s does not"):format(what, request, store.name))
 end
 
 return M

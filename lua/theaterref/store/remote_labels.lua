@@ -106,7 +106,8 @@ end
 
 -- True if a condition of a write did not hold.
 local function is_conflict(err)
-  return err.kind == "conflict" or err.status == 412 or err.status == 409 or err.kind == "not_found" and err.code ~= "NoSuchBucket"
+  if err.kind == "not_found" then return err.code ~= "NoSuchBucket" end
+  return err.kind == "conflict" or err.status == 412 or err.status == 409
 end
 
 -- What a label that was read again tells about a write that was to replace 'before': "ours"; "unchanged"; "other", if the
@@ -218,7 +219,7 @@ function M.move(store, name, hash, expect)
     store:forget_label(name)
     return moved, etag
   end
-  if was_old == true then objects.ensure(store, hash) end -- a gc that ran meanwhile may have taken it
+  if was_old == true then objects.ensure(store, hash, nil, true) end -- a gc may have chosen it before
   if etag then store:know_label(name, hash, etag) else store:forget_label(name) end
   return true
 end
@@ -255,7 +256,9 @@ function M.remove(store, name, only_if)
     if not only_if then return nil, err end
     engine, err = engines.of(store)
     if not engine then return nil, err end
-    if not engine.removes then return nil, engines.refusal(store, "removing a label only if it points at a hash", "DELETE with If-Match") end
+    if not engine.removes then
+      return nil, engines.refusal(store, "removing a label only if it points at a hash", "DELETE with If-Match")
+    end
   end
   current, err = objects.label(store, name)
   if current == nil then return nil, err end

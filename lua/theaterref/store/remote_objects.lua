@@ -20,7 +20,7 @@ M.MAX_KEY = 1024 -- bytes
 function M.place(remote)
   local bucket, prefix = remote:match "^[sS]3://([^/?#]+)/?(.*)$"
   prefix = prefix and prefix:gsub("/+$", "")
-  if not bucket or prefix:find "[?#]" or prefix:find("//", 1, true) or ("/" .. prefix .. "/"):find "/%.%.?/" then
+  if not bucket or prefix:find "^/" or prefix:find "[?#]" or prefix:find("//", 1, true) or ("/" .. prefix .. "/"):find "/%.%.?/" then
     return nil, nil, ("remote is s3://bucket or s3://bucket/prefix, not '%s'"):format(errors.redact_reference(remote))
   end
   return bucket, prefix == "" and "" or prefix .. "/"
@@ -46,6 +46,16 @@ function M.head(store, key)
   return client:head(store.prefix .. key)
 end
 
+local ENSURED_SECONDS, MAX_ENSURED = 60, 1024
+
+-- Notes that content is in the bucket, and young.
+local function note_ensured(shared, hash)
+  if shared.ensured_count >= MAX_ENSURED then shared.ensured, shared.ensured_count = {}, 0 end
+  if not shared.ensured[hash] then shared.ensured_count = shared.ensured_count + 1 end
+  shared.ensured[hash] = core.now()
+  return true
+end
+
 -- True if an object is so old that a remote gc may soon take it.
 local function is_old(head) return os.time() - head.modified > M.GRACE / 2 end
 
@@ -61,18 +71,21 @@ end
 -- @tparam table store
 -- @tparam string hash
 -- @tparam[opt] theaterref.blob blob its bytes; without them, those of the local folder
+-- @tparam[opt] boolean again ask the bucket, even if that was done a moment ago
 -- @treturn boolean true
 -- @treturn boolean whether it was old: a gc that runs now may have chosen it before
 -- @return[2] nil
 -- @treturn[2] table an error, of kind `not_found` if it is neither there nor here
-function M.ensure(store, hash, blob)
-  local key = store.prefix .. "data/" .. hash
+function M.ensure(store, hash, blob, again)
+  local key, shared = store.prefix .. "data/" .. hash, store.shared
+  local at = shared.ensured[hash]
+  if not again and at and core.now() < at + ENSURED_SECONDS then return true, false end
   local head, err = M.head(store, "data/" .. hash)
   if not head and err.kind ~= "not_found" or err and err.code == "NoSuchBucket" then return nil, err end
   local client = store:client()
   if head and not (blob and #blob ~= head.size) then
     local was_old, why = refresh(client, key, head)
-    if was_old ~= nil then return true, was_old end
+    if was_old ~= nil then return note_ensured(shared, hash), was_old end
     if why.kind ~= "not_found" then return nil, why end -- else a gc has just taken it
   end
   blob = blob or store.front:get(hash)
@@ -81,7 +94,7 @@ function M.ensure(store, hash, blob)
   end
   head, err = client:put(key, blob, {})
   if not head then return nil, err end
-  return true, false
+  return note_ensured(shared, hash), false
 end
 
 --- Makes content young that a label leaves: its readers may be about to read it. No more than a favour.
@@ -135,11 +148,13 @@ end
 function M.each(store, folder, visit, options)
   local client, err = store:client()
   if not client then return nil, err end
-  local prefix, token, page = store.prefix .. folder, nil, nil
+  local prefix, token = store.prefix .. folder, nil
   local after = options and options.after and prefix .. options.after or nil
   repeat
-    page, token = client:list(prefix, { after = not token and after or nil, token = token, max = options and options.max })
-    if not page then return nil, token end
+    local page, following = client:list(prefix, { after = not token and after or nil, token = token,
+      max = options and options.max })
+    if not page then return nil, following end
+    token = following
     for _, object in ipairs(page) do
       if object.key:sub(1, #prefix) == prefix and visit(object.key:sub(#prefix + 1), object) == false then return true end
     end

@@ -123,8 +123,8 @@ M.usage = core.store_methods.usage
 
 -- Checks all content of the bucket into a report.
 local function verify_content(self, report, progress)
-  local hashes, ok, err = {}, nil, nil
-  ok, err = each_content(self, function(hash) hashes[#hashes + 1] = hash end, report.unexpected)
+  local hashes = {}
+  local ok, err = each_content(self, function(hash) hashes[#hashes + 1] = hash end, report.unexpected)
   if not ok then return nil, err end
   local done = 0
   local function check(view, hash)
@@ -208,7 +208,8 @@ local function labels_for_gc(self, before)
   if not labels then return nil, faults end
   local name, why = next(faults)
   if not name then return labels end
-  return nil, errors.new("corrupt", ("no garbage is collected while there is a label that holds no hash: %s: %s"):format(name, why))
+  return nil, errors.new("corrupt", ("no garbage is collected while there is a label that holds no hash: %s: %s")
+    :format(name, why))
 end
 
 -- Deletes those of a batch of hashes, in order, that are still old and have no label now.
