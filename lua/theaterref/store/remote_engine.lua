@@ -7,6 +7,7 @@ local random = require "theaterref.store.random"
 local M = {}
 
 local LASTS_SECONDS = 24 * 3600 -- an engine may be upgraded
+local MAX_TRIES = 4
 local FOLDER = "theaterref/"    -- of probes: readers of stores ignore it
 local WRONG = '"00000000000000000000000000000000"'
 
@@ -29,10 +30,15 @@ local function is_refused(ok, err) return not ok and (err.kind == "conflict" or 
 -- True if an engine does not take a conditional header, or takes it for something else.
 local function is_unsupported(err) return err.status and (err.status < 500 and err.status ~= 403 or err.status == 501) end
 
--- What an attempt tells: true, it was done; false, it was refused or the engine does not take the header; or nil and
--- an error.
-local function attempt(ok, err)
-  if ok then return true end
+-- What a request on the probe's object tells: true, it was done; false, it was refused (true) or the engine does not take
+-- the header (false); or nil and an error. Some engines fail in the place of a refusal, so a failure is tried again.
+local function attempt(client, method, ...)
+  local ok, err
+  for _ = 1, MAX_TRIES do
+    ok, err = client[method](client, ...)
+    if ok then return true end
+    if (err.status or 0) < 500 or err.status == 501 then break end
+  end
   if is_refused(ok, err) or is_unsupported(err) then return false, is_refused(ok, err) end
   return nil, err
 end
@@ -40,15 +46,15 @@ end
 -- Finds out how a conditional PUT of an object with an ETag is written: "quoted" or "unquoted"; false: it does not work;
 -- or nil and an error.
 local function put_style(client, key, etag)
-  local done, refused = attempt(client:put(key, core.blob "1", { if_match = WRONG }))
+  local done, refused = attempt(client, "put", key, core.blob "1", { if_match = WRONG })
   if done == nil then return nil, refused end
   if done or not refused then return false end -- it ignores the header, or does not take it
-  done, refused = attempt(client:put(key, core.blob "1", { if_none_match = "*" }))
+  done, refused = attempt(client, "put", key, core.blob "1", { if_none_match = "*" })
   if done == nil then return nil, refused end
   if done or not refused then return false end
   for _, style in ipairs { "quoted", "unquoted" } do
     local condition = style == "quoted" and quoted or unquoted
-    done, refused = attempt(client:put(key, core.blob "1", { if_match = condition(etag) }))
+    done, refused = attempt(client, "put", key, core.blob "1", { if_match = condition(etag) })
     if done == nil then return nil, refused end
     if done then return style end
   end
@@ -58,10 +64,10 @@ end
 -- Finds out whether a conditional DELETE works: "1" or "0"; or nil and an error.
 local function delete_works(client, key, etag, style)
   local condition = style == "unquoted" and unquoted or quoted
-  local done, refused = attempt(client:delete(key, { if_match = condition(WRONG) }))
+  local done, refused = attempt(client, "delete", key, { if_match = condition(WRONG) })
   if done == nil then return nil, refused end
   if done or not refused then return "0" end
-  done, refused = attempt(client:delete(key, { if_match = condition(etag) }))
+  done, refused = attempt(client, "delete", key, { if_match = condition(etag) })
   if done == nil then return nil, refused end
   return done and "1" or "0"
 end
