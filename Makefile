@@ -3,6 +3,7 @@
 #   make            build into build/
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
+#   make test-s3    s3:// on Ceph's gateway, which it starts, and with awscli and rclone
 #   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth or fleet
 #   make doc        the Lua API, the C API and the guides as HTML, in build/doc
 #   make coverage   how much of the C core the specs run
@@ -53,11 +54,11 @@ ARCHIVE  := $(BUILD)/lib/libtheaterref.a
 HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
 SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so $(BUILD)/spec/names.so $(BUILD)/spec/libraries.so
 
-.PHONY: all demo test bench lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
+.PHONY: all demo test test-s3 bench lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
 all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -16
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -17
 
 # Says which packages are missing, by Debian's names: words of a command, and the package
 # that makes it succeed.
@@ -123,6 +124,7 @@ DEPS_demo  := $(DEPS_build) nginx-light openssl wabt
 DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks tinyproxy-bin \
               dpkg-dev groff-base g++ minisign docker-registry apache2-utils skopeo \
               curl procps python3
+DEPS_s3    := $(DEPS_test) ceph-mon ceph-osd radosgw ceph-common awscli rclone
 DEPS_bench := $(DEPS_demo) docker-registry apache2-utils
 DEPS_doc   := lua-ldoc lua-discount doxygen
 DEPS_coverage := $(DEPS_test) lcov
@@ -176,6 +178,11 @@ $(CADDY):
 test: deps-test $(CADDY)
 	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(if $(SAN),$(BUILD)/spec/lua)
 	@$(BUSTED) $(SPECS)
+
+# S3 on a real engine, which this starts unless THEATERREF_S3 names a file with the settings of one.
+test-s3: deps-s3
+	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(if $(SAN),$(BUILD)/spec/lua)
+	@$(BUSTED) --pattern=_engine spec/s3
 
 BARE := $(BUILD)/spec/bare.so
 $(BARE): spec/bench/bare.c

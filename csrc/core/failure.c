@@ -189,12 +189,15 @@ void tr_failure_explain(const tr_request *r, CURLcode code,
 }
 
 void tr_failure_refuse_status(const tr_request *r, int status, tr_error *error) {
+  bool unsigned_ = r->signer != NULL && r->signer->access_key_id == NULL &&
+                   (status == 401 || status == 403);
   bool hidden = r->auth != NULL && tr_auth_covers(r->auth, &r->url) &&
                 (status == 401 || status == 403 || status == 404);
-  tr_error_set(error, TR_HTTP_STATUS, "HTTP request failed for %s: %d %s%s%s%s%s%s%s%s%s",
+  tr_error_set(error, TR_HTTP_STATUS, "HTTP request failed for %s: %d %s%s%s%s%s%s%s%s%s%s",
                r->shown, status, tr_reason_phrase(status), r->code[0] != '\0' ? " (" : "",
                r->code, r->code[0] != '\0' && r->why[0] != '\0' ? ": " : "",
                r->code[0] != '\0' ? r->why : "", r->code[0] != '\0' ? ")" : "",
+               unsigned_ ? "; no credentials were sent" : "",
                hidden ? " (it does not exist, or needs credentials" : "",
                hidden && r->auth->principal[0] != '\0' ? " other than those given" : "",
                hidden ? ")" : "");

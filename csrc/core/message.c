@@ -150,3 +150,7 @@ void tr_message_keep_field(tr_buffer *fields, const char *line, size_t size) {
   fields->len += (size_t)(end - value);
   fields->data[fields->len++] = '\0';
 }
+
+const char *tr_message_field(const tr_buffer *fields, const char *name) {
+  return find_field(fields, name, strlen(name));
+}

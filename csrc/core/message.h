@@ -60,4 +60,7 @@ bool tr_message_replaces(const tr_message *message, const char *line);
 ** zero byte. Several of one name become one, in the order in which they came. */
 void tr_message_keep_field(tr_buffer *fields, const char *line, size_t size);
 
+/* Return the value of a kept field by its name, or NULL. */
+const char *tr_message_field(const tr_buffer *fields, const char *name);
+
 #endif

@@ -8,6 +8,11 @@
 #include "http.h"
 #include "redact.h"
 
+/* True if a redirect stays within an object store's endpoint. */
+static bool is_own_place(const tr_request *r, const tr_url *to) {
+  return r->signer != NULL && r->first_origin && tr_signer_covers(r->signer, to);
+}
+
 /* Check where a redirect leads; NULL, or the reason why it is not followed. */
 static const char *check_redirect(const tr_request *r, const tr_url *to) {
   const tr_url *asked = r->asked.text != NULL ? &r->asked : &r->url;
@@ -15,11 +20,13 @@ static const char *check_redirect(const tr_request *r, const tr_url *to) {
       (const char *const *)r->asked_config->redirect_hosts;
   if (r->url.secure && !to->secure)
     return "a redirect from https to plain http";
-  if (hosts != NULL && strcmp(to->host, asked->host) != 0 &&
+  if (hosts != NULL && strcmp(to->host, asked->host) != 0 && !is_own_place(r, to) &&
       !tr_host_in_list(to->host, hosts))
     return "a redirect to a host that redirect_hosts does not list";
   if (tr_address_is_link_local(to->host))
     return "a redirect to a link-local address";
+  if (r->message != NULL && r->message->method > TR_HEAD && !is_own_place(r, to))
+    return "a redirect of a write to another place";
   return NULL;
 }
 
@@ -39,8 +46,7 @@ static bool choose_options(tr_request *r, const tr_url *to, tr_error *error) {
   tr_config *config = NULL, *other = r->asked_config;
   int best = 0;
   size_t i;
-  if (r->first_origin && (tr_url_same_origin(&r->url, to) ||
-                          (r->signer != NULL && tr_signer_covers(r->signer, to))))
+  if ((r->first_origin && tr_url_same_origin(&r->url, to)) || is_own_place(r, to))
     return true;
   for (i = 0; i < r->hop_count; i++) {
     int match = tr_host_match(r->hops[i].host, to->host, to->port);
@@ -96,7 +102,7 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
     r->moved = true;
     r->fresh_connection = false;
     r->not_before = 0;
-    if (strcmp(to.host, r->asked.host) != 0 &&
+    if (strcmp(to.host, r->asked.host) != 0 && !is_own_place(r, &to) &&
         !tr_request_add_host(r, to.host)) {
       tr_error_nomem(error);
       return false;

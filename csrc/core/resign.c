@@ -95,18 +95,16 @@ static bool is_elsewhere(const tr_request *r) {
          tr_region_valid(r->told_region) && strcmp(r->told_region, r->region) != 0;
 }
 
-/* How many seconds the server's clock is ahead, if that is why it refuses; else 0. A HEAD has
-** no code. */
-static double find_skew(const tr_request *r) {
-  double date = tr_date(r->response.date), ahead, now_ahead;
+/* Find how many seconds the server's clock is ahead. False: that is not why it refuses. A
+** HEAD has no code. */
+static bool find_skew(const tr_request *r, double *ahead) {
+  double date = tr_date(r->response.date);
   bool is_head = r->message != NULL && r->message->method == TR_HEAD;
-  if (r->response.status != 403 || date <= 0 || r->skew_tried)
-    return 0;
-  ahead = date - (double)time(NULL);
-  now_ahead = ahead - tr_place_skew(&r->url);
-  if (strcmp(r->code, "RequestTimeTooSkewed") == 0)
-    return ahead != 0 ? ahead : 0.001;
-  return is_head && fabs(now_ahead) > CLOCK_DIFFERS ? ahead : 0;
+  if (r->response.status != 403 || date <= 0 || r->skew_tried || !tr_sign_is_due(r))
+    return false;
+  *ahead = date - (double)time(NULL);
+  return strcmp(r->code, "RequestTimeTooSkewed") == 0 ||
+         (is_head && fabs(*ahead - tr_place_skew(&r->url)) > CLOCK_DIFFERS);
 }
 
 bool tr_resign_answer(tr_request *r, tr_verdict *verdict, tr_error *error) {
@@ -117,7 +115,7 @@ bool tr_resign_answer(tr_request *r, tr_verdict *verdict, tr_error *error) {
   if (is_elsewhere(r)) {
     r->region_moves++;
     ok = move(r, error);
-  } else if ((skew = find_skew(r)) != 0 && tr_sign_is_due(r)) {
+  } else if (find_skew(r, &skew)) {
     r->skew_tried = true;
     tr_place_set_skew(&r->url, skew);
   } else {

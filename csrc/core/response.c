@@ -57,29 +57,39 @@ static bool check_digest(const tr_request *r, const char *actual,
   return false;
 }
 
-/* Write where a redirect led to as an extra of the record: the name "origin" and
-** the URL, which may be shown. Nothing without a redirect. */
-static tr_bytes write_origin(const tr_request *r, char room[TR_EXTRA_MAX]) {
-  static const char name[] = "origin";
+/* Append a name and a value to the extras of a record, if they fit. */
+static void add_extra(char room[TR_EXTRA_MAX], size_t *used, const char *name,
+                      const char *value) {
+  size_t name_size = strlen(name) + 1, size = strlen(value) + 1;
+  if (*used + name_size + size > TR_EXTRA_MAX)
+    return;
+  memcpy(room + *used, name, name_size);
+  memcpy(room + *used + name_size, value, size);
+  *used += name_size + size;
+}
+
+/* Write the extras of a record: "origin", where a redirect led to, as it may be shown; and
+** "version", of an object. */
+static tr_bytes write_extra(const tr_request *r, char room[TR_EXTRA_MAX]) {
+  static const char version[] = "x-amz-version-id";
   char *shown = r->asked.text != NULL ? tr_displayed(r->url.text) : NULL;
-  size_t len = shown != NULL ? strlen(shown) + 1 : 0;
-  if (shown == NULL || sizeof name + len > TR_EXTRA_MAX) {
-    len = 0;
-  } else {
-    memcpy(room, name, sizeof name);
-    memcpy(room + sizeof name, shown, len);
-  }
+  const char *value = r->signer != NULL ? tr_message_field(&r->fields, version) : NULL;
+  size_t used = 0;
+  if (shown != NULL)
+    add_extra(room, &used, "origin", shown);
+  if (value != NULL && value[0] != '\0')
+    add_extra(room, &used, "version", value);
   free(shown);
-  return (tr_bytes){room, len > 0 ? sizeof name + len : 0};
+  return (tr_bytes){room, used};
 }
 
 /* Add what the request knows to the record of a result, and hand it to the
 ** promise. False: memory is short. */
 static bool publish_record(tr_request *r, tr_record *draft) {
-  char url[TR_URL_DIGEST], unsigned_url[TR_URL_DIGEST], origin[TR_EXTRA_MAX];
+  char url[TR_URL_DIGEST], unsigned_url[TR_URL_DIGEST], extra[TR_EXTRA_MAX];
   tr_record *record;
   if (draft->extra.len == 0)
-    draft->extra = write_origin(r, origin);
+    draft->extra = write_extra(r, extra);
   if (tr_promise_is_cached(r->promise)) { /* nobody else asks for them */
     tr_url_digests(r->url.text, url, unsigned_url);
     draft->url = url;

@@ -45,14 +45,14 @@ static uint64_t hash_of(const char *name, size_t len) {
 
 bool tr_place_region(const char *name, char region[TR_REGION_MAX]) {
   const place *p;
-  bool known;
+  bool told;
   pthread_mutex_lock(&lock);
   p = find(hash_of(name, strlen(name)));
-  known = p != NULL && p->region[0] != '\0';
-  if (known)
-    snprintf(region, TR_REGION_MAX, "%s", p->region);
+  told = p != NULL && p->region[0] != '\0';
+  if (told)
+    memcpy(region, p->region, TR_REGION_MAX);
   pthread_mutex_unlock(&lock);
-  return known;
+  return told;
 }
 
 void tr_place_set_region(const char *name, const char *region) {

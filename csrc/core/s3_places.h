@@ -4,7 +4,7 @@
 
 #include "signer.h"
 
-/* The region of a place (tr_signer.place) that a server told; false: none did. */
+/* Write the region of a place (tr_signer.place), if a server told it; false: none did. */
 bool tr_place_region(const char *place, char region[TR_REGION_MAX]);
 void tr_place_set_region(const char *place, const char *region);
 

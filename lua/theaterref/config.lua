@@ -69,6 +69,11 @@ local function read_out(file, given)
       if registry[name] then registry[name] = resolve_path(file, registry[name]) end
     end
   end
+  local s3 = given.s3
+  if s3 and s3.ca_file then s3.ca_file = resolve_path(file, s3.ca_file) end
+  for _, bucket in pairs(s3 and s3.buckets or {}) do
+    if bucket.ca_file then bucket.ca_file = resolve_path(file, bucket.ca_file) end
+  end
   local disk = given.cache and given.cache.disk
   if type(disk) == "table" then
     for _, name in ipairs { "home", "base_path" } do

@@ -59,6 +59,20 @@ local function registries_fault(subject, v)
   end
 end
 
+-- Checks who asks for buckets: half of a principal is none.
+local function s3_fault(subject, v)
+  if (v.access_key_id == nil) ~= (v.secret_access_key == nil) or v.session_token and not v.access_key_id then
+    return subject .. " needs both 'access_key_id' and 'secret_access_key'"
+  end
+end
+
+local function buckets_fault(subject, v)
+  for name, bucket in pairs(v) do
+    local fault = s3_fault(("%s: '%s'"):format(subject, name), bucket)
+    if fault then return fault end
+  end
+end
+
 -- Checks a list of hosts. A URL or a pattern of another form would never match.
 local function host_list_fault(subject, v)
   for _, name in ipairs(v ~= "any" and v or {}) do
@@ -122,6 +136,15 @@ local kinds = {
     end
     return true
   end },
+  style = { says = "\"path\" or \"virtual\"", fits = function(v) return v == "path" or v == "virtual" end },
+  s3 = { says = "a table", set = "s3", fits = function(v) return type(v) == "table" end, fault = s3_fault },
+  buckets = { says = "a table of options by bucket", set = "bucket", by_key = true, fits = function(v)
+    if type(v) ~= "table" then return false end
+    for name, bucket in pairs(v) do
+      if type(name) ~= "string" or type(bucket) ~= "table" then return false end
+    end
+    return true
+  end, fault = buckets_fault },
   bytes = { says = "a string or a blob", fits = function(v) return type(v) == "string" or type(v) == "userdata" end },
   table = { says = "a table", fits = function(v) return type(v) == "table" end },
   headers = { says = "a table", fits = function(v) return type(v) == "table" end, fault = headers_fault },
@@ -232,6 +255,37 @@ M.registry = set("registry option", {
     .. "`*.example.org`, besides the registry's own host and port; those of docker.io and gitlab.com are built in" },
 })
 
+--- Of a bucket.
+M.bucket = set("bucket option", {
+  { "endpoint", "text", "`AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, the profile's `endpoint_url`, or Amazon's", "the store, as "
+    .. "`https://host` or `https://host:port`" },
+  { "region", "text", "`AWS_REGION`, `AWS_DEFAULT_REGION`, the profile's, or `us-east-1`", "region to sign for; a store that "
+    .. "tells another is asked again" },
+  { "style", "style", "`virtual` at Amazon's, else `path`", "where the bucket's name is: in the `path`, or in the host "
+    .. "(`virtual`)" },
+  { "access_key_id", "text", "see the guide", "access key; without it, credentials come from the environment, a profile, "
+    .. "or the machine" },
+  { "secret_access_key", "text", "see the guide", "secret of `access_key_id`" },
+  { "session_token", "text", "none", "token of temporary credentials" },
+  { "profile", "text", "`AWS_PROFILE`, or `default`", "profile in AWS's shared files, whose credentials go before the "
+    .. "environment's" },
+  { "credential_process", "text", "the profile's", "program that prints credentials, with its arguments. No shell expands "
+    .. "them" },
+  { "anonymous", "flag", "false", "sign nothing: for public buckets" },
+  { "cache_scope", "text", "a secret digest", "a name for who may share the cached bytes, in memory and on disk. Without "
+    .. "it, those with the same credentials share them, in memory only" },
+  { "ca_file", "text", "as for all", "PEM file of the authorities to trust" },
+  { "proxy", "text", "as for all", "URL of a proxy; empty: none" },
+  { "plain_http", "flag", "at loopback addresses", "allow an endpoint that speaks plain http" },
+})
+
+--- Of S3: those of all buckets, and some buckets' own.
+M.s3 = set("s3 option", { { "buckets", "buckets", "none", "options for some buckets, by name, on top of these. A bucket with "
+  .. "credentials of its own takes none of these" } })
+for _, option in ipairs(M.bucket) do
+  M.s3[#M.s3 + 1], M.s3.by_name[option.name] = option, option
+end
+
 --- Of a cache.
 M.cache = set("cache option", {
   { "name", "text", "none", "name of a cache shared by the whole process; without it, the cache is private. "
@@ -306,6 +360,7 @@ M.integrity = set("field of the answer", {
   { "sha1", "text", "none", "hex digest" },
   { "size", "count", "any", "bytes, of a layer in a registry" },
   { "manifest", "text", "any", "hex digest of the manifest in a registry that leads to the bytes" },
+  { "version", "text", "the newest", "version of an object to fetch, which needs the permission s3:GetObjectVersion" },
   store_first,
   store_only,
   { "signatures", "short_list", "none", "SHA-256 digests of signatures to look for in that store" },
@@ -370,6 +425,7 @@ M.resolver = set("resolver option", {
   { "signatures", "signatures", "none", "require signatures for everything: a table of `keys` and `threshold` (below)" },
   { "cache", "cache", "none", "cache for bytes that the policy calls cacheable, and for `resolve_cached`" },
   { "registries", "registries", "none", "options of registries for `oci://`, by `host` or `host:port` (below)" },
+  { "s3", "s3", "none", "options of buckets for `s3://` (below)" },
   { "respect_no_store", "flag", "false", "do not keep bodies with `Cache-Control: no-store` or `private` in "
     .. "memory either; a disk cache never keeps them" },
   { "home", "text", "`$THEATER_HOME`, else `~/.theater`", "Theater home: the stores are in `<home>/store/`" },
@@ -417,7 +473,7 @@ M.store = set("store option", {
   { "label_ttl", "seconds", "5", "of a remote store: how long a label that was read counts before the bucket is asked again" },
   { "max_bytes", "count", "4 GiB", "of a remote store: limit on the content in the local folder; 0: no limit. The least recently "
     .. "used content goes first" },
-  { "s3", "table", "the environment's", "of a remote store: endpoint and credentials, as the resolver option `s3`" },
+  { "s3", "s3", "the environment's", "of a remote store: endpoint and credentials, as the resolver option `s3`" },
   { "request", "table", "none", "of a remote store: request options" },
   { "on_warning", "function", "none", "of a remote store: called with a message when the bucket cannot be reached and a label "
     .. "counts as it was, or when the bucket has wrong bytes" },

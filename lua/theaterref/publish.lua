@@ -3,6 +3,7 @@
 -- @module theaterref.publish
 local admit = require "theaterref.resolve.admit"
 local artifacts = require "theaterref.registry.artifact"
+local Client = require "theaterref.s3.client"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local json = require "theaterref.manifest.json"
@@ -232,11 +233,33 @@ function writers.oci(task, context, parsed, blob, from, title)
   return written(parsed, digests[1]), nil, moved[1]
 end
 
+-- Opens the bucket of a reference.
+local function open_bucket(task, context, parsed)
+  if context.offline then
+    return nil, errors.new("not_found", ("offline: the bucket %s is not asked"):format(parsed.bucket))
+  end
+  return Client.open(parsed.bucket, { settings = context.s3, defaults = context.defaults,
+    await = function(future, shared) return task:await(future, shared) end,
+    seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end })
+end
+
+function writers.s3(task, context, parsed, blob)
+  if parsed.version or parsed.sha256 then
+    return nil, errors.new("invalid_reference", "an object is written to a key: leave out ?versionId= and #sha256=", parsed.text)
+  end
+  local bucket, err = open_bucket(task, context, parsed)
+  local head
+  if bucket then head, err = bucket:put(parsed.key, blob) end
+  if not head then return nil, err end
+  local version = head.version_id and head.version_id ~= "null" and "?versionId=" .. head.version_id or ""
+  return ("%s%s#sha256=%s"):format(parsed.text, version, blob:digest())
+end
+
 --- Copies the bytes of one reference to another place.
 -- @tparam theaterref.future task
 -- @tparam table context
 -- @tparam string from
--- @tparam string to a path, `store://<id>/<label>` or `oci://registry/repository:tag`
+-- @tparam string to a path, `store://<id>/<label>`, `oci://registry/repository:tag` or `s3://bucket/key`
 -- @treturn table `reference` of what was written, which never changes unless it is a path;
 -- `bytes`; `sha256`; `moved_from`, the digest that a tag led to before, if that is another
 -- @return[2] nil
@@ -246,7 +269,7 @@ function M.copy(task, context, from, to)
   if not parsed then return nil, err end
   local write = writers[parsed.scheme]
   if not write then
-    return nil, errors.new("invalid_reference", ("nothing can be written to the scheme %s; paths, store:// and oci:// can")
+    return nil, errors.new("invalid_reference", ("nothing can be written to the scheme %s; paths, store://, oci:// and s3:// can")
       :format(parsed.scheme), to)
   end
   local blob, title, ref, moved_from

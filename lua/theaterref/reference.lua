@@ -9,7 +9,7 @@ local M = {}
 
 -- The schemes that theaterref reads, and their files. A file is loaded when its
 -- scheme is first used.
-local modules = { data = "data", file = "file", http = "http", https = "http", oci = "oci", store = "store" }
+local modules = { data = "data", file = "file", http = "http", https = "http", oci = "oci", s3 = "s3", store = "store" }
 
 local sources = setmetatable({}, { __index = function(loaded, scheme)
   local name = modules[scheme]

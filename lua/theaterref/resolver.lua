@@ -281,7 +281,7 @@ end
 --- Copies the bytes of a reference, or a whole artifact, to another place. The policy judges `from`; the rule
 -- `allow` is not asked about `to`.
 -- @tparam string from any reference
--- @tparam string to a path, `store://<id>/<label>` or `oci://registry/repository:tag`, where a
+-- @tparam string to a path, `store://<id>/<label>`, `oci://registry/repository:tag` or `s3://bucket/key`, where a
 -- package becomes an artifact with one layer
 -- @tparam[opt] table options `all = true`: from a registry to a registry, with all layers and signatures; no digest
 -- changes

@@ -84,6 +84,24 @@
 ---@field mirrors? string[]
 ---@field realm_hosts? string[]
 
+---@class theaterref.BucketOptions
+---@field endpoint? string
+---@field region? string
+---@field style? "path"|"virtual"
+---@field access_key_id? string
+---@field secret_access_key? string
+---@field session_token? string
+---@field profile? string
+---@field credential_process? string
+---@field anonymous? boolean
+---@field cache_scope? string
+---@field ca_file? string
+---@field proxy? string
+---@field plain_http? boolean
+
+---@class theaterref.S3Options: theaterref.BucketOptions
+---@field buckets? table<string, theaterref.BucketOptions>
+
 ---@class theaterref.CopyOptions
 ---@field all? boolean
 
@@ -99,6 +117,7 @@
 ---@field signatures? theaterref.Signatures
 ---@field cache? theaterref.Cache|theaterref.CacheOptions
 ---@field registries? table<string, theaterref.RegistryOptions>
+---@field s3? theaterref.S3Options
 ---@field respect_no_store? boolean
 ---@field label_history? integer
 ---@field home? string
@@ -708,7 +727,7 @@ function Resolver:push(manifest_reference, target, options) end
 
 ---Copies the bytes of a reference, or with `all` a whole artifact, to another place.
 ---@param from string
----@param to string a path, `store://<id>/<label>` or `oci://registry/repository:tag`
+---@param to string a path, `store://<id>/<label>`, `oci://registry/repository:tag` or `s3://bucket/key`
 ---@param options? theaterref.CopyOptions
 ---@return { reference: string, bytes?: integer, sha256?: string, digest?: string, documents?: integer, blobs?: integer, moved_from?: string }?
 ---@return theaterref.Error?

@@ -10,7 +10,7 @@ local elsewhere = {
 }
 
 local guides = { "README.md", "examples/guides/lua-programs.md", "examples/guides/operators.md", "examples/guides/trust.md",
-  "examples/guides/c-hosts.md", "examples/guides/coming-from-theater.md", "examples/guides/registries.md" }
+  "examples/guides/c-hosts.md", "examples/guides/coming-from-theater.md", "examples/guides/registries.md", "examples/guides/s3.md" }
 
 describe("the guide", function()
   local installation
@@ -79,7 +79,8 @@ describe("the guide", function()
       disk = "an id or a table", expect = "a hash or false",
       log = "a level, a table or false", list = "a list of strings", host_names = "a list of strings", hosts = "a table by host",
       places = "a list of strings", registries = "a table by registry", text_or_list = "a string or a list",
-      short_list = "a list of strings", signatures = "a table",
+      short_list = "a list of strings", signatures = "a table", s3 = "a table", buckets = "a table by bucket",
+      style = "`\"path\"` or `\"virtual\"`",
       hosts_list = "a list or `\"any\"`", bytes = "a string or a blob" }
     local guide = helper.read "examples/guides/options.md"
     for _, set in pairs(options) do

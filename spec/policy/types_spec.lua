@@ -75,7 +75,7 @@ describe("the stubs for editors", function()
 
   it("have every option, and no others", function()
     for class, set in pairs { RequestOptions = options.request, LogOptions = options.log, CacheOptions = options.cache,
-      CallOptions = options.call, CopyOptions = options.copy, RegistryOptions = options.registry,
+      CallOptions = options.call, CopyOptions = options.copy, RegistryOptions = options.registry, BucketOptions = options.bucket,
       PlanOptions = options.plan, DiskCacheOptions = options.disk, HostOptions = options.host, StoreOptions = options.store,
       LabelOptions = options.label, GcOptions = options.gc } do
       local names = {}

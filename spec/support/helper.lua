@@ -408,6 +408,21 @@ function M.s3_stub()
   return self
 end
 
+--- The services of spec/support/s3_credentials.py, which tell credentials that 's3_stub' knows.
+function M.s3_credentials()
+  local self = setmetatable({ folder = M.temporary_folder() }, Server)
+  local out = self.folder .. "/out"
+  self.pid = M.run_ok(("exec python3 %s/spec/support/s3_credentials.py %s >%s 2>&1 & echo $!"):format(M.root, self.folder, out))
+    :match "%d+"
+  M.eventually(function() return M.exists(out) and M.read(out):find "\n" end)
+  self.at = "127.0.0.1:" .. assert(M.read(out):match "^(%d+)\n", M.read(out))
+  function self.control(services, order)
+    os.remove(services.folder .. "/slow")
+    if order then M.write(services.folder .. "/" .. order, "") end
+  end
+  return self
+end
+
 --- Debian's docker-registry, in a folder of its own: "open", "htpasswd", or "token" with
 -- spec/support/tokens.lua ('tokens', a server too), whose tokens live 'life' seconds. The
 -- last two know alice with the password s3cret; with tokens, anonymous clients may pull.

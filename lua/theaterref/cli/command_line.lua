@@ -111,7 +111,7 @@ end
 function M.parser(list, version)
   local parser = argparse("theaterref", "Turns references into bytes, and manifests into spawn plans.",
     "A reference is a path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://…,\n"
-    .. "oci://registry/repository:tag, data:[<type>],<text> "
+    .. "oci://registry/repository:tag, s3://bucket/key, data:[<type>],<text> "
     .. "or <scheme>://… of a scheme that the policy defines.\n\n"
     .. "Exit status: 0 on success, 1 on failure (explained on standard error),\n"
     .. "2 on a usage error, 130 after Ctrl-C.")

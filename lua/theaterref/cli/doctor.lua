@@ -154,7 +154,7 @@ end
 -- Hides what may be secret in options. Headers may hold tokens: their names are all that is shown.
 local function hide_secrets(options)
   for name in pairs(options.headers or {}) do options.headers[name] = "…" end
-  for _, name in ipairs { "password", "identity_token" } do
+  for _, name in ipairs { "password", "identity_token", "secret_access_key", "session_token", "credential_process" } do
     if options[name] then options[name] = "…" end
   end
   if options.proxy then options.proxy = without_login(options.proxy) end
@@ -169,6 +169,8 @@ local function config(args)
   hide_secrets(options)
   for _, host in pairs(options.hosts or {}) do hide_secrets(host) end
   for _, registry in pairs(options.registries or {}) do hide_secrets(registry) end
+  hide_secrets(options.s3 or {})
+  for _, bucket in pairs(options.s3 and options.s3.buckets or {}) do hide_secrets(bucket) end
   return { file = settings.config_file(args), options = output.redacted(options) }
 end
 
@@ -176,7 +178,9 @@ end
 local values = { seconds = "<seconds>", count = "<number>", times = "<number>", level = '"…"', headers = "{ … }",
   flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
   cache = "{ … }", disk = "{ … }", table = "{ … }", hosts = "{ … }", list = "{ … }",
-  hosts_list = "{ … }", signatures = "{ … }", short_list = "{ … }", text_or_list = "{ … }" }
+  hosts_list = "{ … }", registries = "{ … }",
+  s3 = "{ … }", buckets = "{ … }", style = '"…"', places = "{ … }",
+  signatures = "{ … }", short_list = "{ … }", text_or_list = "{ … }" }
 
 -- The lines of a text, none wider than 'width' unless a word is.
 local function wrapped(text, width)
@@ -211,6 +215,8 @@ local function example()
   list(option_sets.signatures, "  --   ")
   lines[#lines + 1] = "\n  -- In hosts = { [\"example.org\"] = { … } }:"
   list(option_sets.host, "  --   ")
+  lines[#lines + 1] = "\n  -- In s3 = { … }:"
+  list(option_sets.s3, "  --   ")
   lines[#lines + 1] = "\n  -- In cache = { … }:"
   list(option_sets.cache, "  --   ")
   lines[#lines + 1] = "\n  -- In cache = { disk = { … } }:"

@@ -106,7 +106,7 @@ return {
   { name = "resolve", does = "Print the bytes of a reference.", fetches = true,
     examples = { "theaterref resolve actor.wasm -o copy.wasm", "theaterref resolve store://demo/greeting --json" },
     arguments = { { "reference",
-      "A path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://…, oci://… or data:[<type>],<text>" } },
+      "A path, store://<id>/<label>, store://<id>/hash/<hash>, http://…, https://…, oci://…, s3://… or data:[<type>],<text>" } },
     options = { { "-o --output", "FILE", "Write to this file; - for standard output." } },
     run = resolve, show = output.show_content },
   { name = "plan", does = "Show everything that a spawn of a manifest's actor needs.", fetches = true,

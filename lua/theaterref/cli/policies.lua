@@ -46,7 +46,8 @@ local function collector(resolver, lines, store, name, failed)
       if not kept then failed(err) end
     end
     if unlocked[job.ctx.purpose] then return end
-    local fields = { sha256 = blob:digest "sha256", size = #blob, manifest = job.manifest }
+    local fields = { sha256 = blob:digest "sha256", size = #blob, manifest = job.manifest,
+      version = job.version or job.parsed.version }
     fields.signatures = digests_of(job.signature_documents)
     for _, candidate in ipairs(step.candidates) do
       if job.ctx.purpose == "manifest" then candidate = references.for_manifest(candidate, schemes) end -- as plan asks for it

@@ -107,7 +107,7 @@ return {
       "theaterref copy worker.wasm oci://ghcr.io/team/worker:1.2",
       "theaterref copy --all oci://ghcr.io/team/worker:1.2 oci://registry.example.org/worker:1.2" },
     arguments = { { "from", "Any reference." },
-      { "to", "A path, - for standard output, store://<id>/<label> or oci://registry/repository:tag." } },
+      { "to", "A path, - for standard output, store://<id>/<label>, oci://registry/repository:tag or s3://bucket/key." } },
     options = { { "--all", nil, "Copy an artifact with all layers and signatures, from registry to registry." } },
     run = with_resolver(copy), show = function(data) return data.blob or plain(data.reference) end },
   { name = "oci", does = "See what a registry has.", commands = {

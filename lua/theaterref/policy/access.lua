@@ -30,6 +30,7 @@ function M.no_local_from_network(ref, ctx)
   if to == "https" or to == "data" or to == "http" and from == "http" then return true, ANYWHERE end
   local is_plain = is_plain_oci(ref)
   if to == "oci" and (not is_plain or is_plain_oci(origin) or from == "http") then return true, ANYWHERE end
+  if to == "s3" then return true, ANYWHERE end -- its endpoint is the operator's choice
   local is_plain_http = to == "http" or is_plain
   -- The scheme that the manifest came by, if that is no way to a place of this machine.
   if to and not is_plain_http and to == reference.scheme(ctx.manifest_reference or "") and reference.is_remote(ref) then

@@ -208,6 +208,9 @@ return function(theaterref)
       if lists.hosts and with_host[scheme] and not host_allowed(parsed.host, lists.hosts) then
         return not_listed("the host " .. tostring(parsed.host), "hosts")
       end
+      if lists.hosts and scheme == "s3" and not schemes and not lists.prefixes then -- a bucket is no host
+        return not_listed("the scheme s3", "schemes")
+      end
       if stores and scheme == "store" and not stores[parsed.id] then
         return not_listed("the store " .. tostring(parsed.id), "stores")
       end
@@ -347,7 +350,7 @@ return function(theaterref)
         local signatures = fields.signatures and {}
         for digest in (fields.signatures or ""):gmatch "[^,]+" do signatures[#signatures + 1] = digest end
         return { sha256 = fields.sha256, store = where.store, offline = where.offline, signatures = signatures,
-          manifest = fields.manifest, size = fields.manifest and math.tointeger(tonumber(fields.size)) }
+          manifest = fields.manifest, version = fields.version, size = fields.manifest and math.tointeger(tonumber(fields.size)) }
       end,
     }
   end

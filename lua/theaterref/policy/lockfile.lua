@@ -3,9 +3,9 @@
 -- The first line is `theaterref lockfile 1`. Every other line has fields, two spaces, and
 -- the reference, as it is fetched. Fields are separated by single spaces; `sha256=` is
 -- always there; a line for `oci://` also has `manifest=`, the digest of the manifest that leads to
--- the bytes. A `#` begins a comment. Paths below the lockfile's folder are relative to it, so that a
--- project may be moved. A lockfile holds no secrets: URLs have no user or password, and a hash
--- in place of their query.
+-- the bytes, and one for `s3://` may have `version=`, the version of the object. A `#` begins a
+-- comment. Paths below the lockfile's folder are relative to it, so that a project may be moved. A
+-- lockfile holds no secrets: URLs have no user or password, and a hash in place of their query.
 --
 --     theaterref lockfile 1
 --     sha256=5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03 size=6  actor.wasm

@@ -38,6 +38,7 @@ local function ask_integrity(context, job, rule, by)
   end
   job.store, job.store_only = job.store or answer.store, job.store_only or answer.offline
   job.signatures = job.signatures or answer.signatures
+  job.locked_version = answer.version or job.locked_version
   job.locked_size, job.locked_manifest = answer.size, answer.manifest and answer.manifest:lower() or job.locked_manifest
   if job.manifest and job.locked_manifest and job.manifest ~= job.locked_manifest then
     return errors.new("digest_mismatch", ("%s must have the manifest %s by %s"):format(reference.redact(job.target),
@@ -95,8 +96,12 @@ local function request_of(context, job)
     answer, _, err = context:ask("request", job.target, job.ctx)
     if err then return nil, err end
   end
-  local hosts = answer and answer.hosts or given.hosts
-  local host = hosts and core.match_host(hosts, parsed.host, parsed.port)
+  local hosts, host = answer and answer.hosts or given.hosts, nil
+  if hosts then
+    local name_of_host, port = parsed.host, parsed.port
+    if job.source.host then name_of_host, port = job.source.host(parsed, context) end
+    host = name_of_host and core.match_host(hosts, name_of_host, port)
+  end
   local name
   if not asks then
     name = redirect_hosts == "any" and "any" or "only " .. table.concat(redirect_hosts, " ")

@@ -76,13 +76,19 @@ end
 -- The digest that whatever lies under a job's key has been checked against.
 local function key_digest(job) return job.sha256 and "sha256" or "sha1" end
 
--- Sets the record of a job's bytes; where they came from, if that is not its target; and the
--- manifest in a registry that led to them.
+-- The id of an object's version, if it has a form that lockfiles can hold: a server or a file gave it.
+local function sound_version(version)
+  return version and version ~= "null" and #version <= 1024 and version:find "^[%w._~+/=-]+$" and version or nil
+end
+
+-- Sets the record of a job's bytes; where they came from, if that is not its target; the manifest in
+-- a registry that led to them; and their version in an object store.
 local function set_origin(job, record)
   job.record = record
   local extra = record.extra
   job.origin = extra and extra.origin
   job.manifest = extra and extra.manifest or job.manifest
+  job.version = sound_version(extra and extra.version)
 end
 
 -- The options of a job's claims.
@@ -98,7 +104,7 @@ local function put(context, job, blob, record)
 end
 
 local record_types = { etag = "string", last_modified = "string", url = "string", unsigned_url = "string",
-  private = "boolean", open_ended = "boolean", origin = "string", stored = "number", sha256 = "string" }
+  private = "boolean", open_ended = "boolean", origin = "string", version = "string", stored = "number", sha256 = "string" }
 
 -- Returns the fields of a record on disk that are as they should be: its file may have been
 -- written by anybody. Nil: it is not to be believed.
@@ -125,8 +131,8 @@ local function from_disk(context, job)
   if not record or not core.request_allows(job.request.compiled, record) then return nil end
   -- The file's digest was checked against its bytes, not against what the job asks for.
   if job.sha256 and record.sha256 ~= job.sha256 or job.sha1 and not verify(job, blob, "sha256") then return nil end
-  local origin = record.origin
-  record.extra, record.origin = { origin = origin }, nil
+  local origin, version = record.origin, sound_version(record.version)
+  record.extra, record.origin, record.version = { origin = origin, version = version }, nil, nil
   local ttl, age = job.ttl or job.cache:ttl(), os.time() - record.stored
   if ttl and ttl < 0 then ttl = nil end
   if job.revalidate or record.stored == 0 or age < 0 or ttl and age >= ttl then
@@ -134,7 +140,7 @@ local function from_disk(context, job)
     return nil
   end
   if job.cache:changes() ~= changes then return nil end -- it was removed meanwhile
-  job.origin, record.age, job.record = origin, age, record
+  job.origin, job.version, record.age, job.record = origin, version, age, record
   blob = put(context, job, blob, record)
   emit_cache(context, job, "disk")
   return blob
@@ -204,7 +210,7 @@ local function load_local(context, task, job, lead)
 end
 
 local function keep_on_disk(context, task, job, blob, record)
-  record.origin, record.extra = job.origin, nil -- a record on disk has no tables within it
+  record.origin, record.version, record.extra = job.origin, job.version, nil -- a record on disk has no tables within it
   record.content = nil
   local seconds = not task.blocking and 0 or task.deadline and math.max(0, math.min(1, task.deadline - core.now())) or nil
   local ok, err, warn = job.disk:write(job.disk_key or job.key, blob, record, seconds)
@@ -220,7 +226,7 @@ local function after_fetch(context, task, job, future, blob)
   if attempts > 1 then
     context:emit(blob and "retry" or "retries_failed", { reference = reference.redact(job.target), attempts = attempts })
   end
-  if not blob or not job.disk and not job.is_link and job.ctx.purpose ~= "manifest" then return end
+  if not blob or not (job.disk or job.is_link or context.trace or job.ctx.purpose == "manifest") then return end
   local record = future:freshness()
   set_origin(job, record)
   if not job.disk or job.cache:changes() ~= job.changes then return end

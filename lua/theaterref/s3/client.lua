@@ -48,7 +48,15 @@ end
 -- @treturn table
 function Client.request_of(place, defaults)
   local host = defaults.hosts and core.match_host(defaults.hosts, place.host, place.port)
-  local all, settings = overlay(option_sets.for_host(defaults, host)), place.settings
+  return Client.with_settings(place, option_sets.for_host(defaults, host))
+end
+
+--- Options of requests to a bucket's host, with the settings of the bucket on top of them.
+-- @tparam table place
+-- @tparam table request
+-- @treturn table
+function Client.with_settings(place, request)
+  local all, settings = overlay(request), place.settings
   for _, name in ipairs { "ca_file", "proxy", "cache_scope" } do
     if settings[name] ~= nil then all[name] = settings[name] end
   end
@@ -352,7 +360,7 @@ function Client:put(key, blob, options)
   local status, answer, body = send(self, "PUT", url, { body = blob, conditional = add_conditions(headers, options),
     headers = headers }, true)
   if not status then return nil, answer end
-  if status ~= 200 then return nil, fault_of(self, named("writing", key), status, body, true) end
+  if status ~= 200 or xml.error(tostring(body)) then return nil, fault_of(self, named("writing", key), status, body, true) end
   local head = head_of(answer)
   head.size, head.metadata = #blob, options.metadata or {}
   return head

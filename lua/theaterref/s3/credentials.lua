@@ -18,6 +18,7 @@ local PROCESS_SECONDS = 30
 local METADATA_SECONDS = 1
 local SERVICE_SECONDS = 10
 local REFRESH_SECONDS = 300 -- before they expire
+local FAILURE_SECONDS = 1  -- for which a failure is not tried again
 local MAX_ANSWER_BYTES = 64 << 10
 
 -- ----------------------------------------------------------------- sources
@@ -105,26 +106,42 @@ end
 
 -- --------------------------------------------------------------- answers
 
--- Futures under way, by what they ask, so that several tasks ask once.
-local asked = {}
+-- Answers, and futures of those under way, by what they are to: several tasks ask once.
+local asked, asked_count, ANSWER_SECONDS = {}, 0, 1
 
 -- Waits for an answer that several tasks may want. 'ask' starts it.
 local function answer_of(key, ask, await)
   local known = asked[key]
-  if not known then
+  if not known or known.at and core.now() >= known.at + ANSWER_SECONDS then
     local future, err = ask()
     if not future then return nil, err end
+    if asked_count >= 64 then asked, asked_count = {}, 0 end
+    if not known then asked_count = asked_count + 1 end
     known = { future = future }
     asked[key] = known
   end
-  local answer, err = await(known.future)
-  if asked[key] == known then asked[key] = nil end
-  return answer, err, known.future:info()
+  if not known.at then
+    local answer, err = await(known.future, true)
+    if not answer then
+      if asked[key] == known then asked[key], asked_count = nil, asked_count - 1 end
+      return nil, err
+    end
+    known.answer, known.info, known.at = answer, known.future:info(), core.now()
+  end
+  return known.answer, nil, known.info
+end
+
+-- A text that differs for requests that may have different answers.
+local function name_of(url, message)
+  local parts = { message.method, url, message.body and message.body:digest() or "" }
+  for name, value in pairs(message.headers or {}) do parts[#parts + 1] = core.digest(name .. ":" .. value) end
+  table.sort(parts)
+  return table.concat(parts, " ")
 end
 
 -- Returns the answer of a service to a request.
 local function request(url, message, seconds, options, await)
-  local key = table.concat({ message.method, url, message.headers and core.digest(core.json_encode(message.headers)) or "" }, " ")
+  local key = name_of(url, message)
   options.timeout, options.connect_timeout, options.max_bytes = seconds, seconds, MAX_ANSWER_BYTES
   local body, err, info = answer_of(key, function() return core.send(url, core.request_options(options), message) end, await)
   if not body then return nil, err end
@@ -255,15 +272,15 @@ end
 
 -- ------------------------------------------------------------------ getting
 
--- The answers of sources, by identity.
-local said, said_count = {}, 0
+-- The answers of sources, by identity, and their last failures.
+local said, said_count, failures = {}, 0, {}
 
 local function is_fresh(found) return found and (not found.expires or os.time() < found.expires - REFRESH_SECONDS) end
 
 --- Gets the credentials of a source.
 -- @tparam ?table source as `find` returns it
--- @tparam ?function await waits for a future of the core's that others may wait for, too; nil: nobody is
--- asked
+-- @tparam ?function await waits for a future of the core's; its second argument is true if others may
+-- wait for that, too; nil: nobody is asked
 -- @treturn table `access_key_id`, `secret_access_key`, `session_token`, or none of them; `from`
 -- @return[2] nil
 -- @treturn[2] table an error
@@ -276,12 +293,15 @@ function M.get(source, await)
     return nil, errors.new("denied", ("S3 credentials: those from %s are not at hand, and nobody is asked offline")
       :format(source.from))
   end
+  local failure = failures[key]
+  if failure and core.now() < failure.at + FAILURE_SECONDS then return nil, failure.err end
   local fresh, err = ask[source.kind](source, await)
   if not fresh then
     if found and os.time() < found.expires then return found end -- they are good for some minutes
     local failed = errors.new(err.kind, ("S3 credentials: %s: %s%s"):format(source.from, err.message, source.kind == "instance"
       and "; set access_key_id and secret_access_key, AWS_PROFILE, or anonymous = true for a public bucket" or ""))
     failed.status = err.status
+    if err.kind ~= "cancelled" then failures = { [key] = { at = core.now(), err = failed } } end
     return nil, failed
   end
   fresh.from = source.from
@@ -298,6 +318,7 @@ end
 function M.forget(source)
   local key = source and M.identity(source)
   if said[key] then said[key], said_count = nil, said_count - 1 end
+  asked, asked_count = {}, 0
 end
 
 return M

@@ -82,10 +82,10 @@ function M.find(settings, bucket)
   local origin = parts.url:gsub("/$", "")
   local place = { bucket = bucket, settings = settings, region = region, endpoint = origin, profile = profile,
     is_amazon = is_amazon or parts.host:find "%.amazonaws%.com$" ~= nil or parts.host:find "%.amazonaws%.com%.cn$" ~= nil }
-  local style = settings.addressing or place.is_amazon and fits_host(bucket) and "virtual" or "path"
+  local style = settings.style or place.is_amazon and fits_host(bucket) and "virtual" or "path"
   if style == "virtual" then
     if not bucket:find "^[%l%d][%l%d.-]*[%l%d]$" then
-      return fault(bucket, "the bucket's name cannot be a part of a host's; set addressing = \"path\"")
+      return fault(bucket, "the bucket's name cannot be a part of a host's; set style = \"path\"")
     end
     place.url = origin:gsub("^(https?://)(.*)$", function(scheme, host) return scheme .. bucket .. "." .. host .. "/" end)
   else

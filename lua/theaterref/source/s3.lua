@@ -1,0 +1,179 @@
+--- `s3://bucket/key[?versionId=…][#sha256=<hex>]`: an object of a store that speaks the protocol
+-- of Amazon S3. The key is literal. The configuration and the environment say which endpoint is
+-- asked, and who asks; no reference does.
+-- @module theaterref.source.s3
+local Client = require "theaterref.s3.client"
+local core = require "theaterref.core"
+local credentials = require "theaterref.s3.credentials"
+local errors = require "theaterref.error"
+local overlay = require("theaterref.options").overlay
+local places = require "theaterref.s3.place"
+local text = require "theaterref.s3.text"
+
+local M = { fetches = true }
+
+local MAX_KEY_BYTES, MAX_VERSION_BYTES = 1024, 1024
+
+-- --------------------------------------------------------------- references
+
+local function invalid(reference, why) return nil, errors.new("invalid_reference", "Invalid reference: " .. why, reference) end
+
+-- Returns the fault of a bucket's name.
+local function bucket_fault(bucket)
+  if #bucket < 3 or #bucket > 63 or not bucket:find "^[%l%d][%l%d.-]*[%l%d]$" or bucket:find("..", 1, true)
+    or bucket:find "^%d+%.%d+%.%d+%.%d+$" then
+    return "a bucket's name has 3 to 63 characters, which are a-z, 0-9, '-' and '.'"
+  end
+end
+
+-- Returns the fault of a key.
+local function key_fault(key)
+  if key == "" then return "it names no key: it has the form s3://bucket/key" end
+  if #key > MAX_KEY_BYTES then return ("its key has %d bytes; %d are allowed"):format(#key, MAX_KEY_BYTES) end
+  if ("/" .. key .. "/"):find "/%.%.?/" then return "its key has a segment '.' or '..', which no URL can name" end
+end
+
+-- Takes the digest and the version off the end of a reference without its scheme. Returns the rest,
+-- the version and the digest; or nil and the fault.
+local function take_ends(rest)
+  local before, digest = rest:match "^(.*)#[Ss][Hh][Aa]%d*=([^/#]*)$"
+  if before then
+    if not rest:find "#sha256=%x*$" or #digest ~= 64 then return nil, "after '#' it takes sha256=<64 hex digits>" end
+    rest, digest = before, digest:lower()
+  end
+  local path, version = rest:match "^(.*)%?versionId=(.*)$"
+  if not path then return rest, nil, digest end
+  if not version:find "^[%w._~+/=-]+$" or #version > MAX_VERSION_BYTES then
+    return nil, "?versionId= takes the id of a version"
+  end
+  return path, version, digest
+end
+
+-- The reference to a key.
+local function text_of(bucket, key, version, digest)
+  return ("s3://%s/%s%s%s"):format(bucket, key, version and "?versionId=" .. version or "", digest and "#sha256=" .. digest or "")
+end
+
+function M.parse(reference)
+  local rest, version, digest = take_ends(reference:match "^%a[%w+.-]*://(.*)$")
+  if not rest then return invalid(reference, version) end
+  local bucket, key = rest:match "^([^/]*)/?(.*)$"
+  local fault = bucket_fault(bucket) or key_fault(key)
+  if fault then return invalid(reference, fault) end
+  return { scheme = "s3", text = text_of(bucket, key, version, digest), bucket = bucket, key = key, version = version,
+    sha256 = digest, address = text_of(bucket, key, version) }
+end
+
+-- Returns a key without the segments '.' and '..'; nil: it leads out of the bucket.
+local function without_dots(key)
+  local segments = {}
+  for segment in (key .. "/"):gmatch "([^/]*)/" do
+    if segment == ".." then
+      if #segments == 0 then return nil end
+      segments[#segments] = nil
+    elseif segment ~= "." then
+      segments[#segments + 1] = segment
+    end
+  end
+  return table.concat(segments, "/")
+end
+
+--- A key in the same bucket, relative to the folder of the base; with a '/' in front, to the bucket.
+function M.join(base, relative)
+  local path, version, digest = take_ends(relative)
+  if not path then return invalid(relative, version) end
+  local key = path:find "^/" and path:sub(2) or (base.key:match "^(.*/)" or "") .. path
+  key = without_dots(key)
+  if not key or key == "" or path == "" then
+    return invalid(relative, ("it leads to no key of the bucket %s"):format(base.bucket))
+  end
+  return text_of(base.bucket, key, version, digest)
+end
+
+function M.key(parsed) return parsed.address end
+
+--- Appends an ending to the key.
+function M.beside(parsed, ending) return text_of(parsed.bucket, parsed.key .. ending) end
+
+function M.is_remote() return true end
+
+function M.is_immutable(parsed) return parsed.version ~= nil and parsed.version ~= "null" end
+
+-- ----------------------------------------------------------------- requests
+
+--- The host that is asked for a reference: options by host apply to it.
+function M.host(parsed, context)
+  local place = places.find(context.s3, parsed.bucket)
+  if place then return place.host, place.port end
+end
+
+-- Adapted requests, by what they were made of and their bucket: files with credentials are looked at
+-- once a second.
+local adapted, LOOK_SECONDS, MAX_ADAPTED = setmetatable({}, { __mode = "k" }), 1, 256
+
+-- The scope in caches of a bucket's bytes; and true if they may be on disk: a scope without a name
+-- means nothing to another process, and holds credentials.
+local function scope_of(place, source, options)
+  local identity = credentials.identity(source)
+  local named = identity == "" and options
+    or overlay(options, { headers = overlay(options.headers or {}, { ["Theaterref-Identity"] = identity }) })
+  local scope = core.request_scope(core.request_options(named))
+  return core.digest(place.url .. "\n" .. scope), scope == "" or options.cache_scope ~= nil
+end
+
+-- Makes the request of a bucket. Without credentials it has `failure`: cached bytes may do.
+local function make(parsed, context, request, task)
+  local place, err = places.find(context.s3, parsed.bucket)
+  local source, found
+  if place then source, err = credentials.find(place) end
+  if err then return nil, err end
+  local options = Client.with_settings(place, request.options)
+  local await = task and not context.offline and function(future, shared) return task:await(future, shared) end or nil
+  found, err = credentials.get(source, await)
+  local compiled, why = Client.compile(place, options, found or {})
+  if not compiled then return nil, why end
+  local scope, may_be_on_disk = scope_of(place, source, options)
+  return { compiled = compiled, options = options, scope = scope, may_be_on_disk = may_be_on_disk,
+    revalidate = request.revalidate, max_bytes = request.max_bytes, timeout = request.timeout, origin = place.url,
+    place = place, source = source, failure = err }
+end
+
+--- Adapts the options of a job's request to its bucket: with the credentials that sign it, and the
+-- scope in caches of the bytes. The machine may be asked for credentials, unless the context is
+-- offline.
+function M.request(job, context, request, task)
+  local bucket = job.parsed.bucket
+  local of_request = adapted[request]
+  local before = of_request and of_request[bucket]
+  local made = before and core.now() < before.at + LOOK_SECONDS and before.request
+  if not made then
+    local err
+    made, err = make(job.parsed, context, request, task)
+    if not made then return nil, err end
+    if not of_request or of_request.count >= MAX_ADAPTED then
+      of_request = { count = 0 }
+      adapted[request] = of_request
+    end
+    if not before then of_request.count = of_request.count + 1 end
+    of_request[bucket] = { at = not made.failure and core.now() or -math.huge, request = made }
+  end
+  if context.trace then
+    context.trace { rule = "s3", by = made.place.endpoint, reference = errors.redact_reference(job.target),
+      answer = made.failure and tostring(made.failure) or "credentials from " .. (made.source and made.source.from or "nowhere") }
+  end
+  return made
+end
+
+--- Starts the fetch. The engine completes `job.lead`, the future that leads a claim, if there is one.
+-- Others may wait for that one longer than this task may.
+function M.start(job, _, task)
+  local request, parsed = job.request, job.parsed
+  if request.failure then return nil, request.failure end
+  local version = parsed.version or job.locked_version
+  local url = request.origin .. text.encode_key(parsed.key) .. (version and "?versionId=" .. text.encode(version) or "")
+  local left = not job.lead and task.deadline and math.max(0, task.deadline - core.now()) or nil
+  local future, err = core.fetch(url, request.compiled, job.lead, job.sha256 or job.sha1, task.will_wait, left)
+  return future and { future = future }, err
+end
+
+return M
