@@ -227,14 +227,11 @@ describe("a resolver with a remote store", function()
       local theaterref = require "theaterref"
       local r = theaterref.resolver { home = %q, log = false, s3 = { endpoint = %q, access_key_id = %q, secret_access_key = %q },
         stores = { release = { remote = %q, label_ttl = 60 } } }
-      local blob = assert(r:resolve "store://release/x")
-      return tostring(#blob)]]):format(folder .. "/home", s3.settings.endpoint, s3.settings.access_key_id,
-      s3.settings.secret_access_key, "s3://bucket/" .. prefix)
-    local script = helper.write(folder .. "/process.lua", "print((function() " .. code .. " end)())")
+      return function() return tostring(#assert(r:resolve "store://release/x")) end]]):format(folder .. "/home",
+      s3.settings.endpoint, s3.settings.access_key_id, s3.settings.secret_access_key, "s3://bucket/" .. prefix)
+    local script = helper.write(folder .. "/process.lua", "print((function() " .. code .. " end)()())")
     helper.run_ok(("for i in 1 2 3; do %s %s >%s/out$i 2>&1 & done"):format(helper.lua, script, folder))
-    local started = {}
-    for i = 1, 4 do started[i] = threads.start(code) end
-    for _, thread in ipairs(started) do assert.equal("100000", thread:join()) end
+    for _, result in ipairs(threads.run(4, code)) do assert.equal("100000", result) end
     helper.eventually(function()
       for i = 1, 3 do
         if helper.read(("%s/out%d"):format(folder, i)) ~= "100000\n" then return false end
