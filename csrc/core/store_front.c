@@ -1,6 +1,6 @@
 /*
-** What the folder of a store needs to be a cache in front of a bucket: locks by which processes
-** keep from doing the same work twice, and the times when content was used. A use is noted as the
+** A store whose folder is a cache before a bucket has locks, by which processes keep from doing
+** the same work twice, and notes when content was used. A use is noted as the
 ** time of access, so that the time of writing, by which gc goes, stays as it is.
 */
 #include <errno.h>

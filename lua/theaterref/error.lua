@@ -13,6 +13,8 @@
 -- * `manifest_reference`: the manifest that names the reference, redacted
 -- * `advice`: what to do
 --
+-- `unknown_outcome` is the kind of a write to a server that may have been applied, or not: read before you write again.
+--
 -- `tostring(err)` is one line for people.
 -- @module theaterref.error
 local core = require "theaterref.core"

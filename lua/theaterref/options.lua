@@ -129,6 +129,7 @@ local kinds = {
     end
     return true
   end, fault = registries_fault },
+  request = { says = "a table", set = "request", fits = function(v) return type(v) == "table" end },
   stores = { says = "a table of options by store", set = "remote_store", by_key = true, fits = function(v)
     if type(v) ~= "table" then return false end
     for name, store in pairs(v) do
@@ -469,12 +470,12 @@ M.store = set("store option", {
     .. "before it fails; below 0: no limit" },
   label_history,
   { "remote", "text", "none", "the bucket that has the content and labels of the store, as `s3://bucket` or "
-    .. "`s3://bucket/prefix`; the store's folder is a cache in front of it" },
+    .. "`s3://bucket/prefix`; the store's folder caches it" },
   { "label_ttl", "seconds", "5", "of a remote store: how long a label that was read counts before the bucket is asked again" },
   { "max_bytes", "count", "4 GiB", "of a remote store: limit on the content in the local folder; 0: no limit. The least recently "
     .. "used content goes first" },
   { "s3", "s3", "the environment's", "of a remote store: endpoint and credentials, as the resolver option `s3`" },
-  { "request", "table", "none", "of a remote store: request options" },
+  { "request", "request", "none", "of a remote store: request options" },
   { "on_warning", "function", "none", "of a remote store: called with a message when the bucket cannot be reached and a label "
     .. "counts as it was, or when the bucket has wrong bytes" },
 })

@@ -285,13 +285,13 @@ return {
     command("verify", "Check all content and labels. Of a remote store, check its local folder.",
       { "theaterref store verify demo" }, {},
       { { "--remote", nil, "Download and check everything in the bucket of a remote store, and change nothing." } }),
-    command("gc", "Delete content that no label or label history refers to, and files left by crashed writers. Of a remote store, "
-      .. "delete it from the local folder.",
+    command("gc", "Delete content that no label or label history refers to, and files left by crashed writers. Of a remote "
+      .. "store, delete it from the local folder.",
       { "theaterref store gc demo --dry-run" }, {},
       { { "--grace", "SECONDS", "Spare content that was put, labelled or unlabelled in the last SECONDS. Default: 3600; with "
           .. "--remote, 86400.", number = "from 0" },
-        { "--remote", nil, "Delete content from the bucket of a remote store. A grace period of less than a day is safe only while "
-          .. "nobody writes." },
+        { "--remote", nil, "Delete content from the bucket of a remote store. A grace period of less than a day is safe only "
+          .. "while nobody writes." },
         { "-n --dry-run", nil, "Show what would be deleted, and delete nothing." } }),
     command("export", "Write all labels and content to a tar file, but not the history of labels.",
       { "theaterref store export demo demo.tar" },

@@ -1,5 +1,5 @@
---- The local folder in front of a remote store: content that was fetched or put, and what was last known
--- about labels. Its layout is a store's, with one more folder: `front/`, with locks and with a file for each label.
+--- The local folder of a remote store: content that was fetched or put, and the last answers about
+-- labels. Its layout is a store's, with one more folder: `front/`, with locks and with a file for each label.
 -- @module theaterref.store.front
 local core = require "theaterref.core"
 local random = require "theaterref.store.random"
@@ -13,7 +13,7 @@ Front.__index = Front
 local USED_AGAIN_SECONDS, MAX_REMEMBERED = 60, 4096
 local SCAN_SECONDS = 60 -- between two looks at the whole folder: other processes write there, too
 
---- Opens a folder. Nothing in it is synced: all of it is in the bucket.
+--- Opens a folder. Nothing is synced there: the bucket has everything.
 -- @tparam string folder
 -- @tparam table options of a store; `max_bytes`: limit on its content, 0: none
 -- @treturn table
@@ -106,7 +106,7 @@ function Front:label(label)
   return { hash = hash, asked = math.tointeger(asked), etag = etag ~= "" and etag or nil }
 end
 
--- Writes a file in front/ so that nobody sees half of it. A folder that cannot be written to keeps nothing.
+-- Writes a file in front/ so that nobody sees it half-written. A folder that cannot be written to keeps nothing.
 local function write(self, path, text)
   local temporary = self.folder .. "/.tmp-" .. random.hex(12)
   local file = io.open(temporary, "wb")

@@ -1,4 +1,4 @@
---- Remote stores: a bucket with Theater's layout (`data/<hash>`, `labels/<label>`), and a local folder in front of it.
+--- Remote stores: a bucket with Theater's layout (`data/<hash>`, `labels/<label>`) behind a local folder.
 --
 -- The bucket is authoritative. Content is looked up in the folder, then fetched, checked against its name and kept.
 -- A label is asked for at most every `label_ttl` seconds; while the bucket cannot be reached, its last known hash
@@ -43,7 +43,7 @@ function M.open(id, folder, options)
   local front = fronts.open(folder, option_sets.overlay(options, { max_bytes = options.max_bytes or MAX_BYTES }))
   return setmetatable({ id = id, name = "s3://" .. bucket .. "/" .. prefix, bucket = bucket, prefix = prefix, front = front,
     options = options, label_ttl = math.max(0, options.label_ttl or LABEL_TTL), await = wait,
-    shared = { outage_till = 0, ensured = {}, ensured_count = 0 }, -- by all views of it
+    shared = { outage_till = 0, ensured = {}, ensured_count = 0 }, -- by all its views
     key_prefix = "store://" .. id .. "/" }, Remote)
 end
 
@@ -129,7 +129,13 @@ local function fetch_into(self, lead, key, options, sha256, seconds)
   return blob, with_code(err, future), why, future
 end
 
--- Takes bytes that are not those of a hash for what they are.
+-- Waits a little, and longer the next time.
+local function pause(self, patience)
+  objects.pause(self, patience.pause)
+  patience.pause = math.min(2 * patience.pause, LONGEST_PAUSE)
+end
+
+-- Refuses bytes that are not those of a hash.
 local function refuse(self, hash)
   cache_of(self):remove(self.key_prefix .. "hash/" .. hash)
   local message = ("the bucket has other bytes than those of content %s (in %s); put the content again")
@@ -174,8 +180,7 @@ local function claim_content(self, hash, max_bytes, patience)
   local lock <close>, is_busy = self.front:lock("content-" .. hash:sub(1, 2))
   if is_busy and core.now() < patience.till then
     what:cancel() -- another process fetches it
-    self.await(core.timer(patience.pause))
-    patience.pause = math.min(2 * patience.pause, LONGEST_PAUSE)
+    pause(self, patience)
     return false
   end
   local blob = lock and self.front:get(hash, max_bytes) -- by now
@@ -241,7 +246,7 @@ local function is_fresh(self, known)
   return age >= 0 and age < self.label_ttl
 end
 
--- What the bucket's answer to a question about a label means: its hash; nil: there is none; or nil and an error.
+-- Reads the bucket's answer about a label: its hash; nil: there is none; or nil and an error.
 local function hash_of(self, name, blob, err)
   if blob then
     local hash = objects.hash_in(tostring(blob))
@@ -277,37 +282,63 @@ local function ask_label(self, name, known, lead)
   return hash, err
 end
 
--- The hash of a label: nil if there is none; or nil and an error.
+-- Takes the lock by which one process at a time asks for a label, if its answer will count for others.
+local function lock_label(self, name)
+  if self.label_ttl <= 0 then return nil, false end
+  return self.front:lock("label-" .. core.digest(name):sub(1, 2))
+end
+
+-- Reads a label as the leader of its claim: the hash; nil, if there is none; nil and an error; or false, if another process
+-- asks the bucket just now.
+local function lead_label(self, name, lead, patience)
+  local known = self.front:label(name)
+  if known and core.now() < self.shared.outage_till then
+    lead:cancel()
+    return known.hash
+  end
+  local lock <close>, is_busy = lock_label(self, name) -- luacheck: ignore lock
+  known = self.front:label(name)
+  if known and is_fresh(self, known) then
+    lead:complete(core.blob(known.hash), { age = math.max(0, os.time() - known.asked), etag = known.etag })
+    return known.hash
+  end
+  if is_busy and core.now() < patience.till then
+    lead:cancel()
+    return false
+  end
+  local hash, err, is_over = ask_label(self, name, known, lead)
+  if hash or not err or is_over then return hash, err end
+  return last_known(self, name, known, err)
+end
+
+-- Waits for somebody's answer about a label; as lead_label. False: nobody asks any more.
+local function wait_for_label(self, name, future)
+  local blob, err, why = self.await(future, true)
+  if why == "pending" then return nil, err end
+  if why == "abandoned" then return false end
+  local hash, fault = hash_of(self, name, blob, with_code(err, future))
+  if hash or not fault then return hash end
+  return last_known(self, name, self.front:label(name), fault)
+end
+
+-- The hash of a label without a question to the bucket.
+local function label_offline(self, name)
+  local known = self.front:label(name)
+  if known then return known.hash end
+  return nil, errors.new("not_found", ("offline: label %s of %s is not known here"):format(name, self.name))
+end
+
+-- The hash of a label; nil, if there is none; or nil and an error.
 local function read_label(self, name)
+  if self.offline then return label_offline(self, name) end
+  local patience = { till = core.now() + ASK_SECONDS, pause = FIRST_PAUSE }
   while true do
-    local known = self.front:label(name)
-    if self.offline then
-      if known then return known.hash end
-      return nil, errors.new("not_found", ("offline: label %s of %s is not known here"):format(name, self.name))
-    end
-    if known and core.now() < self.shared.outage_till then return known.hash end
     local how, what = cache_of(self):claim(self.key_prefix .. name)
     if how == "hit" then return hash_of(self, name, what) end
-    if how == "wait" then
-      local blob, err, why = self.await(what, true)
-      if why == "pending" then return nil, err end
-      if why ~= "abandoned" then
-        local hash, fault = hash_of(self, name, blob, with_code(err, what))
-        if hash or not fault then return hash end
-        return last_known(self, name, known, fault)
-      end
-    else
-      -- Another process that asks just now keeps this one from asking, too.
-      local lock <close>, is_busy = self.front:lock("label-" .. core.digest(name):sub(1, 2)) -- luacheck: ignore lock
-      known = self.front:label(name)
-      if known and (is_busy or is_fresh(self, known)) then
-        what:complete(core.blob(known.hash), { age = math.max(0, os.time() - known.asked), etag = known.etag })
-        return known.hash
-      end
-      local hash, err, is_over = ask_label(self, name, known, what)
-      if hash or not err or is_over then return hash, err end
-      return last_known(self, name, known, err)
-    end
+    local hash, err
+    if how == "wait" then hash, err = wait_for_label(self, name, what) else hash, err = lead_label(self, name, what, patience) end
+    if hash ~= false then return hash, err end
+    if how == "lead" then pause(self, patience) end
   end
 end
 
@@ -315,7 +346,9 @@ end
 function Remote:get_by_label(name)
   local fault = name_fault(name)
   if fault then return nil, fault end
-  return read_label(self, name)
+  local hash, err = read_label(self, name)
+  if err then return nil, err end
+  return hash
 end
 
 --- Forgets what is known about a label: the next reader asks the bucket.

@@ -30,7 +30,7 @@ local function is_refused(ok, err) return not ok and (err.kind == "conflict" or 
 -- True if an engine does not take a conditional header, or takes it for something else.
 local function is_unsupported(err) return err.status and (err.status < 500 and err.status ~= 403 or err.status == 501) end
 
--- What a request on the probe's object tells: true, it was done; false, it was refused (true) or the engine does not take
+-- Sends a request about the probe's object: true, it was done; false, it was refused (true) or the engine does not take
 -- the header (false); or nil and an error. Some engines fail in the place of a refusal, so a failure is tried again.
 local function attempt(client, method, ...)
   local ok, err
@@ -84,7 +84,7 @@ local function probe(store)
   if style == false then style, removes = "quoted", "0" end
   local moves = removes and "0" or "1"
   if style and not removes then removes, err = delete_works(client, key, head.etag, style) end
-  client:delete(key, {})
+  if removes ~= "1" then client:delete(key, {}) end
   if not style or not removes then return nil, err end
   return ("%s %s %s"):format(style, moves, removes)
 end

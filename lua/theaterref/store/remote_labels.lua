@@ -110,8 +110,8 @@ local function is_conflict(err)
   return err.kind == "conflict" or err.status == 412 or err.status == 409
 end
 
--- What a label that was read again tells about a write that was to replace 'before': "ours"; "unchanged"; "other", if the
--- write was not applied; or "unknown".
+-- Judges a write that was to replace 'before' by the label as it is now: "ours"; "unchanged"; "other", if the write was not
+-- applied; or "unknown".
 local function judge(before, now, uuid)
   if now and has(now.writers, uuid) then return "ours" end
   if not before or not now then return before == now and "unchanged" or "unknown" end
@@ -160,7 +160,7 @@ function Move:after(err)
   if verdict == "ours" then return true end
   if verdict == "unchanged" then return "again" end
   if self.unknown and verdict == "unknown" then return self:doubt(err) end
-  -- Somebody else was faster. What was sent cannot be applied any more.
+  -- Somebody else was faster. Nothing that was sent can be applied any more.
   self.current, self.unknown = now, false
   if not self:fits() then return false end
   self.uuid = random.uuid()

@@ -1,11 +1,11 @@
---- The objects of a remote store: content, and labels with what their metadata tells.
+--- The objects of a remote store: content, and labels with their metadata.
 -- @module theaterref.store.remote_objects
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 
 local M = {}
 
---- Seconds that a remote gc spares content; writers make content young again that is older than half of it.
+--- Seconds that a remote gc spares content; writers make content young again that is older than half of that.
 M.GRACE = 24 * 3600
 
 M.MAX_KEY = 1024 -- bytes
@@ -20,7 +20,8 @@ M.MAX_KEY = 1024 -- bytes
 function M.place(remote)
   local bucket, prefix = remote:match "^[sS]3://([^/?#]+)/?(.*)$"
   prefix = prefix and prefix:gsub("/+$", "")
-  if not bucket or prefix:find "^/" or prefix:find "[?#]" or prefix:find("//", 1, true) or ("/" .. prefix .. "/"):find "/%.%.?/" then
+  local path = "/" .. (prefix or "") .. "/"
+  if not bucket or path:find "[?#]" or path:find "//." or path:find "/%.%.?/" then
     return nil, nil, ("remote is s3://bucket or s3://bucket/prefix, not '%s'"):format(errors.redact_reference(remote))
   end
   return bucket, prefix == "" and "" or prefix .. "/"

@@ -29,7 +29,7 @@ end
 
 -- ----------------------------------------------------------------- listings
 
--- Visits all content in the bucket with its object. What is none goes into 'unexpected'.
+-- Visits all content in the bucket with its object. Other keys go into 'unexpected'.
 local function each_content(self, visit, unexpected)
   return objects.each(self, "data/", function(key, object)
     if is_content_name(key) then visit(key, object) elseif unexpected then unexpected[#unexpected + 1] = key end
@@ -192,7 +192,7 @@ local function clock(self)
   return head.modified
 end
 
--- What no collection may delete: content that labels name now, or named before.
+-- The content that no collection may delete: labels name it now, or named it before.
 local function protected(labels)
   local labelled, former = {}, {}
   for _, label in pairs(labels) do
@@ -241,8 +241,8 @@ local function delete_batch(self, batch, last_old, labels, report, dry_run)
   return labels
 end
 
--- Deletes what probes and collections that were killed have left.
-local function delete_leftovers(self, last_old, report, dry_run)
+-- Deletes the objects of probes that were killed.
+local function delete_probes(self, last_old, report, dry_run)
   return objects.each(self, "theaterref/", function(name, object)
     if "theaterref/" .. name == CLOCK or object.modified > last_old then return end
     local ok, err = dry_run or self:client():delete(self.prefix .. "theaterref/" .. name, {}), nil
@@ -278,7 +278,7 @@ local function collect_remote(self, options)
     progress(math.min(i + BATCH - 1, #candidates), #candidates)
   end
   report.kept.in_use = #candidates - #report.deleted - #keys(report.failed)
-  ok, err = delete_leftovers(self, last_old, report, options.dry_run)
+  ok, err = delete_probes(self, last_old, report, options.dry_run)
   if not ok then return nil, err end
   return report
 end

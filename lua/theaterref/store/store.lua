@@ -26,7 +26,7 @@ local function checked(set, options)
   return options or {}
 end
 
--- The error for work on a bucket that there is not.
+-- The error for work on the bucket of a local store.
 local function not_remote()
   return errors.new("policy", "this store has no bucket; name it with the option 'remote' of the store")
 end
