@@ -4,7 +4,7 @@
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
 #   make test-s3    s3:// on Ceph's gateway, which it starts, and with awscli and rclone
-#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth or fleet
+#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth, fleet or s3
 #   make doc        the Lua API, the C API and the guides as HTML, in build/doc
 #   make coverage   how much of the C core the specs run
 #   make fuzz       libFuzzer on all that reads what comes from outside; T=60 seconds each

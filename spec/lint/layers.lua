@@ -3,7 +3,7 @@
 local folder = arg[1] or "lua"
 
 -- The layers, the upper first. A module belongs to the first pattern that fits.
-local layers = { "%.cli", "^theaterref$", "%.resolver$", "%.plan$", "%.publish$", "%.resolve%.", "%.policy", "%.config$", "%.cache$",
+local layers = { "%.cli%f[%W]", "^theaterref$", "%.resolver$", "%.plan$", "%.publish$", "%.resolve%.", "%.policy", "%.config$", "%.cache$",
   "%.reference$", "%.source%.", "%.manifest%.", "%.home$", "%.store%.", "%.log$", "" }
 
 local function layer_of(module)

@@ -194,6 +194,7 @@ http {
     location /odd { return 599; }
     location /packed { gzip on; gzip_types *; gzip_min_length 1; }
     location /empty { return 204; }
+    location /bucket/ { dav_methods PUT; client_max_body_size 0; create_full_put_path on; }
   }
   server { listen unix:%{folder}/socket; }
   server { listen 127.0.0.1:%{expired} ssl; ssl_certificate %{folder}/expired.pem; ssl_certificate_key %{folder}/server.key; }

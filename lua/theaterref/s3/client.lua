@@ -360,7 +360,8 @@ function Client:put(key, blob, options)
   local status, answer, body = send(self, "PUT", url, { body = blob, conditional = add_conditions(headers, options),
     headers = headers }, true)
   if not status then return nil, answer end
-  if status ~= 200 or xml.error(tostring(body)) then return nil, fault_of(self, named("writing", key), status, body, true) end
+  local code = xml.error(tostring(body))
+  if status // 100 ~= 2 or code then return nil, fault_of(self, named("writing", key), status, body, true) end
   local head = head_of(answer)
   head.size, head.metadata = #blob, options.metadata or {}
   return head
