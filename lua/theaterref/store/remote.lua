@@ -203,8 +203,8 @@ end
 --- The content of a hash: from the folder, or else from the bucket; as `get` of a local store.
 function Remote:get(hash, max_bytes)
   local blob, err = self.front:get(hash, max_bytes)
-  if blob or err.kind ~= "not_found" and err.kind ~= "corrupt" then return blob, err end
-  if self.offline then return nil, err end
+  if blob then return blob end
+  if self.offline or err.kind ~= "not_found" and err.kind ~= "corrupt" then return nil, err end
   hash = hash:lower()
   local patience = { till = core.now() + LOCK_SECONDS, pause = FIRST_PAUSE, tried = false }
   while true do
@@ -369,7 +369,8 @@ function Remote:get_content_by_label(name, max_bytes)
   if not hash then return nil, err end
   local blob
   blob, err = self:get(hash, max_bytes)
-  if blob or err.kind ~= "not_found" or self.offline then return blob, err end
+  if blob then return blob end
+  if err.kind ~= "not_found" or self.offline then return nil, err end
   self:forget_label(name) -- it may have moved, and its content be gone
   local now, why = self:get_by_label(name)
   if not now then return nil, why end
