@@ -229,8 +229,9 @@ describe("a label of a remote store", function()
       { ["do"] = "drop_before", method = "GET", key = "labels/", probability = 0.02 } } }
     local commands = {}
     for i = 1, writers do
-      commands[i] = ("%s %s/spec/support/remote_counter.lua %s/machine%d s3://bucket/%s %s %d"):format(helper.lua, helper.root,
-        folder, i % 2, prefix, s3.settings.endpoint, moves)
+      commands[i] = ("AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s %s %s/spec/support/remote_counter.lua %s/machine%d s3://bucket/%s %s %d")
+        :format(s3.settings.access_key_id, s3.settings.secret_access_key, helper.lua, helper.root, folder, i % 2, prefix,
+        s3.settings.endpoint, moves)
     end
     local done, unknown = 0, 0
     for _, out in ipairs(at_once(commands)) do

@@ -1,8 +1,8 @@
--- Adds to a counter behind a label of a remote store: remote_counter.lua FOLDER REMOTE ENDPOINT MOVES. It prints how many
--- moves were acknowledged, and how many may have been applied.
+-- Adds to a counter behind a label of a remote store, with the environment's credentials: remote_counter.lua FOLDER REMOTE
+-- ENDPOINT MOVES. It prints how many moves were acknowledged, and how many may have been applied.
 local folder, remote, endpoint, moves = arg[1], arg[2], arg[3], tonumber(arg[4])
 local store = require "theaterref".content_store("counter", { base_path = folder, remote = remote, label_ttl = 0,
-  s3 = { endpoint = endpoint, access_key_id = "AKIDEXAMPLE", secret_access_key = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY" } })
+  s3 = { endpoint = endpoint } })
 
 -- Reads are repeated: it is writes that are counted.
 local function patiently(read)
