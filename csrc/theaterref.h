@@ -66,7 +66,8 @@ typedef enum tr_error_kind {
   TR_POLICY,
   TR_CANCELLED,
   TR_UNTRUSTED, /* not signed by the keys that a policy trusts */
-  TR_REJECTED   /* a policy looked at the bytes and refused them */
+  TR_REJECTED,  /* a policy looked at the bytes and refused them */
+  TR_UNKNOWN_OUTCOME /* a write to a server may have been applied, or not */
 } tr_error_kind;
 
 /* A failure, by value: nothing in it needs freeing. */

@@ -7,6 +7,7 @@
 
 #include "core/engine.h"
 #include "core/error.h"
+#include "core/timer.h"
 #include "lutil.h"
 
 /* Seconds between two looks for an interrupt of Lua's own. */
@@ -244,6 +245,14 @@ static int future_forget(lua_State *L) {
   return 0;
 }
 
+/* timer(seconds) -> a future of an empty blob, which is there in so many seconds */
+static int timer(lua_State *L) {
+  double seconds = luaL_checknumber(L, 1);
+  lfuture *f = tr_newfuture(L);
+  f->future = tr_timer(seconds);
+  return f->future != NULL ? 1 : luaL_error(L, "out of memory");
+}
+
 /* notifier() -> a descriptor for futures to make readable */
 static int new_notifier(lua_State *L) {
   tr_notifier **n = lua_newuserdatauv(L, sizeof *n, 0);
@@ -468,6 +477,7 @@ void tr_open_future(lua_State *L) {
   static const luaL_Reg functions[] = {{"fetch", fetch},
                                        {"future", new_future},
                                        {"notifier", new_notifier},
+                                       {"timer", timer},
                                        {"configure_engine", configure_engine},
                                        {"interrupt", interrupt},
                                        {"interrupted", is_interrupted},

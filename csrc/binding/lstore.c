@@ -120,10 +120,10 @@ static bool gather_former(void *context, const char *label, const char *hash,
 }
 
 /* The kinds of tables that a listing becomes. */
-typedef enum shape { NAMES, NUMBERS, LABELS } shape;
+typedef enum shape { NAMES, NUMBERS, TEXTS, LABELS } shape;
 
-/* Push the items of a listing: an array of names in no order; a table name -> number;
-** or tables label -> hash and label -> why there is none. */
+/* Push the items of a listing: an array of names in no order; a table name -> number
+** or name -> text; or tables label -> hash and label -> why there is none. */
 static void push_items(lua_State *L, tr_blob *blob, shape shape) {
   const char *item = tr_blob_data(blob), *end = item + tr_blob_size(blob);
   lua_Integer count = 0;
@@ -138,6 +138,9 @@ static void push_items(lua_State *L, tr_blob *blob, shape shape) {
       lua_rawseti(L, -2, ++count);
     } else if (shape == NUMBERS) {
       lua_stringtonumber(L, value);
+      lua_setfield(L, -2, name);
+    } else if (shape == TEXTS) {
+      lua_pushstring(L, value);
       lua_setfield(L, -2, name);
     } else {
       bool faulty = value[0] == ' ';
@@ -198,6 +201,23 @@ static int store_content_times(lua_State *L) {
   lblob *owner = tr_newblob(L);
   bool ok = tr_store_each_time(store, gather_time, &g, &error);
   return push_gathered(L, owner, &g, ok, NUMBERS, &error);
+}
+
+static bool gather_use(void *context, const char *hash, size_t size, int64_t used,
+                       int64_t written) {
+  char text[80];
+  snprintf(text, sizeof text, "%zu %lld %lld", size, (long long)used, (long long)written);
+  return gather(context, hash, text);
+}
+
+/* content_uses() -> { hash = "bytes, nanoseconds when it was used, and when it was written" } */
+static int store_content_uses(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  gathered g = {0};
+  tr_error error;
+  lblob *owner = tr_newblob(L);
+  bool ok = tr_store_each_use(store, gather_use, &g, &error);
+  return push_gathered(L, owner, &g, ok, TEXTS, &error);
 }
 
 /* label_hashes() -> { label = hash }, { label = why it has none } */
@@ -386,6 +406,25 @@ static int store_lock(lua_State *L) {
   return l->lock < 0 ? tr_pusherror(L, &error) : 1;
 }
 
+/* try_lock(name) -> lock, to be closed | nil, error: without waiting; see tr_store_try_lock */
+static int store_try_lock(lua_State *L) {
+  tr_store *store = tr_checkstore(L);
+  const char *name = tr_checkcstring(L, 2);
+  tr_error error;
+  llock *l = lua_newuserdatauv(L, sizeof *l, 0);
+  l->lock = -1;
+  l->owner = getpid();
+  luaL_setmetatable(L, TR_LOCK);
+  l->lock = tr_store_try_lock(store, name, &error);
+  return l->lock < 0 ? tr_pusherror(L, &error) : 1;
+}
+
+/* note_use(hash): that content was used just now */
+static int store_note_use(lua_State *L) {
+  tr_store_note_use(tr_checkstore(L), tr_checkcstring(L, 2));
+  return 0;
+}
+
 static int lock_close(lua_State *L) {
   llock *l = luaL_checkudata(L, 1, TR_LOCK);
   if (l->lock >= 0 && l->owner == getpid())
@@ -462,6 +501,9 @@ void tr_open_store(lua_State *L) {
       {"list_unexpected", store_list_unexpected},
       {"lock", store_lock},
       {"hold", store_hold},
+      {"try_lock", store_try_lock},
+      {"note_use", store_note_use},
+      {"content_uses", store_content_uses},
       {"folder", store_folder},
       {"calculate_total_size", store_calculate_total_size},
       {"check", store_check},

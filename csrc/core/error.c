@@ -18,7 +18,7 @@ const char *tr_error_kind_name(tr_error_kind kind) {
                                       "corrupt",     "io",
                                       "syntax",      "policy",
                                       "cancelled",   "untrusted",
-                                      "rejected"};
+                                      "rejected",    "unknown_outcome"};
   return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "unknown";
 }
 

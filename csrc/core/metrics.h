@@ -8,7 +8,7 @@
 
 #include "theaterref.h"
 
-enum { TR_KINDS = TR_REJECTED + 1 };
+enum { TR_KINDS = TR_UNKNOWN_OUTCOME + 1 };
 
 typedef enum tr_store_operation {
   TR_STORE_PUT,

@@ -290,6 +290,12 @@ typedef bool (*tr_store_visit_time)(void *context, const char *hash,
 bool tr_store_each_time(const tr_store *store, tr_store_visit_time visit,
                         void *context, tr_error *error);
 
+/* Visit all content with its file. */
+typedef bool (*tr_store_visit_stat)(void *context, const char *name,
+                                    const struct stat *st);
+bool tr_store_each_stat(const tr_store *store, tr_store_visit_stat visit, void *context,
+                        tr_error *error);
+
 /* Visit what lies in data/ and is no content, such as a link, or a file with another
 ** name. */
 bool tr_store_each_unexpected(tr_store *store, tr_store_visit visit, void *context,
@@ -304,5 +310,22 @@ bool tr_store_each_folder(tr_store *store, tr_store_visit visit, void *context,
 int tr_store_discard_unchanged(const tr_store *store, const char *hash,
                                int64_t nanoseconds, bool dry_run,
                                tr_error *error);
+
+/* ------------------------------------------- a cache in front of a bucket */
+
+/* Take the lock locks/<name> of the store, which keeps processes and threads apart, if it is
+** free; never wait. tr_store_unlock unlocks. -1 with the error, of kind TR_TIMEOUT if somebody
+** else has it. */
+int tr_store_try_lock(const tr_store *store, const char *name, tr_error *error);
+
+/* Note that content was used just now, if this user may. */
+void tr_store_note_use(const tr_store *store, const char *hash);
+
+/* Called for each content with its size, and the times in nanoseconds of its last use and of its
+** last write. */
+typedef bool (*tr_store_visit_use)(void *context, const char *hash, size_t size, int64_t used,
+                                   int64_t written);
+bool tr_store_each_use(const tr_store *store, tr_store_visit_use visit, void *context,
+                       tr_error *error);
 
 #endif

@@ -15,13 +15,10 @@
 
 /* ---------------------------------------------------------------- files */
 
-typedef bool (*visit_file)(void *context, const char *name,
-                           const struct stat *st);
-
 /* Visit what is of a type (S_IFREG, S_IFDIR; 0: any) in a folder, with a name of the right
 ** sort. */
 static bool each_stat(const tr_store *store, const char *where, mode_t type,
-                      bool (*right)(const char *name), visit_file visit,
+                      bool (*right)(const char *name), tr_store_visit_stat visit,
                       void *context, tr_error *error) {
   int fd = tr_store_open_listing(store, where, false, error), errnum = 0;
   DIR *folder;
@@ -95,6 +92,11 @@ bool tr_store_each_time(const tr_store *store, tr_store_visit_time visit,
                         void *context, tr_error *error) {
   times t = {visit, context};
   return each_stat(store, "data", S_IFREG, is_content_name, visit_time, &t, error);
+}
+
+bool tr_store_each_stat(const tr_store *store, tr_store_visit_stat visit, void *context,
+                        tr_error *error) {
+  return each_stat(store, "data", S_IFREG, is_content_name, visit, context, error);
 }
 
 bool tr_store_each_content(tr_store *store, tr_store_visit visit, void *context,

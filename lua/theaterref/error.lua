@@ -5,7 +5,7 @@
 --
 -- * `kind`: one of `invalid_reference`, `not_found`, `denied`, `http_status`,
 --   `network`, `tls`, `timeout`, `too_large`, `digest_mismatch`, `corrupt`,
---   `io`, `syntax`, `policy`, `cancelled`, `untrusted`, `rejected`
+--   `io`, `syntax`, `policy`, `cancelled`, `untrusted`, `rejected`, `unknown_outcome`
 -- * `message`: what failed, and why
 -- * `reference`: what was being resolved, redacted: without user, password and query
 -- * `status`: the HTTP status
@@ -13,6 +13,8 @@
 -- * `errno`: the system's error number
 -- * `manifest_reference`: the manifest that names the reference, redacted
 -- * `advice`: what to do
+--
+-- `unknown_outcome` is the kind of a write to a server that may have been applied, or not: read before you write again.
 --
 -- `tostring(err)` is one line for people.
 -- @module theaterref.error

@@ -48,6 +48,7 @@ function M.content_store(id, options)
   local base, err = M.store_folder(id, options.base_path or options.home)
   if not base then return nil, err end
   base = options.base_path or base
+  if options.remote then return require("theaterref.store.remote").open(id, base, options) end
   require "theaterref.store.store" -- gives the core's stores the methods that are written in Lua
   return core.content_store(base, { algorithm = options.algorithm, durability = options.durability,
     verify = options.verify, map = options.map, lock_timeout = options.lock_timeout, label_history = options.label_history })

@@ -130,6 +130,14 @@ local kinds = {
     end
     return true
   end, fault = registries_fault },
+  request = { says = "a table", set = "request", fits = function(v) return type(v) == "table" end },
+  stores = { says = "a table of options by store", set = "remote_store", by_key = true, fits = function(v)
+    if type(v) ~= "table" then return false end
+    for name, store in pairs(v) do
+      if type(name) ~= "string" or type(store) ~= "table" then return false end
+    end
+    return true
+  end },
   style = { says = "\"path\" or \"virtual\"", fits = function(v) return v == "path" or v == "virtual" end },
   s3 = { says = "a table", set = "s3", fits = function(v) return type(v) == "table" end, fault = s3_fault },
   buckets = { says = "a table of options by bucket", set = "bucket", by_key = true, fits = function(v)
@@ -441,6 +449,7 @@ M.resolver = set("resolver option", {
     .. "memory either; a disk cache never keeps them" },
   { "home", "text", "`$THEATER_HOME`, else `~/.theater`", "Theater home: the stores are in `<home>/store/`" },
   label_history,
+  { "stores", "stores", "none", "options of stores, by id: `remote`, `label_ttl` and `max_bytes` (below)" },
   { "log", "log", "warnings, to standard error", "a level, a table (below), or false" },
   { "helpers", "table", "none", "template helpers: functions by name; not in a configuration" },
   { "resolve_timeout", "seconds", "no limit", "time limit for resolving one reference, with all its candidates; below 0: no "
@@ -480,7 +489,22 @@ M.store = set("store option", {
   { "lock_timeout", "seconds", "30", "how long a call waits for others that move labels or lock the store "
     .. "before it fails; below 0: no limit" },
   label_history,
+  { "remote", "text", "none", "the bucket that has the content and labels of the store, as `s3://bucket` or "
+    .. "`s3://bucket/prefix`; the store's folder caches it" },
+  { "label_ttl", "seconds", "5", "of a remote store: how long a label that was read counts before the bucket is asked again" },
+  { "max_bytes", "count", "4 GiB", "of a remote store: limit on the content in the local folder; 0: no limit. The least recently "
+    .. "used content goes first" },
+  { "s3", "s3", "the environment's", "of a remote store: endpoint and credentials, as the resolver option `s3`" },
+  { "request", "request", "none", "of a remote store: request options" },
+  { "on_warning", "function", "none", "of a remote store: called with a message when the bucket cannot be reached and a label "
+    .. "counts as it was, or when the bucket has wrong bytes" },
 })
+
+--- Of a store in the option `stores`.
+M.remote_store = set("option of a store in `stores`", {})
+for _, name in ipairs { "remote", "label_ttl", "max_bytes" } do
+  M.remote_store[#M.remote_store + 1], M.remote_store.by_name[name] = M.store.by_name[name], M.store.by_name[name]
+end
 
 local progress = { "progress", "function", "none", "called with the number of contents done and in all; in an "
   .. "import, of bytes" }
@@ -496,8 +520,10 @@ M.rollback = set("rollback option", {
   { "to", "text", "the last", "the hash in the label's history to move it to" },
 })
 
+local in_bucket = { "remote", "flag", "false", "work on the bucket of a remote store, not on its local folder" }
+
 --- Of a store's `verify`.
-M.progress = set("option", { progress })
+M.verify = set("verify option", { in_bucket, progress })
 
 --- Of a store's `export`.
 M.export = set("export option", {
@@ -513,9 +539,10 @@ M.import = set("import option", {
 
 --- Of a store's `gc`.
 M.gc = set("gc option", {
-  { "grace", "seconds", "3600", "how many seconds content is spared after it was put, labelled or unlabelled. If a put and "
-    .. "its label take longer, `gc` deletes content that is about to be labelled" },
+  { "grace", "seconds", "3600; in a bucket 86400", "how many seconds content is spared after it was put, labelled or unlabelled. "
+    .. "If a put and its label take longer, `gc` deletes content that is about to be labelled" },
   { "dry_run", "flag", "false", "report what would be deleted, and delete nothing" },
+  in_bucket,
   progress,
 })
 

@@ -62,7 +62,8 @@ end
 -- Returns the 'ctx' for rules about a reference in the manifest.
 local function ctx_for(work, purpose)
   local ctx = work.ctx
-  return { purpose = purpose, manifest_reference = ctx.manifest_reference, origin = ctx.origin, name = ctx.name }
+  return { purpose = purpose, manifest_reference = ctx.manifest_reference, origin = ctx.origin,
+    origin_is_remote = ctx.origin_is_remote, name = ctx.name }
 end
 
 -- Returns the error for more bytes than an option allows, if there are. They are given
@@ -86,7 +87,7 @@ end
 -- Returns the error for a Lua manifest that came over the network, unless the options of
 -- its request allow it.
 local function lua_manifest_fault(work, wish)
-  if work.format ~= "lua" or not reference.is_remote(wish.origin) then return nil end
+  if work.format ~= "lua" or not work.context:is_remote(wish.origin) then return nil end
   local answer, _, err = work.context:ask("request", wish.target, wish.ctx)
   if err then return err end
   local allowed = answer and answer.lua_manifests
@@ -111,7 +112,8 @@ function steps.manifest(work)
   err = lua_manifest_fault(work, wish)
   if err then return nil, err end
   work.ctx = { purpose = "package", manifest_reference = candidates.base(plan.manifest_reference, wish.target, wish.manifest),
-    origin = wish.origin, name = nil, manifest = nil, package = nil }
+    origin = wish.origin, origin_is_remote = work.context:is_remote(wish.origin) or nil, name = nil, manifest = nil,
+    package = nil }
   return blob
 end
 

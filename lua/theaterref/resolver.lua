@@ -62,8 +62,9 @@ function Resolver.new(options, blame)
   local defaults = {}
   for _, option in ipairs(option_sets.request) do defaults[option.name] = options[option.name] end
   local context = contexts.new { policy = policy, cache = cache, home = options.home, label_history = options.label_history,
-    defaults = defaults, registries = options.registries, s3 = options.s3, lockfile = lockfile, signatures = options.signatures,
-    offline = options.offline ~= nil, respect_no_store = options.respect_no_store, helpers = options.helpers, log = log,
+    store_options = options.stores, s3 = options.s3, defaults = defaults, registries = options.registries, lockfile = lockfile,
+    signatures = options.signatures, offline = options.offline ~= nil, respect_no_store = options.respect_no_store,
+    helpers = options.helpers, log = log,
     on_event = options.on_event, max_manifest_bytes = options.max_manifest_bytes or 4 << 20,
     max_state_bytes = options.max_state_bytes or 64 << 20, strict_state = options.strict_state,
     stores = { by_id = {}, count = 0 }, background = {} }

@@ -21,6 +21,7 @@
 ---| "cancelled"
 ---| "untrusted"
 ---| "rejected"
+---| "unknown_outcome"
 
 ---@alias theaterref.Level "debug"|"info"|"warn"|"error"|"off"
 
@@ -118,6 +119,7 @@
 ---@field cache? theaterref.Cache|theaterref.CacheOptions
 ---@field registries? table<string, theaterref.RegistryOptions>
 ---@field s3? theaterref.S3Options
+---@field stores? table<string, theaterref.RemoteStoreOptions>
 ---@field respect_no_store? boolean
 ---@field label_history? integer
 ---@field home? string
@@ -156,6 +158,7 @@
 ---@class theaterref.GcOptions
 ---@field grace? number
 ---@field dry_run? boolean
+---@field remote? boolean
 ---@field progress? fun(done: integer, all: integer)
 
 ---@class theaterref.StoreOptions
@@ -167,6 +170,17 @@
 ---@field map? boolean
 ---@field lock_timeout? number
 ---@field label_history? integer
+---@field remote? string
+---@field label_ttl? number
+---@field max_bytes? integer
+---@field s3? theaterref.S3Options
+---@field request? theaterref.RequestOptions
+---@field on_warning? fun(message: string)
+
+---@class theaterref.RemoteStoreOptions
+---@field remote? string
+---@field label_ttl? number
+---@field max_bytes? integer
 
 -- --------------------------------------------------------------------- blobs
 
@@ -516,7 +530,7 @@ function Store:batch(work) end
 ---@field unexpected string[] what lies in data/ and is no content
 ---@field temporary_files string[]
 
----@param options? { progress: fun(done: integer, all: integer) }
+---@param options? { progress?: fun(done: integer, all: integer), remote?: boolean }
 ---@return theaterref.VerifyReport?
 ---@return theaterref.Error?
 function Store:verify(options) end
@@ -550,6 +564,7 @@ function Store:import(path, options) end
 ---@field purpose theaterref.Purpose
 ---@field manifest_reference? string what the manifest's references are relative to
 ---@field origin? string where the manifest's bytes came from: after rewriting, schemes and redirects
+---@field origin_is_remote? boolean true: over the network, also from a remote store
 ---@field manifest? table
 ---@field name? string
 ---@field package? string as written
@@ -559,7 +574,7 @@ function Store:import(path, options) end
 ---@field reference? string for `cacheable` and `accept`: the bytes' reference
 
 ---@class theaterref.Event
----@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"registry"|"disk_cache"|"follow_changed"|"follow_failed"|"phase"|"failure"|"refusal"|"signed"|"misspelt_key"|"state_not_json"|"policy_reloaded"|"policy_broken"
+---@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"registry"|"remote_store"|"disk_cache"|"follow_changed"|"follow_failed"|"phase"|"failure"|"refusal"|"signed"|"misspelt_key"|"state_not_json"|"policy_reloaded"|"policy_broken"
 ---@field reference string redacted
 ---@field purpose? theaterref.Purpose|"spawn"
 ---@field bytes? integer

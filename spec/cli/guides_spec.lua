@@ -10,20 +10,27 @@ local elsewhere = {
 }
 
 local guides = { "README.md", "examples/guides/lua-programs.md", "examples/guides/operators.md", "examples/guides/trust.md",
-  "examples/guides/c-hosts.md", "examples/guides/coming-from-theater.md", "examples/guides/registries.md", "examples/guides/s3.md" }
+  "examples/guides/c-hosts.md", "examples/guides/coming-from-theater.md", "examples/guides/registries.md", "examples/guides/s3.md",
+  "examples/guides/remote-stores.md" }
 
 describe("the guide", function()
-  local installation
+  local installation, s3
 
   setup(function()
+    s3 = helper.s3_stub()
+    s3.environment = ("export AWS_ENDPOINT_URL=%s AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s\n"):format(s3.settings.endpoint,
+      s3.settings.access_key_id, s3.settings.secret_access_key)
     if os.getenv "BUILD" == "build" then installation = helper.installation() end -- what is installed has no sanitizers
   end)
 
-  teardown(function() if installation then helper.remove(installation.folder) end end)
+  teardown(function()
+    s3:stop()
+    if installation then helper.remove(installation.folder) end
+  end)
 
   -- A reader's shell: variables set in one block are there in the next.
-  local function reader(folder)
-    local before = ""
+  local function reader(folder, environment)
+    local before = environment
     -- Programs in C run with sanitizers, which see what they read past an end.
     helper.run_ok("mkdir " .. folder .. "/cc")
     helper.write(folder .. "/cc/cc", '#!/bin/sh\nexec /usr/bin/cc -g -fsanitize=address,undefined -fno-sanitize-recover=all "$@"\n')
@@ -56,7 +63,8 @@ describe("the guide", function()
     it(guide .. " works from top to bottom", function()
       if not installation then return pending "checked without sanitizers" end
       helper.with_folder(function(folder)
-        local shell, printed, count = reader(folder), nil, 0
+        local environment = guide:find "remote" and s3.environment or ""
+        local shell, printed, count = reader(folder, environment), nil, 0
         for kind, how, text in helper.read(guide):gmatch "\n```(%a+) *([^\n]*)\n(.-)```" do
           count = count + 1
           if kind == "text" then
@@ -80,6 +88,7 @@ describe("the guide", function()
       log = "a level, a table or false", list = "a list of strings", host_names = "a list of strings", hosts = "a table by host",
       places = "a list of strings", registries = "a table by registry", text_or_list = "a string or a list",
       short_list = "a list of strings", signatures = "a table", s3 = "a table", buckets = "a table by bucket",
+      stores = "a table by store", request = "a table",
       style = "`\"path\"` or `\"virtual\"`",
       hosts_list = "a list or `\"any\"`", bytes = "a string or a blob" }
     local guide = helper.read "examples/guides/options.md"

@@ -53,8 +53,8 @@ describe("the stubs for editors", function()
       assert.same(functions(debug.getmetatable(core.blob "x")), stubbed("Blob", ":"))
       assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "accept claim peek reject stale_if_error changes swap"), stubbed("Cache", ":"))
       assert.same(functions(debug.getmetatable(store),
-        "begin_batch check clock content_sizes content_times discard discard_temporary_file discard_unchanged former_hashes folder "
-          .. "hold label_hashes list_temporary_files list_folders list_quarantined list_unexpected lock tidy_history"), stubbed("Store", ":"))
+        "begin_batch check clock collect content_sizes content_times content_uses discard discard_temporary_file discard_unchanged former_hashes folder "
+          .. "hold label_hashes list_temporary_files list_folders list_quarantined list_unexpected lock note_use tidy_history try_lock"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
       assert.same(functions(require "theaterref.resolve.future", "is run await pause lateness"), stubbed("Future", ":"))
       assert.same(functions(require "theaterref.resolve.follower", "new"), stubbed("Follower", ":"))
@@ -79,7 +79,7 @@ describe("the stubs for editors", function()
       CallOptions = options.call, FollowOptions = options.follow, DeriveOptions = options.derive, CopyOptions = options.copy,
       BucketOptions = options.bucket, RegistryOptions = options.registry,
       PlanOptions = options.plan, DiskCacheOptions = options.disk, HostOptions = options.host, StoreOptions = options.store,
-      LabelOptions = options.label, GcOptions = options.gc } do
+      RemoteStoreOptions = options.remote_store, LabelOptions = options.label, GcOptions = options.gc } do
       local names = {}
       for name in pairs(set.by_name) do names[name] = true end
       assert.same(names, fields("theaterref." .. class))

@@ -162,4 +162,68 @@ describe("an engine of S3", function()
     assert.equal("hello", helper.run_ok(command .. " resolve s3://spec-bucket/by-command"))
     assert.equal("hello", aws "s3 cp s3://spec-bucket/by-command -")
   end)
+
+  describe("behind a remote store", function()
+    local count = 0
+
+    local function store(machine, remote)
+      return assert(theaterref.content_store("release", { base_path = folder .. "/" .. machine, label_ttl = 0, s3 = settings,
+        remote = remote or "s3://spec-bucket/remote" .. count }))
+    end
+
+    before_each(function() count = count + 1 end)
+
+    it("moves labels by compare and set, or says that it cannot", function()
+      local here, there = store("here" .. count), store("there" .. count)
+      local one, two = here:store_at_label("a/b", "one"), there:put "two"
+      assert.is_false(there:label("a/b", two, { expect = false }))
+      assert.is_false(there:label("a/b", two, { expect = two }))
+      assert.is_true(there:label("a/b", two, { expect = one }))
+      assert.equal("two", tostring(here:get_content_by_label "a/b"))
+      assert.same({ one }, here:history "a/b")
+      assert.equal(one, (here:rollback "a/b"))
+      local removed, err = here:remove_from_label("a/b", one)
+      assert.is_true(removed or err.kind == "policy")
+      here:remove_label "a/b"
+      assert.is_nil(there:get_by_label "a/b")
+      assert.equal(2, there:verify { remote = true }.checked)
+      local report = there:gc { remote = true, grace = 0 }
+      assert.equal(2, #report.deleted)
+      assert.same({}, there:list_all_content())
+    end)
+
+    it("is filled by 'aws s3 sync', and fills a folder", function()
+      local plain = theaterref.content_store("plain", { base_path = folder .. "/plain" })
+      local hash = plain:store_at_label("a/b", "synchronised")
+      local remote = "spec-bucket/sync" .. count
+      aws(("s3 sync --quiet %s/plain s3://%s"):format(folder, remote))
+      assert.equal("synchronised", tostring(store("front" .. count, "s3://" .. remote):get_content_by_label "a/b"))
+      local moved = store("front" .. count, "s3://" .. remote):store_at_label("a/b", "moved")
+      aws(("s3 sync --quiet s3://%s %s/back"):format(remote, folder))
+      local back = theaterref.content_store("back", { base_path = folder .. "/back" })
+      assert.equal(moved, back:get_by_label "a/b")
+      assert.equal("synchronised", tostring(back:get(hash)))
+      assert.same({}, back:verify().unexpected)
+    end)
+
+    it("loses no move of many processes", function()
+      local writers, moves = tonumber(os.getenv "THEATERREF_WRITERS") or 8, 5
+      local commands = {}
+      for i = 1, writers do
+        commands[i] = ("AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s %s %s/spec/support/remote_counter.lua %s/machine%d s3://spec-bucket/remote%d %s %d >%s/out%d 2>&1 &")
+          :format(settings.access_key_id, settings.secret_access_key, helper.lua, helper.root, folder, i % 2, count, settings.endpoint,
+          moves, folder, i)
+      end
+      helper.run_ok(table.concat(commands, "\n") .. "\nwait")
+      local done, unknown = 0, 0
+      for i = 1, writers do
+        local out = helper.read(("%s/out%d"):format(folder, i))
+        local acknowledged, doubtful = out:match "^(%d+)%s+(%d+)\n$"
+        assert.truthy(acknowledged, out)
+        done, unknown = done + acknowledged, unknown + doubtful
+      end
+      local value = tonumber(tostring(store "machine0":get_content_by_label "count"))
+      assert.is_true(value >= done and value <= done + unknown, ("%d, acknowledged %d, unknown %d"):format(value, done, unknown))
+    end)
+  end)
 end)

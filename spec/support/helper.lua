@@ -401,7 +401,7 @@ function M.s3_stub()
   self.pid = M.run_ok(("exec python3 %s/spec/support/s3_stub.py %s >%s 2>&1 & echo $!"):format(M.root, self.folder, out)):match "%d+"
   M.eventually(function() return M.exists(out) and M.read(out):find "\n" end)
   self.at = "127.0.0.1:" .. assert(M.read(out):match "^(%d+)\n", M.read(out))
-  self.settings = { endpoint = "http://" .. self.at, region = "us-east-1", style = "path", access_key_id = "AKIDEXAMPLE",
+  self.settings = { endpoint = "http://" .. self.at, region = "us-east-1", access_key_id = "AKIDEXAMPLE",
     secret_access_key = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY" }
   function self.control(server, orders)
     local order = M.write(server.folder .. "/order", orders and json.encode(orders) or "{}")

@@ -500,7 +500,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.note(status, do)
         except Refusal as refusal:
             self.note(refusal.status, refusal.code)
-            return self.refuse(refusal)
+            if do not in ("kill", "drop_after"):
+                return self.refuse(refusal)
         if do == "kill":
             os.kill(fault["pid"], signal.SIGKILL)
         if do in ("drop_after", "kill"):

@@ -73,7 +73,8 @@ function M.resolver(args, on_event, signatures)
   if args.lockfile == false then options.lockfile, options.offline = nil, nil end
   if options.offline then
     local there
-    there, err = homes.find_store(options.offline, options.home)
+    there, err = M.is_remote_store(args, options.offline), nil
+    if not there then there, err = homes.find_store(options.offline, options.home) end
     if not there then return nil, err end
   end
   options.cache, options.strict_state = options.cache or {}, true
@@ -89,6 +90,13 @@ function M.home(args)
   return config and config.home, err
 end
 
+--- True if a store has a bucket.
+function M.is_remote_store(args, id)
+  local config = M.config(args)
+  local own = config and config.stores and config.stores[id]
+  return own ~= nil and own.remote ~= nil
+end
+
 --- The content store that a command is to work on.
 -- @tparam table args `id`, or the id
 -- @tparam string id
@@ -99,8 +107,14 @@ end
 function M.store(args, id, options)
   local config, err = M.config(args)
   if not config then return nil, err end
-  return theaterref.content_store(id, option_sets.overlay({ home = args.home or config.home,
-    label_history = config.label_history }, options))
+  local own = config.stores and config.stores[id]
+  local all = option_sets.overlay({ home = args.home or config.home, label_history = config.label_history }, own)
+  if own and own.remote then
+    all.request, all.s3 = {}, config.s3
+    for _, option in ipairs(option_sets.request) do all.request[option.name] = config[option.name] end
+    all.on_warning = output.note
+  end
+  return theaterref.content_store(id, option_sets.overlay(all, options))
 end
 
 --- The initial state that was given: JSON text, or what the file behind '@' holds; '@-' is standard input.

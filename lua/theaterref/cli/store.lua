@@ -157,8 +157,10 @@ end
 local found_by_verify = { "corrupt", "unreadable", "missing", "dangling", "faulty_labels", "quarantined",
   "temporary_files", "unexpected" }
 
-function run.verify(store)
-  local report, err = with_bar("checking", function(progress) return store:verify { progress = progress } end)
+function run.verify(store, args)
+  local report, err = with_bar("checking", function(progress)
+    return store:verify { progress = progress, remote = args.remote }
+  end)
   if not report then return nil, err end
   for _, name in ipairs(found_by_verify) do
     if name ~= "faulty_labels" then array(report[name]) end
@@ -175,12 +177,12 @@ end
 
 function run.gc(store, args)
   local report, err = with_bar("collecting", function(progress)
-    return store:gc { grace = args.grace, dry_run = args.dry_run, progress = progress }
+    return store:gc { grace = args.grace, dry_run = args.dry_run, remote = args.remote, progress = progress }
   end)
   if not report then return nil, err end
   array(report.deleted)
   array(report.temporary_files)
-  report.dry_run, report.grace = args.dry_run, args.grace or 3600
+  report.dry_run, report.grace = args.dry_run, args.grace or args.remote and 24 * 3600 or 3600
   return report, next(report.failed) and errors.new("io", "some files could not be deleted") or nil
 end
 
@@ -237,7 +239,8 @@ local function command(name, does, examples, arguments, options)
       if err then return nil, err end
       local makes_one = name == "put" or name == "import"
       local there
-      there, err = homes.find_store(args.id, theater_home)
+      there, err = settings.is_remote_store(args, args.id), nil
+      if not there then there, err = homes.find_store(args.id, theater_home) end
       if not there and not (makes_one and err.kind == "not_found") then return nil, err end
       local store, held
       store, err = settings.store(args, args.id)
@@ -279,11 +282,16 @@ return {
     command("labels", "List labels with their hashes.", { "theaterref store labels demo" }, {}),
     command("ls", "List the hashes of all content.", { "theaterref store ls demo" }, {}),
     command("usage", "Show how many bytes each label holds.", { "theaterref store usage demo" }, {}),
-    command("verify", "Check all content and labels.", { "theaterref store verify demo" }, {}),
-    command("gc", "Delete content that no label or label history refers to, and files left by crashed writers.",
+    command("verify", "Check all content and labels. Of a remote store, check its local folder.",
+      { "theaterref store verify demo" }, {},
+      { { "--remote", nil, "Download and check everything in the bucket of a remote store, and change nothing." } }),
+    command("gc", "Delete content that no label or label history refers to, and files left by crashed writers. Of a remote "
+      .. "store, delete it from the local folder.",
       { "theaterref store gc demo --dry-run" }, {},
-      { { "--grace", "SECONDS", "Spare content that was put, labelled or unlabelled in the last SECONDS. Default: 3600.",
-          number = "from 0" },
+      { { "--grace", "SECONDS", "Spare content that was put, labelled or unlabelled in the last SECONDS. Default: 3600; with "
+          .. "--remote, 86400.", number = "from 0" },
+        { "--remote", nil, "Delete content from the bucket of a remote store. A grace period of less than a day is safe only "
+          .. "while nobody writes." },
         { "-n --dry-run", nil, "Show what would be deleted, and delete nothing." } }),
     command("export", "Write all labels and content to a tar file, but not the history of labels.",
       { "theaterref store export demo demo.tar" },

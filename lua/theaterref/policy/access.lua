@@ -16,18 +16,21 @@ local function is_plain_oci(ref, options)
   return require("theaterref.registry.requests").is_loopback(parsed.host)
 end
 
---- A manifest that came over the network may name neither local files nor stores, and
--- one that came by https no plain http. A reference from the caller is allowed. Redirects
+local function store_of(ref) return ref:match "^%a+://([^/]*)/" end
+
+--- A manifest that came over the network may name neither local files nor stores, other than the
+-- remote store that it came from, and one that came by https no plain http. A reference from the caller is allowed. Redirects
 -- may lead to any host.
 -- @tparam string ref after rewriting, in normal form
--- @tparam table ctx `ctx.origin`: where the manifest's bytes came from; `ctx.plain_http`: the option of
--- that name of registries that have it
+-- @tparam table ctx `ctx.origin`: where the manifest's bytes came from; `ctx.origin_is_remote`: that is over the network;
+-- `ctx.plain_http`: the option of that name of registries that have it
 -- @treturn boolean
 -- @treturn string|table why not, and how to allow it; or, when it is allowed, where
 -- redirects may lead
 function M.no_local_from_network(ref, ctx)
   local origin = ctx.origin or ctx.manifest_reference
-  if ctx.purpose == "direct" or ctx.purpose == "manifest" or not reference.is_remote(origin or "") then return true, ANYWHERE end
+  if ctx.purpose == "direct" or ctx.purpose == "manifest" then return true, ANYWHERE end
+  if not ctx.origin_is_remote and not reference.is_remote(origin or "") then return true, ANYWHERE end
   local from, to = reference.scheme(origin), reference.scheme(ref)
   if to == "https" or to == "data" or to == "http" and from == "http" then return true, ANYWHERE end
   local is_plain = is_plain_oci(ref, ctx.plain_http)
@@ -38,6 +41,7 @@ function M.no_local_from_network(ref, ctx)
   if to and not is_plain_http and to == reference.scheme(ctx.manifest_reference or "") and reference.is_remote(ref) then
     return true, ANYWHERE
   end
+  if to == "store" and from == "store" and store_of(ref) == store_of(origin) then return true, ANYWHERE end
   local what = is_plain_http and "plain http" or to == "store" and "a local store"
     or to and to ~= "file" and "the scheme " .. to or "a local file"
   return false, ("a manifest that came by %s may not name %s; to allow it, give a policy with a rule 'allow'")

@@ -4,7 +4,6 @@ local artifacts = require "theaterref.registry.artifact"
 local Client = require "theaterref.s3.client"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local home = require "theaterref.home"
 local loads = require "theaterref.resolve.load"
 local pushes = require "theaterref.publish.push"
 local reference = require "theaterref.reference"
@@ -28,11 +27,11 @@ function writers.file(_, _, parsed, blob)
   return ok and parsed.text, err
 end
 
-function writers.store(_, context, parsed, blob)
+function writers.store(task, context, parsed, blob)
   if not parsed.label then
     return nil, errors.new("invalid_reference", "content is named by its hash: give a label to write to", parsed.text)
   end
-  local store, err = home.content_store(parsed.id, { home = context.home, label_history = context.label_history })
+  local store, err = context:store(parsed.id, task)
   local hash
   if store then hash, err = store:put(blob) end
   if hash then

@@ -248,6 +248,7 @@ end
 function M.admit(context, wish, target, expected)
   local source, parsed = reference.source_of(target, context.policy.schemes)
   if not source then return nil, parsed end
+  if source.within then source = source.within(parsed, context) end
   local err
   if source.manifest and wish.ctx.purpose == "manifest" then parsed = source.parse(source.manifest(parsed)) end
   if source.as_signature and wish.ctx.purpose == "signature" then parsed = source.as_signature(parsed) end

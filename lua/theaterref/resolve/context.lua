@@ -17,7 +17,8 @@ Context.__index = Context
 --- Makes a context. It does not change, so work that is under way keeps its policy
 -- when the resolver takes a new one.
 -- @tparam table fields `policy`; `cache` or nil; `home`, a folder or nil; `label_history`, of
--- the stores in it; `defaults`, the request options of the resolver; `lockfile`, as
+-- the stores in it; `store_options`, of some stores, by id; `s3`, settings; `defaults`, the request
+-- options of the resolver; `lockfile`, as
 -- `theaterref.policy.lockfile` reads one, or nil; `signatures`: what must have signed
 -- everything, or nil; `offline`: fetch nothing; `respect_no_store`: keep nothing in memory
 -- that its server would not have kept; `max_manifest_bytes`, `max_state_bytes`;
@@ -69,19 +70,56 @@ function Context:max_bytes(job)
   return job.max_bytes or job.request and job.request.max_bytes or self.defaults.max_bytes or DEFAULT_MAX_BYTES
 end
 
+--- True if a store has a bucket.
+-- @tparam string id
+-- @treturn boolean
+function Context:is_remote_store(id)
+  local options = self.store_options and self.store_options[id]
+  return options ~= nil and options.remote ~= nil
+end
+
+--- True if the bytes of a reference come from the network, or came from there: as
+-- `theaterref.reference.is_remote`, and those of remote stores.
+-- @tparam string ref
+-- @treturn boolean
+function Context:is_remote(ref)
+  if reference.is_remote(ref) then return true end
+  local id = self.store_options and ref:match "^[sS][tT][oO][rR][eE]://([^/]*)/"
+  return id ~= nil and self:is_remote_store(id)
+end
+
+-- The options of a store.
+local function options_of(self, id)
+  local options = { home = self.home, label_history = self.label_history }
+  local own = self.store_options and self.store_options[id]
+  if not own then return options end
+  options.s3, options.request = self.s3, self.defaults
+  return option_sets.overlay(options, own)
+end
+
+-- A remote store for a task: it waits as the task does, and its warnings are events.
+local function store_within(self, store, task)
+  return store:within { offline = self.offline, await = function(future, foreign) return task:await(future, foreign) end,
+    seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end,
+    warn = function(message) self:emit("remote_store", { reference = "store://" .. store.id, message = message }) end }
+end
+
 --- Returns the store of an id in the resolver's home, opened once.
 -- @tparam string id
+-- @tparam[opt] theaterref.future task within which a remote store may wait
 -- @treturn theaterref.store
 -- @return[2] nil
 -- @treturn[2] table an error
-function Context:store(id)
-  local store, err = self.stores.by_id[id], nil
+function Context:store(id, task)
+  local store = self.stores.by_id[id]
   if not store then
-    store, err = home.content_store(id, { home = self.home, label_history = self.label_history })
+    local err
+    store, err = home.content_store(id, options_of(self, id))
+    if not store then return nil, err end
     if self.stores.count >= MAX_REMEMBERED then self.stores.by_id, self.stores.count = {}, 0 end
     self.stores.by_id[id], self.stores.count = store, self.stores.count + 1
   end
-  return store, err
+  return task and store.is_remote and store_within(self, store, task) or store
 end
 
 --- Asks a rule of the policy's; see `theaterref.policy.ask`.

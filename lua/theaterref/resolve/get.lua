@@ -156,7 +156,7 @@ end
 function M.at_hand(context, task, job)
   local blob, err = kept.from_cache(context, job)
   if blob or err then return blob, err end
-  blob, err = kept.from_integrity_store(context, job)
+  blob, err = kept.from_integrity_store(context, task, job)
   if err then return nil, err end
   if blob and job.cache then blob = kept.put(context, job, blob) end
   if blob or job.source.is_remote() then return blob end
@@ -204,7 +204,7 @@ end
 -- @tparam table job
 -- @treturn table
 function M.links_of(context, task, job)
-  local links = {}
+  local links = { task = task }
   local function prepare(link)
     link.ctx, link.redirect_hosts, link.is_link = job.ctx, job.redirect_hosts, true
     link.digests_by = link.sha256 and "the document that led to it" or "its registry"

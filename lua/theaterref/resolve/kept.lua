@@ -38,10 +38,10 @@ end
 
 --- Returns content with a job's digest from the store that the policy names for it, nil if
 -- it is not there, or nil and an error.
-function M.from_integrity_store(context, job)
+function M.from_integrity_store(context, task, job)
   -- A chain's links have rules, too, which only the chain itself can lead to.
   if not job.store or job.source.is_chain and (context.asks.allow or context.judges) then return nil end
-  local store, err = context:store(job.store)
+  local store, err = context:store(job.store, task)
   if not store then return nil, err end
   local blob
   blob, err = store:get(job.sha256 or job.sha1, context:max_bytes(job))

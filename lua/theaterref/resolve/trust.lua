@@ -30,7 +30,7 @@ function M.applies(context, job) return context.judges and not exempt[job.ctx.pu
 -- Returns the bytes of a key reference, which fixes them by a SHA-256. They may be in the store
 -- that a lockfile was read with.
 local function fixed_key(context, task, ref, sha256, job, loads)
-  local store = job.store and context:store(job.store)
+  local store = job.store and context:store(job.store, task)
   local blob, err = store and store:get(sha256, MAX_KEY_BYTES), nil
   if not blob then
     blob, err = loads.resolve(task, context, { reference = ref, ctx = { purpose = "key" }, options = {},
@@ -131,7 +131,7 @@ end
 -- Returns the store that the bytes were locked with, if any.
 function Search:store()
   local job = last_of(self.job)
-  return job.store and self.context:store(job.store) or nil
+  return job.store and self.context:store(job.store, self.task) or nil
 end
 
 -- Returns the documents of a registry that led to the bytes, which signatures may be over.
@@ -236,7 +236,8 @@ function Search:look_at(place, revalidate)
   local job, ctx = last_of(self.job), self.job.ctx
   local wish = { reference = place, max_bytes = MAX_SIGNATURE_BYTES, max_seconds = MAX_SIGNATURE_SECONDS,
     remote_only = job.source.is_remote(), blob_redirect_hosts = job.redirect_hosts,
-    ctx = { purpose = "signature", manifest_reference = ctx.manifest_reference, origin = ctx.origin, name = ctx.name },
+    ctx = { purpose = "signature", manifest_reference = ctx.manifest_reference, origin = ctx.origin,
+      origin_is_remote = ctx.origin_is_remote, name = ctx.name },
     options = { cache = job.cache, ttl = job.ttl, disk = not job.no_disk, revalidate = revalidate } }
   local shown = reference.redact(place)
   local document, err = self.loads.resolve(self.task, self.context, wish)

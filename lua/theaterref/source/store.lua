@@ -61,9 +61,20 @@ function M.probe(job, context)
   return store:get_by_label(job.parsed.label)
 end
 
-function M.start(job, context)
+-- Adds what may be wrong to an error.
+local function advise(err, parsed, context)
+  if err.kind ~= "not_found" then return err end
+  local there, why = true, nil
+  if not context:is_remote_store(parsed.id) then there, why = home.find_store(parsed.id, context.home) end
+  if not there then err.advice = why.message
+  elseif (parsed.label or ""):find "#sha%d+=" then err.advice = file.NO_DIGEST end
+  return err
+end
+
+-- Gets a job's bytes from its store; they may have to be fetched.
+local function get(job, context, task)
   local parsed = job.parsed
-  local store, err = context:store(parsed.id)
+  local store, err = context:store(parsed.id, task)
   if not store then return nil, err end
   local blob
   local max_bytes = context:max_bytes(job)
@@ -73,14 +84,34 @@ function M.start(job, context)
   else
     blob, err = store:get_content_by_label(parsed.label, max_bytes)
   end
-  if blob then return { blob = blob } end
+  if blob then return blob end
   err = err or errors.new("not_found", "Label not found: " .. errors.redact_reference(parsed.label))
-  if err.kind == "not_found" then
-    local there, why = home.find_store(parsed.id, context.home)
-    if not there then err.advice = why.message
-    elseif (parsed.label or ""):find "#sha%d+=" then err.advice = file.NO_DIGEST end
-  end
-  return nil, err
+  return nil, advise(err, parsed, context)
 end
+
+function M.start(job, context)
+  local blob, err = get(job, context)
+  return blob and { blob = blob }, err
+end
+
+-- A store with a bucket: its bytes count as coming from the network, and whoever wants them may wait.
+local remote = setmetatable({}, { __index = M })
+
+function remote.is_remote() return true end
+
+-- A follower asks the bucket, as often as `label_ttl` allows.
+remote.watched, remote.probe = false, false
+
+function remote.drive(job, context, links)
+  local blob, err = get(job, context, links.task)
+  if blob and job.sha256 and blob:digest() ~= job.sha256 then
+    return nil, errors.new("digest_mismatch", ("%s has the sha256 %s, but %s was expected by %s"):format(
+      errors.redact_reference(job.target), blob:digest(), job.sha256, job.digests_by))
+  end
+  return blob, blob and {} or err, {}
+end
+
+--- The source of a reference in a context: whether its store is remote is an option.
+function M.within(parsed, context) return context:is_remote_store(parsed.id) and remote or M end
 
 return M

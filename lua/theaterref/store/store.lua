@@ -26,6 +26,11 @@ local function checked(set, options)
   return options or {}
 end
 
+-- The error for work on the bucket of a local store.
+local function not_remote()
+  return errors.new("policy", "this store has no bucket; name it with the option 'remote' of the store")
+end
+
 local move_label = Store.label
 
 function Store:label(name, hash, options)
@@ -189,7 +194,9 @@ end
 -- labels that look like a hash or begin with `hash/`, as Theater can make them; `unexpected` is what
 -- lies in the folder of content and is none
 function Store:verify(options)
-  local progress = checked(option_sets.progress, options).progress or nothing
+  options = checked(option_sets.verify, options)
+  if options.remote then return nil, not_remote() end
+  local progress = options.progress or nothing
   local held <close>, err = self:hold()
   if not held then return nil, err end
   return verify(held, progress)
@@ -238,7 +245,7 @@ end
 -- each. Labels that move meanwhile are safe. Moving one, under the lock, first changes the
 -- time of its content, and content whose time has changed is not collected. A mover who
 -- did that before the times were read has placed the label before the labels are.
-local function unlabelled_content(self, grace, dry_run, kept)
+local function unlabelled_content(self, grace, dry_run, kept, spared)
   local times, err = self:content_times()
   if not times then return nil, err end
   local now
@@ -258,6 +265,7 @@ local function unlabelled_content(self, grace, dry_run, kept)
       :format(label, why))
   end
   kept.labelled = keep_labelled(times, labels, 0)
+  for hash in pairs(spared or {}) do kept.labelled = keep_labelled(times, { hash }, kept.labelled) end
   local former
   if not dry_run then ok, err = self:tidy_history() end
   if ok then former, err = self:former_hashes() end -- after the labels, which may move meanwhile
@@ -273,11 +281,11 @@ local function unlabelled_content(self, grace, dry_run, kept)
 end
 
 -- As Store.gc.
-local function collect(self, options)
+local function collect(self, options, spared)
   local grace, progress = options.grace or 3600, options.progress or nothing
   local report = { deleted = {}, temporary_files = {}, failed = {},
     kept = { labelled = 0, in_history = 0, young = 0, in_use = 0 } }
-  local hashes, times = unlabelled_content(self, grace, options.dry_run, report.kept)
+  local hashes, times = unlabelled_content(self, grace, options.dry_run, report.kept, spared)
   if not hashes and times.kind == "not_found" then return report end -- there is no store
   if not hashes then return nil, times end
   local temporary_files, err = self:list_temporary_files()
@@ -310,9 +318,15 @@ end
 -- moved (`history`), are younger than `grace`, or somebody needs just now
 function Store:gc(options)
   options = checked(option_sets.gc, options)
+  if options.remote then return nil, not_remote() end
+  return self:collect(options)
+end
+
+-- The same, but for content that is a key of 'spared': that of a remote store's labels.
+function Store:collect(options, spared)
   local held <close>, err = self:hold()
   if not held then return nil, err end
-  return collect(held, options)
+  return collect(held, options, spared)
 end
 
 --- The bytes that each label holds.

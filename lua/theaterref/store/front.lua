@@ -1,0 +1,174 @@
+--- The local folder of a remote store: content that was fetched or put, and the last answers about
+-- labels. Its layout is a store's, with one more folder: `front/`, with locks and with a file for each label.
+-- @module theaterref.store.front
+local core = require "theaterref.core"
+local random = require "theaterref.store.random"
+require "theaterref.store.store" -- gives the core's stores the methods that are written in Lua
+
+local M = {}
+
+local Front = {}
+Front.__index = Front
+
+local USED_AGAIN_SECONDS, MAX_REMEMBERED = 60, 4096
+local SCAN_SECONDS = 60 -- between two looks at the whole folder: other processes write there, too
+
+--- Opens a folder. Nothing is synced there: the bucket has everything.
+-- @tparam string folder
+-- @tparam table options of a store; `max_bytes`: limit on its content, 0: none
+-- @treturn table
+function M.open(folder, options)
+  local function store(algorithm)
+    return core.content_store(folder, { algorithm = algorithm, durability = "none", verify = options.verify, map = options.map,
+      lock_timeout = options.lock_timeout, label_history = options.label_history })
+  end
+  return setmetatable({ folder = folder, store = store "sha1", sha256 = store "sha256", max_bytes = options.max_bytes,
+    known = core.content_store(folder .. "/front", { durability = "none" }),
+    used = {}, used_count = 0, written = 0, scanned = nil }, Front)
+end
+
+-- Notes a use of content, for the eviction of the least recently used, at most once in a while.
+local function note_use(self, hash)
+  local now, before = core.now(), self.used[hash]
+  if before and now < before + USED_AGAIN_SECONDS then return end
+  if self.used_count >= MAX_REMEMBERED then self.used, self.used_count = {}, 0 end
+  if not before then self.used_count = self.used_count + 1 end
+  self.used[hash] = now
+  self.store:note_use(hash)
+end
+
+--- Returns content that is in the folder; as a store's `get`.
+function Front:get(hash, max_bytes)
+  local blob, err = self.store:get(hash, max_bytes)
+  if not blob then return nil, err end
+  note_use(self, hash)
+  return blob
+end
+
+-- The content of the folder, the least recently used first, and its size.
+local function uses(self)
+  local texts, err = self.store:content_uses()
+  if not texts then return nil, err end
+  local list, total = {}, 0
+  for hash, text in pairs(texts) do
+    local bytes, used, written = text:match "^(%d+) (-?%d+) (-?%d+)$"
+    list[#list + 1] = { hash = hash, bytes = math.tointeger(bytes), used = math.tointeger(used),
+      written = math.tointeger(written) }
+    total = total + list[#list].bytes
+  end
+  table.sort(list, function(a, b) return a.used < b.used end)
+  return list, total
+end
+
+--- Deletes content, the least recently used first, until no more than nine tenths of `max_bytes` are
+-- left. Content of the folder's own labels stays: it may be nowhere else.
+function Front:trim()
+  self.scanned, self.written = core.now(), 0
+  local list, total = uses(self)
+  if not list or total <= self.max_bytes then return end
+  local labels = self.store:label_hashes()
+  if not labels then return end
+  local kept = {}
+  for _, hash in pairs(labels) do kept[hash] = true end
+  for _, item in ipairs(list) do
+    if total <= self.max_bytes * 0.9 then return end
+    if not kept[item.hash] and self.store:discard_unchanged(item.hash, item.written, false) then total = total - item.bytes end
+  end
+end
+
+--- Keeps content, whose hash has been checked.
+-- @treturn string its hash
+-- @return[2] nil
+-- @treturn[2] table an error
+function Front:keep(algorithm, bytes)
+  local hash, err = (algorithm == "sha256" and self.sha256 or self.store):put(bytes)
+  if not hash then return nil, err end
+  self.written = self.written + #bytes
+  local is_due = not self.scanned or core.now() > self.scanned + SCAN_SECONDS or self.written > self.max_bytes / 10
+  if self.max_bytes > 0 and is_due then self:trim() end
+  return hash
+end
+
+-- ------------------------------------------------------------------- labels
+
+local function path_of(self, label) return self.folder .. "/front/data/" .. core.digest(label) end
+
+local function read(path)
+  local file <close> = io.open(path, "rb")
+  return file and file:read(16384) or nil
+end
+
+--- Returns what was last known about a label.
+-- @treturn ?table `hash`, `etag` and `asked`, by os.time()
+function Front:label(label)
+  local hash, asked, etag, name = (read(path_of(self, label)) or ""):match "^(%x+) (%d+) ([^\n]*)\n(.*)$"
+  if name ~= label or not (#hash == 40 or #hash == 64) then return nil end
+  return { hash = hash, asked = math.tointeger(asked), etag = etag ~= "" and etag or nil }
+end
+
+-- Writes a file in front/ so that nobody sees it half-written. A folder that cannot be written to keeps nothing.
+local function write(self, path, text)
+  local temporary = self.folder .. "/.tmp-" .. random.hex(12)
+  local file = io.open(temporary, "wb")
+  if not file then return false end
+  local ok = file:write(text)
+  ok = file:close() and ok and os.rename(temporary, path)
+  if not ok then os.remove(temporary) end
+  return ok
+end
+
+-- The same, and makes the folder if it is missing.
+local function write_in_folder(self, path, text)
+  if write(self, path, text) then return end
+  local made <close> = self.known:try_lock "folder" -- luacheck: ignore
+  write(self, path, text)
+end
+
+--- Remembers a label, unless a later answer is known.
+-- @tparam string label
+-- @tparam table state as `label` returns it
+function Front:set_label(label, state)
+  local known = self:label(label)
+  if known and known.asked > state.asked then return end
+  write_in_folder(self, path_of(self, label), ("%s %d %s\n%s"):format(state.hash, state.asked, state.etag or "", label))
+end
+
+--- Forgets a label.
+function Front:forget_label(label) os.remove(path_of(self, label)) end
+
+--- Deletes content and labels that the bucket does not know any more.
+-- @tparam table labels those of the bucket, by name: `hash`, `history`
+-- @tparam table options of `gc`
+-- @treturn table as `gc` of a store returns it
+-- @return[2] nil
+-- @treturn[2] table an error
+function Front:collect(labels, options)
+  local spared, names = {}, {}
+  for name, label in pairs(labels) do
+    names[core.digest(name)], spared[label.hash] = true, true
+    for _, hash in ipairs(label.history) do spared[hash] = true end
+  end
+  for name, time in pairs(not options.dry_run and self.known:content_times() or {}) do
+    if not names[name] then self.known:discard_unchanged(name, time, false) end
+  end
+  return self.store:collect(options, spared)
+end
+
+--- Returns a text that was kept under a name.
+function Front:text(name) return read(self.folder .. "/front/" .. name) end
+
+--- Keeps a text under a name.
+function Front:set_text(name, text) write_in_folder(self, self.folder .. "/front/" .. name, text) end
+
+--- Takes a lock that keeps processes and threads from doing the same work twice. It never waits.
+-- @tparam string name
+-- @treturn userdata to be closed
+-- @return[2] nil
+-- @treturn[2] boolean true: somebody else has it; false: there can be none here
+function Front:lock(name)
+  local lock, err = self.known:try_lock(name)
+  if lock then return lock end
+  return nil, err.kind == "timeout"
+end
+
+return M

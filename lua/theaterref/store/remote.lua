@@ -1,0 +1,487 @@
+--- Remote stores: a bucket with Theater's layout (`data/<hash>`, `labels/<label>`) behind a local folder.
+--
+-- The bucket is authoritative. Content is looked up in the folder, then fetched, checked against its name and kept.
+-- A label is asked for at most every `label_ttl` seconds; while the bucket cannot be reached, its last known hash
+-- counts. A store made here has the methods of `theaterref.store`.
+-- @module theaterref.store.remote
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local fronts = require "theaterref.store.front"
+local labels = require "theaterref.store.remote_labels"
+local objects = require "theaterref.store.remote_objects"
+local option_sets = require "theaterref.options"
+local upkeep = require "theaterref.store.remote_upkeep"
+
+local M = {}
+
+local Remote = {}
+Remote.__index = Remote
+
+local LABEL_TTL, MAX_BYTES = 5, 4 << 30
+local LABEL_BYTES = 4096      -- more is no label
+local ASK_SECONDS = 5         -- for a label whose last hash is known
+local HOLD_SECONDS = 10       -- that fetched content stays in memory for those who ask at the same time
+local LOCK_SECONDS = 30       -- that another process may take to fetch content, before this one does
+local FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
+local OUTAGE_SECONDS = 1      -- that the bucket is not asked again, where something is known
+
+-- ------------------------------------------------------------------ opening
+
+-- Waits for a future on the calling thread.
+local function wait(future) return future:wait() end
+
+--- Opens a remote store. Nothing is asked yet.
+-- @tparam string id
+-- @tparam string folder the local one
+-- @tparam table options of a store, with `remote`
+-- @treturn table a store
+-- @return[2] nil
+-- @treturn[2] table an error of kind `invalid_reference`
+function M.open(id, folder, options)
+  local bucket, prefix, fault = objects.place(options.remote)
+  if not bucket then return nil, errors.new("invalid_reference", ("store '%s': %s"):format(id, fault)) end
+  local front = fronts.open(folder, option_sets.overlay(options, { max_bytes = options.max_bytes or MAX_BYTES }))
+  return setmetatable({ id = id, name = "s3://" .. bucket .. "/" .. prefix, bucket = bucket, prefix = prefix, front = front,
+    options = options, label_ttl = math.max(0, options.label_ttl or LABEL_TTL), await = wait,
+    shared = { outage_till = 0, ensured = {}, ensured_count = 0 }, -- by all its views
+    key_prefix = "store://" .. id .. "/" }, Remote)
+end
+
+--- The same store for a task, which waits in its own way.
+-- @tparam table task `await(future)`; `seconds_left()`, or nil; `offline`: ask nothing; `warn(message)`, called with each
+-- warning
+-- @treturn table
+function Remote:within(task)
+  local view = option_sets.overlay(self, task)
+  view.opened = nil
+  return setmetatable(view, Remote)
+end
+
+function Remote.__close() end -- what 'hold' of a local store returns is closed
+
+--- The store itself, as `hold` of a local one returns it; and whether it is there.
+function Remote:hold() return self, true end
+
+Remote.is_remote = true
+
+--- The local folder.
+function Remote:folder() return self.front.folder end
+
+--- The client for the bucket.
+-- @treturn table
+-- @return[2] nil
+-- @treturn[2] table an error
+function Remote:client()
+  if self.offline then return nil, errors.new("not_found", ("offline: %s is not asked"):format(self.name)) end
+  local err
+  if not self.opened then
+    self.opened, err = require("theaterref.s3.client").open(self.bucket, { settings = self.options.s3 or {},
+      defaults = self.options.request or {}, await = self.await, seconds_left = self.seconds_left, warn = self.warning })
+  end
+  return self.opened, err
+end
+
+-- Emits a warning: the call goes on.
+local function warn(self, message)
+  if self.warn then
+    self.warn(message)
+  elseif self.options.on_warning then
+    self.options.on_warning(message)
+  end
+end
+
+-- The cache that all states of the process share for this store, by what decides about its bytes. It holds labels, and
+-- content while it is being fetched.
+local function cache_of(self)
+  local shared = self.shared
+  if not shared.cache then
+    local s3 = self.options.s3 or {}
+    local identity = core.digest(table.concat({ self.front.folder, self.name, tostring(s3.endpoint), self.label_ttl }, "\n"))
+    shared.cache = assert(core.resource_cache { name = "remote store " .. identity, ttl = self.label_ttl, max_bytes = 64 << 20,
+      negative_ttl = self.label_ttl })
+  end
+  return shared.cache
+end
+
+-- ------------------------------------------------------------------ fetching
+
+-- Puts the server's code for a failure on its error.
+local function with_code(err, future)
+  local info = err and future:info()
+  if info then err.code = info.code end
+  return err
+end
+
+-- Fetches an object into the future that leads a claim.
+local function fetch_into(self, lead, key, options, sha256, seconds)
+  local client, err = self:client()
+  local url, compiled
+  if client then url, compiled = client:fetch_options(self.prefix .. key, options) end
+  if client and not url then err = compiled end
+  local future
+  if url then future, err = core.fetch(url, compiled, lead, sha256, self.await == wait, seconds) end
+  if not future then
+    lead:fail(err.kind, err.message, err.status)
+    return nil, err
+  end
+  local blob, why
+  blob, err, why = self.await(future)
+  return blob, with_code(err, future), why, future
+end
+
+-- Waits a little, and longer the next time.
+local function pause(self, patience)
+  objects.pause(self, patience.pause)
+  patience.pause = math.min(2 * patience.pause, LONGEST_PAUSE)
+end
+
+-- Refuses bytes that are not those of a hash.
+local function refuse(self, hash)
+  cache_of(self):remove(self.key_prefix .. "hash/" .. hash)
+  local message = ("the bucket has other bytes than those of content %s (in %s); put the content again")
+    :format(hash, self.name)
+  warn(self, message)
+  return nil, errors.new("corrupt", message)
+end
+
+-- Keeps content in the folder. False: the bytes are not those of the hash.
+local function keep(self, hash, blob)
+  local algorithm = #hash == 64 and "sha256" or "sha1"
+  if blob:digest(algorithm) ~= hash then return false end
+  local kept, err = self.front:keep(algorithm, blob)
+  if not kept then warn(self, ("content %s is not kept in %s: %s"):format(hash, self.front.folder, err.message)) end
+  return true
+end
+
+-- Fetches content as the leader of its claim, and keeps it in the folder.
+local function lead_content(self, hash, lead, max_bytes)
+  local blob, err, why = fetch_into(self, lead, "data/" .. hash, { max_bytes = max_bytes }, #hash == 64 and hash or nil)
+  if not blob then return nil, err, why end
+  if not keep(self, hash, blob) then return refuse(self, hash) end
+  return blob
+end
+
+-- Claims content for a fetch: returns the bytes; or false, if somebody else may have it by now; or nil and an error.
+local function claim_content(self, hash, max_bytes, patience)
+  local how, what = cache_of(self):claim(self.key_prefix .. "hash/" .. hash, { ttl = HOLD_SECONDS })
+  if how == "hit" then
+    if not self.front.store:exists(hash) then keep(self, hash, what) end -- it was damaged, or evicted
+    return what
+  end
+  if how == "wait" then
+    local blob, err, why = self.await(what, true)
+    if blob or why == "pending" then return blob, err end
+    if why == "abandoned" or (err.kind == "too_large" or err.kind == "timeout") and not patience.tried then
+      patience.tried = why ~= "abandoned" -- once: the limit may have been the leader's own
+      return false
+    end
+    return nil, with_code(err, what)
+  end
+  local lock <close>, is_busy = self.front:lock("content-" .. hash:sub(1, 2))
+  if is_busy and core.now() < patience.till then
+    what:cancel() -- another process fetches it
+    pause(self, patience)
+    return false
+  end
+  local blob = lock and self.front:get(hash, max_bytes) -- by now
+  if blob then
+    what:complete(blob)
+    return blob
+  end
+  return lead_content(self, hash, what, max_bytes)
+end
+
+-- An error of the bucket's about content.
+local function content_error(self, hash, err)
+  if err.kind == "digest_mismatch" then return refuse(self, hash) end
+  if err.status == 404 and err.code ~= "NoSuchBucket" then
+    return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, self.front.folder, self.name))
+  end
+  return nil, err
+end
+
+--- The content of a hash: from the folder, or else from the bucket; as `get` of a local store.
+function Remote:get(hash, max_bytes)
+  local blob, err = self.front:get(hash, max_bytes)
+  if blob then return blob end
+  if self.offline or err.kind ~= "not_found" and err.kind ~= "corrupt" then return nil, err end
+  hash = hash:lower()
+  local patience = { till = core.now() + LOCK_SECONDS, pause = FIRST_PAUSE, tried = false }
+  while true do
+    blob, err = claim_content(self, hash, max_bytes, patience)
+    if blob == nil then return content_error(self, hash, err) end
+    if not blob then
+      blob = self.front:get(hash, max_bytes)
+    elseif max_bytes and #blob > max_bytes then
+      return nil, errors.new("too_large", ("%s is larger than the limit of %s (max_bytes)"):format(hash, errors.bytes(max_bytes)))
+    elseif #hash == 40 and blob:digest "sha1" ~= hash then
+      return refuse(self, hash)
+    end
+    if blob then return blob end
+  end
+end
+
+--- True if there is content of a hash, in the folder or the bucket.
+function Remote:exists(hash)
+  local there, err = self.front.store:exists(hash)
+  if there or err or self.offline then return there, err end
+  local head
+  head, err = objects.head(self, "data/" .. hash:lower())
+  if head or err.kind == "not_found" then return head ~= nil end
+  return nil, err
+end
+
+-- ------------------------------------------------------------------- labels
+
+-- The fault of a label's name as an error, or nil.
+local function name_fault(name)
+  if type(name) ~= "string" then error("the name of a label must be a string, not a " .. type(name), 3) end
+  local fault = core.label_fault(name)
+  return fault and errors.new("invalid_reference", ("Invalid label '%s': %s"):format(name, fault))
+end
+
+-- True if an answer is so young that it need not be asked for again.
+local function is_fresh(self, known)
+  local age = os.time() - known.asked
+  return age >= 0 and age < self.label_ttl
+end
+
+-- Reads the bucket's answer about a label: its hash; nil: there is none; or nil and an error.
+local function hash_of(self, name, blob, err)
+  if blob then
+    local hash = objects.hash_in(tostring(blob))
+    if hash then return hash end
+    return nil, errors.new("corrupt", ("label %s holds no hash (%slabels/%s)"):format(name, self.name, name))
+  end
+  if err.status == 404 and err.code ~= "NoSuchBucket" then
+    self.front:forget_label(name)
+    return nil
+  end
+  return nil, err
+end
+
+-- Serves the last known hash in an outage.
+local function last_known(self, name, known, err)
+  if not known or not core.is_outage(err) then return nil, err end
+  self.shared.outage_till = core.now() + OUTAGE_SECONDS
+  warn(self, ("%s cannot be reached, so label %s counts as it was %s ago: %s"):format(self.name, name,
+    errors.seconds(math.max(0, os.time() - known.asked)), err.message))
+  return known.hash
+end
+
+-- Asks the bucket for a label as the leader of its claim.
+local function ask_label(self, name, known, lead)
+  local asked = os.time()
+  if known then lead:know(core.blob(known.hash), { etag = known.etag }) end
+  local blob, err, why, future = fetch_into(self, lead, "labels/" .. name, { max_bytes = LABEL_BYTES }, nil,
+    known and ASK_SECONDS or nil)
+  if why == "pending" then return nil, err, true end
+  local hash
+  hash, err = hash_of(self, name, blob, err)
+  if hash then self.front:set_label(name, { hash = hash, etag = future:freshness().etag, asked = asked }) end
+  return hash, err
+end
+
+-- Takes the lock by which one process at a time asks for a label, if its answer will count for others.
+local function lock_label(self, name)
+  if self.label_ttl <= 0 then return nil, false end
+  return self.front:lock("label-" .. core.digest(name):sub(1, 2))
+end
+
+-- Reads a label as the leader of its claim: the hash; nil, if there is none; nil and an error; or false, if another process
+-- asks the bucket just now.
+local function lead_label(self, name, lead, patience)
+  local known = self.front:label(name)
+  if known and core.now() < self.shared.outage_till then
+    lead:cancel()
+    return known.hash
+  end
+  local lock <close>, is_busy = lock_label(self, name) -- luacheck: ignore lock
+  known = self.front:label(name)
+  if known and is_fresh(self, known) then
+    lead:complete(core.blob(known.hash), { age = math.max(0, os.time() - known.asked), etag = known.etag })
+    return known.hash
+  end
+  if is_busy and core.now() < patience.till then
+    lead:cancel()
+    return false
+  end
+  local hash, err, is_over = ask_label(self, name, known, lead)
+  if hash or not err or is_over then return hash, err end
+  return last_known(self, name, known, err)
+end
+
+-- Waits for somebody's answer about a label; as lead_label. False: nobody asks any more.
+local function wait_for_label(self, name, future)
+  local blob, err, why = self.await(future, true)
+  if why == "pending" then return nil, err end
+  if why == "abandoned" then return false end
+  local hash, fault = hash_of(self, name, blob, with_code(err, future))
+  if hash or not fault then return hash end
+  return last_known(self, name, self.front:label(name), fault)
+end
+
+-- The hash of a label without a question to the bucket.
+local function label_offline(self, name)
+  local known = self.front:label(name)
+  if known then return known.hash end
+  return nil, errors.new("not_found", ("offline: label %s of %s is not known here"):format(name, self.name))
+end
+
+-- The hash of a label; nil, if there is none; or nil and an error.
+local function read_label(self, name)
+  if self.offline then return label_offline(self, name) end
+  local patience = { till = core.now() + ASK_SECONDS, pause = FIRST_PAUSE }
+  while true do
+    local how, what = cache_of(self):claim(self.key_prefix .. name)
+    if how == "hit" then return hash_of(self, name, what) end
+    local hash, err
+    if how == "wait" then hash, err = wait_for_label(self, name, what) else hash, err = lead_label(self, name, what, patience) end
+    if hash ~= false then return hash, err end
+    if how == "lead" then pause(self, patience) end
+  end
+end
+
+--- The hash that a label points at, at most `label_ttl` seconds ago; as that of a local store.
+function Remote:get_by_label(name)
+  local fault = name_fault(name)
+  if fault then return nil, fault end
+  local hash, err = read_label(self, name)
+  if err then return nil, err end
+  return hash
+end
+
+--- Forgets what is known about a label: the next reader asks the bucket.
+function Remote:forget_label(name)
+  cache_of(self):remove(self.key_prefix .. name)
+  self.front:forget_label(name)
+end
+
+--- Remembers a label that was just moved here.
+function Remote:know_label(name, hash, etag)
+  cache_of(self):remove(self.key_prefix .. name)
+  self.front:set_label(name, { hash = hash, etag = etag, asked = os.time() })
+end
+
+--- The content that a label points at; as that of a local store.
+function Remote:get_content_by_label(name, max_bytes)
+  local hash, err = self:get_by_label(name)
+  if not hash then return nil, err end
+  local blob
+  blob, err = self:get(hash, max_bytes)
+  if blob then return blob end
+  if err.kind ~= "not_found" or self.offline then return nil, err end
+  self:forget_label(name) -- it may have moved, and its content be gone
+  local now, why = self:get_by_label(name)
+  if not now then return nil, why end
+  if now == hash then return nil, err end
+  return self:get(now, max_bytes)
+end
+
+--- True if there is such a label.
+function Remote:label_exists(name)
+  local hash, err = self:get_by_label(name)
+  if err then return nil, err end
+  return hash ~= nil
+end
+
+-- ------------------------------------------------------------------- writing
+
+--- Stores bytes: in the bucket, and in the folder. As `put` of a local store.
+function Remote:put(bytes, algorithm)
+  algorithm = algorithm or self.options.algorithm or "sha1"
+  local blob = core.is_blob(bytes) and bytes or core.blob(bytes)
+  local hash = self.front:keep(algorithm, blob) or blob:digest(algorithm)
+  local ok, err = objects.ensure(self, hash, blob)
+  if not ok then return nil, err end
+  return hash
+end
+
+--- Points a label at content; as `label` of a local store.
+function Remote:label(name, hash, options)
+  if type(hash) ~= "string" then error("the hash of a label must be a string, not a " .. type(hash), 2) end
+  if options ~= nil then option_sets.check(option_sets.label, options, 2) end
+  local fault = name_fault(name)
+  if fault then return nil, fault end
+  return labels.move(self, name, hash, options and options.expect)
+end
+
+Remote.replace_at_label = Remote.label
+
+--- Stores bytes, and points a label at them.
+function Remote:store_at_label(name, bytes)
+  local hash, err = self:put(bytes)
+  local ok
+  if hash then ok, err = self:label(name, hash) end
+  if not ok then return nil, err end
+  return hash
+end
+
+Remote.replace_content_at_label = Remote.store_at_label
+
+--- Removes a label.
+function Remote:remove_label(name)
+  local fault = name_fault(name)
+  if fault then return nil, fault end
+  return labels.remove(self, name)
+end
+
+--- Removes a label if it points at a hash.
+function Remote:remove_from_label(name, hash)
+  local fault = name_fault(name)
+  if fault then return nil, fault end
+  return labels.remove(self, name, hash)
+end
+
+--- The hashes that a label pointed at before; as `history` of a local store.
+function Remote:history(name)
+  local fault = name_fault(name)
+  if fault then return nil, fault end
+  local now, err = objects.label(self, name)
+  if now == nil then return nil, err end
+  return now and now.history or {}
+end
+
+--- Moves a label back; as `rollback` of a local store.
+function Remote:rollback(name, options)
+  local fault = name_fault(name)
+  if fault then return nil, fault end
+  self:forget_label(name) -- so that the bucket is asked
+  return core.store_methods.rollback(self, name, options)
+end
+
+local Batch = {}
+Batch.__index = Batch
+
+function Batch.__close() end -- what the batch of a local store is
+
+function Batch:put(bytes, algorithm) return self.store:put(bytes, algorithm) end
+
+function Batch:label(name, hash)
+  local fault = name_fault(name)
+  if fault then return nil, fault end
+  self.moves[#self.moves + 1] = { name, hash }
+  return true
+end
+
+function Batch:commit()
+  for i, move in ipairs(self.moves) do
+    local ok, err = self.store:label(move[1], move[2])
+    if not ok then
+      err.message = ("%s; %d of %d labels of the batch have moved"):format(err.message, i - 1, #self.moves)
+      return nil, err
+    end
+  end
+  return true
+end
+
+--- Begins a batch. A bucket cannot move several labels at once: content is there when it is put, and labels move one by
+-- one at the end.
+function Remote:begin_batch() return setmetatable({ store = self, moves = {} }, Batch) end
+
+Remote.batch = core.store_methods.batch
+Remote.export, Remote.import = core.store_methods.export, core.store_methods.import
+
+for name, method in pairs(upkeep) do Remote[name] = method end
+
+return M

@@ -1,0 +1,123 @@
+--- Which conditional requests an S3 engine honours: found out once, by requests on an object of one's own.
+-- @module theaterref.store.remote_engine
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local random = require "theaterref.store.random"
+
+local M = {}
+
+local LASTS_SECONDS = 24 * 3600 -- an engine may be upgraded
+local MAX_TRIES = 4
+local FOLDER = "theaterref/"    -- of probes: readers of stores ignore it
+local WRONG = '"00000000000000000000000000000000"'
+
+local known = {} -- where the local folder cannot be written to
+
+local function quoted(etag) return etag:find '^"' and etag or '"' .. etag .. '"' end
+
+local function unquoted(etag) return (etag:gsub('"', "")) end
+
+-- An engine by its text: how If-Match is written, and what it works for.
+local function parse(text)
+  local style, moves, removes = text:match "^(%l+) (%d) (%d)$"
+  if not style then return nil end
+  return { text = text, condition = style == "unquoted" and unquoted or quoted, moves = moves == "1", removes = removes == "1" }
+end
+
+-- True if a request was refused since its condition does not hold.
+local function is_refused(ok, err) return not ok and (err.kind == "conflict" or err.status == 412 or err.status == 409) end
+
+-- True if an engine does not take a conditional header, or takes it for something else.
+local function is_unsupported(err) return err.status and (err.status < 500 and err.status ~= 403 or err.status == 501) end
+
+-- Sends a request about the probe's object: true, it was done; false, it was refused (true) or the engine does not take
+-- the header (false); or nil and an error. Some engines fail in the place of a refusal, so a failure is tried again.
+local function attempt(client, method, ...)
+  local ok, err
+  for _ = 1, MAX_TRIES do
+    ok, err = client[method](client, ...)
+    if ok then return true end
+    if (err.status or 0) < 500 or err.status == 501 then break end
+  end
+  if is_refused(ok, err) or is_unsupported(err) then return false, is_refused(ok, err) end
+  return nil, err
+end
+
+-- Finds out how a conditional PUT of an object with an ETag is written: "quoted" or "unquoted"; false: it does not work;
+-- or nil and an error.
+local function put_style(client, key, etag)
+  local done, refused = attempt(client, "put", key, core.blob "1", { if_match = WRONG })
+  if done == nil then return nil, refused end
+  if done or not refused then return false end -- it ignores the header, or does not take it
+  done, refused = attempt(client, "put", key, core.blob "1", { if_none_match = "*" })
+  if done == nil then return nil, refused end
+  if done or not refused then return false end
+  for _, style in ipairs { "quoted", "unquoted" } do
+    local condition = style == "quoted" and quoted or unquoted
+    done, refused = attempt(client, "put", key, core.blob "1", { if_match = condition(etag) })
+    if done == nil then return nil, refused end
+    if done then return style end
+  end
+  return false
+end
+
+-- Finds out whether a conditional DELETE works: "1" or "0"; or nil and an error.
+local function delete_works(client, key, etag, style)
+  local condition = style == "unquoted" and unquoted or quoted
+  local done, refused = attempt(client, "delete", key, { if_match = condition(WRONG) })
+  if done == nil then return nil, refused end
+  if done or not refused then return "0" end
+  done, refused = attempt(client, "delete", key, { if_match = condition(etag) })
+  if done == nil then return nil, refused end
+  return done and "1" or "0"
+end
+
+-- Asks an engine by requests on an object of its own.
+local function probe(store)
+  local client, err = store:client()
+  if not client then return nil, err end
+  local key = store.prefix .. FOLDER .. random.uuid()
+  local head, style, removes
+  head, err = client:put(key, core.blob "1", {})
+  if not head then return nil, err end
+  style, err = put_style(client, key, head.etag)
+  if style == false then style, removes = "quoted", "0" end
+  local moves = removes and "0" or "1"
+  if style and not removes then removes, err = delete_works(client, key, head.etag, style) end
+  if removes ~= "1" then client:delete(key, {}) end
+  if not style or not removes then return nil, err end
+  return ("%s %s %s"):format(style, moves, removes)
+end
+
+--- Returns what the engine of a store's bucket can do.
+-- @tparam table store
+-- @treturn table `condition(etag)` makes the value of If-Match; `moves`: it works for PUT; `removes`: for DELETE
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.of(store)
+  local name = "engine-" .. core.digest(store.name .. "\n" .. tostring((store.options.s3 or {}).endpoint))
+  local found = known[name]
+  if not found then
+    local at, text = (store.front:text(name) or ""):match "^(%d+) ([^\n]*)$"
+    found = text and { at = math.tointeger(at), text = text }
+  end
+  if not found or not parse(found.text) or math.abs(os.time() - found.at) > LASTS_SECONDS then
+    local text, err = probe(store)
+    if not text then return nil, err end
+    found = { at = os.time(), text = text }
+    store.front:set_text(name, ("%d %s"):format(found.at, text))
+  end
+  known[name] = found
+  return parse(found.text)
+end
+
+--- The error for what an engine cannot do.
+-- @tparam table store
+-- @tparam string what
+-- @tparam string request
+-- @treturn table
+function M.refusal(store, what, request)
+  return errors.new("policy", ("%s needs a server that honours %s, and that of %s does not"):format(what, request, store.name))
+end
+
+return M

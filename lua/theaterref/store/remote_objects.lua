@@ -1,0 +1,212 @@
+--- The objects of a remote store: content, and labels with their metadata.
+-- @module theaterref.store.remote_objects
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+
+local M = {}
+
+--- Seconds that a remote gc spares content; writers make content young again that is older than half of that.
+M.GRACE = 24 * 3600
+
+M.MAX_KEY = 1024 -- bytes
+
+--- Takes the option `remote` apart.
+-- @tparam string remote `s3://bucket` or `s3://bucket/prefix`
+-- @treturn string the bucket
+-- @treturn string the prefix of all keys: empty, or with a `/` at its end
+-- @return[2] nil
+-- @return[2] nil
+-- @treturn[2] string the fault
+function M.place(remote)
+  local bucket, prefix = remote:match "^[sS]3://([^/?#]+)/?(.*)$"
+  prefix = prefix and prefix:gsub("/+$", "")
+  local path = "/" .. (prefix or "") .. "/"
+  if not bucket or path:find "[?#]" or path:find "//." or path:find "/%.%.?/" then
+    return nil, nil, ("remote is s3://bucket or s3://bucket/prefix, not '%s'"):format(errors.redact_reference(remote))
+  end
+  return bucket, prefix == "" and "" or prefix .. "/"
+end
+
+--- The hash that a label's text holds, in lower case, or nil.
+-- @tparam string text
+-- @treturn ?string
+function M.hash_in(text)
+  local hash = text:match "^%s*(%x+)%s*$"
+  return hash and (#hash == 40 or #hash == 64) and hash:lower() or nil
+end
+
+--- Asks for an object's head.
+-- @tparam table store
+-- @tparam string key below the store's prefix
+-- @treturn table
+-- @return[2] nil
+-- @treturn[2] table an error, of kind `not_found` if there is no such object
+function M.head(store, key)
+  local client, err = store:client()
+  if not client then return nil, err end
+  return client:head(store.prefix .. key)
+end
+
+local ENSURED_SECONDS, MAX_ENSURED = 60, 1024
+
+-- Notes that content is in the bucket, and young.
+local function note_ensured(shared, hash)
+  if shared.ensured_count >= MAX_ENSURED then shared.ensured, shared.ensured_count = {}, 0 end
+  if not shared.ensured[hash] then shared.ensured_count = shared.ensured_count + 1 end
+  shared.ensured[hash] = core.now()
+  return true
+end
+
+-- True if an object is so old that a remote gc may soon take it.
+local function is_old(head) return os.time() - head.modified > M.GRACE / 2 end
+
+-- Makes an object young if it is old. Returns whether it was old; or nil and an error.
+local function refresh(client, key, head)
+  if not is_old(head) then return false end
+  local ok, err = client:refresh(key, head)
+  if ok then return true end
+  return nil, err
+end
+
+--- Makes sure that content is in the bucket, and that no gc takes it soon.
+-- @tparam table store
+-- @tparam string hash
+-- @tparam[opt] theaterref.blob blob its bytes; without them, those of the local folder
+-- @tparam[opt] boolean again ask the bucket, even if that was done a moment ago
+-- @treturn boolean true
+-- @treturn boolean whether it was old: a gc that runs now may have chosen it before
+-- @return[2] nil
+-- @treturn[2] table an error, of kind `not_found` if it is neither there nor here
+function M.ensure(store, hash, blob, again)
+  local key, shared = store.prefix .. "data/" .. hash, store.shared
+  local at = shared.ensured[hash]
+  if not again and at and core.now() < at + ENSURED_SECONDS then return true, false end
+  local head, err = M.head(store, "data/" .. hash)
+  if not head and err.kind ~= "not_found" or err and err.code == "NoSuchBucket" then return nil, err end
+  local client = store:client()
+  if head and not (blob and #blob ~= head.size) then
+    local was_old, why = refresh(client, key, head)
+    if was_old ~= nil then return note_ensured(shared, hash), was_old end
+    if why.kind ~= "not_found" then return nil, why end -- else a gc has just taken it
+  end
+  blob = blob or store.front:get(hash)
+  if not blob then
+    return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, store.front.folder, store.name))
+  end
+  head, err = client:put(key, blob, {})
+  if not head then return nil, err end
+  return note_ensured(shared, hash), false
+end
+
+--- Makes content young that a label leaves: its readers may be about to read it. No more than a favour.
+-- @tparam table store
+-- @tparam string hash
+function M.spare(store, hash)
+  local head = M.head(store, "data/" .. hash)
+  if head then refresh(store:client(), store.prefix .. "data/" .. hash, head) end
+end
+
+-- The items of a text that commas separate and that look right.
+local function list_of(text, pattern)
+  local list = {}
+  for item in (text or ""):gmatch "[^,%s]+" do
+    if item:find(pattern) and #list < 100 then list[#list + 1] = item end
+  end
+  return list
+end
+
+--- Reads a label in the bucket, past all caches.
+-- @tparam table store
+-- @tparam string name
+-- @treturn table|boolean `hash`, `etag`; `writer`: who moved it last; `writers`: that one and those before it; `history`: the
+-- hashes before; false: there is no such label
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.label(store, name)
+  local client, err = store:client()
+  if not client then return nil, err end
+  local blob, head = client:get(store.prefix .. "labels/" .. name, { max_bytes = 4096 })
+  if not blob and head and head.kind == "not_found" and head.code ~= "NoSuchBucket" then return false end
+  if not blob then return nil, head end
+  local hash = M.hash_in(tostring(blob))
+  if not hash then return nil, errors.new("corrupt", ("label %s holds no hash (%slabels/%s)"):format(name, store.name, name)) end
+  local metadata = head.metadata or {}
+  local writers = list_of(metadata["theaterref-writer"], "^[%x-]+$")
+  local writer = writers[1]
+  for _, before in ipairs(list_of(metadata["theaterref-writers"], "^[%x-]+$")) do writers[#writers + 1] = before end
+  local history = list_of(metadata["theaterref-history"], "^%x+$")
+  return { hash = hash, etag = head.etag, writer = writer, writers = writers, history = history }
+end
+
+--- Lists objects, page by page.
+-- @tparam table store
+-- @tparam string folder below the store's prefix, with a `/` at its end
+-- @tparam function visit called with each key below that folder and its object; false ends it
+-- @tparam[opt] table options `after`: a key below the folder; `max`, of a page
+-- @treturn boolean true
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.each(store, folder, visit, options)
+  local client, err = store:client()
+  if not client then return nil, err end
+  local prefix, token = store.prefix .. folder, nil
+  local after = options and options.after and prefix .. options.after or nil
+  repeat
+    local page, following = client:list(prefix, { after = not token and after or nil, token = token,
+      max = options and options.max })
+    if not page then return nil, following end
+    token = following
+    for _, object in ipairs(page) do
+      if object.key:sub(1, #prefix) == prefix and visit(object.key:sub(#prefix + 1), object) == false then return true end
+    end
+  until not token
+  return true
+end
+
+local AT_ONCE = 16
+
+-- Moves all workers on until they are done, or one fails.
+local function drive(workers)
+  while #workers > 0 do
+    for i = #workers, 1, -1 do
+      local worker = workers[i]
+      local results = worker.future and table.pack(worker.future:wait()) or table.pack()
+      local ok, future = coroutine.resume(worker.thread, table.unpack(results, 1, results.n))
+      if not ok then error(future, 0) end
+      worker.future = future
+      if coroutine.status(worker.thread) == "dead" then table.remove(workers, i) end
+    end
+  end
+end
+
+--- Does work for each item, several at a time.
+-- @tparam table store
+-- @tparam table items
+-- @tparam function work called with the store and an item; nil and an error ends all
+-- @tparam[opt] integer at_once
+-- @treturn boolean true
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.for_each(store, items, work, at_once)
+  local next_item, failure, workers = 1, nil, {}
+  local view = store:within { await = function(future) return coroutine.yield(future) end }
+  local function run()
+    while next_item <= #items and not failure do
+      local item = items[next_item]
+      next_item = next_item + 1
+      local ok, err = work(view, item)
+      if not ok then failure = failure or err end
+    end
+  end
+  for i = 1, math.min(at_once or AT_ONCE, #items) do workers[i] = { thread = coroutine.create(run) } end
+  drive(workers)
+  if failure then return nil, failure end
+  return true
+end
+
+--- Waits a little.
+-- @tparam table store
+-- @tparam number seconds
+function M.pause(store, seconds) store.await(core.timer(seconds)) end
+
+return M

@@ -1,0 +1,483 @@
+-- Remote stores on the stub of S3: content, labels, outages, upkeep. See remote_label_spec.lua for compare and set.
+local core = require "theaterref.core"
+local helper = require "helper"
+local theaterref = require "theaterref"
+
+describe("a remote store", function()
+  local s3, folder, warnings
+
+  setup(function() s3 = helper.s3_stub() end)
+  teardown(function() s3:stop() end)
+
+  local count = 0
+  local prefix -- of each spec's own store
+
+  before_each(function()
+    folder = helper.temporary_folder()
+    count, warnings = count + 1, {}
+    prefix = "store" .. count
+    s3:control { faults = {}, down = false, engine = { if_match = "both", delete_if_match = "both", loser = 412 } }
+    s3:log()
+  end)
+
+  after_each(function() helper.remove(folder) end)
+
+  -- The store on a machine, which is a folder of its own.
+  local function open(machine, options)
+    local all = { base_path = folder .. "/" .. (machine or "here"), remote = "s3://bucket/" .. prefix, s3 = s3.settings,
+      label_ttl = 0, request = { retries = 0 }, on_warning = function(message) warnings[#warnings + 1] = message end }
+    for name, value in pairs(options or {}) do all[name] = value end
+    return theaterref.content_store("release", all)
+  end
+
+  -- How many requests the server got since the last question, by a pattern.
+  local function asked(pattern)
+    local n = 0
+    for _, line in ipairs(s3:log()) do
+      if line:find(pattern) then n = n + 1 end
+    end
+    return n
+  end
+
+  local function put(key, text, age) s3:control { put = { { bucket = "bucket", key = prefix .. "/" .. key, text = text, age = age } } } end
+
+  local function objects()
+    local all = {}
+    for key, object in pairs(s3:control {} .bucket) do
+      if key:sub(1, #prefix + 1) == prefix .. "/" then all[key:sub(#prefix + 2)] = object end
+    end
+    return all
+  end
+
+  it("has Theater's layout in the bucket, and ignores other keys", function()
+    local store = open()
+    local hash = assert(store:store_at_label("actors/worker", "bytes"))
+    assert.truthy(objects()["data/" .. hash])
+    assert.truthy(objects()["labels/actors/worker"])
+    put("notes/readme", "no content")
+    put("data/readme", "no content")
+    assert.same({ hash }, store:list_all_content())
+    assert.same({ ["actors/worker"] = hash }, (store:label_hashes()))
+    assert.same({ "readme" }, store:verify { remote = true }.unexpected)
+  end)
+
+  it("is what a copy of a store's folder makes, and the reverse", function()
+    local plain = theaterref.content_store("plain", { base_path = folder .. "/plain" })
+    local hash = plain:store_at_label("a/b", "copied")
+    put("data/" .. hash, "copied")
+    put("labels/a/b", helper.read(folder .. "/plain/labels/a/b"))
+    assert.equal("copied", tostring(open():get_content_by_label "a/b"))
+    open "writer":store_at_label("a/b", "moved")
+    -- As 'aws s3 sync' does it.
+    local back = theaterref.content_store("back", { base_path = folder .. "/back" })
+    local moved = open():get_by_label "a/b"
+    back:put(tostring(open():get(moved)))
+    back:label("a/b", moved)
+    assert.equal("moved", tostring(back:get_content_by_label "a/b"))
+  end)
+
+  it("fetches content once, and then has it", function()
+    local hash = open "writer":put "once"
+    s3:log()
+    local store = open()
+    assert.equal("once", tostring(store:get(hash)))
+    assert.equal("once", tostring(store:get(hash:upper())))
+    assert.equal("once", tostring(open():get(hash)))
+    assert.equal(1, asked("GET .*data/" .. hash))
+    assert.is_true(store:exists(hash))
+    assert.is_false(store:exists(("0"):rep(40)))
+  end)
+
+  it("takes SHA-256, too", function()
+    local hash = open("writer", { algorithm = "sha256" }):put "long"
+    assert.equal(64, #hash)
+    assert.equal("long", tostring(open():get(hash)))
+  end)
+
+  it("reports content that is nowhere", function()
+    local blob, err = open():get(("0"):rep(40))
+    assert.is_nil(blob)
+    assert.equal("not_found", err.kind)
+    assert.matches("Content not found: 0+ %(in .* and s3://bucket/" .. prefix, err.message)
+  end)
+
+  for name, hash in pairs { sha1 = ("1"):rep(40), sha256 = ("2"):rep(64) } do
+    it("refuses, reports and never keeps wrong bytes of a " .. name, function()
+      put("data/" .. hash, "tampered")
+      local store = open()
+      for _ = 1, 2 do
+        local blob, err = store:get(hash)
+        assert.is_nil(blob)
+        assert.equal("corrupt", err.kind)
+      end
+      assert.equal(2, #warnings)
+      assert.matches("the bucket has other bytes than those of content " .. hash, warnings[1])
+      assert.is_false(helper.exists(folder .. "/here/data/" .. hash))
+    end)
+  end
+
+  it("never keeps a body that was cut off", function()
+    local hash = open "writer":put(("x"):rep(100000))
+    s3:control { faults = { { ["do"] = "truncate", method = "GET", key = hash } } }
+    local blob, err = open():get(hash)
+    assert.is_nil(blob)
+    assert.equal("network", err.kind)
+    assert.equal(100000, #open():get(hash))
+  end)
+
+  it("enforces a limit on content", function()
+    local hash = open "writer":put "0123456789"
+    local store = open()
+    for _ = 1, 2 do
+      assert.equal("too_large", select(2, store:get(hash, 5)).kind)
+      assert.equal(10, #store:get(hash, 10))
+    end
+  end)
+
+  it("replaces local content that was damaged", function()
+    local hash = open "writer":put "sound"
+    local store = open()
+    store:get(hash)
+    helper.write(folder .. "/here/data/" .. hash, "wrong")
+    helper.run_ok(("touch -d '1 hour ago' %s/here/data/%s"):format(folder, hash)) -- its writer is done
+    assert.equal("sound", tostring(open():get(hash)))
+    assert.equal("sound", helper.read(folder .. "/here/data/" .. hash))
+  end)
+
+  it("works in front of a folder that cannot be written to", function()
+    local hash = open "writer":store_at_label("x", "bytes")
+    helper.write(folder .. "/file", "")
+    local store = open "file/below"
+    assert.equal("bytes", tostring(store:get_content_by_label "x"))
+    assert.matches("content " .. hash .. " is not kept", warnings[1])
+  end)
+
+  describe("label", function()
+    it("is asked for at most every label_ttl seconds, by all states and processes of a machine", function()
+      local hash = open "writer":store_at_label("x", "one")
+      s3:log()
+      for _ = 1, 3 do assert.equal(hash, open("here", { label_ttl = 60 }):get_by_label "x") end
+      local script = helper.write(folder .. "/ask.lua", ([[
+        local store = require "theaterref".content_store("release", { base_path = %q, remote = %q, label_ttl = 60,
+          s3 = { endpoint = %q, access_key_id = "AKIDEXAMPLE", secret_access_key = "wrong" } })
+        print(store:get_by_label "x")]]):format(folder .. "/here", "s3://bucket/" .. prefix, s3.settings.endpoint))
+      assert.equal(hash .. "\n", helper.run_ok(helper.lua .. " " .. script))
+      assert.equal(1, asked "GET .*labels/x")
+    end)
+
+    it("is asked for with the ETag that is known", function()
+      local hash = open "writer":store_at_label("x", "one")
+      local store = open()
+      store:get_by_label "x"
+      s3:log()
+      assert.equal(hash, store:get_by_label "x")
+      assert.equal(1, asked "GET .*labels/x 304")
+      local moved = open "writer":store_at_label("x", "two")
+      s3:log()
+      assert.equal(moved, store:get_by_label "x")
+      assert.equal(1, asked "GET .*labels/x 200")
+    end)
+
+    it("that is absent is asked for at most every label_ttl seconds, too", function()
+      local store = open("here", { label_ttl = 60 })
+      assert.is_nil(store:get_by_label "none")
+      assert.is_false(store:label_exists "none")
+      assert.is_nil(store:get_content_by_label "none")
+      assert.equal(1, asked "labels/none")
+    end)
+
+    it("counts at once where it was moved", function()
+      local store = open("here", { label_ttl = 60 })
+      assert.is_nil(store:get_by_label "x")
+      local hash = store:store_at_label("x", "one")
+      assert.equal(hash, store:get_by_label "x")
+      local other = store:store_at_label("x", "two")
+      assert.equal(other, store:get_by_label "x")
+      assert.is_true(store:remove_label "x")
+      assert.is_nil(store:get_by_label "x")
+    end)
+
+    it("counts as it was during an outage, with a warning", function()
+      local hash = open "writer":store_at_label("x", "one")
+      local store = open()
+      store:get_content_by_label "x"
+      s3:control { down = true }
+      assert.equal("one", tostring(store:get_content_by_label "x"))
+      assert.matches("s3://bucket/" .. prefix .. "/ cannot be reached, so label x counts as it was", warnings[1])
+      assert.equal(hash, open():get_by_label "x") -- another process
+      local none, err = store:get_by_label "never-read"
+      assert.is_nil(none)
+      assert.equal("network", err.kind)
+      s3:control { down = false }
+      helper.eventually(function() return open():get_by_label "x" == hash and open():get_by_label "never-read" == nil end)
+    end)
+
+    it("counts as it was when the server is too slow", function()
+      local hash = open "writer":store_at_label("x", "one")
+      local store = open("here", { request = { retries = 0, timeout = 0.2 } })
+      store:get_by_label "x"
+      s3:control { faults = { { ["do"] = "slow", key = "labels/x", seconds = 2 } } }
+      local began = core.now()
+      assert.equal(hash, store:get_by_label "x")
+      assert.is_true(core.now() - began < 1.5 * helper.slowness)
+    end)
+
+    it("does not count as it was when the bucket refuses or is gone", function()
+      open "writer":store_at_label("x", "one")
+      local store = open()
+      store:get_by_label "x"
+      s3:control { faults = { { ["do"] = "status", status = 403, code = "AccessDenied", key = "labels/x" } } }
+      assert.equal(403, select(2, store:get_by_label "x").status)
+      local elsewhere = open("here", { remote = "s3://nobody/x" })
+      local hash, err = elsewhere:get_by_label "x"
+      assert.is_nil(hash)
+      assert.matches("NoSuchBucket", err.message)
+    end)
+
+    it("that holds no hash is an error", function()
+      put("labels/bad", "no hash")
+      local hash, err = open():get_by_label "bad"
+      assert.is_nil(hash)
+      assert.equal("corrupt", err.kind)
+      local hashes, faults = open():label_hashes()
+      assert.same({}, hashes)
+      assert.truthy(faults.bad)
+    end)
+
+    it("may be surrounded by blanks, as other programs write it", function()
+      local hash = open "writer":put "one"
+      put("labels/x", hash:upper() .. "\n")
+      assert.equal(hash, open():get_by_label "x")
+    end)
+
+    it("that moves while its content is collected is read again", function()
+      local writer, store = open "writer", open("here", { label_ttl = 60 })
+      local old = writer:store_at_label("x", "one")
+      assert.equal(old, store:get_by_label "x")
+      writer:store_at_label("x", "two")
+      s3:control { faults = { { ["do"] = "status", status = 404, code = "NoSuchKey", key = old, times = 9 } } }
+      assert.equal("two", tostring(store:get_content_by_label "x"))
+    end)
+  end)
+
+  describe("writing", function()
+    it("uploads content that is missing, and only that", function()
+      local store = open()
+      local hash = store:put "bytes"
+      assert.equal(1, asked("PUT .*data/" .. hash))
+      open "other":put "bytes"
+      assert.equal(0, asked("PUT .*data/" .. hash))
+    end)
+
+    it("uploads content before it moves a label", function()
+      local store = open()
+      local plain = theaterref.content_store("plain", { base_path = folder .. "/here" })
+      local hash = plain:put "local only"
+      assert.is_true(store:label("x", hash))
+      assert.equal("local only", tostring(open "other":get_content_by_label "x"))
+      local moved, err = store:label("y", ("0"):rep(40))
+      assert.is_nil(moved)
+      assert.equal("not_found", err.kind)
+    end)
+
+    it("makes content young again before it is labelled, and when a label leaves it", function()
+      local store = open()
+      local first, second = store:put "one", store:put "two"
+      store:label("x", first)
+      s3:control { age = { bucket = "bucket", prefix = prefix .. "/", seconds = 13 * 3600 } }
+      assert.is_true(open "other":label("x", second))
+      for _, hash in ipairs { first, second } do
+        assert.is_true(objects()["data/" .. hash].age < 600, hash)
+      end
+      s3:control { age = { bucket = "bucket", prefix = prefix .. "/", seconds = 11 * 3600 } }
+      s3:log()
+      assert.is_true(open "third":label("x", first)) -- no need yet
+      assert.equal(0, asked "x%-amz%-copy%-source")
+    end)
+
+    it("reports an upload that failed, and uploads it later", function()
+      local store = open()
+      s3:control { faults = { { ["do"] = "status", status = 503, code = "SlowDown", method = "PUT" } } }
+      local hash, err = store:put "later"
+      assert.is_nil(hash)
+      assert.equal(503, err.status)
+      hash = core.digest("later", "sha1")
+      assert.is_true(store:label("x", hash))
+      assert.truthy(objects()["data/" .. hash])
+    end)
+
+    it("refuses names that no folder could hold", function()
+      local store = open()
+      local hash = store:store_at_label("a/b", "x")
+      for _, name in ipairs { "a", "a/b/c", "a/b/c/d", "../x", "hash/x", ("p/"):rep(100) .. ("long"):rep(220) } do
+        local moved, err = store:label(name, hash)
+        assert.is_nil(moved)
+        assert.equal("invalid_reference", err.kind, name)
+      end
+      assert.equal("invalid_reference", select(2, store:label("x", "no hash")).kind)
+      assert.same({ "a/b" }, store:list_labels())
+    end)
+  end)
+
+  describe("upkeep:", function()
+    it("the bucket's gc deletes nothing that is labelled, was labelled, or is young", function()
+      local store = open()
+      local labelled, former, old = store:put "now", store:put "before", store:put "old"
+      store:label("x", former)
+      store:label("x", labelled)
+      s3:control { age = { bucket = "bucket", prefix = prefix .. "/", seconds = 25 * 3600 } }
+      local young = store:put "young"
+      local trial = store:gc { remote = true, dry_run = true }
+      assert.same({ old }, trial.deleted)
+      local report = store:gc { remote = true }
+      assert.same({ old }, report.deleted)
+      assert.same({ labelled = 1, in_history = 1, young = 1, in_use = 0 }, report.kept)
+      local left = objects()
+      assert.truthy(left["data/" .. labelled] and left["data/" .. former] and left["data/" .. young])
+      assert.is_nil(left["data/" .. old])
+    end)
+
+    it("the bucket's gc goes by the bucket's clock", function()
+      local store = open()
+      local hash = store:put "young"
+      s3:control { clock = 600 }
+      assert.same({ hash }, store:gc { remote = true, grace = 300 }.deleted)
+      s3:control { clock = 0 }
+    end)
+
+    it("the bucket's gc reads labels again before it deletes", function()
+      local store, other = open(), open "other"
+      local hash = other:put "about to be labelled"
+      s3:control { age = { bucket = "bucket", prefix = prefix .. "/", seconds = 25 * 3600 },
+        faults = { { ["do"] = "slow", query = "labels", seconds = 0.3 * helper.slowness } } }
+      local labelled
+      assert.is_true(other:label("x", hash))
+      s3:control { age = { bucket = "bucket", prefix = prefix .. "/data", seconds = 25 * 3600 } }
+      local report = store:gc { remote = true, progress = function() labelled = true end }
+      assert.is_nil(labelled) -- nothing was left to delete
+      assert.same({}, report.deleted)
+    end)
+
+    it("the bucket's gc does nothing while a label holds no hash", function()
+      local store = open()
+      store:put "x"
+      put("labels/bad", "x")
+      local report, err = store:gc { remote = true, grace = 0 }
+      assert.is_nil(report)
+      assert.equal("corrupt", err.kind)
+    end)
+
+    it("the bucket's gc reports what it could not delete", function()
+      local store = open()
+      local hash = store:put "kept"
+      s3:control { faults = { { ["do"] = "keep", key = hash } } }
+      local report = store:gc { remote = true, grace = 0 }
+      assert.same({}, report.deleted)
+      assert.matches("AccessDenied", report.failed[hash])
+    end)
+
+    it("the local gc keeps content that the bucket's labels name, or named before", function()
+      local store = open()
+      local former, labelled = store:store_at_label("x", "one"), open "other":store_at_label("x", "two")
+      assert.equal("two", tostring(store:get(labelled)))
+      local free = store:put "three"
+      assert.same({ free }, store:gc { grace = 0 }.deleted)
+      assert.truthy(helper.exists(folder .. "/here/data/" .. labelled) and helper.exists(folder .. "/here/data/" .. former))
+      assert.truthy(objects()["data/" .. free])
+      s3:control { down = true }
+      assert.equal("network", select(2, store:gc { grace = 0 }).kind)
+    end)
+
+    it("verify checks the folder, or everything in the bucket", function()
+      local store = open()
+      local good, gone = store:store_at_label("good", "x"), ("a"):rep(40)
+      put("labels/dangling", gone)
+      put("data/" .. ("b"):rep(40), "wrong")
+      put("labels/good/inner", good)
+      local report = store:verify { remote = true }
+      assert.equal(1, report.checked)
+      assert.same({ ("b"):rep(40) }, report.corrupt)
+      assert.same({ "dangling" }, report.dangling)
+      assert.same({ gone }, report.missing)
+      assert.matches("folder of the label", report.faulty_labels.good)
+      assert.equal(1, store:verify().checked)
+      assert.same({}, store:verify().corrupt)
+    end)
+
+    it("the folder keeps at most max_bytes, and loses what was used longest ago", function()
+      local writer, hashes = open "writer", {}
+      for i = 1, 5 do hashes[i] = writer:put(("%d"):format(i):rep(1000)) end
+      local plain = theaterref.content_store("plain", { base_path = folder .. "/here" })
+      local store = open("here", { max_bytes = 3500 })
+      for _, i in ipairs { 1, 2, 3, "again", 1, 4 } do
+        if i == "again" then store = open("here", { max_bytes = 3500 }) else store:get(hashes[i]) end -- the new one notes uses
+        plain:clock(plain:clock()) -- so that the next use has another time
+      end
+      local left = plain:content_sizes()
+      assert.truthy(left[hashes[1]] and left[hashes[4]])
+      assert.is_nil(left[hashes[2]])
+      assert.is_true(store:gc { grace = 3600 } ~= nil)
+      assert.equal(1000, #store:get(hashes[2]))
+    end)
+
+    it("the folder never loses content of its own labels", function()
+      local plain = theaterref.content_store("plain", { base_path = folder .. "/here" })
+      local mine = plain:store_at_label("mine", ("m"):rep(1000))
+      local hash = open "writer":put(("r"):rep(3000))
+      open("here", { max_bytes = 1000 }):get(hash)
+      assert.truthy(plain:get(mine))
+    end)
+
+    it("lists 2,500 labels by pages", function()
+      local store = open()
+      local hash = store:put "x"
+      s3:control { fill = { bucket = "bucket", prefix = prefix .. "/labels/l", count = 2500, text = hash } }
+      s3:log()
+      local labels = store:list_labels()
+      assert.equal(2500, #labels)
+      assert.equal("l00000", labels[1])
+      assert.equal(3, asked "list%-type=2")
+    end)
+
+    it("exports and imports", function()
+      local store = open()
+      local hash = store:store_at_label("a/b", "exported")
+      assert.is_true(store:export(folder .. "/x.tar"))
+      prefix = prefix .. "copy"
+      local copy = open "copy"
+      assert.equal(2, copy:import(folder .. "/x.tar"))
+      assert.equal(hash, copy:get_by_label "a/b")
+      assert.truthy(objects()["data/" .. hash])
+    end)
+
+    it("moves the labels of a batch at its end, one by one", function()
+      local store = open()
+      local ok, err = store:batch(function(batch)
+        batch:label("x", batch:put "one")
+        assert.is_nil(store:get_by_label "x")
+        batch:label("y", ("0"):rep(40))
+        return true
+      end)
+      assert.is_nil(ok)
+      assert.matches("1 of 2 labels of the batch have moved", err.message)
+      assert.equal("one", tostring(store:get_content_by_label "x"))
+    end)
+  end)
+
+  it("refuses a place that is none", function()
+    for _, remote in ipairs { "https://x/y", "s3://", "s3:///x", "s3://b/../c", "s3://b//c", "s3://b/x?y" } do
+      local store, err = open("here", { remote = remote })
+      assert.is_nil(store, remote)
+      assert.equal("invalid_reference", err.kind)
+    end
+  end)
+
+  it("shows no secret in an error", function()
+    local settings = { endpoint = s3.settings.endpoint, access_key_id = "AKIDEXAMPLE", secret_access_key = "tiger" }
+    local store = open("here", { s3 = settings })
+    for _, err in ipairs { select(2, store:get(("0"):rep(40))), select(2, store:put "x"), select(2, store:get_by_label "x") } do
+      assert.equal(403, err.status)
+      assert.is_nil(tostring(err):find "tiger")
+    end
+  end)
+end)
