@@ -34,6 +34,8 @@ describe("a bucket", function()
     assert.equal("hello", tostring(bucket:get("a/b", { sha256 = core.digest "hello" })))
     assert.equal("digest_mismatch", select(2, bucket:get("a/b", { sha256 = core.digest "other" })).kind)
     assert.equal("too_large", select(2, bucket:get("a/b", { max_bytes = 4 })).kind)
+    assert.equal(0, assert(bucket:put("empty", core.blob "")).size)
+    assert.equal("", tostring((assert(bucket:get "empty"))))
     assert.is_true(bucket:delete "a/b")
     assert.is_true(bucket:delete "a/b")
     local _, err = bucket:get "a/b"

@@ -34,7 +34,7 @@ describe("a reference", function()
   it("with an unknown scheme names the nearest, and those it may have", function()
     local _, err = reference.parse "htps://h/x"
     assert.equal("invalid_reference", err.kind)
-    assert.equal("unknown scheme 'htps' (did you mean 'https'?); known schemes: data, file, http, https, oci, store", err.message)
+    assert.equal("unknown scheme 'htps' (did you mean 'https'?); known schemes: data, file, http, https, oci, s3, store", err.message)
     _, err = reference.parse("ftp://h/x", { pkg = print })
     assert.matches("known schemes: data, file, http, https, oci, pkg, store", err.message)
   end)
