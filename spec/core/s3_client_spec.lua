@@ -36,6 +36,7 @@ describe("a bucket", function()
     assert.equal("too_large", select(2, bucket:get("a/b", { max_bytes = 4 })).kind)
     assert.equal(0, assert(bucket:put("empty", core.blob "")).size)
     assert.equal("", tostring((assert(bucket:get "empty"))))
+    assert.is_true(bucket:delete "empty")
     assert.is_true(bucket:delete "a/b")
     assert.is_true(bucket:delete "a/b")
     local _, err = bucket:get "a/b"
