@@ -11,6 +11,7 @@ local Front = {}
 Front.__index = Front
 
 local USED_AGAIN_SECONDS, MAX_REMEMBERED = 60, 4096
+local LOOK_AT = 64 -- gets between two looks at the time
 local SCAN_SECONDS = 60 -- between two looks at the whole folder: other processes write there, too
 
 --- Opens a folder. Nothing is synced there: the bucket has everything.
@@ -24,16 +25,20 @@ function M.open(folder, options)
   end
   return setmetatable({ folder = folder, store = store "sha1", sha256 = store "sha256", max_bytes = options.max_bytes,
     known = core.content_store(folder .. "/front", { durability = "none" }),
-    used = {}, used_count = 0, written = 0, scanned = nil }, Front)
+    used = { hashes = {}, count = 0, since = core.now() }, gets = 0, written = 0, scanned = nil }, Front)
 end
 
--- Notes a use of content, for the eviction of the least recently used, at most once in a while.
+-- Notes a use of content, for the eviction of the least recently used. A get that is noted already looks at the
+-- time only now and then.
 local function note_use(self, hash)
-  local now, before = core.now(), self.used[hash]
-  if before and now < before + USED_AGAIN_SECONDS then return end
-  if self.used_count >= MAX_REMEMBERED then self.used, self.used_count = {}, 0 end
-  if not before then self.used_count = self.used_count + 1 end
-  self.used[hash] = now
+  local used, now = self.used, core.now()
+  self.gets = 0
+  if used.count >= MAX_REMEMBERED or now > used.since + USED_AGAIN_SECONDS then
+    used = { hashes = {}, count = 0, since = now }
+    self.used = used
+  end
+  if used.hashes[hash] then return end
+  used.hashes[hash], used.count = true, used.count + 1
   self.store:note_use(hash)
 end
 
@@ -41,7 +46,8 @@ end
 function Front:get(hash, max_bytes)
   local blob, err = self.store:get(hash, max_bytes)
   if not blob then return nil, err end
-  note_use(self, hash)
+  self.gets = self.gets + 1
+  if self.gets >= LOOK_AT or not self.used.hashes[hash] then note_use(self, hash) end
   return blob
 end
 

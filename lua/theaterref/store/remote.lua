@@ -103,6 +103,10 @@ local function cache_of(self)
   return shared.cache
 end
 
+-- Keys in that cache. They have the form of references, which caches leave as they are.
+local function label_key(self, name) return self.key_prefix .. "label/" .. name end
+local function content_key(self, hash) return self.key_prefix .. "hash/" .. hash end
+
 -- ------------------------------------------------------------------ fetching
 
 -- Puts the server's code for a failure on its error.
@@ -137,7 +141,7 @@ end
 
 -- Refuses bytes that are not those of a hash.
 local function refuse(self, hash)
-  cache_of(self):remove(self.key_prefix .. "hash/" .. hash)
+  cache_of(self):remove(content_key(self, hash))
   local message = ("the bucket has other bytes than those of content %s (in %s); put the content again")
     :format(hash, self.name)
   warn(self, message)
@@ -163,7 +167,7 @@ end
 
 -- Claims content for a fetch: returns the bytes; or false, if somebody else may have it by now; or nil and an error.
 local function claim_content(self, hash, max_bytes, patience)
-  local how, what = cache_of(self):claim(self.key_prefix .. "hash/" .. hash, { ttl = HOLD_SECONDS })
+  local how, what = cache_of(self):claim(content_key(self, hash), { ttl = HOLD_SECONDS })
   if how == "hit" then
     if not self.front.store:exists(hash) then keep(self, hash, what) end -- it was damaged, or evicted
     return what
@@ -219,6 +223,17 @@ function Remote:get(hash, max_bytes)
     end
     if blob then return blob end
   end
+end
+
+--- Returns bytes for which nothing has to be asked, or nil.
+-- @tparam ?string hash
+-- @tparam ?string label instead
+-- @tparam[opt] integer max_bytes
+-- @treturn ?theaterref.blob
+function Remote:at_hand(hash, label, max_bytes)
+  local known = label and cache_of(self):peek(label_key(self, label))
+  if known then hash = objects.hash_in(tostring(known)) end
+  return hash and self.front:get(hash, max_bytes) or nil
 end
 
 --- True if there is content of a hash, in the folder or the bucket.
@@ -333,7 +348,7 @@ local function read_label(self, name)
   if self.offline then return label_offline(self, name) end
   local patience = { till = core.now() + ASK_SECONDS, pause = FIRST_PAUSE }
   while true do
-    local how, what = cache_of(self):claim(self.key_prefix .. name)
+    local how, what = cache_of(self):claim(label_key(self, name))
     if how == "hit" then return hash_of(self, name, what) end
     local hash, err
     if how == "wait" then hash, err = wait_for_label(self, name, what) else hash, err = lead_label(self, name, what, patience) end
@@ -353,13 +368,13 @@ end
 
 --- Forgets what is known about a label: the next reader asks the bucket.
 function Remote:forget_label(name)
-  cache_of(self):remove(self.key_prefix .. name)
+  cache_of(self):remove(label_key(self, name))
   self.front:forget_label(name)
 end
 
 --- Remembers a label that was just moved here.
 function Remote:know_label(name, hash, etag)
-  cache_of(self):remove(self.key_prefix .. name)
+  cache_of(self):remove(label_key(self, name))
   self.front:set_label(name, { hash = hash, etag = etag, asked = os.time() })
 end
 
