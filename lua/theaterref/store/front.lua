@@ -105,7 +105,7 @@ local function read(path)
 end
 
 --- Returns what was last known about a label.
--- @treturn ?table `hash`, `etag` and `asked`, by os.time()
+-- @treturn ?table `hash`, `etag` and `asked`, by os.time(); 0: the bucket is to be asked again
 function Front:label(label)
   local hash, asked, etag, name = (read(path_of(self, label)) or ""):match "^(%x+) (%d+) ([^\n]*)\n(.*)$"
   if name ~= label or not (#hash == 40 or #hash == 64) then return nil end
@@ -130,13 +130,23 @@ local function write_in_folder(self, path, text)
   write(self, path, text)
 end
 
+local function write_label(self, label, hash, asked, etag)
+  write_in_folder(self, path_of(self, label), ("%s %d %s\n%s"):format(hash, asked, etag or "", label))
+end
+
 --- Remembers a label, unless a later answer is known.
 -- @tparam string label
 -- @tparam table state as `label` returns it
 function Front:set_label(label, state)
   local known = self:label(label)
   if known and known.asked > state.asked then return end
-  write_in_folder(self, path_of(self, label), ("%s %d %s\n%s"):format(state.hash, state.asked, state.etag or "", label))
+  write_label(self, label, state.hash, state.asked, state.etag)
+end
+
+--- Has the bucket asked for a label again. Its last hash still counts in an outage.
+function Front:expire_label(label)
+  local known = self:label(label)
+  if known and known.asked > 0 then write_label(self, label, known.hash, 0, known.etag) end
 end
 
 --- Forgets a label.

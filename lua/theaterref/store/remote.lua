@@ -279,8 +279,8 @@ end
 local function last_known(self, name, known, err)
   if not known or not core.is_outage(err) then return nil, err end
   self.shared.outage_till = core.now() + OUTAGE_SECONDS
-  warn(self, ("%s cannot be reached, so label %s counts as it was %s ago: %s"):format(self.name, name,
-    errors.seconds(math.max(0, os.time() - known.asked)), err.message))
+  local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, os.time() - known.asked))) or ""
+  warn(self, ("%s cannot be reached, so label %s counts as it was%s: %s"):format(self.name, name, age, err.message))
   return known.hash
 end
 
@@ -366,7 +366,13 @@ function Remote:get_by_label(name)
   return hash
 end
 
---- Forgets what is known about a label: the next reader asks the bucket.
+--- Has the next reader of a label ask the bucket.
+function Remote:expire_label(name)
+  cache_of(self):remove(label_key(self, name))
+  self.front:expire_label(name)
+end
+
+--- Forgets a label that was removed.
 function Remote:forget_label(name)
   cache_of(self):remove(label_key(self, name))
   self.front:forget_label(name)
@@ -386,7 +392,7 @@ function Remote:get_content_by_label(name, max_bytes)
   blob, err = self:get(hash, max_bytes)
   if blob then return blob end
   if err.kind ~= "not_found" or self.offline then return nil, err end
-  self:forget_label(name) -- it may have moved, and its content be gone
+  self:expire_label(name) -- it may have moved, and its content be gone
   local now, why = self:get_by_label(name)
   if not now then return nil, why end
   if now == hash then return nil, err end
@@ -461,7 +467,7 @@ end
 function Remote:rollback(name, options)
   local fault = name_fault(name)
   if fault then return nil, fault end
-  self:forget_label(name) -- so that the bucket is asked
+  self:expire_label(name)
   return core.store_methods.rollback(self, name, options)
 end
 
