@@ -7,10 +7,10 @@
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local fronts = require "theaterref.store.front"
-local labels = require "theaterref.store.remote_labels"
 local objects = require "theaterref.store.remote_objects"
 local option_sets = require "theaterref.options"
 local upkeep = require "theaterref.store.remote_upkeep"
+local writing = require "theaterref.store.remote_writing"
 
 local M = {}
 
@@ -248,13 +248,6 @@ end
 
 -- ------------------------------------------------------------------- labels
 
--- The fault of a label's name as an error, or nil.
-local function name_fault(name)
-  if type(name) ~= "string" then error("the name of a label must be a string, not a " .. type(name), 3) end
-  local fault = core.label_fault(name)
-  return fault and errors.new("invalid_reference", ("Invalid label '%s': %s"):format(name, fault))
-end
-
 -- True if an answer is so young that it need not be asked for again.
 local function is_fresh(self, known)
   local age = os.time() - known.asked
@@ -359,7 +352,7 @@ end
 
 --- The hash that a label points at, at most `label_ttl` seconds ago; as that of a local store.
 function Remote:get_by_label(name)
-  local fault = name_fault(name)
+  local fault = objects.name_fault(name)
   if fault then return nil, fault end
   local hash, err = read_label(self, name)
   if err then return nil, err end
@@ -406,103 +399,8 @@ function Remote:label_exists(name)
   return hash ~= nil
 end
 
--- ------------------------------------------------------------------- writing
-
---- Stores bytes: in the bucket, and in the folder. As `put` of a local store.
-function Remote:put(bytes, algorithm)
-  algorithm = algorithm or self.options.algorithm or "sha1"
-  local blob = core.is_blob(bytes) and bytes or core.blob(bytes)
-  local hash = self.front:keep(algorithm, blob) or blob:digest(algorithm)
-  local ok, err = objects.ensure(self, hash, blob)
-  if not ok then return nil, err end
-  return hash
+for _, methods in ipairs { writing, upkeep } do
+  for name, method in pairs(methods) do Remote[name] = method end
 end
-
---- Points a label at content; as `label` of a local store.
-function Remote:label(name, hash, options)
-  if type(hash) ~= "string" then error("the hash of a label must be a string, not a " .. type(hash), 2) end
-  if options ~= nil then option_sets.check(option_sets.label, options, 2) end
-  local fault = name_fault(name)
-  if fault then return nil, fault end
-  return labels.move(self, name, hash, options and options.expect)
-end
-
-Remote.replace_at_label = Remote.label
-
---- Stores bytes, and points a label at them.
-function Remote:store_at_label(name, bytes)
-  local hash, err = self:put(bytes)
-  local ok
-  if hash then ok, err = self:label(name, hash) end
-  if not ok then return nil, err end
-  return hash
-end
-
-Remote.replace_content_at_label = Remote.store_at_label
-
---- Removes a label.
-function Remote:remove_label(name)
-  local fault = name_fault(name)
-  if fault then return nil, fault end
-  return labels.remove(self, name)
-end
-
---- Removes a label if it points at a hash.
-function Remote:remove_from_label(name, hash)
-  local fault = name_fault(name)
-  if fault then return nil, fault end
-  return labels.remove(self, name, hash)
-end
-
---- The hashes that a label pointed at before; as `history` of a local store.
-function Remote:history(name)
-  local fault = name_fault(name)
-  if fault then return nil, fault end
-  local now, err = objects.label(self, name)
-  if now == nil then return nil, err end
-  return now and now.history or {}
-end
-
---- Moves a label back; as `rollback` of a local store.
-function Remote:rollback(name, options)
-  local fault = name_fault(name)
-  if fault then return nil, fault end
-  self:expire_label(name)
-  return core.store_methods.rollback(self, name, options)
-end
-
-local Batch = {}
-Batch.__index = Batch
-
-function Batch.__close() end -- what the batch of a local store is
-
-function Batch:put(bytes, algorithm) return self.store:put(bytes, algorithm) end
-
-function Batch:label(name, hash)
-  local fault = name_fault(name)
-  if fault then return nil, fault end
-  self.moves[#self.moves + 1] = { name, hash }
-  return true
-end
-
-function Batch:commit()
-  for i, move in ipairs(self.moves) do
-    local ok, err = self.store:label(move[1], move[2])
-    if not ok then
-      err.message = ("%s; %d of %d labels of the batch have moved"):format(err.message, i - 1, #self.moves)
-      return nil, err
-    end
-  end
-  return true
-end
-
---- Begins a batch. A bucket cannot move several labels at once: content is there when it is put, and labels move one by
--- one at the end.
-function Remote:begin_batch() return setmetatable({ store = self, moves = {} }, Batch) end
-
-Remote.batch = core.store_methods.batch
-Remote.export, Remote.import = core.store_methods.export, core.store_methods.import
-
-for name, method in pairs(upkeep) do Remote[name] = method end
 
 return M
