@@ -227,7 +227,7 @@ coverage: deps-coverage
 
 # T seconds of libFuzzer for each target, from the seeds in spec/fuzz/<target> and
 # what was found before, spec/fuzz/found/<target>.
-FUZZ_TARGETS := merge label reference toml template pattern plan bundle minisign public_key challenge oci image_signature
+FUZZ_TARGETS := merge label reference toml template pattern plan bundle minisign public_key challenge oci image_signature s3
 T ?= 60
 FUZZ_ENV = $(LUA_ENV) ASAN_OPTIONS=detect_leaks=0
 fuzz: deps-fuzz build/fuzz/fuzz

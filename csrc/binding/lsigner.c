@@ -5,6 +5,7 @@
 #include "core/crypto.h"
 #include "core/error.h"
 #include "core/http.h"
+#include "core/shared_text.h"
 #include "core/sigv4.h"
 #include "lutil.h"
 
@@ -133,6 +134,32 @@ static int http_date(lua_State *L) {
   return 1;
 }
 
+/* shared(name) -> a text that this process keeps | nil */
+static int shared(lua_State *L) {
+  size_t len;
+  const char *name = luaL_checklstring(L, 1, &len);
+  lblob *b = tr_newblob(L);
+  tr_buffer text = {0};
+  if (tr_shared_get(name, len, &text))
+    b->blob = tr_buffer_to_blob(&text);
+  else
+    tr_shared_free(&text);
+  if (b->blob == NULL)
+    lua_pushnil(L);
+  else
+    lua_pushlstring(L, tr_blob_data(b->blob), tr_blob_size(b->blob));
+  return 1;
+}
+
+/* share(name, text, seconds): keep a text for all states of the process; nil: forget it */
+static int share(lua_State *L) {
+  size_t len, size = 0;
+  const char *name = luaL_checklstring(L, 1, &len);
+  const char *text = luaL_optlstring(L, 2, NULL, &size);
+  tr_shared_set(name, len, text, size, luaL_optnumber(L, 3, 0));
+  return 0;
+}
+
 void tr_open_signer(lua_State *L) {
   static const luaL_Reg methods[] = {{"__gc", signer_gc}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"signer", new_signer},
@@ -140,6 +167,8 @@ void tr_open_signer(lua_State *L) {
                                        {"signer_covers", signer_covers},
                                        {"md5", md5},
                                        {"http_date", http_date},
+                                       {"shared", shared},
+                                       {"share", share},
                                        {NULL, NULL}};
   tr_newtype(L, TR_SIGNER, methods);
   lua_pop(L, 1);

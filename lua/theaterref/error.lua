@@ -9,6 +9,7 @@
 -- * `message`: what failed, and why
 -- * `reference`: what was being resolved, redacted: without user, password and query
 -- * `status`: the HTTP status
+-- * `code`: the reason in an object store's words, such as `NoSuchBucket`, of a write
 -- * `errno`: the system's error number
 -- * `manifest_reference`: the manifest that names the reference, redacted
 -- * `advice`: what to do

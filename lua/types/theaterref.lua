@@ -33,6 +33,7 @@
 ---@field message string
 ---@field reference? string redacted: without user, password and query
 ---@field status? integer the HTTP status
+---@field code? string the reason in an object store's words, of a write
 ---@field errno? integer the system's error number
 ---@field manifest_reference? string the manifest that names the reference, redacted
 ---@field advice? string what to do

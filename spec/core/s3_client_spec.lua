@@ -34,6 +34,9 @@ describe("a bucket", function()
     assert.equal("hello", tostring(bucket:get("a/b", { sha256 = core.digest "hello" })))
     assert.equal("digest_mismatch", select(2, bucket:get("a/b", { sha256 = core.digest "other" })).kind)
     assert.equal("too_large", select(2, bucket:get("a/b", { max_bytes = 4 })).kind)
+    assert.equal(0, assert(bucket:put("empty", core.blob "")).size)
+    assert.equal("", tostring((assert(bucket:get "empty"))))
+    assert.is_true(bucket:delete "empty")
     assert.is_true(bucket:delete "a/b")
     assert.is_true(bucket:delete "a/b")
     local _, err = bucket:get "a/b"
@@ -201,6 +204,8 @@ describe("a bucket", function()
     assert.equal("far", tostring((assert(open(nil, "far-bucket"):get "k"))))
     assert(open(nil, "far-bucket"):put("k2", core.blob "x"))
     assert.equal(3, #server:log())
+    server:control { buckets = { ["far-bucket-2"] = { region = "eu-west-9" } } }
+    assert.equal("not_found", select(2, open(nil, "far-bucket-2"):head "k").kind) -- a HEAD has no body to tell it in
   end)
 
   it("sends no credentials and no body to another place", function()

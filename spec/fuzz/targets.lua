@@ -2,10 +2,12 @@
 -- wrong. fuzz.c feeds them what libFuzzer makes up, and a spec what it found.
 local core = require "theaterref.core"
 local reference = require "theaterref.reference"
+local s3_text = require "theaterref.s3.text"
 local signatures = require "theaterref.registry.signatures"
 local template = require "theaterref.manifest.template"
 local theaterref = require "theaterref"
 local toml = require "theaterref.manifest.toml"
+local xml = require "theaterref.s3.xml"
 
 local M = {}
 
@@ -42,6 +44,32 @@ function M.oci(input)
   else assert(digest.kind == "syntax" or digest.kind == "not_found" or digest.kind == "invalid_reference") end
   local parsed = reference.parse("oci://" .. input)
   if parsed then assert(reference.parse(parsed.text).text == parsed.text, parsed.text) end
+end
+
+-- A reference to an object, the URL of one, and an answer of its store.
+local s3_signer
+
+function M.s3(input)
+  local parsed, err = reference.parse("s3://" .. input)
+  assert(parsed or err.kind == "invalid_reference")
+  if parsed then
+    local again = assert(reference.parse(parsed.text))
+    assert(again.key == parsed.key and again.version == parsed.version and again.sha256 == parsed.sha256, parsed.text)
+    assert(s3_text.decode(s3_text.encode_key(parsed.key)) == parsed.key)
+  end
+  local joined = reference.join("s3://my-bucket/a/b", input)
+  if joined and #joined < 1024 and not input:find("\0", 1, true) and not reference.scheme(input) then
+    assert(reference.parse(joined), joined)
+  end
+  local root = xml.parse(input)
+  assert(root == nil or root.name ~= "")
+  xml.error(input)
+  s3_text.seconds(input)
+  s3_signer = s3_signer or core.signer { endpoint = "https://s3.test", region = "r", access_key_id = "a", secret_access_key = "b" }
+  local url = input:gsub("%z.*", "")
+  local _, canonical = core.sigv4(s3_signer, { method = "GET", url = "https://s3.test/" .. url, date = "20260101T000000Z",
+    headers = { ["x-amz-meta-a"] = input:gsub("[%z\r\n]", "") } })
+  assert(canonical:find "^GET\n/[%w/._~%%-]*\n[%w/._~%%&=-]*\nx%-amz%-meta%-a:", canonical)
 end
 
 function M.toml(input)

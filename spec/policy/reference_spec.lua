@@ -36,7 +36,7 @@ describe("a reference", function()
     assert.equal("invalid_reference", err.kind)
     assert.equal("unknown scheme 'htps' (did you mean 'https'?); known schemes: data, file, http, https, oci, s3, store", err.message)
     _, err = reference.parse("ftp://h/x", { pkg = print })
-    assert.matches("known schemes: data, file, http, https, oci, pkg, store", err.message)
+    assert.matches("known schemes: data, file, http, https, oci, pkg, s3, store", err.message)
   end)
 
   it("with a malformed digest is refused", function()

@@ -139,6 +139,19 @@ credential_process = tell "a b" '$HOME' \`x\` ";" *
     os.remove(services.folder .. "/seconds")
   end)
 
+  it("are asked for once by all Lua states of a process", function()
+    helper.write(services.folder .. "/log", "")
+    local script = helper.write(folder .. "/states.lua", [[
+      local threads = require "threads"
+      local code = 'local r = require("theaterref").resolver { log = false } return function() assert(r:resolve "s3://bucket/k") end'
+      threads.run(1, code)
+      threads.run(2, code)
+      io.write "hello"
+    ]])
+    reads("AWS_EC2_METADATA_DISABLED=false AWS_EC2_METADATA_SERVICE_ENDPOINT=http://" .. services.at, helper.lua .. " " .. script)
+    assert.equal(3, (select(2, helper.read(services.folder .. "/log"):gsub("\n", ""))))
+  end)
+
   it("of a bucket replace those of all as a whole", function()
     local config = helper.write(folder .. "/c.lua", ([[
       return { s3 = { access_key_id = "other", secret_access_key = "hush", session_token = "hush", buckets = {

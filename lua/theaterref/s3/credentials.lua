@@ -157,7 +157,7 @@ local function read_json(answer, names)
   local function field(name) return type(document[name]) == "string" and document[name] ~= "" and document[name] or nil end
   if not ok or type(document) ~= "table" then return nil end
   local id, secret, expires = field "AccessKeyId", field "SecretAccessKey", field "Expiration"
-  if not id or not secret then return nil end
+  if not id or not secret or (id .. secret):find "%s" then return nil end
   return { access_key_id = id, secret_access_key = secret, session_token = field(names.token),
     expires = expires and text.seconds(expires) }
 end
@@ -275,6 +275,29 @@ end
 -- The answers of sources, by identity, and their last failures.
 local said, said_count, failures = {}, 0, {}
 
+local FIELDS = { "access_key_id", "secret_access_key", "session_token", "expires" }
+local KEEP_SECONDS = 3600 -- those that do not expire
+
+-- Returns what another Lua state of the process was told; nil: nothing.
+local function from_process(key, source)
+  local text_of_all, found, i = core.shared("s3 " .. key), { from = source.from }, 0
+  if not text_of_all then return nil end
+  for value in (text_of_all .. "\n"):gmatch "([^\n]*)\n" do
+    i = i + 1
+    found[FIELDS[i]] = value ~= "" and value or nil
+  end
+  found.expires = math.tointeger(tonumber(found.expires))
+  return found
+end
+
+-- Keeps credentials for all Lua states of the process.
+local function to_process(key, found)
+  local parts = {}
+  for i, name in ipairs(FIELDS) do parts[i] = tostring(found[name] or "") end
+  local seconds = found.expires and found.expires - os.time() - REFRESH_SECONDS or KEEP_SECONDS
+  if seconds > 0 then core.share("s3 " .. key, table.concat(parts, "\n"), seconds) end
+end
+
 local function is_fresh(found) return found and (not found.expires or os.time() < found.expires - REFRESH_SECONDS) end
 
 --- Gets the credentials of a source.
@@ -289,6 +312,11 @@ function M.get(source, await)
   local key = M.identity(source)
   local found = said[key]
   if is_fresh(found) then return found end
+  local others = from_process(key, source)
+  if others then
+    said[key], said_count = others, said_count + (found and 0 or 1)
+    return others
+  end
   if not await then
     return nil, errors.new("denied", ("S3 credentials: those from %s are not at hand, and nobody is asked offline")
       :format(source.from))
@@ -310,6 +338,7 @@ function M.get(source, await)
     said_count = said_count + 1
   end
   said[key] = fresh
+  to_process(key, fresh)
   return fresh
 end
 
@@ -319,6 +348,7 @@ function M.forget(source)
   local key = source and M.identity(source)
   if said[key] then said[key], said_count = nil, said_count - 1 end
   asked, asked_count = {}, 0
+  if key then core.share("s3 " .. key) end
 end
 
 return M

@@ -41,11 +41,14 @@ local sections_of = watched.reader(function(path)
   return parse(tostring(blob))
 end)
 
--- The two files: that of credentials wins.
+-- The two files: that of credentials wins. As AWS's tools have it, a path may begin with ~/.
 local function paths()
-  local home = set "HOME"
-  return { set "AWS_CONFIG_FILE" or home and home .. "/.aws/config",
-           set "AWS_SHARED_CREDENTIALS_FILE" or home and home .. "/.aws/credentials" }
+  local home = set "HOME" or ""
+  local function path(variable, usual)
+    local written = set(variable) or "~/.aws/" .. usual
+    return written:find "^~/" and home .. written:sub(2) or written
+  end
+  return { path("AWS_CONFIG_FILE", "config"), path("AWS_SHARED_CREDENTIALS_FILE", "credentials") }
 end
 
 --- Gets a profile.
@@ -57,8 +60,7 @@ function M.get(name)
   local wanted = name or set "AWS_PROFILE"
   local profile, found, places = { name = wanted or "default" }, false, paths()
   for i = 1, 2 do
-    local sections, err
-    if places[i] then sections, err = sections_of(places[i]) end
+    local sections, err = sections_of(places[i])
     if err then return nil, err end
     local section = sections and sections[profile.name]
     if section then
@@ -68,8 +70,8 @@ function M.get(name)
     end
   end
   if wanted and not found then
-    return nil, errors.new("policy", ("there is no profile '%s' in the shared files of AWS (%s)"):format(wanted,
-      places[1] and places[1] .. " and " .. places[2] or "HOME is not set"))
+    return nil, errors.new("policy", ("there is no profile '%s' in the shared files of AWS (%s and %s)"):format(wanted,
+      places[1], places[2]))
   end
   return profile
 end
