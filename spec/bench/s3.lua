@@ -34,6 +34,7 @@ function M.run()
     line("get of " .. name, megabytes(a), megabytes(b), 1 / ratio, ">= 0.8")
   end
   server:stop()
+  require("remote_store").run()
 end
 
 return M

@@ -212,6 +212,18 @@ describe("a remote store", function()
       helper.eventually(function() return open():get_by_label "x" == hash and open():get_by_label "never-read" == nil end)
     end)
 
+    it("counts as it was during an outage, also after a move that failed", function()
+      local store = open()
+      local one, two = store:put "one", store:put "two"
+      store:label("x", one)
+      s3:control { faults = { { ["do"] = "drop_before", method = "PUT", key = "labels/x", times = 99 },
+        { ["do"] = "drop_before", method = "GET", key = "labels/x", times = 99, skip = 1 } } }
+      assert.equal("unknown_outcome", select(2, store:label("x", two)).kind)
+      assert.equal(one, store:get_by_label "x")
+      assert.equal("network", select(2, store:rollback "x").kind)
+      assert.equal(one, store:get_by_label "x")
+    end)
+
     it("counts as it was when the server is too slow", function()
       local hash = open "writer":store_at_label("x", "one")
       local store = open("here", { request = { retries = 0, timeout = 0.2 } })
@@ -345,17 +357,18 @@ describe("a remote store", function()
       s3:control { clock = 0 }
     end)
 
-    it("the bucket's gc reads labels again before it deletes", function()
-      local store, other = open(), open "other"
-      local hash = other:put "about to be labelled"
-      s3:control { age = { bucket = "bucket", prefix = prefix .. "/", seconds = 25 * 3600 },
-        faults = { { ["do"] = "slow", query = "labels", seconds = 0.3 * helper.slowness } } }
-      local labelled
-      assert.is_true(other:label("x", hash))
-      s3:control { age = { bucket = "bucket", prefix = prefix .. "/data", seconds = 25 * 3600 } }
-      local report = store:gc { remote = true, progress = function() labelled = true end }
-      assert.is_nil(labelled) -- nothing was left to delete
-      assert.same({}, report.deleted)
+    it("the bucket's gc looks at labels and ages again before each batch of deletions", function()
+      local store = open()
+      local function hash(i) return ("0"):rep(35) .. ("%05d"):format(i) end
+      s3:control { fill = { bucket = "bucket", prefix = prefix .. "/data/" .. ("0"):rep(35), count = 503, text = "old" } }
+      s3:control { age = { bucket = "bucket", prefix = prefix .. "/", seconds = 25 * 3600 } }
+      local report = store:gc { remote = true, progress = function(done)
+        if done > 500 then return end
+        put("labels/x", hash(501))
+        s3:control { age = { bucket = "bucket", prefix = prefix .. "/data/" .. hash(502), seconds = -25 * 3600 } }
+      end }
+      assert.equal(501, #report.deleted)
+      assert.truthy(objects()["data/" .. hash(501)] and objects()["data/" .. hash(502)])
     end)
 
     it("the bucket's gc does nothing while a label holds no hash", function()

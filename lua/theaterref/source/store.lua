@@ -74,10 +74,15 @@ end
 -- Gets a job's bytes from its store; they may have to be fetched.
 local function get(job, context, task)
   local parsed = job.parsed
-  local store, err = context:store(parsed.id, task)
+  local store, err = context:store(parsed.id)
   if not store then return nil, err end
   local blob
   local max_bytes = context:max_bytes(job)
+  if store.is_remote then
+    blob = not context.offline and store:at_hand(parsed.hash, parsed.label, max_bytes)
+    if blob then return blob end
+    store = context:store(parsed.id, task)
+  end
   local hash = parsed.hash or job.version -- not the label, which may move meanwhile
   if hash then
     blob, err = store:get(hash, max_bytes)

@@ -11,6 +11,7 @@ local Front = {}
 Front.__index = Front
 
 local USED_AGAIN_SECONDS, MAX_REMEMBERED = 60, 4096
+local LOOK_AT = 64 -- gets between two looks at the time
 local SCAN_SECONDS = 60 -- between two looks at the whole folder: other processes write there, too
 
 --- Opens a folder. Nothing is synced there: the bucket has everything.
@@ -24,16 +25,20 @@ function M.open(folder, options)
   end
   return setmetatable({ folder = folder, store = store "sha1", sha256 = store "sha256", max_bytes = options.max_bytes,
     known = core.content_store(folder .. "/front", { durability = "none" }),
-    used = {}, used_count = 0, written = 0, scanned = nil }, Front)
+    used = { hashes = {}, count = 0, since = core.now() }, gets = 0, written = 0, scanned = nil }, Front)
 end
 
--- Notes a use of content, for the eviction of the least recently used, at most once in a while.
+-- Notes a use of content, for the eviction of the least recently used. A get that is noted already looks at the
+-- time only now and then.
 local function note_use(self, hash)
-  local now, before = core.now(), self.used[hash]
-  if before and now < before + USED_AGAIN_SECONDS then return end
-  if self.used_count >= MAX_REMEMBERED then self.used, self.used_count = {}, 0 end
-  if not before then self.used_count = self.used_count + 1 end
-  self.used[hash] = now
+  local used, now = self.used, core.now()
+  self.gets = 0
+  if used.count >= MAX_REMEMBERED or now > used.since + USED_AGAIN_SECONDS then
+    used = { hashes = {}, count = 0, since = now }
+    self.used = used
+  end
+  if used.hashes[hash] then return end
+  used.hashes[hash], used.count = true, used.count + 1
   self.store:note_use(hash)
 end
 
@@ -41,7 +46,8 @@ end
 function Front:get(hash, max_bytes)
   local blob, err = self.store:get(hash, max_bytes)
   if not blob then return nil, err end
-  note_use(self, hash)
+  self.gets = self.gets + 1
+  if self.gets >= LOOK_AT or not self.used.hashes[hash] then note_use(self, hash) end
   return blob
 end
 
@@ -99,7 +105,7 @@ local function read(path)
 end
 
 --- Returns what was last known about a label.
--- @treturn ?table `hash`, `etag` and `asked`, by os.time()
+-- @treturn ?table `hash`, `etag` and `asked`, by os.time(); 0: the bucket is to be asked again
 function Front:label(label)
   local hash, asked, etag, name = (read(path_of(self, label)) or ""):match "^(%x+) (%d+) ([^\n]*)\n(.*)$"
   if name ~= label or not (#hash == 40 or #hash == 64) then return nil end
@@ -124,13 +130,23 @@ local function write_in_folder(self, path, text)
   write(self, path, text)
 end
 
+local function write_label(self, label, hash, asked, etag)
+  write_in_folder(self, path_of(self, label), ("%s %d %s\n%s"):format(hash, asked, etag or "", label))
+end
+
 --- Remembers a label, unless a later answer is known.
 -- @tparam string label
 -- @tparam table state as `label` returns it
 function Front:set_label(label, state)
   local known = self:label(label)
   if known and known.asked > state.asked then return end
-  write_in_folder(self, path_of(self, label), ("%s %d %s\n%s"):format(state.hash, state.asked, state.etag or "", label))
+  write_label(self, label, state.hash, state.asked, state.etag)
+end
+
+--- Has the bucket asked for a label again. Its last hash still counts in an outage.
+function Front:expire_label(label)
+  local known = self:label(label)
+  if known and known.asked > 0 then write_label(self, label, known.hash, 0, known.etag) end
 end
 
 --- Forgets a label.

@@ -7,10 +7,10 @@
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local fronts = require "theaterref.store.front"
-local labels = require "theaterref.store.remote_labels"
 local objects = require "theaterref.store.remote_objects"
 local option_sets = require "theaterref.options"
 local upkeep = require "theaterref.store.remote_upkeep"
+local writing = require "theaterref.store.remote_writing"
 
 local M = {}
 
@@ -103,6 +103,10 @@ local function cache_of(self)
   return shared.cache
 end
 
+-- Keys in that cache. They have the form of references, which caches leave as they are.
+local function label_key(self, name) return self.key_prefix .. "label/" .. name end
+local function content_key(self, hash) return self.key_prefix .. "hash/" .. hash end
+
 -- ------------------------------------------------------------------ fetching
 
 -- Puts the server's code for a failure on its error.
@@ -137,7 +141,7 @@ end
 
 -- Refuses bytes that are not those of a hash.
 local function refuse(self, hash)
-  cache_of(self):remove(self.key_prefix .. "hash/" .. hash)
+  cache_of(self):remove(content_key(self, hash))
   local message = ("the bucket has other bytes than those of content %s (in %s); put the content again")
     :format(hash, self.name)
   warn(self, message)
@@ -163,7 +167,7 @@ end
 
 -- Claims content for a fetch: returns the bytes; or false, if somebody else may have it by now; or nil and an error.
 local function claim_content(self, hash, max_bytes, patience)
-  local how, what = cache_of(self):claim(self.key_prefix .. "hash/" .. hash, { ttl = HOLD_SECONDS })
+  local how, what = cache_of(self):claim(content_key(self, hash), { ttl = HOLD_SECONDS })
   if how == "hit" then
     if not self.front.store:exists(hash) then keep(self, hash, what) end -- it was damaged, or evicted
     return what
@@ -221,6 +225,17 @@ function Remote:get(hash, max_bytes)
   end
 end
 
+--- Returns bytes for which nothing has to be asked, or nil.
+-- @tparam ?string hash
+-- @tparam ?string label instead
+-- @tparam[opt] integer max_bytes
+-- @treturn ?theaterref.blob
+function Remote:at_hand(hash, label, max_bytes)
+  local known = label and cache_of(self):peek(label_key(self, label))
+  if known then hash = objects.hash_in(tostring(known)) end
+  return hash and self.front:get(hash, max_bytes) or nil
+end
+
 --- True if there is content of a hash, in the folder or the bucket.
 function Remote:exists(hash)
   local there, err = self.front.store:exists(hash)
@@ -232,13 +247,6 @@ function Remote:exists(hash)
 end
 
 -- ------------------------------------------------------------------- labels
-
--- The fault of a label's name as an error, or nil.
-local function name_fault(name)
-  if type(name) ~= "string" then error("the name of a label must be a string, not a " .. type(name), 3) end
-  local fault = core.label_fault(name)
-  return fault and errors.new("invalid_reference", ("Invalid label '%s': %s"):format(name, fault))
-end
 
 -- True if an answer is so young that it need not be asked for again.
 local function is_fresh(self, known)
@@ -264,8 +272,8 @@ end
 local function last_known(self, name, known, err)
   if not known or not core.is_outage(err) then return nil, err end
   self.shared.outage_till = core.now() + OUTAGE_SECONDS
-  warn(self, ("%s cannot be reached, so label %s counts as it was %s ago: %s"):format(self.name, name,
-    errors.seconds(math.max(0, os.time() - known.asked)), err.message))
+  local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, os.time() - known.asked))) or ""
+  warn(self, ("%s cannot be reached, so label %s counts as it was%s: %s"):format(self.name, name, age, err.message))
   return known.hash
 end
 
@@ -333,7 +341,7 @@ local function read_label(self, name)
   if self.offline then return label_offline(self, name) end
   local patience = { till = core.now() + ASK_SECONDS, pause = FIRST_PAUSE }
   while true do
-    local how, what = cache_of(self):claim(self.key_prefix .. name)
+    local how, what = cache_of(self):claim(label_key(self, name))
     if how == "hit" then return hash_of(self, name, what) end
     local hash, err
     if how == "wait" then hash, err = wait_for_label(self, name, what) else hash, err = lead_label(self, name, what, patience) end
@@ -344,22 +352,28 @@ end
 
 --- The hash that a label points at, at most `label_ttl` seconds ago; as that of a local store.
 function Remote:get_by_label(name)
-  local fault = name_fault(name)
+  local fault = objects.name_fault(name)
   if fault then return nil, fault end
   local hash, err = read_label(self, name)
   if err then return nil, err end
   return hash
 end
 
---- Forgets what is known about a label: the next reader asks the bucket.
+--- Has the next reader of a label ask the bucket.
+function Remote:expire_label(name)
+  cache_of(self):remove(label_key(self, name))
+  self.front:expire_label(name)
+end
+
+--- Forgets a label that was removed.
 function Remote:forget_label(name)
-  cache_of(self):remove(self.key_prefix .. name)
+  cache_of(self):remove(label_key(self, name))
   self.front:forget_label(name)
 end
 
 --- Remembers a label that was just moved here.
 function Remote:know_label(name, hash, etag)
-  cache_of(self):remove(self.key_prefix .. name)
+  cache_of(self):remove(label_key(self, name))
   self.front:set_label(name, { hash = hash, etag = etag, asked = os.time() })
 end
 
@@ -371,7 +385,7 @@ function Remote:get_content_by_label(name, max_bytes)
   blob, err = self:get(hash, max_bytes)
   if blob then return blob end
   if err.kind ~= "not_found" or self.offline then return nil, err end
-  self:forget_label(name) -- it may have moved, and its content be gone
+  self:expire_label(name) -- it may have moved, and its content be gone
   local now, why = self:get_by_label(name)
   if not now then return nil, why end
   if now == hash then return nil, err end
@@ -385,103 +399,8 @@ function Remote:label_exists(name)
   return hash ~= nil
 end
 
--- ------------------------------------------------------------------- writing
-
---- Stores bytes: in the bucket, and in the folder. As `put` of a local store.
-function Remote:put(bytes, algorithm)
-  algorithm = algorithm or self.options.algorithm or "sha1"
-  local blob = core.is_blob(bytes) and bytes or core.blob(bytes)
-  local hash = self.front:keep(algorithm, blob) or blob:digest(algorithm)
-  local ok, err = objects.ensure(self, hash, blob)
-  if not ok then return nil, err end
-  return hash
+for _, methods in ipairs { writing, upkeep } do
+  for name, method in pairs(methods) do Remote[name] = method end
 end
-
---- Points a label at content; as `label` of a local store.
-function Remote:label(name, hash, options)
-  if type(hash) ~= "string" then error("the hash of a label must be a string, not a " .. type(hash), 2) end
-  if options ~= nil then option_sets.check(option_sets.label, options, 2) end
-  local fault = name_fault(name)
-  if fault then return nil, fault end
-  return labels.move(self, name, hash, options and options.expect)
-end
-
-Remote.replace_at_label = Remote.label
-
---- Stores bytes, and points a label at them.
-function Remote:store_at_label(name, bytes)
-  local hash, err = self:put(bytes)
-  local ok
-  if hash then ok, err = self:label(name, hash) end
-  if not ok then return nil, err end
-  return hash
-end
-
-Remote.replace_content_at_label = Remote.store_at_label
-
---- Removes a label.
-function Remote:remove_label(name)
-  local fault = name_fault(name)
-  if fault then return nil, fault end
-  return labels.remove(self, name)
-end
-
---- Removes a label if it points at a hash.
-function Remote:remove_from_label(name, hash)
-  local fault = name_fault(name)
-  if fault then return nil, fault end
-  return labels.remove(self, name, hash)
-end
-
---- The hashes that a label pointed at before; as `history` of a local store.
-function Remote:history(name)
-  local fault = name_fault(name)
-  if fault then return nil, fault end
-  local now, err = objects.label(self, name)
-  if now == nil then return nil, err end
-  return now and now.history or {}
-end
-
---- Moves a label back; as `rollback` of a local store.
-function Remote:rollback(name, options)
-  local fault = name_fault(name)
-  if fault then return nil, fault end
-  self:forget_label(name) -- so that the bucket is asked
-  return core.store_methods.rollback(self, name, options)
-end
-
-local Batch = {}
-Batch.__index = Batch
-
-function Batch.__close() end -- what the batch of a local store is
-
-function Batch:put(bytes, algorithm) return self.store:put(bytes, algorithm) end
-
-function Batch:label(name, hash)
-  local fault = name_fault(name)
-  if fault then return nil, fault end
-  self.moves[#self.moves + 1] = { name, hash }
-  return true
-end
-
-function Batch:commit()
-  for i, move in ipairs(self.moves) do
-    local ok, err = self.store:label(move[1], move[2])
-    if not ok then
-      err.message = ("%s; %d of %d labels of the batch have moved"):format(err.message, i - 1, #self.moves)
-      return nil, err
-    end
-  end
-  return true
-end
-
---- Begins a batch. A bucket cannot move several labels at once: content is there when it is put, and labels move one by
--- one at the end.
-function Remote:begin_batch() return setmetatable({ store = self, moves = {} }, Batch) end
-
-Remote.batch = core.store_methods.batch
-Remote.export, Remote.import = core.store_methods.export, core.store_methods.import
-
-for name, method in pairs(upkeep) do Remote[name] = method end
 
 return M

@@ -206,7 +206,7 @@ function M.move(store, name, hash, expect)
   local move = setmetatable({ store = store, name = name, hash = hash, expect = expect, current = current, uuid = random.uuid(),
     condition = engine.moves and engine.condition or false, unknown = false }, Move)
   if not move:fits() then
-    store:forget_label(name)
+    store:expire_label(name)
     return false
   end
   if not current then ok, err = check_place(store, name) end
@@ -216,11 +216,11 @@ function M.move(store, name, hash, expect)
   if current and current.hash == hash then return true end
   local moved, etag = move:run()
   if not moved then
-    store:forget_label(name)
+    store:expire_label(name)
     return moved, etag
   end
   if was_old == true then objects.ensure(store, hash, nil, true) end -- a gc may have chosen it before
-  if etag then store:know_label(name, hash, etag) else store:forget_label(name) end
+  if etag then store:know_label(name, hash, etag) else store:expire_label(name) end
   return true
 end
 
@@ -264,14 +264,15 @@ function M.remove(store, name, only_if)
   if current == nil then return nil, err end
   if not current or only_if and current.hash ~= only_if then return false end
   objects.spare(store, current.hash)
-  store:forget_label(name)
+  store:expire_label(name)
   for try = 1, MAX_TRIES do
     local client = store:client()
-    local ok, outcome
+    local ok
     ok, err = client:delete(store.prefix .. "labels/" .. name, { if_match = only_if and engine.condition(current.etag) or nil })
-    if ok then return true end
-    outcome, err = after_removal(store, name, current, only_if, err)
-    if outcome ~= "again" then return outcome, err end
+    local outcome = true
+    if not ok then outcome, err = after_removal(store, name, current, only_if, err) end
+    if outcome == true then store:forget_label(name) end
+    if outcome ~= "again" then return outcome, not outcome and err or nil end
     objects.pause(store, PAUSE * try * (0.5 + math.random()))
   end
   return nil, errors.new("timeout", ("label %s was not removed in %d attempts"):format(name, MAX_TRIES))

@@ -27,6 +27,15 @@ function M.place(remote)
   return bucket, prefix == "" and "" or prefix .. "/"
 end
 
+--- The fault of a label's name as an error, or nil.
+-- @tparam string name
+-- @treturn ?table
+function M.name_fault(name)
+  if type(name) ~= "string" then error("the name of a label must be a string, not a " .. type(name), 3) end
+  local fault = core.label_fault(name)
+  return fault and errors.new("invalid_reference", ("Invalid label '%s': %s"):format(name, fault))
+end
+
 --- The hash that a label's text holds, in lower case, or nil.
 -- @tparam string text
 -- @treturn ?string
