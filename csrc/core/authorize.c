@@ -37,7 +37,12 @@ static tr_token_slot *slot_of(const tr_request *r, const char *scope, bool make)
 
 /* ---------------------------------------------------------------------- waiting */
 
-static void wait_for(tr_request *r, tr_token_slot *slot, double hold_until) {
+static void leave(tr_request *r);
+
+/* Wait in the list of a slot, and in no other. */
+static void wait_for(tr_request *r, tr_wait what, tr_token_slot *slot, double hold_until) {
+  leave(r);
+  r->wait = what;
   r->slot = slot;
   r->hold_until = hold_until;
   r->slot_prev = NULL;
@@ -74,14 +79,20 @@ static void take_token(tr_request *r, tr_token *token, bool is_new) {
   r->token_is_new = is_new;
 }
 
-/* End the waiting of a request, with a token or an error. */
+/* End the waiting of a request, with a token or an error. Without a challenge, realm and scope
+** were a guess: a realm that refused may not be the one that the registry would name. */
 static void settle(tr_request *r, tr_token *token, const tr_error *error) {
   leave(r);
-  if (token != NULL) /* without a challenge, the scope was a guess */
+  r->wait = TR_WAIT_OVER;
+  if (token != NULL) {
     take_token(r, token, r->auth_rounds > 0);
-  else if ((r->token_error = malloc(sizeof *error)) != NULL)
-    *r->token_error = *error;
-  r->token_settled = true;
+  } else if (r->auth_rounds == 0 && error->status != 0) {
+    r->guess_failed = true;
+  } else {
+    r->wait = TR_WAIT_FAILED;
+    if ((r->token_error = malloc(sizeof *error)) != NULL)
+      *r->token_error = *error;
+  }
   r->wake(r);
 }
 
@@ -105,7 +116,8 @@ void tr_authorize_accepted(tr_request *r) {
 
 void tr_authorize_release(tr_request *r) {
   leave(r);
-  r->held = true;
+  r->wait = TR_WAIT_OVER;
+  r->has_held = true;
 }
 
 /* A registry's first answer has come, or will not come: those that wait go on. */
@@ -119,7 +131,6 @@ static void stop_asking(tr_request *r) {
   while (registry->waiting != NULL) {
     tr_request *other = registry->waiting;
     tr_authorize_release(other);
-    other->token_settled = true;
     other->wake(other);
   }
 }
@@ -142,8 +153,8 @@ static bool ask_registry(tr_request *r) {
   tr_request *asker = registry != NULL ? registry->asker : NULL;
   if (registry == NULL || registry->is_asked || asker == r)
     return false;
-  if (asker != NULL && !r->held) {
-    wait_for(r, registry, tr_now() + HOLD);
+  if (asker != NULL && !r->has_held) {
+    wait_for(r, TR_WAIT_ANSWER, registry, tr_now() + HOLD);
     return true;
   }
   if (asker != NULL) {
@@ -157,9 +168,9 @@ static bool ask_registry(tr_request *r) {
 }
 
 bool tr_authorize_resume(tr_request *r, tr_error *error) {
-  bool held = r->held && r->token_error == NULL;
-  r->token_settled = false;
-  if (held || (r->token_error == NULL && r->authorization != NULL))
+  tr_wait wait = r->wait;
+  r->wait = TR_WAIT_NONE;
+  if (wait != TR_WAIT_FAILED)
     return true;
   if (r->token_error != NULL)
     tr_error_set(error, r->token_error->kind, "Failed to fetch from %s: cannot get a token: %s",
@@ -313,7 +324,7 @@ static tr_verdict get_token(tr_request *r, tr_token_slot *slot,
   tr_url_free(&realm);
   if (!started)
     return TR_VERDICT_DONE;
-  wait_for(r, slot, HUGE_VAL);
+  wait_for(r, TR_WAIT_TOKEN, slot, HUGE_VAL);
   return TR_VERDICT_TOKEN;
 }
 
@@ -406,7 +417,7 @@ tr_verdict tr_authorize_attempt(tr_request *r, tr_error *error) {
       take_basic(r);
     return TR_VERDICT_AGAIN;
   }
-  if (r->auth_scope[0] == '\0')
+  if (r->auth_scope[0] == '\0' || r->guess_failed)
     return TR_VERDICT_AGAIN; /* the registry is to name it */
   challenge = *registry->challenge;
   slot = slot_of(r, r->auth_scope, true);

@@ -19,7 +19,8 @@ void tr_authorize_accepted(tr_request *r);
 /* A request has waited long enough for the first answer to another. */
 void tr_authorize_release(tr_request *r);
 
-/* A request was woken: false with the error if there is no token. */
+/* End the waiting of a request that is over (r->wait). False with the error if there is no
+** token. */
 bool tr_authorize_resume(tr_request *r, tr_error *error);
 
 /* The request is finished: it waits for no token. If it fetched one, those that wait for

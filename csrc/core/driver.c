@@ -309,6 +309,16 @@ static void adopt(tr_request *r) {
   }
 }
 
+/* A request's waiting for a token, or for an answer, is over. */
+static void end_waiting(tr_request *r, bool in_front) {
+  tr_error error;
+  r->state = TR_REQUEST_NEW;
+  if (tr_authorize_resume(r, &error))
+    proceed(r, in_front);
+  else
+    finish(r, NULL, &error);
+}
+
 void tr_driver_take(tr_request *r) {
   tr_error error;
   tr_blob *blob;
@@ -320,12 +330,8 @@ void tr_driver_take(tr_request *r) {
     r->lookup_seconds = tr_now() - r->started;
     r->state = TR_REQUEST_NEW;
     proceed(r, false);
-  } else if (r->state == TR_REQUEST_TOKEN && r->token_settled) {
-    r->state = TR_REQUEST_NEW;
-    if (tr_authorize_resume(r, &error))
-      proceed(r, true);
-    else
-      finish(r, NULL, &error);
+  } else if (r->state == TR_REQUEST_TOKEN && r->wait >= TR_WAIT_OVER) {
+    end_waiting(r, true);
   } else if (r->state == TR_REQUEST_HASHING && r->hashed) {
     tr_request_end_hashing(r, &blob, &error);
     finish(r, blob, blob == NULL ? &error : NULL);
@@ -345,9 +351,9 @@ static void on_moment(tr_request *r, double now) {
     r->state = TR_REQUEST_NEW;
     proceed(r, false);
   } else if (r->state == TR_REQUEST_TOKEN) {
-    r->state = TR_REQUEST_NEW;
-    tr_authorize_release(r);
-    proceed(r, false);
+    if (r->wait < TR_WAIT_OVER)
+      tr_authorize_release(r);
+    end_waiting(r, false);
   } else {
     r->stalled = true;
     if (r->state == TR_REQUEST_RUNNING)

@@ -98,8 +98,10 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
     else
       tr_url_free(&r->url);
     r->url = to;
-    r->resuming = false;
-    tr_request_reset_body(r);
+    if (!r->resuming || !r->renewed) {
+      r->resuming = false;
+      tr_request_reset_body(r);
+    }
     r->moved = true;
     tr_count(TR_COUNT_REDIRECTS, 1);
     r->fresh_connection = false;
@@ -113,6 +115,25 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
   }
   tr_url_free(&to);
   return false;
+}
+
+bool tr_redirect_may_renew(const tr_request *r) {
+  int status = r->response.status;
+  return r->asked.text != NULL && r->resuming && !r->renewed && r->message == NULL &&
+         (status == 400 || status == 401 || status == 403 || status == 404 || status == 410);
+}
+
+bool tr_redirect_renew(tr_request *r, tr_error *error) {
+  tr_config_release(r->config);
+  r->config = tr_config_use(r->asked_config);
+  tr_url_free(&r->url);
+  r->url = r->asked;
+  memset(&r->asked, 0, sizeof r->asked);
+  r->first_origin = r->moved = r->renewed = true;
+  r->fresh_connection = false;
+  r->not_before = 0;
+  tr_response_clear(&r->response);
+  return tr_request_route(r, error);
 }
 
 bool tr_redirect_is_due(const tr_request *r) {

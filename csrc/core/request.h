@@ -39,6 +39,15 @@ typedef enum tr_request_state {
   TR_REQUEST_HASHING  /* has its body, waits for the digest */
 } tr_request_state;
 
+/* What a request in TR_REQUEST_TOKEN waits for; see authorize.c. */
+typedef enum tr_wait {
+  TR_WAIT_NONE,
+  TR_WAIT_ANSWER, /* the first answer of its registry, to another request */
+  TR_WAIT_TOKEN,
+  TR_WAIT_OVER,  /* nothing more: it goes on */
+  TR_WAIT_FAILED /* nothing more: there is no token */
+} tr_wait;
+
 /* The response of the current attempt, so far. */
 typedef struct tr_response {
   int status;
@@ -139,13 +148,14 @@ typedef struct tr_request {
   tr_token *token;           /* retained, or NULL */
   bool token_is_new;         /* and the registry has not taken it yet */
   int auth_rounds;           /* challenges since it took the last one */
-  tr_token_slot *slot;       /* whose token it waits for, or NULL */
+  tr_wait wait;
+  tr_token_slot *slot;       /* in whose list it waits, or NULL */
   struct tr_request *slot_prev, *slot_next;
-  bool token_settled;
   tr_token_slot *asks; /* the registry whose first answer it brings, or NULL */
   void (*on_answer)(struct tr_request *request); /* once its headers are here; or NULL */
-  bool held;         /* it has waited for another's first answer */
-  double hold_until; /* while it waits for that; or never */
+  bool has_held;     /* it has waited for another's first answer */
+  bool guess_failed; /* no token without a challenge to this request */
+  double hold_until; /* while it waits for an answer; or never */
   tr_error *token_error;  /* malloc'ed, or NULL */
   tr_token_slot *fetches; /* whose token it brings, or NULL */
 
@@ -173,6 +183,7 @@ typedef struct tr_request {
   double submitted, deadline, timeout, stall_timeout;
   int redirects_left, retries_left, attempts, parts_left, step_retries;
   bool refuse_private, require_length, moved;
+  bool renewed; /* it has gone back from where a redirect led to where it began */
   bool timed_out; /* its own 'timeout' is over */
   tr_info *info; /* filled in as it goes */
 } tr_request;

@@ -319,6 +319,8 @@ static tr_verdict judge(tr_request *r, CURLcode code, tr_blob **blob,
     *blob = take_known(r, error);
     return TR_VERDICT_DONE;
   }
+  if (code == CURLE_OK && tr_redirect_may_renew(r))
+    return tr_redirect_renew(r, error) ? TR_VERDICT_AGAIN : TR_VERDICT_DONE;
   if (r->range_mismatch || (r->resuming && code == CURLE_OK && status == 416))
     return start_over(r); /* there is no rest to what we have */
   if (code == CURLE_OK && tr_is_success(status) &&

@@ -52,8 +52,18 @@ static bool can_resume(const tr_request *r) {
 
 /* True if the server has done nothing, and takes the message later. */
 static bool is_refused_for_now(const tr_request *r) {
-  return (r->response.status == 429 || r->response.status == 503) &&
-         (r->response.has_retry_after || strcmp(r->code, "SlowDown") == 0);
+  return r->response.status == 429 ||
+         (r->response.status == 503 &&
+          (r->response.has_retry_after || strcmp(r->code, "SlowDown") == 0));
+}
+
+/* True if nothing is lost by sending a message again after an answer that it failed. An upload
+** may be gone then, but for its registry's refusal for now. */
+static bool is_harmless(const tr_request *r) {
+  tr_method method = r->message->method;
+  return method == TR_GET || method == TR_HEAD ||
+         (!tr_message_is_single(r->message, r->retries_left) &&
+          (r->signer != NULL || r->response.status == 503));
 }
 
 /* True if a message may be sent again: the server has not got it, or says so, or getting
@@ -62,8 +72,7 @@ static bool may_be_repeated(const tr_request *r, CURLcode code) {
   if (r->message == NULL)
     return true;
   if (code == CURLE_OK)
-    return is_refused_for_now(r) ||
-           (r->signer != NULL && !tr_message_is_single(r->message, r->retries_left));
+    return is_refused_for_now(r) || is_harmless(r);
   return !r->connected || !tr_message_is_single(r->message, r->retries_left);
 }
 
