@@ -299,6 +299,34 @@ describe("a registry with tokens", function()
     end)
   end)
 
+  it("exchanges identity tokens for its own: of the configuration, a file, and a helper", function()
+    helper.with_folder(function(folder)
+      helper.write(folder .. "/x.wasm", WASM .. "x")
+      helper.run_ok(("mkdir %s/docker %s/bin"):format(folder, folder))
+      helper.command(folder .. "/bin")
+      helper.write(folder .. "/bin/docker-credential-spec",
+        "#!/bin/sh\ncat >/dev/null\necho '{\"Username\":\"<token>\",\"Secret\":\"identity/1+2\"}'\n")
+      helper.run_ok(("chmod +x %s/bin/docker-credential-spec"):format(folder))
+      local function copy(name, options, config)
+        helper.write(folder .. "/docker/config.json", config)
+        helper.write(folder .. "/c.lua", ('return { registries = { ["%s"] = { realm_hosts = { "%s" }%s } } }'):format(registry.at,
+          registry.tokens.at, options))
+        local _, err, status = helper.run(("cd %s && DOCKER_CONFIG=%s/docker XDG_RUNTIME_DIR= PATH=%s/bin:$PATH theaterref copy "
+          .. "--config c.lua x.wasm oci://%s/identity/%s:1"):format(folder, folder, folder, registry.at, name))
+        assert.is_nil(err:find("identity/1+2", 1, true))
+        return status, err
+      end
+      assert.equal(0, (copy("configured", ', identity_token = "identity/1+2"', "{}")))
+      assert.equal(0, (copy("file", "", ('{"auths":{"%s":{"auth":"MDAwOg==","identitytoken":"identity/1+2"}}}'):format(registry.at))))
+      assert.equal(0, (copy("helper", "", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))))
+      local status, err = copy("wrong", ', identity_token = "another"', "{}")
+      assert.equal(1, status)
+      assert.matches("the token server refused the identity token from the configuration (status 401)", err, 1, true)
+      local log = helper.read(registry.tokens.folder .. "/access.log")
+      for _, line in ipairs { "200 /token? identity", "401 /token? identity" } do assert.matches(line, log, 1, true) end
+    end)
+  end)
+
   it("with a realm that is not listed is told from one that is gone: the next candidate is tried", function()
     helper.with_folder(function(folder)
       local other <close> = setmetatable({ server = helper.bad_registry() }, { __close = function(self) self.server:stop() end })

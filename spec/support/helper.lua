@@ -438,15 +438,29 @@ function M.pid()
   return pid
 end
 
---- How many files, threads and blobs this process has. The library's own threads,
--- which it keeps for a while, do not count.
+--- How many files, threads and blobs this process has, without garbage. The library's own
+-- threads, which it keeps for a while, do not count.
 function M.holdings()
+  collectgarbage()
+  collectgarbage()
   local _, files = M.run_ok("ls /proc/" .. M.pid() .. "/fd"):gsub("\n", "\n")
   local threads = 0
   for name in M.run_ok("cat /proc/" .. M.pid() .. "/task/*/comm"):gmatch "[^\n]+" do
     if not name:find "^theaterref%-" then threads = threads + 1 end
   end
   return { files = files, threads = threads, blobs = require("theaterref.core").live_blobs() }
+end
+
+--- Waits until this process has no more of these than it had before.
+function M.holds_no_more(before, ...)
+  local names = { ... }
+  M.eventually(function()
+    local now = M.holdings()
+    for _, name in ipairs(names) do
+      if now[name] > before[name] then return false end
+    end
+    return true
+  end)
 end
 
 function Server:put(name, text)
