@@ -1,4 +1,5 @@
 -- Credentials for registries: where they come from, and who sees them.
+local core = require "theaterref.core"
 local helper = require "helper"
 local theaterref = require "theaterref"
 
@@ -168,6 +169,26 @@ describe("credentials", function()
     assert.is_false(helper.exists(folder .. "/ran"))
   end)
 
+  it("of a helper that hangs are waited for within the deadline, and hold up nothing else", function()
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+    helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\necho $$ > " .. folder .. "/helper.pid\nexec sleep 100\n")
+    helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
+    local open = helper.registry "open"
+    assert(theaterref.resolver({ log = false }):copy(folder .. "/x.wasm", "oci://" .. open.at .. "/a/x:1"))
+    local out, err = run(([[%s -e '
+      local t = require "theaterref"
+      local core = require "theaterref.core"
+      local r = t.resolver { log = false }
+      local began = core.now()
+      local stuck = r:start("%s", { resolve_timeout = 1 })
+      print(r:resolve "oci://%s/a/x:1" ~= nil, core.now() - began < 1)
+      local _, err = stuck:wait()
+      print(err.kind, core.now() - began < 5)']]):format(helper.lua, ref, open.at))
+    open:stop()
+    helper.run("kill $(cat " .. folder .. "/helper.pid)")
+    assert.equal("true\ttrue\ntimeout\ttrue\n", out, err)
+  end)
+
   it("of helpers work in a program that ignores SIGCHLD, or reaps all its children", function()
     helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\ncat >/dev/null\necho '{\"Username\":\"alice\",\"Secret\":\"s3cret\"}'\n")
     helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
@@ -268,6 +289,30 @@ describe("a registry's options", function()
       message { plain_http = false }, 1, true)
   end)
 
+  it("hold for that registry: ca_file, client_cert and proxy", function()
+    local nginx, proxy = helper.nginx(), helper.misbehaving()
+    local function blob(bytes) return ('{"mediaType":"application/wasm","digest":"sha256:%s","size":%d}'):format(core.digest(bytes), #bytes) end
+    helper.run_ok(("mkdir -p %s/www/v2/team/x/manifests %s/www/v2/team/x/blobs"):format(nginx.folder, nginx.folder))
+    nginx:put("v2/team/x/manifests/1", ('{"schemaVersion":2,"config":%s,"layers":[%s]}'):format(blob "{}", blob(WASM)))
+    nginx:put("v2/team/x/blobs/sha256:" .. core.digest(WASM), WASM)
+    local function resolve(port, options)
+      options.plain_http = false
+      local registry_at = "localhost:" .. port
+      return theaterref.resolver({ log = false, retries = 0, registries = { [registry_at] = options, ["another.example"] = { ca_file = nginx.ca } } })
+        :resolve("oci://" .. registry_at .. "/team/x:1")
+    end
+    assert.equal("tls", select(2, resolve(nginx.https_port, {})).kind)
+    assert.equal(WASM, tostring(assert(resolve(nginx.https_port, { ca_file = nginx.ca }))))
+    local wants = nginx.bad_ports.wants
+    assert.is_nil((resolve(wants, { ca_file = nginx.ca })))
+    local client = { ca_file = nginx.ca, client_cert = nginx.folder .. "/client.pem", client_key = nginx.folder .. "/client.key" }
+    assert.equal(WASM, tostring(assert(resolve(wants, client))))
+    local _, err = resolve(nginx.https_port, { ca_file = nginx.ca, proxy = proxy.http })
+    assert.equal(407, err.status)
+    proxy:stop()
+    nginx:stop()
+  end)
+
   it("have mirrors that can be asked", function()
     for _, mirror in ipairs { "http://x/", "host with space", "m.example.org/x:tag", "" } do
       assert.error_matches(function() message { mirrors = { mirror } } end, "host:port or host:port/prefix was expected")
@@ -296,6 +341,30 @@ describe("a registry with tokens", function()
       assert(alice:copy(ref, "oci://" .. registry.at .. "/public/y:1", { all = true }))
       assert.equal(WASM .. "x", tostring(assert(anonymous:resolve(ref))))
       assert.same({ "1" }, assert(anonymous:tags(ref)))
+    end)
+  end)
+
+  it("is asked for each blob of a locked plan once, with one challenge and one token", function()
+    helper.with_folder(function(folder)
+      helper.write(folder .. "/x.wasm", WASM)
+      helper.write(folder .. "/manifest.toml", 'name = "x"\npackage = "x.wasm"\n')
+      local ref = "oci://" .. registry.at .. "/locked/x:1"
+      helper.write(folder .. "/c.lua", ('return { registries = { ["%s"] = { realm_hosts = { "%s" }, username = "alice", password = "s3cret" } } }')
+        :format(registry.at, registry.tokens.at))
+      helper.command(folder .. "/bin")
+      local function command(words) return helper.run_ok(("cd %s && PATH=%s/bin:$PATH theaterref %s --config c.lua"):format(folder, folder, words)) end
+      command("push manifest.toml " .. ref)
+      command("lock " .. ref .. " -o x.lock")
+      local before, tokens = #helper.read(registry.folder .. "/out"), registry.tokens:requests "known"
+      command("plan " .. ref .. " --lockfile x.lock")
+      local list = {}
+      for line in helper.read(registry.folder .. "/out"):sub(before + 1):gmatch "[^\n]+" do
+        local request, status = line:match '"(%u+ /v2/locked/x/%l+)/%S* HTTP[^"]*" (%d+)'
+        if request then list[#list + 1] = request .. " " .. status end
+      end
+      table.sort(list)
+      assert.same({ "GET /v2/locked/x/blobs 200", "GET /v2/locked/x/blobs 200", "GET /v2/locked/x/blobs 401" }, list)
+      assert.equal(tokens + 1, registry.tokens:requests "known")
     end)
   end)
 

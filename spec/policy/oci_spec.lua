@@ -90,6 +90,17 @@ describe("a pushed manifest", function()
     assert.equal(WORKER, helper.read(folder .. "/skopeo/" .. core.digest(WORKER)))
   end)
 
+  it("has the documents that tools for WebAssembly expect", function()
+    local package = assert(resolver():inspect(at .. ".package"))
+    assert.equal(MANIFEST, package.media_type)
+    assert.same({ "application/wasm", "worker.wasm" }, { package.layers[1].media_type, package.layers[1].title })
+    assert.equal(1, #package.layers)
+    assert.equal("worker", package.annotations["org.opencontainers.image.title"])
+    local document = core.fetch(("http://%s/v2/team/worker/blobs/%s"):format(registry.at, package.config.digest), core.request_options {})
+    assert.equal('{"created":"1970-01-01T00:00:00Z","architecture":"wasm","os":"wasip1","layerDigests":["sha256:'
+      .. core.digest(WORKER) .. '"]}', tostring(assert(document:wait())))
+  end)
+
   it("has the same digest when it is pushed again", function()
     requests(registry)
     assert.same(pushed, push(at))
@@ -744,6 +755,17 @@ describe("a registry at fault", function()
       local blob, err = resolver():resolve("oci://" .. bad.at .. "/hostile/x:1")
       assert.is_nil(blob)
       assert.is_true(err.kind == "syntax" or err.kind == "not_found", tostring(err))
+    end
+  end)
+
+  it("cannot send a document of more than 4 MiB", function()
+    local layer = descriptor(put_blob(bad.at, "quiet/long", WASM), #WASM, "x.wasm")
+    for _, size in ipairs { 4 << 20, (4 << 20) + 1 } do
+      local document = ('{"schemaVersion":2,"mediaType":"%s","layers":[%s]}'):format(MANIFEST, layer)
+      writer.put_document(bad.at, "quiet/long", "1", document .. (" "):rep(size - #document))
+      local blob, err = resolver():resolve("oci://" .. bad.at .. "/quiet/long:1")
+      assert.equal(size == 4 << 20, blob ~= nil)
+      assert.equal(blob == nil and "too_large" or nil, err and err.kind)
     end
   end)
 

@@ -65,7 +65,7 @@ end
 local function answer(client, request, body)
   local method, path, query = request:match "^(%u+) ([^? ]+)%??(%S*)"
   local authorization = request:match "\r\n[Aa]uthorization: ([^\r]*)"
-  local who = method == "POST" and "identity" or authorization and "known" or "anonymous"
+  local caller = method == "POST" and "identity" or authorization and "known" or "anonymous"
   local is_refused = authorization and authorization ~= known or method == "POST"
     and not (body:find "grant_type=refresh_token" and body:find("refresh_token=identity%2F1%2B2", 1, true))
   local status, text = "404 Not Found", "{}"
@@ -73,10 +73,10 @@ local function answer(client, request, body)
     status = "401 Unauthorized"
   elseif path == "/token" then
     local name = method == "POST" and "access_token" or "token"
-    status, text = "200 OK", ('{"%s":"%s","expires_in":%d}'):format(name, token(query .. "&" .. body, who ~= "anonymous"), life)
+    status, text = "200 OK", ('{"%s":"%s","expires_in":%d}'):format(name, token(query .. "&" .. body, caller ~= "anonymous"), life)
   end
   local file <close> = io.open(folder .. "/access.log", "a")
-  file:write(("%s %s?%s %s\n"):format(status:sub(1, 3), path, query, who))
+  file:write(("%s %s?%s %s\n"):format(status:sub(1, 3), path, query, caller))
   client:write(("HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"):format(status, #text, text))
 end
 

@@ -1,12 +1,12 @@
 --- Copies bytes from one place to another.
 -- @module theaterref.publish.copy
+local artifacts = require "theaterref.registry.artifact"
 local errors = require "theaterref.error"
 local home = require "theaterref.home"
-local pushes = require "theaterref.publish.push"
-local targets = require "theaterref.publish.target"
-local reference = require "theaterref.reference"
-local artifacts = require "theaterref.registry.artifact"
 local loads = require "theaterref.resolve.load"
+local pushes = require "theaterref.publish.push"
+local reference = require "theaterref.reference"
+local targets = require "theaterref.publish.target"
 
 local M = {}
 

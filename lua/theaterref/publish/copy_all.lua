@@ -1,13 +1,13 @@
 --- Copies artifacts with all their layers, and what refers to them.
 -- @module theaterref.publish.copy_all
+local artifacts = require "theaterref.registry.artifact"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local json = require "theaterref.manifest.json"
-local targets = require "theaterref.publish.target"
-local reference = require "theaterref.reference"
-local artifacts = require "theaterref.registry.artifact"
-local signatures = require "theaterref.registry.signatures"
 local loads = require "theaterref.resolve.load"
+local reference = require "theaterref.reference"
+local signatures = require "theaterref.registry.signatures"
+local targets = require "theaterref.publish.target"
 
 local M = {}
 

@@ -1,8 +1,8 @@
 --- Tells what a registry has.
 -- @module theaterref.publish.inspect
-local targets = require "theaterref.publish.target"
-local reference = require "theaterref.reference"
 local artifacts = require "theaterref.registry.artifact"
+local reference = require "theaterref.reference"
+local targets = require "theaterref.publish.target"
 
 local M = {}
 

@@ -1,9 +1,9 @@
 --- Pushes manifests with what they name to a registry.
 -- @module theaterref.publish.push
+local artifacts = require "theaterref.registry.artifact"
 local errors = require "theaterref.error"
 local manifests = require "theaterref.manifest.manifest"
 local targets = require "theaterref.publish.target"
-local artifacts = require "theaterref.registry.artifact"
 
 local M = {}
 

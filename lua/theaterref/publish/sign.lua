@@ -1,11 +1,11 @@
 --- Signs artifacts, and pushes the signatures.
 -- @module theaterref.publish.sign
+local artifacts = require "theaterref.registry.artifact"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local json = require "theaterref.manifest.json"
-local targets = require "theaterref.publish.target"
-local artifacts = require "theaterref.registry.artifact"
 local signatures = require "theaterref.registry.signatures"
+local targets = require "theaterref.publish.target"
 
 local M = {}
 

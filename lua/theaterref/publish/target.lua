@@ -1,11 +1,11 @@
 --- Places in registries that are written to, or read for that.
 -- @module theaterref.publish.target
+local admit = require "theaterref.resolve.admit"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local overlay = require("theaterref.options").overlay
 local reference = require "theaterref.reference"
 local Session = require "theaterref.registry.session"
-local admit = require "theaterref.resolve.admit"
 
 local M = {}
 
