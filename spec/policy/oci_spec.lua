@@ -322,7 +322,6 @@ describe("a lockfile", function()
   end)
 
   it("has a line for each mirror as a plan asks for it", function()
-    os.remove(lockfile)
     helper.run_ok(("%s/bin/theaterref lock %s --policy %s/mirror.lua -o %s"):format(folder, up, folder, lockfile))
     assert.equal("worker", assert(resolver { lockfile = lockfile, policy = folder .. "/mirror.lua" }:plan(up)).name)
     assert.equal("worker", assert(resolver { lockfile = lockfile }:plan(up)).name)
@@ -856,6 +855,22 @@ describe("a registry at fault", function()
         assert(resolver({ cache = cache }):resolve_cached(reference))
       end
     end
+  end)
+
+  it("is asked if its mirror answers a blob with a larger page; alone, its size is the fault, not max_bytes", function()
+    for _, at in ipairs { bad.at, registry.at } do put_artifact(at, "large/x", "1", { { "x.wasm", WASM .. "large" } }) end
+    local r = resolver { registries = { [registry.at] = { mirrors = { bad.at } } } }
+    assert.equal(WASM .. "large", tostring(assert(r:resolve(("oci://%s/large/x:1"):format(registry.at)))))
+    local ref, lockfile = ("oci://%s/large/x:1"):format(bad.at), folder .. "/large.lock"
+    local blob, err = r:resolve(ref)
+    assert.is_nil(blob)
+    assert.equal("corrupt", err.kind)
+    assert.matches("has more bytes, not the 13 that its manifest says", err.message, 1, true)
+    helper.write(lockfile, ("theaterref lockfile 1\nsha256=%s size=13 manifest=%s  %s\n"):format(core.digest(WASM .. "large"),
+      ("0"):rep(64), ref))
+    _, err = resolver({ lockfile = lockfile }):resolve(ref)
+    os.remove(lockfile)
+    assert.matches("has more bytes, not the 13 that .* says", err.message)
   end)
 
   it("is asked if its mirror has nothing, though a cache remembers that", function()

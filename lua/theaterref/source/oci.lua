@@ -65,7 +65,7 @@ end
 -- ------------------------------------------------------------------- chains
 
 -- Failures that another endpoint would share.
-local final = { cancelled = true, invalid_reference = true, too_large = true, policy = true }
+local final = { cancelled = true, invalid_reference = true, policy = true }
 
 -- Has a chain work at each endpoint in turn, until one has what is wanted.
 local function at_endpoints(job, context, links, work)
