@@ -59,7 +59,7 @@ local own_ends = { cancelled = true, timeout = true }
 function Chain:compile(kind, more)
   local place = self.place
   if not place.credentials and not place.err then
-    local found, err = requests.credentials(self.endpoint, self.links.await)
+    local found, err = requests.credentials(self.endpoint, self.links.await, place.options.timeout)
     if not found and own_ends[err.kind] then return nil, err end
     place.credentials, place.err = found, err
   end

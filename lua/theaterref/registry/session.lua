@@ -41,7 +41,9 @@ local function compile(self, accept, max_bytes, is_elsewhere)
   if self.compiled[key] then return self.compiled[key] end
   local request = is_elsewhere and option_sets.anonymous(self.request) or self.request
   local err
-  if not self.credentials then self.credentials, err = requests.credentials(self.endpoint, self.await) end
+  if not self.credentials then
+    self.credentials, err = requests.credentials(self.endpoint, self.await, self.request.timeout)
+  end
   if not self.credentials then return nil, err end
   local compiled
   compiled, err = requests.compile(self.endpoint, request, self.actions, self.credentials, { accept = accept,
