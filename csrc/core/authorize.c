@@ -186,7 +186,7 @@ static tr_verdict refuse_realm(const tr_request *r, const char *realm, const cha
   return TR_VERDICT_DONE;
 }
 
-/* Leave out of the options what identifies the caller: all of it unless it is meant for
+/* Leave out of the options what identifies the caller: everything, unless it is meant for
 ** the realm, which the registry alone may have chosen. */
 static void stay_anonymous(tr_fetch_options *o, bool is_meant, bool is_own) {
   o->netrc = false;

@@ -856,6 +856,22 @@ describe("a registry at fault", function()
     end
   end)
 
+  it("is asked for the layers of all references under way while one of them is waited for", function()
+    local refs, r = {}, resolver { resolve_timeout = 10, plan_timeout = 10 }
+    for i = 1, 4 do
+      put_artifact(bad.at, "crowd/x", "t" .. i, { { "manifest.toml", 'name = "x' .. i .. '"\npackage = "x.wasm"\n' },
+        { "x.wasm", WASM .. "crowd" .. i } })
+      refs[i] = ("oci://%s/crowd/x:t%d#title=x.wasm"):format(bad.at, i)
+    end
+    local blobs, errs = r:resolve_all(refs)
+    for i = 1, 4 do assert.equal(WASM .. "crowd" .. i, tostring(blobs[i] or errs[i])) end
+    for _, start in ipairs { "start", "start_plan" } do
+      local futures = {}
+      for i, ref in ipairs(refs) do futures[i] = assert(r[start](r, start == "start" and ref or ref:match "^[^#]*")) end
+      for _, future in ipairs(futures) do assert(future:wait()) end
+    end
+  end)
+
   it("is asked if its mirror answers a blob with a larger page; alone, its size is the fault, not max_bytes", function()
     for _, at in ipairs { bad.at, registry.at } do put_artifact(at, "large/x", "1", { { "x.wasm", WASM .. "large" } }) end
     local r = resolver { registries = { [registry.at] = { mirrors = { bad.at } } } }

@@ -302,8 +302,8 @@ function Chain:read_digest(is_layer, digest, size)
   if not blob and (err.kind ~= "too_large" or size > self.context:max_bytes(self.job)) then return nil, err end
   -- The limit of the request was this size: another 'max_bytes' would not help.
   local says = size == self.job.locked_size and (self.job.digests_by or "its reference") or "its manifest"
-  return nil, errors.new("corrupt", ("%s has %s bytes, not the %d that %s says"):format(link.target, blob and #blob or "more", size,
-    says))
+  return nil, errors.new("corrupt", ("%s has %s bytes, not the %d that %s says"):format(link.target,
+    blob and #blob or "more", size, says))
 end
 
 -- Drives the chain at one endpoint.
