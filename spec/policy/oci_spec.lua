@@ -856,6 +856,17 @@ describe("a registry at fault", function()
     end
   end)
 
+  it("is not believed that it has a blob of another size, or that it mounted one with another digest", function()
+    put_artifact(bad.at, "quiet/from", "1", { { "x.wasm", WASM .. "mounted" } })
+    put_artifact(bad.at, "large/to", "1", { { "x.wasm", WASM .. "mounted" } })
+    local from = ("oci://%s/quiet/from:1"):format(bad.at)
+    for to, words in pairs { large = "bytes under the sha256", answers = "answered the digest sha256:x" } do
+      local copied, err = resolver():copy(from, ("oci://%s/%s/to:2"):format(bad.at, to), { all = true })
+      assert.is_nil(copied)
+      assert.matches(words, err.message, 1, true)
+    end
+  end)
+
   it("is asked for the layers of all references under way while one of them is waited for", function()
     local refs, r = {}, resolver { resolve_timeout = 10, plan_timeout = 10 }
     for i = 1, 4 do

@@ -78,7 +78,7 @@ local function get_blob(client, request, fault, repository, name)
     crowd = {}
     return
   end
-  if fault == "large" and not is_head then bytes = bytes .. ("x"):rep(100) end
+  if fault == "large" then bytes = bytes .. ("x"):rep(100) end
   if fault == "gone" and not is_head and bytes:sub(-4) ~= "good" then return refuse(client, "404 Not Found", "BLOB_UNKNOWN") end
   if fault == "stuck" and not is_head then return end
   if fault == "moved" and not is_head then
@@ -159,7 +159,7 @@ local function upload(client, request, fault, repository, id)
     local mount, from = parameter(request.query, "mount"), parameter(request.query, "from")
     if blobs[from .. " " .. mount] then
       blobs[repository .. " " .. mount] = blobs[from .. " " .. mount]
-      return respond(client, "201 Created", "Location: /\r\n")
+      return respond(client, "201 Created", fault == "answers" and "Docker-Content-Digest: sha256:x\r\n" or "Location: /\r\n")
     end
     counts[repository] = (counts[repository] or 0) + 1
     if fault == "broken" and counts[repository] > 1 then return refuse(client, "500 Internal Server Error", "UNKNOWN") end
