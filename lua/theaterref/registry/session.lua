@@ -120,8 +120,8 @@ local function check_answered(self, headers, expected)
     return true -- of another algorithm
   end
   digest = digest:gsub("[^%w:+._-]", "?"):sub(1, 100)
-  return nil, errors.new("digest_mismatch", ("%s/%s answered the digest %s for what has the sha256 %s"):format(self.endpoint.registry,
-    self.endpoint.repository, digest, expected))
+  return nil, errors.new("digest_mismatch", ("%s/%s answered the digest %s for what has the sha256 %s"):format(
+    self.endpoint.registry, self.endpoint.repository, digest, expected))
 end
 
 local function url(self, kind, name) return requests.url(self.endpoint, kind, name) end
