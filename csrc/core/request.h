@@ -39,7 +39,7 @@ typedef enum tr_request_state {
   TR_REQUEST_HASHING  /* has its body, waits for the digest */
 } tr_request_state;
 
-/* What a request in TR_REQUEST_TOKEN waits for; see authorize.c. */
+/* The thing that a request in TR_REQUEST_TOKEN waits for; see authorize.c. */
 typedef enum tr_wait {
   TR_WAIT_NONE,
   TR_WAIT_ANSWER, /* the first answer of its registry, to another request */
