@@ -75,6 +75,34 @@ describe("authentication at a registry", function()
     assert.is_false(stuck:done())
   end)
 
+  it("begins again in time when the process stopped while requests waited for another's first answer", function()
+    local url = http .. "/slow-challenge?" .. encode(bearer "/slow-token")
+    local code = ([[
+      local core = require "theaterref.core"
+      local auth = assert(core.auth { registry = %q, insecure = true, realm_hosts = {} })
+      local began = core.now()
+      local function at(seconds, url, timeout)
+        while core.now() - began < seconds do end
+        return core.fetch(url, core.request_options { auth = auth, timeout = timeout, retries = 0, scope = "repository:x:pull" })
+      end
+      local never, url = %q, %q
+      local list = { at(0, never, 10), at(0, url, 10), at(0.1, never, 0.68) }
+      for i = 1, 40 do list[#list + 1] = at(0.45 + i / 1000, url .. i, 10) end
+      print "begun"
+      io.stdout:flush()
+      local done = 0
+      for i = 4, #list do
+        if list[i]:wait(10) then done = done + 1 end
+      end
+      print(done)]]):format(at, http .. "/never", url)
+    local out = helper.run_ok(([[
+      out=$(mktemp); LUA_PATH=%s LUA_CPATH=%s timeout 30 %s -e %s > $out &
+      until grep -q begun $out; do sleep 0.01; done; sleep 0.1; kill -STOP $!; sleep 0.5; kill -CONT $!
+      wait $!; tail -n 1 $out; rm $out]]):format(helper.quote(package.path), helper.quote(package.cpath), helper.lua,
+      helper.quote(code)))
+    assert.equal("40\n", out)
+  end)
+
   it("sends user and password once it is asked for them", function()
     local auth = principal(alice)
     assert.equal("in", fetch("/challenge", 'Basic realm="x"', auth))
@@ -186,6 +214,33 @@ describe("authentication at a registry", function()
     assert.equal(2, info.attempts)
     assert.same({ "1 GET /breaks -", "1 GET /token -", "1 GET /breaks Bearer", "1 GET /breaks Bearer", "1 GET /token -",
       "1 GET /breaks Bearer" }, log())
+  end)
+
+  it("is asked again for a place that expired in mid-pull, where the rest is", function()
+    local body = assert(fetch("/presigned", nil, principal()))
+    assert.equal(("0123456789abcdef"):rep(4096), body)
+    assert.same({ "1 GET /presigned -", "2 GET /expiring -", "2 GET /expiring -", "1 GET /presigned -", "2 GET /expiring -" }, log())
+  end)
+
+  it("names its realm itself if the one that it named for another repository refuses", function()
+    local auth = principal(alice)
+    local function pull(realm, repository)
+      return fetch("/challenge", ('Bearer realm="http://AT1%s",service="stub"'):format(realm), auth,
+        { scope = ("repository:%s:pull"):format(repository) })
+    end
+    for i = 1, 3 do
+      assert.equal("in", (pull("/picky-token", "open" .. i)))
+      assert.equal("in", (pull("/token", "other" .. i)))
+    end
+    assert.equal("in", (pull("/picky-token", "open")))
+    local _, err = pull("/picky-token", "closed")
+    assert.equal(403, err.status)
+  end)
+
+  it("is asked again for a token if its realm is busy for a moment", function()
+    for _, path in ipairs { "/busy-token?429", "/busy-token?502", "/busy-token?503" } do
+      assert.equal("in", (fetch("/challenge", bearer(path), principal())))
+    end
   end)
 
   it("sends nothing to the place that a redirect leads to, and nothing back from there", function()

@@ -56,6 +56,15 @@ paths["/challenge"] = function(client, request)
   if is_known(request) then return respond(client, "200 OK", "", "in") end
   challenge(client, request.query, request.host)
 end
+-- The same after 0.2 s.
+paths["/slow-challenge"] = function(client, request)
+  if is_known(request) then return respond(client, "200 OK", "", "in") end
+  local timer = uv.new_timer()
+  timer:start(200, 0, function()
+    timer:close()
+    if not client:is_closing() then challenge(client, request.query, request.host) end
+  end)
+end
 -- The same for a body that breaks off the first time, and whose token is gone then.
 paths["/breaks"] = function(client, request, count)
   if not is_known(request) then return challenge(client, request.query, request.host) end
@@ -77,6 +86,22 @@ end
 paths["/blob"] = function(client, request)
   if not is_known(request) then return challenge(client, request.query, request.host) end
   moved(client, ("http://127.0.0.1:%d/store?X-Amz-Signature=s1gned"):format(ports[2]))
+end
+-- The same for a place that expires while its body is under way, and for its successor.
+paths["/presigned"] = function(client, _, count)
+  moved(client, ("http://127.0.0.1:%d/expiring?%d"):format(ports[2], math.min(count, 2)))
+end
+paths["/expiring"] = function(client, request, count)
+  local from = tonumber(request.text:match "[Rr]ange: bytes=(%d+)%-")
+  if request.query == "1" and count == 1 then
+    client:write(('HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: %d\r\n\r\n'):format(#body) .. body:sub(1, 30000),
+      function() client:close() end)
+  elseif request.query == "1" or not from then
+    respond(client, "403 Forbidden", "", "Request has expired")
+  else
+    respond(client, "206 Partial Content", ('ETag: "1"\r\nContent-Range: bytes %d-%d/%d\r\n'):format(from, #body - 1, #body),
+      body:sub(from + 1))
+  end
 end
 local first
 paths["/there-and-back"] = function(client, request)
@@ -110,8 +135,16 @@ local function with_credentials(use)
   end
 end
 paths["/token"] = with_credentials(function(client) issue(client) end)
+paths["/busy-token"] = function(client, request, count)
+  if count == 1 then return respond(client, request.query:match "^%d+" .. " Busy") end
+  issue(client)
+end
 paths["/access-token"] = with_credentials(function(client) issue(client, 60, "access_token") end)
 paths["/short-token"] = with_credentials(function(client) issue(client, 0.5) end)
+-- Only for repositories whose names begin with "open".
+paths["/picky-token"] = with_credentials(function(client, request)
+  if request.query:find "repository:open" then issue(client) else respond(client, "403 Forbidden") end
+end)
 paths["/slow-token"] = with_credentials(function(client)
   local timer = uv.new_timer()
   timer:start(300, 0, function()
