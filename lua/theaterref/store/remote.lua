@@ -239,7 +239,8 @@ end
 --- True if there is content of a hash, in the folder or the bucket.
 function Remote:exists(hash)
   local there, err = self.front.store:exists(hash)
-  if there or err or self.offline then return there, err end
+  if err then return nil, err end
+  if there or self.offline then return there end
   local head
   head, err = objects.head(self, "data/" .. hash:lower())
   if head or err.kind == "not_found" then return head ~= nil end
