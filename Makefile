@@ -4,8 +4,11 @@
 #   make demo       install what is missing, build, plan a spawn three ways
 #   make test       install what is missing, build, run every spec
 #   make test-s3    s3:// on Ceph's gateway, which it starts, and with awscli and rclone
-#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth, fleet or s3
+#   make bench      the benchmarks, as tables of ratios; ONLY=fetch, cache, store, plan, start, growth, metrics, fleet, derive or s3
+#   make bench-results  all of them, kept in spec/bench/results with the machine; for a release
 #   make doc        the Lua API, the C API and the guides as HTML, in build/doc
+#   make test-i386  the specs on a 32-bit machine; test-s390x: on a big-endian one; SUITE=trixie: Debian 13. Needs root
+#   make soak       everything at once for T=120 seconds, under faults; and how the heap grows
 #   make coverage   how much of the C core the specs run
 #   make fuzz       libFuzzer on all that reads what comes from outside; T=60 seconds each
 #   make lint       luacheck; the C with every warning by gcc and clang; names and English
@@ -13,13 +16,13 @@
 #   make deb        a Debian package, in build/
 #   make env        shell lines that make the build tree usable: eval "$(make -s env)"
 #
-# SAN=address,undefined or SAN=thread builds and tests with sanitizers, in a
-# tree of its own.
+# SAN=address,undefined or SAN=thread builds and tests with sanitizers, and CC=clang
+# with Clang, each in a tree of its own.
 
 LUA      ?= lua5.4
 CC       ?= cc
 comma    := ,
-BUILD    := build$(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(COVERAGE),/coverage)
+BUILD    := build$(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(COVERAGE),/coverage)$(if $(filter clang%,$(notdir $(CC))),/by-clang)
 LUA_VERSION := 5.4
 LUA_PKG  := lua5.4
 
@@ -32,9 +35,10 @@ VERSION  := $(shell sed -n 's/^\#define TR_VERSION "\(.*\)"/\1/p' csrc/theaterre
 # V=1 shows the commands.
 Q := $(if $(V),,@)
 
-WARNINGS := -Wall -Wextra -Wpedantic
+WARNINGS := -Wall -Wextra -Wpedantic -Wno-psabi
 OPTIMIZE ?= $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
-CPPFLAGS += -D_GNU_SOURCE -Icsrc
+# Files of more than 2 GiB, and times after 2038, on 32-bit machines too.
+CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -Icsrc
 CFLAGS   += -std=c11 -g $(OPTIMIZE) -fPIC -fno-plt -fvisibility=hidden -pthread $(WARNINGS)
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN)) $(if $(COVERAGE),--coverage -O0)
 PKG_CFLAGS = $(shell pkg-config --cflags $(LUA_PKG) libcurl)
@@ -54,11 +58,11 @@ ARCHIVE  := $(BUILD)/lib/libtheaterref.a
 HOST_OBJECTS := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(HOST))
 SUPPORT  := $(BUILD)/spec/threads.so $(BUILD)/spec/faults.so $(BUILD)/spec/names.so $(BUILD)/spec/libraries.so
 
-.PHONY: all demo test test-s3 bench lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
+.PHONY: all demo test test-s3 test-i386 test-s390x test-amd64 soak bench bench-results lint env install uninstall deb module install-rock FORCE clean help doc coverage fuzz fuzz-keep
 all: $(MODULE) $(LIBRARY) $(ARCHIVE)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -17
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -20
 
 # Says which packages are missing, by Debian's names: words of a command, and the package
 # that makes it succeed.
@@ -74,7 +78,7 @@ $(BUILD)/needs:
 	  $(call has_header,zlib1g-dev,zlib.h); $(call has_header,libmbedtls-dev,mbedtls/sha256.h))
 	@mkdir -p $(@D) && touch $@
 
-$(BUILD)/obj/%.o: csrc/%.c | $(BUILD)/needs
+$(BUILD)/obj/%.o: csrc/%.c Makefile | $(BUILD)/needs
 	@mkdir -p $(@D)
 	@echo "  cc  $<"
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) -MMD -MP -c $< -o $@
@@ -104,10 +108,10 @@ $(ARCHIVE): $(OBJECTS) $(HOST_OBJECTS)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # Lua modules of the specs' own.
-$(BUILD)/spec/%.so: spec/support/%.c
+$(BUILD)/spec/%.so: spec/support/%.c Makefile
 	@mkdir -p $(@D)
 	@echo "  ld  $@"
-	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) $< -o $@ -l$(LUA_PKG) -pthread
+	$(Q)$(CC) -shared $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(SANFLAGS) $< -o $@ -l$(LUA_PKG) -ldl -pthread
 
 $(BUILD)/spec/lua: spec/support/lua.c
 	@mkdir -p $(@D)
@@ -119,7 +123,7 @@ $(BUILD)/spec/lua: spec/support/lua.c
 # ------------------------------------------------------------ what is needed
 
 DEPS_build := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev zlib1g-dev \
-              libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates
+              libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates $(filter clang%,$(CC))
 DEPS_demo  := $(DEPS_build) nginx-light openssl wabt
 DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks tinyproxy-bin \
               dpkg-dev groff-base g++ minisign docker-registry apache2-utils skopeo \
@@ -161,10 +165,10 @@ demo: deps-demo
 
 # With sanitizers the interpreter is one that they are linked into.
 SPEC_LUA := $(if $(SAN),$(CURDIR)/$(BUILD)/spec/lua,$(LUA))
-BUSTED = $(LUA_ENV) THEATERREF_LOG=off THEATERREF_CONFIG= BUILD=$(BUILD) SPEC_LUA=$(SPEC_LUA) \
+SPEC_ENV = THEATERREF_LOG=off THEATERREF_CONFIG= BUILD=$(BUILD) SAN=$(SAN) SPEC_LUA=$(SPEC_LUA) \
   TSAN_OPTIONS="halt_on_error=1 die_after_fork=0 suppressions=$(CURDIR)/spec/support/tsan.supp" \
-  LSAN_OPTIONS="suppressions=$(CURDIR)/spec/support/lsan.supp:print_suppressions=0" \
-  $(SPEC_LUA) /usr/bin/busted
+  LSAN_OPTIONS="suppressions=$(CURDIR)/spec/support/lsan.supp:print_suppressions=0"
+BUSTED = $(LUA_ENV) $(SPEC_ENV) $(SPEC_LUA) /usr/bin/busted
 SPECS ?= spec
 
 # A second server for the specs, which is not installed: its package would start it.
@@ -179,6 +183,13 @@ test: deps-test $(CADDY)
 	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(if $(SAN),$(BUILD)/spec/lua)
 	@$(BUSTED) $(SPECS)
 
+SOAK_SECONDS = $(if $(filter command% environment%,$(origin T)),$(T),120)
+# Everything at once on eight threads for T seconds, while networks, servers and disks fail.
+SOAK_ENV = $(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(CURDIR)/spec/support/?.lua;$(CURDIR)/spec/bench/?.lua;$(CURDIR)/spec/soak/?.lua;;" \
+  $(SPEC_ENV) ASAN_OPTIONS=verify_asan_link_order=0
+soak: deps-test
+	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BUILD)/spec/process.so $(if $(SAN),$(BUILD)/spec/lua)
+	@$(SOAK_ENV) $(if $(findstring thread,$(SAN)),,LD_PRELOAD=$(CURDIR)/$(BUILD)/spec/faults.so) $(SPEC_LUA) spec/soak/soak.lua $(SOAK_SECONDS)
 # S3 on a real engine, which this starts unless THEATERREF_S3 names a file with the settings of one.
 test-s3: deps-s3
 	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(if $(SAN),$(BUILD)/spec/lua)
@@ -200,6 +211,18 @@ bench: deps-bench
 	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BARE) $(OURS)
 	@$(LUA_ENV) LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(CURDIR)/spec/support/?.lua;$(CURDIR)/spec/bench/?.lua;;" \
 	  $(LUA) spec/bench/bench.lua $(ONLY)
+
+# The tables of a release, which are kept with the machine. It should have nothing else to do.
+BENCH_RESULTS := spec/bench/results/$(VERSION).txt
+bench-results: deps-bench
+	@$(MAKE) -s --no-print-directory all $(SUPPORT) $(BARE) $(OURS)
+	@mkdir -p $(dir $(BENCH_RESULTS))
+	@{ $(LUA_ENV) $(LUA) spec/bench/machine.lua && $(MAKE) -s --no-print-directory bench; } > $(BENCH_RESULTS).part && \
+	  mv $(BENCH_RESULTS).part $(BENCH_RESULTS) && cat $(BENCH_RESULTS)
+
+# The suite, or SPECS, on other architectures, in chroots that are made when they are missing.
+test-i386 test-s390x test-amd64: test-%:
+	@.ci/chroot.sh $* test SPECS="$(SPECS)" $(if $(filter-out cc,$(CC)),CC=$(CC))
 
 lint: deps-lint
 	luacheck --quiet lua spec examples

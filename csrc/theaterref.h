@@ -238,7 +238,7 @@ typedef struct tr_fetch_options {
   const char *proxy;       /* NULL: the environment's; "": none */
   const char *user_agent;  /* NULL: "theaterref/<version>" */
   const char *const *headers; /* "Name: value", NULL-terminated; not sent to another
-                                 origin */
+                                 origin, except Accept */
   const char *const *redirect_hosts; /* NULL-terminated: redirects may lead to the
                                         requested host and to these, such as
                                         "*.example.org"; NULL: to any */
@@ -259,7 +259,8 @@ typedef struct tr_fetch_options {
 ** client_cert, client_key, netrc, proxy, unix_socket, user_agent, connect_timeout and
 ** cache_scope; the other options apply to the whole fetch. The best match is used once
 ** the origin differs from the requested one. Without a match, the fetch's own options
-** are used, but without headers, client_cert, client_key and netrc. */
+** are used, but without headers, client_cert, client_key and netrc. Accept is not secret: the
+** fetch's own goes along unless the host has another one. */
 typedef struct tr_fetch_host {
   const char *host; /* "example.org" or "example.org:8443", in any case; NULL ends
                        the list */
@@ -416,6 +417,11 @@ typedef struct tr_claim_options {
   bool respect_no_store; /* do not keep a body with Cache-Control: no-store or
                             private */
   bool provisional; /* the caller is going to accept or reject the bytes */
+  double max_age; /* seconds since bytes were loaded or confirmed, after which they are
+                     no hit, but revalidated; below 0: no limit */
+  double keep_failure; /* seconds that a failure of this load answers claims that would
+                          lead, beside bytes that are there, which do not stand in for
+                          it; below 0: as negative_ttl and stale_if_error */
 } tr_claim_options;
 
 /* The 'ttl' that means the cache's own. */
@@ -423,7 +429,10 @@ typedef struct tr_claim_options {
 
 /* Initialises a tr_claim_options: its size, and the defaults. */
 #define TR_CLAIM_OPTIONS                                                       \
-  { sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0, false, false }
+  {                                                                            \
+    sizeof(tr_claim_options), TR_CACHE_TTL, false, 0, 0, 0, false, false, -1,  \
+        -1                                                                     \
+  }
 
 /*
 ** Claim 'key' for loading; see tr_claim. Does not block on a load. Sets '*blob' and
@@ -474,6 +483,28 @@ TR_API bool tr_cache_refresh(tr_cache *cache, const char *reference,
 */
 TR_API bool tr_cache_keep(tr_cache *cache, const char *reference, size_t len,
                           bool kept);
+/*
+** Compute bytes from a blob, such as the machine code of a package. Return them, retained, or
+** NULL with the error. 'context' is the caller's. The result belongs to tr_derive.
+*/
+typedef tr_blob *(*tr_derive_work)(void *context, tr_blob *blob, tr_error *error);
+/*
+** Return what 'work' makes of a blob, computed once for each SHA-256 and recipe by all
+** threads and Lua states that use the cache: one computes, on its own thread, and others wait
+** for 'timeout' seconds at most (below 0: without a limit). Return NULL with the error. The
+** bytes are an entry of the cache, with its limits; its reference is
+** "derived://<sha256>/<recipe>". The disk cache, if the cache has one, keeps them for other
+** processes. Its folder and the file must belong to the effective user, and nobody else may
+** be able to write to them; the digest is checked, and anything wrong is a miss.
+**
+** 'recipe' has 1 to 1024 bytes and names everything else that the bytes depend on: the
+** compiler, its version and options, the machine. A failure goes to all who wait, and is not
+** kept. 'work' must not derive the same blob with the same recipe: it would wait for itself.
+** The result may be empty. Any thread; in a child of fork(), the next call computes again.
+*/
+TR_API tr_blob *tr_derive(tr_cache *cache, tr_blob *blob, const char *recipe,
+                          double timeout, tr_derive_work work, void *context,
+                          tr_error *error);
 /* Return the number of blobs, including stale ones. */
 TR_API size_t tr_cache_len(tr_cache *cache);
 
@@ -495,6 +526,18 @@ typedef enum tr_stat {
 ** an array of that size. */
 TR_API void tr_cache_get_stats(tr_cache *cache, uint64_t *values,
                                size_t count);
+
+/* -------------------------------------------------------------- metrics */
+
+/*
+** Return the metrics of the process as OpenMetrics text, in UTF-8, or NULL with the error.
+** They count what every host, Lua state and thread of the process did: fetches, caches,
+** stores, refusals, script limits and plans. Labels hold outcomes, rules, steps and the names
+** of caches, never a reference or a host. Any thread may call it; it blocks on no load. A
+** child of fork() goes on from the counts of its parent. Serve it as
+** "application/openmetrics-text; version=1.0.0; charset=utf-8".
+*/
+TR_API tr_blob *tr_metrics(tr_error *error);
 
 /* ---------------------------------------------------------------- files */
 
@@ -868,6 +911,50 @@ TR_API tr_plan *tr_future_take_plan(tr_future *future);
 TR_API tr_future *tr_host_start_resolve(tr_host *host, const char *reference,
                                         const tr_call_options *options,
                                         tr_error *error);
+
+/* A follower: it calls back with the content of a reference, and again when that changes. */
+typedef struct tr_follower tr_follower;
+
+/*
+** Get new content; or, with 'blob' NULL, the error of a check that failed or of content that
+** was rejected: then the last content stays good. Failures in a row that are the same are
+** reported once. The calls come in order, on the host's own thread, which has no lock and no
+** turn of the host: 'call' may plan and resolve with the host, but the host's futures and
+** followers wait until it returns. It must not wait for a future of the host, which is an
+** error of kind TR_POLICY, or free the host. The arguments live as long as the call, unless
+** the blob is retained.
+*/
+typedef void (*tr_follow_call)(void *context, const char *reference, tr_blob *blob,
+                               const tr_error *error);
+
+/* Options of a follower. */
+typedef struct tr_follow_options {
+  size_t size; /* set by the initialiser macro */
+  double interval; /* seconds that a check is good for, at least 0.01; 60 */
+  double jitter;   /* the part of the interval, from 0 to 1, by which checks come
+                      later; 0.1 */
+  double timeout;  /* seconds for one check; 600; -1: no limit */
+} tr_follow_options;
+
+/* Initialises a tr_follow_options: its size, and the defaults. */
+#define TR_FOLLOW_OPTIONS                                                      \
+  { sizeof(tr_follow_options), 60, 0.1, 600 }
+
+/*
+** Follow a reference under the host's policy. Return a follower, which you free, or NULL with
+** the error. Local files and labels are watched where the system can; everything else is
+** checked once in an interval for all followers of the process, by conditional requests, or
+** HEAD for tags in registries. In a child of fork() a follower rests until the host gets its
+** next future or follower there.
+*/
+TR_API tr_follower *tr_host_follow(tr_host *host, const char *reference,
+                                   const tr_follow_options *options,
+                                   tr_follow_call call, void *context,
+                                   tr_error *error);
+/* Free a follower. NULL is allowed. No call begins after that, and one that is under way
+** has returned, unless it is the caller. May be called after the host was freed, which ends
+** the calls, too. */
+TR_API void tr_follower_free(tr_follower *follower);
 
 /* ------------------------------------------------------------------ Lua */
 

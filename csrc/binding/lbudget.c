@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "core/error.h"
+#include "core/metrics.h"
 #include "lsandbox.h"
 
 const char tr_no_memory[] = "not enough memory";
@@ -48,11 +49,12 @@ static int hook_interval(const sandbox *box) {
 }
 
 /* From now on each instruction raises, and each charge. */
-static void exhaust(sandbox *box, const char *format, ...) {
+static void exhaust(sandbox *box, tr_script_limit limit, const char *format, ...) {
   va_list arguments;
   if (box->exhausted)
     return;
   box->exhausted = true;
+  tr_count(TR_COUNT_LIMITS + limit, 1);
   va_start(arguments, format);
   vsnprintf(box->why, sizeof box->why, format, arguments);
   va_end(arguments);
@@ -61,9 +63,9 @@ static void exhaust(sandbox *box, const char *format, ...) {
 
 static void exhaust_time(sandbox *box) {
   if (box->deadline_option != NULL)
-    exhaust(box, "the script ran past the deadline (%s)", box->deadline_option);
+    exhaust(box, TR_LIMIT_TIME, "the script ran past the deadline (%s)", box->deadline_option);
   else
-    exhaust(box, "the script ran for more than %g second%s", box->seconds_max,
+    exhaust(box, TR_LIMIT_TIME, "the script ran for more than %g second%s", box->seconds_max,
             tr_plural(box->seconds_max));
 }
 
@@ -86,12 +88,12 @@ void tr_sandbox_check_length(lua_State *S, size_t len) {
   sandbox *box = tr_sandbox_of(S);
   if (len <= TR_SANDBOX_MAX_STRING)
     return;
-  exhaust(box, too_long);
+  exhaust(box, TR_LIMIT_STRING, too_long);
   luaL_error(S, "%s", box->why);
 }
 
 void tr_sandbox_out_of_memory(sandbox *box) {
-  exhaust(box, "the script needed more than %zu bytes of memory", box->memory_max);
+  exhaust(box, TR_LIMIT_MEMORY, "the script needed more than %zu bytes of memory", box->memory_max);
 }
 
 static void take_steps(sandbox *box, size_t steps) {
@@ -104,7 +106,7 @@ static void take_steps(sandbox *box, size_t steps) {
 bool tr_sandbox_spend(sandbox *box, size_t steps) {
   take_steps(box, steps);
   if (box->steps <= 0)
-    exhaust(box, "the script ran more than %lld instructions",
+    exhaust(box, TR_LIMIT_INSTRUCTIONS, "the script ran more than %lld instructions",
             (long long)box->steps_max);
   if (box->unchecked >= CLOCK_EVERY) {
     box->unchecked = 0;
@@ -155,12 +157,12 @@ script_deadline *tr_sandbox_host_deadline(lua_State *L) {
 ** now(), beside the sandbox's own limit; nil: no such moment. With 'inner', also at the one in
 ** force until now; that comes back into force whatever the function does, since it cannot
 ** yield: it would leave its deadline to the other coroutines of the Lua state. 'option' is what
-** set the deadline, for messages: resolve_timeout (nil), plan_timeout, or timeout (of a call of
-** a host in C). Calls that a script is in the middle of keep their deadline.
+** set the deadline, for messages: resolve_timeout (nil), plan_timeout, derive_timeout, or timeout
+** (of a call of a host in C). Calls that a script is in the middle of keep their deadline.
 */
 static int sandbox_within(lua_State *L) {
   static const char *const options[] = {"resolve_timeout", "plan_timeout", "timeout",
-                                        NULL};
+                                        "derive_timeout", NULL};
   script_deadline *deadline = tr_sandbox_host_deadline(L);
   script_deadline before = *deadline, own;
   int status;
@@ -206,11 +208,11 @@ static bool is_refused(sandbox *box, int kind, size_t size) {
   size_t keys = kind == 0 ? keys_of(box, size) : 0;
   double seconds = (double)keys * (double)keys / 2 * seconds_a_meeting;
   if (kind == LUA_TSTRING && size > MAX_STRING)
-    exhaust(box, too_long);
+    exhaust(box, TR_LIMIT_STRING, too_long);
   else if (keys > MAX_KEYS)
-    exhaust(box, "the script made a table of more than %d keys", MAX_KEYS);
+    exhaust(box, TR_LIMIT_TABLE, "the script made a table of more than %d keys", MAX_KEYS);
   else if (keys > QUICK_KEYS && tr_now() + seconds > box->latest)
-    exhaust(box, "the script had too little time left for a table of %zu keys", keys);
+    exhaust(box, TR_LIMIT_TABLE, "the script had too little time left for a table of %zu keys", keys);
   else
     return false;
   return true;
@@ -250,7 +252,7 @@ void *tr_sandbox_allocate(void *context, void *block, size_t old, size_t size) {
   }
   result = realloc(block, size);
   if (result == NULL) {
-    exhaust(box, "%s", tr_no_memory); /* the process has none */
+    exhaust(box, TR_LIMIT_MEMORY, "%s", tr_no_memory); /* the process has none */
     return NULL;
   }
   box->memory += size - old;

@@ -9,6 +9,7 @@ Methods that are written in C.
 */
 #include <string.h>
 
+#include "core/derive.h"
 #include "lutil.h"
 
 typedef struct lcache {
@@ -115,11 +116,10 @@ static int cache_get(lua_State *L) {
 
 /*
 ** Read what of a claim's options, argument 3, decides about a hit: the request, which
-** may be all that is given, and 'revalidate'. Returns the request's limits.
+** may be all that is given, 'revalidate' and 'max_age'. Returns the request's limits.
 */
-static const tr_limits *check_request(lua_State *L, bool *revalidate) {
+static const tr_limits *check_request(lua_State *L, tr_claim_options *options) {
   const lrequest *r = NULL;
-  *revalidate = false;
   if (lua_isnil(L, 3))
     return &no_limits;
   if (lua_type(L, 3) == LUA_TUSERDATA) {
@@ -128,7 +128,8 @@ static const tr_limits *check_request(lua_State *L, bool *revalidate) {
     lua_replace(L, LAST_REQUEST);
     return &r->limits;
   }
-  *revalidate = tr_optbool(L, 3, "revalidate", false);
+  options->revalidate = tr_optbool(L, 3, "revalidate", false);
+  options->max_age = tr_optseconds(L, 3, "max_age", -1);
   if (lua_getfield(L, 3, "request") != LUA_TNIL)
     r = luaL_checkudata(L, -1, TR_REQUEST);
   lua_pop(L, 1);
@@ -142,6 +143,7 @@ static void check_claim_options(lua_State *L, tr_claim_options *options) {
   options->ttl = tr_optseconds(L, 3, "ttl", TR_CACHE_TTL);
   options->respect_no_store = tr_optbool(L, 3, "respect_no_store", false);
   options->provisional = tr_optbool(L, 3, "provisional", false);
+  options->keep_failure = tr_optseconds(L, 3, "keep_failure", -1);
   lua_getfield(L, 3, "content");
   options->content = tr_checkcontent(L, &options->content_len);
   lua_pop(L, 1);
@@ -151,7 +153,7 @@ static void check_claim_options(lua_State *L, tr_claim_options *options) {
 static __attribute__((noinline)) int claim_slowly(lua_State *L) {
   lcache *c = use_handle(L);
   tr_claim_options options = TR_CLAIM_OPTIONS;
-  const tr_limits *limits = check_request(L, &options.revalidate);
+  const tr_limits *limits = check_request(L, &options);
   size_t len;
   const char *key;
   tr_hit hit = {0};
@@ -160,7 +162,7 @@ static __attribute__((noinline)) int claim_slowly(lua_State *L) {
   lfuture *f;
   luaL_checktype(L, 2, LUA_TSTRING);
   lua_pushvalue(L, HIT);
-  if (!options.revalidate && push_own(L, c, LAST_L1, limits))
+  if (!options.revalidate && options.max_age < 0 && push_own(L, c, LAST_L1, limits))
     return 2;
   lua_settop(L, 3);
   check_claim_options(L, &options);
@@ -176,7 +178,10 @@ static __attribute__((noinline)) int claim_slowly(lua_State *L) {
   case TR_HIT:
     lua_pushvalue(L, HIT);
     lua_insert(L, -2);
-    return 2;
+    if (options.max_age < 0)
+      return 2;
+    lua_pushnumber(L, tr_now() - hit.stored);
+    return 3;
   case TR_STALE:
     lua_pushliteral(L, "stale");
     lua_insert(L, -2);
@@ -221,10 +226,11 @@ static int cache_peek(lua_State *L) {
 }
 
 /*
-** claim(key [, options]) -> "hit", blob | "wait", future | "lead", future
+** claim(key [, options]) -> "hit", blob [, age] | "wait", future | "lead", future
 ** | "stale", blob, future
-** The options are 'ttl', 'revalidate', 'request', 'content' and 'provisional'
-** (tr_claim_options), or the request alone.
+** The options are 'ttl', 'revalidate', 'request', 'content', 'provisional', 'max_age' and
+** 'keep_failure' (tr_claim_options), or the request alone. The age of a hit is there with
+** a 'max_age'.
 */
 static int cache_claim(lua_State *L) {
   const lrequest *r = NULL;
@@ -486,6 +492,20 @@ static int cache_key(lua_State *L) {
   return 1;
 }
 
+/* derived_key(blob, recipe) -> the key of derived bytes | nil, error */
+static int derived_key(lua_State *L) {
+  lblob *b = luaL_checkudata(L, 1, TR_BLOB);
+  char key[TR_DERIVED_KEY_MAX];
+  tr_error error;
+  size_t len;
+  luaL_argcheck(L, b->blob != NULL, 1, "blob is closed");
+  len = tr_derived_key(key, b->blob, tr_checkcstring(L, 2), &error);
+  if (len == 0)
+    return tr_pusherror(L, &error);
+  lua_pushlstring(L, key, len);
+  return 1;
+}
+
 /* True if a table of options has any but the names of the cache and the consumer. */
 static bool has_cache_options(lua_State *L, int index) {
   for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1)) {
@@ -554,6 +574,7 @@ void tr_open_cache(lua_State *L) {
       {"__close", cache_gc},        {NULL, NULL}};
   static const luaL_Reg functions[] = {{"resource_cache", resource_cache},
                                        {"cache_key", cache_key},
+                                       {"derived_key", derived_key},
                                        {NULL, NULL}};
   tr_newtype(L, TR_CACHE, methods);
   lua_newtable(L);

@@ -249,15 +249,20 @@ static void set_integer(lua_State *L, const char *name, lua_Integer value) {
   lua_setfield(L, -2, name);
 }
 
-/* read(key) -> blob, record | nil */
+/* read(key [, is_code]) -> blob, record | nil [, error]; see tr_disk_read_code */
 static int disk_read(lua_State *L) {
   tr_disk *disk = checkdisk(L);
   size_t len;
   const char *key = luaL_checklstring(L, 2, &len);
+  bool is_code = lua_toboolean(L, 3);
   lblob *body = tr_newblob(L), *rest = tr_newblob(L); /* own what is read */
   int top = lua_gettop(L);
   tr_disk_entry e;
-  bool found = tr_disk_read(disk, key, len, &e);
+  tr_error error = {.kind = TR_OK};
+  bool found = is_code ? tr_disk_read_code(disk, key, len, &e, &error)
+                       : tr_disk_read(disk, key, len, &e);
+  if (error.kind != TR_OK)
+    return tr_pusherror(L, &error);
   if (found) {
     body->blob = e.body;
     rest->blob = e.rest;

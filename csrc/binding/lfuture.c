@@ -1,6 +1,7 @@
 /* Futures and fetching in Lua. */
 #include <errno.h>
 #include <math.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 
@@ -286,6 +287,24 @@ static int notifier_set_deadline(lua_State *L) {
   return 0;
 }
 
+/* wait(seconds) -> boolean: waits until it is readable; false: the time is over, or the
+** process was interrupted */
+static int notifier_wait(lua_State *L) {
+  tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
+  struct pollfd look = {.fd = tr_notifier_fd(*n), .events = POLLIN};
+  double deadline = tr_deadline(luaL_checknumber(L, 2));
+  bool ready, ends;
+  tr_note_hooks(L);
+  do {
+    double left = fmin(deadline - tr_now(), WAIT_SLICE);
+    ready = poll(&look, 1, left > 0 ? (int)ceil(left * 1000) : 0) > 0;
+    ends = tr_interrupted() || tr_has_new_hook() || tr_now() >= deadline;
+  } while (!ready && !ends);
+  tr_take_hook();
+  lua_pushboolean(L, ready);
+  return 1;
+}
+
 static int notifier_gc(lua_State *L) {
   tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
   tr_notifier_release(*n);
@@ -398,6 +417,7 @@ static int is_interrupted(lua_State *L) {
 
 /* The state that a signal stops; a program has one command. */
 static lua_State *volatile stopped;
+static volatile sig_atomic_t stopped_by = SIGINT;
 
 static void stop(lua_State *L, lua_Debug *ar) {
   (void)ar;
@@ -408,13 +428,14 @@ static void stop(lua_State *L, lua_Debug *ar) {
 
 /* Waits end through the flag, and Lua code by a hook, as in lua.c. */
 static void on_signal(int number) {
-  (void)number;
+  stopped_by = number;
   tr_interrupt(true);
   lua_sethook(stopped, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
 }
 
-/* interrupt_on_signal(): SIGINT ends every wait, and raises in the main coroutine. It
-** takes the place of the interpreter's handler, and is for commands only. */
+/* interrupt_on_signal([terminate]): SIGINT, or SIGTERM too, ends every wait, and raises in
+** the main coroutine. It takes the place of the interpreter's handler, and is for commands
+** only. */
 static int interrupt_on_signal(lua_State *L) {
   struct sigaction action = {0};
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
@@ -424,7 +445,15 @@ static int interrupt_on_signal(lua_State *L) {
   action.sa_flags = (int)SA_RESETHAND;
   sigemptyset(&action.sa_mask);
   sigaction(SIGINT, &action, NULL);
+  if (lua_toboolean(L, 1))
+    sigaction(SIGTERM, &action, NULL);
   return 0;
+}
+
+/* interrupt_signal() -> the number of the signal that ended the waits */
+static int interrupt_signal(lua_State *L) {
+  lua_pushinteger(L, stopped_by);
+  return 1;
 }
 
 void tr_open_future(lua_State *L) {
@@ -443,6 +472,7 @@ void tr_open_future(lua_State *L) {
                                               {"drain", notifier_drain},
                                               {"signal", notifier_signal},
                                               {"set_deadline", notifier_set_deadline},
+                                              {"wait", notifier_wait},
                                               {NULL, NULL}};
   static const luaL_Reg functions[] = {{"fetch", fetch},
                                        {"future", new_future},
@@ -452,6 +482,7 @@ void tr_open_future(lua_State *L) {
                                        {"interrupt", interrupt},
                                        {"interrupted", is_interrupted},
                                        {"interrupt_on_signal", interrupt_on_signal},
+                                       {"interrupt_signal", interrupt_signal},
                                        {NULL, NULL}};
   tr_newtype(L, TR_NOTIFIER, notifier_methods);
   lua_pop(L, 1);

@@ -83,7 +83,7 @@ void tr_end_wait(void) {
 
 size_t tr_optmax(lua_State *L, int index) {
   lua_Integer max = luaL_optinteger(L, index, -1);
-  return max < 0 ? SIZE_MAX : (size_t)max;
+  return max < 0 || (lua_Unsigned)max > SIZE_MAX ? SIZE_MAX : (size_t)max;
 }
 
 tr_store *tr_checkstore(lua_State *L) {
@@ -166,7 +166,7 @@ size_t tr_optsize(lua_State *L, int index, const char *name, size_t otherwise) {
     lua_Integer given = lua_tointegerx(L, -1, &exact);
     if (lua_type(L, -1) != LUA_TNUMBER || !exact || given < 0)
       luaL_error(L, "'%s' must be a whole number, 0 or more", name);
-    value = (size_t)given;
+    value = (lua_Unsigned)given < SIZE_MAX ? (size_t)given : SIZE_MAX;
   }
   lua_pop(L, 1);
   return value;

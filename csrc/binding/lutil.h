@@ -171,6 +171,7 @@ void tr_setwritten(lua_State *L, const char *text, size_t len);
 #define TR_BLOB "theaterref.blob"
 #define TR_FUTURE "theaterref.future"
 #define TR_NOTIFIER "theaterref.notifier"
+#define TR_WATCH "theaterref.watch"
 #define TR_REQUEST "theaterref.request"
 #define TR_AUTH "theaterref.auth"
 #define TR_SIGNER "theaterref.signer"
@@ -190,6 +191,7 @@ void tr_open_future(lua_State *L);
 void tr_open_auth(lua_State *L);
 void tr_open_signer(lua_State *L);
 void tr_open_send(lua_State *L);
+void tr_open_watch(lua_State *L);
 void tr_open_request(lua_State *L);
 void tr_open_cache(lua_State *L);
 void tr_open_store(lua_State *L);
@@ -200,6 +202,7 @@ void tr_open_json(lua_State *L);
 void tr_open_oci(lua_State *L);
 void tr_open_sandbox(lua_State *L);
 void tr_open_signature(lua_State *L);
+void tr_open_metrics(lua_State *L);
 
 /* Each adds to the methods of a store, which are on the stack's top. */
 void tr_open_labels(lua_State *L);

@@ -222,6 +222,7 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_auth(L);
   tr_open_signer(L);
   tr_open_send(L);
+  tr_open_watch(L);
   tr_open_cache(L);
   tr_open_disk(L);
   tr_open_store(L);
@@ -235,5 +236,6 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_oci(L);
   tr_open_sandbox(L);
   tr_open_signature(L);
+  tr_open_metrics(L);
   return 1;
 }

@@ -135,19 +135,24 @@ static void on_answer(tr_request *r) {
 }
 
 /* Find out whether a registry asks for credentials. True: another request does, and this
-** one waits. */
+** one waits. One that has waited in vain takes the other's place: a repository that does not
+** answer must not hold up those after it. */
 static bool ask_registry(tr_request *r) {
   tr_token_slot *registry = slot_of(r, "", true);
-  if (registry == NULL || registry->is_asked || registry->asker == r)
+  tr_request *asker = registry != NULL ? registry->asker : NULL;
+  if (registry == NULL || registry->is_asked || asker == r)
     return false;
-  if (registry->asker == NULL) {
-    registry->asker = r;
-    r->asks = registry;
-    r->on_answer = on_answer;
-  } else if (!r->held) {
+  if (asker != NULL && !r->held) {
     wait_for(r, registry, tr_now() + HOLD);
     return true;
   }
+  if (asker != NULL) {
+    asker->asks = NULL;
+    asker->on_answer = NULL;
+  }
+  registry->asker = r;
+  r->asks = registry;
+  r->on_answer = on_answer;
   return false;
 }
 

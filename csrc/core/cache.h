@@ -50,6 +50,7 @@ typedef struct tr_hit {
   tr_entry *entry;
   tr_entry *content; /* NULL unless 'entry' is an alias */
   bool provisional;  /* the next claim may not be, and has to be noted */
+  double stored;     /* the moment when it was loaded or confirmed */
 } tr_hit;
 
 static inline tr_blob *tr_hit_blob(const tr_hit *hit) {
@@ -66,6 +67,22 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
                               const tr_claim_options *options,
                               const tr_limits *limits, tr_hit *hit,
                               tr_future **future);
+
+enum { TR_NAMED_CACHES = 64 }; /* that have totals of their own */
+
+/* The statistics of all caches of the process, of one moment for each. The first, with an
+** empty name, is the sum of those that have no name, or one that cannot be displayed, that are
+** closed or freed, or for which there is no room. */
+typedef struct tr_cache_totals {
+  size_t count;
+  const char *names[TR_NAMED_CACHES + 1];
+  uint64_t values[TR_NAMED_CACHES + 1][TR_STAT_COUNT];
+  tr_cache *caches[TR_NAMED_CACHES + 1]; /* with the names, retained */
+} tr_cache_totals;
+
+/* Return the totals, or NULL when memory is short. Free them. */
+tr_cache_totals *tr_cache_get_totals(void);
+void tr_cache_free_totals(tr_cache_totals *totals); /* NULL is allowed */
 
 /* How often entries were removed, refreshed or cleared: a load that began before must
 ** not be kept elsewhere, such as on disk. */

@@ -41,7 +41,8 @@ static void begin(claim *c, tr_cache *cache, tr_cache_handle *handle,
                .handle = handle,
                .load = {.key = tr_key_of(key, len),
                         .limits = limits,
-                        .ttl = cache->options.ttl},
+                        .ttl = cache->options.ttl,
+                        .keep_failure = -1},
                .now = tr_now()};
   pthread_mutex_lock(&cache->lock);
 }
@@ -119,6 +120,7 @@ static void take(const claim *c, const found *f, tr_hit *hit) {
   f->slot->provisional &= c->load.provisional;
   f->bytes->provisional &= c->load.provisional;
   hit->provisional = f->slot->provisional || f->bytes->provisional;
+  hit->stored = f->slot->stored;
   hit->entry = tr_entry_retain(&f->slot->entry);
   hit->content =
       f->bytes != f->slot ? tr_entry_retain(&f->bytes->entry) : NULL;
@@ -191,14 +193,25 @@ static bool may_serve_stale(const claim *c, const found *f) {
          (c->now < expires + o->stale_if_error && outage_is_on(c));
 }
 
+/* The failure that answers a claim which would lead, or NULL. */
+static tr_promise *kept_failure(const claim *c, const found *f) {
+  const tr_slot *s = f->slot;
+  if (s == NULL || s->failure != NULL)
+    return s != NULL ? s->failure : NULL;
+  return s->recent_failure != NULL && c->now < s->recent_until &&
+                 tr_promise_status(s->recent_failure) != TR_ABANDONED
+             ? s->recent_failure
+             : NULL;
+}
+
 /* Answers a claim that finds nothing to serve. */
 static tr_claim wait_or_lead(claim *c, tr_flight *flight, const found *f,
-                             tr_future **future) {
+                             tr_promise *failure, tr_future **future) {
   tr_consumer *consumer = c->handle != NULL ? c->handle->consumer : NULL;
-  tr_promise *failure = f->slot != NULL ? f->slot->failure : NULL;
   if (flight != NULL || failure != NULL) {
-    *future =
-        tr_promise_future(flight != NULL ? flight->promise : failure, false);
+    /* A failure that is kept is everybody's, even if it was one of its leader's limits. */
+    *future = flight != NULL ? tr_promise_future(flight->promise, false)
+                             : tr_promise_future(failure, true);
     if (*future == NULL)
       return TR_NOMEM;
     if (flight != NULL)
@@ -229,6 +242,7 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
                               const tr_limits *limits, tr_hit *hit,
                               tr_future **future) {
   bool revalidate = options->revalidate;
+  tr_promise *failure;
   tr_claim answer;
   tr_flight *flight;
   claim c;
@@ -238,12 +252,16 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
     c.load.ttl = options->ttl;
   c.load.respect_no_store = options->respect_no_store;
   c.load.provisional = options->provisional;
+  c.load.keep_failure = options->keep_failure;
   if (options->content_len <= TR_CONTENT_MAX)
     c.load.content = (tr_bytes){options->content, options->content_len};
   f = look_up_both(&c);
   flight = flight_of(&c);
   if (revalidate && f.slot != NULL && f.slot->failure != NULL)
     f = (found){NULL, NULL};
+  failure = revalidate ? NULL : kept_failure(&c, &f);
+  if (options->max_age >= 0 && f.bytes != NULL)
+    revalidate |= c.now - f.slot->stored >= options->max_age;
   if (!revalidate && is_fresh(&f)) {
     take(&c, &f, hit);
     count_hit(&c);
@@ -251,7 +269,7 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
   } else if (!revalidate && may_serve_stale(&c, &f)) {
     answer = serve_stale(&c, &f, flight != NULL, hit, future);
   } else {
-    answer = wait_or_lead(&c, flight, &f, future);
+    answer = wait_or_lead(&c, flight, &f, failure, future);
   }
   end(&c);
   return answer;

@@ -34,6 +34,8 @@ void tr_entry_release(tr_entry *entry) {
   tr_record_release(entry->record);
   if (s->failure != NULL)
     tr_promise_release(s->failure);
+  if (s->recent_failure != NULL)
+    tr_promise_release(s->recent_failure);
   free(s);
 }
 
@@ -46,6 +48,7 @@ tr_slot *tr_slot_new(const tr_key *key, tr_blob *blob, tr_promise *failure,
   atomic_init(&s->entry.live, true);
   atomic_init(&s->entry.visited, false);
   s->entry.expires = expires;
+  s->stored = tr_now();
   s->entry.traits = (unsigned char)tr_record_traits(record);
   s->entry.blob = blob != NULL ? tr_blob_retain(blob) : NULL;
   s->entry.record = record != NULL ? tr_record_retain(record) : NULL;

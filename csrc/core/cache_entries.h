@@ -55,6 +55,9 @@ typedef struct tr_slot {
   tr_item item;
   struct tr_slot *older, *newer; /* neighbours in its ring */
   tr_promise *failure;           /* retained; only without a blob */
+  tr_promise *recent_failure;    /* retained: to load what has a blob, or NULL */
+  double recent_until;           /* the moment when that is no answer any more */
+  double stored;                 /* the moment when it was loaded or confirmed */
   double retry_at; /* not loaded anew in the background before this */
   bool provisional; /* all who got it may still reject it */
   bool kept;

@@ -33,6 +33,7 @@ static tr_flight *flight_new(tr_cache *cache, const tr_load *load) {
   f->forbidden = load->limits->forbidden;
   f->cache = cache;
   f->ttl = load->ttl;
+  f->keep_failure = load->keep_failure;
   f->respect_no_store = load->respect_no_store;
   f->provisional = load->provisional;
   f->wanted = true;
@@ -136,10 +137,12 @@ static void prepare_failure(const tr_flight *f, const tr_result *result,
                             outcome *o) {
   const tr_cache_options *options = &f->cache->options;
   tr_key key = tr_item_key(&f->item);
-  if (options->negative_ttl > 0 && is_absence(result->error))
-    o->slot = tr_slot_new(&key, NULL, f->promise, NULL,
-                          tr_deadline(options->negative_ttl));
-  if (f->stale_blob != NULL && tr_is_outage(result->error) &&
+  double keep = f->keep_failure;
+  if (keep < 0)
+    keep = is_absence(result->error) ? options->negative_ttl : 0;
+  if (keep > 0)
+    o->slot = tr_slot_new(&key, NULL, f->promise, NULL, tr_deadline(keep));
+  if (f->keep_failure < 0 && f->stale_blob != NULL && tr_is_outage(result->error) &&
       tr_now() < f->stale->expires + options->stale_if_error) {
     o->instead.blob = tr_blob_retain(f->stale_blob);
     if (f->stale->record != NULL)
@@ -218,6 +221,26 @@ static void store_blob(tr_flight *f, tr_blob *blob, outcome *o,
   o->slot = NULL;
 }
 
+/* Note a failure beside the bytes that it leaves in place, or store it where there are
+** none. The lock is held. */
+static void store_failure(const tr_flight *f, outcome *o, tr_deferred *deferred) {
+  tr_entries *entries = &f->cache->entries;
+  tr_key own = tr_item_key(&f->item);
+  tr_slot *old = tr_entries_find(entries, &own);
+  tr_promise *before;
+  if (old == NULL)
+    old = tr_entries_find(entries, &f->key);
+  if (old == NULL || old->failure != NULL) {
+    tr_entries_insert(entries, o->slot, deferred);
+    o->slot = NULL;
+    return;
+  }
+  before = old->recent_failure; /* it goes with the slot that was made for the new one */
+  old->recent_failure = o->slot->failure;
+  old->recent_until = o->slot->entry.expires;
+  o->slot->failure = before;
+}
+
 /* Store that there is nothing, and remove what was there. The lock is held. */
 static void store_absence(tr_flight *f, outcome *o, tr_deferred *deferred) {
   tr_entries *entries = &f->cache->entries;
@@ -259,8 +282,10 @@ static tr_substitute on_result(void *context, const tr_result *result) {
   pthread_mutex_lock(&cache->lock);
   flight_finish(f);
   cache->stats[TR_STAT_STALE] += failed && o.instead.blob != NULL;
-  if (f->wanted && failed && is_absence(result->error))
+  if (f->wanted && failed && f->keep_failure < 0 && is_absence(result->error))
     store_absence(f, &o, &deferred);
+  else if (f->wanted && failed && f->keep_failure > 0 && o.slot != NULL)
+    store_failure(f, &o, &deferred);
   else if (result->status == TR_READY && may_keep(f, result))
     store_blob(f, result->blob, &o, &deferred);
   cache->stats[TR_STAT_LOADS] += result->status == TR_READY;

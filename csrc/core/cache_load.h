@@ -11,7 +11,8 @@ typedef struct tr_load {
   tr_bytes content; /* the key of the content, if the claim named one */
   double ttl;
   bool respect_no_store; /* keep nothing that its server would not have kept */
-  bool provisional; /* as in tr_claim_options */
+  bool provisional;    /* as in tr_claim_options, as the next */
+  double keep_failure;
 } tr_load;
 
 /*

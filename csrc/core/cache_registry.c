@@ -16,6 +16,7 @@ enum {
 ** them all. Taken before any cache's own lock. */
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static tr_cache *registry;
+static uint64_t freed[TR_STAT_COUNT]; /* sums of caches that are gone; the same lock */
 
 void tr_flight_disown(tr_cache *cache, tr_flight *f) {
   if (f->listed)
@@ -216,6 +217,23 @@ tr_cache *tr_cache_retain(tr_cache *cache) {
   return cache;
 }
 
+static uint64_t hits_of(tr_cache_handle *handle) {
+  return atomic_load_explicit(&handle->hits, memory_order_relaxed);
+}
+
+/* Get all statistics of a cache. */
+static void get_stats(tr_cache *cache, uint64_t all[TR_STAT_COUNT]) {
+  tr_cache_handle *handle;
+  pthread_mutex_lock(&cache->lock);
+  memcpy(all, cache->stats, sizeof cache->stats);
+  for (handle = cache->handles; handle != NULL; handle = handle->next)
+    all[TR_STAT_HITS] += hits_of(handle);
+  all[TR_STAT_EVICTIONS] = cache->entries.evictions;
+  all[TR_STAT_ENTRIES] = cache->entries.blobs;
+  all[TR_STAT_BYTES] = cache->entries.bytes;
+  pthread_mutex_unlock(&cache->lock);
+}
+
 /* Frees a cache that nobody else sees any more. */
 static void cache_free(tr_cache *cache) {
   tr_deferred deferred = {NULL};
@@ -234,11 +252,21 @@ static void cache_free(tr_cache *cache) {
   free(cache);
 }
 
+static void add_stats(uint64_t to[TR_STAT_COUNT], const uint64_t stats[TR_STAT_COUNT]) {
+  size_t i;
+  for (i = 0; i < TR_STAT_COUNT; i++)
+    to[i] += stats[i];
+}
+
 void tr_cache_release(tr_cache *cache) {
+  uint64_t last[TR_STAT_COUNT];
   if (cache == NULL ||
       atomic_fetch_sub_explicit(&cache->refs, 1, memory_order_acq_rel) != 1)
     return;
+  get_stats(cache, last);
   pthread_mutex_lock(&registry_lock);
+  add_stats(freed, last);
+  freed[TR_STAT_ENTRIES] = freed[TR_STAT_BYTES] = 0; /* it holds nothing any more */
   *(cache->prev != NULL ? &cache->prev->next : &registry) = cache->next;
   if (cache->next != NULL)
     cache->next->prev = cache->prev;
@@ -252,24 +280,44 @@ const tr_cache_options *tr_cache_get_options(const tr_cache *cache) {
   return &cache->options;
 }
 
-static uint64_t hits_of(tr_cache_handle *handle) {
-  return atomic_load_explicit(&handle->hits, memory_order_relaxed);
-}
-
 void tr_cache_get_stats(tr_cache *cache, uint64_t *values, size_t count) {
   uint64_t all[TR_STAT_COUNT];
-  tr_cache_handle *handle;
-  pthread_mutex_lock(&cache->lock);
-  memcpy(all, cache->stats, sizeof all);
-  for (handle = cache->handles; handle != NULL; handle = handle->next)
-    all[TR_STAT_HITS] += hits_of(handle);
-  all[TR_STAT_EVICTIONS] = cache->entries.evictions;
-  all[TR_STAT_ENTRIES] = cache->entries.blobs;
-  all[TR_STAT_BYTES] = cache->entries.bytes;
-  pthread_mutex_unlock(&cache->lock);
+  get_stats(cache, all);
   memset(values, 0, count * sizeof *values);
   memcpy(values, all,
          (count < TR_STAT_COUNT ? count : TR_STAT_COUNT) * sizeof *values);
+}
+
+tr_cache_totals *tr_cache_get_totals(void) {
+  tr_cache_totals *t = calloc(1, sizeof *t);
+  uint64_t stats[TR_STAT_COUNT];
+  tr_cache *cache;
+  if (t == NULL)
+    return NULL;
+  t->names[0] = "";
+  t->count = 1;
+  pthread_mutex_lock(&registry_lock);
+  add_stats(t->values[0], freed);
+  for (cache = registry; cache != NULL; cache = cache->next) {
+    bool own = cache->name != NULL && cache->name[0] != '\0' && !cache->closed &&
+               tr_is_displayable(cache->name) && t->count <= TR_NAMED_CACHES;
+    size_t i = own ? t->count++ : 0;
+    get_stats(cache, stats);
+    add_stats(t->values[i], stats);
+    if (own) { /* open: the registry's reference keeps it */
+      t->names[i] = cache->name;
+      t->caches[i] = tr_cache_retain(cache);
+    }
+  }
+  pthread_mutex_unlock(&registry_lock);
+  return t;
+}
+
+void tr_cache_free_totals(tr_cache_totals *t) {
+  size_t i;
+  for (i = 1; t != NULL && i < t->count; i++)
+    tr_cache_release(t->caches[i]);
+  free(t);
 }
 
 const tr_consumer *tr_cache_next_consumer(tr_cache *cache,

@@ -21,6 +21,7 @@ typedef struct tr_flight {
   unsigned forbidden; /* traits, by the limits */
   tr_bytes content;   /* the key of the content, if the claim named one */
   double ttl;
+  double keep_failure; /* as in tr_load */
   bool listed; /* in 'flights', so that others may find it */
   bool wanted; /* its result is to be kept; not after a removal */
   bool respect_no_store; /* as in tr_load */

@@ -39,11 +39,45 @@ bool tr_disk_read(tr_disk *disk, const char *key, size_t len,
   tr_disk_state state = TR_DISK_ABSENT;
   tr_disk_identify(key, len, &id);
   if (disk->folder >= 0)
-    state = tr_disk_entry_read(disk->folder, id.name, &id, entry);
+    state = tr_disk_entry_read(disk->folder, id.name, &id, TR_DISK_DATA, entry);
   if (state == TR_DISK_ABSENT && !tr_disk_is_current(disk) &&
       tr_disk_open_folder(disk, false, &ignored) >= 0)
-    state = tr_disk_entry_read(disk->folder, id.name, &id, entry);
+    state = tr_disk_entry_read(disk->folder, id.name, &id, TR_DISK_DATA, entry);
   if (state == TR_DISK_DAMAGED)
+    remove_damaged(disk, id.name, &entry->st);
+  return state == TR_DISK_SOUND;
+}
+
+/* True if an error means that there is no folder, which is as good as empty. */
+static bool is_missing(const tr_error *error) {
+  return error->kind == TR_NOT_FOUND;
+}
+
+bool tr_disk_read_code(tr_disk *disk, const char *key, size_t len,
+                       tr_disk_entry *entry, tr_error *error) {
+  tr_disk_id id;
+  tr_disk_state state;
+  error->kind = TR_OK;
+  if (tr_disk_open_folder(disk, false, error) < 0) {
+    if (is_missing(error))
+      error->kind = TR_OK;
+    return false;
+  }
+  if (!tr_disk_is_private(disk, error))
+    return false;
+  tr_disk_identify(key, len, &id);
+  state = tr_disk_entry_read(disk->folder, id.name, &id, TR_DISK_CODE, entry);
+  if (state == TR_DISK_FOREIGN)
+    tr_error_set(error, TR_DENIED,
+                 "removed %s/%s from the disk cache: code must be in files of the "
+                 "user %ld with mode 0600, but it belonged to %ld and had mode 0%o",
+                 disk->path, id.name, (long)geteuid(), (long)entry->st.st_uid,
+                 (unsigned)(entry->st.st_mode & 07777));
+  else if (state == TR_DISK_DAMAGED)
+    tr_error_set(error, TR_CORRUPT,
+                 "removed %s/%s from the disk cache: it was damaged", disk->path,
+                 id.name);
+  if (state == TR_DISK_FOREIGN || state == TR_DISK_DAMAGED)
     remove_damaged(disk, id.name, &entry->st);
   return state == TR_DISK_SOUND;
 }
@@ -190,11 +224,6 @@ bool tr_disk_forget(tr_disk *disk, const char *key, size_t len) {
 
 /* ----------------------------------------------------------- the whole folder */
 
-/* True if an error means that there is no folder, which is as good as empty. */
-static bool is_missing(const tr_error *error) {
-  return error->kind == TR_NOT_FOUND;
-}
-
 typedef struct clearing {
   bool locked; /* else "new" is another process's */
   size_t entries;
@@ -241,7 +270,7 @@ static void list_file(void *context, int dir, const char *name,
   listing *l = context;
   tr_disk_entry e;
   if (l->ended || !S_ISREG(st->st_mode) || !tr_disk_is_entry_name(name) ||
-      tr_disk_entry_read(dir, name, NULL, &e) != TR_DISK_SOUND)
+      tr_disk_entry_read(dir, name, NULL, TR_DISK_DATA, &e) != TR_DISK_SOUND)
     return;
   l->ended = !l->visit(l->context, &e);
   tr_blob_release(e.rest);

@@ -21,6 +21,15 @@ int64_t tr_disk_used(const struct stat *st);
 bool tr_disk_read(tr_disk *disk, const char *key, size_t len, tr_disk_entry *entry);
 
 /*
+** Read an entry whose bytes will run as code: only from a folder and a file that belong to
+** the effective user, and that nobody else can write to. The body is in memory of its own,
+** and its digest is checked at each read. False with the error; its kind is TR_OK for a
+** miss. A file that is refused is removed.
+*/
+bool tr_disk_read_code(tr_disk *disk, const char *key, size_t len,
+                       tr_disk_entry *entry, tr_error *error);
+
+/*
 ** Write an entry. An entry that has these bytes and this record is only confirmed:
 ** it counts as stored now. Wait for the lock for so many seconds at most. False
 ** with the error; TR_TIMEOUT: the lock was not free.

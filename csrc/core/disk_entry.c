@@ -16,6 +16,7 @@
 
 #include "crypto.h"
 #include "error.h"
+#include "metrics.h"
 #include "redact.h"
 #include "store.h"
 
@@ -174,10 +175,11 @@ static bool has_id(const footer *f, const tr_disk_id *id) {
          memcmp(f->reference, id->reference, SHA256) == 0;
 }
 
-static tr_disk_state read_open(int fd, const tr_disk_id *id, tr_disk_entry *to,
-                               ending *e) {
+static tr_disk_state read_open(int fd, const tr_disk_id *id, tr_disk_use use,
+                               tr_disk_entry *to, ending *e) {
   size_t size = (size_t)to->st.st_size;
-  size_t count = size < REST || (id != NULL && size < MAPPED_FROM) ? size : REST;
+  bool whole = size < REST || (id != NULL && (size < MAPPED_FROM || use == TR_DISK_CODE));
+  size_t count = whole ? size : REST;
   bool seen = id != NULL && tr_store_saw(&to->st, id->key);
   tr_disk_state state = read_ending(fd, &to->st, count, e);
   if (state != TR_DISK_SOUND)
@@ -189,7 +191,7 @@ static tr_disk_state read_open(int fd, const tr_disk_id *id, tr_disk_entry *to,
   to->body = take_body(fd, &to->st, e);
   if (to->body == NULL)
     return TR_DISK_ABSENT; /* memory is short */
-  if (tr_store_knows(&to->st, id->key, TR_CHECKED))
+  if (use == TR_DISK_DATA && tr_store_knows(&to->st, id->key, TR_CHECKED))
     return TR_DISK_SOUND;
   if (!is_text_sound(e) ||
       !has_digest(tr_blob_data(to->body), (size_t)e->body_size, e->footer->body))
@@ -236,8 +238,13 @@ static int open_entry(int dir, const char *name, struct stat *st) {
   return -1;
 }
 
+/* True if only the effective user may write to a file. */
+static bool is_own(const struct stat *st) {
+  return st->st_uid == geteuid() && (st->st_mode & 022) == 0;
+}
+
 tr_disk_state tr_disk_entry_read(int dir, const char *name, const tr_disk_id *id,
-                                 tr_disk_entry *to) {
+                                 tr_disk_use use, tr_disk_entry *to) {
   ending e = {0};
   tr_disk_state state;
   int fd;
@@ -245,7 +252,8 @@ tr_disk_state tr_disk_entry_read(int dir, const char *name, const tr_disk_id *id
   fd = open_entry(dir, name, &to->st);
   if (fd < 0)
     return errno == EINVAL ? TR_DISK_DAMAGED : TR_DISK_ABSENT;
-  state = read_open(fd, id, to, &e);
+  state = use == TR_DISK_CODE && !is_own(&to->st) ? TR_DISK_FOREIGN
+                                                  : read_open(fd, id, use, to, &e);
   if (state == TR_DISK_SOUND && id != NULL)
     note_use(fd, &to->st, id);
   close(fd);
@@ -260,6 +268,8 @@ tr_disk_state tr_disk_entry_read(int dir, const char *name, const tr_disk_id *id
   } else {
     free(e.data);
   }
+  if (state == TR_DISK_DAMAGED && id != NULL)
+    tr_count(TR_COUNT_CORRUPT_DISK, 1);
   tr_blob_release(to->body);
   to->body = NULL;
   return state;

@@ -33,9 +33,14 @@ typedef struct tr_disk_entry {
 
 typedef enum tr_disk_state {
   TR_DISK_SOUND,
-  TR_DISK_ABSENT, /* or not readable now */
-  TR_DISK_DAMAGED /* 'st' of the entry is set */
+  TR_DISK_ABSENT,  /* or not readable now */
+  TR_DISK_DAMAGED, /* 'st' of the entry is set, as for the next */
+  TR_DISK_FOREIGN  /* others own the file, or may write to it */
 } tr_disk_state;
+
+/* How bytes are to be read: those that will run as code are read from files that nobody
+** else can write to, into memory that no file backs, and checked each time. */
+typedef enum tr_disk_use { TR_DISK_DATA, TR_DISK_CODE } tr_disk_use;
 
 /*
 ** Read the file 'name' in the open folder 'dir'. With an id, it must be that
@@ -43,7 +48,7 @@ typedef enum tr_disk_state {
 ** this process. Without one, the body is left out. Any thread.
 */
 tr_disk_state tr_disk_entry_read(int dir, const char *name, const tr_disk_id *id,
-                                 tr_disk_entry *entry);
+                                 tr_disk_use use, tr_disk_entry *entry);
 
 /* The text of an entry: its redacted reference and its record. False with the
 ** error. */

@@ -77,8 +77,7 @@ bool tr_disk_is_current(const tr_disk *disk) {
          open.st_dev == there.st_dev;
 }
 
-/* Check that nobody else can put files here. False with the error. */
-static bool is_private(const tr_disk *disk, tr_error *error) {
+bool tr_disk_is_private(const tr_disk *disk, tr_error *error) {
   struct stat st;
   if (fstat(disk->folder, &st) != 0) {
     tr_error_errno(error, errno, "cannot open the disk cache", disk->path);
@@ -106,7 +105,7 @@ int tr_disk_open_folder(tr_disk *disk, bool make, tr_error *error) {
         open(disk->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (disk->folder < 0)
     tr_error_errno(error, errno, "cannot open the disk cache", disk->path);
-  else if (!is_private(disk, error))
+  else if (!tr_disk_is_private(disk, error))
     close_folder(disk);
   return disk->folder;
 }

@@ -13,6 +13,9 @@ struct tr_disk {
 /* True if the open folder is still the one at the path. */
 bool tr_disk_is_current(const tr_disk *disk);
 
+/* Check that nobody else can put files into the open folder. False with the error. */
+bool tr_disk_is_private(const tr_disk *disk, tr_error *error);
+
 /* Open the folder, or see that it is open. -1 with the error. */
 int tr_disk_open_folder(tr_disk *disk, bool make, tr_error *error);
 

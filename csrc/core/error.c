@@ -53,6 +53,15 @@ static size_t shown_length(const unsigned char *at) {
   return len;
 }
 
+bool tr_is_displayable(const char *text) {
+  size_t len = 1;
+  while (*text != '\0' && len > 0) {
+    len = shown_length((const unsigned char *)text);
+    text += len;
+  }
+  return len > 0;
+}
+
 /* Servers have a say in messages, which may go to a terminal. */
 static void make_harmless(char *text) {
   while (*text != '\0') {

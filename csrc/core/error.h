@@ -16,6 +16,9 @@ tr_error_kind tr_error_kind_named(const char *name);
 void tr_error_set(tr_error *error, tr_error_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* True for UTF-8 without control characters but line breaks and tabs. */
+bool tr_is_displayable(const char *text);
+
 /* "what path: why". The path may be a reference, and is displayed as one. */
 void tr_error_path(tr_error *error, tr_error_kind kind, const char *what,
                    const char *path, const char *why);

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "crypto.h"
+#include "metrics.h"
 #include "oci_reference.h"
 #include "request.h"
 #include "socket.h"
@@ -555,6 +556,7 @@ size_t tr_request_on_body(char *data, size_t size, size_t count,
     return CURL_WRITEFUNC_PAUSE; /* a few bytes may unpack to many */
   r->last_progress = tr_request_turn.now;
   r->info->received += n;
+  tr_count(TR_COUNT_RECEIVED, n);
   if (!is_wanted(r)) {
     if (r->signer != NULL)
       keep_refusal(r, data, n);

@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "http.h"
+#include "metrics.h"
 #include "redact.h"
 
 /* True if a redirect stays within an object store's endpoint. */
@@ -100,6 +101,7 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
     r->resuming = false;
     tr_request_reset_body(r);
     r->moved = true;
+    tr_count(TR_COUNT_REDIRECTS, 1);
     r->fresh_connection = false;
     r->not_before = 0;
     if (strcmp(to.host, r->asked.host) != 0 && !is_own_place(r, &to) &&

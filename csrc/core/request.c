@@ -11,6 +11,7 @@
 #include "crypto.h"
 #include "error.h"
 #include "http.h"
+#include "metrics.h"
 #include "options.h"
 #include "redact.h"
 #include "scope.h"
@@ -356,16 +357,17 @@ static bool is_replaced(const tr_request *r, const char *line, bool plain) {
 /* Set the header fields: those of the configuration, if no more are needed. */
 static bool set_headers(tr_request *r, tr_handle *h) {
   struct curl_slist *all, *line;
-  const char *authorization = authorization_of(r);
+  const char *authorization = authorization_of(r), *accept = tr_send_accept(r);
   bool plain = r->plain_encoding || r->resuming, is_signed = tr_sign_is_due(r);
   tr_handle_clear_headers(h);
   all = r->config->headers;
-  if (plain || authorization != NULL || (r->known != NULL && !r->resuming)) {
+  if (plain || authorization != NULL || accept != NULL || (r->known != NULL && !r->resuming)) {
     h->secret = authorization != NULL || is_signed || (r->message != NULL && r->message->secret);
     for (line = all; line != NULL; line = line->next)
       if (!is_replaced(r, line->data, plain) && !add_header(&h->headers, line->data))
         return false;
     if ((authorization != NULL && !add_header(&h->headers, authorization)) ||
+        (accept != NULL && !add_header(&h->headers, accept)) ||
         (r->message != NULL && !tr_send_headers(r, h)) ||
         (plain && !add_header(&h->headers, "Accept-Encoding: identity")) ||
         !(r->resuming ? add_range(r, h)
@@ -481,7 +483,9 @@ bool tr_request_send(tr_request *r, tr_handle *h) {
   r->lookup_seconds = 0;
   if (r->info->queued < 0)
     r->info->queued = r->started - r->submitted;
-  if (!r->resuming)
+  if (r->resuming)
+    tr_count(TR_COUNT_RESUMES, 1);
+  else
     tr_request_reset_body(r);
   r->resumed_from = r->body.len;
   if (fresh != h->fresh) {

@@ -11,6 +11,7 @@
 #include "error.h"
 #include "failure.h"
 #include "http.h"
+#include "metrics.h"
 #include "redact.h"
 #include "redirect.h"
 #include "request.h"
@@ -25,6 +26,16 @@ static void set_text(char **to, const char *text) {
   *to = text[0] != '\0' ? strdup(text) : NULL;
 }
 
+/* Count how long the phases of a request took. */
+static void count_phases(const tr_info *info) {
+  tr_count_time(TR_TIME_FETCH + TR_PHASE_QUEUE, info->queued);
+  if (info->connected >= 0)
+    tr_count_time(TR_TIME_FETCH + TR_PHASE_CONNECT, info->connected - info->queued);
+  if (info->first_byte >= 0)
+    tr_count_time(TR_TIME_FETCH + TR_PHASE_FIRST_BYTE, info->first_byte - info->connected);
+  tr_count_time(TR_TIME_FETCH + TR_PHASE_TOTAL, info->total);
+}
+
 /* Hand the info to the promise: it is whole now. */
 static void publish_info(tr_request *r) {
   tr_info *info = r->info;
@@ -36,6 +47,7 @@ static void publish_info(tr_request *r) {
   info->status = r->response.status;
   info->attempts = r->attempts;
   info->total = tr_now() - r->submitted;
+  count_phases(info);
   set_text(&info->content_type, r->response.content_type);
   set_text(&info->digest, r->digest);
   set_text(&info->code, r->code);

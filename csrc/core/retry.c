@@ -7,6 +7,7 @@
 
 #include "crypto.h"
 #include "failure.h"
+#include "metrics.h"
 
 /* The first retry comes after about this; each further one after twice as
 ** long, give or take a half, so that clients do not come back in step. */
@@ -81,6 +82,7 @@ bool tr_retry_prepare(tr_request *r, CURLcode code) {
   r->not_before = tr_now() + delay;
   r->retries_left--;
   r->attempts++;
+  tr_count(TR_COUNT_RETRIES, 1);
   if (r->answer != NULL && r->answer->error != 0)
     r->looked_up = false;
   tr_promise_set_attempts(r->promise, r->attempts);

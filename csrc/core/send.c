@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "metrics.h"
+
 enum {
   UPLOAD_BUFFER = 256 * 1024,
   /* A request that must not be sent twice goes to a connection that was in use so many
@@ -10,16 +12,35 @@ enum {
   IDLE_SECONDS = 15
 };
 
+/* Add a header line. False: memory is short. */
+static bool add_line(tr_handle *h, const char *line) {
+  struct curl_slist *longer = curl_slist_append(h->headers, line);
+  if (longer != NULL)
+    h->headers = longer;
+  return longer != NULL;
+}
+
 bool tr_send_headers(tr_request *r, tr_handle *h) {
   size_t i;
-  for (i = 0; r->first_origin && r->message->headers[i] != NULL; i++) {
-    struct curl_slist *longer =
-        curl_slist_append(h->headers, r->message->headers[i]);
-    if (longer == NULL)
+  for (i = 0; r->first_origin && r->message->headers[i] != NULL; i++)
+    if (!add_line(h, r->message->headers[i]))
       return false;
-    h->headers = longer;
-  }
   return true;
+}
+
+/* The line of a list that says which media types are wanted, or NULL. */
+static const char *find_accept(char **lines) {
+  for (; lines != NULL && *lines != NULL; lines++)
+    if (curl_strnequal(*lines, "Accept:", 7))
+      return *lines;
+  return NULL;
+}
+
+const char *tr_send_accept(const tr_request *r) {
+  const char *line = r->message != NULL ? find_accept(r->message->headers) : NULL;
+  if (r->first_origin || find_accept(r->config->header_lines) != NULL)
+    return NULL;
+  return line != NULL ? line : find_accept(r->asked_config->header_lines);
 }
 
 /* libcurl's CURLOPT_READFUNCTION. */
@@ -32,6 +53,7 @@ static size_t on_read(char *to, size_t size, size_t count, void *handle) {
   if (n > 0)
     memcpy(to, (const char *)tr_blob_data(m->body) + m->at, n);
   m->at += n;
+  tr_count(TR_COUNT_SENT, n);
   r->last_progress = tr_request_turn.now;
   return n;
 }

@@ -27,6 +27,7 @@
 #include "blob.h"
 #include "error.h"
 #include "file.h"
+#include "metrics.h"
 #include "options.h"
 #include "store.h"
 
@@ -140,8 +141,8 @@ static bool is_mappable(const struct stat *st) {
 /* Read or map an open content file. */
 static tr_blob *load(const tr_store *store, int fd, const struct stat *st,
                      const char *hash, tr_error *error) {
-  if (st->st_size >= MAPPED_FROM && !store->options.unmapped &&
-      is_mappable(st)) {
+  if (st->st_size >= MAPPED_FROM && (uintmax_t)st->st_size <= SIZE_MAX &&
+      !store->options.unmapped && is_mappable(st)) {
     tr_blob *blob = tr_blob_map(fd, (size_t)st->st_size);
     if (blob != NULL) /* else the file system cannot, or there are too many */
       return blob;
@@ -237,20 +238,27 @@ tr_blob *tr_store_get(tr_store *store, const char *hash, tr_error *error) {
   return tr_store_get_bounded(store, hash, SIZE_MAX, error);
 }
 
+/* As tr_store_get_bounded, for a normal hash. */
+static tr_blob *get(tr_store *store, const char *hash, size_t max_bytes, tr_error *error) {
+  tr_blob *blob = NULL;
+  int data = cached_folder(store, error);
+  if (data >= 0)
+    blob = get_at(store, data, hash, max_bytes, error);
+  /* Was the folder replaced? */
+  if (blob == NULL && (error->kind == TR_NOT_FOUND || error->errnum == ESTALE))
+    return tr_store_get_uncached(store, hash, max_bytes, error);
+  return blob;
+}
+
 tr_blob *tr_store_get_bounded(tr_store *store, const char *hash, size_t max_bytes,
                               tr_error *error) {
   char normal[TR_HEX_MAX];
-  tr_blob *blob = NULL;
-  int data;
+  tr_blob *blob;
   error = tr_error_or_ignored(error);
   if (!tr_normal_hash(hash, normal, error))
     return NULL;
-  data = cached_folder(store, error);
-  if (data >= 0)
-    blob = get_at(store, data, normal, max_bytes, error);
-  /* Was the folder replaced? */
-  if (blob == NULL && (error->kind == TR_NOT_FOUND || error->errnum == ESTALE))
-    return tr_store_get_uncached(store, normal, max_bytes, error);
+  blob = get(store, normal, max_bytes, error);
+  tr_count_store(TR_STORE_GET, blob != NULL, error);
   return blob;
 }
 
@@ -498,16 +506,16 @@ static int replace(const tr_store *store, int data, const char *hash,
   return replaced;
 }
 
-bool tr_store_put(tr_store *store, const void *bytes, size_t size,
-                  char hash[TR_HEX_MAX], tr_error *error) {
+/* Put bytes whose hash goes to 'hash'. 1, or another number with the error. */
+static int put(tr_store *store, const void *bytes, size_t size, char hash[TR_HEX_MAX],
+               tr_error *error) {
   tr_store call = tr_store_for_call(store);
   int data, done = 0, tries = 8;
   bool corrupt;
-  error = tr_error_or_ignored(error);
   tr_digest(store->options.algorithm, bytes, size, hash);
   data = tr_store_make_data(store, error);
   if (data < 0)
-    return false;
+    return -1;
   /* It may come and go under our hands, but not for ever. */
   while (done == 0 && tries-- > 0) {
     done = tr_store_freshen(&call, data, hash, true, error);
@@ -522,5 +530,14 @@ bool tr_store_put(tr_store *store, const void *bytes, size_t size,
     tr_error_set(error, TR_IO,
                  "Failed to write content %s: it keeps changing meanwhile",
                  hash);
-  return done == 1;
+  return done;
+}
+
+bool tr_store_put(tr_store *store, const void *bytes, size_t size,
+                  char hash[TR_HEX_MAX], tr_error *error) {
+  bool ok;
+  error = tr_error_or_ignored(error);
+  ok = put(store, bytes, size, hash, error) == 1;
+  tr_count_store(TR_STORE_PUT, ok, error);
+  return ok;
 }

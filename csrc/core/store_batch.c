@@ -14,6 +14,7 @@
 
 #include "error.h"
 #include "file.h"
+#include "metrics.h"
 #include "store.h"
 #include "table.h"
 
@@ -443,5 +444,6 @@ bool tr_batch_commit(tr_batch *b, tr_error *error) {
   b->store->until = b->unsynced.until = 0;
   if (b->is_over)
     free_items(b);
+  tr_count_store(TR_STORE_COMMIT, ok, error);
   return ok;
 }

@@ -14,6 +14,7 @@
 #include "error.h"
 #include "file.h"
 #include "future.h"
+#include "metrics.h"
 #include "store.h"
 
 bool tr_store_check(tr_store *store, const char *hash, tr_error *error) {
@@ -77,6 +78,8 @@ static int discard_at(int data, const char *name, const condition *c,
   }
   if (result < 0)
     tr_error_errno(error, errno, "Failed to delete", name);
+  if (!dry_run && result != 0)
+    tr_count_store(TR_STORE_DELETE, result == 1, error);
   if (fd >= 0) {
     tr_unlock_file(fd);
     close(fd);

@@ -10,6 +10,7 @@
 
 #include "error.h"
 #include "file.h"
+#include "metrics.h"
 #include "store.h"
 
 /* An error about a label, from errno. */
@@ -309,12 +310,12 @@ static int write_label(const tr_store *store, int base, const char *label,
   return moved;
 }
 
-int tr_store_label(tr_store *store, const char *label, const char *hash,
-                   const char *expect, tr_error *error) {
+/* As tr_store_label. */
+static int set_label(tr_store *store, const char *label, const char *hash,
+                     const char *expect, tr_error *error) {
   tr_store call = tr_store_for_call(store);
   char normal[TR_HEX_MAX];
   int base, moved = -1;
-  error = tr_error_or_ignored(error);
   if (!tr_store_check_new_label(label, error) ||
       !tr_normal_hash(hash, normal, error))
     return -1;
@@ -332,6 +333,15 @@ int tr_store_label(tr_store *store, const char *label, const char *hash,
     moved = -1;
   if (base >= 0)
     close(base);
+  return moved;
+}
+
+int tr_store_label(tr_store *store, const char *label, const char *hash,
+                   const char *expect, tr_error *error) {
+  int moved;
+  error = tr_error_or_ignored(error);
+  moved = set_label(store, label, hash, expect, error);
+  tr_count_store(TR_STORE_LABEL, moved >= 0, error);
   return moved;
 }
 
@@ -361,10 +371,10 @@ static int unlink_label(const tr_store *store, int base, const char *label,
   return removed;
 }
 
-int tr_store_remove_label(tr_store *store, const char *label,
-                          const char *only_if, tr_error *error) {
+/* As tr_store_remove_label. */
+static int remove_label(tr_store *store, const char *label, const char *only_if,
+                        tr_error *error) {
   int base, lock, removed;
-  error = tr_error_or_ignored(error);
   if (!tr_store_check_label(label, error))
     return -1;
   base = tr_store_open_base(store, error);
@@ -382,5 +392,14 @@ int tr_store_remove_label(tr_store *store, const char *label,
   if (removed == 1 && !sync_label(store, lock, label, error))
     removed = -1;
   close(lock);
+  return removed;
+}
+
+int tr_store_remove_label(tr_store *store, const char *label,
+                          const char *only_if, tr_error *error) {
+  int removed;
+  error = tr_error_or_ignored(error);
+  removed = remove_label(store, label, only_if, error);
+  tr_count_store(TR_STORE_UNLABEL, removed >= 0, error);
   return removed;
 }

@@ -61,7 +61,8 @@ typedef struct sizes {
 
 static bool visit_size(void *context, const char *name, const struct stat *st) {
   sizes *s = context;
-  return s->visit(s->context, name, (size_t)st->st_size);
+  bool fits = (uintmax_t)st->st_size <= SIZE_MAX;
+  return s->visit(s->context, name, fits ? (size_t)st->st_size : SIZE_MAX);
 }
 
 static bool each_file(const tr_store *store, const char *where,

@@ -11,6 +11,7 @@
 #include "blob.h"
 #include "error.h"
 #include "future.h"
+#include "metrics.h"
 #include "store.h"
 
 /* True if data/<hash> still is the open file that was read, and unchanged. */
@@ -67,6 +68,7 @@ static void refuse(const tr_store *store, int data, int fd,
                    const struct stat *st, const char *hash, const char *actual,
                    bool putting, tr_error *error) {
   char name[TR_HEX_MAX + 9] = "";
+  tr_count(TR_COUNT_CORRUPT_STORE, 1);
   if (is_settled(store, st))
     quarantine(store, data, fd, st, hash, putting, name);
   tr_error_set(error, TR_CORRUPT,

@@ -1,6 +1,7 @@
 /*
-** A host, as its files share it. Calls point down: host.c (hosts) and call.c (their
-** calls) -> worker.c (their futures) -> turn.c (turns at a Lua state), plan.c.
+** A host, as its files share it. Calls point down: host.c (hosts), call.c (their calls) and
+** follow.c (their followers) -> worker.c (their thread) -> follower.c (what it does for
+** followers) -> turn.c (turns at a Lua state), plan.c.
 */
 #ifndef TR_HOST_H
 #define TR_HOST_H
@@ -44,6 +45,8 @@ struct tr_host {
   tr_notifier *notifier; /* that the worker sleeps on; NULL: never started */
   tr_job *added;         /* since the worker looked last */
   tr_job *jobs;          /* the worker's own */
+  tr_follower *added_followers; /* since the worker looked last */
+  tr_follower *followers;       /* the worker's own */
 };
 
 /* --------------------------------------------------------------- turn.c */
@@ -108,7 +111,47 @@ typedef struct tr_call_kind {
 /* Start a call; return its future, or NULL with the error. */
 tr_future *tr_worker_start(tr_host *host, const tr_call_kind *kind,
                            const tr_call *call, tr_error *error);
+/* Hand a follower to the worker. False with the error. */
+bool tr_worker_add_follower(tr_host *host, tr_follower *follower, tr_error *error);
 /* End the worker; fail the futures that are pending. */
 void tr_worker_stop(tr_host *host);
+
+/* ------------------------------------------------------------ follower.c */
+
+/* Something to call back with. */
+typedef struct tr_follow_event {
+  struct tr_follow_event *next;
+  tr_blob *blob; /* or NULL: 'error' */
+  tr_error error;
+} tr_follow_event;
+
+struct tr_follower {
+  tr_follower *next;
+  tr_host *host; /* NULL once that is freed; guarded by tr_hosts_lock, as the next three */
+  bool stopping; /* no more calls */
+  bool closed;   /* its owner has freed it: whoever finds it frees its memory */
+  bool calling;
+  pthread_cond_t idle; /* it is not calling any more */
+  char *reference;
+  tr_follow_options options;
+  tr_follow_call call;
+  void *context;
+  /* The worker's: */
+  int lua;                        /* the Lua follower's place in the registry, or LUA_NOREF */
+  double due;                     /* a tr_now() moment */
+  tr_follow_event *events, **last; /* in order */
+};
+
+/* Free a follower's memory. */
+void tr_follower_delete(tr_follower *follower);
+/* Have all followers of a host go on, in its turn; free those that are closed. True if
+** there is something to call back with. */
+bool tr_followers_advance(tr_host *host);
+/* Call back, without a turn. */
+void tr_followers_call(tr_host *host);
+/* Return the moment when the first of them is due. */
+double tr_followers_due(const tr_host *host);
+/* Let go of the followers of a host that is being freed. */
+void tr_followers_end(tr_host *host);
 
 #endif

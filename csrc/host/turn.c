@@ -21,9 +21,12 @@ static void unlock_all(void) { pthread_mutex_unlock(&tr_hosts_lock); }
 ** thread's call goes on. */
 static void in_child(void) {
   tr_host *host;
+  tr_follower *f;
   for (host = hosts; host != NULL; host = host->next) {
     host->first = NULL;
     host->has_worker = false;
+    for (f = host->followers; f != NULL; f = f->next)
+      f->calling = false;
     if (host->busy && !pthread_equal(host->user, pthread_self()))
       host->lost = true;
   }

@@ -269,6 +269,7 @@ static void sleep_until_woken(const tr_host *host) {
   const tr_job *job;
   for (job = host->jobs; job != NULL; job = job->next)
     first = fmin(first, job->deadline);
+  first = fmin(first, tr_followers_due(host));
   tr_notifier_set_deadline(host->notifier, first);
   poll(&wake, 1, -1);
   tr_notifier_drain(host->notifier);
@@ -300,10 +301,14 @@ static void *run(void *context) {
     if (stopping)
       return NULL;
     if (granted) {
+      bool has_events;
       settle_all(advance_all(host));
+      has_events = tr_followers_advance(host);
       pthread_mutex_lock(&tr_hosts_lock);
       tr_turn_end(host, &turn);
       pthread_mutex_unlock(&tr_hosts_lock);
+      if (has_events)
+        tr_followers_call(host);
     } else {
       fail_late(host);
     }
@@ -327,6 +332,16 @@ static bool start_worker(tr_host *host, tr_error *error) {
   return host->has_worker;
 }
 
+/* True with the error on the worker's own thread, in the callback of a follower. */
+static bool is_worker(const tr_host *host, tr_error *error) {
+  if (!host->has_worker || !pthread_equal(host->worker, pthread_self()))
+    return false;
+  tr_error_set(error, TR_POLICY,
+               "the callback of a follower waits for a future of its host, which comes "
+               "from the same thread; call tr_host_plan or tr_host_resolve in it");
+  return true;
+}
+
 /* tr_worker: refuse a callback of the host, which would wait for itself. */
 static bool drive(tr_promise *promise, double deadline, tr_error *error) {
   bool possible;
@@ -334,7 +349,8 @@ static bool drive(tr_promise *promise, double deadline, tr_error *error) {
   (void)deadline;
   pthread_mutex_lock(&tr_hosts_lock);
   job = tr_promise_work(promise);
-  possible = job == NULL || tr_turn_possible(job->host, error);
+  possible = job == NULL || (!is_worker(job->host, error) &&
+                             tr_turn_possible(job->host, error));
   pthread_mutex_unlock(&tr_hosts_lock);
   return possible;
 }
@@ -387,6 +403,20 @@ tr_future *tr_worker_start(tr_host *host, const tr_call_kind *kind,
   return NULL;
 }
 
+bool tr_worker_add_follower(tr_host *host, tr_follower *f, tr_error *error) {
+  bool started;
+  pthread_mutex_lock(&tr_hosts_lock);
+  started = tr_turn_possible(host, error) && start_worker(host, error);
+  if (started) {
+    f->host = host;
+    f->next = host->added_followers;
+    host->added_followers = f;
+    tr_notifier_signal(host->notifier);
+  }
+  pthread_mutex_unlock(&tr_hosts_lock);
+  return started;
+}
+
 void tr_worker_stop(tr_host *host) {
   bool has_worker;
   tr_job *job;
@@ -407,5 +437,6 @@ void tr_worker_stop(tr_host *host) {
                  "the host was freed before this was done");
   }
   settle_all(host->jobs);
+  tr_followers_end(host);
   tr_notifier_release(host->notifier);
 }

@@ -106,6 +106,14 @@ end })
 -- @treturn ?string
 M.merge_initial_states = core.merge_initial_states
 
+--- The metrics of the process as OpenMetrics text: what all Lua states, threads and hosts did.
+-- Serve it as `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+-- @function metrics
+-- @treturn string
+-- @return[2] nil
+-- @treturn[2] table an error, when memory is short
+M.metrics = core.metrics
+
 local default_resolver
 
 local function resolver_for(options)

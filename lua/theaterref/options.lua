@@ -96,6 +96,7 @@ end
 -- right type; 'set' names the options that a table of this kind has.
 local kinds = {
   seconds = { says = "a number of seconds", fits = function(v) return type(v) == "number" and v == v end },
+  fraction = { says = "a number from 0 to 1", fits = function(v) return type(v) == "number" and v >= 0 and v <= 1 end },
   count = { says = "a whole number, 0 or more", fits = function(v) return math.type(v) == "integer" and v >= 0 end },
   times = { says = "a whole number from 0 to 2147483647", fits = function(v)
     return math.type(v) == "integer" and v >= 0 and v <= 0x7FFFFFFF
@@ -192,7 +193,8 @@ M.request = set("request option", {
     .. "one, or status 408, 429, 500, 502, 503 or 504. The first retry comes after about 0.2 s, each later one "
     .. "after twice as long, or at the time in `Retry-After`, if that is within a minute. A body that was cut "
     .. "off is resumed" },
-  { "headers", "headers", "none", "header values by name; not sent to another origin after a redirect" },
+  { "headers", "headers", "none", "header values by name; not sent to another origin after a redirect, "
+    .. "except `Accept`" },
   { "hosts", "hosts", "none", "options for some hosts, by host or `host:port`, in any case: `headers`, "
     .. "`ca_file`, `client_cert`, `client_key`, `proxy`, `netrc`, `cache_scope`. Headers add to those for all "
     .. "hosts; the others replace them. They also apply when a redirect leads to that host; then it gets only "
@@ -243,8 +245,8 @@ M.registry = set("registry option", {
   { "password", "text", "from Docker's files", "password of `username`, or an access token" },
   { "identity_token", "text", "none", "refresh token that the registry's token server takes" },
   { "cache_scope", "text", "a secret digest", "a name for who may share the cached bytes of this registry, in memory and "
-    .. "on disk. Without it, those with the same credentials share them, in memory only; bytes that need no credentials are "
-    .. "shared with everybody" },
+    .. "on disk. Without it, those with the same credentials, or the same credential helper, share them, in memory only; if "
+    .. "neither is configured for the registry, everybody does" },
   { "ca_file", "text", "as for all", "PEM file of the authorities to trust" },
   { "client_cert", "text", "as for all", "PEM file of the client certificate" },
   { "client_key", "text", "as for all", "PEM file of its key" },
@@ -320,6 +322,22 @@ M.call = set("call option", {
   { "revalidate", "flag", "false", "ask the server whether cached bytes have changed" },
   { "disk", "flag", "true", "false: do not use the disk cache" },
   { "resolve_timeout", "seconds", "the resolver's", "time limit for this call" },
+})
+
+--- Of `resolver:follow`.
+M.follow = set("follow option", {
+  { "interval", "seconds", "60", "how long a check is good for, from 0.01 seconds. Local files and labels are watched, too, "
+    .. "and changes are noticed at once where the system can tell" },
+  { "jitter", "fraction", "0.1", "the part of the interval, from 0 to 1, by which checks come later, so that "
+    .. "processes do not ask a server all at once" },
+  { "on_error", "function", "none", "called with the error and the reference if a check fails" },
+  { "resolve_timeout", "seconds", "the resolver's, else 600", "time limit for one check" },
+})
+
+--- Of `resolver:derive` and `resolver:start_derive`.
+M.derive = set("derive option", {
+  { "cache", "open_cache", "the resolver's", "use this cache" },
+  { "derive_timeout", "seconds", "600", "time limit for the call; the function itself is not interrupted. Below 0: no limit" },
 })
 
 --- Of one plan: `resolver:plan` and `resolver:start_plan`.
@@ -455,6 +473,8 @@ end
 
 M.call.near = { timeout = "resolve_timeout" }
 M.plan.near = { timeout = "plan_timeout" }
+M.follow.near = { timeout = "resolve_timeout" }
+M.derive.near = { timeout = "derive_timeout" }
 
 --- Of a content store.
 M.store = set("store option", {

@@ -197,7 +197,8 @@ function steps.allow_spawn(work)
   local answer, why, err = work.context:ask("allow_spawn", work.plan.manifest, work.ctx)
   if err then return nil, err end
   if not answer then
-    return work.context:refuse("Not allowed to spawn " .. work.fields.name, work.plan.manifest_reference, "spawn", why)
+    return work.context:refuse("allow_spawn", "Not allowed to spawn " .. work.fields.name,
+      work.plan.manifest_reference, "spawn", why)
   end
   if answer == true then return 0 end
   err = take_manifest(work, answer)
@@ -241,13 +242,14 @@ end
 local LONG = 0.01
 
 -- Runs a step, and writes down how long it took and on how many bytes.
-local function run(work, name)
+local function run(work, number, name)
   local late = work.task:lateness()
   if late then return nil, late end
   local result, err = steps[name](work)
   local ended, bytes = core.now(), 0
   local seconds = ended - work.started
   work.started = ended
+  core.count_step(number, seconds)
   if result then bytes = math.type(result) and result or #result end
   local phases, context = work.plan.phases, work.context
   phases[#phases + 1] = { name = name, seconds = seconds, bytes = bytes }
@@ -262,8 +264,9 @@ local function run(work, name)
   return result, err
 end
 
--- The steps in their order.
-local order = { "manifest", "initial_state", "merge", "render", "parse", "allow_spawn", "secrets", "package" }
+-- The steps in their order; the last name stands for the whole plan.
+local order = core.plan_steps
+local LAST = #order - 1
 
 -- True if a text is neither TOML, JSON nor Lua, whatever their parsers find at fault in it: it
 -- is binary, or HTML.
@@ -300,16 +303,22 @@ function M.make(task, context, override, stop)
     used_cache = false, cache_hit = false }, override = override, started = core.now(), text = nil, format = nil, ctx = nil,
     configured = nil,
     state = nil, rendered = nil, fields = nil }
+  local began = work.started
   setmetatable(work.plan, Plan)
-  for i = 1, #order do
+  for i = 1, LAST do
     local name = order[i]
     if name == stop then return { text = work.rendered, format = work.format } end
     local skip = skipped[name]
     if not skip or not skip(work) then
-      local done, err = run(work, name)
-      if not done then return nil, failure(work, err) end
+      local done, err = run(work, i, name)
+      if not done then
+        if not stop then core.count_plan(err.kind) end
+        return nil, failure(work, err)
+      end
     end
   end
+  core.count_plan()
+  core.count_step(LAST + 1, core.now() - began)
   return work.plan
 end
 

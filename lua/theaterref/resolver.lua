@@ -6,7 +6,9 @@
 local caches = require "theaterref.cache"
 local contexts = require "theaterref.resolve.context"
 local core = require "theaterref.core"
+local derivations = require "theaterref.resolve.derive"
 local errors = require "theaterref.error"
+local Follower = require "theaterref.resolve.follower"
 local Future = require "theaterref.resolve.future"
 local loads = require "theaterref.resolve.load"
 local logs = require "theaterref.log"
@@ -23,7 +25,8 @@ local function lockfile_of(options)
   local ok, rules = errors.pcall(policies.lockfile, options.lockfile,
     { store = options.offline, offline = options.offline ~= nil })
   if not ok then return nil, errors.new("policy", tostring(rules)) end
-  return { integrity = rules.integrity, path = options.lockfile }
+  return { integrity = rules.integrity, path = options.lockfile, offline = options.offline,
+    version = core.file_version(options.lockfile) }
 end
 
 -- A cache, or the options of one. Its disk cache lies in the resolver's home.
@@ -193,7 +196,7 @@ local function run_plan(self, manifest_reference, options, blocking, trace, stop
   if trace then context = context:with { trace = trace } end
   local limit = options.plan_timeout or self.plan_timeout
   return Future.run({ reference = manifest_reference, blocking = blocking, will_wait = blocking,
-    time_limit = limit, plans = true,
+    time_limit = limit, participle = "planned",
     limit_option = options.plan_timeout and self.call_limit or "plan_timeout",
     shown_limit = options.plan_timeout and self.call_seconds }, plans.make, context,
     options.initial_state and tostring(options.initial_state), stop)
@@ -250,6 +253,110 @@ function Resolver:trace(ref, ctx, trace, options)
     loads.resolve, context):wait()
 end
 
+-- ---------------------------------------------------------------- following
+
+-- The context for a follower's check: with the lockfile as it is now, for the resolver's other calls, too.
+local function follow_context(self, follow)
+  local context = context_of(self)
+  local before = context.lockfile
+  if not before then return context end
+  follow.watched[1] = before.path
+  if core.file_version(before.path) == before.version then return context end
+  local lockfile, err = lockfile_of { lockfile = before.path, offline = before.offline }
+  if err then return nil, err end
+  self.context = context:with { lockfile = lockfile }
+  return self.context
+end
+
+-- A check of a follower, as a future's work.
+local function check(task, self, follow)
+  local context, err = follow_context(self, follow)
+  if not context then return nil, err end
+  return loads.resolve(task, context)
+end
+
+-- The cache in which all followers of the process share their checks.
+local FOLLOW_CACHE = "theaterref.follow"
+
+--- Follows a reference: calls a function with its content, and again whenever that changes. The function is called by
+-- `step` and `wait` of the follower that this returns, in order, and never twice in a row with the same bytes. All rules
+-- of the policy apply to new content as to any; a failed check or rejected content leaves the last good content in place.
+--
+-- Files and labels are watched. Everything else is checked once in an interval, whatever the number of followers in all Lua
+-- states of the process: URLs by conditional requests, tags in registries by HEAD. A check that fails is repeated after
+-- twice as long each time, up to ten minutes.
+-- @tparam string ref
+-- @tparam function call called with the content, a blob, and the reference
+-- @tparam[opt] table options `interval`: seconds, 60 by default; `jitter`: 0 to 1; `on_error`: a function;
+-- `resolve_timeout`: seconds for each check
+-- @treturn theaterref.follower
+function Resolver:follow(ref, call, options)
+  if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 2) end
+  if type(call) ~= "function" then error("follow takes a function, not a " .. type(call), 2) end
+  options = options or no_options
+  option_sets.check(option_sets.follow, options, 2, "follow")
+  local limit = options.resolve_timeout or self.resolve_timeout or 600
+  local function start(follow)
+    return Future.run({ reference = ref, ctx = { purpose = "direct" }, options = { follow = follow }, time_limit = limit,
+      blocking = false, will_wait = false }, check, self, follow)
+  end
+  return Follower.new { reference = ref, call = call, on_error = options.on_error, start = start,
+    interval = math.max(options.interval or 60, 0.01), jitter = options.jitter or 0.1,
+    cache = caches.open { name = FOLLOW_CACHE },
+    renew = function(job, blob) loads.renew(self.context, job, blob) end,
+    emit = function(kind, event) self.context:emit(kind, event) end }
+end
+
+-- ----------------------------------------------------------------- deriving
+
+-- Derives bytes as a future's work.
+local function run_derive(self, name, blob, recipe, make, options, blocking)
+  if not core.is_blob(blob) then error(("%s takes a blob, not a %s"):format(name, type(blob)), 3) end
+  if type(recipe) ~= "string" then error("a recipe must be a string, not a " .. type(recipe), 3) end
+  if type(make) ~= "function" then error(("%s takes a function, not a %s"):format(name, type(make)), 3) end
+  option_sets.check(option_sets.derive, options or no_options, 3, name)
+  options = options or no_options
+  local cache = options.cache or self.cache
+  if not cache then error(NO_CACHE, 3) end
+  local key, err = core.derived_key(blob, recipe)
+  if not key then return nil, err end
+  return Future.run({ reference = key, blocking = blocking, time_limit = options.derive_timeout or 600,
+    limit_option = "derive_timeout", participle = "derived" }, derivations.derive, context_of(self), cache, key, make, blob)
+end
+
+--- Returns what a function makes of a blob, such as the machine code of a package. It is computed once for each SHA-256
+-- and recipe: one caller computes, and the others wait for it, in all threads and Lua states that use the cache. The disk
+-- cache, if there is one, keeps it for other processes; its folder and files must belong to the effective user, and nobody
+-- else may write to them. If the function fails, everyone who waits gets its error, and the next call tries again. If its
+-- state is closed or interrupted, one of those who wait computes.
+-- @tparam theaterref.blob blob
+-- @tparam string recipe names everything else that the result depends on: the compiler, its version and options, the
+-- machine; 1 to 1024 bytes
+-- @tparam function make called with the blob; returns a string or a blob, or nil and a reason. It must not derive the same
+-- @tparam[opt] table options `cache`: instead of the resolver's; `derive_timeout`: seconds, 600 by default
+-- @treturn theaterref.blob
+-- @return[2] nil
+-- @treturn[2] table an error
+function Resolver:derive(blob, recipe, make, options)
+  local future, err = run_derive(self, "derive", blob, recipe, make, options, true)
+  if not future then return nil, err end
+  return future:wait()
+end
+
+--- Starts to derive, and returns at once, unless this call is the one that computes.
+-- @tparam theaterref.blob blob
+-- @tparam string recipe
+-- @tparam function make
+-- @tparam[opt] table options as for `derive`
+-- @treturn theaterref.future
+-- @return[2] nil
+-- @treturn[2] table an error
+function Resolver:start_derive(blob, recipe, make, options)
+  local future, err = run_derive(self, "start_derive", blob, recipe, make, options, false)
+  if not future or future.err then return nil, err or future.err end
+  return future
+end
+
 -- ---------------------------------------------------------------- publishing
 
 -- Runs one of the functions of `theaterref.publish` to its end.
@@ -284,9 +391,9 @@ end
 -- @tparam string to a path, `store://<id>/<label>`, `oci://registry/repository:tag` or `s3://bucket/key`, where a
 -- package becomes an artifact with one layer
 -- @tparam[opt] table options `all = true`: from a registry to a registry, with all layers and signatures; no digest
--- changes
--- @treturn table `reference` of what was written; `bytes` and `sha256`, or, of an artifact, `digest`, `documents` and `blobs`;
--- `moved_from` as for `push`
+-- changes. The package alone, in the tag `<tag>.package` that `push` writes, is copied with its artifact
+-- @treturn table `reference` of what was written; `bytes` and `sha256`, or, of an artifact, `digest`, `documents` and `blobs`,
+-- and `package_reference` if the package alone was copied; `moved_from` as for `push`
 -- @return[2] nil
 -- @treturn[2] table an error
 function Resolver:copy(from, to, options)

@@ -331,6 +331,49 @@ function Future:events() end
 ---@return number?
 function Future:timeout() end
 
+---A follower of a reference. `cqueues.poll(follower)` works.
+---@class theaterref.Follower
+local Follower = {}
+
+---Goes on: checks what is due, and calls the function if the content has changed.
+---@return boolean # false once it is closed
+function Follower:step() end
+
+---As `step`: true once it is closed.
+---@return boolean
+function Follower:done() end
+
+---@param seconds? number at most; without it, until there is new content
+---@return theaterref.Blob?
+---@return string|theaterref.Error # the reference
+function Follower:wait(seconds) end
+
+---@return theaterref.Blob? # the last good content
+---@return theaterref.Error? # of the last check, if it failed
+function Follower:content() end
+
+---Has a notifier of the core's signalled instead of its own, before the first step.
+---@param notifier userdata
+function Follower:notify(notifier) end
+
+---Stops it.
+function Follower:close() end
+
+---Stops it, too.
+function Follower:cancel() end
+
+---A descriptor that is readable when there is something for `step` to do; do not read or close it.
+---@return integer
+function Follower:pollfd() end
+
+---The events to watch the descriptor for.
+---@return "r"
+function Follower:events() end
+
+---How long a loop may sleep on it, in seconds.
+---@return number?
+function Follower:timeout() end
+
 ---@class theaterref.Info
 ---@field url string redacted, after redirects
 ---@field status integer
@@ -527,10 +570,11 @@ function Store:import(path, options) end
 ---@field package? string as written
 ---@field digest? string for `cacheable` and `accept`: the SHA-256 that the bytes must have
 ---@field asked? string for `signatures`: the reference before `rewrite`
+---@field plain_http? table<string, boolean> for `allow`: the option of that name, by registry, if one has it
 ---@field reference? string for `cacheable` and `accept`: the bytes' reference
 
 ---@class theaterref.Event
----@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"registry"|"remote_store"|"disk_cache"|"phase"|"failure"|"refusal"|"signed"|"misspelt_key"|"state_not_json"|"policy_reloaded"|"policy_broken"
+---@field type "resolved"|"cache"|"retry"|"retries_failed"|"fallback"|"registry"|"remote_store"|"disk_cache"|"follow_changed"|"follow_failed"|"phase"|"failure"|"refusal"|"signed"|"misspelt_key"|"state_not_json"|"policy_reloaded"|"policy_broken"
 ---@field reference string redacted
 ---@field purpose? theaterref.Purpose|"spawn"
 ---@field bytes? integer
@@ -542,6 +586,7 @@ function Store:import(path, options) end
 ---@field known? string
 ---@field seconds? number
 ---@field signed_by? string the names of the keys
+---@field sha256? string
 
 ---@alias theaterref.CacheableOptions { ttl?: number, revalidate?: boolean, disk?: false }
 ---@alias theaterref.Integrity string|{ sha256?: string, sha1?: string, store?: string, offline?: boolean, signatures?: string[] }
@@ -670,6 +715,16 @@ function policy.percentile(name) end
 ---@field disk? boolean false: not through the disk cache
 ---@field resolve_timeout? number
 
+---@class theaterref.FollowOptions
+---@field interval? number seconds that a check is good for; 60
+---@field jitter? number the part of the interval, from 0 to 1, by which checks come later; 0.1
+---@field on_error? fun(err: theaterref.Error, reference: string)
+---@field resolve_timeout? number for each check; 600
+
+---@class theaterref.DeriveOptions
+---@field cache? theaterref.Cache instead of the resolver's own
+---@field derive_timeout? number 600
+
 ---@class theaterref.PlanOptions
 ---@field initial_state? theaterref.Bytes
 ---@field plan_timeout? number
@@ -701,6 +756,31 @@ function Resolver:resolve_all(references) end
 ---@return theaterref.Future?
 ---@return theaterref.Error?
 function Resolver:start(reference, options) end
+
+---Follows a reference: calls a function with its content, and again when that changes.
+---@param reference string
+---@param call fun(blob: theaterref.Blob, reference: string)
+---@param options? theaterref.FollowOptions
+---@return theaterref.Follower
+function Resolver:follow(reference, call, options) end
+
+---Returns what a function makes of a blob, computed once for each SHA-256 and recipe.
+---@param blob theaterref.Blob
+---@param recipe string names everything else that the result depends on
+---@param make fun(blob: theaterref.Blob): theaterref.Bytes?, any
+---@param options? theaterref.DeriveOptions
+---@return theaterref.Blob?
+---@return theaterref.Error?
+function Resolver:derive(blob, recipe, make, options) end
+
+---Starts to derive, and returns at once, unless this call is the one that computes.
+---@param blob theaterref.Blob
+---@param recipe string
+---@param make fun(blob: theaterref.Blob): theaterref.Bytes?, any
+---@param options? theaterref.DeriveOptions
+---@return theaterref.Future?
+---@return theaterref.Error?
+function Resolver:start_derive(blob, recipe, make, options) end
 
 ---Everything a spawn needs.
 ---@param manifest_reference string
@@ -744,7 +824,7 @@ function Resolver:push(manifest_reference, target, options) end
 ---@param from string
 ---@param to string a path, `store://<id>/<label>`, `oci://registry/repository:tag` or `s3://bucket/key`
 ---@param options? theaterref.CopyOptions
----@return { reference: string, bytes?: integer, sha256?: string, digest?: string, documents?: integer, blobs?: integer, moved_from?: string }?
+---@return { reference: string, bytes?: integer, sha256?: string, digest?: string, documents?: integer, blobs?: integer, package_reference?: string, moved_from?: string }?
 ---@return theaterref.Error?
 function Resolver:copy(from, to, options) end
 
@@ -890,6 +970,11 @@ function theaterref.resolve_reference_cached(ref, cache, options) end
 ---@param override_state? theaterref.Bytes
 ---@return string?
 function theaterref.merge_initial_states(config_state, override_state) end
+
+---The metrics of the process as OpenMetrics text.
+---@return string?
+---@return theaterref.Error?
+function theaterref.metrics() end
 
 ---Sign bytes as `cosign sign-blob` does.
 ---@param bytes theaterref.Bytes

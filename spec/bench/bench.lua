@@ -1,5 +1,5 @@
 -- The benchmarks: each line is the median of several runs, as a ratio to a
--- baseline that ran between them. Usage: make bench [ONLY=fetch|cache|store|plan|start|growth|fleet|s3]
+-- baseline that ran between them. Usage: make bench [ONLY=fetch|cache|store|plan|start|derive|growth|metrics|fleet|s3]
 local bare = require "bare"
 local core = require "theaterref.core"
 local helper = require "helper"
@@ -170,7 +170,8 @@ local function bench_start()
 end
 
 local parts = { fetch = require("fetch").run, cache = bench_cache, store = require("store").run, plan = bench_plan, start = bench_start,
-  growth = require("growth").run, fleet = require("fleet").run, s3 = require("s3").run }
-for _, name in ipairs { "fetch", "cache", "store", "plan", "start", "growth", "fleet", "s3" } do
+  derive = require("derive").run, growth = require("growth").run, metrics = require("counting").run, fleet = require("fleet").run,
+  s3 = require("s3").run }
+for _, name in ipairs { "fetch", "cache", "store", "plan", "start", "derive", "growth", "metrics", "fleet", "s3" } do
   if not arg[1] or arg[1] == name then parts[name]() end
 end

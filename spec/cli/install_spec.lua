@@ -155,29 +155,34 @@ describe("a host in Lua", function()
 end)
 
 describe("a supervisor", function()
-  it("runs an actor, another when its label moves, and that one anew when it dies", function()
+  it("runs an actor, replaces it when its label moves, starts it again when it dies, and rolls back a bad version", function()
     helper.with_folder(function(folder)
-      local function run(command)
-        return helper.run_ok(("THEATER_HOME=%s %s"):format(folder, command))
+      local function run(command) return helper.run_ok(("THEATER_HOME=%s %s"):format(folder, command)) end
+      local function deploy(name, script)
+        helper.write(folder .. "/" .. name, script)
+        run(("%s %s/lua/bin/theaterref store put actors %s/%s --label worker"):format(helper.lua, helper.root, folder, name))
       end
-      local command = helper.lua .. " " .. helper.root .. "/lua/bin/theaterref store "
-      helper.write(folder .. "/one", "echo one is running; exec sleep 60")
-      helper.write(folder .. "/two", "echo two is running; exec sleep 60")
-      run(command .. "put actors " .. folder .. "/one --label worker")
-      local pid = run(("%s examples/hosts/supervisor.lua actors worker sh >%s/log 2>&1 & echo $!"):format(helper.lua, folder))
+      local function log() return helper.read(folder .. "/log") end
       local function logged(text, times)
-        return function() return select(2, helper.read(folder .. "/log"):gsub(text, "")) == (times or 1) end
+        helper.eventually(function() return select(2, log():gsub(text, "")) >= (times or 1) end)
       end
-      helper.eventually(logged "one is running")
-      run(command .. "put actors " .. folder .. "/two --label worker")
-      helper.eventually(logged "two is running")
-      helper.eventually(logged("started", 2)) -- which it says once the actor runs
-      local second = helper.read(folder .. "/log"):match ".*started %x+ as (%d+)\n"
-      helper.run_ok("kill " .. second)
-      helper.eventually(logged("two is running", 2))
-      run(command .. "unlabel actors worker")
-      helper.eventually(logged "stopped")
-      helper.run("kill " .. pid .. " 2>/dev/null")
+      deploy("one", "echo one is running; exec sleep 60")
+      local pid = run(("%s examples/hosts/supervisor.lua store://actors/worker sh >%s/log 2>&1 & echo $!"):format(helper.lua, folder))
+      logged "one is running"
+      deploy("two", "echo two is running; exec sleep 60")
+      logged "two is running"
+      logged "healthy"
+      helper.run_ok("kill " .. log():match ".*started %x+ as (%d+)\n")
+      logged("two is running", 2)
+      logged("healthy", 2)
+      deploy("three", "exit 3")
+      logged "failed %x+ with status 3, rolling back to %x+"
+      logged("two is running", 3)
+      assert.equal(1, select(2, log():gsub("one is running", "")))
+      local actor = log():match ".*started %x+ as (%d+)\n"
+      helper.run_ok("kill " .. pid)
+      logged "stopped"
+      helper.eventually(function() return helper.run("kill -0 " .. actor .. " 2>&1") ~= "" end)
     end)
   end)
 end)

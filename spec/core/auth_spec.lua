@@ -66,6 +66,15 @@ describe("authentication at a registry", function()
     return ('Bearer realm="http://AT1%s",service="stub",scope="repository:r%d:pull"'):format(path or "/token", scopes)
   end
 
+  it("waits a moment for another's first answer, and only once for one that does not come", function()
+    local stuck <close> = core.fetch(http .. "/never", core.request_options { auth = principal() })
+    helper.eventually(function() return log()[1] == "1 GET /never -" end)
+    local started = core.now()
+    for i = 1, 10 do assert.matches("^GET /echo", (fetch("/echo", "a" .. i, principal()))) end
+    assert.is_true(core.now() - started < 1.5)
+    assert.is_false(stuck:done())
+  end)
+
   it("sends user and password once it is asked for them", function()
     local auth = principal(alice)
     assert.equal("in", fetch("/challenge", 'Basic realm="x"', auth))

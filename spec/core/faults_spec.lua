@@ -466,3 +466,24 @@ describe("a content store on a file system that fails", function()
     end)
   end)
 end)
+
+describe("a policy script that changed", function()
+  preloaded("while the process had no descriptor left is in force once it has, and reported once", function()
+    run_with_faults [[
+      local faults = require "faults"
+      local path, reports = ... .. "/policy.lua", {}
+      local function write(version)
+        local file <close> = io.open(path, "w")
+        file:write(("return { schemes = { version = function() return '%s' end } }"):format(version))
+      end
+      write "old"
+      local resolver = assert(require("theaterref").resolver { policy = path, log = false,
+        on_event = function(event) reports[#reports + 1] = event.type end })
+      write "newer"
+      faults.fail("open", "EMFILE", 1)
+      for _ = 1, 3 do assert(tostring(resolver:resolve "version://x") == "old") end
+      assert(faults.stop() == 3)
+      assert(tostring(resolver:resolve "version://x") == "newer")
+      assert(table.concat(reports, " "):gsub("resolved ?", "") == "policy_broken policy_reloaded ", table.concat(reports, " "))]]
+  end)
+end)

@@ -50,6 +50,23 @@ describe("options for some hosts", function()
   local function elsewhere(path) return ("http://localhost:%s%s"):format(other.port, path or "/echo") end
   local function by_redirect(to) return server.http .. "/to?" .. to end
 
+  it("leave `Accept` as it is by way of a redirect, and nothing else of its headers", function()
+    local options = { headers = { accept = "a/b", ["X-All"] = "1" } }
+    local request = text(by_redirect(elsewhere()), options)
+    assert.matches("\r\naccept: a/b\r\n", request, 1, true)
+    assert.is_nil(request:find "X%-All")
+    options.hosts = { localhost = { headers = { ["X-Own"] = "1" } } }
+    assert.matches("\r\naccept: a/b\r\n", text(by_redirect(elsewhere()), options), 1, true)
+    options.hosts.localhost.headers.Accept = "c/d"
+    request = text(by_redirect(elsewhere()), options)
+    assert.matches("\r\nAccept: c/d\r\n", request, 1, true)
+    assert.is_nil(request:find "a/b")
+    local future = assert(core.send(by_redirect(elsewhere()), core.request_options {}, { headers = { Accept = "e/f", ["X-All"] = "1" } }, 10))
+    request = tostring(assert(future:wait()))
+    assert.matches("\r\nAccept: e/f\r\n", request, 1, true)
+    assert.is_nil(request:find "X%-All")
+  end)
+
   it("hold by way of a redirect, too", function()
     local options = { headers = { ["X-All"] = "1" }, hosts = { localhost = { headers = { ["X-Own"] = "1" } } } }
     local request = text(by_redirect(elsewhere()), options)

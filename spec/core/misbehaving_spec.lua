@@ -16,8 +16,6 @@ describe("a server that misbehaves", function()
   teardown(function() server:stop() end)
 
   before_each(function()
-    collectgarbage()
-    collectgarbage()
     before = helper.holdings()
   end)
 
@@ -25,12 +23,7 @@ describe("a server that misbehaves", function()
   after_each(function()
     -- libcurl drops a connection that the other side closed when it looks for one.
     theaterref.resolve_reference(server.http .. "/fine")
-    collectgarbage()
-    collectgarbage()
-    helper.eventually(function()
-      local now = helper.holdings()
-      return now.files <= before.files and now.threads <= before.threads and now.blobs <= before.blobs
-    end)
+    helper.holds_no_more(before, "files", "threads", "blobs")
   end)
 
   -- 'stall_timeout' counts whole seconds in libcurl; 'timeout' is exact.

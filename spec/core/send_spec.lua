@@ -13,20 +13,13 @@ describe("sending a request", function()
   teardown(function() server:stop() end)
 
   before_each(function()
-    collectgarbage()
-    collectgarbage()
     before = helper.holdings()
   end)
 
   -- Nothing may be left behind, whatever happened.
   after_each(function()
     core.send(server.http .. "/log", core.request_options {}, {}):wait()
-    helper.eventually(function()
-      collectgarbage()
-      collectgarbage()
-      local now = helper.holdings()
-      return now.threads <= before.threads and now.blobs <= before.blobs
-    end)
+    helper.holds_no_more(before, "threads", "blobs")
   end)
 
   local function send(path, message, options, seconds)

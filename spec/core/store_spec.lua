@@ -65,6 +65,7 @@ describe("a content store", function()
 
     it("ends its check at an interrupt", function()
       finally(function() core.interrupt(false) end)
+      helper.run_ok(("cd %s/store/demo && truncate -s 1G data/%s && touch -d '1 day ago' data/%s"):format(home, hash, hash))
       core.interrupt(true)
       for what, read in pairs { get = store.get, check = store.check, verify = function() return store:verify() end } do
         local blob, err = read(store, hash)
@@ -180,6 +181,7 @@ describe("a content store", function()
   end)
 
   it("opens no file outside itself for a hostile reference", function()
+    if not helper.can_trace() then return pending "strace does not work here" end
     helper.write(home .. "/canary", sha1)
     local script = helper.write(home .. "/try.lua", ([[
       local theaterref = require "theaterref"
@@ -295,6 +297,7 @@ describe("a content store", function()
   end)
 
   it("syncs what a put and a label need, once", function()
+    if not helper.can_trace() then return pending "strace does not work here" end
     local script = helper.write(home .. "/script.lua", ([[
       io.stdout:setvbuf "no"
       local store = require("theaterref").content_store("demo", { base_path = %q })

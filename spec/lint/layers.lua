@@ -3,8 +3,8 @@
 local folder = arg[1] or "lua"
 
 -- The layers, the upper first. A module belongs to the first pattern that fits.
-local layers = { "%.cli%f[%W]", "^theaterref$", "%.resolver$", "%.plan$", "%.publish$", "%.resolve%.", "%.policy", "%.config$", "%.cache$",
-  "%.reference$", "%.source%.", "%.manifest%.", "%.home$", "%.store%.", "%.log$", "" }
+local layers = { "%.cli%f[%W]", "^theaterref$", "%.resolver$", "%.plan$", "%.publish", "%.resolve%.", "%.policy", "%.config$", "%.cache$",
+  "^theaterref%.reference$", "%.source%.", "%.manifest%.", "%.home$", "%.store%.", "%.log$", "" }
 
 local function layer_of(module)
   for i, pattern in ipairs(layers) do

@@ -1,4 +1,5 @@
 -- Credentials for registries: where they come from, and who sees them.
+local core = require "theaterref.core"
 local helper = require "helper"
 local theaterref = require "theaterref"
 
@@ -168,6 +169,26 @@ describe("credentials", function()
     assert.is_false(helper.exists(folder .. "/ran"))
   end)
 
+  it("of a helper that hangs are waited for within the deadline, and hold up nothing else", function()
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+    helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\necho $$ > " .. folder .. "/helper.pid\nexec sleep 100\n")
+    helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
+    local open = helper.registry "open"
+    assert(theaterref.resolver({ log = false }):copy(folder .. "/x.wasm", "oci://" .. open.at .. "/a/x:1"))
+    local out, err = run(([[%s -e '
+      local t = require "theaterref"
+      local core = require "theaterref.core"
+      local r = t.resolver { log = false }
+      local began = core.now()
+      local stuck = r:start("%s", { resolve_timeout = 1 })
+      print(r:resolve "oci://%s/a/x:1" ~= nil, core.now() - began < 1)
+      local _, err = stuck:wait()
+      print(err.kind, core.now() - began < 5)']]):format(helper.lua, ref, open.at))
+    open:stop()
+    helper.run("kill $(cat " .. folder .. "/helper.pid)")
+    assert.equal("true\ttrue\ntimeout\ttrue\n", out, err)
+  end)
+
   it("of helpers work in a program that ignores SIGCHLD, or reaps all its children", function()
     helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\ncat >/dev/null\necho '{\"Username\":\"alice\",\"Secret\":\"s3cret\"}'\n")
     helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
@@ -212,24 +233,31 @@ describe("credentials", function()
     assert.not_equal("", (helper.run("find " .. folder .. "/team -type f -name '*-*'")))
   end)
 
-  it("of helpers keep cached bytes apart by whom they answer", function()
+  it("of helpers are not asked for when a cache has the bytes, which are those of the helper's name", function()
     config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
-    helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\ncat " .. folder .. "/who\n")
-    helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
+    local answer = "cat >/dev/null; echo '{\"Username\":\"alice\",\"Secret\":\"s3cret\"}'"
+    for name, script in pairs { spec = "echo ran >> " .. folder .. "/runs; [ $(wc -l < " .. folder .. "/runs) = 1 ] || exec sleep 100; "
+      .. answer, other = answer:gsub("s3cret", "wrong") } do
+      helper.write(folder .. "/bin/docker-credential-" .. name, "#!/bin/sh\n" .. script .. "\n")
+      helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-" .. name)
+    end
     local out = run(([[%s -e '
-      for _, who in ipairs { "alice", "bob" } do
-        -- As another state has it.
-        for name in pairs(package.loaded) do
+      local function reads(offline)
+        for name in pairs(package.loaded) do -- another state knows no answer of a helper
           if name:find "^theaterref" and name ~= "theaterref.core" then package.loaded[name] = nil end
         end
-        local t = require "theaterref"
-        local file = io.open("who", "w")
-        file:write("{\"Username\":\"" .. who .. "\",\"Secret\":\"s3cret\"}")
-        file:close()
-        local r = t.resolver { log = false, cache = { name = "helpers" } }
-        print(who, r:resolve_cached("%s") and "reads" or "is refused")
-      end']]):format(helper.lua, ref))
-    assert.equal("alice\treads\nbob\tis refused\n", out)
+        local r = require("theaterref").resolver { log = false, cache = { name = "helpers" }, resolve_timeout = 10, offline = offline }
+        print(r:resolve_cached("%s") and "reads" or "does not")
+      end
+      reads()
+      reads()
+      reads "x"
+      local file = io.open("home/.docker/config.json", "w")
+      file:write [=[{"credHelpers":{"%s":"other"}}]=]
+      file:close()
+      reads()']]):format(helper.lua, ref, registry.at))
+    assert.equal("reads\nreads\nreads\ndoes not\n", out)
+    assert.equal("ran\n", helper.read(folder .. "/runs"))
   end)
 
   it("are the same for all that one resolve asks for, though a file changes meanwhile", function()
@@ -261,6 +289,30 @@ describe("a registry's options", function()
       message { plain_http = false }, 1, true)
   end)
 
+  it("hold for that registry: ca_file, client_cert and proxy", function()
+    local nginx, proxy = helper.nginx(), helper.misbehaving()
+    local function blob(bytes) return ('{"mediaType":"application/wasm","digest":"sha256:%s","size":%d}'):format(core.digest(bytes), #bytes) end
+    helper.run_ok(("mkdir -p %s/www/v2/team/x/manifests %s/www/v2/team/x/blobs"):format(nginx.folder, nginx.folder))
+    nginx:put("v2/team/x/manifests/1", ('{"schemaVersion":2,"config":%s,"layers":[%s]}'):format(blob "{}", blob(WASM)))
+    nginx:put("v2/team/x/blobs/sha256:" .. core.digest(WASM), WASM)
+    local function resolve(port, options)
+      options.plain_http = false
+      local registry_at = "localhost:" .. port
+      return theaterref.resolver({ log = false, retries = 0, registries = { [registry_at] = options, ["another.example"] = { ca_file = nginx.ca } } })
+        :resolve("oci://" .. registry_at .. "/team/x:1")
+    end
+    assert.equal("tls", select(2, resolve(nginx.https_port, {})).kind)
+    assert.equal(WASM, tostring(assert(resolve(nginx.https_port, { ca_file = nginx.ca }))))
+    local wants = nginx.bad_ports.wants
+    assert.is_nil((resolve(wants, { ca_file = nginx.ca })))
+    local client = { ca_file = nginx.ca, client_cert = nginx.folder .. "/client.pem", client_key = nginx.folder .. "/client.key" }
+    assert.equal(WASM, tostring(assert(resolve(wants, client))))
+    local _, err = resolve(nginx.https_port, { ca_file = nginx.ca, proxy = proxy.http })
+    assert.equal(407, err.status)
+    proxy:stop()
+    nginx:stop()
+  end)
+
   it("have mirrors that can be asked", function()
     for _, mirror in ipairs { "http://x/", "host with space", "m.example.org/x:tag", "" } do
       assert.error_matches(function() message { mirrors = { mirror } } end, "host:port or host:port/prefix was expected")
@@ -289,6 +341,58 @@ describe("a registry with tokens", function()
       assert(alice:copy(ref, "oci://" .. registry.at .. "/public/y:1", { all = true }))
       assert.equal(WASM .. "x", tostring(assert(anonymous:resolve(ref))))
       assert.same({ "1" }, assert(anonymous:tags(ref)))
+    end)
+  end)
+
+  it("is asked for each blob of a locked plan once, with one challenge and one token", function()
+    helper.with_folder(function(folder)
+      helper.write(folder .. "/x.wasm", WASM)
+      helper.write(folder .. "/manifest.toml", 'name = "x"\npackage = "x.wasm"\n')
+      local ref = "oci://" .. registry.at .. "/locked/x:1"
+      helper.write(folder .. "/c.lua", ('return { registries = { ["%s"] = { realm_hosts = { "%s" }, username = "alice", password = "s3cret" } } }')
+        :format(registry.at, registry.tokens.at))
+      helper.command(folder .. "/bin")
+      local function command(words) return helper.run_ok(("cd %s && PATH=%s/bin:$PATH theaterref %s --config c.lua"):format(folder, folder, words)) end
+      command("push manifest.toml " .. ref)
+      command("lock " .. ref .. " -o x.lock")
+      local before, tokens = #helper.read(registry.folder .. "/out"), registry.tokens:requests "known"
+      command("plan " .. ref .. " --lockfile x.lock")
+      local list = {}
+      for line in helper.read(registry.folder .. "/out"):sub(before + 1):gmatch "[^\n]+" do
+        local request, status = line:match '"(%u+ /v2/locked/x/%l+)/%S* HTTP[^"]*" (%d+)'
+        if request then list[#list + 1] = request .. " " .. status end
+      end
+      table.sort(list)
+      assert.same({ "GET /v2/locked/x/blobs 200", "GET /v2/locked/x/blobs 200", "GET /v2/locked/x/blobs 401" }, list)
+      assert.equal(tokens + 1, registry.tokens:requests "known")
+    end)
+  end)
+
+  it("exchanges identity tokens for its own: of the configuration, a file, and a helper", function()
+    helper.with_folder(function(folder)
+      helper.write(folder .. "/x.wasm", WASM .. "x")
+      helper.run_ok(("mkdir %s/docker %s/bin"):format(folder, folder))
+      helper.command(folder .. "/bin")
+      helper.write(folder .. "/bin/docker-credential-spec",
+        "#!/bin/sh\ncat >/dev/null\necho '{\"Username\":\"<token>\",\"Secret\":\"identity/1+2\"}'\n")
+      helper.run_ok(("chmod +x %s/bin/docker-credential-spec"):format(folder))
+      local function copy(name, options, config)
+        helper.write(folder .. "/docker/config.json", config)
+        helper.write(folder .. "/c.lua", ('return { registries = { ["%s"] = { realm_hosts = { "%s" }%s } } }'):format(registry.at,
+          registry.tokens.at, options))
+        local _, err, status = helper.run(("cd %s && DOCKER_CONFIG=%s/docker XDG_RUNTIME_DIR= PATH=%s/bin:$PATH theaterref copy "
+          .. "--config c.lua x.wasm oci://%s/identity/%s:1"):format(folder, folder, folder, registry.at, name))
+        assert.is_nil(err:find("identity/1+2", 1, true))
+        return status, err
+      end
+      assert.equal(0, (copy("configured", ', identity_token = "identity/1+2"', "{}")))
+      assert.equal(0, (copy("file", "", ('{"auths":{"%s":{"auth":"MDAwOg==","identitytoken":"identity/1+2"}}}'):format(registry.at))))
+      assert.equal(0, (copy("helper", "", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))))
+      local status, err = copy("wrong", ', identity_token = "another"', "{}")
+      assert.equal(1, status)
+      assert.matches("the token server refused the identity token from the configuration (status 401)", err, 1, true)
+      local log = helper.read(registry.tokens.folder .. "/access.log")
+      for _, line in ipairs { "200 /token? identity", "401 /token? identity" } do assert.matches(line, log, 1, true) end
     end)
   end)
 

@@ -342,6 +342,17 @@ describe("a sigstore bundle that refers to a manifest", function()
     assert.same({ key "release" }, signers(by { "release" }, ref))
   end)
 
+  it("is found on every page of the registry's list, and copied from there", function()
+    local ref, digest, repository = package(bad.at, "paged")
+    for i, name in ipairs { "stranger", "release", "second" } do put_bundles(repository, digest, { bundle(digest, name) }, bad.at, i) end
+    bad:log()
+    assert(resolver(by({ "release", "second" }, 2)):resolve(ref))
+    assert.equal(3, select(2, bad:log():gsub("/referrers/", "")))
+    local to = "oci://" .. registry.at .. "/" .. repository .. ":1"
+    assert(resolver():copy(ref, to, { all = true }))
+    assert(resolver(by({ "release", "second" }, 2)):resolve(to))
+  end)
+
   it("is refused about other bytes, of another type, and if it only attests something", function()
     local ref, digest, repository = package()
     put_bundles(repository, digest, { bundle(core.digest(WASM .. count), "release") })
@@ -514,6 +525,26 @@ describe("copies and pushed signatures", function()
       signature))
     assert.equal(('{"critical":{"identity":{"docker-reference":"%s/%s"},"image":{"docker-manifest-digest":"sha256:%s"},"type":'
       .. '"cosign container image signature"},"optional":null}'):format(registry.at, repository, digest), helper.read(folder .. "/payload"))
+  end)
+
+  it("that another writer replaces are written again beside its own, by 'copy --all' and 'sign --push'", function()
+    local ref, digest, repository = package()
+    put_signatures(repository, digest, { layer(payload(digest), "release") })
+    for _, fault in ipairs { "raced", "lossy" } do
+      local at = bad.at .. "/" .. fault .. "/copied"
+      put_manifest(bad.at, fault .. "/copied", "other", { layer(payload(digest), "second") })
+      local copied, err = resolver():copy(ref, "oci://" .. at .. ":1", { all = true })
+      local both = resolver(by({ "release", "second" }, 2)):resolve("oci://" .. at .. ":1")
+      assert.equal(fault == "raced", copied ~= nil)
+      assert.equal(fault == "raced", both ~= nil)
+      if err then assert.matches("others write the tag sha256-" .. digest .. ".sig at the same time", err.message, 1, true) end
+    end
+    ref, digest, repository = package(bad.at, "raced")
+    put_manifest(bad.at, repository, "other", { layer(payload(digest), "second") })
+    local signed = assert(resolver():sign(ref, helper.read(folder .. "/release.pem")))
+    assert(resolver(by({ "release", "second" }, 2)):resolve(ref))
+    assert.matches(assert(resolver():inspect(("oci://%s/%s:sha256-%s.sig"):format(bad.at, repository, digest))).digest, signed.reference, 1,
+      true)
   end)
 
   it("sign all that a plan of a pushed manifest needs", function()

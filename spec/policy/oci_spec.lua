@@ -90,6 +90,17 @@ describe("a pushed manifest", function()
     assert.equal(WORKER, helper.read(folder .. "/skopeo/" .. core.digest(WORKER)))
   end)
 
+  it("has the documents that tools for WebAssembly expect", function()
+    local package = assert(resolver():inspect(at .. ".package"))
+    assert.equal(MANIFEST, package.media_type)
+    assert.same({ "application/wasm", "worker.wasm" }, { package.layers[1].media_type, package.layers[1].title })
+    assert.equal(1, #package.layers)
+    assert.equal("worker", package.annotations["org.opencontainers.image.title"])
+    local document = core.fetch(("http://%s/v2/team/worker/blobs/%s"):format(registry.at, package.config.digest), core.request_options {})
+    assert.equal('{"created":"1970-01-01T00:00:00Z","architecture":"wasm","os":"wasip1","layerDigests":["sha256:'
+      .. core.digest(WORKER) .. '"]}', tostring(assert(document:wait())))
+  end)
+
   it("has the same digest when it is pushed again", function()
     requests(registry)
     assert.same(pushed, push(at))
@@ -128,6 +139,19 @@ describe("a pushed manifest", function()
     assert.equal(pushed.digest, copied.digest)
     assert.equal(0, copied.blobs) -- they were mounted
     assert.equal(WORKER, tostring(assert(resolver():plan(other)).package))
+    assert.equal(("%s.package@sha256:%s"):format(other, pushed.package_digest), copied.package_reference)
+    assert.equal(WORKER, tostring(assert(resolver():resolve(other .. ".package"))))
+  end)
+
+  it("is copied without the package beside it if that is another one, or if its tag is too long", function()
+    local from, to = "oci://" .. registry.at .. "/copies/mixed:1", "oci://" .. registry.at .. "/copies/mixed:2"
+    push(from)
+    put_artifact(registry.at, "copies/mixed", "1.package", { { "worker.wasm", WASM .. "another" } })
+    local copied = assert(resolver():copy(from, to, { all = true }))
+    assert.is_nil(copied.package_reference)
+    assert.is_nil((resolver():inspect(to .. ".package")))
+    put_artifact(registry.at, "copies/mixed", ("x"):rep(128), { { "worker.wasm", WORKER } })
+    assert(resolver():copy("oci://" .. registry.at .. "/copies/mixed:" .. ("x"):rep(128), to, { all = true }))
   end)
 
   it("may be larger than a document may be, up to max_bytes", function()
@@ -186,6 +210,24 @@ describe("a manifest from a registry", function()
     assert.is_true(allows("oci://127.0.0.1:5000/a", "oci://127.0.0.1:5000/b"))
     assert.is_true(allows("oci://ghcr.io/a", "https://h/m.toml"))
     assert.is_false(allows("oci://127.0.0.1/a", "https://h/m.toml"))
+  end)
+
+  it("that came by https may not name a registry whose option is `plain_http`", function()
+    local nginx = helper.nginx()
+    local function plan(package, registries)
+      nginx:put("m.toml", ('name = "x"\npackage = "%s"\n'):format(package))
+      local _, err = resolver({ retries = 0, ca_file = nginx.ca, registries = registries }):plan(nginx.https .. "/m.toml")
+      return err
+    end
+    local err = plan("oci://registry.internal/a/b:1", { ["Registry.Internal:443"] = { plain_http = true } })
+    assert.equal("denied", err.kind)
+    assert.matches("may not name plain http", err.message, 1, true)
+    assert.equal("denied", plan("oci://" .. registry.at .. "/a/b:1").kind)
+    assert.equal("tls", plan("oci://" .. registry.at .. "/a/b:1", { [registry.at] = { plain_http = false } }).kind)
+    nginx:stop()
+    local plain = { ["a.internal"] = true, ["b.internal"] = true }
+    assert.is_true((allow("oci://a.internal/x", { purpose = "package", origin = "oci://b.internal/y", plain_http = plain })))
+    assert.is_false((allow("oci://a.internal/x", { purpose = "package", origin = "oci://c.internal/y", plain_http = plain })))
   end)
 
   it("is allowed by its registry's host, in policy.only", function()
@@ -713,6 +755,17 @@ describe("a registry at fault", function()
       local blob, err = resolver():resolve("oci://" .. bad.at .. "/hostile/x:1")
       assert.is_nil(blob)
       assert.is_true(err.kind == "syntax" or err.kind == "not_found", tostring(err))
+    end
+  end)
+
+  it("cannot send a document of more than 4 MiB", function()
+    local layer = descriptor(put_blob(bad.at, "quiet/long", WASM), #WASM, "x.wasm")
+    for _, size in ipairs { 4 << 20, (4 << 20) + 1 } do
+      local document = ('{"schemaVersion":2,"mediaType":"%s","layers":[%s]}'):format(MANIFEST, layer)
+      writer.put_document(bad.at, "quiet/long", "1", document .. (" "):rep(size - #document))
+      local blob, err = resolver():resolve("oci://" .. bad.at .. "/quiet/long:1")
+      assert.equal(size == 4 << 20, blob ~= nil)
+      assert.equal(blob == nil and "too_large" or nil, err and err.kind)
     end
   end)
 

@@ -57,6 +57,7 @@ describe("the stubs for editors", function()
           .. "hold label_hashes list_temporary_files list_folders list_quarantined list_unexpected lock note_use tidy_history try_lock"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
       assert.same(functions(require "theaterref.resolve.future", "is run await pause lateness"), stubbed("Future", ":"))
+      assert.same(functions(require "theaterref.resolve.follower", "new"), stubbed("Follower", ":"))
       assert.same(functions(require "theaterref.resolver", "new"), stubbed("Resolver", ":"))
     end)
   end)
@@ -75,7 +76,8 @@ describe("the stubs for editors", function()
 
   it("have every option, and no others", function()
     for class, set in pairs { RequestOptions = options.request, LogOptions = options.log, CacheOptions = options.cache,
-      CallOptions = options.call, CopyOptions = options.copy, RegistryOptions = options.registry, BucketOptions = options.bucket,
+      CallOptions = options.call, FollowOptions = options.follow, DeriveOptions = options.derive, CopyOptions = options.copy,
+      BucketOptions = options.bucket, RegistryOptions = options.registry,
       PlanOptions = options.plan, DiskCacheOptions = options.disk, HostOptions = options.host, StoreOptions = options.store,
       RemoteStoreOptions = options.remote_store, LabelOptions = options.label, GcOptions = options.gc } do
       local names = {}

@@ -17,13 +17,15 @@
 --   lost/…       the answers to what ends an upload are lost
 --   many/…       its list of tags has no end              odd/…      its list of what refers to a document is malformed
 --   local/…      uploads go to localhost
---   lists/…      has the referrers API
+--   lists/…      has the referrers API                    paged/…    the same, with one entry on each page
 --   turned/…     tags of signatures are at another host
+--   raced/…      another writer replaces what is written first to a tag of signatures with the tag 'other'
+--   lossy/…      the same, each time
 --   private/…    401 without a challenge                  denied/…   403
 local uv = require "luv"
 
 local ports, log = {}, {}
-local blobs, documents, tags, uploads, counts = {}, {}, {}, {}, {}
+local blobs, documents, tags, uploads, counts, raced = {}, {}, {}, {}, {}, {}
 local next_upload = 0
 
 local core = require "theaterref.core"
@@ -83,8 +85,7 @@ local function get_document(client, request, fault, repository, name)
     return respond(client, "307 Temporary Redirect", ("Location: http://localhost:%d%s\r\n"):format(ports[1], request.target))
   end
   local document = documents[repository .. " " .. name]
-  local asked = request.accept:find("application/vnd", 1, true) or fault == "turned" or fault == "led"
-  if not document or not asked then return refuse(client, "404 Not Found", "MANIFEST_UNKNOWN") end
+  if not document or not request.accept:find("application/vnd", 1, true) then return refuse(client, "404 Not Found", "MANIFEST_UNKNOWN") end
   if fault == "turned" and name:find "^sha256%-" and not request.host:find "^localhost" then
     return respond(client, "307 Temporary Redirect", ("Location: http://localhost:%d%s\r\n"):format(ports[1], request.target))
   end
@@ -97,7 +98,7 @@ local function get_document(client, request, fault, repository, name)
 end
 
 -- Lists the documents of a repository whose subject is a digest, as an index.
-local function get_referrers(client, repository, subject)
+local function get_referrers(client, fault, repository, subject, query)
   local entries = {}
   for name, document in pairs(documents) do
     local d = name:match "^(%S+) (sha256:%x+)$" == repository and name:match " (.*)$"
@@ -107,7 +108,15 @@ local function get_referrers(client, repository, subject)
     end
   end
   local INDEX = "application/vnd.oci.image.index.v1+json"
-  respond(client, "200 OK", "Content-Type: " .. INDEX .. "\r\n", ('{"schemaVersion":2,"mediaType":"%s","manifests":[%s]}'):format(INDEX,
+  local link, page = "", tonumber(parameter(query, "page")) or 1
+  if fault == "paged" then
+    table.sort(entries)
+    if entries[page + 1] then
+      link = ("Link: <?page=%d>; rel=\"next\"\r\n"):format(page + 1)
+    end
+    entries = { entries[page] }
+  end
+  respond(client, "200 OK", "Content-Type: " .. INDEX .. "\r\n" .. link, ('{"schemaVersion":2,"mediaType":"%s","manifests":[%s]}'):format(INDEX,
     table.concat(entries, ",")))
 end
 
@@ -120,6 +129,10 @@ local function put_document(client, request, fault, repository, name)
   end
   local document = { bytes = request.body, media_type = request.content_type, subject = subject }
   documents[repository .. " " .. d], documents[repository .. " " .. name] = document, document
+  local is_raced = fault == "lossy" or fault == "raced" and not raced[repository .. name]
+  if is_raced and name:find "^sha256%-" then
+    documents[repository .. " " .. name], raced[repository .. name] = documents[repository .. " other"], true
+  end
   if not name:find "^sha256:" then
     tags[repository] = tags[repository] or {}
     table.insert(tags[repository], name)
@@ -197,7 +210,9 @@ local function answer(client, request)
   if kind == "blobs" then return get_blob(client, request, fault, repository, name) end
   if kind == "manifests" and request.method == "PUT" then return put_document(client, request, fault, repository, name) end
   if kind == "referrers" and fault == "odd" then return respond(client, "200 OK", "", '{"schemaVersion":2,"manifests":[1]}') end
-  if kind == "referrers" and fault == "lists" then return get_referrers(client, repository, name) end
+  if kind == "referrers" and (fault == "lists" or fault == "paged") then
+    return get_referrers(client, fault, repository, name, request.query)
+  end
   if kind == "manifests" then return get_document(client, request, fault, repository, name) end
   refuse(client, "404 Not Found", "UNSUPPORTED")
 end

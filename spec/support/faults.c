@@ -39,7 +39,25 @@ static int fails(const char *call) {
   return 1;
 }
 
-#define NEXT(name) (__extension__(__typeof__(&name)) dlsym(RTLD_NEXT, #name))
+/* The C library's names for large files and late times, where these have others. */
+#if __SIZEOF_POINTER__ == 4
+static const char *symbol_of(const char *name) {
+  static const char *const symbols[][2] = {
+      {"open", "open64"},         {"openat", "openat64"}, {"pread", "pread64"},
+      {"pwrite", "pwrite64"},     {"mmap", "mmap64"},     {"readdir", "readdir64"},
+      {"fstat", "__fstat64_time64"}, {"fstatat", "__fstatat64_time64"},
+      {"time", "__time64"},       {"futimens", "__futimens64"}};
+  size_t i;
+  for (i = 0; i < sizeof symbols / sizeof *symbols; i++)
+    if (strcmp(name, symbols[i][0]) == 0)
+      return symbols[i][1];
+  return name;
+}
+#else
+#define symbol_of(name) (name)
+#endif
+
+#define NEXT(name) (__extension__(__typeof__(&name)) dlsym(RTLD_NEXT, symbol_of(#name)))
 #define WRAP(result, name, parameters, arguments)                              \
   EXPORTED result name parameters {                                            \
     return fails(#name) ? (result)-1 : NEXT(name) arguments;                   \
@@ -155,8 +173,15 @@ EXPORTED int syncfs(int fd) {
   return fails("syncfs") || fails("sync") ? -1 : NEXT(syncfs)(fd);
 }
 
+/* True if writes to files alone are to fail, and this is one. */
+static int is_failing_file(int fd) {
+  struct stat st;
+  return strcmp(plan.call, "write file") == 0 && NEXT(fstat)(fd, &st) == 0 &&
+         S_ISREG(st.st_mode) && fails("write file");
+}
+
 EXPORTED ssize_t write(int fd, const void *data, size_t size) {
-  if (fails("write")) {
+  if (fails("write") || is_failing_file(fd)) {
     if (plan.errnum != 0)
       return -1;
     size = size > 3 ? 3 : size;
@@ -185,7 +210,8 @@ EXPORTED int openat(int fd, const char *path, int flags, ...) {
   return NEXT(openat)(fd, path, flags, mode);
 }
 
-/* fail(call, errno name | "SHORT", nth): from the nth call on. "new file": each openat that
+/* fail(call, errno name | "SHORT", nth): from the nth call on. "write file": each write to a
+** regular file; "new file": each openat that
 ** makes one; "sync": every sync, and those too */
 static int faults_fail(lua_State *L) {
   static const struct {

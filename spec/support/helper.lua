@@ -7,11 +7,14 @@ M.build = os.getenv("BUILD") or "build"
 --- The interpreter to run scripts with: under sanitizers, one with them.
 M.lua = os.getenv("SPEC_LUA") or "lua5.4"
 --- The compiler flags for the sanitizers of the tree under test.
-local sanitizers = M.build:match "^build/([%l-]+)$"
-M.sanitizers = sanitizers and sanitizers ~= "coverage" and "-fsanitize=" .. sanitizers:gsub("-", ",") or ""
+local sanitizers = os.getenv "SAN" or ""
+M.sanitizers = sanitizers ~= "" and "-fsanitize=" .. sanitizers or ""
 
---- How much slower code may be here: under AddressSanitizer, under ThreadSanitizer.
-M.slowness = M.sanitizers:find "thread" and 20 or M.sanitizers ~= "" and 5 or 1
+--- True if an emulator runs the programs, as in 'make test-s390x'.
+M.emulated = (os.getenv "EMULATED" or "") ~= ""
+
+--- How much slower code may be here: under QEMU, ThreadSanitizer or AddressSanitizer.
+M.slowness = M.emulated and 40 or M.sanitizers:find "thread" and 20 or M.sanitizers ~= "" and 5 or 1
 
 -- ---------------------------------------------------------------- processes
 
@@ -44,6 +47,14 @@ function M.preload(name)
 end
 
 M.can_preload = not M.build:find "thread"
+
+local traceable
+
+--- True if strace works: not where an emulator runs the programs.
+function M.can_trace()
+  if traceable == nil then traceable = select(3, M.run "strace -o /dev/null true") == 0 end
+  return traceable
+end
 
 --- Asks until the answer is yes, for ten seconds at most.
 function M.eventually(condition)
@@ -483,15 +494,29 @@ function M.pid()
   return pid
 end
 
---- How many files, threads and blobs this process has. The library's own threads,
--- which it keeps for a while, do not count.
+--- How many files, threads and blobs this process has, without garbage. The library's own
+-- threads, which it keeps for a while, do not count.
 function M.holdings()
+  collectgarbage()
+  collectgarbage()
   local _, files = M.run_ok("ls /proc/" .. M.pid() .. "/fd"):gsub("\n", "\n")
   local threads = 0
   for name in M.run_ok("cat /proc/" .. M.pid() .. "/task/*/comm"):gmatch "[^\n]+" do
     if not name:find "^theaterref%-" then threads = threads + 1 end
   end
   return { files = files, threads = threads, blobs = require("theaterref.core").live_blobs() }
+end
+
+--- Waits until this process has no more of these than it had before.
+function M.holds_no_more(before, ...)
+  local names = { ... }
+  M.eventually(function()
+    local now = M.holdings()
+    for _, name in ipairs(names) do
+      if now[name] > before[name] then return false end
+    end
+    return true
+  end)
 end
 
 function Server:put(name, text)

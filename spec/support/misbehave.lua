@@ -3,6 +3,8 @@
 -- GET /count/<path> tells how often a path was asked for; a query makes a path
 -- of its own: /flaky?a and /flaky?b fail on their own. GET /last/<path> gives the last
 -- request for a path, GET /connections how many connections there were.
+package.path = arg[0]:gsub("[^/]*$", "?.lua;") .. package.path
+local listen = require "listen"
 local uv = require "luv"
 
 local counts, last = {}, {}
@@ -162,6 +164,7 @@ local paths = {
   ["/cut-redirect"] = function(client) finish(client, head("302 Found", "Location: /fine\r\nContent-Length: 1000\r\n") .. "x") end,
   ["/cut-missing"] = function(client) finish(client, head("404 Not Found", "Content-Length: 1000\r\n") .. "x") end,
   ["/far-redirect"] = function(client) finish(client, moved("/fine?" .. ("x"):rep(5000))) end,
+  ["/new-etag"] = function(client, _, count) finish(client, plain("same bytes", ('ETag: "%d"\r\n'):format(count))) end,
   -- The first 304 is about another version, or another date.
   ["/other-304"] = function(client, request, count)
     local same = request:find '[Ii]f%-[Nn]one%-[Mm]atch: "2"'
@@ -353,32 +356,10 @@ local function answer(client, request)
   handler(client, request, counts[path])
 end
 
-local function on_connection(listener)
-  local client = uv.new_tcp()
-  listener:accept(client)
-  connections = connections + 1
-  local request = ""
-  client:read_start(function(err, data)
-    if err or not data then
-      if not client:is_closing() then client:close() end
-      return
-    end
-    request = request .. data
-    if request:find("\r\n\r\n", 1, true) then
-      answer(client, request)
-      request = ""
-    end
-  end)
-end
-
-uv.new_signal():start "sigpipe" -- clients hang up on us all the time
 local ports = {}
 for i = 1, 8 do -- as many origins
-  local listener = uv.new_tcp()
-  assert(listener:bind("127.0.0.1", 0))
-  assert(listener:listen(512, function() on_connection(listener) end))
-  ports[i] = listener:getsockname().port
+  ports[i] = listen.on(0, answer, function() connections = connections + 1 end)
 end
 io.stdout:write(table.concat(ports, " "), "\n")
 io.stdout:flush()
-uv.run()
+listen.run()

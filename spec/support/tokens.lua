@@ -1,8 +1,10 @@
--- A token server as registries use it: GET /token?service=…&scope=repository:NAME:ACTIONS.
--- Anonymous clients may pull, alice:s3cret may do all. Its tokens are JWTs, signed (RS256) by
--- the openssl command. Usage: tokens.lua PORT FOLDER [SECONDS], with token.key and token.crt
--- in the folder; each request is a line of access.log there.
-local uv = require "luv"
+-- A token server as registries use it: GET /token?service=…&scope=repository:NAME:ACTIONS, and
+-- POST /token with the same and a refresh token. Anonymous clients may pull; alice:s3cret and the
+-- refresh token identity/1+2 may do all. Its tokens are JWTs, signed (RS256) by the openssl
+-- command. Usage: tokens.lua PORT FOLDER [SECONDS], with token.key and token.crt in the folder;
+-- each request is a line of access.log there.
+package.path = arg[0]:gsub("[^/]*$", "?.lua;") .. package.path
+local listen = require "listen"
 
 local port, folder, life = tonumber(arg[1]), arg[2], tonumber(arg[3] or 60)
 local known = "Basic YWxpY2U6czNjcmV0"
@@ -60,36 +62,23 @@ local function token(query, may_push)
   return text .. "." .. base64url(sign(text))
 end
 
-local function answer(client, request)
-  local path, query = request:match "^GET ([^? ]+)%??(%S*)"
+local function answer(client, request, body)
+  local method, path, query = request:match "^(%u+) ([^? ]+)%??(%S*)"
   local authorization = request:match "\r\n[Aa]uthorization: ([^\r]*)"
+  local caller = method == "POST" and "identity" or authorization and "known" or "anonymous"
+  local is_refused = authorization and authorization ~= known or method == "POST"
+    and not (body:find "grant_type=refresh_token" and body:find("refresh_token=identity%2F1%2B2", 1, true))
   local status, text = "404 Not Found", "{}"
-  if path == "/token" and authorization and authorization ~= known then
+  if path == "/token" and is_refused then
     status = "401 Unauthorized"
   elseif path == "/token" then
-    status, text = "200 OK", ('{"token":"%s","expires_in":%d}'):format(token(query, authorization ~= nil), life)
+    local name = method == "POST" and "access_token" or "token"
+    status, text = "200 OK", ('{"%s":"%s","expires_in":%d}'):format(name, token(query .. "&" .. body, caller ~= "anonymous"), life)
   end
   local file <close> = io.open(folder .. "/access.log", "a")
-  file:write(("%s %s?%s %s\n"):format(status:sub(1, 3), path, query, authorization and "known" or "anonymous"))
+  file:write(("%s %s?%s %s\n"):format(status:sub(1, 3), path, query, caller))
   client:write(("HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"):format(status, #text, text))
 end
 
-uv.new_signal():start "sigpipe"
-local listener = uv.new_tcp()
-assert(listener:bind("127.0.0.1", port))
-assert(listener:listen(128, function()
-  local client, request = uv.new_tcp(), ""
-  listener:accept(client)
-  client:read_start(function(err, data)
-    if err or not data then
-      if not client:is_closing() then client:close() end
-      return
-    end
-    request = request .. data
-    if request:find("\r\n\r\n", 1, true) then
-      answer(client, request)
-      request = ""
-    end
-  end)
-end))
-uv.run()
+listen.on(port, answer)
+listen.run()

@@ -1,7 +1,7 @@
 --- The command `theaterref`.
 --
 -- Exit status: 0 on success, 1 on failure (explained on standard error), 2 on a
--- usage error, 130 after Ctrl-C.
+-- usage error, 130 after Ctrl-C, 143 after SIGTERM (`follow` only, which removes its files).
 -- @module theaterref.cli
 local command_line = require "theaterref.cli.command_line"
 local core = require "theaterref.core"
@@ -12,7 +12,7 @@ local M = {}
 
 --- Every command, in the order of the help; see `theaterref.cli.command_line`.
 M.commands = {}
-for _, part in ipairs { "fetching", "registries", "policies", "signing", "store", "cache", "doctor" } do
+for _, part in ipairs { "fetching", "follow", "registries", "policies", "signing", "store", "cache", "doctor" } do
   for _, command in ipairs(require("theaterref.cli." .. part)) do M.commands[#M.commands + 1] = command end
 end
 
@@ -37,7 +37,7 @@ function M.main(arguments)
     io.stderr:write(usage, "\n\ntheaterref: ", fault:gsub("[^\n]+", output.plain), "\n")
     return 2
   end
-  core.interrupt_on_signal()
+  core.interrupt_on_signal(commands[args.words].name == "follow")
   local ok, status = xpcall(run, debug.traceback, commands[args.words], args)
   if ok then return status end
   if not core.interrupted() then error(status, 0) end

@@ -137,7 +137,7 @@ function M.finish(result, err, as_json)
   if not ok then err = errors.new("io", "Failed to write to standard output: " .. why) end
   if not err then return 0 end
   local status = errors.is(err) and err.is_usage and 2 or 1
-  if core.interrupted() then err, status = errors.new("cancelled", "interrupted"), 130 end
+  if core.interrupted() then err, status = errors.new("cancelled", "interrupted"), 128 + core.interrupt_signal() end
   if as_json then
     local about = errors.is(err) and { kind = err.kind, reference = err.reference, status = err.status } or {}
     about.message = tostring(err)

@@ -284,7 +284,7 @@ end
 local case_fields = { rule = "string", given = "table", answer = "any", more = "any", fails = "string" }
 
 local ctx_fields = { purpose = true, manifest_reference = true, origin = true, name = true, path = true, manifest = true,
-  package = true, digest = true, reference = true, asked = true }
+  package = true, digest = true, reference = true, asked = true, plain_http = true }
 
 -- Returns what is wrong with the ctx of a case, which no rule would get.
 local function ctx_fault(ctx)

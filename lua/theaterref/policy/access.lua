@@ -6,10 +6,14 @@ local M = {}
 
 local ANYWHERE = { redirect_hosts = "any" }
 
--- True if a reference is one to a registry of this machine, which is asked by plain http.
-local function is_plain_oci(ref)
+-- True if a reference is one to a registry that is asked by plain http: one of this machine, unless
+-- the option `plain_http` says otherwise. 'options' has that, by registry.
+local function is_plain_oci(ref, options)
   local parsed = reference.scheme(ref) == "oci" and reference.parse(ref)
-  return parsed and require("theaterref.registry.requests").is_loopback(parsed.host) or false
+  if not parsed then return false end
+  local option = options and options[parsed.registry]
+  if option ~= nil then return option end
+  return require("theaterref.registry.requests").is_loopback(parsed.host)
 end
 
 local function store_of(ref) return ref:match "^%a+://([^/]*)/" end
@@ -18,7 +22,8 @@ local function store_of(ref) return ref:match "^%a+://([^/]*)/" end
 -- remote store that it came from, and one that came by https no plain http. A reference from the caller is allowed. Redirects
 -- may lead to any host.
 -- @tparam string ref after rewriting, in normal form
--- @tparam table ctx `ctx.origin`: where the manifest's bytes came from; `ctx.origin_is_remote`: that is over the network
+-- @tparam table ctx `ctx.origin`: where the manifest's bytes came from; `ctx.origin_is_remote`: that is over the network;
+-- `ctx.plain_http`: the option of that name of registries that have it
 -- @treturn boolean
 -- @treturn string|table why not, and how to allow it; or, when it is allowed, where
 -- redirects may lead
@@ -28,8 +33,8 @@ function M.no_local_from_network(ref, ctx)
   if not ctx.origin_is_remote and not reference.is_remote(origin or "") then return true, ANYWHERE end
   local from, to = reference.scheme(origin), reference.scheme(ref)
   if to == "https" or to == "data" or to == "http" and from == "http" then return true, ANYWHERE end
-  local is_plain = is_plain_oci(ref)
-  if to == "oci" and (not is_plain or is_plain_oci(origin) or from == "http") then return true, ANYWHERE end
+  local is_plain = is_plain_oci(ref, ctx.plain_http)
+  if to == "oci" and (not is_plain or is_plain_oci(origin, ctx.plain_http) or from == "http") then return true, ANYWHERE end
   if to == "s3" then return true, ANYWHERE end -- its endpoint is the operator's choice
   local is_plain_http = to == "http" or is_plain
   -- The scheme that the manifest came by, if that is no way to a place of this machine.

@@ -22,8 +22,9 @@ local function nothing() end
 -- `manifest_reference`, what its references are relative to; `origin`, where its bytes
 -- finally came from: after rewriting, schemes and redirects; `name`, the actor's, once
 -- known; for a file and the rule `allow`, `path`, the file that will be opened, without links
--- in it; and, for a package, `manifest` (its document) and `package` (its reference as
--- written). `cacheable` and `accept` also get `reference` and `digest`, the SHA-256 that the bytes must have.
+-- in it; for the rule `allow`, `plain_http`, the option of that name by registry, if one has it; and, for a
+-- package, `manifest` (its document) and `package` (its reference as written). `cacheable` and
+-- `accept` also get `reference` and `digest`, the SHA-256 that the bytes must have.
 -- @table default
 M.default = {
   rewrite = require("theaterref.policy.rewrite").relative_to_manifest,
@@ -139,9 +140,9 @@ function Policy:overrides(rule) return self.own[rule] == true end
 local function check_schemes(schemes, where)
   if type(schemes) ~= "table" then return broken(where .. ": 'schemes' must be a table of functions by scheme") end
   for scheme, load in pairs(schemes) do
-    -- 'sha256' stands for content in caches.
+    -- These stand for content in caches, and for what was derived from it.
     if type(scheme) ~= "string" or not scheme:match "^%l[%l%d+.-]*$" or reference.is_own_scheme(scheme)
-      or scheme == "sha256" then
+      or scheme == "sha256" or scheme == "derived" then
       return broken(("%s: a policy cannot define the scheme '%s'"):format(where, tostring(scheme)))
     end
     if type(load) ~= "function" then return broken(("%s: the scheme '%s' must be a function"):format(where, scheme)) end
@@ -253,8 +254,8 @@ local function load_script(path, trusted, say)
   return policy, err
 end
 
--- The policy as its script is now. A script that changed and is broken leaves
--- the old rules in force.
+-- The policy as its script is now. A script that changed and is broken, or cannot be read
+-- for now, leaves the old rules in force.
 -- @treturn table this policy, or a new one
 -- @treturn ?string the type of an event to emit, when the script has changed
 -- @treturn ?table its fields
@@ -265,7 +266,9 @@ function Policy:current()
   local fresh, err = load_script(self.script, self.trusted, self.say)
   if fresh then core.forget_verdicts() end
   if fresh then return fresh, "policy_reloaded", { reference = self.script } end
-  self.stamp = stamp -- say it once
+  if err.kind ~= "io" then self.stamp = stamp end -- else try again: this process may be out of descriptors
+  if self.reported == (stamp or "") then return self end -- say it once
+  self.reported = stamp or ""
   return self, "policy_broken", { reference = self.script, message = tostring(err) }
 end
 

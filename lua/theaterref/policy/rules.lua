@@ -87,7 +87,7 @@ M.list = {
     "where a reference points: a reference, or a list to try in order. By default it is relative to the manifest" },
   { "allow", "reference, ctx", "true, or false and a reason", check_allow,
     "whether a reference may be resolved. By default a manifest from the network may name neither local files, nor local "
-    .. "stores, nor, from https, plain http" },
+    .. "stores, nor, from https, plain http or registries that are asked by it" },
   { "integrity", "reference, ctx", "nil, a hex digest, or a table with one", check_integrity,
     "the digest that the bytes must have: nil for none; nil and a reason refuses; or `{ sha256 = or sha1 =, store =, "
     .. "offline = }`: look in that store first, and with `offline` nowhere else. By default none" },

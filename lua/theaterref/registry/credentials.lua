@@ -1,8 +1,8 @@
 --- Credentials for registries: of the configuration, of Docker's and Podman's files, and of
 -- the helper programs that these name.
 --
--- The identity that stands for them is known without a helper, and is no secret's place: a
--- cache keeps the bytes of each identity apart.
+-- A cache keeps the bytes of each source of credentials apart. It names the helper, not what that
+-- answers: what a cache has is found without a helper, which may hang, and offline.
 -- @module theaterref.registry.credentials
 local base64 = require "theaterref.base64"
 local core = require "theaterref.core"
@@ -119,8 +119,8 @@ end
 -- @tparam[opt] table configured options of this registry: `username` and `password`, or
 -- `identity_token`
 -- @tparam[opt] function note called with what is wrong with an entry that cannot be used
--- @treturn ?table `username` and `password`, `identity_token`, or `helper` and `server`; and `from`,
--- where that is written; nil: there are none
+-- @treturn ?table `username` and `password`, `identity_token`, or `helper` and `server`, and then perhaps
+-- `otherwise`, another one; `from`, where that is written; nil: there are none
 -- @return[2] nil
 -- @treturn[2] table an error, when a file cannot be read
 function M.find(registry, repository, configured, note)
@@ -143,11 +143,11 @@ function M.find(registry, repository, configured, note)
   return nil
 end
 
---- The identity of credentials: a text that differs if they may differ. It is secret.
--- @tparam ?table found as `get` returns them; or as `find` does, if no helper could be asked
+--- The identity of a source of credentials: a text that differs if the source does. It is secret.
+-- @tparam table found as `find` returns it; empty: there are none
 -- @treturn ?string nil: nobody's
 function M.identity(found)
-  if not found or not (found.username or found.identity_token or found.helper) then return nil end
+  if not (found.username or found.identity_token or found.helper) then return nil end
   local parts = {}
   for i, name in ipairs { "username", "password", "identity_token", "helper", "server" } do
     parts[i] = ("%s=%s"):format(name, core.digest(found[name] or ""))
@@ -171,12 +171,10 @@ local function parse_output(output)
   return user and { username = user, password = secret } or nil
 end
 
-local function key_of(found) return found.helper .. " " .. found.server end
-
 local function ask(found, await)
-  local key = key_of(found)
+  local key = found.helper .. " " .. found.server
   local known = said[key]
-  if known and known.at and (not await or core.now() < known.at + KEEP_SECONDS) then return known.credentials end
+  if known and known.at and core.now() < known.at + KEEP_SECONDS then return known.credentials end
   if not known or known.at then
     local future, err = core.run_helper(found.helper, "get", found.server .. "\n", HELPER_SECONDS)
     if not future then return nil, err end
@@ -203,18 +201,15 @@ end
 local function may_have_none(err) return err.kind == "io" and err.message:find "status 1$" ~= nil end
 
 --- Gets the credentials: those found, or those that their helper tells.
--- @tparam ?table found as `find` returns it
--- @tparam ?function await waits for a future of the core's that others may wait for, too; nil: no
--- helper runs
+-- @tparam table found as `find` returns it; empty: there are none
+-- @tparam function await waits for a future of the core's that others may wait for, too
 -- @tparam[opt] function note called with why a helper failed, if that is no error
--- @treturn ?table `username` and `password`, or `identity_token`, or neither; `from`, where they are
--- from; `failure`, why the helper failed; nil: only a helper knows them
+-- @treturn table `username` and `password`, or `identity_token`, or neither; `from`, where they are
+-- from; `failure`, why the helper failed
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.get(found, await, note)
-  if not found then return {} end
   if not found.helper then return found end
-  if not await and not (said[key_of(found)] or {}).at then return nil end
   local credentials, err = ask(found, await)
   if credentials then return next(credentials) and credentials or found.otherwise or {} end
   if not found.otherwise and not may_have_none(err) then return nil, err end

@@ -5,6 +5,7 @@ local credentials = require "theaterref.registry.credentials"
 local errors = require "theaterref.error"
 local option_sets = require "theaterref.options"
 local overlay = option_sets.overlay
+local paths = require "theaterref.paths"
 
 local M = {}
 
@@ -30,14 +31,30 @@ function M.is_loopback(host)
   return host == "localhost" or host == "::1" or host:find "%.localhost$" ~= nil or host:find "^127%.%d+%.%d+%.%d+$" ~= nil
 end
 
--- The options of a registry, by its name in any case and with the port that is the default.
+-- The normal form of a registry's name: in lower case, and without the port that is the default.
+local function normal_name(name)
+  local parsed = core.parse_oci("oci://" .. name .. "/x")
+  return parsed and parsed.registry
+end
+
+-- The options of a registry, by its name in any form.
 local function options_of(registries, registry)
   if not registries then return nil end
   if registries[registry] then return registries[registry] end
   for name, options in pairs(registries) do
-    local parsed = core.parse_oci("oci://" .. name .. "/x")
-    if parsed and parsed.registry == registry then return options end
+    if normal_name(name) == registry then return options end
   end
+end
+
+--- The registries that have the option `plain_http`.
+-- @tparam ?table registries options by registry
+-- @treturn ?table the option, by the normal form of their names; nil: none has it
+function M.plain_http(registries)
+  local found = {}
+  for name, options in pairs(registries or {}) do
+    if options.plain_http ~= nil then found[normal_name(name) or name] = options.plain_http end
+  end
+  return next(found) and found
 end
 
 --- The place that answers for a registry.
@@ -83,6 +100,27 @@ end
 -- @treturn string
 function M.url(endpoint, kind, name)
   return endpoint.url .. kind .. "/" .. name .. (endpoint.ns and "?ns=" .. endpoint.ns or "")
+end
+
+--- The absolute URL of where a header leads.
+-- @tparam string base the URL that was asked for
+-- @tparam string location
+-- @treturn string
+function M.join(base, location) return location:find "^%a[%w+.-]*://" and location or paths.join_url(base, location) end
+
+--- The next page of a list.
+-- @tparam table endpoint
+-- @tparam string at the URL of the last one
+-- @tparam table headers of the answer with it
+-- @treturn ?string its URL; nil: there is none
+-- @return[2] nil
+-- @treturn[2] table an error: it is not at the registry
+function M.next_page(endpoint, at, headers)
+  local link = headers.link and headers.link:match '<([^>]*)>%s*;%s*rel="?next"?'
+  if not link then return nil end
+  local following = M.join(at, link)
+  if following:sub(1, #endpoint.origin + 1) == endpoint.origin .. "/" and following ~= at then return following end
+  return nil, errors.new("syntax", endpoint.registry .. ": its list goes on at another host, or where it began")
 end
 
 --- The digest that a registry tells of a manifest, if it does.
@@ -152,18 +190,29 @@ local function warner(endpoint)
   end
 end
 
---- Gets the credentials for an endpoint, and notes in its `credentials` where they are from.
+--- Finds the source of the credentials for an endpoint, and notes it as its `source`. No helper runs.
 -- @tparam table endpoint
--- @tparam ?function await see `theaterref.registry.credentials.get`
+-- @treturn boolean true
+-- @return[2] nil
+-- @treturn[2] table an error: a file cannot be read
+function M.find_credentials(endpoint)
+  local found, err = credentials.find(endpoint.registry, endpoint.repository, endpoint.options, warner(endpoint))
+  if err then return nil, err end
+  endpoint.source = found or {}
+  return true
+end
+
+--- Gets the credentials for an endpoint, and notes in its `credentials` where they are from. A helper
+-- may run: call it before a request is sent, and not for what a cache has.
+-- @tparam table endpoint
+-- @tparam function await see `theaterref.registry.credentials.get`
 -- @treturn ?table
 -- @return[2] nil
 -- @treturn[2] table an error
--- @treturn[2] boolean true: a file cannot be read
 function M.credentials(endpoint, await)
-  local note = warner(endpoint)
-  local found, err = credentials.find(endpoint.registry, endpoint.repository, endpoint.options, note)
-  if err then return nil, err, true end
-  found, err = credentials.get(found, await, note)
+  local found, err = endpoint.source, nil
+  if not found then found, err = M.find_credentials(endpoint) end
+  if found then found, err = credentials.get(endpoint.source, await, warner(endpoint)) end
   if found then
     endpoint.credentials = { from = found.from, failure = found.failure,
       what = found.username and "user and password" or "identity token" }
@@ -173,10 +222,7 @@ end
 
 -- The scope in caches of bytes from one place.
 local function scope_of(place)
-  local identity, request = credentials.identity(place.credentials), place.options
-  if not place.credentials then
-    identity = credentials.identity(credentials.find(place.endpoint.registry, place.endpoint.repository, place.endpoint.options))
-  end
+  local identity, request = credentials.identity(place.endpoint.source), place.options
   if identity then
     request = overlay(request, { headers = overlay(request.headers or {}, { ["Theaterref-Identity"] = identity }) })
   end
@@ -184,7 +230,8 @@ local function scope_of(place)
 end
 
 --- The scope in caches of bytes that any of several places may have sent.
--- @tparam table places a list of `{ endpoint =, options =, credentials = }`, with options of requests
+-- @tparam table places a list of `{ endpoint =, options = }`, with options of requests; each endpoint has
+-- its `source` of credentials
 -- @treturn string "": those of everybody
 -- @treturn boolean whether they may be on disk: a scope without a name means nothing to another
 -- process, and holds credentials

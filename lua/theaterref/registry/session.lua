@@ -3,10 +3,12 @@
 --
 -- A method returns nil and an error where it fails. None waits for anything but by `await`.
 -- @module theaterref.registry.session
+local artifacts = require "theaterref.registry.artifact"
 local requests = require "theaterref.registry.requests"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local option_sets = require "theaterref.options"
+local overlay = option_sets.overlay
 
 local Session = {}
 Session.__index = Session
@@ -14,7 +16,7 @@ Session.__index = Session
 local MAX_ANSWER_BYTES = 1 << 20
 local CHUNK_BYTES = 8 << 20 -- where a registry insists on chunks
 local MAX_PAGES = 1000
-local MAX_LIST_BYTES, MAX_TAGS = 16 << 20, 100000
+local MAX_LIST_BYTES, MAX_ENTRIES = 16 << 20, 100000
 
 --- Opens a session.
 -- @tparam table parsed a reference
@@ -24,7 +26,7 @@ local MAX_LIST_BYTES, MAX_TAGS = 16 << 20, 100000
 -- `seconds_left`, functions
 -- @treturn table
 function Session.open(parsed, fields)
-  local self = setmetatable(option_sets.overlay(fields), Session)
+  local self = setmetatable(overlay(fields), Session)
   self.endpoint = requests.endpoint(parsed, fields.registries, parsed.ns)
   self.endpoint.warn = fields.warn
   self.request = requests.request(self.endpoint, requests.of_host(self.endpoint, fields.defaults))
@@ -50,15 +52,14 @@ end
 
 -- The fault of a place to which a registry sends an upload, if it is at another host.
 local function place_fault(self, url)
-  local endpoint, authority = self.endpoint, url:match "^%a[%w+.-]*://([^/?#]*)"
-  local host = authority and (authority:match "^%[(.*)%]" or authority:match "^[^:]*"):lower()
-  if not host or host == "" or authority:find "@" then return endpoint.registry .. " leads to no place" end
-  if not endpoint.insecure and not url:lower():find "^https://" then
+  local endpoint, place = self.endpoint, core.parse_url(url)
+  if not place or place.userinfo then return endpoint.registry .. " leads to no place" end
+  if not endpoint.insecure and not place.url:find "^https:" then
     return ("%s leads from https to another scheme"):format(endpoint.registry)
   end
-  if host == endpoint.host or core.request_allows(core.request_options { redirect_hosts = self.defaults.redirect_hosts },
-    { hosts = { host } }) then return nil end
-  return ("%s leads to %s; to allow it, add that host to redirect_hosts"):format(endpoint.registry, host)
+  if place.host == endpoint.host or core.request_allows(core.request_options { redirect_hosts = self.defaults.redirect_hosts },
+    { hosts = { place.host } }) then return nil end
+  return ("%s leads to %s; to allow it, add that host to redirect_hosts"):format(endpoint.registry, place.host)
 end
 
 -- Sends a request. Returns its status, headers and body.
@@ -120,16 +121,6 @@ end
 
 local function url(self, kind, name) return requests.url(self.endpoint, kind, name) end
 
--- Returns the absolute URL of a header.
-local function absolute(base, location)
-  if location:find "^%a[%w+.-]*://" then return location end
-  local origin, path = base:match "^(%a+://[^/]+)([^?#]*)"
-  if location:find "^//" then return base:match "^%a+:" .. location end
-  if location:find "^/" then return origin .. location end
-  if location:find "^%?" then return origin .. path .. location end
-  return origin .. (path:match "^(.*/)" or "/") .. location
-end
-
 -- ------------------------------------------------------------------ reading
 
 --- Reads a document, and verifies its digest.
@@ -190,46 +181,58 @@ local function is_there(self, kind, name, accept)
   return nil, refused(self, "looking for a blob", status, body)
 end
 
+-- Reads a list, page by page. 'take' gets the document of each, and returns how many entries there are by
+-- now. Returns true; or nil, an error, and the status if that is what is wrong.
+local function read_pages(self, at, what, accept, take)
+  local received = 0
+  for _ = 1, MAX_PAGES do
+    local status, headers, body = send(self, "GET", at, { accept = accept, max_bytes = requests.MAX_DOCUMENT_BYTES })
+    if not status then return nil, headers end
+    if status ~= 200 then return nil, refused(self, "reading a " .. what, status, body), status end
+    local document, err = artifacts.decode(body)
+    if not document then return nil, err end
+    received = received + #body
+    if take(document) > MAX_ENTRIES or received > MAX_LIST_BYTES then
+      return nil, errors.new("too_large", ("%s/%s: its %s is larger than %d entries or %s"):format(self.endpoint.registry,
+        self.endpoint.repository, what, MAX_ENTRIES, errors.bytes(MAX_LIST_BYTES)))
+    end
+    at, err = requests.next_page(self.endpoint, at, headers)
+    if not at then return not err, err end
+  end
+  return nil, errors.new("too_large", ("%s: its %s has no end"):format(self.endpoint.registry, what))
+end
+
 --- All tags of the repository.
 -- @treturn table a list
 function Session:tags()
-  local at, list, received = self.endpoint.url .. "tags/list?n=1000", {}, 0
-  for _ = 1, MAX_PAGES do
-    local status, headers, body = send(self, "GET", at, { max_bytes = requests.MAX_DOCUMENT_BYTES })
-    if not status then return nil, headers end
-    if status == 401 or status == 403 or status == 404 then return nil, missing(self, "repository", status) end
-    if status ~= 200 then return nil, refused(self, "listing tags", status, body) end
-    received = received + #body
-    local ok, document = pcall(core.json_decode, tostring(body))
-    if not ok or type(document) ~= "table" then
-      return nil, errors.new("syntax", self.endpoint.registry .. ": its list of tags is no JSON object")
-    end
+  local list = {}
+  local ok, err, status = read_pages(self, self.endpoint.url .. "tags/list?n=1000", "list of tags", nil, function(document)
     for _, tag in ipairs(type(document.tags) == "table" and document.tags or {}) do
       if type(tag) == "string" then list[#list + 1] = tag end
     end
-    if received > MAX_LIST_BYTES or #list > MAX_TAGS then
-      return nil, errors.new("too_large", ("%s/%s: its list of tags is larger than %d tags or %s"):format(self.endpoint.registry,
-        self.endpoint.repository, MAX_TAGS, errors.bytes(MAX_LIST_BYTES)))
-    end
-    local link = headers.link and headers.link:match '<([^>]*)>%s*;%s*rel="?next"?'
-    if not link then return list end
-    local following = absolute(at, link)
-    if following:sub(1, #self.endpoint.origin + 1) ~= self.endpoint.origin .. "/" or following == at then
-      return nil, errors.new("syntax", self.endpoint.registry .. ": its list of tags goes on at another host")
-    end
-    at = following
-  end
-  return nil, errors.new("too_large", self.endpoint.registry .. ": its list of tags has no end")
+    return #list
+  end)
+  if ok then return list end
+  return nil, (status == 401 or status == 403 or status == 404) and missing(self, "repository", status) or err
 end
 
 --- The documents that refer to one, if the registry has the API for that.
 -- @tparam string digest in hex
--- @treturn ?theaterref.blob an index; nil: it has not
+-- @treturn ?table an index, decoded, with the entries of all pages; nil: it has not
+-- @return[2] nil
+-- @treturn[2] table an error
 function Session:referrers(digest)
-  local status, headers, body = send(self, "GET", self.endpoint.url .. "referrers/sha256:" .. digest,
-    { accept = requests.DOCUMENTS, max_bytes = requests.MAX_DOCUMENT_BYTES })
-  if not status then return nil, headers end
-  return status == 200 and body or nil
+  local index
+  local ok, err, status = read_pages(self, requests.url(self.endpoint, "referrers", "sha256:" .. digest), "list of referrers",
+    requests.DOCUMENTS, function(document)
+      local entries = type(document.manifests) == "table" and document.manifests or {}
+      if index then table.move(entries, 1, #entries, #index.manifests + 1, index.manifests) end
+      index = index or overlay(document, { manifests = entries })
+      return #index.manifests
+    end)
+  if ok then return index end
+  if status and not index then return nil end
+  return nil, err
 end
 
 -- ------------------------------------------------------------------- writing
@@ -246,7 +249,7 @@ local function begin_upload(self, digest)
   if not status then return nil, headers end
   if status == 201 and mount ~= "" then return true, headers end
   if status ~= 202 or not headers.location then return nil, refused(self, "beginning an upload", status, body) end
-  return absolute(at, headers.location), headers
+  return requests.join(at, headers.location), headers
 end
 
 local function with_digest(location, digest)
@@ -264,7 +267,7 @@ local function send_chunks(self, location, headers, blob)
       headers = { ["Content-Type"] = OCTETS, ["Content-Range"] = ("%d-%d"):format(sent, last - 1) } })
     if not status then return nil, answer end
     if status ~= 202 and status ~= 204 then return nil, refused(self, "sending a chunk", status, body) end
-    if answer.location then location = absolute(location, answer.location) end
+    if answer.location then location = requests.join(location, answer.location) end
     sent = last
   end
   return location

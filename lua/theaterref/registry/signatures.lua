@@ -23,6 +23,7 @@ local M = {}
 
 local HEADER = "theaterref image signatures 1\n"
 local MAX = 8 -- signatures of one place
+local MAX_PAGES = 16 -- of a list that may have them
 
 M.PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
 M.ANNOTATION = "dev.cosignproject.cosign/signature"
@@ -219,27 +220,52 @@ function Collection:add_bundles(index)
   return seen
 end
 
--- Gets a document of the registry, and decodes it.
-local function read(chain, kind, name, what)
-  local blob, err = chain:fetch(chain:link(kind, name, what, requests.MAX_DOCUMENT_BYTES))
-  if not blob then return nil, err end
-  return artifacts.decode(blob)
+-- Gets a document of the registry, and decodes it. 'url' is where it is, if not at its name's place. Returns
+-- it, and the URL of the next page, if it is a list that has one; or nil and an error.
+local function read(chain, kind, name, what, url)
+  local link = chain:link(kind, name, what, requests.MAX_DOCUMENT_BYTES)
+  link.parsed.url = url or link.parsed.url
+  local blob, err, info = chain:fetch(link)
+  local document, following
+  if blob then document, err = artifacts.decode(blob) end
+  if document then following, err = requests.next_page(chain.endpoint, link.parsed.url, info.headers) end
+  if err then return nil, err end
+  return document, following
+end
+
+-- Adds the bundles of a registry's list of what refers to a manifest, page by page. Returns how many it
+-- seemed to have; or nil and an error.
+function Collection:add_listed(digest)
+  local seen, url = 0, nil
+  for _ = 1, MAX_PAGES do
+    local index, following = read(self.chain, "referrers", "sha256:" .. digest, "list of referrers", url)
+    if not index and not url then return nil, following end
+    if not index then
+      self.err = self.err or following
+      return seen
+    end
+    seen, url = seen + self:add_bundles(index), following
+    if not url or seen >= MAX or self:is_over() then return seen end
+  end
+  self.err = self.err or errors.new("too_large", ("the list of referrers has more than %d pages"):format(MAX_PAGES))
+  return seen
 end
 
 -- Gathers what refers to a manifest: by the registry's list, or else by the tag that
 -- clients keep where there is none.
 function Collection:gather_bundles(digest, tag)
   local chain = self.chain
-  local index, err = read(chain, "referrers", "sha256:" .. digest, "list of referrers")
-  if not index and (err.kind ~= "http_status" and err.kind ~= "syntax" or chain.links.is_over()) then return err end
-  if index and self:add_bundles(index) > 0 then return nil end
+  local seen, err = self:add_listed(digest)
+  if not seen and (err.kind ~= "http_status" and err.kind ~= "syntax" or chain.links.is_over()) then return err end
+  if seen and seen > 0 then return nil end
+  local index
   index, err = read(chain, "manifests", tag, "tag")
-  if index then self:add_bundles(index) end
-  return err
+  if not index then return err end
+  self:add_bundles(index)
 end
 
 --- Gathers the signatures of one place into a document.
--- @tparam table chain gets documents and blobs of a registry; see `theaterref.source.oci`
+-- @tparam table chain gets documents and blobs of a registry; see `theaterref.registry.chain`
 -- @tparam string tag one that `read_tag` knows
 -- @tparam integer max_bytes
 -- @treturn theaterref.blob

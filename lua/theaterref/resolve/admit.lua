@@ -27,7 +27,8 @@ local function ask_integrity(context, job, rule, by)
   local answer, why, err = policies.call("integrity", rule, context.trace, by, job.target, job.ctx)
   if err then return err end
   if answer == nil and why then
-    local _, refusal = context:refuse("Not allowed: " .. reference.redact(job.target), job.target, job.ctx.purpose, why)
+    local _, refusal = context:refuse("integrity", "Not allowed: " .. reference.redact(job.target), job.target,
+      job.ctx.purpose, why)
     return refusal
   end
   if answer == nil then return nil end
@@ -117,10 +118,47 @@ end
 
 -- ------------------------------------------------------------------ caching
 
+-- Sets a job's key, and that of its content, in a scope, and with the version of local bytes.
+local function set_keys(job, scope)
+  job.key = core.cache_key(job.source.key(job.parsed), job.sha256 or job.sha1,
+    job.version and (scope or "") .. "\nversion " .. job.version or scope)
+  -- No reference has this form, nor may a policy's scheme have this name.
+  if job.sha256 then job.content = core.cache_key("sha256://" .. job.sha256, nil, scope) end
+end
+
+-- The scope of a job's bytes in caches.
+local function scope_of(context, job)
+  local source, request = job.source, job.request
+  return request and request.scope or source.scope and context[source.scope] or source.place and source.place(job.parsed)
+end
+
+-- Sets how a job that a follower checks goes through the cache of all followers: local bytes
+-- by their version, which is looked up each time; remote ones if the last check is too old. Returns an error.
+local function choose_follow_cache(context, job, follow)
+  local source, parsed = job.source, job.parsed
+  job.follow, job.no_disk = follow, true
+  if source.watched then follow.watched[#follow.watched + 1] = source.watched(parsed, context) end
+  if source.probe then
+    local more
+    job.version, more = source.probe(job, context)
+    if not job.version then
+      return errors.is(more) and more.kind == "invalid_reference" and more or nil -- the load has any other error
+    end
+    if more then follow.unsettled, job.revalidate = true, true end
+  elseif source.is_remote() then
+    job.keep_failure = follow.keep_failure
+    local is_fixed = job.sha256 or job.sha1 or source.is_immutable and source.is_immutable(parsed)
+    if not is_fixed then job.max_age = follow.max_age end
+  end
+  job.cache, job.ttl = follow.cache, -1
+  set_keys(job, scope_of(context, job))
+end
+
 -- Sets the cache that a job goes through, if any, its key (normal form, digest and
 -- scope), and the options of its claim. Returns an error.
 local function choose_cache(context, job, wish)
   local options, ctx, request = wish.options, job.ctx, job.request
+  if options.follow then return choose_follow_cache(context, job, options.follow) end
   if ctx.purpose == "secret" or job.parsed.fault then return nil end -- a cache may know what was there before
   local answer = options.cached
   if options.ask_cacheable and context.cache then
@@ -136,12 +174,7 @@ local function choose_cache(context, job, wish)
   if not cache then return nil end
   job.cache, job.ttl, job.revalidate = cache, options.ttl, revalidate
   job.no_disk = options.disk == false or request ~= nil and not request.may_be_on_disk
-  local digest, source = job.sha256 or job.sha1, job.source
-  local scope = request and request.scope or source.scope and context[source.scope]
-    or source.place and source.place(job.parsed)
-  job.key = core.cache_key(job.source.key(job.parsed), digest, scope)
-  -- No reference has this form, nor may a policy's scheme have this name.
-  if job.sha256 then job.content = core.cache_key("sha256://" .. job.sha256, nil, scope) end
+  set_keys(job, scope_of(context, job))
 end
 
 -- --------------------------------------------------------------- signatures
@@ -156,7 +189,7 @@ local function limit_signature(context, job, wish)
   job.max_bytes, job.max_seconds, job.remote_only = wish.max_bytes, wish.max_seconds, wish.remote_only
   job.blob_redirect_hosts = wish.blob_redirect_hosts
   if wish.remote_only and not (job.source.is_remote() or job.source.is_inline) then
-    local _, refusal = context:refuse("Not allowed: " .. reference.redact(job.target), job.target, job.ctx.purpose,
+    local _, refusal = context:refuse("allow", "Not allowed: " .. reference.redact(job.target), job.target, job.ctx.purpose,
       "bytes from the network need a signature from the network")
     return refusal
   end
@@ -189,9 +222,12 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.allow(context, target, ctx)
+  if context.plain_http then ctx.plain_http = context.plain_http end
   local allowed, more, err = context:ask("allow", target, ctx)
   if err then return nil, err end
-  if not allowed then return context:refuse("Not allowed: " .. reference.redact(target), target, ctx.purpose, more) end
+  if not allowed then
+    return context:refuse("allow", "Not allowed: " .. reference.redact(target), target, ctx.purpose, more)
+  end
   return type(more) == "table" and more.redirect_hosts or {}
 end
 
@@ -200,16 +236,16 @@ end
 -- @tparam table wish what is to be resolved; see `theaterref.resolve.load`
 -- @tparam string target the candidate
 -- @tparam[opt] table expected digests by algorithm, of a reference that led to it
--- @tparam[opt] theaterref.future task what may wait for a helper's credentials
 -- @treturn table a job: `ctx`; `source` and `parsed`; `target`, in normal form; `sha256`,
 -- `sha1`, `digests_by`; `store` and `store_only`: where to look for the digest first, and
 -- whether nowhere else; `redirect_hosts`; `request`: `compiled`, `scope`, `revalidate`, `may_be_on_disk`, `max_bytes`;
 -- `cache`, or nil, and for it `key`, `content` (the key under which all references to the
--- same bytes share them), `ttl`, `revalidate`, `no_disk`; and, later, `lead`, the future of a
+-- same bytes share them), `ttl`, `revalidate`, `no_disk`, and for a follower `follow`, `max_age`,
+-- `keep_failure`, and the `version` of local bytes; and, later, `lead`, the future of a
 -- claim that it leads, `hit`, and `origin`
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.admit(context, wish, target, expected, task)
+function M.admit(context, wish, target, expected)
   local source, parsed = reference.source_of(target, context.policy.schemes)
   if not source then return nil, parsed end
   if source.within then source = source.within(parsed, context) end
@@ -239,7 +275,7 @@ function M.admit(context, wish, target, expected, task)
   end
   if job.source.fetches then
     job.request, err = request_of(context, job)
-    if job.request and source.request then job.request, err = source.request(job, context, job.request, task) end
+    if job.request and source.request then job.request, err = source.request(job, context, job.request) end
     if err then return nil, err end
   end
   err = choose_cache(context, job, wish)

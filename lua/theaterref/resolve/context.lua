@@ -7,6 +7,7 @@ local home = require "theaterref.home"
 local option_sets = require "theaterref.options"
 local policies = require "theaterref.policy"
 local reference = require "theaterref.reference"
+local requests = require "theaterref.registry.requests"
 
 local M = {}
 
@@ -32,6 +33,7 @@ function M.new(fields)
   self.asks = {} -- by rule: true if asking it is more than calling a default that would change nothing
   for rule in pairs(policies.default) do self.asks[rule] = self.trace ~= nil or self.policy:overrides(rule) end
   self.judges = self.asks.signatures or self.asks.accept or self.signatures ~= nil
+  self.plain_http = requests.plain_http(self.registries)
   -- Bytes of a policy's schemes belong to it, unless the resolver names a scope.
   local scope = self.defaults.cache_scope
   self.policy_scope = scope and core.digest(scope) or "policy " .. self.policy.id
@@ -144,12 +146,14 @@ local function cut(text)
   return text:sub(1, last) .. "…"
 end
 
---- Emits a refusal and returns its error.
+--- Emits and counts a refusal, and returns its error.
+-- @tparam string rule the rule that refused
 -- @tparam string message
 -- @tparam string subject the reference, or what else was refused
 -- @tparam string purpose
 -- @tparam ?string why cut if it is very long
-function Context:refuse(message, subject, purpose, why)
+function Context:refuse(rule, message, subject, purpose, why)
+  core.count_refusal(rule)
   why, subject = cut(errors.redact(why or "the policy gives no reason", subject)), reference.redact(subject)
   self:emit("refusal", { reference = subject, purpose = purpose, reason = why })
   -- The advice may end with a command, which stands alone at the end.

@@ -116,7 +116,7 @@ end
 
 -- The message for work that is not done at its deadline.
 local function late(self)
-  return ("not %s within %s (%s)"):format(self.plans and "planned" or "resolved",
+  return ("not %s within %s (%s)"):format(self.participle or "resolved",
     errors.seconds(self.shown_limit or self.time_limit), self.limit_option or "resolve_timeout")
 end
 
@@ -144,7 +144,8 @@ end
 
 --- Starts work. It may have ended when this returns.
 -- @tparam table self the fields `reference`; `time_limit` in seconds, nil or below 0: none,
--- and, if it is not `resolve_timeout`, for messages its `limit_option`, and its `shown_limit`; `plans`: a plan;
+-- and, if it is not `resolve_timeout`, for messages its `limit_option`, its `shown_limit` and its
+-- `participle`, such as "planned";
 -- `blocking`: wait on the calling thread, in no coroutine
 -- @tparam function work `work(future, ...)` returns the result, or nil and an error
 -- @param ... its further arguments

@@ -284,7 +284,8 @@ local function untrusted(context, search)
   local by = signed[1] and " (by " .. table.concat(signed, ", ") .. ")" or ""
   local why = ("%d of %d signatures by %s found%s: %s"):format(search.count, compiled.threshold,
     table.concat(compiled.names, ", "), by, found)
-  local _, err = context:refuse("Not trusted: " .. reference.redact(job.target), job.target, job.ctx.purpose, why)
+  local _, err = context:refuse("signatures", "Not trusted: " .. reference.redact(job.target), job.target, job.ctx.purpose,
+    why)
   err.kind = "untrusted"
   return err
 end
@@ -376,7 +377,8 @@ local function check_signatures(context, task, job, blob, loads)
       if not names then return err, what end
       all = add(all, names)
     elseif answer == nil and why then
-      return select(2, context:refuse("Not allowed: " .. reference.redact(link.target), link.target, job.ctx.purpose, why))
+      return select(2, context:refuse("signatures", "Not allowed: " .. reference.redact(link.target), link.target,
+        job.ctx.purpose, why))
     end
     link = link.led_to
   end
@@ -405,7 +407,7 @@ local function ask_accept(context, job, blob)
     policy.own.accept and policy.path or "default rule", blob, ctx)
   if err then return err end
   if ok then return nil end
-  local _, refusal = context:refuse("Rejected: " .. shown, job.target, ctx.purpose, why)
+  local _, refusal = context:refuse("accept", "Rejected: " .. shown, job.target, ctx.purpose, why)
   refusal.kind = "rejected"
   return refusal, "accept of policy " .. policy.id
 end

@@ -78,6 +78,12 @@ local function hint(path)
   end
 end
 
+--- The path that a follower watches.
+function M.watched(parsed) return parsed.path end
+
+--- A text that changes when the file does; and true if it has changed a moment ago.
+function M.probe(job) return core.file_version(job.parsed.settled or job.parsed.path) end
+
 function M.start(job, context)
   local path, settled, blob, err = job.parsed.path, job.parsed.settled, nil, job.parsed.fault
   local read = job.parsed.pipe and core.read_pipe or settled and core.read_settled or core.read_file

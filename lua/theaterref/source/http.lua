@@ -3,7 +3,7 @@
 -- @module theaterref.source.http
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local paths = require "theaterref.source.paths"
+local paths = require "theaterref.paths"
 
 local M = { fetches = true }
 

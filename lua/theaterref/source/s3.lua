@@ -121,58 +121,75 @@ local function scope_of(place, source, options)
   return core.digest(place.url .. "\n" .. scope), scope == "" or options.cache_scope ~= nil
 end
 
--- Makes the request of a bucket. Without credentials it has `failure`: cached bytes may do.
-local function make(parsed, context, request, task)
+-- Makes the request of a bucket, without credentials: cached bytes need none.
+local function make(parsed, context, request)
   local place, err = places.find(context.s3, parsed.bucket)
-  local source, found
+  local source
   if place then source, err = credentials.find(place) end
   if err then return nil, err end
   local options = Client.with_settings(place, request.options)
-  local await = task and not context.offline and function(future, shared) return task:await(future, shared) end or nil
-  found, err = credentials.get(source, await)
-  local compiled, why = Client.compile(place, options, found or {})
-  if not compiled then return nil, why end
   local scope, may_be_on_disk = scope_of(place, source, options)
-  return { compiled = compiled, options = options, scope = scope, may_be_on_disk = may_be_on_disk,
+  return { compiled = request.compiled, options = options, scope = scope, may_be_on_disk = may_be_on_disk,
     revalidate = request.revalidate, max_bytes = request.max_bytes, timeout = request.timeout, origin = place.url,
-    place = place, source = source, failure = err }
+    place = place, source = source, signed = {} }
 end
 
---- Adapts the options of a job's request to its bucket: with the credentials that sign it, and the
--- scope in caches of the bytes. The machine may be asked for credentials, unless the context is
--- offline.
-function M.request(job, context, request, task)
+--- Adapts the options of a job's request to its bucket: where its credentials come from, and the
+-- scope in caches of the bytes. Nobody is asked for credentials yet.
+function M.request(job, context, request)
   local bucket = job.parsed.bucket
   local of_request = adapted[request]
   local before = of_request and of_request[bucket]
   local made = before and core.now() < before.at + LOOK_SECONDS and before.request
   if not made then
     local err
-    made, err = make(job.parsed, context, request, task)
+    made, err = make(job.parsed, context, request)
     if not made then return nil, err end
     if not of_request or of_request.count >= MAX_ADAPTED then
       of_request = { count = 0 }
       adapted[request] = of_request
     end
     if not before then of_request.count = of_request.count + 1 end
-    of_request[bucket] = { at = not made.failure and core.now() or -math.huge, request = made }
+    of_request[bucket] = { at = core.now(), request = made }
   end
   if context.trace then
     context.trace { rule = "s3", by = made.place.endpoint, reference = errors.redact_reference(job.target),
-      answer = made.failure and tostring(made.failure) or "credentials from " .. (made.source and made.source.from or "nowhere") }
+      answer = "credentials from " .. (made.source and made.source.from or "nowhere") }
   end
   return made
 end
 
---- Starts the fetch. The engine completes `job.lead`, the future that leads a claim, if there is one.
+-- Compiles the options of a request with the credentials that sign it, once for these.
+local function sign(request, task)
+  local found, err = credentials.get(request.source, function(future, shared) return task:await(future, shared) end)
+  if not found then return nil, err end
+  local signed = request.signed
+  if signed.found ~= found then
+    local compiled
+    compiled, err = Client.compile(request.place, request.options, found)
+    if not compiled then return nil, err end
+    signed.found, signed.compiled = found, compiled
+  end
+  return signed.compiled
+end
+
+-- Failures of one task's wait for credentials; others may have more time.
+local own_ends = { cancelled = true, timeout = true }
+
+--- Starts the fetch, signed. The engine completes `job.lead`, the future that leads a claim, if there is one.
 -- Others may wait for that one longer than this task may.
 function M.start(job, _, task)
   local request, parsed = job.request, job.parsed
-  if request.failure then return nil, request.failure end
+  local compiled, err = sign(request, task)
+  if not compiled then
+    if job.lead and own_ends[err.kind] then job.lead:cancel() end
+    return nil, err
+  end
   local version = parsed.version or job.locked_version
   local url = request.origin .. text.encode_key(parsed.key) .. (version and "?versionId=" .. text.encode(version) or "")
   local left = not job.lead and task.deadline and math.max(0, task.deadline - core.now()) or nil
-  local future, err = core.fetch(url, request.compiled, job.lead, job.sha256 or job.sha1, task.will_wait, left)
+  local future
+  future, err = core.fetch(url, compiled, job.lead, job.sha256 or job.sha1, task.will_wait, left)
   return future and { future = future }, err
 end
 

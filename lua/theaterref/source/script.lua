@@ -3,7 +3,7 @@
 -- @module theaterref.source.script
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
-local paths = require "theaterref.source.paths"
+local paths = require "theaterref.paths"
 
 local M = { is_chain = true, scope = "policy_scope" }
 

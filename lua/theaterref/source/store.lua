@@ -4,7 +4,7 @@ local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local file = require "theaterref.source.file"
 local home = require "theaterref.home"
-local paths = require "theaterref.source.paths"
+local paths = require "theaterref.paths"
 
 local M = { scope = "home_scope" }
 
@@ -47,6 +47,20 @@ function M.is_remote() return false end
 
 function M.is_immutable(parsed) return parsed.hash ~= nil end
 
+--- The path that a follower watches, if the reference is a label.
+function M.watched(parsed, context)
+  local folder = parsed.label and home.store_folder(parsed.id, context.home)
+  return folder and folder .. "/labels/" .. parsed.label or nil
+end
+
+--- The hash that a label points to.
+function M.probe(job, context)
+  if job.parsed.hash then return job.parsed.hash end
+  local store, err = context:store(job.parsed.id)
+  if not store then return nil, err end
+  return store:get_by_label(job.parsed.label)
+end
+
 -- Adds what may be wrong to an error.
 local function advise(err, parsed, context)
   if err.kind ~= "not_found" then return err end
@@ -69,8 +83,9 @@ local function get(job, context, task)
     if blob then return blob end
     store = context:store(parsed.id, task)
   end
-  if parsed.hash then
-    blob, err = store:get(parsed.hash, max_bytes)
+  local hash = parsed.hash or job.version -- not the label, which may move meanwhile
+  if hash then
+    blob, err = store:get(hash, max_bytes)
   else
     blob, err = store:get_content_by_label(parsed.label, max_bytes)
   end
@@ -88,6 +103,9 @@ end
 local remote = setmetatable({}, { __index = M })
 
 function remote.is_remote() return true end
+
+-- A follower asks the bucket, as often as `label_ttl` allows.
+remote.watched, remote.probe = false, false
 
 function remote.drive(job, context, links)
   local blob, err = get(job, context, links.task)

@@ -32,7 +32,9 @@ end
 --- Reads an entry.
 -- @function read
 -- @tparam string key
--- @treturn ?theaterref.blob nil: there is none, or nothing sound
+-- @tparam[opt=false] boolean is_code the bytes will run: the folder and the file must belong to the effective user, and
+-- nobody else may write to them; the digest is checked at each read
+-- @treturn ?theaterref.blob nil: there is none, or nothing sound; then, with `is_code`, there may be an error after it
 -- @treturn ?table the record that was written, and `stored` (seconds since 1970; 0
 -- if it is stale whatever its age), `bytes`, `sha256`
 

@@ -1,5 +1,5 @@
 --- Paths in references: '.' and '..'.
--- @module theaterref.source.paths
+-- @module theaterref.paths
 local M = {}
 
 --- Returns a path without its '.' and '..' parts.

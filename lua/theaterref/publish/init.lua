@@ -1,0 +1,9 @@
+--- Publishing: pushes manifests with what they name to a registry, copies between places, signs, and
+-- tells what a registry has.
+-- @module theaterref.publish
+local inspection = require "theaterref.publish.inspect"
+local pushes = require "theaterref.publish.push"
+
+return { push = pushes.push, gather = pushes.gather, copy = require("theaterref.publish.copy").copy,
+  copy_all = require("theaterref.publish.copy_all").copy_all, sign = require("theaterref.publish.sign").sign,
+  tags = inspection.tags, inspect = inspection.inspect }

@@ -1,0 +1,86 @@
+--- Places in registries that are written to, or read for that.
+-- @module theaterref.publish.target
+local admit = require "theaterref.resolve.admit"
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local overlay = require("theaterref.options").overlay
+local reference = require "theaterref.reference"
+local Session = require "theaterref.registry.session"
+
+local M = {}
+
+--- The tag of the package alone is that of its artifact and this.
+M.PACKAGE = ".package"
+M.MAX_TAG_BYTES = 128
+
+--- A reference to a registry, parsed, for something that only those can be.
+function M.parse(ref, what)
+  local parsed, err = reference.parse(ref)
+  if not parsed then return nil, err end
+  if parsed.scheme == "oci" then return parsed end
+  return nil, errors.new("invalid_reference", ("%s takes a reference to a registry, as oci://registry/repository:tag")
+    :format(what), ref)
+end
+
+--- Opens a session for a reference. 'defaults' are the options of its requests.
+function M.open(task, context, parsed, actions, from, defaults)
+  if context.offline then
+    return nil, errors.new("not_found", ("offline: %s is not asked"):format(parsed.registry))
+  end
+  return Session.open(parsed, { registries = context.registries, defaults = defaults or context.defaults, actions = actions,
+    from = from, warn = function(message)
+      context:emit("registry", { reference = reference.redact(parsed.text), message = message })
+    end, await = function(future) return task:await(future) end,
+    seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end })
+end
+
+--- Opens a session to read what a reference means, if the rule 'allow' agrees.
+function M.open_allowed(task, context, parsed)
+  if not context.asks.allow then return M.open(task, context, parsed, "pull") end
+  local hosts, err = admit.allow(context, parsed.text, { purpose = "direct" })
+  if not hosts then return nil, err end
+  local defaults = hosts ~= "any" and overlay(context.defaults, { redirect_hosts = hosts }) or nil
+  return M.open(task, context, parsed, "pull", nil, defaults)
+end
+
+--- The name of a document: its digest, which wins over its tag.
+function M.name_of(parsed) return parsed.manifest and "sha256:" .. parsed.manifest or parsed.tag end
+
+--- The immutable reference of what was written.
+function M.written(parsed, digest, title)
+  local ref = ("oci://%s/%s%s@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag and ":" .. parsed.tag or "",
+    digest)
+  return title and reference.join(ref, title) or ref
+end
+
+--- The same for the package alone, under the tag beside that of its artifact.
+function M.package_reference(parsed, digest)
+  return ("oci://%s/%s:%s%s@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag, M.PACKAGE, digest)
+end
+
+--- The fault of a target to write to.
+function M.fault(parsed, ref)
+  if parsed.manifest then return errors.new("invalid_reference", "a push goes to a tag, not to a digest", ref) end
+  if parsed.ns then return errors.new("invalid_reference", "a push goes to a registry, not to a mirror", ref) end
+  if parsed.sha256 then
+    return errors.new("invalid_reference", "what is written has a digest of its own: leave out #sha256=", ref)
+  end
+  if #parsed.tag + #M.PACKAGE > M.MAX_TAG_BYTES then
+    return errors.new("invalid_reference", ("its tag is too long: '%s' is added to it"):format(M.PACKAGE), ref)
+  end
+end
+
+local MAX_WRITES = 4 -- of one tag, and a look at it after each but the last
+
+--- Adds to the document of a tag that others write to, until a look at it finds nothing to add. Registries
+-- have no compare-and-set, so another writer may have replaced what was written. 'add' returns a result, nil
+-- and an error, or false if it wrote and is to look again.
+function M.until_kept(tag, add)
+  for _ = 1, MAX_WRITES do
+    local result, err = add()
+    if result ~= false then return result, err end
+  end
+  return nil, errors.new("io", ("others write the tag %s at the same time, and what was written is lost; try again"):format(tag))
+end
+
+return M

@@ -1,0 +1,214 @@
+local helper = require "helper"
+local core = require "theaterref.core"
+local theaterref = require "theaterref"
+local threads = require "threads"
+
+-- Reads a text by the grammar of OpenMetrics 1.0. Returns the samples by name and labels as
+-- written, and the families by name; raises where the text is wrong.
+local function read(text)
+  local samples, families, family = {}, {}, nil
+  assert(text:sub(-6) == "# EOF\n" and utf8.len(text), "the text does not end with # EOF, or is no UTF-8")
+  local suffixes = { counter = { _total = true }, gauge = { [""] = true }, info = { _info = true },
+    histogram = { _bucket = true, _count = true, _sum = true } }
+  for line in text:sub(1, -7):gmatch "(.-)\n" do
+    local keyword, name, rest = line:match "^# (%u+) ([%a_][%w_]*) (.+)$"
+    if keyword == "TYPE" then
+      assert(not families[name] and suffixes[rest], line)
+      family = { name = name, type = rest }
+      families[name] = family
+    elseif keyword then
+      assert(name == family.name and (keyword == "UNIT" or keyword == "HELP") and not family[keyword] and not family.sampled, line)
+      assert(keyword ~= "UNIT" or name:sub(-#rest - 1) == "_" .. rest, line)
+      family[keyword] = rest
+    else
+      local sample, labels, value = line:match "^([%a_][%w_]*)(%b{}) ([%d.]+)$"
+      if not sample then sample, labels, value = line:match "^([%a_][%w_]*)() ([%d.]+)$" end
+      assert(sample and family.name == sample:sub(1, #family.name) and suffixes[family.type][sample:sub(#family.name + 1)], line)
+      if type(labels) == "string" then
+        local left = labels:sub(2, -2) .. ","
+        left = left:gsub('[%a_][%w_]*="[^"\\\n]*",', ""):gsub('[%a_][%w_]*="([^"\n]*)",', function(escaped)
+          return escaped:gsub('\\[\\n]', ""):find "\\" and escaped or ""
+        end)
+        assert(left == "" or labels:find('\\"', 1, true), line)
+      else
+        labels = ""
+      end
+      family.sampled = true
+      assert(not samples[sample .. labels], "twice: " .. line)
+      samples[sample .. labels] = tonumber(value)
+    end
+  end
+  return samples, families
+end
+
+-- The metrics, as samples. 'since' gives another call's: the differences.
+local function metrics(since)
+  local samples = read(theaterref.metrics())
+  for name, value in pairs(since or {}) do samples[name] = samples[name] and samples[name] - value end
+  return samples
+end
+
+local function fetched(samples, outcome) return samples[('theaterref_fetches_total{outcome="%s"}'):format(outcome)] end
+
+-- Waits until the engine has counted fetches that have told their result. Specs before this one may have left others.
+local function eventually_fetched(before, outcome, count)
+  helper.eventually(function() return fetched(metrics(before), outcome) >= count end)
+end
+
+describe("metrics", function()
+  it("are OpenMetrics text, with a help text for each family and cumulative buckets", function()
+    local samples, families = read(theaterref.metrics())
+    for name, family in pairs(families) do
+      assert.truthy(family.HELP, name)
+      assert.truthy(family.sampled, name)
+    end
+    assert.equal("seconds", families.theaterref_fetch_seconds.UNIT)
+    assert.equal("bytes", families.theaterref_fetch_received_bytes.UNIT)
+    assert.equal(1, samples[('theaterref_info{version="%s"}'):format(theaterref._VERSION)])
+  end)
+
+  it("count fetches by outcome, their bytes, retries, redirects and seconds", function()
+    local server = helper.nginx()
+    server:put("body", ("x"):rep(5000))
+    local before = metrics()
+    local resolver = theaterref.resolver { retries = 0, log = false }
+    server:put("hello", ("x"):rep(5000))
+    assert(resolver:resolve(server.http .. "/body"))
+    assert(resolver:resolve(server.http .. "/here"))
+    assert.equal("http_status", select(2, resolver:resolve(server.http .. "/missing")).kind)
+    assert.equal("network", select(2, theaterref.resolver({ retries = 1, log = false }):resolve("http://127.0.0.1:1/")).kind)
+    resolver:start(server.http .. "/slow/../body"):cancel()
+    server:stop()
+    eventually_fetched(before, "ok", 2)
+    eventually_fetched(before, "network", 1)
+    local now = metrics(before)
+    assert.is_true(fetched(now, "http_status") >= 1)
+    assert.is_true(now.theaterref_fetch_redirects_total >= 1)
+    assert.is_true(now.theaterref_fetch_retries_total >= 1)
+    assert.is_true(now.theaterref_fetch_received_bytes_total >= 10000)
+    assert.is_true(now['theaterref_fetch_seconds_count{phase="total"}'] >= 4)
+    assert.equal(now['theaterref_fetch_seconds_count{phase="total"}'],
+      now['theaterref_fetch_seconds_bucket{phase="total",le="+Inf"}'])
+    assert.is_true(now['theaterref_fetch_seconds_sum{phase="total"}'] >= now['theaterref_fetch_seconds_sum{phase="queue"}'])
+    local last = 0
+    for _, bound in ipairs { "0.0001", "0.001", "0.1", "1.0", "60.0", "+Inf" } do
+      local count = now[('theaterref_fetch_seconds_bucket{phase="total",le="%s"}'):format(bound)]
+      assert.is_true(count >= last, bound)
+      last = count
+    end
+  end)
+
+  it("count a body that broke off and was resumed", function()
+    local server = helper.misbehaving()
+    local before = metrics()
+    assert(theaterref.resolver({ retries = 3, log = false }):resolve(server.http .. "/resumes"))
+    server:stop()
+    eventually_fetched(before, "ok", 1)
+    assert.is_true(metrics(before).theaterref_fetch_resumes_total >= 1)
+  end)
+
+  it("count caches by name, and those without one or with an odd one together", function()
+    local name = 'metrics "\\\n'
+    local caches = { theaterref.resource_cache { name = name }, theaterref.resource_cache {},
+      theaterref.resource_cache { name = "metrics\xff" } }
+    local before = metrics()
+    for _, cache in ipairs(caches) do
+      helper.load(cache, "a", "12345")
+      assert(cache:get "a")
+    end
+    local now = metrics(before)
+    local label = '{cache="metrics \\"\\\\\\n"}'
+    assert.equal(1, now["theaterref_cache_hits_total" .. label])
+    assert.equal(1, now["theaterref_cache_misses_total" .. label])
+    assert.is_true(now["theaterref_cache_bytes" .. label] >= 5)
+    assert.equal(1, now["theaterref_cache_entries" .. label])
+    assert.is_true(now['theaterref_cache_hits_total{cache=""}'] >= 2)
+    caches[1]:close()
+    caches[3]:close()
+    caches = nil -- luacheck: ignore
+    collectgarbage()
+    collectgarbage()
+    now = metrics(before)
+    assert.is_nil(now["theaterref_cache_hits_total" .. label])
+    assert.equal(3, now['theaterref_cache_hits_total{cache=""}'], "a counter must not run back when its cache is gone")
+  end)
+
+  it("count the operations of stores by outcome, and corrupt content", function()
+    helper.with_folder(function(folder)
+      local before = metrics()
+      local store = theaterref.content_store("metrics", { home = folder, verify = "always" })
+      local hash = assert(store:put "bytes")
+      assert(store:get(hash))
+      assert(store:label("a", hash))
+      assert(store:remove_label "a")
+      assert.is_nil((store:get(("0"):rep(40))))
+      helper.run_ok(("chmod u+w %s/store/metrics/data/* && printf other > %s/store/metrics/data/%s"):format(folder, folder, hash))
+      assert.equal("corrupt", select(2, store:get(hash)).kind)
+      local now = metrics(before)
+      for _, operation in ipairs { "put", "get", "label", "unlabel" } do
+        assert.equal(1, now[('theaterref_store_operations_total{operation="%s",outcome="ok"}'):format(operation)], operation)
+      end
+      now = metrics()
+      assert.is_true(now['theaterref_store_operations_total{operation="get",outcome="not_found"}'] >= 1)
+      assert.is_true(now['theaterref_store_operations_total{operation="get",outcome="corrupt"}'] >= 1)
+      assert.equal(before['theaterref_corruptions_total{place="store"}'] + 1, now['theaterref_corruptions_total{place="store"}'])
+    end)
+  end)
+
+  it("count refusals by rule, scripts that reach a limit, and plans by outcome and step", function()
+    helper.with_folder(function(folder)
+      local path = helper.write(folder .. "/m.toml", 'name = "a"\npackage = "a.wasm"\n')
+      helper.write(folder .. "/a.wasm", "\0asm")
+      local endless = helper.write(folder .. "/policy.lua", "return { allow = function() while true do end end }")
+      local before = metrics()
+      assert(theaterref.resolver({ log = false }):plan(path))
+      local function refused(policy, kind)
+        local plan, err = theaterref.resolver({ log = false, policy = policy }):plan(path)
+        assert.is_nil(plan)
+        assert.equal(kind, err.kind)
+      end
+      local function no() return false, "no" end
+      refused({ allow = no }, "denied")
+      refused({ allow_spawn = no }, "denied")
+      refused({ accept = no }, "rejected")
+      refused({ integrity = function() return nil, "no" end }, "denied")
+      refused(endless, "policy")
+      local now = metrics(before)
+      for _, rule in ipairs { "allow", "allow_spawn", "accept", "integrity" } do
+        assert.equal(1, now[('theaterref_refusals_total{rule="%s"}'):format(rule)], rule)
+      end
+      local limits = now['theaterref_script_limits_total{limit="instructions"}'] + now['theaterref_script_limits_total{limit="time"}']
+      assert.equal(1, limits)
+      assert.equal(1, now['theaterref_plans_total{outcome="ok"}'])
+      assert.equal(3, now['theaterref_plans_total{outcome="denied"}'])
+      assert.equal(1, now['theaterref_plans_total{outcome="policy"}'])
+      assert.equal(1, now['theaterref_plan_seconds_count{phase="total"}'])
+      assert.equal(6, now['theaterref_plan_seconds_count{phase="manifest"}'])
+      assert.equal(1, now['theaterref_plan_seconds_count{phase="package"}'])
+    end)
+  end)
+
+  it("are those of the process: threads that end leave their counts, and a child goes on from them", function()
+    local before = metrics()
+    threads.run(8, [[
+      local core = require "theaterref.core"
+      return function() for _ = 1, 1000 do core.count_refusal "allow" end end]])
+    local name = 'theaterref_refusals_total{rule="allow"}'
+    assert.equal(8000, metrics(before)[name])
+    if threads.fork(60) then
+      core.count_refusal "allow"
+      if metrics(before)[name] ~= 8001 then os.exit(1) end
+      threads.leave()
+    end
+    threads.wait()
+    assert.equal(8000, metrics(before)[name])
+  end)
+
+  it("show no reference and no host", function()
+    theaterref.resolver({ retries = 0, log = false }):resolve("http://user:s3cret@127.0.0.1:1/very-secret?token=1")
+    local text = theaterref.metrics()
+    for _, word in ipairs { "s3cret", "very-secret", "127.0.0.1", "token=" } do
+      assert.is_nil(text:find(word, 1, true), word)
+    end
+  end)
+end)
