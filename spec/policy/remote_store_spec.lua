@@ -225,10 +225,12 @@ describe("a resolver with a remote store", function()
     store:store_at_label("x", "one")
     local follower <close> = assert(resolver():follow("store://release/x", function(blob) seen[#seen + 1] = tostring(blob) end,
       { interval = 0.05, jitter = 0 }))
-    local function eventually(count) helper.eventually(function()
-      follower:wait(0.05)
-      return #seen == count
-    end) end
+    local function eventually(contents)
+      helper.eventually(function()
+        follower:wait(0.05)
+        return #seen == contents
+      end)
+    end
     eventually(1)
     s3:log()
     for _ = 1, 4 do follower:wait(0.1) end
