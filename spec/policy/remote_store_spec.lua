@@ -220,6 +220,30 @@ describe("a resolver with a remote store", function()
     end)
   end)
 
+  it("follows a label that another machine moves, and fetches no content twice", function()
+    local store, seen = writer(), {}
+    store:store_at_label("x", "one")
+    local follower <close> = assert(resolver():follow("store://release/x", function(blob) seen[#seen + 1] = tostring(blob) end,
+      { interval = 0.05, jitter = 0 }))
+    local function eventually(contents)
+      helper.eventually(function()
+        follower:wait(0.05)
+        return #seen == contents
+      end)
+    end
+    eventually(1)
+    s3:log()
+    for _ = 1, 4 do follower:wait(0.1) end
+    assert.is_true(asked "labels/x 304" > 1)
+    assert.equal(0, asked "GET .*data/")
+    s3:control { down = true }
+    for _ = 1, 4 do follower:wait(0.1) end
+    s3:control { down = false }
+    store:store_at_label("x", "two")
+    eventually(2)
+    assert.same({ "one", "two" }, seen)
+  end)
+
   -- The numbers in the guide, by the words before them.
   local guide = {}
   for words, number in helper.read "examples/guides/remote-stores.md":gmatch "\n| (%l[^|\n]-) | (%d+) |" do

@@ -10,6 +10,7 @@ POST /_control takes a JSON object (unsigned), GET /_control returns the state:
   age       {"bucket":, "prefix":, "seconds":}     makes objects older
   fill      {"bucket":, "prefix":, "count":, "text":}
   clock     seconds that the server's clock is ahead
+  without   names of headers, and of elements of listings, that are left out
   down      true: closes each connection without an answer
   engine    {"if_match": "both" | "quoted" | "unquoted" | "ignored" | "refused", "delete_if_match": the
             same, "loser": 412 or 500 (every second loser)}
@@ -32,7 +33,7 @@ journal = open(os.path.join(folder, "access.log"), "a", buffering=1)
 accounts = {"AKIDEXAMPLE": {"secret": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}}
 buckets = {"bucket": {"region": "us-east-1"}}
 objects = {"bucket": {}}
-state = {"clock": 0, "down": False, "faults": [], "losers": 0, "versions": 0,
+state = {"clock": 0, "down": False, "faults": [], "losers": 0, "versions": 0, "without": [],
          "engine": {"if_match": "both", "delete_if_match": "both", "loser": 412}}
 
 
@@ -252,6 +253,8 @@ def list_objects(bucket, arguments):
              + "".join(f"<CommonPrefixes><Prefix>{name(group)}</Prefix></CommonPrefixes>" for group in groups)
              + (f"<NextContinuationToken>{token}</NextContinuationToken>" if truncated else "")
              + ("<EncodingType>url</EncodingType>" if arguments.get("encoding-type") else ""))
+    for element in state["without"]:
+        inner = re.sub(f"<{element.replace('-', '')}>.*?</{element.replace('-', '')}>", "", inner)
     return 200, {"Content-Type": "application/xml"}, xml("ListBucketResult", inner)
 
 
@@ -383,7 +386,7 @@ def control(orders):
         for i in range(item["count"]):
             store(item["bucket"], f"{item['prefix']}{i:05}", make_object(item["text"].encode()))
     state["engine"].update(orders.get("engine", {}))
-    for name in ("clock", "down", "faults"):
+    for name in ("clock", "down", "faults", "without"):
         state[name] = orders.get(name, state[name])
 
 
@@ -426,6 +429,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Date", formatdate(now(), usegmt=True))
         self.send_header("x-amz-request-id", "STUB0000")
         for name, value in headers.items():
+            if name in state["without"]:
+                continue
             self.send_header(name, str(value).encode("utf-8", "surrogateescape").decode("latin-1"))
         if status not in (204, 304):
             self.send_header("Content-Length", str(len(body) if size is None else size))

@@ -23,7 +23,9 @@ local ASK_SECONDS = 5         -- for a label whose last hash is known
 local HOLD_SECONDS = 10       -- that fetched content stays in memory for those who ask at the same time
 local LOCK_SECONDS = 30       -- that another process may take to fetch content, before this one does
 local FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
-local OUTAGE_SECONDS = 1      -- that the bucket is not asked again, where something is known
+-- An outage that took so long to notice is taken to last ten times as long, within these limits: the bucket is not asked
+-- again where something is known.
+local OUTAGE_FACTOR, MIN_OUTAGE, MAX_OUTAGE = 10, 1, 30
 
 -- ------------------------------------------------------------------ opening
 
@@ -239,7 +241,8 @@ end
 --- True if there is content of a hash, in the folder or the bucket.
 function Remote:exists(hash)
   local there, err = self.front.store:exists(hash)
-  if there or err or self.offline then return there, err end
+  if err then return nil, err end
+  if there or self.offline then return there end
   local head
   head, err = objects.head(self, "data/" .. hash:lower())
   if head or err.kind == "not_found" then return head ~= nil end
@@ -268,10 +271,11 @@ local function hash_of(self, name, blob, err)
   return nil, err
 end
 
--- Serves the last known hash in an outage.
-local function last_known(self, name, known, err)
+-- Serves the last known hash in an outage, which was noticed by a question that began at a moment.
+local function last_known(self, name, known, err, began)
   if not known or not core.is_outage(err) then return nil, err end
-  self.shared.outage_till = core.now() + OUTAGE_SECONDS
+  local now = core.now()
+  self.shared.outage_till = now + math.min(math.max(OUTAGE_FACTOR * (now - began), MIN_OUTAGE), MAX_OUTAGE)
   local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, os.time() - known.asked))) or ""
   warn(self, ("%s cannot be reached, so label %s counts as it was%s: %s"):format(self.name, name, age, err.message))
   return known.hash
@@ -314,19 +318,21 @@ local function lead_label(self, name, lead, patience)
     lead:cancel()
     return false
   end
+  local began = core.now()
   local hash, err, is_over = ask_label(self, name, known, lead)
   if hash or not err or is_over then return hash, err end
-  return last_known(self, name, known, err)
+  return last_known(self, name, known, err, began)
 end
 
 -- Waits for somebody's answer about a label; as lead_label. False: nobody asks any more.
 local function wait_for_label(self, name, future)
+  local began = core.now()
   local blob, err, why = self.await(future, true)
   if why == "pending" then return nil, err end
   if why == "abandoned" then return false end
   local hash, fault = hash_of(self, name, blob, with_code(err, future))
   if hash or not fault then return hash end
-  return last_known(self, name, self.front:label(name), fault)
+  return last_known(self, name, self.front:label(name), fault, began)
 end
 
 -- The hash of a label without a question to the bucket.

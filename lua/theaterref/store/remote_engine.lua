@@ -80,6 +80,7 @@ local function probe(store)
   local head, style, removes
   head, err = client:put(key, core.blob "1", {})
   if not head then return nil, err end
+  if not head.etag then return "quoted 0 0" end
   style, err = put_style(client, key, head.etag)
   if style == false then style, removes = "quoted", "0" end
   local moves = removes and "0" or "1"

@@ -66,8 +66,8 @@ local function note_ensured(shared, hash)
   return true
 end
 
--- True if an object is so old that a remote gc may soon take it.
-local function is_old(head) return os.time() - head.modified > M.GRACE / 2 end
+-- True if an object is so old that a remote gc may soon take it, as far as the server tells.
+local function is_old(head) return os.time() - (head.modified or 0) > M.GRACE / 2 end
 
 -- Makes an object young if it is old. Returns whether it was old; or nil and an error.
 local function refresh(client, key, head)
@@ -138,6 +138,9 @@ function M.label(store, name)
   if not blob and head and head.kind == "not_found" and head.code ~= "NoSuchBucket" then return false end
   if not blob then return nil, head end
   local hash = M.hash_in(tostring(blob))
+  if not head.etag then
+    return nil, errors.new("syntax", ("the server sent label %s without an ETag (%slabels/%s)"):format(name, store.name, name))
+  end
   if not hash then return nil, errors.new("corrupt", ("label %s holds no hash (%slabels/%s)"):format(name, store.name, name)) end
   local metadata = head.metadata or {}
   local writers = list_of(metadata["theaterref-writer"], "^[%x-]+$")

@@ -39,7 +39,7 @@ end
 --- The bytes of all content in the bucket, by hash.
 function M.content_sizes(self)
   local sizes = {}
-  local ok, err = each_content(self, function(hash, object) sizes[hash] = object.size end)
+  local ok, err = each_content(self, function(hash, object) sizes[hash] = object.size or 0 end)
   if not ok then return nil, err end
   return sizes
 end
@@ -65,7 +65,7 @@ local function label_objects(self)
   local etags, faults = {}, {}
   local ok, err = objects.each(self, "labels/", function(name, object)
     local fault = core.label_fault(name) or core.odd_label_fault(name)
-    if fault then faults[name] = fault else etags[name] = ("%s %s"):format(object.etag, object.modified) end
+    if fault then faults[name] = fault else etags[name] = ("%s %s"):format(tostring(object.etag), tostring(object.modified)) end
   end)
   if not ok then return nil, err end
   for name in pairs(etags) do
@@ -189,7 +189,8 @@ local function clock(self)
   if client then head, err = client:put(self.prefix .. CLOCK, core.blob "", {}) end
   if head then head, err = client:head(self.prefix .. CLOCK) end
   if not head then return nil, err end
-  return head.modified
+  if head.modified then return head.modified end
+  return nil, errors.new("syntax", ("the server of %s sent an object without Last-Modified"):format(self.name))
 end
 
 -- The content that no collection may delete: labels name it now, or named it before.
@@ -223,7 +224,7 @@ local function delete_batch(self, batch, last_old, labels, report, dry_run)
   local last = batch[#batch]
   before, err = objects.each(self, "data/", function(hash, object)
     if hash > last then return false end
-    if wanted[hash] and not labelled[hash] and not former[hash] and object.modified <= last_old then
+    if wanted[hash] and not labelled[hash] and not former[hash] and (object.modified or math.huge) <= last_old then
       doomed[#doomed + 1] = self.prefix .. "data/" .. hash
     end
   end, { after = batch[1]:sub(1, -2), max = 1000 })
@@ -244,7 +245,7 @@ end
 -- Deletes the objects of probes that were killed.
 local function delete_probes(self, last_old, report, dry_run)
   return objects.each(self, "theaterref/", function(name, object)
-    if "theaterref/" .. name == CLOCK or object.modified > last_old then return end
+    if "theaterref/" .. name == CLOCK or (object.modified or math.huge) > last_old then return end
     local ok, err = dry_run or self:client():delete(self.prefix .. "theaterref/" .. name, {}), nil
     if ok then report.temporary_files[#report.temporary_files + 1] = name else report.failed[name] = err.message end
   end)
@@ -261,7 +262,7 @@ local function collect_remote(self, options)
   local candidates, last_old = {}, now - math.max(0, grace)
   local ok
   local all = {}
-  ok, err = each_content(self, function(hash, object) all[#all + 1] = { hash, object.modified } end)
+  ok, err = each_content(self, function(hash, object) all[#all + 1] = { hash, object.modified or math.huge } end)
   if not ok then return nil, err end
   local labels, why = labels_for_gc(self)
   if not labels then return nil, why end
