@@ -76,7 +76,7 @@ describe("authentication at a registry", function()
   end)
 
   it("begins again in time when the process stopped while requests waited for another's first answer", function()
-    local url = http .. "/slow-challenge?" .. encode(bearer "/slow-token")
+    local url = http .. "/slow-challenge?" .. encode(bearer "/slow-token?ms=1500")
     local code = ([[
       local core = require "theaterref.core"
       local auth = assert(core.auth { registry = %q, insecure = true, realm_hosts = {} })
@@ -96,8 +96,9 @@ describe("authentication at a registry", function()
       end
       print(done)]]):format(at, http .. "/never", url)
     local out = helper.run_ok(([[
-      out=$(mktemp); LUA_PATH=%s LUA_CPATH=%s timeout 30 %s -e %s > $out &
-      until grep -q begun $out; do sleep 0.01; done; sleep 0.1; kill -STOP $!; sleep 0.5; kill -CONT $!
+      out=$(mktemp); LUA_PATH=%s LUA_CPATH=%s timeout -s KILL 30 %s -e %s > $out &
+      until grep -q begun $out; do sleep 0.01; done; child=$(pgrep -P $!)
+      sleep 0.1; kill -STOP $child; sleep 0.5; kill -CONT $child
       wait $!; tail -n 1 $out; rm $out]]):format(helper.quote(package.path), helper.quote(package.cpath), helper.lua,
       helper.quote(code)))
     assert.equal("40\n", out)
@@ -228,13 +229,11 @@ describe("authentication at a registry", function()
       return fetch("/challenge", ('Bearer realm="http://AT1%s",service="stub"'):format(realm), auth,
         { scope = ("repository:%s:pull"):format(repository) })
     end
-    for i = 1, 3 do
-      assert.equal("in", (pull("/picky-token", "open" .. i)))
-      assert.equal("in", (pull("/token", "other" .. i)))
-    end
     assert.equal("in", (pull("/picky-token", "open")))
     local _, err = pull("/picky-token", "closed")
     assert.equal(403, err.status)
+    assert.equal("in", (pull("/picky-token", "open2")))
+    assert.equal("in", (pull("/token", "other")))
   end)
 
   it("is asked again for a token if its realm is busy for a moment", function()

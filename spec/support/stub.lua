@@ -145,9 +145,9 @@ paths["/short-token"] = with_credentials(function(client) issue(client, 0.5) end
 paths["/picky-token"] = with_credentials(function(client, request)
   if request.query:find "repository:open" then issue(client) else respond(client, "403 Forbidden") end
 end)
-paths["/slow-token"] = with_credentials(function(client)
+paths["/slow-token"] = with_credentials(function(client, request)
   local timer = uv.new_timer()
-  timer:start(300, 0, function()
+  timer:start(tonumber(request.query:match "^ms=(%d+)") or 300, 0, function()
     timer:close()
     if not client:is_closing() then issue(client) end
   end)
