@@ -34,6 +34,16 @@ static int future_cancel(lua_State *L) {
   return 0;
 }
 
+/* The state closes, or has forgotten the future. */
+static int future_collect(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  tr_future *future = f->future;
+  f->future = NULL;
+  if (future != NULL)
+    tr_future_collect(future);
+  return 0;
+}
+
 static int cancelled(lua_State *L) {
   tr_error error;
   tr_error_set(&error, TR_CANCELLED, "the future was cancelled");
@@ -462,7 +472,7 @@ static int interrupt_signal(lua_State *L) {
 
 void tr_open_future(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"__gc", future_cancel},         {"__close", future_cancel},
+      {"__gc", future_collect},        {"__close", future_cancel},
       {"done", future_done},           {"wait", future_wait},
       {"cancel", future_cancel},       {"complete", future_complete},
       {"fail", future_fail},           {"notify", future_notify},

@@ -27,6 +27,8 @@ static const double MAX_SLEEP = 0.1;
 static const double MAX_ADVANCE = 0.001;
 /* Of all bodies together, in one turn: a millisecond or two. */
 static const size_t TURN_BYTES = 1024 * 1024;
+/* A load that its Lua state has left, as it closed, goes on for so long. */
+static const double LEFT_SECONDS = 30;
 /* One in so many places is kept for origins of which no request runs. */
 enum { RESERVED = 8 };
 
@@ -322,6 +324,12 @@ static void end_waiting(tr_request *r, bool in_front) {
 void tr_driver_take(tr_request *r) {
   tr_error error;
   tr_blob *blob;
+  if (tr_promise_is_left(r->promise) && tr_now() + LEFT_SECONDS < r->deadline) {
+    r->timeout = LEFT_SECONDS;
+    r->deadline = tr_now() + LEFT_SECONDS;
+    if (r->adopted && !schedule(r))
+      return;
+  }
   if (!r->adopted) {
     adopt(r);
   } else if (!tr_promise_wanted(r->promise)) {

@@ -43,6 +43,7 @@ struct tr_promise {
   atomic_int status; /* written under the lock */
   bool settling;     /* its result is set, but 'on_result' still runs */
   bool detached;     /* wanted, whoever waits */
+  bool left;         /* its last future was collected; the worker is to know */
   bool leader_only;  /* its failure is the leader's alone */
   tr_future *futures;
   tr_blob *blob;
@@ -498,6 +499,33 @@ void tr_future_release(tr_future *f) {
   }
   tr_promise_release(f->promise);
   free(f);
+}
+
+void tr_future_collect(tr_future *f) {
+  const tr_worker *worker = NULL;
+  tr_promise *p = f->promise;
+  pthread_mutex_lock(&lock);
+  if (f->refs == 1 && p->futures == f && f->next == NULL && p->worker != NULL &&
+      p->on_result != NULL && is_open(p) && !p->detached) {
+    p->detached = p->left = true;
+    worker = p->worker;
+    p->refs++;
+  }
+  pthread_mutex_unlock(&lock);
+  tr_future_release(f);
+  if (worker != NULL) {
+    worker->unwanted(p);
+    tr_promise_release(p);
+  }
+}
+
+bool tr_promise_is_left(tr_promise *p) {
+  bool left;
+  pthread_mutex_lock(&lock);
+  left = p->left;
+  p->left = false;
+  pthread_mutex_unlock(&lock);
+  return left;
 }
 
 void tr_future_detach(tr_future *f) {

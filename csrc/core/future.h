@@ -89,6 +89,12 @@ tr_future_status tr_promise_status(tr_promise *promise);
 /* True while any future still wants the result. */
 bool tr_promise_wanted(tr_promise *promise);
 
+/* Release a future that nobody has given up, such as one of a Lua state that closes. A load
+** of a worker's into a cache goes on for a while: others may ask for the same. */
+void tr_future_collect(tr_future *future);
+/* True, once, if a future was collected that way: the worker is to set an end to the load. */
+bool tr_promise_is_left(tr_promise *promise);
+
 /* Set by the worker to report progress; any thread may read it. */
 void tr_promise_set_progress(tr_promise *promise, size_t received,
                              size_t total);

@@ -195,6 +195,24 @@ static int advance(lua_State *L) {
   return 0;
 }
 
+/* Protected: (resolver, function that writes manifests, job). Cancel the job's Lua future. */
+static int cancel(lua_State *L) {
+  const tr_job *job = lua_touserdata(L, 3);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, job->future);
+  call_method(L, "cancel");
+  return 0;
+}
+
+/* Stop the work of a job. Without memory for that, its loads go on for a while. */
+static void stop_job(tr_host *host, tr_job *job) {
+  tr_error ignored;
+  if (job->future == LUA_NOREF)
+    return;
+  tr_turn_call(host, cancel, job, &ignored);
+  luaL_unref(host->L, LUA_REGISTRYINDEX, job->future);
+  job->future = LUA_NOREF;
+}
+
 /* Advance a job in the worker's turn. True if it has ended. */
 static bool advance_job(tr_host *host, tr_job *job) {
   bool is_old = job->future != LUA_NOREF, ran = false;
@@ -210,8 +228,7 @@ static bool advance_job(tr_host *host, tr_job *job) {
     job->has_ended = job->has_failed = true;
   if (!job->has_ended)
     return false;
-  /* Collecting the Lua future stops its work. */
-  luaL_unref(host->L, LUA_REGISTRYINDEX, job->future);
+  stop_job(host, job);
   host->collected |= is_old; /* it lived through the end of a turn */
   return true;
 }
@@ -435,6 +452,7 @@ void tr_worker_stop(tr_host *host) {
     job->has_ended = job->has_failed = true;
     tr_error_set(&job->error, TR_CANCELLED,
                  "the host was freed before this was done");
+    stop_job(host, job);
   }
   settle_all(host->jobs);
   tr_followers_end(host);

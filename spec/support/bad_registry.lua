@@ -19,6 +19,7 @@
 --   local/…      uploads go to localhost
 --   lists/…      has the referrers API                    paged/…    the same, with one entry on each page
 --   turned/…     tags of signatures are at another host
+--   late/…       blobs come after a tenth of a second
 --   raced/…      another writer replaces what is written first to a tag of signatures with the tag 'other'
 --   lossy/…      the same, each time
 --   crowd/…      blobs are answered four at a time: when so many are asked for
@@ -81,6 +82,13 @@ local function get_blob(client, request, fault, repository, name)
   if fault == "large" then bytes = bytes .. ("x"):rep(100) end
   if fault == "gone" and not is_head and bytes:sub(-4) ~= "good" then return refuse(client, "404 Not Found", "BLOB_UNKNOWN") end
   if fault == "stuck" and not is_head then return end
+  if fault == "late" and not is_head then
+    local timer = uv.new_timer()
+    return timer:start(100, 0, function()
+      timer:close()
+      respond(client, "200 OK", "", bytes)
+    end)
+  end
   if fault == "moved" and not is_head then
     return respond(client, "307 Temporary Redirect",
       ("Location: http://localhost:%d/store/%s?X-Amz-Signature=s3cret\r\n"):format(ports[2], name:sub(8)))
