@@ -883,6 +883,22 @@ describe("a registry at fault", function()
     end
   end)
 
+  it("is asked for the layers of a copied artifact four at a time, and for no more after a failure", function()
+    local layers = {}
+    for i = 1, 11 do layers[i] = { "l" .. i, WASM .. "copied" .. i } end -- 12 blobs, with the config
+    put_artifact(bad.at, "crowd/copied", "1", layers)
+    local from, to = ("oci://%s/crowd/copied:1"):format(bad.at), ("oci://%s/crowd/to:1"):format(registry.at)
+    assert.equal(12, assert(resolver { plan_timeout = 10 }:copy(from, to, { all = true })).blobs)
+    assert.equal(WASM .. "copied11", tostring(assert(resolver():resolve(to .. "#title=l11"))))
+    put_artifact(bad.at, "gone/copied", "1", layers)
+    bad:log()
+    local copied, err = resolver():copy(("oci://%s/gone/copied:1"):format(bad.at), ("oci://%s/gone/to:1"):format(registry.at),
+      { all = true })
+    assert.is_nil(copied)
+    assert.equal("http_status", err.kind)
+    assert.equal(4, select(2, bad:log():gsub("GET /v2/gone/copied/blobs/", "")))
+  end)
+
   it("is asked if its mirror answers a blob with a larger page; alone, its size is the fault, not max_bytes", function()
     for _, at in ipairs { bad.at, registry.at } do put_artifact(at, "large/x", "1", { { "x.wasm", WASM .. "large" } }) end
     local r = resolver { registries = { [registry.at] = { mirrors = { bad.at } } } }

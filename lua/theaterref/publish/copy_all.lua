@@ -11,7 +11,7 @@ local targets = require "theaterref.publish.target"
 
 local M = {}
 
--- An artifact on its way: the sessions of both sides, how many documents and blobs were copied, how
+-- An artifact on its way: the task that copies it, the sessions of both sides, how many documents and blobs were copied, how
 -- many documents were read, and, by digest, what is there: `copied` documents, `asked` for what refers
 -- to them, and `sent` blobs.
 local Transfer = {}
@@ -48,7 +48,8 @@ function Transfer:read(name, optional)
   return nil, errors.new("too_large", ("it leads to more than %d documents"):format(MAX_READ))
 end
 
-function Transfer:copy_blob(descriptor)
+-- Copies a blob, unless the target has it. 'await' waits for its requests.
+function Transfer:copy_blob(descriptor, await)
   local digest = descriptor.digest:sub(8)
   if self.sent[digest] then return true end
   if descriptor.size > self.max_bytes or descriptor.size < 0 then
@@ -56,13 +57,14 @@ function Transfer:copy_blob(descriptor)
       errors.bytes(self.max_bytes)))
   end
   self.sent[digest] = true
-  local there, err = self.target:mount_blob(digest, descriptor.size)
+  local source, target = self.source:awaited_by(await), self.target:awaited_by(await)
+  local there, err = target:mount_blob(digest, descriptor.size)
   if there or err then return there, err end
   local blob
-  blob, err = self.source:blob(digest, descriptor.size)
+  blob, err = source:blob(digest, descriptor.size)
   if not blob then return nil, err end
   self.blobs = self.blobs + 1
-  return self.target:put_blob(blob, digest)
+  return target:put_blob(blob, digest)
 end
 
 -- Returns the media type to write a document as.
@@ -139,11 +141,9 @@ function Transfer:copy_document(blob, media_type, name, depth, is_shared)
       if not ok then return nil, err end
     end
   end
-  for _, descriptor in ipairs(blobs) do
-    local ok
-    ok, err = self:copy_blob(descriptor)
-    if not ok then return nil, err end
-  end
+  local sent
+  sent, err = targets.side_by_side(self.task, blobs, function(descriptor, await) return self:copy_blob(descriptor, await) end)
+  if not sent then return nil, err end
   media_type = media_type_of(document, media_type)
   if is_shared then return self:put_shared(blob, media_type, name) end
   self.documents = self.documents + 1
@@ -266,7 +266,7 @@ function M.copy_all(task, context, from, to)
     return nil, errors.new("invalid_reference", "a copy of all layers goes from an artifact to an artifact: without a title", to)
   end
   local judged
-  local transfer = setmetatable({ documents = 0, blobs = 0, read_count = 0, copied = {}, asked = {}, sent = {},
+  local transfer = setmetatable({ task = task, documents = 0, blobs = 0, read_count = 0, copied = {}, asked = {}, sent = {},
     max_bytes = context:max_bytes {} }, Transfer)
   transfer.source, err = targets.open_allowed(task, context, source)
   if transfer.source then judged, err = judge(task, context, source) end

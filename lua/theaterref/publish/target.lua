@@ -3,6 +3,7 @@
 local admit = require "theaterref.resolve.admit"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local Future = require "theaterref.resolve.future"
 local overlay = require("theaterref.options").overlay
 local reference = require "theaterref.reference"
 local Session = require "theaterref.registry.session"
@@ -68,6 +69,43 @@ function M.fault(parsed, ref)
   if #parsed.tag + #M.PACKAGE > M.MAX_TAG_BYTES then
     return errors.new("invalid_reference", ("its tag is too long: '%s' is added to it"):format(M.PACKAGE), ref)
   end
+end
+
+local MAX_AT_ONCE = 4
+
+-- Futures that are cancelled where their owner ends: with an error, or by Ctrl-C.
+local until_closed = { __close = function(futures)
+  for _, future in ipairs(futures) do future:cancel() end
+end }
+
+--- Does the same work for each item of a list, for a few of them at a time.
+-- @tparam theaterref.future task
+-- @tparam table list
+-- @tparam function work `work(item, await)` returns a true value, or nil and an error, after which no other
+-- item is begun
+-- @treturn boolean
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.side_by_side(task, list, work)
+  local futures <close>, at, failure = setmetatable({}, until_closed), 0, nil
+  local function run(own)
+    local function await(future, foreign) return own:await(future, foreign) end
+    while at < #list and not failure do
+      at = at + 1
+      local ok, err = work(list[at], await)
+      if not ok then failure = failure or err end
+    end
+    if failure then return nil, failure end
+    return true
+  end
+  for i = 1, math.min(MAX_AT_ONCE, #list) do
+    futures[i] = Future.run({ reference = task.reference, has_steps = true }, run)
+  end
+  for _, future in ipairs(futures) do
+    local ok, err = task:await(future)
+    if not ok then return nil, err end
+  end
+  return true
 end
 
 local MAX_WRITES = 4 -- of one tag, and a look at it after each but the last

@@ -34,6 +34,11 @@ function Session.open(parsed, fields)
   return self
 end
 
+--- The same session for other work: its requests are awaited by another function.
+-- @tparam function await
+-- @treturn table
+function Session:awaited_by(await) return setmetatable({ await = await }, { __index = self }) end
+
 -- Compiles the options of requests, once for each kind. Another host, to which a registry sends
 -- an upload, gets nothing that identifies the caller.
 local function compile(self, accept, max_bytes, is_elsewhere)
