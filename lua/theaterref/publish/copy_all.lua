@@ -227,20 +227,11 @@ function Transfer:copy_package(artifact, from_tag, to_tag)
   return digest
 end
 
--- The reference that rules are to judge before an artifact is copied: as it is, or its manifest in
--- Theater's sense if only that is in the lockfile.
-local function judged_reference(context, parsed)
-  local lockfile, of_manifest = context.lockfile, reference.for_manifest(parsed.text)
-  local ctx = { purpose = "direct" }
-  if lockfile and not lockfile.integrity(parsed.text, ctx) and lockfile.integrity(of_manifest, ctx) then return of_manifest end
-  return parsed.text
-end
-
 -- Has the rules that judge bytes, the lockfile and the option `signatures` judge what a reference
 -- means, if there are any. Returns the digest of the manifest that was judged, or nil and perhaps an error.
 local function judge(task, context, parsed)
   if not (context.judges or context.lockfile or context.asks.integrity) then return nil end
-  local wish = { reference = judged_reference(context, parsed), ctx = { purpose = "direct" }, options = {} }
+  local wish = { reference = targets.judged(context, parsed), ctx = { purpose = "direct" }, options = {} }
   local blob, err = loads.resolve_as_is(task, context, wish)
   if not blob or wish.manifest then return blob and wish.manifest, err end
   return nil, errors.new("denied", ("Not allowed: %s: these bytes come from a store, and no rule gives the digest of their "

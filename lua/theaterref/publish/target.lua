@@ -31,7 +31,7 @@ function M.open(task, context, parsed, actions, from, defaults)
   return Session.open(parsed, { registries = context.registries, defaults = defaults or context.defaults, actions = actions,
     from = from, warn = function(message)
       context:emit("registry", { reference = reference.redact(parsed.text), message = message })
-    end, await = function(future) return task:await(future) end,
+    end, await = function(future, own) return task:await(future, not own) end,
     seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end })
 end
 
@@ -42,6 +42,15 @@ function M.open_allowed(task, context, parsed)
   if not hosts then return nil, err end
   local defaults = hosts ~= "any" and overlay(context.defaults, { redirect_hosts = hosts }) or nil
   return M.open(task, context, parsed, "pull", nil, defaults)
+end
+
+--- Returns the reference that rules are to judge: as it is, or its manifest in Theater's sense if only that is in
+-- the lockfile.
+function M.judged(context, parsed)
+  local lockfile, of_manifest = context.lockfile, reference.for_manifest(parsed.text)
+  local ctx = { purpose = "direct" }
+  if lockfile and not lockfile.integrity(parsed.text, ctx) and lockfile.integrity(of_manifest, ctx) then return of_manifest end
+  return parsed.text
 end
 
 --- The name of a document: its digest, which wins over its tag.
@@ -89,7 +98,7 @@ end }
 function M.side_by_side(task, list, work)
   local futures <close>, at, failure = setmetatable({}, until_closed), 0, nil
   local function run(own)
-    local function await(future, foreign) return own:await(future, foreign) end
+    local function await(future, is_own) return own:await(future, not is_own) end
     while at < #list and not failure do
       at = at + 1
       local ok, err = work(list[at], await)

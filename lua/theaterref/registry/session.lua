@@ -82,7 +82,7 @@ local function send(self, method, url, more)
   future, err = core.send(url, compiled, { method = method, body = more.body, headers = more.headers or {} }, self.seconds_left())
   if not future then return nil, err end
   local body
-  body, err = self.await(future)
+  body, err = self.await(future, true)
   if not body then return nil, requests.worded(err, self.endpoint) end
   local info = future:info()
   return info.status, info.headers or {}, body, info
@@ -175,7 +175,7 @@ function Session:blob(digest, size)
   future, err = core.fetch(url(self, "blobs", "sha256:" .. digest), compiled, nil, digest, true, self.seconds_left())
   if not future then return nil, err end
   local blob
-  blob, err = self.await(future)
+  blob, err = self.await(future, true)
   if blob and #blob == size then return blob end
   return nil, err and requests.worded(err, self.endpoint, "blob") or errors.new("corrupt",
     ("%s/%s: a blob has %d bytes, not the %d that its manifest says"):format(self.endpoint.registry, self.endpoint.repository,
