@@ -130,12 +130,20 @@ describe("authentication at a registry", function()
     assert.matches("does not exist, or needs credentials", err.message)
   end)
 
-  it("asks for all scopes, each once, in any order of parameters", function()
-    local wanted = "repository:a/b:pull,push repository:c:pull repository:a/b:pull,push"
-    assert.equal("in", fetch("/challenge", ('Negotiate abc==, bearer scope="%s" ,\tSERVICE=stub,x="\\"," , Realm="http://AT1/token?v=1"')
-      :format(wanted), principal(), { scope = "repository:own:pull" }))
-    assert.same({ "v=1&service=stub&scope=repository%3Aown%3Apull&scope=repository%3Aa%2Fb%3Apull%2Cpush&scope=repository%3Ac%3Apull" },
-      token_queries())
+  it("asks for the scopes of a challenge, each once, in any order of parameters, if the request names none", function()
+    local challenge = 'Negotiate abc==, bearer scope="repository:a/b:pull,push repository:c:pull repository:a/b:pull,push" ,'
+      .. '\tSERVICE=stub,x="\\"," , Realm="http://AT1/token?v=1"'
+    assert.equal("in", fetch("/challenge", challenge, principal()))
+    assert.same({ "v=1&service=stub&scope=repository%3Aa%2Fb%3Apull%2Cpush&scope=repository%3Ac%3Apull" }, token_queries())
+  end)
+
+  it("asks for no more than the request needs, whatever the challenge names", function()
+    for _, wanted in ipairs { "repository:own:pull,push,delete", "registry:catalog:*", "repository:victim:push repository:own:pull" } do
+      local own = "repository:own" .. #wanted .. ":pull"
+      assert.equal("in", fetch("/challenge", ('Bearer realm="http://AT1/token",service="stub",scope="%s"'):format(wanted), principal(),
+        { scope = own .. " repository:from:pull " .. own }))
+      assert.same({ ("service=stub&scope=repository%%3Aown%d%%3Apull&scope=repository%%3Afrom%%3Apull"):format(#wanted) }, token_queries())
+    end
   end)
 
   it("prefers Bearer, in whichever header it stands", function()
