@@ -253,7 +253,8 @@ M.registry = set("registry option", {
   { "proxy", "text", "as for all", "URL of a proxy; empty: none" },
   { "plain_http", "flag", "at loopback addresses", "speak http, not https; false: https also at a loopback address" },
   { "mirrors", "list", "none", "registries to ask first, as `host:port` or `host:port/prefix`, with `?ns=` and the name of "
-    .. "this one. They get their own credentials only" },
+    .. "this one. They get their own credentials only, and no retries: 3 s to connect, and 5 s of silence before a "
+    .. "manifest" },
   { "realm_hosts", "places", "none", "token servers that may get the credentials, as `host`, `host:port` or "
     .. "`*.example.org`, besides the registry's own host and port; those of docker.io and gitlab.com are built in" },
 })

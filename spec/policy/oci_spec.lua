@@ -922,6 +922,30 @@ describe("a registry at fault", function()
     assert.matches("has more bytes, not the 13 that .* says", err.message)
   end)
 
+  it("does not wait for a mirror that is busy or hangs: it is asked once, and after the registry for a while", function()
+    local r = resolver { stall_timeout = 0.3, registries = { [registry.at] = { mirrors = { bad.at } } } }
+    for _, repository in ipairs { "busy/up", "stuck/up" } do
+      for tag = 1, 2 do put_artifact(registry.at, repository, tag, { { "x.wasm", WASM .. repository } }) end
+      if repository == "stuck/up" then put_artifact(bad.at, repository, "1", { { "x.wasm", WASM .. repository } }) end
+      bad:log()
+      assert.is_false(core.origin_fails("http://" .. bad.at))
+      local ref = ("oci://%s/%s:"):format(registry.at, repository)
+      assert.equal(WASM .. repository, tostring(assert(r:resolve(ref .. "1"))))
+      assert.equal(repository == "stuck/up", core.origin_fails("http://" .. bad.at))
+      assert.equal(WASM .. repository, tostring(assert(r:resolve(ref .. "2"))))
+      local _, err = r:resolve(ref .. "3")
+      assert.matches("no such tag '3'", err.message, 1, true)
+      assert.matches(registry.at, err.message, 1, true)
+      local log = bad:log()
+      assert.equal(1, select(2, log:gsub(repository == "busy/up" and "manifests/1" or "blobs/", "")), log)
+      assert.equal(repository == "stuck/up", not log:find "manifests/2")
+    end
+    local limits = require "theaterref.registry.requests"
+    assert.equal(5, limits.mirror_document_request({}).stall_timeout)
+    assert.equal(5, limits.mirror_document_request({ stall_timeout = -1 }).stall_timeout)
+    assert.equal(2, limits.mirror_document_request({ stall_timeout = 2 }).stall_timeout)
+  end)
+
   it("is asked if its mirror has nothing, though a cache remembers that", function()
     put_artifact(registry.at, "mirrored/only", "1", { { "x.wasm", WASM .. "upstream" } })
     local said = {}

@@ -20,7 +20,7 @@ local MAX_DOCUMENTS = 3 -- an index, an index in it, a manifest
 -- @tparam table job
 -- @tparam table context
 -- @tparam table links what gets its links; see `theaterref.source.oci.drive`
--- @tparam table place `endpoint`, and `options` of requests to it
+-- @tparam table place `endpoint`, `options` of requests to it, and perhaps `document_options`, of those for documents
 -- @treturn table
 function Chain.new(job, context, links, place)
   return setmetatable({ job = job, context = context, links = links, place = place, endpoint = place.endpoint, cache = job.cache,
@@ -42,8 +42,9 @@ end
 -- its digest fixes, may come from where those of the signed artifact may.
 function Chain:options(kind)
   local job = self.job
-  if not self.deadline then return self.place.options end
-  local options = overlay(self.place.options)
+  local all = kind == "manifests" and self.place.document_options or self.place.options
+  if not self.deadline then return all end
+  local options = overlay(all)
   options.timeout = math.max(0.001, self.deadline - core.now())
   if kind == "blobs" and job.blob_redirect_hosts then
     options.redirect_hosts = job.blob_redirect_hosts

@@ -162,8 +162,28 @@ function M.of_host(endpoint, request)
   return option_sets.for_host(request, request.hosts and core.match_host(request.hosts, endpoint.host, endpoint.port))
 end
 
+-- Limits of requests to mirrors, in seconds: whoever waits for one could have asked the registry. A mirror may be silent
+-- for longer before a blob, which it may be getting for others.
+local MIRROR_LIMITS = { connect_timeout = 3 }
+local MIRROR_DOCUMENT_LIMITS = { stall_timeout = 5 }
+
+-- Returns options with limits that are not longer than others.
+local function limited(request, limits)
+  local all = overlay(request)
+  for name, limit in pairs(limits) do
+    local own = all[name]
+    all[name] = own and own >= 0 and math.min(own, limit) or limit
+  end
+  return all
+end
+
+--- The options of requests to a mirror for documents, of those for blobs.
+-- @tparam table request
+-- @treturn table
+function M.mirror_document_request(request) return limited(request, MIRROR_DOCUMENT_LIMITS) end
+
 --- The options of requests to a mirror: its own, and on top of the general ones, of which none
--- identifies the caller. Of a request to the upstream only limits hold.
+-- identifies the caller. Of a request to the upstream only limits hold. None is retried: the next place is asked.
 -- @tparam table endpoint the mirror
 -- @tparam table general options of all requests
 -- @tparam table request options of requests to the upstream
@@ -173,7 +193,9 @@ function M.mirror_request(endpoint, general, request)
   for _, name in ipairs { "ca_file", "proxy", "unix_socket", "user_agent", "cache_scope", "hosts" } do
     all[name] = general[name]
   end
-  return M.request(endpoint, M.of_host(endpoint, all))
+  all = limited(M.request(endpoint, M.of_host(endpoint, all)), MIRROR_LIMITS)
+  all.retries = 0
+  return all
 end
 
 -- When each warning was given: not at every request.
