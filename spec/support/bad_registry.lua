@@ -8,7 +8,7 @@
 --   short/…      blobs end too early, always              moved/…    blobs are at the object store
 --   quiet/…      no Docker-Content-Digest                 plain/…    documents are text/html
 --   busy/…       the first request of a document gets 429 chunks/…   a blob in one piece gets 413
---   moving/…     each upload step is at another, relative place
+--   moving/…     each upload step is at another, relative place, with a fragment
 --   answers/…    an upload is answered with another digest
 --   broken/…     the upload of a blob fails, from the second on
 --   away/…       uploads go to the object store
@@ -50,7 +50,7 @@ end
 
 local function upload_place(fault, repository, id)
   next_upload = next_upload + 1
-  if fault == "moving" then return ("../uploads/%s-%d?step=%d"):format(id, next_upload, next_upload) end
+  if fault == "moving" then return ("../uploads/%s-%d?step=%d#%s"):format(id, next_upload, next_upload, id) end
   return ("http://%s:%d/v2/%s/blobs/uploads/%s"):format(fault == "local" and "localhost" or "127.0.0.1", ports[fault == "away" and 2 or 1],
     repository, id)
 end

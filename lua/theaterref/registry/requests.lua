@@ -102,11 +102,14 @@ function M.url(endpoint, kind, name)
   return endpoint.url .. kind .. "/" .. name .. (endpoint.ns and "?ns=" .. endpoint.ns or "")
 end
 
---- The absolute URL of where a header leads.
+--- The absolute URL of where a header leads, without a fragment, which is not sent.
 -- @tparam string base the URL that was asked for
 -- @tparam string location
 -- @treturn string
-function M.join(base, location) return location:find "^%a[%w+.-]*://" and location or paths.join_url(base, location) end
+function M.join(base, location)
+  location = location:match "^[^#]*"
+  return location:find "^%a[%w+.-]*://" and location or paths.join_url(base, location)
+end
 
 --- The next page of a list.
 -- @tparam table endpoint
