@@ -368,6 +368,29 @@ describe("authentication at a registry", function()
     assert.is_false((core.allows_realm(principal(), "http://127.0.0.1:" .. server.ports[2] .. "/token")))
   end)
 
+  it("sends nothing of the caller's to a realm at another host, which the registry alone chose", function()
+    local realm <close> = setmetatable({ server = helper.nginx() }, { __close = function(self) self.server:stop() end })
+    local nginx, home = realm.server, realm.server.folder
+    helper.write(home .. "/.netrc", "machine localhost login me password s3cret\n")
+    -- Returns the message of what fails in a process that asks with all that identifies it.
+    local function run(url)
+      local challenge = encode(('Bearer realm="%s",service="stub"'):format(url))
+      return helper.run_ok(("HOME=%s %s -e %s"):format(home, helper.lua, helper.quote(([[
+        local core = require "theaterref.core"
+        local all = { ca_file = %q, headers = { ["X-Key"] = "s3cret" }, netrc = true, client_cert = %q, client_key = %q }
+        local own = { ca_file = all.ca_file, headers = { ["X-Key"] = "own" }, netrc = true, client_cert = all.client_cert, client_key = all.client_key }
+        all.hosts, all.retries, all.scope = { localhost = own }, 0, "repository:nobody:pull"
+        all.auth = assert(core.auth { registry = %q, insecure = true })
+        print(select(2, core.fetch(%q, core.request_options(all)):wait(10)).message)]]):format(nginx.ca, home .. "/client.pem",
+        home .. "/client.key", at, http .. "/challenge?" .. challenge))))
+    end
+    assert.matches("401", run(nginx.https .. "/token")) -- its token is none that the registry knows
+    local future <close> = core.send(server.http .. "/log", core.request_options {}, {})
+    assert.matches("Bearer headers::: ", tostring(assert(future:wait())), 1, true)
+    -- One that demands a certificate gets none.
+    assert.matches("cannot get a token: .*/token%?… answered 400", run(("https://localhost:%d/token"):format(nginx.bad_ports.wants)))
+  end)
+
   it("takes a realm that is listed", function()
     assert.equal("in", fetch("/challenge", 'Bearer realm="http://AT2/token"', principal { realm_hosts = { "127.0.0.1:" .. server.ports[2] } }))
     assert.equal("2 GET /token -", log()[2])

@@ -732,6 +732,15 @@ describe("a registry at fault", function()
     end
   end)
 
+  it("that answers a document with 202, or with a malformed digest, has not written it", function()
+    for fault, words in pairs { later = "writing a manifest failed: status 202", malformed = "answered the digest sha256:?x?" } do
+      local copied, err = resolver():copy(folder .. "/actor/worker.wasm", ("oci://%s/%s/x:1"):format(bad.at, fault))
+      assert.is_nil(copied)
+      assert.equal(fault == "later" and "http_status" or "digest_mismatch", err.kind)
+      assert.matches(words, err.message, 1, true)
+    end
+  end)
+
   it("whose answers to what ends an upload are lost is asked whether it succeeded", function()
     local copied = assert(resolver({ retries = 1 }):copy(folder .. "/actor/worker.wasm", "oci://" .. bad.at .. "/lost/x:1"))
     assert.equal(helper.read(folder .. "/actor/worker.wasm"), tostring(assert(resolver():resolve(copied.reference))))

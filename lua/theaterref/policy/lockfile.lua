@@ -108,7 +108,7 @@ function M.read(path)
     if fields then
       local key = M.key(reference.join(folder, ref) or folder .. ref)
       if lines[key] and not are_same(lines[key], fields) then
-        return nil, errors.new("syntax", ("%s:%d: an earlier line says something else about this reference; remove one of the two, "
+        return nil, errors.new("syntax", ("%s:%d: an earlier line says something else about this reference; remove one, "
           .. "or write the lockfile anew with 'theaterref lock --prune'"):format(path, number))
       end
       lines[key] = fields
