@@ -253,6 +253,15 @@ function Resolver:trace(ref, ctx, trace, options)
     loads.resolve, context):wait()
 end
 
+--- Starts to plan and trace it, and returns at once: for `theaterref lock`.
+-- @tparam string manifest_reference
+-- @tparam function trace as for `trace`
+-- @tparam[opt] table options as for `start_plan`
+-- @treturn theaterref.future
+function Resolver:start_trace(manifest_reference, trace, options)
+  return run_plan(self, manifest_reference, options, false, trace)
+end
+
 -- ---------------------------------------------------------------- following
 
 -- The context for a follower's check: with the lockfile as it is now, for the resolver's other calls, too.
