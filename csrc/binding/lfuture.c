@@ -280,6 +280,28 @@ static int notifier_signal(lua_State *L) {
   return 0;
 }
 
+/* wait(seconds) -> boolean: whether it was signalled. Below 0: without a limit. False before
+** that: the process was interrupted. Nobody drives the engine meanwhile but its own thread. */
+static int notifier_wait(lua_State *L) {
+  tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
+  double deadline = tr_deadline(luaL_checknumber(L, 2)), left;
+  struct pollfd look = {.fd = tr_notifier_fd(*n), .events = POLLIN};
+  int count;
+  tr_note_hooks(L);
+  do {
+    left = fmin(fmax(deadline - tr_now(), 0), WAIT_SLICE);
+    count = poll(&look, 1, (int)ceil(left * 1000));
+    if (count < 0 && errno != EINTR)
+      return luaL_error(L, "cannot wait: %s", strerror(errno));
+    if (tr_has_new_hook()) {
+      tr_take_hook();
+      break;
+    }
+  } while (count <= 0 && !tr_interrupted() && tr_now() < deadline);
+  lua_pushboolean(L, count > 0);
+  return 1;
+}
+
 /* set_deadline(moment): as of core.now(); nil: none */
 static int notifier_set_deadline(lua_State *L) {
   tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
@@ -471,6 +493,7 @@ void tr_open_future(lua_State *L) {
                                               {"fd", notifier_fd},
                                               {"drain", notifier_drain},
                                               {"signal", notifier_signal},
+                                              {"wait", notifier_wait},
                                               {"set_deadline", notifier_set_deadline},
                                               {"wait", notifier_wait},
                                               {NULL, NULL}};

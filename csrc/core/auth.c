@@ -187,7 +187,7 @@ static bool names_realm(const char *entry, const tr_url *realm) {
          (realm->port == default_port(realm) ? 0 : 1);
 }
 
-static bool is_listed(const tr_auth *a, const tr_url *realm) {
+bool tr_auth_trusts(const tr_auth *a, const tr_url *realm) {
   size_t i;
   if (strcmp(realm->host, a->registry.host) == 0 && realm->port == a->registry.port)
     return true;
@@ -217,7 +217,7 @@ const char *tr_auth_check_realm(const tr_auth *a, const char *realm, tr_url *url
     fault = "it is plain http, and the registry is not";
   else if (tr_address_is_link_local(url->host))
     fault = "it is at a link-local address, where clouds keep credentials";
-  else if (!is_listed(a, url)) {
+  else if (!(a->principal[0] == '\0' && url->secure) && !tr_auth_trusts(a, url)) {
     fault = "it is at another host";
     *is_host = true;
   }

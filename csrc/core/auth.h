@@ -35,7 +35,11 @@ void tr_auth_release(tr_auth *auth); /* NULL is allowed */
 /* True if a URL is at the registry, to which alone its tokens go. */
 bool tr_auth_covers(const tr_auth *auth, const tr_url *url);
 
-/* NULL if tokens may be asked for at a realm, which 'url' becomes; else the reason why
+/* True if credentials may go to a realm: to the registry's own host, or one that is listed. */
+bool tr_auth_trusts(const tr_auth *auth, const tr_url *realm);
+
+/* NULL if tokens may be asked for at a realm, which 'url' becomes: nobody's at any host over
+** https, and those for credentials where these may go; else the reason why
 ** they may not, and 'url' is empty. '*is_host': another host is all that is wrong. */
 const char *tr_auth_check_realm(const tr_auth *auth, const char *realm, tr_url *url,
                                 bool *is_host);

@@ -186,6 +186,18 @@ static tr_verdict refuse_realm(const tr_request *r, const char *realm, const cha
   return TR_VERDICT_DONE;
 }
 
+/* Leave out of the options what identifies the caller: everything, unless it is meant for
+** the realm, which the registry alone may have chosen. */
+static void stay_anonymous(tr_fetch_options *o, bool is_meant, bool is_own) {
+  o->netrc = false;
+  if (!is_meant)
+    o->headers = NULL;
+  if (!is_meant && !is_own) {
+    o->client_cert = o->client_key = NULL;
+    o->unix_socket = NULL;
+  }
+}
+
 /* The options of a request to a realm: those of the registry if it is there, too, else
 ** those of its own host, and nothing else that identifies the caller. */
 static void choose_options(const tr_request *r, const tr_url *realm, tr_fetch_options *o) {
@@ -207,13 +219,7 @@ static void choose_options(const tr_request *r, const tr_url *realm, tr_fetch_op
         others = r->hops[i].config;
   tr_config_options(config != NULL ? config : others, o);
   o->redirect_hosts = NULL;
-  o->netrc = false;
-  if (config == NULL)
-    o->headers = NULL;
-  if (config == NULL && !is_own) {
-    o->client_cert = o->client_key = NULL;
-    o->unix_socket = NULL;
-  }
+  stay_anonymous(o, config != NULL && tr_auth_trusts(r->auth, realm), is_own);
   o->refuse_private = r->refuse_private;
   o->timeout = TOKEN_SECONDS;
   o->retries = TOKEN_RETRIES;

@@ -174,15 +174,17 @@ static bool talk(helper *h, tr_error *error) {
   return true;
 }
 
-/* Wait for the end of the program until the deadline. Return its status; 0 if somebody
-** else took that; or -1: it still runs. */
+enum { BY_SIGNAL = 1000 }; /* added to the number of the signal that ended a program */
+
+/* Wait for the end of the program until the deadline. Return its status, or BY_SIGNAL and more;
+** 0 if somebody else took that; or -1: it still runs. */
 static int await_end(helper *h, double deadline) {
   struct timespec pause = {0, (long)(PAUSE * 1e9)};
   for (;;) {
     int status;
     pid_t ended = waitpid(h->pid, &status, WNOHANG);
     if (ended == h->pid)
-      return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+      return WIFEXITED(status) ? WEXITSTATUS(status) : BY_SIGNAL + WTERMSIG(status);
     if (ended < 0 && errno != EINTR)
       return 0;
     if (tr_now() >= deadline)
@@ -214,8 +216,9 @@ static bool run_to_end(helper *h, tr_error *error) {
     tr_error_set(error, TR_NOT_FOUND, "the credential helper %s has no credentials",
                  h->program);
   else
-    tr_error_set(error, TR_IO, "the credential helper %s failed with status %d",
-                 h->program, status);
+    tr_error_set(error, TR_IO, "the credential helper %s %s %d", h->program,
+                 status >= BY_SIGNAL ? "was killed by signal" : "failed with status",
+                 status % BY_SIGNAL);
   return false;
 }
 

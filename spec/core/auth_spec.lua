@@ -326,7 +326,7 @@ describe("authentication at a registry", function()
     end)
 
     it("in plain http, for a registry that is not", function()
-      local auth = assert(core.auth { registry = "registry.example:5000", realm_hosts = { "tokens.example", "*.many.example", "odd.example:81" } })
+      local auth = assert(core.auth { registry = "registry.example:5000", username = "alice", password = "s3cret", realm_hosts = { "tokens.example", "*.many.example", "odd.example:81" } })
       local function why(realm) return select(2, core.allows_realm(auth, realm)) end
       assert.matches("plain http", why "http://registry.example:5000/token")
       assert.is_nil(why "https://registry.example:5000/token")
@@ -339,11 +339,25 @@ describe("authentication at a registry", function()
       assert.matches("another host", why "https://many.example/token")
       assert.matches("another host", why "https://tokens.example.evil/token")
       assert.matches("another host", why "https://auth.docker.io/token")
-      local docker = assert(core.auth { registry = "registry-1.docker.io" })
+      local docker = assert(core.auth { registry = "registry-1.docker.io", username = "alice", password = "s3cret" })
       assert.is_true(core.allows_realm(docker, "https://auth.docker.io/token"))
       assert.is_false(core.allows_realm(docker, "https://gitlab.com/jwt/auth"))
       assert.is_true(core.allows_realm(assert(core.auth { registry = "registry.gitlab.com" }), "https://gitlab.com/jwt/auth"))
     end)
+  end)
+
+  it("takes a realm at another host for nobody's token only, and only over https", function()
+    local nobody = assert(core.auth { registry = "registry.example:5000" })
+    assert.is_true(core.allows_realm(nobody, "https://tokens.example/token"))
+    for realm, words in pairs { ["http://tokens.example/token"] = "plain http", ["https://me@tokens.example/"] = "names a user",
+      ["https://169.254.169.254/"] = "link%-local" } do
+      assert.matches(words, select(2, core.allows_realm(nobody, realm)))
+    end
+    for _, known in ipairs { { username = "alice", password = "s3cret" }, { identity_token = "s3cret" } } do
+      known.registry = "registry.example:5000"
+      assert.matches("another host", select(2, core.allows_realm(assert(core.auth(known)), "https://tokens.example/token")))
+    end
+    assert.is_false((core.allows_realm(principal(), "http://127.0.0.1:" .. server.ports[2] .. "/token")))
   end)
 
   it("takes a realm that is listed", function()

@@ -67,9 +67,40 @@ describe("credentials", function()
     reads()
   end)
 
-  it("in a file that is malformed are an error that names it, and nothing in it", function()
-    config("home/.docker/config.json", '{"auths":{"s3cret')
-    is_refused "/home/.docker/config.json is no JSON object"
+  it("in a file that is malformed are named, but nothing in it, if the registry refuses to do without", function()
+    for _, text in ipairs { '{"auths":{"s3cret', "", "[]", "7" } do
+      config("home/.docker/config.json", text)
+      is_refused "/home/.docker/config.json is no JSON object"
+    end
+    config("run/containers/auth.json", auth:format("http://" .. registry.at .. "/v1/"))
+    reads()
+  end)
+
+  it("that are not needed hold up nothing, if a helper is missing, broken or killed, or a file malformed", function()
+    local open <close> = setmetatable({ server = helper.registry "open" }, { __close = function(self) self.server:stop() end })
+    assert(theaterref.resolver({ log = false }):copy(folder .. "/x.wasm", "oci://" .. open.server.at .. "/a/x:1"))
+    local function pull(words)
+      local _, err, status = run("theaterref resolve oci://" .. open.server.at .. "/a/x:1", "THEATERREF_LOG=warn")
+      assert.equal(0, status, err)
+      assert.matches("warn: .*" .. words, err)
+    end
+    config("home/.docker/config.json", "")
+    pull "is no JSON object"
+    config("home/.docker/config.json", '{"credsStore":"missing"}')
+    pull "docker%-credential%-missing"
+    config("home/.docker/config.json", '{"credsStore":"spec"}')
+    for script, words in pairs { ["kill -9 $$"] = "was killed by signal 9", ["echo s3cret"] = "printed no credentials",
+      ["exit 3"] = "failed with status 3", ["exec yes"] = "docker%-credential%-spec" } do
+      helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\n" .. script .. "\n")
+      helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
+      pull(words)
+    end
+    helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\nexec sleep 60\n")
+    local began = core.now()
+    local _, err, status = run("theaterref resolve --timeout 0.5 oci://" .. open.server.at .. "/a/x:1")
+    assert.equal(1, status, err)
+    assert.matches("did not answer in time", err)
+    assert.is_true(core.now() - began < 10)
   end)
 
   it("come from helpers, which get the registry and inherit nothing", function()

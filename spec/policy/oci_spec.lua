@@ -322,7 +322,6 @@ describe("a lockfile", function()
   end)
 
   it("has a line for each mirror as a plan asks for it", function()
-    os.remove(lockfile)
     helper.run_ok(("%s/bin/theaterref lock %s --policy %s/mirror.lua -o %s"):format(folder, up, folder, lockfile))
     assert.equal("worker", assert(resolver { lockfile = lockfile, policy = folder .. "/mirror.lua" }:plan(up)).name)
     assert.equal("worker", assert(resolver { lockfile = lockfile }:plan(up)).name)
@@ -330,7 +329,6 @@ describe("a lockfile", function()
   end)
 
   it("that was written without mirrors works with those of the registry's options", function()
-    os.remove(lockfile)
     helper.run_ok(("%s/bin/theaterref lock %s -o %s"):format(folder, up, lockfile))
     requests(registry)
     local registries = { [registry.at] = { mirrors = { registry.at .. "/cache" } } }
@@ -856,6 +854,49 @@ describe("a registry at fault", function()
         assert(resolver({ cache = cache }):resolve_cached(reference))
       end
     end
+  end)
+
+  it("is not believed that it has a blob of another size, or that it mounted one with another digest", function()
+    put_artifact(bad.at, "quiet/from", "1", { { "x.wasm", WASM .. "mounted" } })
+    put_artifact(bad.at, "large/to", "1", { { "x.wasm", WASM .. "mounted" } })
+    local from = ("oci://%s/quiet/from:1"):format(bad.at)
+    for to, words in pairs { large = "bytes under the sha256", answers = "answered the digest sha256:x" } do
+      local copied, err = resolver():copy(from, ("oci://%s/%s/to:2"):format(bad.at, to), { all = true })
+      assert.is_nil(copied)
+      assert.matches(words, err.message, 1, true)
+    end
+  end)
+
+  it("is asked for the layers of all references under way while one of them is waited for", function()
+    local refs, r = {}, resolver { resolve_timeout = 10, plan_timeout = 10 }
+    for i = 1, 4 do
+      put_artifact(bad.at, "crowd/x", "t" .. i, { { "manifest.toml", 'name = "x' .. i .. '"\npackage = "x.wasm"\n' },
+        { "x.wasm", WASM .. "crowd" .. i } })
+      refs[i] = ("oci://%s/crowd/x:t%d#title=x.wasm"):format(bad.at, i)
+    end
+    local blobs, errs = r:resolve_all(refs)
+    for i = 1, 4 do assert.equal(WASM .. "crowd" .. i, tostring(blobs[i] or errs[i])) end
+    for _, start in ipairs { "start", "start_plan" } do
+      local futures = {}
+      for i, ref in ipairs(refs) do futures[i] = assert(r[start](r, start == "start" and ref or ref:match "^[^#]*")) end
+      for _, future in ipairs(futures) do assert(future:wait()) end
+    end
+  end)
+
+  it("is asked if its mirror answers a blob with a larger page; alone, its size is the fault, not max_bytes", function()
+    for _, at in ipairs { bad.at, registry.at } do put_artifact(at, "large/x", "1", { { "x.wasm", WASM .. "large" } }) end
+    local r = resolver { registries = { [registry.at] = { mirrors = { bad.at } } } }
+    assert.equal(WASM .. "large", tostring(assert(r:resolve(("oci://%s/large/x:1"):format(registry.at)))))
+    local ref, lockfile = ("oci://%s/large/x:1"):format(bad.at), folder .. "/large.lock"
+    local blob, err = r:resolve(ref)
+    assert.is_nil(blob)
+    assert.equal("corrupt", err.kind)
+    assert.matches("has more bytes, not the 13 that its manifest says", err.message, 1, true)
+    helper.write(lockfile, ("theaterref lockfile 1\nsha256=%s size=13 manifest=%s  %s\n"):format(core.digest(WASM .. "large"),
+      ("0"):rep(64), ref))
+    blob, err = resolver({ lockfile = lockfile }):resolve(ref)
+    assert.is_nil(blob)
+    assert.matches("has more bytes, not the 13 that .* says", err.message)
   end)
 
   it("is asked if its mirror has nothing, though a cache remembers that", function()

@@ -21,6 +21,8 @@
 --   turned/…     tags of signatures are at another host
 --   raced/…      another writer replaces what is written first to a tag of signatures with the tag 'other'
 --   lossy/…      the same, each time
+--   crowd/…      blobs are answered four at a time: when so many are asked for
+--   large/…      blobs are followed by more
 --   private/…    401 without a challenge                  denied/…   403
 local uv = require "luv"
 
@@ -62,11 +64,21 @@ local function tag_list(client, repository, query)
   respond(client, "200 OK", link, ('{"name":"%s","tags":[%s]}'):format(repository, table.concat(names, ",")))
 end
 
+local crowd = {} -- functions that answer
+
 local function get_blob(client, request, fault, repository, name)
   local bytes = blobs[repository .. " " .. name]
   if not bytes then return refuse(client, "404 Not Found", "BLOB_UNKNOWN") end
   local is_head = request.method == "HEAD"
   if fault == "wrong" and not is_head then bytes = bytes:sub(1, -2) .. "!" end
+  if fault == "crowd" and not is_head then
+    crowd[#crowd + 1] = function() respond(client, "200 OK", "", bytes) end
+    if #crowd < 4 then return end
+    for _, give in ipairs(crowd) do give() end
+    crowd = {}
+    return
+  end
+  if fault == "large" then bytes = bytes .. ("x"):rep(100) end
   if fault == "gone" and not is_head and bytes:sub(-4) ~= "good" then return refuse(client, "404 Not Found", "BLOB_UNKNOWN") end
   if fault == "stuck" and not is_head then return end
   if fault == "moved" and not is_head then
@@ -147,7 +159,7 @@ local function upload(client, request, fault, repository, id)
     local mount, from = parameter(request.query, "mount"), parameter(request.query, "from")
     if blobs[from .. " " .. mount] then
       blobs[repository .. " " .. mount] = blobs[from .. " " .. mount]
-      return respond(client, "201 Created", "Location: /\r\n")
+      return respond(client, "201 Created", fault == "answers" and "Docker-Content-Digest: sha256:x\r\n" or "Location: /\r\n")
     end
     counts[repository] = (counts[repository] or 0) + 1
     if fault == "broken" and counts[repository] > 1 then return refuse(client, "500 Internal Server Error", "UNKNOWN") end

@@ -56,7 +56,7 @@ function Transfer:copy_blob(descriptor)
       errors.bytes(self.max_bytes)))
   end
   self.sent[digest] = true
-  local there, err = self.target:mount_blob(digest)
+  local there, err = self.target:mount_blob(digest, descriptor.size)
   if there or err then return there, err end
   local blob
   blob, err = self.source:blob(digest, descriptor.size)

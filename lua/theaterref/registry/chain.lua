@@ -59,7 +59,7 @@ local own_ends = { cancelled = true, timeout = true }
 function Chain:compile(kind, more)
   local place = self.place
   if not place.credentials and not place.err then
-    local found, err = requests.credentials(self.endpoint, self.links.await)
+    local found, err = requests.credentials(self.endpoint, self.links.await, place.options.timeout)
     if not found and own_ends[err.kind] then return nil, err end
     place.credentials, place.err = found, err
   end
@@ -326,8 +326,12 @@ function Chain:read_digest(is_layer, digest, size)
   if is_layer then self.layer = link end
   local blob, err = self:get(link, self.cache)
   if blob and not is_layer then self:note(digest, blob) end
-  if not blob or not size or #blob == size then return blob, err end
-  return nil, errors.new("corrupt", ("%s has %d bytes, not the %d that its manifest says"):format(link.target, #blob, size))
+  if not size or blob and #blob == size then return blob, err end
+  if not blob and (err.kind ~= "too_large" or size > self.context:max_bytes(self.job)) then return nil, err end
+  -- The limit of the request was this size: another 'max_bytes' would not help.
+  local says = size == self.job.locked_size and (self.job.digests_by or "its reference") or "its manifest"
+  return nil, errors.new("corrupt", ("%s has %s bytes, not the %d that %s says"):format(link.target,
+    blob and #blob or "more", size, says))
 end
 
 -- Drives the chain at one endpoint.

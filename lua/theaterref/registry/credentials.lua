@@ -34,8 +34,9 @@ end
 local function read(path)
   local blob, err = core.read_file(path, MAX_FILE_BYTES, true)
   if not blob then return nil, errors.new(err.kind, "credentials of registries: " .. err.message) end
-  local ok, document = pcall(core.json_decode, tostring(blob))
-  if ok and type(document) == "table" then return document end
+  local text = tostring(blob)
+  local ok, document = pcall(core.json_decode, text)
+  if ok and type(document) == "table" and text:find "^%s*{" then return document end
   return nil, errors.new("syntax", ("credentials of registries: %s is no JSON object"):format(path))
 end
 
@@ -64,7 +65,8 @@ local function find(by_name, names)
     if plain ~= nil then return plain, name end
   end
   local host = names[#names]
-  for _, form in ipairs { "https://%s", "https://%s/", "https://%s/v1/", "https://%s/v2/", "http://%s", "http://%s/" } do
+  for _, form in ipairs { "https://%s", "https://%s/", "https://%s/v1/", "https://%s/v2/", "http://%s", "http://%s/",
+    "http://%s/v1/", "http://%s/v2/" } do
     local name = form:format(host)
     if by_name[name] ~= nil then return by_name[name], name end
   end
@@ -118,21 +120,25 @@ end
 -- @tparam string repository
 -- @tparam[opt] table configured options of this registry: `username` and `password`, or
 -- `identity_token`
--- @tparam[opt] function note called with what is wrong with an entry that cannot be used
--- @treturn ?table `username` and `password`, `identity_token`, or `helper` and `server`, and then perhaps
--- `otherwise`, another one; `from`, where that is written; nil: there are none
--- @return[2] nil
--- @treturn[2] table an error, when a file cannot be read
+-- @tparam[opt] function note called with what is wrong with a file or an entry that cannot be used
+-- @treturn table `username` and `password`, `identity_token`, or `helper` and `server`, and then perhaps
+-- `otherwise`, another one; `from`, where that is written. Without any, perhaps `failure`, why a file cannot be
+-- read: the registry may need none
 function M.find(registry, repository, configured, note)
   if configured and (configured.username or configured.identity_token) then
     return { username = configured.username, password = configured.password, identity_token = configured.identity_token,
       from = "the configuration" }
   end
+  note = note or function() end
+  local failure
   for _, path in ipairs(paths()) do
     local document, err = document_of(path)
-    if err then return nil, err end
+    if err then
+      failure = failure or err.message
+      note(err.message)
+    end
     local found = document and of_document(document, registry, repository, function(fault)
-      if note then note(("credentials of registries: %s: %s"):format(path, fault)) end
+      note(("credentials of registries: %s: %s"):format(path, fault))
     end)
     if found then
       found.from = path
@@ -140,7 +146,7 @@ function M.find(registry, repository, configured, note)
       return found
     end
   end
-  return nil
+  return { failure = failure }
 end
 
 --- The identity of a source of credentials: a text that differs if the source does. It is secret.
@@ -171,12 +177,13 @@ local function parse_output(output)
   return user and { username = user, password = secret } or nil
 end
 
-local function ask(found, await)
+local function ask(found, await, seconds)
   local key = found.helper .. " " .. found.server
   local known = said[key]
   if known and known.at and core.now() < known.at + KEEP_SECONDS then return known.credentials end
   if not known or known.at then
-    local future, err = core.run_helper(found.helper, "get", found.server .. "\n", HELPER_SECONDS)
+    local future, err = core.run_helper(found.helper, "get", found.server .. "\n",
+      math.min(HELPER_SECONDS, seconds or HELPER_SECONDS))
     if not future then return nil, err end
     known = { future = future }
     said[key] = known
@@ -196,23 +203,24 @@ local function ask(found, await)
   return credentials
 end
 
--- True if a helper failed in a way that leaves the registry to say whether credentials are
--- needed: many exit with 1 for a server that they do not know.
-local function may_have_none(err) return err.kind == "io" and err.message:find "status 1$" ~= nil end
+-- Failures of a wait: of whoever waits, or of a helper that hangs.
+local ends = { cancelled = true, timeout = true }
 
---- Gets the credentials: those found, or those that their helper tells.
+--- Gets the credentials: those found, or those that their helper tells. The registry is to say whether
+-- any are needed in the place of a helper's that fails.
 -- @tparam table found as `find` returns it; empty: there are none
 -- @tparam function await waits for a future of the core's that others may wait for, too
 -- @tparam[opt] function note called with why a helper failed, if that is no error
+-- @tparam[opt] number seconds a limit beside that of helpers
 -- @treturn table `username` and `password`, or `identity_token`, or neither; `from`, where they are
 -- from; `failure`, why the helper failed
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.get(found, await, note)
+function M.get(found, await, note, seconds)
   if not found.helper then return found end
-  local credentials, err = ask(found, await)
+  local credentials, err = ask(found, await, seconds)
   if credentials then return next(credentials) and credentials or found.otherwise or {} end
-  if not found.otherwise and not may_have_none(err) then return nil, err end
+  if not found.otherwise and ends[err.kind] then return nil, err end
   if note then
     note(("%s; to see why: echo %s | %s get"):format(err.message, found.server, found.helper))
   end

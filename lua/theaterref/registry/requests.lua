@@ -192,27 +192,21 @@ end
 
 --- Finds the source of the credentials for an endpoint, and notes it as its `source`. No helper runs.
 -- @tparam table endpoint
--- @treturn boolean true
--- @return[2] nil
--- @treturn[2] table an error: a file cannot be read
 function M.find_credentials(endpoint)
-  local found, err = credentials.find(endpoint.registry, endpoint.repository, endpoint.options, warner(endpoint))
-  if err then return nil, err end
-  endpoint.source = found or {}
-  return true
+  endpoint.source = credentials.find(endpoint.registry, endpoint.repository, endpoint.options, warner(endpoint))
 end
 
 --- Gets the credentials for an endpoint, and notes in its `credentials` where they are from. A helper
 -- may run: call it before a request is sent, and not for what a cache has.
 -- @tparam table endpoint
 -- @tparam function await see `theaterref.registry.credentials.get`
+-- @tparam ?number seconds a limit for the helper
 -- @treturn ?table
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.credentials(endpoint, await)
-  local found, err = endpoint.source, nil
-  if not found then found, err = M.find_credentials(endpoint) end
-  if found then found, err = credentials.get(endpoint.source, await, warner(endpoint)) end
+function M.credentials(endpoint, await, seconds)
+  if not endpoint.source then M.find_credentials(endpoint) end
+  local found, err = credentials.get(endpoint.source, await, warner(endpoint), seconds and seconds >= 0 and seconds or nil)
   if found then
     endpoint.credentials = { from = found.from, failure = found.failure,
       what = found.username and "user and password" or "identity token" }

@@ -41,7 +41,9 @@ local function compile(self, accept, max_bytes, is_elsewhere)
   if self.compiled[key] then return self.compiled[key] end
   local request = is_elsewhere and option_sets.anonymous(self.request) or self.request
   local err
-  if not self.credentials then self.credentials, err = requests.credentials(self.endpoint, self.await) end
+  if not self.credentials then
+    self.credentials, err = requests.credentials(self.endpoint, self.await, self.request.timeout)
+  end
   if not self.credentials then return nil, err end
   local compiled
   compiled, err = requests.compile(self.endpoint, request, self.actions, self.credentials, { accept = accept,
@@ -113,10 +115,13 @@ local function missing(self, what, status) return requests.status_error(self.end
 
 -- Checks the digest that a registry answered, if it did.
 local function check_answered(self, headers, expected)
-  local digest = requests.told_digest(headers)
-  if not digest or digest == expected then return true end
-  return nil, errors.new("digest_mismatch", ("%s/%s answered the sha256 %s for what has %s"):format(self.endpoint.registry,
-    self.endpoint.repository, digest, expected))
+  local digest = headers["docker-content-digest"]
+  if not digest or digest == "sha256:" .. expected or not digest:find "^sha256:" and digest:find "^%l[%l%d+._-]*:%x+$" then
+    return true -- of another algorithm
+  end
+  digest = digest:gsub("[^%w:+._-]", "?"):sub(1, 100)
+  return nil, errors.new("digest_mismatch", ("%s/%s answered the digest %s for what has the sha256 %s"):format(
+    self.endpoint.registry, self.endpoint.repository, digest, expected))
 end
 
 local function url(self, kind, name) return requests.url(self.endpoint, kind, name) end
@@ -172,11 +177,16 @@ function Session:blob(digest, size)
     #blob, size))
 end
 
--- True if something is there; nil and an error if that is not known.
-local function is_there(self, kind, name, accept)
-  local status, headers, body = send(self, "HEAD", url(self, kind, name), { accept = accept })
+-- True if a blob of a size is there; nil and an error if that is not known, or another is there.
+local function is_there(self, digest, size)
+  local status, headers, body = send(self, "HEAD", url(self, "blobs", "sha256:" .. digest))
   if not status then return nil, headers end
-  if status == 200 then return true end
+  local told = tonumber(headers["content-length"])
+  if status == 200 and told and told ~= size then
+    return nil, errors.new("corrupt", ("%s/%s has %.0f bytes under the sha256 %s, not %d"):format(self.endpoint.registry,
+      self.endpoint.repository, told, digest, size))
+  end
+  if status == 200 then return check_answered(self, headers, digest) end
   if status == 404 then return false end
   return nil, refused(self, "looking for a blob", status, body)
 end
@@ -247,7 +257,10 @@ local function begin_upload(self, digest)
   local at = self.endpoint.url .. "blobs/uploads/"
   local status, headers, body = send(self, "POST", at .. mount, { body = core.blob "" })
   if not status then return nil, headers end
-  if status == 201 and mount ~= "" then return true, headers end
+  if status == 201 and mount ~= "" then
+    local ok, err = check_answered(self, headers, digest)
+    return ok, err
+  end
   if status ~= 202 or not headers.location then return nil, refused(self, "beginning an upload", status, body) end
   return requests.join(at, headers.location), headers
 end
@@ -288,7 +301,7 @@ end
 -- @treturn boolean whether it was sent
 function Session:put_blob(blob, digest)
   digest = digest or blob:digest()
-  local there, err = is_there(self, "blobs", "sha256:" .. digest)
+  local there, err = is_there(self, digest, #blob)
   if there == nil then return nil, err end
   if there then return digest, false end
   local location, headers = begin_upload(self, digest)
@@ -302,7 +315,7 @@ function Session:put_blob(blob, digest)
     if not location then return nil, headers end
     status, answer, body = end_upload(self, location, digest, core.blob "")
   end
-  if is_lost(status) and is_there(self, "blobs", "sha256:" .. digest) then return digest, true end
+  if is_lost(status) and is_there(self, digest, #blob) then return digest, true end
   if not status then return nil, answer end
   if status ~= 201 and status ~= 204 then return nil, refused(self, "an upload", status, body) end
   local ok
@@ -312,13 +325,16 @@ function Session:put_blob(blob, digest)
 end
 
 --- True if the repository has a blob.
-function Session:has_blob(digest) return is_there(self, "blobs", "sha256:" .. digest) end
+-- @tparam string digest in hex
+-- @tparam integer size
+function Session:has_blob(digest, size) return is_there(self, digest, size) end
 
 --- Asks for a blob of another repository of the same registry. False: it must be sent.
 -- @tparam string digest in hex
+-- @tparam integer size
 -- @treturn boolean
-function Session:mount_blob(digest)
-  local there, err = self:has_blob(digest)
+function Session:mount_blob(digest, size)
+  local there, err = self:has_blob(digest, size)
   if there or err then return there, err end
   if not self.from then return false end
   local location, headers = begin_upload(self, digest)
@@ -341,7 +357,7 @@ function Session:put_document(name, document, media_type)
     if code == 200 and (requests.told_digest(answer) == digest or name == "sha256:" .. digest) then return digest, false end
   end
   if not status then return nil, headers end
-  if status ~= 201 and status ~= 200 and status ~= 202 then return nil, refused(self, "writing a manifest", status, body) end
+  if status ~= 201 and status ~= 200 then return nil, refused(self, "writing a manifest", status, body) end
   local ok, err = check_answered(self, headers, digest)
   if not ok then return nil, err end
   return digest, headers["oci-subject"] ~= nil

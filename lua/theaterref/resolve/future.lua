@@ -20,6 +20,11 @@ function Future.is(value) return getmetatable(value) == Future end
 
 -- ------------------------------------------------------------- its own side
 
+-- Futures whose work has several steps and is under way, and the notifier that tells that one of them may
+-- go on: whoever waits for one moves on all of them. Nothing here keeps one that its owner has dropped.
+local under_way, bell = setmetatable({}, { __mode = "k" }), nil
+local running = 0 -- pieces of work that run now, one within the other
+
 -- Has the event loop's descriptor signalled with the result of what is awaited.
 local function watch(self)
   for _, notifier in ipairs(self.notifiers or {}) do self.awaited:notify(notifier) end
@@ -40,6 +45,7 @@ end
 -- Takes the result, or the error, that the work ended with.
 local function finish(self, result, err)
   leave(self)
+  under_way[self] = nil
   self.thread, self.awaited, self.finished = nil, nil, true
   if self.notifier then self.notifier:set_deadline(nil) end
   for _, notifier in ipairs(self.notifiers or {}) do notifier:signal() end -- its own, and those of who awaits it
@@ -96,9 +102,9 @@ end
 local function resume(self, ...)
   local thread = self.thread
   leave(self)
-  self.running = true
+  self.running, running = true, running + 1
   local called, ok, yielded = limited(self, coroutine.resume, thread, ...) -- Ctrl-C raises outside coroutines
-  self.running = false
+  self.running, running = false, running - 1
   if not called then
     fail(self, ok)
   elseif not ok then
@@ -110,6 +116,7 @@ local function resume(self, ...)
   elseif yielded ~= AWAIT then
     stop(self, "policy", "a rule, scheme or helper yielded, which it may not")
   else
+    if self.plans or self.has_steps then under_way[self] = true end
     watch(self)
   end
 end
@@ -140,6 +147,45 @@ local function block(self, future, foreign)
   if not foreign then future:cancel() end
   self.over = self:lateness() or err
   return nil, self.over
+end
+
+-- Moves on all futures under way. Their work may start others, or wait for them.
+local function move_on()
+  local list = {}
+  for future in pairs(under_way) do list[#list + 1] = future end
+  for _, future in ipairs(list) do
+    if not future.finished then future:done() end
+  end
+end
+
+local function has_others(self)
+  local first = next(under_way)
+  return first ~= nil and (first ~= self or next(under_way, first) ~= nil)
+end
+
+-- Moving all of them takes at most a part of the time, however many there are.
+local REST = 3
+
+-- Waits for what a future's work awaits, and moves on the others under way meanwhile: what one of them asks
+-- for next is not to wait for this one. Returns what `wait` of a future of the core's does.
+local function wait_together(self, seconds)
+  local awaited = self.awaited
+  if running > 0 or not has_others(self) then return awaited:wait(seconds) end
+  bell = bell or core.notifier()
+  local limit, pause = seconds >= 0 and core.now() + seconds or nil, 0
+  repeat
+    for future in pairs(under_way) do future:listen(bell) end
+    self:listen(bell)
+    if pause > 0 and select(3, awaited:wait(math.min(pause, limit and left(limit) or pause))) ~= "pending" then break end
+    if not bell:wait(left(limit)) then break end -- the time is over, or Ctrl-C
+    bell:drain()
+    local began = core.now()
+    move_on()
+    pause = (core.now() - began) * REST
+  until self.finished or self.awaited ~= awaited or awaited:done() or not has_others(self) or limit and core.now() >= limit
+  self:forget(bell)
+  if self.finished or self.awaited ~= awaited then return nil, nil, "moved" end
+  return awaited:wait(left(limit))
 end
 
 --- Starts work. It may have ended when this returns.
@@ -228,7 +274,7 @@ function Future:wait(seconds)
     self.paused = false
     local moment = self.deadline and limit and math.min(limit, self.deadline) or limit or self.deadline
     local awaited = self.awaited
-    local result, err, why = awaited:wait(left(moment))
+    local result, err, why = wait_together(self, left(moment))
     local moved_on = self.finished or self.awaited ~= awaited -- by a function that its work called
     if moved_on or why ~= "pending" then
       if not moved_on then resume(self, result, err, why) end
@@ -261,6 +307,15 @@ function Future:notify(notifier)
   self.notifiers = self.notifiers or {}
   table.insert(self.notifiers, notifier)
   if self.awaited then self.awaited:notify(notifier) end
+end
+
+--- The same, if it is not yet.
+-- @tparam userdata notifier
+function Future:listen(notifier)
+  for _, known in ipairs(self.notifiers or {}) do
+    if known == notifier then return end
+  end
+  self:notify(notifier)
 end
 
 --- Has a notifier signalled no more.

@@ -266,6 +266,7 @@ end
 -- Has a source drive a chain of links of its own. The reference becomes an alias of the
 -- last one.
 local function drive_links(context, task, job)
+  task.has_steps = true
   local blob, link, record = job.source.drive(job, context, M.links_of(context, task, job))
   if not blob then return nil, link end
   local verified, err = kept.verify(job, blob, "sha256")

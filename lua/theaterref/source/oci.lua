@@ -31,8 +31,7 @@ local function places_of(parsed, context, request)
     function endpoint.warn(message)
       context:emit("registry", { reference = errors.redact_reference(parsed.text), message = message })
     end
-    local ok, err = requests.find_credentials(endpoint)
-    if not ok then return nil, err end
+    requests.find_credentials(endpoint)
     local options = endpoint.mirror and requests.mirror_request(endpoint, context.defaults, request.options)
     places[i] = { endpoint = endpoint, options = options or requests.request(endpoint, request.options) }
   end
@@ -47,8 +46,7 @@ function M.request(job, context, request)
   local of_request = adapted[request]
   local before = of_request and of_request[name]
   if before and core.now() < before.at + LOOK_SECONDS then return before.request end
-  local places, err = places_of(parsed, context, request)
-  if not places then return nil, err end
+  local places = places_of(parsed, context, request)
   local scope, may_be_on_disk = requests.scope(places)
   local made = { compiled = request.compiled, options = request.options, scope = scope, revalidate = request.revalidate,
     may_be_on_disk = may_be_on_disk, max_bytes = request.max_bytes, timeout = request.timeout,
@@ -65,7 +63,7 @@ end
 -- ------------------------------------------------------------------- chains
 
 -- Failures that another endpoint would share.
-local final = { cancelled = true, invalid_reference = true, too_large = true, policy = true }
+local final = { cancelled = true, invalid_reference = true, policy = true }
 
 -- Has a chain work at each endpoint in turn, until one has what is wanted.
 local function at_endpoints(job, context, links, work)
