@@ -309,24 +309,6 @@ static int notifier_set_deadline(lua_State *L) {
   return 0;
 }
 
-/* wait(seconds) -> boolean: waits until it is readable; false: the time is over, or the
-** process was interrupted */
-static int notifier_wait(lua_State *L) {
-  tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
-  struct pollfd look = {.fd = tr_notifier_fd(*n), .events = POLLIN};
-  double deadline = tr_deadline(luaL_checknumber(L, 2));
-  bool ready, ends;
-  tr_note_hooks(L);
-  do {
-    double left = fmin(deadline - tr_now(), WAIT_SLICE);
-    ready = poll(&look, 1, left > 0 ? (int)ceil(left * 1000) : 0) > 0;
-    ends = tr_interrupted() || tr_has_new_hook() || tr_now() >= deadline;
-  } while (!ready && !ends);
-  tr_take_hook();
-  lua_pushboolean(L, ready);
-  return 1;
-}
-
 static int notifier_gc(lua_State *L) {
   tr_notifier **n = luaL_checkudata(L, 1, TR_NOTIFIER);
   tr_notifier_release(*n);
@@ -495,7 +477,6 @@ void tr_open_future(lua_State *L) {
                                               {"signal", notifier_signal},
                                               {"wait", notifier_wait},
                                               {"set_deadline", notifier_set_deadline},
-                                              {"wait", notifier_wait},
                                               {NULL, NULL}};
   static const luaL_Reg functions[] = {{"fetch", fetch},
                                        {"future", new_future},
