@@ -450,6 +450,15 @@ describe("a copy of all", function()
     end
   end)
 
+  it("fails if the registry does not tell what refers to it: only a status that says it cannot means none", function()
+    for fault, status in pairs { failing = 500, refused = 403 } do
+      put_artifact(bad.at, fault .. "/x", "1", { { "x.wasm", WASM .. fault } })
+      local copied, err = copy(bad.at .. "/" .. fault .. "/x:1", registry.at .. "/" .. fault .. "/x:1")
+      assert.is_nil(copied)
+      assert.matches("reading a list of referrers failed: status " .. status, tostring(err), 1, true)
+    end
+  end)
+
   it("of a malformed list of what refers to it, or a media type with a line break, is an error or harmless", function()
     put_artifact(bad.at, "odd/list", "1", { { "x.wasm", WASM .. "odd" } })
     local copied, err = copy(bad.at .. "/odd/list:1", registry.at .. "/odd/list:1")
@@ -597,6 +606,21 @@ describe("four states with one cache", function()
 
   it("get a blob once more at most, where a state gave it up as it closed", function()
     for digest, count in pairs(pull_all(true)) do assert.is_true(count <= 2, digest) end
+  end)
+end)
+
+describe("the header of a list's next page", function()
+  local links = require "theaterref.registry.link"
+
+  it("is read in all its forms, as its first relation says", function()
+    for _, header in ipairs { '</x?a=<>; rel="next"', "</x?a=<>;rel=next", '</x?a=<>; REL="prev NEXT"', '</x?a=<>; title="a;b, \\"<c>"; rel = next',
+      '</first>; rel="first", </x?a=<> ; rel="next"', '</y>; rel=prev; rel=next, </x?a=<>; rel=next; rel=prev', "</x?a=<>; a; rel=next" } do
+      assert.equal("/x?a=<", links.next(header), header)
+    end
+    for _, header in ipairs { "", "<", "</x>", '</x>; rel="nextish"', "</x; rel=next", '</x>; title="rel=next"', '</x>; rel="next' } do
+      assert.is_nil(links.next(header), header)
+    end
+    assert.is_nil(links.next(nil))
   end)
 end)
 

@@ -23,6 +23,7 @@
 --   lossy/…      the same, each time
 --   crowd/…      blobs are answered four at a time: when so many are asked for
 --   large/…      blobs are followed by more
+--   failing/…    its list of what refers to a document is 500, and refused/… 403
 --   private/…    401 without a challenge                  denied/…   403
 local uv = require "luv"
 
@@ -221,6 +222,8 @@ local function answer(client, request)
   if kind == "tags" then return tag_list(client, repository, request.query) end
   if kind == "blobs" then return get_blob(client, request, fault, repository, name) end
   if kind == "manifests" and request.method == "PUT" then return put_document(client, request, fault, repository, name) end
+  if kind == "referrers" and fault == "failing" then return refuse(client, "500 Internal Server Error", "UNKNOWN") end
+  if kind == "referrers" and fault == "refused" then return refuse(client, "403 Forbidden", "DENIED") end
   if kind == "referrers" and fault == "odd" then return respond(client, "200 OK", "", '{"schemaVersion":2,"manifests":[1]}') end
   if kind == "referrers" and (fault == "lists" or fault == "paged") then
     return get_referrers(client, fault, repository, name, request.query)

@@ -3,6 +3,7 @@
 local core = require "theaterref.core"
 local credentials = require "theaterref.registry.credentials"
 local errors = require "theaterref.error"
+local links = require "theaterref.registry.link"
 local option_sets = require "theaterref.options"
 local overlay = option_sets.overlay
 local paths = require "theaterref.paths"
@@ -116,12 +117,21 @@ function M.join(base, location) return location:find "^%a[%w+.-]*://" and locati
 -- @return[2] nil
 -- @treturn[2] table an error: it is not at the registry
 function M.next_page(endpoint, at, headers)
-  local link = headers.link and headers.link:match '<([^>]*)>%s*;%s*rel="?next"?'
+  local link = links.next(headers.link)
   if not link then return nil end
   local following = M.join(at, link)
   if following:sub(1, #endpoint.origin + 1) == endpoint.origin .. "/" and following ~= at then return following end
   return nil, errors.new("syntax", endpoint.registry .. ": its list goes on at another host, or where it began")
 end
+
+-- Statuses of registries that do not have what the specification calls optional.
+local unsupported = { [400] = true, [404] = true, [405] = true, [501] = true }
+
+--- True if a status means that a registry has no list of what refers to a document. Any other failure tells
+-- nothing.
+-- @tparam integer status
+-- @treturn boolean
+function M.lacks_referrers(status) return unsupported[status] == true end
 
 --- The digest that a registry tells of a manifest, if it does.
 -- @tparam table headers of its answer

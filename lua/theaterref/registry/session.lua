@@ -241,7 +241,7 @@ function Session:referrers(digest)
       return #index.manifests
     end)
   if ok then return index end
-  if status and not index then return nil end
+  if status and not index and requests.lacks_referrers(status) then return nil end
   return nil, err
 end
 
