@@ -147,6 +147,23 @@ describe("credentials", function()
     is_refused("no credentials for " .. registry.at .. " were found")
   end)
 
+  it("that cannot be sent are an error that names their place, and shows nothing of them", function()
+    local function is_unusable(words, environment)
+      local _, err = run("theaterref resolve " .. (environment or "") .. " " .. ref)
+      assert.matches("the credentials from " .. words, err, 1, true)
+      assert.matches("cannot be sent", err, 1, true)
+      assert.is_nil(err:find "s3cret")
+    end
+    for _, secret in ipairs { "s3cret\\n", "s3\\u0000s3cret" } do
+      config("home/.docker/config.json", ('{"auths":{"%s":{"username":"alice","password":"%s"}}}'):format(registry.at, secret))
+      is_unusable(folder .. "/home/.docker/config.json")
+    end
+    helper.write(folder .. "/c.lua", ('return { registries = { ["%s"] = { username = "a:b", password = "s3cret" } } }'):format(registry.at))
+    is_unusable("the configuration", "--config c.lua")
+    local _, err = run("theaterref copy --config c.lua x.wasm " .. ref)
+    assert.matches("cannot be sent", err, 1, true)
+  end)
+
   it("that cannot be used are a warning that names the file and the key", function()
     for text, words in pairs { ['{"auths":{"%s":{"auth":"%%%%"}}}'] = 'auths["%s"] has neither a user with a password nor a token',
       ['{"auths":[]}'] = "", ['{"auths":7}'] = "auths is not an object", ['{"credsStore":"../x"}'] = "credsStore is not the name of a credential helper",

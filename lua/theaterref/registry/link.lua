@@ -37,12 +37,11 @@ function M.next(header)
   while at do
     local stop = header:find(">", at, true)
     if not stop then return nil end
-    local target, relations = header:sub(at + 1, stop - 1), nil
-    relations, at = read_parameters(header, stop + 1)
+    local relations, after = read_parameters(header, stop + 1)
     for relation in relations:lower():gmatch "%S+" do
-      if relation == "next" then return target end
+      if relation == "next" then return header:sub(at + 1, stop - 1) end
     end
-    at = header:find("<", at, true)
+    at = header:find("<", after, true)
   end
 end
 

@@ -253,6 +253,13 @@ function M.scope(places)
   return core.digest(table.concat(parts, "\n")), may_be_on_disk
 end
 
+-- Returns the error for credentials that cannot be sent.
+local function unusable(endpoint, why)
+  local sent = endpoint.credentials
+  return errors.new("policy", ("%s: the credentials%s cannot be sent: %s"):format(endpoint.registry,
+    sent and sent.from and " from " .. sent.from or "", why))
+end
+
 --- Compiles options for the core, with credentials.
 -- @tparam table endpoint
 -- @tparam table request options of requests
@@ -270,15 +277,16 @@ function M.compile(endpoint, request, actions, found, more)
     all.headers.Accept = more.accept
   end
   if more.max_bytes then all.max_bytes = math.min(more.max_bytes, request.max_bytes or more.max_bytes) end
-  if core.auth then
-    local realm_hosts = overlay(realms[endpoint.registry] or {})
-    for _, host in ipairs(endpoint.options.realm_hosts or {}) do realm_hosts[#realm_hosts + 1] = host end
-    all.auth = core.auth { registry = endpoint.authority, insecure = endpoint.insecure, username = found.username,
-      password = found.password, identity_token = found.identity_token, realm_hosts = realm_hosts }
-    all.scope = ("repository:%s:%s"):format(endpoint.repository, actions)
-    if more.from then all.scope = ("%s repository:%s:pull"):format(all.scope, more.from) end
-  end
-  local ok, compiled = pcall(core.request_options, all)
+  local realm_hosts = overlay(realms[endpoint.registry] or {})
+  for _, host in ipairs(endpoint.options.realm_hosts or {}) do realm_hosts[#realm_hosts + 1] = host end
+  local ok, auth, err = pcall(core.auth, { registry = endpoint.authority, insecure = endpoint.insecure, username = found.username,
+    password = found.password, identity_token = found.identity_token, realm_hosts = realm_hosts })
+  if not (ok and auth) then return nil, unusable(endpoint, ok and err.message or auth) end
+  all.auth = auth
+  all.scope = ("repository:%s:%s"):format(endpoint.repository, actions)
+  if more.from then all.scope = ("%s repository:%s:pull"):format(all.scope, more.from) end
+  local compiled
+  ok, compiled = pcall(core.request_options, all)
   if ok then return compiled end
   return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled))
 end
