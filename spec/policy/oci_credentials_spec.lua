@@ -237,6 +237,67 @@ describe("credentials", function()
     assert.equal("true\ttrue\ntimeout\ttrue\n", out, err)
   end)
 
+  it("of a helper that two wait for are not lost as one of them, who writes, gives up", function()
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+    helper.write(folder .. "/bin/docker-credential-spec",
+      ("#!/bin/sh\nread go < %s/go\necho '{\"Username\":\"alice\",\"Secret\":\"s3cret\"}'\n"):format(folder))
+    helper.run_ok(("chmod +x %s/bin/docker-credential-spec; rm -f %s/go; mkfifo %s/go"):format(folder, folder, folder))
+    local out, err = run(([[%s -e '
+      local t = require "theaterref"
+      local pull = t.resolver({ log = false }):start "%s"
+      local _, err = t.resolver({ log = false, plan_timeout = 0.3 }):tags "%s"
+      print(err.kind)
+      io.open("go", "w"):write("go\n"):close()
+      print(#assert(pull:wait()))']]):format(helper.lua, ref, ref))
+    assert.equal("timeout\n9\n", out, err)
+  end)
+
+  it("of a helper that were refused are asked for once more: it may say others by now", function()
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+    helper.write(folder .. "/bin/docker-credential-spec", ([[#!/bin/sh
+      echo ran >> %s/rotations
+      cat %s/secret
+    ]]):format(folder, folder))
+    helper.run_ok(("chmod +x %s/bin/docker-credential-spec; rm -f %s/rotations"):format(folder, folder))
+    local out, err = run(([[%s -e '
+      local t = require "theaterref"
+      local function rotate(secret)
+        io.open("secret", "w"):write(("{%%q:%%q,%%q:%%q}"):format("Username", "alice", "Secret", secret)):close()
+      end
+      local function each(word, call)
+        local r = t.resolver { log = false, cache = {} }
+        local done, err = call(r)
+        print(word, done and true or err.message:match "refused" or err.message)
+      end
+      local ref = "%s"
+      local function pull(r) return r:resolve_cached(ref) end
+      rotate "wrong"
+      each("wrong", pull)
+      each("still wrong", pull)
+      rotate "s3cret"
+      each("rotated", pull)
+      each("kept", pull)
+      rotate "wrong"
+      each("not asked", function(r) return r:tags(ref) end)
+    ']]):format(helper.lua, ref))
+    assert.equal("wrong\trefused\nstill wrong\trefused\nrotated\ttrue\nkept\ttrue\nnot asked\ttrue\n", out, err)
+    assert.equal("ran\nran\nran\n", helper.read(folder .. "/rotations"))
+    for _, call in ipairs { "tags(ref)", "copy('x.wasm', ref)", "copy(ref, ref .. '2', { all = true })" } do
+      out, err = run(([[%s -e '
+        local t = require "theaterref"
+        local function rotate(secret)
+          io.open("secret", "w"):write(("{%%q:%%q,%%q:%%q}"):format("Username", "alice", "Secret", secret)):close()
+        end
+        local ref = "%s"
+        rotate "wrong"
+        print(t.resolver({ log = false }):resolve(ref))
+        rotate "s3cret"
+        assert(t.resolver({ log = false }):%s)']]):format(helper.lua, ref, (call:gsub("'", '"'))))
+      assert.equal("", err)
+      assert.matches("refused the user and password from the credential helper", out, 1, true)
+    end
+  end)
+
   it("of helpers work in a program that ignores SIGCHLD, or reaps all its children", function()
     helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\ncat >/dev/null\necho '{\"Username\":\"alice\",\"Secret\":\"s3cret\"}'\n")
     helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")

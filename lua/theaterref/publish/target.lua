@@ -30,7 +30,7 @@ function M.open(task, context, parsed, actions, from, defaults)
   return Session.open(parsed, { registries = context.registries, defaults = defaults or context.defaults, actions = actions,
     from = from, warn = function(message)
       context:emit("registry", { reference = reference.redact(parsed.text), message = message })
-    end, await = function(future) return task:await(future) end,
+    end, await = function(future, own) return task:await(future, not own) end,
     seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end })
 end
 

@@ -84,7 +84,8 @@ function Chain:link(kind, name, what, max_bytes)
   local limit = math.min(max_bytes, request.max_bytes or max_bytes)
   -- Loads under way, failures and tags are those of one registry; bytes with a digest are
   -- everybody's under their content's key.
-  local here = core.digest(request.scope .. "\n" .. (endpoint.mirror or endpoint.origin) .. "\n" .. (endpoint.ns or ""))
+  local here = core.digest(request.scope .. "\n" .. (endpoint.mirror or endpoint.origin) .. "\n" .. (endpoint.ns or "")
+    .. (self.place.renewals and "\n" .. self.place.renewals or "")) -- refused with other credentials
   local content = sha256 and core.cache_key("sha256://" .. sha256, nil, request.scope) or nil
   return { parsed = { scheme = "oci", url = requests.url(endpoint, kind, name) }, source = link_source, what = what,
     target = references.artifact(job.parsed) .. (sha256 and "@" or ":") .. name, sha256 = sha256,

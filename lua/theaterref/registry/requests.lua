@@ -216,12 +216,23 @@ end
 -- @treturn[2] table an error
 function M.credentials(endpoint, await, seconds)
   if not endpoint.source then M.find_credentials(endpoint) end
-  local found, err = credentials.get(endpoint.source, await, warner(endpoint), seconds and seconds >= 0 and seconds or nil)
-  if found then
-    endpoint.credentials = { from = found.from, failure = found.failure,
-      what = found.username and "user and password" or "identity token" }
-  end
-  return found, err
+  local found, more = credentials.get(endpoint.source, await, warner(endpoint), seconds and seconds >= 0 and seconds or nil)
+  if not found then return nil, more end
+  endpoint.credentials = { from = found.from, failure = found.failure, kept = more and found,
+    what = found.username and "user and password" or "identity token" }
+  return found
+end
+
+--- Has the helper of an endpoint asked again, if what was refused is something that it said earlier.
+-- @tparam table endpoint
+-- @tparam integer status of the registry, or of its token server
+-- @treturn boolean whether `credentials` may return others now
+function M.renew_credentials(endpoint, status)
+  local sent = endpoint.credentials
+  if status ~= 401 or not (sent and sent.kept) then return false end
+  credentials.forget(endpoint.source, sent.kept)
+  endpoint.credentials = nil
+  return true
 end
 
 -- The scope in caches of bytes from one place.

@@ -22,8 +22,8 @@ local MAX_LIST_BYTES, MAX_ENTRIES = 16 << 20, 100000
 -- @tparam table parsed a reference
 -- @tparam table fields `registries`, options by registry; `warn`, called with messages;
 -- `defaults`, options of requests; `actions`, `pull` or
--- `pull,push`; `from`, a repository of the same registry to mount blobs from; `await` and
--- `seconds_left`, functions
+-- `pull,push`; `from`, a repository of the same registry to mount blobs from; `seconds_left`, a function;
+-- `await(future, own)`, which cancels a future only if it is the session's own
 -- @treturn table
 function Session.open(parsed, fields)
   local self = setmetatable(overlay(fields), Session)
@@ -64,23 +64,37 @@ local function place_fault(self, url)
   return ("%s leads to %s; to allow it, add that host to redirect_hosts"):format(endpoint.registry, place.host)
 end
 
--- Sends a request. Returns its status, headers and body.
-local function send(self, method, url, more)
-  more = more or {}
-  local origin = self.endpoint.origin
-  local is_elsewhere = url:sub(1, #origin + 1):lower() ~= origin .. "/"
-  local fault = is_elsewhere and place_fault(self, url)
-  if fault then return nil, errors.new("denied", fault) end
+-- Sends a request once. Returns its status, headers, body, and what else is known of the answer.
+local function exchange(self, method, url, more, is_elsewhere)
   local compiled, err = compile(self, more.accept, more.max_bytes or MAX_ANSWER_BYTES, is_elsewhere)
   if not compiled then return nil, err end
   local future
   future, err = core.send(url, compiled, { method = method, body = more.body, headers = more.headers or {} }, self.seconds_left())
   if not future then return nil, err end
   local body
-  body, err = self.await(future)
+  body, err = self.await(future, true)
   if not body then return nil, requests.worded(err, self.endpoint) end
   local info = future:info()
   return info.status, info.headers or {}, body, info
+end
+
+-- True if credentials were refused that a helper said earlier. The next request asks it again.
+local function has_renewed(self, status)
+  if not requests.renew_credentials(self.endpoint, status) then return false end
+  self.credentials, self.compiled = nil, {}
+  return true
+end
+
+-- Sends a request: again if its credentials are not the helper's any more. Returns what `exchange` does.
+local function send(self, method, url, more)
+  more = more or {}
+  local origin = self.endpoint.origin
+  local is_elsewhere = url:sub(1, #origin + 1):lower() ~= origin .. "/"
+  local fault = is_elsewhere and place_fault(self, url)
+  if fault then return nil, errors.new("denied", fault) end
+  local status, headers, body, info = exchange(self, method, url, more, is_elsewhere)
+  if not is_elsewhere and has_renewed(self, status or headers.status) then return exchange(self, method, url, more) end
+  return status, headers, body, info
 end
 
 -- The codes in a registry's answer, which say more than its status.
@@ -170,7 +184,7 @@ function Session:blob(digest, size)
   future, err = core.fetch(url(self, "blobs", "sha256:" .. digest), compiled, nil, digest, true, self.seconds_left())
   if not future then return nil, err end
   local blob
-  blob, err = self.await(future)
+  blob, err = self.await(future, true)
   if blob and #blob == size then return blob end
   return nil, err and requests.worded(err, self.endpoint, "blob") or errors.new("corrupt",
     ("%s/%s: a blob has %d bytes, not the %d that its manifest says"):format(self.endpoint.registry, self.endpoint.repository,

@@ -65,11 +65,19 @@ end
 -- Failures that another endpoint would share.
 local final = { cancelled = true, invalid_reference = true, policy = true }
 
+-- Has a chain work at a place: once more if that refuses what a helper said earlier.
+local function at_place(job, context, links, place, work)
+  local found, more, record = work(Chain.new(job, context, links, place))
+  if found or not requests.renew_credentials(place.endpoint, more.status) or links.is_over() then return found, more, record end
+  place.credentials, place.renewals = nil, (place.renewals or 0) + 1
+  return work(Chain.new(job, context, links, place))
+end
+
 -- Has a chain work at each endpoint in turn, until one has what is wanted.
 local function at_endpoints(job, context, links, work)
   local places, first = job.request.routes, nil
   for i, place in ipairs(places) do
-    local found, more, record = work(Chain.new(job, context, links, place))
+    local found, more, record = at_place(job, context, links, place, work)
     if found then return found, more, record end
     first = first or more
     if i == #places or final[more.kind] or links.is_over() then return nil, i == #places and more or first end
