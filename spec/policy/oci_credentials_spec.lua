@@ -298,6 +298,25 @@ describe("credentials", function()
     end
   end)
 
+  it("of a helper that hangs are given up with the program that waits, however that ends", function()
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+    helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\nsleep 300 &\necho $$ $! > " .. folder .. "/hangs\nexec sleep 300\n")
+    helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
+    for _, signal in ipairs { "KILL", "TERM" } do
+      helper.run_ok("rm -f " .. folder .. "/hangs")
+      local host = run("theaterref resolve " .. ref .. " >/dev/null 2>&1 & echo $!"):match "%d+"
+      helper.eventually(function() return helper.exists(folder .. "/hangs") and helper.read(folder .. "/hangs"):find "\n" end)
+      for pid in helper.read(folder .. "/hangs"):gmatch "%d+" do assert(select(3, helper.run("kill -0 " .. pid)) == 0) end
+      helper.run_ok(("kill -%s %s"):format(signal, host))
+      for pid in helper.read(folder .. "/hangs"):gmatch "%d+" do
+        helper.eventually(function()
+          local state = helper.run("cat /proc/" .. pid .. "/stat 2>/dev/null"):match "%) (%a)" -- nobody may reap it here
+          return state == nil or state == "Z"
+        end)
+      end
+    end
+  end)
+
   it("of helpers work in a program that ignores SIGCHLD, or reaps all its children", function()
     helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\ncat >/dev/null\necho '{\"Username\":\"alice\",\"Secret\":\"s3cret\"}'\n")
     helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
