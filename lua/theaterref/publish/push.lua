@@ -69,11 +69,12 @@ local function push(task, context, found, target)
   local annotations = artifacts.annotations(found.manifest)
   local layers = { { title = "manifest.toml", media_type = "application/toml", blob = found.text }, package, state }
   local digests, moved
-  digests, moved = M.artifacts(session, { { tag = parsed.tag .. targets.PACKAGE, layers = { package } },
-    { tag = parsed.tag, layers = layers } }, annotations)
+  -- The package's own tag comes last: if the other is refused, no package is there that belongs to nothing.
+  digests, moved = M.artifacts(session, { { tag = parsed.tag, layers = layers },
+    { tag = parsed.tag .. targets.PACKAGE, layers = { package } } }, annotations)
   if not digests then return nil, moved end
-  local package_digest, digest = digests[1], digests[2]
-  return { reference = targets.written(parsed, digest), digest = digest, package_digest = package_digest, moved_from = moved[2],
+  local digest, package_digest = digests[1], digests[2]
+  return { reference = targets.written(parsed, digest), digest = digest, package_digest = package_digest, moved_from = moved[1],
     package_reference = targets.package_reference(parsed, package_digest) }
 end
 
