@@ -356,6 +356,16 @@ describe("copies", function()
     end
   end)
 
+  it("to a title need one that can be a file's name", function()
+    for title, why in pairs { ["%FF"] = "it is not UTF-8", ["../../etc/passwd"] = "it has the part '..'", ["%2Fetc/x"] = "it is an absolute path",
+      [("x"):rep(2000)] = "it is longer than 255 bytes" } do
+      local copied, err = resolver():copy(folder .. "/actor/worker.wasm", "oci://" .. registry.at .. "/titles/x:1#title=" .. title)
+      assert.is_nil(copied)
+      assert.equal("invalid_reference", err.kind)
+      assert.matches("its title cannot be that of a layer: " .. why, tostring(err), 1, true)
+    end
+  end)
+
   it("of an index have all that it leads to, and signatures", function()
     local digest = put_artifact(registry.at, "multi/x", "wasm", { { "a.wasm", WASM .. "of the index" } })
     local other = put_artifact(registry.at, "multi/x", "amd64", { { "a", "of another platform", "application/x-tar" } })
@@ -822,6 +832,31 @@ describe("a registry at fault", function()
       assert.is_nil(blob)
       assert.is_true(err.kind == "syntax" or err.kind == "not_found", tostring(err))
     end
+  end)
+
+  it("may send documents up to 4 MiB, whatever max_bytes is for layers", function()
+    local layer = descriptor(put_blob(bad.at, "quiet/small", WASM), #WASM, "x.wasm")
+    local document = ('{"schemaVersion":2,"mediaType":"%s","layers":[%s]}'):format(MANIFEST, layer)
+    local digest = writer.put_document(bad.at, "quiet/small", "1", document .. (" "):rep(2 << 20))
+    local ref = "oci://" .. bad.at .. "/quiet/small"
+    local r = resolver { max_bytes = #WASM, cache = {} }
+    for _, resolve in ipairs { r.resolve, r.resolve_cached } do
+      assert.equal(WASM, tostring(assert(resolve(r, ref .. "@sha256:" .. digest))))
+      assert.equal(WASM, tostring(assert(resolve(r, ref .. ":1"))))
+    end
+    assert.equal(1, #assert(r:inspect(ref .. ":1")).layers)
+    assert.equal(1, #assert(r:tags(ref)))
+    local blob, err = resolver({ max_bytes = #WASM - 1 }):resolve(ref .. ":1")
+    assert.is_nil(blob)
+    assert.matches("larger than the limit of 7 bytes (max_bytes)", tostring(err), 1, true)
+  end)
+
+  it("cannot have a million objects decoded", function()
+    local document = ('{"schemaVersion":2,"mediaType":"%s","layers":[{}%s]}'):format(MANIFEST, (",{}"):rep(1300000))
+    writer.put_document(bad.at, "quiet/objects", "1", document)
+    local found, err = resolver():inspect("oci://" .. bad.at .. "/quiet/objects:1")
+    assert.is_nil(found)
+    assert.equal("too_large", err.kind)
   end)
 
   it("cannot send a document of more than 4 MiB", function()

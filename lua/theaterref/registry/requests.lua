@@ -276,7 +276,7 @@ end
 -- @tparam table request options of requests
 -- @tparam string actions `pull`, or `pull,push`
 -- @tparam table found credentials
--- @tparam[opt] table more `accept`; `max_bytes`; `from`, a repository to read from as well
+-- @tparam[opt] table more `accept`; `max_bytes`, in place of the option; `from`, a repository to read from as well
 -- @treturn userdata
 -- @return[2] nil
 -- @treturn[2] table an error
@@ -287,7 +287,7 @@ function M.compile(endpoint, request, actions, found, more)
     all.headers = without(request.headers, "accept")
     all.headers.Accept = more.accept
   end
-  if more.max_bytes then all.max_bytes = math.min(more.max_bytes, request.max_bytes or more.max_bytes) end
+  all.max_bytes = more.max_bytes or all.max_bytes
   local realm_hosts = overlay(realms[endpoint.registry] or {})
   for _, host in ipairs(endpoint.options.realm_hosts or {}) do realm_hosts[#realm_hosts + 1] = host end
   local ok, auth, err = pcall(core.auth, { registry = endpoint.authority, insecure = endpoint.insecure, username = found.username,
