@@ -295,7 +295,7 @@ static double life_of(tr_json_token expires_in) {
   memcpy(text, expires_in.text, expires_in.len);
   text[expires_in.len] = '\0';
   seconds = strtod(text, NULL);
-  return fmin(seconds, LONGEST_SECONDS);
+  return seconds > 0 ? fmin(seconds, LONGEST_SECONDS) : DEFAULT_SECONDS;
 }
 
 /* True if a token can be sent: visible ASCII, without blanks. */

@@ -185,7 +185,7 @@ M.request = set("request option", {
   { "connect_timeout", "seconds", "10", "time limit for looking up a host and connecting to it; below 0: no "
     .. "limit" },
   { "stall_timeout", "seconds", "15", "how long a server may be silent before the attempt ends and is retried; "
-    .. "below 0: no limit" },
+    .. "twenty times as long after an upload to a registry, which may copy it first; below 0: no limit" },
   { "max_bytes", "count", "1 GiB", "largest body (decoded), file or store content" },
   { "max_redirects", "times", "10", "how many redirects are followed; only to http and https, and never from "
     .. "https to http" },

@@ -176,6 +176,16 @@ describe("authentication at a registry", function()
     assert.same({ "1 GET /short-token -", "1 GET /challenge Bearer" }, log())
   end)
 
+  it("keeps a token for a minute if what is said of its life makes no sense", function()
+    for _, life in ipairs { "0", "-5", "-1e999", "1e999", '"3600"', "null" } do
+      local auth, realm, more = principal(), bearer("/life-token?life=" .. life:gsub('"', "\\\"")), { scope = "repository:life:pull" }
+      assert.equal("in", fetch("/challenge", realm, auth, more))
+      log()
+      assert.equal("in", fetch("/challenge", realm, auth, more))
+      assert.same({ "1 GET /challenge Bearer" }, log(), life)
+    end
+  end)
+
   it("renews a token that is refused", function()
     local auth, challenge, more = principal(), bearer(), { scope = "repository:revoked:pull" }
     assert.equal("in", fetch("/challenge", challenge, auth, more))

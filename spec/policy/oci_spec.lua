@@ -363,6 +363,16 @@ describe("copies", function()
     end
   end)
 
+  it("to a title need one that can be a file's name", function()
+    for title, why in pairs { ["%FF"] = "it is not UTF-8", ["../../etc/passwd"] = "it has the part '..'", ["%2Fetc/x"] = "it is an absolute path",
+      [("x"):rep(2000)] = "it is longer than 255 bytes" } do
+      local copied, err = resolver():copy(folder .. "/actor/worker.wasm", "oci://" .. registry.at .. "/titles/x:1#title=" .. title)
+      assert.is_nil(copied)
+      assert.equal("invalid_reference", err.kind)
+      assert.matches("its title cannot be that of a layer: " .. why, tostring(err), 1, true)
+    end
+  end)
+
   it("of an index have all that it leads to, and signatures", function()
     local digest = put_artifact(registry.at, "multi/x", "wasm", { { "a.wasm", WASM .. "of the index" } })
     local other = put_artifact(registry.at, "multi/x", "amd64", { { "a", "of another platform", "application/x-tar" } })
@@ -454,6 +464,15 @@ describe("a copy of all", function()
       assert.is_nil(copied)
       assert.equal("too_large", err.kind)
       assert.matches("(max_bytes)", tostring(err), 1, true)
+    end
+  end)
+
+  it("fails if the registry does not tell what refers to it: only a status that says it cannot means none", function()
+    for fault, status in pairs { failing = 500, refused = 403 } do
+      put_artifact(bad.at, fault .. "/x", "1", { { "x.wasm", WASM .. fault } })
+      local copied, err = copy(bad.at .. "/" .. fault .. "/x:1", registry.at .. "/" .. fault .. "/x:1")
+      assert.is_nil(copied)
+      assert.matches("reading a list of referrers failed: status " .. status, tostring(err), 1, true)
     end
   end)
 
@@ -607,6 +626,21 @@ describe("four states with one cache", function()
   end)
 end)
 
+describe("the header of a list's next page", function()
+  local links = require "theaterref.registry.link"
+
+  it("is read in all its forms, as its first relation says", function()
+    for _, header in ipairs { '</x?a=<>; rel="next"', "</x?a=<>;rel=next", '</x?a=<>; REL="prev NEXT"', '</x?a=<>; title="a;b, \\"<c>"; rel = next',
+      '</first>; rel="first", </x?a=<> ; rel="next"', '</y>; rel=prev; rel=next, </x?a=<>; rel=next; rel=prev', "</x?a=<>; a; rel=next" } do
+      assert.equal("/x?a=<", links.next(header), header)
+    end
+    for _, header in ipairs { "", "<", "</x>", '</x>; rel="nextish"', "</x; rel=next", '</x>; title="rel=next"', '</x>; rel="next' } do
+      assert.is_nil(links.next(header), header)
+    end
+    assert.is_nil(links.next(nil))
+  end)
+end)
+
 describe("a registry at fault", function()
   local bad
 
@@ -753,7 +787,51 @@ describe("a registry at fault", function()
     push("oci://" .. bad.at .. "/quiet/order:1")
     local names = {}
     for name in bad:log():gmatch "PUT /v2/quiet/order/manifests/(%S+)" do names[#names + 1] = name:gsub(":.*", "") end
-    assert.same({ "sha256", "sha256", "1.package", "1" }, names)
+    assert.same({ "sha256", "sha256", "1", "1.package" }, names)
+  end)
+
+  it("that refuses a tag gets none beside it, and is not taken for one that speaks https", function()
+    local pushed, err = resolver { retries = 0 }:push(folder .. "/actor/manifest.toml", "oci://" .. bad.at .. "/fixed/x:1")
+    assert.is_nil(pushed)
+    assert.matches("writing the tag '1' failed: status 400: TAG_IMMUTABLE", tostring(err), 1, true)
+    assert.is_nil(tostring(err):find "plain_http")
+    assert.is_nil((resolver():tags("oci://" .. bad.at .. "/fixed/x")))
+    push("oci://" .. bad.at .. "/quiet/fixed:1")
+    assert.is_nil((resolver { retries = 0 }:copy("oci://" .. bad.at .. "/quiet/fixed:1", "oci://" .. bad.at .. "/fixed/y:1", { all = true })))
+    assert.is_nil((resolver():tags("oci://" .. bad.at .. "/fixed/y")))
+  end)
+
+  it("has no upload left open: where a blob cannot be mounted or read, or is wanted in chunks or refused", function()
+    push("oci://" .. bad.at .. "/quiet/source:1")
+    local before = tonumber(helper.run_ok("curl -s http://" .. bad.at .. "/open")) -- of other specs
+    local function open_uploads(to, from)
+      bad:log()
+      local done, err = resolver { retries = 0 }:copy("oci://" .. bad.at .. "/" .. from .. ":1", "oci://" .. bad.at .. "/" .. to .. ":1", { all = true })
+      local open = helper.run_ok("curl -s http://" .. bad.at .. "/open")
+      return tonumber(open) - before, done, err, select(2, bad:log():gsub("POST", ""))
+    end
+    local open, done, err, begun = open_uploads("unmounted/x", "quiet/source")
+    assert.is_not_nil(done, err)
+    assert.equal(0, open)
+    assert.equal(5, begun)
+    assert.equal(0, (open_uploads("chunks/source", "quiet/source")))
+    put_artifact(bad.at, "gone/source", "1", { { "x.wasm", WASM .. "gone" } })
+    open, done = open_uploads("unmounted/gone", "gone/source")
+    assert.is_nil(done)
+    assert.equal(0, open)
+    open, done = open_uploads("unwilling/x", "quiet/source")
+    assert.is_nil(done)
+    assert.equal(0, open)
+  end)
+
+  it("may take longer to answer an upload than stall_timeout", function()
+    assert(resolver { stall_timeout = 0.2, retries = 0 }:copy(folder .. "/actor/worker.wasm", "oci://" .. bad.at .. "/slow/x:1"))
+  end)
+
+  it("is quoted up to a limit", function()
+    local _, err = resolver { retries = 0 }:tags("oci://" .. bad.at .. "/talking/x")
+    assert.matches("status 500: TOO_BUSY, TOO_BUSY, TOO_BUSY, TOO_BUSY", tostring(err), 1, true)
+    assert.is_true(#tostring(err) < 500)
   end)
 
   it("may ask for chunks of a size that is no integer", function()
@@ -770,6 +848,31 @@ describe("a registry at fault", function()
       assert.is_nil(blob)
       assert.is_true(err.kind == "syntax" or err.kind == "not_found", tostring(err))
     end
+  end)
+
+  it("may send documents up to 4 MiB, whatever max_bytes is for layers", function()
+    local layer = descriptor(put_blob(bad.at, "quiet/small", WASM), #WASM, "x.wasm")
+    local document = ('{"schemaVersion":2,"mediaType":"%s","layers":[%s]}'):format(MANIFEST, layer)
+    local digest = writer.put_document(bad.at, "quiet/small", "1", document .. (" "):rep(2 << 20))
+    local ref = "oci://" .. bad.at .. "/quiet/small"
+    local r = resolver { max_bytes = #WASM, cache = {} }
+    for _, resolve in ipairs { r.resolve, r.resolve_cached } do
+      assert.equal(WASM, tostring(assert(resolve(r, ref .. "@sha256:" .. digest))))
+      assert.equal(WASM, tostring(assert(resolve(r, ref .. ":1"))))
+    end
+    assert.equal(1, #assert(r:inspect(ref .. ":1")).layers)
+    assert.equal(1, #assert(r:tags(ref)))
+    local blob, err = resolver({ max_bytes = #WASM - 1 }):resolve(ref .. ":1")
+    assert.is_nil(blob)
+    assert.matches("larger than the limit of 7 bytes (max_bytes)", tostring(err), 1, true)
+  end)
+
+  it("cannot have a million objects decoded", function()
+    local document = ('{"schemaVersion":2,"mediaType":"%s","layers":[{}%s]}'):format(MANIFEST, (",{}"):rep(1300000))
+    writer.put_document(bad.at, "quiet/objects", "1", document)
+    local found, err = resolver():inspect("oci://" .. bad.at .. "/quiet/objects:1")
+    assert.is_nil(found)
+    assert.equal("too_large", err.kind)
   end)
 
   it("cannot send a document of more than 4 MiB", function()

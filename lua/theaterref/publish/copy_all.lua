@@ -57,14 +57,11 @@ function Transfer:copy_blob(descriptor, await)
       errors.bytes(self.max_bytes)))
   end
   self.sent[digest] = true
-  local source, target = self.source:awaited_by(await), self.target:awaited_by(await)
-  local there, err = target:mount_blob(digest, descriptor.size)
-  if there or err then return there, err end
-  local blob
-  blob, err = source:blob(digest, descriptor.size)
-  if not blob then return nil, err end
-  self.blobs = self.blobs + 1
-  return target:put_blob(blob, digest)
+  local source, target, size = self.source:awaited_by(await), self.target:awaited_by(await), descriptor.size
+  local ok, is_sent = target:copy_blob(digest, size, function() return source:blob(digest, size) end)
+  if not ok then return nil, is_sent end
+  if is_sent then self.blobs = self.blobs + 1 end
+  return true
 end
 
 -- Returns the media type to write a document as.
@@ -271,11 +268,11 @@ function M.copy_all(task, context, from, to)
   end
   local ok, package
   ok, err = transfer:copy_referrers(digest, 0)
-  if ok and source.tag and not target.manifest then -- first: the tag means that all is there
+  if ok then ok, err = transfer:copy_document(blob, media_type, targets.name_of(target), 0) end
+  if ok and source.tag and not target.manifest then -- last: a tag that is refused has none beside it
     package, err = transfer:copy_package(blob, source.tag, target.tag)
     ok = not err
   end
-  if ok then ok, err = transfer:copy_document(blob, media_type, targets.name_of(target), 0) end
   if not ok then return nil, errors.of_write(err, to) end
   return { reference = targets.written(target, digest), digest = digest, documents = transfer.documents, blobs = transfer.blobs,
     package_reference = package and targets.package_reference(target, package) }

@@ -110,11 +110,12 @@ function M.side_by_side(task, list, work)
   for i = 1, math.min(MAX_AT_ONCE, #list) do
     futures[i] = Future.run({ reference = task.reference, has_steps = true }, run)
   end
-  for _, future in ipairs(futures) do
+  local first
+  for _, future in ipairs(futures) do -- after a failure, too: an upload that is cut off stays open at its registry
     local ok, err = task:await(future)
-    if not ok then return nil, err end
+    if not ok then first = first or err end
   end
-  return true
+  return not first or nil, first
 end
 
 local MAX_WRITES = 4 -- of one tag, and a look at it after each but the last

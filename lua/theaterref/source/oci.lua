@@ -66,6 +66,14 @@ end
 -- Failures that another endpoint would share.
 local final = { cancelled = true, invalid_reference = true, policy = true }
 
+-- Has a chain work at a place: once more if that refuses what a helper said earlier.
+local function at_place(job, context, links, place, work)
+  local found, more, record = work(Chain.new(job, context, links, place))
+  if found or not requests.renew_credentials(place.endpoint, more.status) or links.is_over() then return found, more, record end
+  place.credentials, place.renewals = nil, (place.renewals or 0) + 1
+  return work(Chain.new(job, context, links, place))
+end
+
 -- Returns places in the order in which to ask them: those whose server just failed last.
 local function in_order(places)
   local sound, failing = {}, {}
@@ -80,7 +88,7 @@ end
 local function at_endpoints(job, context, links, work)
   local places, first, own = in_order(job.request.routes), nil, nil
   for i, place in ipairs(places) do
-    local found, more, record = work(Chain.new(job, context, links, place))
+    local found, more, record = at_place(job, context, links, place, work)
     if found then return found, more, record end
     first = first or more
     if not place.endpoint.mirror then own = more end
