@@ -35,6 +35,18 @@ tr_error *tr_error_or_ignored(tr_error *error) {
   return error != NULL ? error : &ignored;
 }
 
+/* True if a character of two or three bytes changes the direction of the text after it,
+** which then reads as another: U+061C, U+200E, U+200F, U+202A to U+202E, U+2066 to U+2069. */
+static bool is_bidi_control(const unsigned char *at) {
+  if (at[0] == 0xD8)
+    return at[1] == 0x9C;
+  if (at[0] != 0xE2)
+    return false;
+  return (at[1] == 0x80 && (at[2] == 0x8E || at[2] == 0x8F ||
+                            (at[2] >= 0xAA && at[2] <= 0xAE))) ||
+         (at[1] == 0x81 && at[2] >= 0xA6 && at[2] <= 0xA9);
+}
+
 /* The bytes of the character at 'at' if it may be shown (UTF-8, and no control but line
 ** breaks and tabs), or 0. */
 static size_t shown_length(const unsigned char *at) {
@@ -48,7 +60,8 @@ static size_t shown_length(const unsigned char *at) {
       return 0;
   if ((at[0] == 0xC2 && at[1] < 0xA0) || /* C1 controls */
       (at[0] == 0xE0 && at[1] < 0xA0) || (at[0] == 0xED && at[1] >= 0xA0) ||
-      (at[0] == 0xF0 && at[1] < 0x90) || (at[0] == 0xF4 && at[1] >= 0x90))
+      (at[0] == 0xF0 && at[1] < 0x90) || (at[0] == 0xF4 && at[1] >= 0x90) ||
+      is_bidi_control(at))
     return 0;
   return len;
 }

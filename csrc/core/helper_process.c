@@ -33,7 +33,8 @@ typedef struct helper {
   double deadline;
   tr_future *future; /* retained */
   int to, from; /* this end of the pipes; -1: closed */
-  pid_t pid;
+  int lifeline; /* open as long as this process lives; see `guard` */
+  pid_t pid, guard; /* of the guard 0: there is none */
   tr_buffer output;
 } helper;
 
@@ -46,6 +47,7 @@ static void close_end(int *fd) {
 static void free_helper(helper *h) {
   close_end(&h->to);
   close_end(&h->from);
+  close_end(&h->lifeline);
   tr_future_release(h->future);
   tr_buffer_free(&h->output);
   if (h->input != NULL)
@@ -74,9 +76,9 @@ static bool open_pipe(int ends[2]) {
   return false;
 }
 
-/* Start the program with the ends of its pipes. Return an errno, or 0. */
-static int spawn(helper *h, int in, int out) {
-  char *arguments[] = {h->program, h->argument, NULL};
+/* Start a program with these ends of pipes, and nothing else that is open, in a process group of
+** another, or, if that is 0, of its own. Return an errno, or 0. */
+static int spawn(pid_t *pid, pid_t group, char *const arguments[], int in, int out) {
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
   sigset_t none, all;
@@ -86,7 +88,10 @@ static int spawn(helper *h, int in, int out) {
   posix_spawn_file_actions_init(&actions);
   posix_spawnattr_init(&attributes);
   posix_spawn_file_actions_adddup2(&actions, in, 0);
-  posix_spawn_file_actions_adddup2(&actions, out, 1);
+  if (out >= 0)
+    posix_spawn_file_actions_adddup2(&actions, out, 1);
+  else
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
   posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
   posix_spawn_file_actions_addclosefrom_np(&actions, 3); /* the host's own */
@@ -94,18 +99,34 @@ static int spawn(helper *h, int in, int out) {
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP |
                                             POSIX_SPAWN_SETSIGMASK |
                                             POSIX_SPAWN_SETSIGDEF);
-  posix_spawnattr_setpgroup(&attributes, 0);
+  posix_spawnattr_setpgroup(&attributes, group);
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setsigdefault(&attributes, &all);
-  fault = posix_spawnp(&h->pid, h->program, &actions, &attributes, arguments,
-                       environ);
+  fault = posix_spawnp(pid, arguments[0], &actions, &attributes, arguments, environ);
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   return fault;
 }
 
+/* Start the guard of the program: a shell in its process group, which kills that as soon as this
+** process ends, by Ctrl-C or in any other way. Its pipe ends then. Nothing that this process could
+** do at its end works for SIGKILL, and PR_SET_PDEATHSIG is about the thread that started a program.
+** Without a guard, such as where there is no shell, a program that hangs outlives this process. */
+static void start_guard(helper *h) {
+  static char shell[] = "/bin/sh", option[] = "-c", script[] = "read -r x; kill -KILL 0";
+  char *arguments[] = {shell, option, script, NULL};
+  int ends[2] = {-1, -1};
+  if (!open_pipe(ends))
+    return;
+  if (spawn(&h->guard, h->pid, arguments, ends[0], -1) != 0)
+    h->guard = 0;
+  close(ends[0]);
+  h->lifeline = ends[1];
+}
+
 /* Open the pipes and start the program. Return an errno, or 0. */
 static int start(helper *h) {
+  char *arguments[] = {h->program, h->argument, NULL};
   int in[2] = {-1, -1}, out[2] = {-1, -1}, fault;
   if (!open_pipe(in))
     return errno;
@@ -115,7 +136,9 @@ static int start(helper *h) {
     close_end(&in[1]);
     return fault;
   }
-  fault = spawn(h, in[0], out[1]);
+  fault = spawn(&h->pid, 0, arguments, in[0], out[1]);
+  if (fault == 0)
+    start_guard(h);
   close(in[0]);
   close(out[1]);
   h->to = in[1];
@@ -176,14 +199,14 @@ static bool talk(helper *h, tr_error *error) {
 
 enum { BY_SIGNAL = 1000 }; /* added to the number of the signal that ended a program */
 
-/* Wait for the end of the program until the deadline. Return its status, or BY_SIGNAL and more;
+/* Wait for the end of a process until the deadline. Return its status, or BY_SIGNAL and more;
 ** 0 if somebody else took that; or -1: it still runs. */
-static int await_end(helper *h, double deadline) {
+static int await_end(pid_t pid, double deadline) {
   struct timespec pause = {0, (long)(PAUSE * 1e9)};
   for (;;) {
     int status;
-    pid_t ended = waitpid(h->pid, &status, WNOHANG);
-    if (ended == h->pid)
+    pid_t ended = waitpid(pid, &status, WNOHANG);
+    if (ended == pid)
       return WIFEXITED(status) ? WEXITSTATUS(status) : BY_SIGNAL + WTERMSIG(status);
     if (ended < 0 && errno != EINTR)
       return 0;
@@ -191,6 +214,16 @@ static int await_end(helper *h, double deadline) {
       return -1;
     nanosleep(&pause, NULL);
   }
+}
+
+/* End the guard, before its pipe does that: what the program left behind goes on. */
+static void end_guard(helper *h) {
+  /* Its number is its own as long as it runs. */
+  if (h->guard != 0 && waitpid(h->guard, NULL, WNOHANG) == 0) {
+    kill(h->guard, SIGKILL);
+    await_end(h->guard, tr_now() + 1);
+  }
+  h->guard = 0;
 }
 
 /* True if the program says, as all of them do, that it has nothing for the server. */
@@ -202,11 +235,12 @@ static bool has_none(const helper *h) {
 
 static bool run_to_end(helper *h, tr_error *error) {
   bool ok = talk(h, error);
-  int status = await_end(h, ok ? h->deadline : tr_now());
+  int status = await_end(h->pid, ok ? h->deadline : tr_now());
   if (status < 0) { /* its number is still its own: nobody has reaped it */
     kill(-h->pid, SIGKILL);
-    await_end(h, tr_now() + 1);
+    await_end(h->pid, tr_now() + 1);
   }
+  end_guard(h);
   if (!ok || status == 0)
     return ok;
   if (status < 0)
@@ -248,7 +282,7 @@ static helper *new_helper(const char *program, const char *argument,
   helper *h = calloc(1, sizeof *h);
   if (h == NULL)
     return NULL;
-  h->to = h->from = -1;
+  h->to = h->from = h->lifeline = -1;
   h->deadline = tr_now() + seconds;
   h->future = tr_future_retain(future);
   h->program = strdup(program);
@@ -285,7 +319,8 @@ bool tr_helper_run(const char *program, const char *argument,
     return true;
   }
   kill(-h->pid, SIGKILL);
-  await_end(h, tr_now() + 1);
+  await_end(h->pid, tr_now() + 1);
+  end_guard(h);
   tr_error_set(error, TR_IO, "no thread can be started for the credential helper");
   free_helper(h);
   return false;

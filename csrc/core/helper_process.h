@@ -7,7 +7,8 @@
 /*
 ** Run 'program', which is looked up in PATH, with one argument, and give it 'input'. The
 ** future is completed with what it prints, on a thread of its own: after 'seconds' the
-** program, and those it started, are killed. It inherits no descriptors but these pipes,
+** program, and those it started, are killed, and also if this process ends before that, in
+** any way. It inherits no descriptors but these pipes,
 ** and no signals that are blocked or ignored.
 **
 ** The errors: TR_NOT_FOUND if there is no such program, TR_TIMEOUT, and TR_IO, also for an

@@ -40,6 +40,20 @@ static void refuse_redirect(const tr_request *r, const char *what,
   free(shown);
 }
 
+/* Refuse a redirect to what is no URL of http or https. Only its scheme is shown: secrets
+** may be anywhere else in it. */
+static void refuse_malformed(const tr_request *r, const char *to, tr_error *error) {
+  static const char scheme[] =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-";
+  size_t len = strspn(to, scheme);
+  if (to[len] != ':' || len > 16)
+    len = 0;
+  tr_error_set(error, TR_DENIED,
+               "Failed to fetch from %s: refusing a redirect that is neither http nor "
+               "https, or malformed, to %.*s:\xE2\x80\xA6",
+               r->shown, (int)len, to);
+}
+
 /* Take the options of the host that a redirect leads to. One without options of its own
 ** gets those of the host "*", or else those of the fetch, but nothing that identifies the
 ** caller. */
@@ -79,8 +93,7 @@ static bool redirect(tr_request *r, const char *location, tr_error *error) {
   if (fault != NULL || strncmp(to.text, "oci:", 4) == 0) {
     if (fault == NULL)
       tr_url_free(&to);
-    refuse_redirect(r, "a redirect that is neither http nor https", location,
-                    error);
+    refuse_malformed(r, location, error);
     return false;
   }
   reason = check_redirect(r, &to);

@@ -168,14 +168,15 @@ static bool has_scope(const tr_buffer *list, const char *scope, size_t len) {
   return false;
 }
 
-static bool add_scopes(tr_buffer *out, const char *text, int *count) {
+static bool add_scopes(tr_buffer *out, const char *text) {
+  int count = 0;
   while (*text != '\0') {
     size_t len = strcspn(text, " ");
-    if (len > 0 && *count < TR_SCOPES_MAX && !has_scope(out, text, len)) {
+    if (len > 0 && count < TR_SCOPES_MAX && !has_scope(out, text, len)) {
       if ((out->len > 0 && !tr_buffer_append(out, " ", 1)) ||
           !tr_buffer_append(out, text, len))
         return false;
-      ++*count;
+      count++;
     }
     text += len;
     text += *text == ' ';
@@ -184,8 +185,7 @@ static bool add_scopes(tr_buffer *out, const char *text, int *count) {
 }
 
 bool tr_token_scopes(tr_buffer *out, const char *asked, const char *challenged) {
-  int count = 0;
-  return add_scopes(out, asked, &count) && add_scopes(out, challenged, &count) &&
+  return add_scopes(out, asked[0] != '\0' ? asked : challenged) &&
          tr_buffer_append(out, "", 1);
 }
 
@@ -295,7 +295,7 @@ static double life_of(tr_json_token expires_in) {
   memcpy(text, expires_in.text, expires_in.len);
   text[expires_in.len] = '\0';
   seconds = strtod(text, NULL);
-  return fmin(seconds, LONGEST_SECONDS);
+  return seconds > 0 ? fmin(seconds, LONGEST_SECONDS) : DEFAULT_SECONDS;
 }
 
 /* True if a token can be sent: visible ASCII, without blanks. */

@@ -10,7 +10,7 @@
 #include "challenge.h"
 #include "table.h"
 
-/* Scopes of one request, and of a challenge that adds to them. */
+/* Scopes of one token. */
 enum { TR_SCOPES_MAX = 16 };
 
 struct tr_request;
@@ -56,8 +56,9 @@ bool tr_token_slot_keep(tr_token_slot *slot, const tr_challenge *challenge);
 /* Put a token into its slot, or take it out with NULL. */
 void tr_token_slot_set(tr_token_slot *slot, tr_token *token);
 
-/* The scopes of a request and of a challenge, each once, with blanks between them. False:
-** memory is short. */
+/* The scopes to ask a token for, each once, with blanks between them: those of the request,
+** or, if it names none, of the challenge. A registry cannot have a caller get a token for
+** more than the request needs. False: memory is short. */
 bool tr_token_scopes(tr_buffer *out, const char *asked, const char *challenged);
 
 /* Append the query of a request for a token, "service=…&scope=…&scope=…". False: memory is

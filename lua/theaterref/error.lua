@@ -127,13 +127,21 @@ end
 
 local function escape_byte(byte) return ("\\%d"):format(byte) end
 
+-- The characters that change the direction of the text after them: U+061C, U+200E, U+200F, U+202A to U+202E,
+-- U+2066 to U+2069.
+local BIDI = { "\xD8\x9C", "\xE2\x80[\x8E\x8F\xAA-\xAE]", "\xE2\x81[\xA6-\xA9]" }
+
+local function escape_character(text) return ("\\u{%X}"):format(utf8.codepoint(text)) end
+
 --- A text as one line of UTF-8 that a terminal only shows: control characters, those of
--- two bytes too, and bytes that are not UTF-8 are written as `\27`.
+-- two bytes too, those that change the direction of text, as `\u{202E}`, and bytes that are not UTF-8 are written as `\27`.
 -- @tparam string text
 -- @treturn string
 function M.printable(text)
   text = with_valid_bytes(text, escape_byte):gsub("[\0-\31\127]", function(c) return escape_byte(c:byte()) end)
-  return (text:gsub("\xC2([\x80-\x9F])", function(c) return escape_byte(c:byte()) end))
+  text = text:gsub("\xC2([\x80-\x9F])", function(c) return escape_byte(c:byte()) end)
+  for _, pattern in ipairs(BIDI) do text = text:gsub(pattern, escape_character) end
+  return text
 end
 
 --- A text with U+FFFD in place of each byte that is not UTF-8.

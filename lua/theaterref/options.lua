@@ -185,7 +185,7 @@ M.request = set("request option", {
   { "connect_timeout", "seconds", "10", "time limit for looking up a host and connecting to it; below 0: no "
     .. "limit" },
   { "stall_timeout", "seconds", "15", "how long a server may be silent before the attempt ends and is retried; "
-    .. "below 0: no limit" },
+    .. "twenty times as long after an upload to a registry, which may copy it first; below 0: no limit" },
   { "max_bytes", "count", "1 GiB", "largest body (decoded), file or store content" },
   { "max_redirects", "times", "10", "how many redirects are followed; only to http and https, and never from "
     .. "https to http" },
@@ -253,7 +253,8 @@ M.registry = set("registry option", {
   { "proxy", "text", "as for all", "URL of a proxy; empty: none" },
   { "plain_http", "flag", "at loopback addresses", "speak http, not https; false: https also at a loopback address" },
   { "mirrors", "list", "none", "registries to ask first, as `host:port` or `host:port/prefix`, with `?ns=` and the name of "
-    .. "this one. They get their own credentials only" },
+    .. "this one. They get their own credentials only, and no retries: 3 s to connect, and 5 s of silence before a "
+    .. "manifest" },
   { "realm_hosts", "places", "none", "token servers that may get the credentials, as `host`, `host:port` or "
     .. "`*.example.org`, besides the registry's own host and port; those of docker.io and gitlab.com are built in" },
 })

@@ -253,6 +253,15 @@ function Resolver:trace(ref, ctx, trace, options)
     loads.resolve, context):wait()
 end
 
+--- Starts to plan and trace it, and returns at once: for `theaterref lock`.
+-- @tparam string manifest_reference
+-- @tparam function trace as for `trace`
+-- @tparam[opt] table options as for `start_plan`
+-- @treturn theaterref.future
+function Resolver:start_trace(manifest_reference, trace, options)
+  return run_plan(self, manifest_reference, options, false, trace)
+end
+
 -- ---------------------------------------------------------------- following
 
 -- The context for a follower's check: with the lockfile as it is now, for the resolver's other calls, too.
@@ -371,7 +380,8 @@ end
 -- rule `allow` is not asked about `target`.
 -- @tparam string manifest_reference a manifest in TOML; what it names are paths below its folder
 -- @tparam string target `oci://registry/repository:tag`
--- @tparam[opt] table options as for `start_plan`
+-- @tparam[opt] table options as for `start_plan`; an `initial_state` checks that the manifest renders, and may not choose
+-- the package
 -- @treturn table `reference` and `package_reference`: of what was pushed, with digests; `digest`, `package_digest`;
 -- `moved_from`, the digest that the tag led to before, if that is another
 -- @return[2] nil
@@ -382,7 +392,8 @@ function Resolver:push(manifest_reference, target, options)
     if step.resolved then steps[#steps + 1] = step end
   end, options)
   if not plan then return nil, err end
-  return run_publishing(self, "push", target, require("theaterref.publish").gather(plan, steps), target)
+  local found = require("theaterref.publish").gather(plan, steps, (options or {}).initial_state ~= nil)
+  return run_publishing(self, "push", target, found, target)
 end
 
 --- Copies the bytes of a reference, or a whole artifact, to another place. The policy judges `from`; the rule

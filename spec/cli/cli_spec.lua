@@ -375,6 +375,21 @@ describe("the command", function()
     assert.matches("^theaterref lockfile 1\n", (theaterref "lock less.toml -o -"))
   end)
 
+  it("takes no lockfile that contradicts itself, or has a size that is none", function()
+    local digest = core.blob(helper.read(folder .. "/m.toml")):digest "sha256"
+    local line = "sha256=" .. digest .. "%s  m.toml\n"
+    for text, words in pairs { [line:format "" .. line:gsub(digest, ("0"):rep(64)):format ""] = "odd.lock:3: an earlier line",
+      [line:format " size=1" .. line:format ""] = "odd.lock:3: an earlier line", [line:format " size=1 size=2"] = "two values of 'size'",
+      [line:format " size=99999999999999999999"] = "odd.lock:2: its size is not", [line:format " size=-8"] = "its size is not" } do
+      helper.write(folder .. "/odd.lock", "theaterref lockfile 1\n" .. text)
+      local _, err, status = theaterref "resolve m.toml --lockfile odd.lock"
+      assert.equal(1, status)
+      assert.matches(words, err, 1, true)
+    end
+    helper.write(folder .. "/odd.lock", "theaterref lockfile 1\n" .. line:format "" .. line:format "")
+    assert.equal(0, (select(3, theaterref "resolve m.toml --lockfile odd.lock")))
+  end)
+
   it("shows how many secrets a plan has filled in", function()
     helper.write(folder .. "/filling.lua", "return { secrets = function(ref) return ref == 'data:,x' end }")
     local command = [[plan m.toml --state '{"a":{"$ref":"data:,x"},"b":{"$ref":"data:,y"}}' ]]

@@ -1,6 +1,6 @@
 -- The mirror of examples/fleet: what reaches the registry behind it.
+local core = require "theaterref.core"
 local helper = require "helper"
-
 
 describe("the mirror of a fleet", function()
   local folder, origin, mirror
@@ -54,6 +54,15 @@ describe("the mirror of a fleet", function()
     end
     assert.is_not_nil(next(gets))
     for digest, count in pairs(gets) do assert.equal(1, count, digest) end
+  end)
+
+  it("has no blob that the registry has not, and answers 404", function()
+    local blobs = mirror:gsub("%d+$", function(port) return ("%d"):format(port + 1) end)
+    local function status(digest)
+      return (helper.run_ok(("curl -s -o /dev/null -w '%%{http_code}' http://%s/v2/team/worker/blobs/sha256:%s"):format(blobs, digest)))
+    end
+    assert.equal("404", status(("0"):rep(64)))
+    assert.equal("200", status(core.blob(helper.read(folder .. "/worker.wasm")):digest()))
   end)
 
   it("gets no request from a host that has a release and its lockfile", function()

@@ -76,6 +76,21 @@ describe("the command", function()
     assert.is_nil(push_of("worker.wasm", "oci://127.0.0.1:1/a/b:1"):find "Failed to resolve")
   end)
 
+  it("push with a state to check refuses a package that depends on it", function()
+    local target = at .. "/team/checked:1"
+    helper.run_ok(("cp %s/worker.wasm %s/a.wasm"):format(folder, folder))
+    for text, refused in pairs { ['name = "{{name}}"\npackage = "a.wasm"\n'] = false, ['name = "x"\npackage = "{{name}}.wasm"\n'] = true,
+      ['name = "x"\n{{#if name}}\npackage = "a.wasm"\n{{else}}\npackage = "worker.wasm"\n{{/if}}\n'] = true } do
+      helper.write(folder .. "/checked.toml", text)
+      local _, err, status = run("theaterref push checked.toml " .. target .. " --state '{\"name\":\"a\"}'")
+      assert.equal(refused and 1 or 0, status, err)
+      assert.equal(refused, err:find("the manifest's package depends on its state", 1, true) ~= nil, err)
+    end
+    helper.write(folder .. "/checked.toml", 'name = "x"\npackage = "{{name}}.wasm"\ninitial_state = \'{"name":"a"}\'\n')
+    assert.equal(0, select(3, run("theaterref push checked.toml " .. target)))
+    assert.equal("x", json("theaterref plan " .. target).name)
+  end)
+
   it("push and copy say when a tag moved", function()
     local _, err = run("theaterref copy worker.wasm " .. at .. "/team/moves:1")
     assert.equal("", err)

@@ -159,12 +159,20 @@ describe("authentication at a registry", function()
     assert.matches("does not exist, or needs credentials", err.message)
   end)
 
-  it("asks for all scopes, each once, in any order of parameters", function()
-    local wanted = "repository:a/b:pull,push repository:c:pull repository:a/b:pull,push"
-    assert.equal("in", fetch("/challenge", ('Negotiate abc==, bearer scope="%s" ,\tSERVICE=stub,x="\\"," , Realm="http://AT1/token?v=1"')
-      :format(wanted), principal(), { scope = "repository:own:pull" }))
-    assert.same({ "v=1&service=stub&scope=repository%3Aown%3Apull&scope=repository%3Aa%2Fb%3Apull%2Cpush&scope=repository%3Ac%3Apull" },
-      token_queries())
+  it("asks for the scopes of a challenge, each once, in any order of parameters, if the request names none", function()
+    local challenge = 'Negotiate abc==, bearer scope="repository:a/b:pull,push repository:c:pull repository:a/b:pull,push" ,'
+      .. '\tSERVICE=stub,x="\\"," , Realm="http://AT1/token?v=1"'
+    assert.equal("in", fetch("/challenge", challenge, principal()))
+    assert.same({ "v=1&service=stub&scope=repository%3Aa%2Fb%3Apull%2Cpush&scope=repository%3Ac%3Apull" }, token_queries())
+  end)
+
+  it("asks for no more than the request needs, whatever the challenge names", function()
+    for _, wanted in ipairs { "repository:own:pull,push,delete", "registry:catalog:*", "repository:victim:push repository:own:pull" } do
+      local own = "repository:own" .. #wanted .. ":pull"
+      assert.equal("in", fetch("/challenge", ('Bearer realm="http://AT1/token",service="stub",scope="%s"'):format(wanted), principal(),
+        { scope = own .. " repository:from:pull " .. own }))
+      assert.same({ ("service=stub&scope=repository%%3Aown%d%%3Apull&scope=repository%%3Afrom%%3Apull"):format(#wanted) }, token_queries())
+    end
   end)
 
   it("prefers Bearer, in whichever header it stands", function()
@@ -195,6 +203,16 @@ describe("authentication at a registry", function()
     log()
     assert.equal("in", fetch("/challenge", short, auth, more))
     assert.same({ "1 GET /short-token -", "1 GET /challenge Bearer" }, log())
+  end)
+
+  it("keeps a token for a minute if what is said of its life makes no sense", function()
+    for _, life in ipairs { "0", "-5", "-1e999", "1e999", '"3600"', "null" } do
+      local auth, realm, more = principal(), bearer("/life-token?life=" .. life:gsub('"', "\\\"")), { scope = "repository:life:pull" }
+      assert.equal("in", fetch("/challenge", realm, auth, more))
+      log()
+      assert.equal("in", fetch("/challenge", realm, auth, more))
+      assert.same({ "1 GET /challenge Bearer" }, log(), life)
+    end
   end)
 
   it("renews a token that is refused", function()
@@ -412,6 +430,29 @@ describe("authentication at a registry", function()
       assert.matches("another host", select(2, core.allows_realm(assert(core.auth(known)), "https://tokens.example/token")))
     end
     assert.is_false((core.allows_realm(principal(), "http://127.0.0.1:" .. server.ports[2] .. "/token")))
+  end)
+
+  it("sends nothing of the caller's to a realm at another host, which the registry alone chose", function()
+    local realm <close> = setmetatable({ server = helper.nginx() }, { __close = function(self) self.server:stop() end })
+    local nginx, home = realm.server, realm.server.folder
+    helper.write(home .. "/.netrc", "machine localhost login me password s3cret\n")
+    -- Returns the message of what fails in a process that asks with all that identifies it.
+    local function run(url)
+      local challenge = encode(('Bearer realm="%s",service="stub"'):format(url))
+      return helper.run_ok(("HOME=%s %s -e %s"):format(home, helper.lua, helper.quote(([[
+        local core = require "theaterref.core"
+        local all = { ca_file = %q, headers = { ["X-Key"] = "s3cret" }, netrc = true, client_cert = %q, client_key = %q }
+        local own = { ca_file = all.ca_file, headers = { ["X-Key"] = "own" }, netrc = true, client_cert = all.client_cert, client_key = all.client_key }
+        all.hosts, all.retries, all.scope = { localhost = own }, 0, "repository:nobody:pull"
+        all.auth = assert(core.auth { registry = %q, insecure = true })
+        print(select(2, core.fetch(%q, core.request_options(all)):wait(10)).message)]]):format(nginx.ca, home .. "/client.pem",
+        home .. "/client.key", at, http .. "/challenge?" .. challenge))))
+    end
+    assert.matches("401", run(nginx.https .. "/token")) -- its token is none that the registry knows
+    local future <close> = core.send(server.http .. "/log", core.request_options {}, {})
+    assert.matches("Bearer headers::: ", tostring(assert(future:wait())), 1, true)
+    -- One that demands a certificate gets none.
+    assert.matches("cannot get a token: .*/token%?… answered 400", run(("https://localhost:%d/token"):format(nginx.bad_ports.wants)))
   end)
 
   it("takes a realm that is listed", function()

@@ -1,3 +1,5 @@
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
 local helper = require "helper"
 local theaterref = require "theaterref"
 
@@ -95,12 +97,21 @@ describe("a log", function()
     assert(r:resolve(folder .. "/here"))
   end)
 
-  it("passes over an event that it does not know, and shows bytes that are not UTF-8 as numbers", function()
+  it("passes over an event that it does not know, and shows bytes that are not UTF-8, and what turns text around, as numbers", function()
     local log = require("theaterref.log").open { level = "debug", sink = function(_, line) lines[#lines + 1] = line end }
     log:emit { type = "nonsense" }
     assert.same({}, lines)
     log:emit { type = "policy_reloaded", reference = "a\u{9B}b\xFFc\u{FC}" }
     assert.same({ "a\\155b\\255c\u{FC}: the changed rules are in force" }, lines)
+    for _, code in ipairs { 0x61C, 0x200E, 0x200F, 0x202A, 0x202E, 0x2066, 0x2069 } do
+      assert.equal(("\\u{%X}x"):format(code), errors.printable(utf8.char(code) .. "x"))
+      local _, err = core.read_file(folder .. "/" .. utf8.char(code) .. "x", 1)
+      assert.is_nil(err.message:find(utf8.char(code), 1, true))
+      assert.matches("/_+x", err.message)
+    end
+    for _, code in ipairs { 0x61B, 0x200D, 0x2029, 0x202F, 0x2065, 0x206A } do
+      assert.equal(utf8.char(code), errors.printable(utf8.char(code)))
+    end
   end)
 
   it("refuses what is no level or option", function()

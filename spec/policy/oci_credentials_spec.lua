@@ -147,6 +147,23 @@ describe("credentials", function()
     is_refused("no credentials for " .. registry.at .. " were found")
   end)
 
+  it("that cannot be sent are an error that names their place, and shows nothing of them", function()
+    local function is_unusable(words, environment)
+      local _, err = run("theaterref resolve " .. (environment or "") .. " " .. ref)
+      assert.matches("the credentials from " .. words, err, 1, true)
+      assert.matches("cannot be sent", err, 1, true)
+      assert.is_nil(err:find "s3cret")
+    end
+    for _, secret in ipairs { "s3cret\\n", "s3\\u0000s3cret" } do
+      config("home/.docker/config.json", ('{"auths":{"%s":{"username":"alice","password":"%s"}}}'):format(registry.at, secret))
+      is_unusable(folder .. "/home/.docker/config.json")
+    end
+    helper.write(folder .. "/c.lua", ('return { registries = { ["%s"] = { username = "a:b", password = "s3cret" } } }'):format(registry.at))
+    is_unusable("the configuration", "--config c.lua")
+    local _, err = run("theaterref copy --config c.lua x.wasm " .. ref)
+    assert.matches("cannot be sent", err, 1, true)
+  end)
+
   it("that cannot be used are a warning that names the file and the key", function()
     for text, words in pairs { ['{"auths":{"%s":{"auth":"%%%%"}}}'] = 'auths["%s"] has neither a user with a password nor a token',
       ['{"auths":[]}'] = "", ['{"auths":7}'] = "auths is not an object", ['{"credsStore":"../x"}'] = "credsStore is not the name of a credential helper",
@@ -218,6 +235,86 @@ describe("credentials", function()
     open:stop()
     helper.run("kill $(cat " .. folder .. "/helper.pid)")
     assert.equal("true\ttrue\ntimeout\ttrue\n", out, err)
+  end)
+
+  it("of a helper that two wait for are not lost as one of them, who writes, gives up", function()
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+    helper.write(folder .. "/bin/docker-credential-spec",
+      ("#!/bin/sh\nread go < %s/go\necho '{\"Username\":\"alice\",\"Secret\":\"s3cret\"}'\n"):format(folder))
+    helper.run_ok(("chmod +x %s/bin/docker-credential-spec; rm -f %s/go; mkfifo %s/go"):format(folder, folder, folder))
+    local out, err = run(([[%s -e '
+      local t = require "theaterref"
+      local pull = t.resolver({ log = false }):start "%s"
+      local _, err = t.resolver({ log = false, plan_timeout = 0.3 }):tags "%s"
+      print(err.kind)
+      io.open("go", "w"):write("go\n"):close()
+      print(#assert(pull:wait()))']]):format(helper.lua, ref, ref))
+    assert.equal("timeout\n9\n", out, err)
+  end)
+
+  it("of a helper that were refused are asked for once more: it may say others by now", function()
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+    helper.write(folder .. "/bin/docker-credential-spec", ([[#!/bin/sh
+      echo ran >> %s/rotations
+      cat %s/secret
+    ]]):format(folder, folder))
+    helper.run_ok(("chmod +x %s/bin/docker-credential-spec; rm -f %s/rotations"):format(folder, folder))
+    local out, err = run(([[%s -e '
+      local t = require "theaterref"
+      local function rotate(secret)
+        io.open("secret", "w"):write(("{%%q:%%q,%%q:%%q}"):format("Username", "alice", "Secret", secret)):close()
+      end
+      local function each(word, call)
+        local r = t.resolver { log = false, cache = {} }
+        local done, err = call(r)
+        print(word, done and true or err.message:match "refused" or err.message)
+      end
+      local ref = "%s"
+      local function pull(r) return r:resolve_cached(ref) end
+      rotate "wrong"
+      each("wrong", pull)
+      each("still wrong", pull)
+      rotate "s3cret"
+      each("rotated", pull)
+      each("kept", pull)
+      rotate "wrong"
+      each("not asked", function(r) return r:tags(ref) end)
+    ']]):format(helper.lua, ref))
+    assert.equal("wrong\trefused\nstill wrong\trefused\nrotated\ttrue\nkept\ttrue\nnot asked\ttrue\n", out, err)
+    assert.equal("ran\nran\nran\n", helper.read(folder .. "/rotations"))
+    for _, call in ipairs { "tags(ref)", "copy('x.wasm', ref)", "copy(ref, ref .. '2', { all = true })" } do
+      out, err = run(([[%s -e '
+        local t = require "theaterref"
+        local function rotate(secret)
+          io.open("secret", "w"):write(("{%%q:%%q,%%q:%%q}"):format("Username", "alice", "Secret", secret)):close()
+        end
+        local ref = "%s"
+        rotate "wrong"
+        print(t.resolver({ log = false }):resolve(ref))
+        rotate "s3cret"
+        assert(t.resolver({ log = false }):%s)']]):format(helper.lua, ref, (call:gsub("'", '"'))))
+      assert.equal("", err)
+      assert.matches("refused the user and password from the credential helper", out, 1, true)
+    end
+  end)
+
+  it("of a helper that hangs are given up with the program that waits, however that ends", function()
+    config("home/.docker/config.json", ('{"credHelpers":{"%s":"spec"}}'):format(registry.at))
+    helper.write(folder .. "/bin/docker-credential-spec", "#!/bin/sh\nsleep 300 &\necho $$ $! > " .. folder .. "/hangs\nexec sleep 300\n")
+    helper.run_ok("chmod +x " .. folder .. "/bin/docker-credential-spec")
+    for _, signal in ipairs { "KILL", "TERM" } do
+      helper.run_ok("rm -f " .. folder .. "/hangs")
+      local host = run("theaterref resolve " .. ref .. " >/dev/null 2>&1 & echo $!"):match "%d+"
+      helper.eventually(function() return helper.exists(folder .. "/hangs") and helper.read(folder .. "/hangs"):find "\n" end)
+      for pid in helper.read(folder .. "/hangs"):gmatch "%d+" do assert(select(3, helper.run("kill -0 " .. pid)) == 0) end
+      helper.run_ok(("kill -%s %s"):format(signal, host))
+      for pid in helper.read(folder .. "/hangs"):gmatch "%d+" do
+        helper.eventually(function()
+          local state = helper.run("cat /proc/" .. pid .. "/stat 2>/dev/null"):match "%) (%a)" -- nobody may reap it here
+          return state == nil or state == "Z"
+        end)
+      end
+    end
   end)
 
   it("of helpers work in a program that ignores SIGCHLD, or reaps all its children", function()

@@ -306,7 +306,14 @@ describe("a policy", function()
     local pushed = push(worker)
     helper.run_ok(("%s/bin/theaterref lock %s -o %s"):format(folder, worker, lockfile))
     assert.equal(pushed.digest, assert(resolver { lockfile = lockfile }:copy(worker, to, { all = true })).digest)
+    assert.equal(pushed.digest, assert(resolver { lockfile = lockfile }:inspect(worker)).digest:sub(8))
     put_artifact(registry.at, "judged/locked", "1", { { "worker.wasm", WASM .. "moved on" } })
+    assert.equal(pushed.digest, assert(resolver { lockfile = lockfile }:inspect(worker)).digest:sub(8))
+    helper.write(folder .. "/empty.lock", "theaterref lockfile 1\n")
+    denied("denied", "not in the lockfile", resolver { lockfile = folder .. "/empty.lock" }:inspect(worker))
+    denied("denied", "unlocked", resolver { policy = { integrity = function() return nil, "unlocked" end } }:inspect(worker))
+    helper.write(folder .. "/bare.lock", ("theaterref lockfile 1\nsha256=%s  %s\n"):format(core.digest(WORKER), worker))
+    denied("denied", "has no manifest=", resolver { lockfile = folder .. "/bare.lock" }:inspect(worker))
     assert.equal(pushed.digest, assert(resolver { lockfile = lockfile }:copy(worker, to, { all = true })).digest)
   end)
 end)
@@ -353,6 +360,16 @@ describe("copies", function()
       local copied, err = r:copy(worker, to)
       assert.is_nil(copied)
       assert.matches(words, err.message, 1, true)
+    end
+  end)
+
+  it("to a title need one that can be a file's name", function()
+    for title, why in pairs { ["%FF"] = "it is not UTF-8", ["../../etc/passwd"] = "it has the part '..'", ["%2Fetc/x"] = "it is an absolute path",
+      [("x"):rep(2000)] = "it is longer than 255 bytes" } do
+      local copied, err = resolver():copy(folder .. "/actor/worker.wasm", "oci://" .. registry.at .. "/titles/x:1#title=" .. title)
+      assert.is_nil(copied)
+      assert.equal("invalid_reference", err.kind)
+      assert.matches("its title cannot be that of a layer: " .. why, tostring(err), 1, true)
     end
   end)
 
@@ -447,6 +464,15 @@ describe("a copy of all", function()
       assert.is_nil(copied)
       assert.equal("too_large", err.kind)
       assert.matches("(max_bytes)", tostring(err), 1, true)
+    end
+  end)
+
+  it("fails if the registry does not tell what refers to it: only a status that says it cannot means none", function()
+    for fault, status in pairs { failing = 500, refused = 403 } do
+      put_artifact(bad.at, fault .. "/x", "1", { { "x.wasm", WASM .. fault } })
+      local copied, err = copy(bad.at .. "/" .. fault .. "/x:1", registry.at .. "/" .. fault .. "/x:1")
+      assert.is_nil(copied)
+      assert.matches("reading a list of referrers failed: status " .. status, tostring(err), 1, true)
     end
   end)
 
@@ -607,6 +633,21 @@ describe("four states with one cache", function()
   end)
 end)
 
+describe("the header of a list's next page", function()
+  local links = require "theaterref.registry.link"
+
+  it("is read in all its forms, as its first relation says", function()
+    for _, header in ipairs { '</x?a=<>; rel="next"', "</x?a=<>;rel=next", '</x?a=<>; REL="prev NEXT"', '</x?a=<>; title="a;b, \\"<c>"; rel = next',
+      '</first>; rel="first", </x?a=<> ; rel="next"', '</y>; rel=prev; rel=next, </x?a=<>; rel=next; rel=prev', "</x?a=<>; a; rel=next" } do
+      assert.equal("/x?a=<", links.next(header), header)
+    end
+    for _, header in ipairs { "", "<", "</x>", '</x>; rel="nextish"', "</x; rel=next", '</x>; title="rel=next"', '</x>; rel="next' } do
+      assert.is_nil(links.next(header), header)
+    end
+    assert.is_nil(links.next(nil))
+  end)
+end)
+
 describe("a registry at fault", function()
   local bad
 
@@ -732,6 +773,15 @@ describe("a registry at fault", function()
     end
   end)
 
+  it("that answers a document with 202, or with a malformed digest, has not written it", function()
+    for fault, words in pairs { later = "writing a manifest failed: status 202", malformed = "answered the digest sha256:?x?" } do
+      local copied, err = resolver():copy(folder .. "/actor/worker.wasm", ("oci://%s/%s/x:1"):format(bad.at, fault))
+      assert.is_nil(copied)
+      assert.equal(fault == "later" and "http_status" or "digest_mismatch", err.kind)
+      assert.matches(words, err.message, 1, true)
+    end
+  end)
+
   it("whose answers to what ends an upload are lost is asked whether it succeeded", function()
     local copied = assert(resolver({ retries = 1 }):copy(folder .. "/actor/worker.wasm", "oci://" .. bad.at .. "/lost/x:1"))
     assert.equal(helper.read(folder .. "/actor/worker.wasm"), tostring(assert(resolver():resolve(copied.reference))))
@@ -744,7 +794,51 @@ describe("a registry at fault", function()
     push("oci://" .. bad.at .. "/quiet/order:1")
     local names = {}
     for name in bad:log():gmatch "PUT /v2/quiet/order/manifests/(%S+)" do names[#names + 1] = name:gsub(":.*", "") end
-    assert.same({ "sha256", "sha256", "1.package", "1" }, names)
+    assert.same({ "sha256", "sha256", "1", "1.package" }, names)
+  end)
+
+  it("that refuses a tag gets none beside it, and is not taken for one that speaks https", function()
+    local pushed, err = resolver { retries = 0 }:push(folder .. "/actor/manifest.toml", "oci://" .. bad.at .. "/fixed/x:1")
+    assert.is_nil(pushed)
+    assert.matches("writing the tag '1' failed: status 400: TAG_IMMUTABLE", tostring(err), 1, true)
+    assert.is_nil(tostring(err):find "plain_http")
+    assert.is_nil((resolver():tags("oci://" .. bad.at .. "/fixed/x")))
+    push("oci://" .. bad.at .. "/quiet/fixed:1")
+    assert.is_nil((resolver { retries = 0 }:copy("oci://" .. bad.at .. "/quiet/fixed:1", "oci://" .. bad.at .. "/fixed/y:1", { all = true })))
+    assert.is_nil((resolver():tags("oci://" .. bad.at .. "/fixed/y")))
+  end)
+
+  it("has no upload left open: where a blob cannot be mounted or read, or is wanted in chunks or refused", function()
+    push("oci://" .. bad.at .. "/quiet/source:1")
+    local before = tonumber(helper.run_ok("curl -s http://" .. bad.at .. "/open")) -- of other specs
+    local function open_uploads(to, from)
+      bad:log()
+      local done, err = resolver { retries = 0 }:copy("oci://" .. bad.at .. "/" .. from .. ":1", "oci://" .. bad.at .. "/" .. to .. ":1", { all = true })
+      local open = helper.run_ok("curl -s http://" .. bad.at .. "/open")
+      return tonumber(open) - before, done, err, select(2, bad:log():gsub("POST", ""))
+    end
+    local open, done, err, begun = open_uploads("unmounted/x", "quiet/source")
+    assert.is_not_nil(done, err)
+    assert.equal(0, open)
+    assert.equal(5, begun)
+    assert.equal(0, (open_uploads("chunks/source", "quiet/source")))
+    put_artifact(bad.at, "gone/source", "1", { { "x.wasm", WASM .. "gone" } })
+    open, done = open_uploads("unmounted/gone", "gone/source")
+    assert.is_nil(done)
+    assert.equal(0, open)
+    open, done = open_uploads("unwilling/x", "quiet/source")
+    assert.is_nil(done)
+    assert.equal(0, open)
+  end)
+
+  it("may take longer to answer an upload than stall_timeout", function()
+    assert(resolver { stall_timeout = 0.2, retries = 0 }:copy(folder .. "/actor/worker.wasm", "oci://" .. bad.at .. "/slow/x:1"))
+  end)
+
+  it("is quoted up to a limit", function()
+    local _, err = resolver { retries = 0 }:tags("oci://" .. bad.at .. "/talking/x")
+    assert.matches("status 500: TOO_BUSY, TOO_BUSY, TOO_BUSY, TOO_BUSY", tostring(err), 1, true)
+    assert.is_true(#tostring(err) < 500)
   end)
 
   it("may ask for chunks of a size that is no integer", function()
@@ -761,6 +855,31 @@ describe("a registry at fault", function()
       assert.is_nil(blob)
       assert.is_true(err.kind == "syntax" or err.kind == "not_found", tostring(err))
     end
+  end)
+
+  it("may send documents up to 4 MiB, whatever max_bytes is for layers", function()
+    local layer = descriptor(put_blob(bad.at, "quiet/small", WASM), #WASM, "x.wasm")
+    local document = ('{"schemaVersion":2,"mediaType":"%s","layers":[%s]}'):format(MANIFEST, layer)
+    local digest = writer.put_document(bad.at, "quiet/small", "1", document .. (" "):rep(2 << 20))
+    local ref = "oci://" .. bad.at .. "/quiet/small"
+    local r = resolver { max_bytes = #WASM, cache = {} }
+    for _, resolve in ipairs { r.resolve, r.resolve_cached } do
+      assert.equal(WASM, tostring(assert(resolve(r, ref .. "@sha256:" .. digest))))
+      assert.equal(WASM, tostring(assert(resolve(r, ref .. ":1"))))
+    end
+    assert.equal(1, #assert(r:inspect(ref .. ":1")).layers)
+    assert.equal(1, #assert(r:tags(ref)))
+    local blob, err = resolver({ max_bytes = #WASM - 1 }):resolve(ref .. ":1")
+    assert.is_nil(blob)
+    assert.matches("larger than the limit of 7 bytes (max_bytes)", tostring(err), 1, true)
+  end)
+
+  it("cannot have a million objects decoded", function()
+    local document = ('{"schemaVersion":2,"mediaType":"%s","layers":[{}%s]}'):format(MANIFEST, (",{}"):rep(1300000))
+    writer.put_document(bad.at, "quiet/objects", "1", document)
+    local found, err = resolver():inspect("oci://" .. bad.at .. "/quiet/objects:1")
+    assert.is_nil(found)
+    assert.equal("too_large", err.kind)
   end)
 
   it("cannot send a document of more than 4 MiB", function()
@@ -890,6 +1009,38 @@ describe("a registry at fault", function()
     end
   end)
 
+  it("is asked for what 'lock' needs of several manifests side by side", function()
+    local refs = {}
+    for i = 1, 4 do
+      put_artifact(bad.at, "crowd/locked", "t" .. i, { { "manifest.toml", 'name = "y' .. i .. '"\npackage = "y.wasm"\n' },
+        { "y.wasm", WASM .. "locked" .. i } })
+      refs[i] = ("oci://%s/crowd/locked:t%d"):format(bad.at, i)
+    end
+    local lockfile = folder .. "/crowd.lock"
+    helper.run_ok(("%s/bin/theaterref lock --timeout 10 %s -o %s"):format(folder, table.concat(refs, " "), lockfile))
+    assert.equal(8, select(2, helper.read(lockfile):gsub("manifest=", "")))
+    local _, err, status = helper.run(("%s/bin/theaterref lock oci://%s/quiet/none:1 oci://%s/quiet/none:2 -o %s"):format(folder, bad.at,
+      bad.at, lockfile))
+    assert.equal(1, status)
+    assert.matches("none:1", err, 1, true)
+  end)
+
+  it("is asked for the layers of a copied artifact four at a time, and for no more after a failure", function()
+    local layers = {}
+    for i = 1, 11 do layers[i] = { "l" .. i, WASM .. "copied" .. i } end -- 12 blobs, with the config
+    put_artifact(bad.at, "crowd/copied", "1", layers)
+    local from, to = ("oci://%s/crowd/copied:1"):format(bad.at), ("oci://%s/crowd/to:1"):format(registry.at)
+    assert.equal(12, assert(resolver { plan_timeout = 10 }:copy(from, to, { all = true })).blobs)
+    assert.equal(WASM .. "copied11", tostring(assert(resolver():resolve(to .. "#title=l11"))))
+    put_artifact(bad.at, "gone/copied", "1", layers)
+    bad:log()
+    local copied, err = resolver():copy(("oci://%s/gone/copied:1"):format(bad.at), ("oci://%s/gone/to:1"):format(registry.at),
+      { all = true })
+    assert.is_nil(copied)
+    assert.equal("http_status", err.kind)
+    assert.is_true(select(2, bad:log():gsub("GET /v2/gone/copied/blobs/", "")) <= 4)
+  end)
+
   it("is asked if its mirror answers a blob with a larger page; alone, its size is the fault, not max_bytes", function()
     for _, at in ipairs { bad.at, registry.at } do put_artifact(at, "large/x", "1", { { "x.wasm", WASM .. "large" } }) end
     local r = resolver { registries = { [registry.at] = { mirrors = { bad.at } } } }
@@ -904,6 +1055,30 @@ describe("a registry at fault", function()
     blob, err = resolver({ lockfile = lockfile }):resolve(ref)
     assert.is_nil(blob)
     assert.matches("has more bytes, not the 13 that .* says", err.message)
+  end)
+
+  it("does not wait for a mirror that is busy or hangs: it is asked once, and after the registry for a while", function()
+    local r = resolver { stall_timeout = 0.3, registries = { [registry.at] = { mirrors = { bad.at } } } }
+    for _, repository in ipairs { "busy/up", "stuck/up" } do
+      for tag = 1, 2 do put_artifact(registry.at, repository, tag, { { "x.wasm", WASM .. repository } }) end
+      if repository == "stuck/up" then put_artifact(bad.at, repository, "1", { { "x.wasm", WASM .. repository } }) end
+      bad:log()
+      assert.is_false(core.origin_fails("http://" .. bad.at))
+      local ref = ("oci://%s/%s:"):format(registry.at, repository)
+      assert.equal(WASM .. repository, tostring(assert(r:resolve(ref .. "1"))))
+      assert.equal(repository == "stuck/up", core.origin_fails("http://" .. bad.at))
+      assert.equal(WASM .. repository, tostring(assert(r:resolve(ref .. "2"))))
+      local _, err = r:resolve(ref .. "3")
+      assert.matches("no such tag '3'", err.message, 1, true)
+      assert.matches(registry.at, err.message, 1, true)
+      local log = bad:log()
+      assert.equal(1, select(2, log:gsub(repository == "busy/up" and "manifests/1" or "blobs/", "")), log)
+      assert.equal(repository == "stuck/up", not log:find "manifests/2")
+    end
+    local limits = require "theaterref.registry.requests"
+    assert.equal(5, limits.mirror_document_request({}).stall_timeout)
+    assert.equal(5, limits.mirror_document_request({ stall_timeout = -1 }).stall_timeout)
+    assert.equal(2, limits.mirror_document_request({ stall_timeout = 2 }).stall_timeout)
   end)
 
   it("is asked if its mirror has nothing, though a cache remembers that", function()

@@ -2,14 +2,15 @@
 -- a process of its own: prints its two ports, and serves until killed. The second is an object
 -- store, which answers 400 to requests with an Authorization header. GET /log gives a line for
 -- each request since the last GET /log: port number, method, path with query, Authorization,
--- and X-Key if it is there.
+-- and X-Key if it is there. GET /open gives the number of uploads under way.
 --
 --   wrong/…      blobs and manifests have other bytes     lying/…    manifests are called by another digest
 --   short/…      blobs end too early, always              moved/…    blobs are at the object store
 --   quiet/…      no Docker-Content-Digest                 plain/…    documents are text/html
 --   busy/…       the first request of a document gets 429 chunks/…   a blob in one piece gets 413
---   moving/…     each upload step is at another, relative place
+--   moving/…     each upload step is at another, relative place, with a fragment
 --   answers/…    an upload is answered with another digest
+--   later/…      a document is answered with 202          malformed/… a document is answered with a malformed digest
 --   broken/…     the upload of a blob fails, from the second on
 --   away/…       uploads go to the object store
 --   gone/…       blobs are 404, but for one that is good  stuck/…    blobs are never answered
@@ -24,12 +25,16 @@
 --   lossy/…      the same, each time
 --   crowd/…      blobs are answered four at a time: when so many are asked for
 --   large/…      blobs are followed by more
+--   failing/…    its list of what refers to a document is 500, and refused/… 403
+--   fixed/…      tags cannot be written                   unmounted/…  and unwilling/…: nothing is mounted
+--   unwilling/…  blobs are refused                        slow/…       an upload is answered after a second
+--   talking/…    its list of tags is 500, with a megabyte of codes
 --   private/…    401 without a challenge                  denied/…   403
 local uv = require "luv"
 
 local ports, log = {}, {}
 local blobs, documents, tags, uploads, counts, raced = {}, {}, {}, {}, {}, {}
-local next_upload = 0
+local next_upload, open = 0, {}
 
 local core = require "theaterref.core"
 
@@ -51,7 +56,7 @@ end
 
 local function upload_place(fault, repository, id)
   next_upload = next_upload + 1
-  if fault == "moving" then return ("../uploads/%s-%d?step=%d"):format(id, next_upload, next_upload) end
+  if fault == "moving" then return ("../uploads/%s-%d?step=%d#%s"):format(id, next_upload, next_upload, id) end
   return ("http://%s:%d/v2/%s/blobs/uploads/%s"):format(fault == "local" and "localhost" or "127.0.0.1", ports[fault == "away" and 2 or 1],
     repository, id)
 end
@@ -158,6 +163,8 @@ local function put_document(client, request, fault, repository, name)
     table.insert(tags[repository], name)
   end
   if fault == "lost" then return client:close() end
+  if fault == "later" then return respond(client, "202 Accepted") end
+  if fault == "malformed" then return respond(client, "201 Created", "Docker-Content-Digest: sha256:<x>\r\n") end
   local listed = subject and fault == "lists" and "OCI-Subject: " .. subject .. "\r\n" or ""
   respond(client, "201 Created", "Docker-Content-Digest: " .. d .. "\r\n" .. listed)
 end
@@ -165,7 +172,7 @@ end
 local function upload(client, request, fault, repository, id)
   if request.method == "POST" then
     local mount, from = parameter(request.query, "mount"), parameter(request.query, "from")
-    if blobs[from .. " " .. mount] then
+    if blobs[from .. " " .. mount] and fault ~= "unmounted" and fault ~= "unwilling" then
       blobs[repository .. " " .. mount] = blobs[from .. " " .. mount]
       return respond(client, "201 Created", fault == "answers" and "Docker-Content-Digest: sha256:x\r\n" or "Location: /\r\n")
     end
@@ -173,7 +180,7 @@ local function upload(client, request, fault, repository, id)
     if fault == "broken" and counts[repository] > 1 then return refuse(client, "500 Internal Server Error", "UNKNOWN") end
     next_upload = next_upload + 1
     id = "u" .. next_upload
-    uploads[id] = ""
+    uploads[id], open[id] = "", true
     return respond(client, "202 Accepted", ("Location: %s\r\nOCI-Chunk-Min-Length: 8388608.5\r\n"):format(
       upload_place(fault, repository, id)))
   end
@@ -181,6 +188,11 @@ local function upload(client, request, fault, repository, id)
   if not uploads[id] or (fault == "moving" and parameter(request.query, "step") == "") then
     return refuse(client, "404 Not Found", "BLOB_UPLOAD_UNKNOWN")
   end
+  if request.method == "DELETE" then
+    uploads[id], open[id] = nil, nil
+    return respond(client, "204 No Content")
+  end
+  if request.method == "PUT" and fault == "unwilling" then return refuse(client, "400 Bad Request", "SIZE_INVALID") end
   if request.method == "PUT" and fault == "chunks" and #request.body > 0 then
     return refuse(client, "413 Payload Too Large", "SIZE_INVALID")
   end
@@ -190,11 +202,16 @@ local function upload(client, request, fault, repository, id)
   end
   local wanted = parameter(request.query, "digest")
   if digest(uploads[id]) ~= wanted then return refuse(client, "400 Bad Request", "DIGEST_INVALID") end
-  blobs[repository .. " " .. wanted] = uploads[id]
-  if fault == "lost" then
-    uploads[id] = nil
-    return client:close()
+  local function keep() blobs[repository .. " " .. wanted], open[id], uploads[id] = uploads[id], nil, nil end
+  if fault == "slow" then
+    uv.new_timer():start(1000, 0, function()
+      keep()
+      respond(client, "201 Created")
+    end)
+    return
   end
+  keep()
+  if fault == "lost" then return client:close() end
   respond(client, "201 Created", "Docker-Content-Digest: " .. (fault == "answers" and digest "other" or wanted) .. "\r\n")
 end
 
@@ -203,6 +220,11 @@ local function answer(client, request)
     respond(client, "200 OK", "", table.concat(log, "\n"))
     log = {}
     return
+  end
+  if request.path == "/open" then
+    local count = 0
+    for _ in pairs(open) do count = count + 1 end
+    return respond(client, "200 OK", "", tostring(count))
   end
   log[#log + 1] = ("%d %s %s %s%s"):format(request.port, request.method, request.target, request.authorization, request.key)
   if request.port == 2 then
@@ -220,6 +242,13 @@ local function answer(client, request)
   if fault == "busy" and kind == "manifests" and counts[request.target] == 1 then return respond(client, "429 Too Many Requests", "Retry-After: 1\r\n") end
   if fault == "private" then return refuse(client, "401 Unauthorized", "UNAUTHORIZED") end
   if fault == "denied" then return refuse(client, "403 Forbidden", "DENIED") end
+  if fault == "fixed" and request.method == "PUT" and kind == "manifests" and not name:find "^sha256:" then
+    return refuse(client, "400 Bad Request", "TAG_IMMUTABLE")
+  end
+  if fault == "talking" then
+    return respond(client, "500 Internal Server Error", "", '{"errors":[{"code":"' .. ("A"):rep(500000) .. '"}' .. (',{"code":"TOO_BUSY"}'):rep(9)
+      .. "]}")
+  end
   if kind == "blobs/uploads" then return upload(client, request, fault, repository, name) end
   if kind == "tags" and fault == "many" then
     next_upload = next_upload + 1
@@ -229,6 +258,8 @@ local function answer(client, request)
   if kind == "tags" then return tag_list(client, repository, request.query) end
   if kind == "blobs" then return get_blob(client, request, fault, repository, name) end
   if kind == "manifests" and request.method == "PUT" then return put_document(client, request, fault, repository, name) end
+  if kind == "referrers" and fault == "failing" then return refuse(client, "500 Internal Server Error", "UNKNOWN") end
+  if kind == "referrers" and fault == "refused" then return refuse(client, "403 Forbidden", "DENIED") end
   if kind == "referrers" and fault == "odd" then return respond(client, "200 OK", "", '{"schemaVersion":2,"manifests":[1]}') end
   if kind == "referrers" and (fault == "lists" or fault == "paged") then
     return get_referrers(client, fault, repository, name, request.query)

@@ -201,6 +201,7 @@ http {
     location /header { return 200 "[$http_x_secret]"; }
     location /slow { limit_rate 1; limit_rate_after 1; }
     location /dripping/ { alias %{folder}/www/; limit_rate 200; limit_rate_after 100; }
+    location /token { return 200 '{"token":"headers:$http_x_key:$http_authorization:"}'; }
     location /gone { return 410; }
     location /odd { return 599; }
     location /packed { gzip on; gzip_types *; gzip_min_length 1; }

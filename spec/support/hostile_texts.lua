@@ -3,9 +3,11 @@ local archive = require "theaterref.store.archive"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local helper = require "helper"
+local links = require "theaterref.registry.link"
 local lockfiles = require "theaterref.policy.lockfile"
 local manifests = require "theaterref.manifest.manifest"
 local secrets = require "theaterref.manifest.secrets"
+local signatures = require "theaterref.registry.signatures"
 local template = require "theaterref.manifest.template"
 local toml = require "theaterref.manifest.toml"
 
@@ -19,6 +21,8 @@ local function render(text) return template.substitute_variables(text, { a = 1, 
 local function state_of_json(text) return manifests.initial_state(text .. "init", "json") end
 local function format_of(text) return manifests.format_of(text) end
 local function fill_in(text) return secrets.fill_in(text, function() return "secret" end) end
+
+local function check_signatures(text) signatures.check(nil, core.blob("theaterref image signatures 1\n" .. text), {}) end
 
 -- An export of a store, with a label's file of so many blanks.
 local function export_with_blanks(bytes)
@@ -110,6 +114,16 @@ M.list = {
   { "an export: a label of blanks", export_with_blanks, import },
   { "a lockfile: a long line", of("a=", "theaterref lockfile 1\n"), read_lockfile },
   { "a lockfile: blanks", of(" ", "theaterref lockfile 1\na=1", "x"), read_lockfile },
+  { "a list's next page: open links", of "<", links.next },
+  { "a list's next page: links without relations", of "<a>", links.next },
+  { "a list's next page: open parameters", of('";', '<a>;rel="'), links.next },
+  { "a list's next page: blanks", of(" ", "<a>", "<"), links.next },
+  { "a list's next page: relations", of(";rel", "<a>"), links.next },
+  { "a list's next page: backslashes", of("\\", '<a>;rel="'), links.next },
+  { "signatures: a long word", of "a", check_signatures },
+  { "signatures: words", of "a ", check_signatures },
+  { "signatures: digits", of("0", "bundle "), check_signatures },
+  { "signatures: a long one", of("=", "signature a"), check_signatures },
   { "a message: data URLs without data", of "data:", errors.redact },
   { "a message: headers of data URLs", of "data:,", errors.redact },
   { "a message: logins without a host", of "http:x:y/", errors.redact },

@@ -140,6 +140,13 @@ paths["/busy-token"] = function(client, request, count)
   issue(client)
 end
 paths["/access-token"] = with_credentials(function(client) issue(client, 60, "access_token") end)
+-- The life is in the query: any JSON.
+paths["/life-token"] = function(client, request)
+  issued = issued + 1
+  local token = ("secret.token-%d"):format(issued)
+  tokens[token] = uv.hrtime() / 1e9 + 60
+  respond(client, "200 OK", "", ('{"token":"%s","expires_in":%s}'):format(token, request.query:match "life=([^&]*)"))
+end
 paths["/short-token"] = with_credentials(function(client) issue(client, 0.5) end)
 -- Only for repositories whose names begin with "open".
 paths["/picky-token"] = with_credentials(function(client, request)

@@ -66,6 +66,25 @@ local function collector(resolver, lines, store, name, failed)
   end
 end
 
+local MAX_AT_ONCE = 4
+
+-- Plans the manifests, a few at a time. Returns true, or nil and the error of the first one that failed.
+local function plan_all(resolver, manifests, collect, options)
+  local futures = {}
+  for i = 1, #manifests do
+    for next_one = #futures + 1, math.min(i + MAX_AT_ONCE - 1, #manifests) do
+      futures[next_one] = resolver:start_trace(manifests[next_one], collect, options)
+    end
+    local plan, err = futures[i]:wait()
+    if not plan then
+      for later = i + 1, #futures do futures[later]:cancel() end
+      return nil, err
+    end
+    futures[i] = false -- no plan stays in memory
+  end
+  return true
+end
+
 -- Plans each manifest. Returns the line of everything that was resolved on the way.
 local function collect_lines(args, store)
   local state, err = settings.state(args)
@@ -77,11 +96,10 @@ local function collect_lines(args, store)
   if not resolver then return nil, err end
   local name = args.output == "-" and "theaterref.lock" or args.output:match "[^/]*$"
   local collect = collector(resolver, lines, store, name, function(why) failure = failure or why end)
-  for _, manifest in ipairs(args.manifests) do
-    local plan, why = resolver:trace(manifest, { purpose = "manifest" }, collect, { initial_state = state })
-    if not plan or failure then return nil, why or failure end
-  end
-  return lines
+  local ok
+  ok, err = plan_all(resolver, args.manifests, collect, { initial_state = state })
+  err = err or failure
+  return ok and not err and lines or nil, err
 end
 
 -- The lines of a lockfile that is there already, unless it is to be written anew.

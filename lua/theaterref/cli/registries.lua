@@ -99,8 +99,8 @@ return {
     examples = { "theaterref push manifest.toml oci://ghcr.io/team/worker:1.2" },
     arguments = { { "manifest", "Its reference; a manifest in TOML." },
       { "target", "oci://registry/repository:tag. The package alone is pushed as <tag>.package, too." } },
-    options = { { "--state", "JSON|@FILE", "Initial state, used to check that the manifest renders; it is not pushed. "
-      .. "@- reads standard input." } },
+    options = { { "--state", "JSON|@FILE", "Initial state, used to check that the manifest renders; it is not pushed, "
+      .. "and may not choose the package. @- reads standard input." } },
     run = with_resolver(push), show = show_push },
   { name = "copy", does = "Copy what a reference means to another place.", fetches = true,
     examples = { "theaterref copy actor.wasm store://demo/actors/worker",

@@ -46,22 +46,39 @@ function M.key(ref)
   return core.redact_reference(before) .. "?" .. query .. fragment
 end
 
--- The fields of a line by name; nil: it is no line of a lockfile.
+local EXPECTED = "not a line of a lockfile: sha256=<64 hex digits>, two spaces and a reference were expected"
+
+-- Returns the fields of a line by name, and its reference; or nil and what is wrong.
 local function parse_line(line)
   local gap = line:find("  ", 1, true)
-  if not gap then return nil end
+  if not gap then return nil, EXPECTED end
   local words, ref = line:sub(1, gap - 1), line:sub(gap + 2)
-  if ref == "" or ref:find "%c" then return nil end
+  if ref == "" or ref:find "%c" then return nil, EXPECTED end
   local fields = {}
   for word in words:gmatch "[^ ]+" do
     local name, value = word:match "^([%l%d_]+)=(%S+)$"
-    if not name then return nil end
+    if not name then return nil, EXPECTED end
+    if fields[name] and fields[name] ~= value then return nil, ("it has two values of '%s'"):format(name) end
     fields[name] = value
   end
   local sha256 = fields.sha256
-  if not sha256 or #sha256 ~= 64 or not sha256:find "^%x+$" then return nil end
+  if not sha256 or #sha256 ~= 64 or not sha256:find "^%x+$" then return nil, EXPECTED end
+  if fields.size and not (fields.size:find "^%d+$" and math.tointeger(tonumber(fields.size))) then
+    return nil, "its size is not a number of bytes"
+  end
   fields.sha256 = sha256:lower()
   return fields, ref
+end
+
+-- True if two lines have the same fields.
+local function are_same(fields, others)
+  for name, value in pairs(fields) do
+    if tostring(others[name]) ~= tostring(value) then return false end
+  end
+  for name in pairs(others) do
+    if fields[name] == nil then return false end
+  end
+  return true
 end
 
 --- Reads a lockfile, which must be a regular file.
@@ -89,10 +106,14 @@ function M.read(path)
     line = line:gsub("\r$", "")
     local fields, ref = parse_line(line)
     if fields then
-      lines[M.key(reference.join(folder, ref) or folder .. ref)] = fields
+      local key = M.key(reference.join(folder, ref) or folder .. ref)
+      if lines[key] and not are_same(lines[key], fields) then
+        return nil, errors.new("syntax", ("%s:%d: an earlier line says something else about this reference; remove one, "
+          .. "or write the lockfile anew with 'theaterref lock --prune'"):format(path, number))
+      end
+      lines[key] = fields
     elseif number > 1 and line ~= "" and line:sub(1, 1) ~= "#" then
-      return nil, errors.new("syntax", ("%s:%d: not a line of a lockfile: sha256=<64 hex digits>, two spaces and a reference "
-        .. "were expected"):format(path, number))
+      return nil, errors.new("syntax", ("%s:%d: %s"):format(path, number, ref))
     end
   end
   return lines
@@ -111,17 +132,18 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error, when a reference cannot stand on a line
 function M.text(lines, path)
-  local folder, sorted, digests = folder_of(path), {}, {}
+  local folder, sorted, written = folder_of(path), {}, {}
   for ref, fields in pairs(lines) do
     if ref:find "%c" then
       return nil, errors.new("invalid_reference", "a reference with a control character cannot be locked", ref:gsub("%c", "?"))
     end
     ref = M.key(ref)
-    if (digests[ref] or fields.sha256) ~= fields.sha256 then
+    if written[ref] and not are_same(written[ref], fields) then
       return nil, errors.new("invalid_reference", "two references that differ in their user or password only have "
         .. "different bytes, and cannot both be locked", ref)
     end
-    digests[ref] = fields.sha256
+    local is_new = not written[ref]
+    written[ref] = fields
     if ref:sub(1, #folder) == folder then
       ref = ref:sub(#folder + 1)
       if reference.scheme(ref) or ref:find "^[Dd][Aa][Tt][Aa]:" then ref = "./" .. ref end -- a file with such a name
@@ -129,7 +151,7 @@ function M.text(lines, path)
     local words = {}
     for name, value in pairs(fields) do words[#words + 1] = name .. "=" .. value end
     table.sort(words)
-    sorted[#sorted + 1] = { ref, table.concat(words, " ") .. "  " .. ref }
+    if is_new then sorted[#sorted + 1] = { ref, table.concat(words, " ") .. "  " .. ref } end
   end
   table.sort(sorted, function(a, b) return a[1] < b[1] end)
   local out = { HEADER, "# Written by 'theaterref lock': the digest and the size of each reference's bytes." }

@@ -53,7 +53,13 @@ end
 function writers.oci(task, context, parsed, blob, from, title)
   local err = targets.fault(parsed, parsed.text) or artifacts.component_fault(blob, from)
   if err then return nil, err end
-  title = parsed.title or title_from(from) or title or "package.wasm"
+  if parsed.title then
+    local why
+    title, why = artifacts.title_of(parsed.title)
+    if not title then return nil, errors.new("invalid_reference", "its title cannot be that of a layer: " .. why, parsed.text) end
+  else
+    title = title_from(from) or title or "package.wasm"
+  end
   local session
   session, err = targets.open(task, context, parsed, "pull,push")
   if not session then return nil, err end

@@ -11,7 +11,7 @@ local targets = require "theaterref.publish.target"
 
 local M = {}
 
--- An artifact on its way: the sessions of both sides, how many documents and blobs were copied, how
+-- An artifact on its way: the task that copies it, the sessions of both sides, how many documents and blobs were copied, how
 -- many documents were read, and, by digest, what is there: `copied` documents, `asked` for what refers
 -- to them, and `sent` blobs.
 local Transfer = {}
@@ -48,7 +48,8 @@ function Transfer:read(name, optional)
   return nil, errors.new("too_large", ("it leads to more than %d documents"):format(MAX_READ))
 end
 
-function Transfer:copy_blob(descriptor)
+-- Copies a blob, unless the target has it. 'await' waits for its requests.
+function Transfer:copy_blob(descriptor, await)
   local digest = descriptor.digest:sub(8)
   if self.sent[digest] then return true end
   if descriptor.size > self.max_bytes or descriptor.size < 0 then
@@ -56,13 +57,11 @@ function Transfer:copy_blob(descriptor)
       errors.bytes(self.max_bytes)))
   end
   self.sent[digest] = true
-  local there, err = self.target:mount_blob(digest, descriptor.size)
-  if there or err then return there, err end
-  local blob
-  blob, err = self.source:blob(digest, descriptor.size)
-  if not blob then return nil, err end
-  self.blobs = self.blobs + 1
-  return self.target:put_blob(blob, digest)
+  local source, target, size = self.source:awaited_by(await), self.target:awaited_by(await), descriptor.size
+  local ok, is_sent = target:copy_blob(digest, size, function() return source:blob(digest, size) end)
+  if not ok then return nil, is_sent end
+  if is_sent then self.blobs = self.blobs + 1 end
+  return true
 end
 
 -- Returns the media type to write a document as.
@@ -139,11 +138,9 @@ function Transfer:copy_document(blob, media_type, name, depth, is_shared)
       if not ok then return nil, err end
     end
   end
-  for _, descriptor in ipairs(blobs) do
-    local ok
-    ok, err = self:copy_blob(descriptor)
-    if not ok then return nil, err end
-  end
+  local sent
+  sent, err = targets.side_by_side(self.task, blobs, function(descriptor, await) return self:copy_blob(descriptor, await) end)
+  if not sent then return nil, err end
   media_type = media_type_of(document, media_type)
   if is_shared then return self:put_shared(blob, media_type, name) end
   self.documents = self.documents + 1
@@ -227,20 +224,11 @@ function Transfer:copy_package(artifact, from_tag, to_tag)
   return digest
 end
 
--- The reference that rules are to judge before an artifact is copied: as it is, or its manifest in
--- Theater's sense if only that is in the lockfile.
-local function judged_reference(context, parsed)
-  local lockfile, of_manifest = context.lockfile, reference.for_manifest(parsed.text)
-  local ctx = { purpose = "direct" }
-  if lockfile and not lockfile.integrity(parsed.text, ctx) and lockfile.integrity(of_manifest, ctx) then return of_manifest end
-  return parsed.text
-end
-
 -- Has the rules that judge bytes, the lockfile and the option `signatures` judge what a reference
 -- means, if there are any. Returns the digest of the manifest that was judged, or nil and perhaps an error.
 local function judge(task, context, parsed)
   if not (context.judges or context.lockfile or context.asks.integrity) then return nil end
-  local wish = { reference = judged_reference(context, parsed), ctx = { purpose = "direct" }, options = {} }
+  local wish = { reference = targets.judged(context, parsed), ctx = { purpose = "direct" }, options = {} }
   local blob, err = loads.resolve_as_is(task, context, wish)
   if not blob or wish.manifest then return blob and wish.manifest, err end
   return nil, errors.new("denied", ("Not allowed: %s: these bytes come from a store, and no rule gives the digest of their "
@@ -266,7 +254,7 @@ function M.copy_all(task, context, from, to)
     return nil, errors.new("invalid_reference", "a copy of all layers goes from an artifact to an artifact: without a title", to)
   end
   local judged
-  local transfer = setmetatable({ documents = 0, blobs = 0, read_count = 0, copied = {}, asked = {}, sent = {},
+  local transfer = setmetatable({ task = task, documents = 0, blobs = 0, read_count = 0, copied = {}, asked = {}, sent = {},
     max_bytes = context:max_bytes {} }, Transfer)
   transfer.source, err = targets.open_allowed(task, context, source)
   if transfer.source then judged, err = judge(task, context, source) end
@@ -280,11 +268,11 @@ function M.copy_all(task, context, from, to)
   end
   local ok, package
   ok, err = transfer:copy_referrers(digest, 0)
-  if ok and source.tag and not target.manifest then -- first: the tag means that all is there
+  if ok then ok, err = transfer:copy_document(blob, media_type, targets.name_of(target), 0) end
+  if ok and source.tag and not target.manifest then -- last: a tag that is refused has none beside it
     package, err = transfer:copy_package(blob, source.tag, target.tag)
     ok = not err
   end
-  if ok then ok, err = transfer:copy_document(blob, media_type, targets.name_of(target), 0) end
   if not ok then return nil, errors.of_write(err, to) end
   return { reference = targets.written(target, digest), digest = digest, documents = transfer.documents, blobs = transfer.blobs,
     package_reference = package and targets.package_reference(target, package) }

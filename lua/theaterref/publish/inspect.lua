@@ -1,6 +1,8 @@
 --- Tells what a registry has.
 -- @module theaterref.publish.inspect
+local admit = require "theaterref.resolve.admit"
 local artifacts = require "theaterref.registry.artifact"
+local errors = require "theaterref.error"
 local reference = require "theaterref.reference"
 local targets = require "theaterref.publish.target"
 
@@ -49,6 +51,17 @@ local function all_shown(list)
   return found
 end
 
+-- Returns the name of the document that a reference means: under a lockfile, of what it locks.
+local function name_of(context, parsed)
+  local judged = reference.parse(targets.judged(context, parsed))
+  local manifest, err = admit.locked_manifest(context, judged)
+  if err then return nil, err end
+  if manifest then return "sha256:" .. manifest end
+  if not context.lockfile or parsed.manifest then return targets.name_of(parsed) end
+  return nil, errors.new("denied", ("Not allowed: %s: its line in the lockfile %s has no manifest=; lock it again"):format(
+    reference.redact(parsed.text), context.lockfile.path), parsed.text)
+end
+
 --- Tells what a reference's document has.
 -- @tparam theaterref.future task
 -- @tparam table context
@@ -63,7 +76,10 @@ function M.inspect(task, context, ref)
   local session
   if parsed then session, err = targets.open_allowed(task, context, parsed) end
   if not session then return nil, err end
-  local blob, digest, media_type = session:document(targets.name_of(parsed))
+  local name
+  name, err = name_of(context, parsed)
+  if not name then return nil, err end
+  local blob, digest, media_type = session:document(name)
   if not blob then return nil, digest end
   local document
   document, err = artifacts.decode(blob)

@@ -4,6 +4,7 @@ local artifacts = require "theaterref.registry.artifact"
 local errors = require "theaterref.error"
 local manifests = require "theaterref.manifest.manifest"
 local targets = require "theaterref.publish.target"
+local toml = require "theaterref.manifest.toml"
 
 local M = {}
 
@@ -46,6 +47,14 @@ local function layer_of(ref, blob, media_type, what)
     why or "that is the manifest's own"), ref)
 end
 
+-- True if a manifest names the same package whatever its state is: as it is written, and once.
+local function has_fixed_package(found)
+  local text = "\n" .. tostring(found.text)
+  local scanned = toml.scan(text, { package = true })
+  local _, count = text:gsub("\n[ \t]*[\"']?package[\"']?[ \t]*=", "")
+  return count == 1 and scanned ~= nil and scanned.package == found.package_reference
+end
+
 -- Pushes a manifest; see `push`.
 local function push(task, context, found, target)
   local parsed, err = targets.parse(target, "a push")
@@ -56,6 +65,11 @@ local function push(task, context, found, target)
   if err then return nil, err end
   if found.format ~= "toml" then
     return nil, errors.new("syntax", ("a manifest in %s cannot be pushed: it will be read as TOML"):format(found.format))
+  end
+  if found.is_checked and not has_fixed_package(found) then
+    return nil, errors.new("invalid_reference", ("the manifest's package depends on its state: with the state to check it is %s. "
+      .. "Plans that read the manifest from the registry bring no such state: push it without one"):format(
+      errors.redact_reference(found.package_reference)), target)
   end
   local package, state
   package, err = layer_of(found.package_reference, found.package, artifacts.WASM, "package")
@@ -69,17 +83,19 @@ local function push(task, context, found, target)
   local annotations = artifacts.annotations(found.manifest)
   local layers = { { title = "manifest.toml", media_type = "application/toml", blob = found.text }, package, state }
   local digests, moved
-  digests, moved = M.artifacts(session, { { tag = parsed.tag .. targets.PACKAGE, layers = { package } },
-    { tag = parsed.tag, layers = layers } }, annotations)
+  -- The package's own tag comes last: if the other is refused, no package is there that belongs to nothing.
+  digests, moved = M.artifacts(session, { { tag = parsed.tag, layers = layers },
+    { tag = parsed.tag .. targets.PACKAGE, layers = { package } } }, annotations)
   if not digests then return nil, moved end
-  local package_digest, digest = digests[1], digests[2]
-  return { reference = targets.written(parsed, digest), digest = digest, package_digest = package_digest, moved_from = moved[2],
+  local digest, package_digest = digests[1], digests[2]
+  return { reference = targets.written(parsed, digest), digest = digest, package_digest = package_digest, moved_from = moved[1],
     package_reference = targets.package_reference(parsed, package_digest) }
 end
 
 --- Pushes a manifest, unchanged, with its package and its state.
 -- @tparam table found `text`, the manifest's bytes as a blob; `format`; `manifest`, its document;
--- `package_reference` as written, and `package`; `state_reference` and `state`, or nil
+-- `package_reference`, and `package`; `state_reference` and `state`, or nil; `is_checked`: its variables were filled in
+-- with a state that is not pushed
 -- @tparam theaterref.future task
 -- @tparam table context
 -- @tparam string target
@@ -96,9 +112,10 @@ end
 --- Gathers what a push of a manifest needs, from the steps of its plan.
 -- @tparam table plan
 -- @tparam table steps of a trace
+-- @tparam boolean is_checked whether the plan has a state that is not the manifest's
 -- @treturn table as `push` takes it
-function M.gather(plan, steps)
-  local found = { manifest = plan.manifest, package = plan.package }
+function M.gather(plan, steps, is_checked)
+  local found = { manifest = plan.manifest, package = plan.package, is_checked = is_checked }
   for _, step in ipairs(steps) do
     local purpose = step.resolved.ctx.purpose
     if purpose == "manifest" then

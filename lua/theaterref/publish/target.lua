@@ -3,6 +3,7 @@
 local admit = require "theaterref.resolve.admit"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local Future = require "theaterref.resolve.future"
 local overlay = require("theaterref.options").overlay
 local reference = require "theaterref.reference"
 local Session = require "theaterref.registry.session"
@@ -30,7 +31,7 @@ function M.open(task, context, parsed, actions, from, defaults)
   return Session.open(parsed, { registries = context.registries, defaults = defaults or context.defaults, actions = actions,
     from = from, warn = function(message)
       context:emit("registry", { reference = reference.redact(parsed.text), message = message })
-    end, await = function(future) return task:await(future) end,
+    end, await = function(future, own) return task:await(future, not own) end,
     seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end })
 end
 
@@ -41,6 +42,15 @@ function M.open_allowed(task, context, parsed)
   if not hosts then return nil, err end
   local defaults = hosts ~= "any" and overlay(context.defaults, { redirect_hosts = hosts }) or nil
   return M.open(task, context, parsed, "pull", nil, defaults)
+end
+
+--- Returns the reference that rules are to judge: as it is, or its manifest in Theater's sense if only that is in
+-- the lockfile.
+function M.judged(context, parsed)
+  local lockfile, of_manifest = context.lockfile, reference.for_manifest(parsed.text)
+  local ctx = { purpose = "direct" }
+  if lockfile and not lockfile.integrity(parsed.text, ctx) and lockfile.integrity(of_manifest, ctx) then return of_manifest end
+  return parsed.text
 end
 
 --- The name of a document: its digest, which wins over its tag.
@@ -68,6 +78,44 @@ function M.fault(parsed, ref)
   if #parsed.tag + #M.PACKAGE > M.MAX_TAG_BYTES then
     return errors.new("invalid_reference", ("its tag is too long: '%s' is added to it"):format(M.PACKAGE), ref)
   end
+end
+
+local MAX_AT_ONCE = 4
+
+-- Futures that are cancelled where their owner ends: with an error, or by Ctrl-C.
+local until_closed = { __close = function(futures)
+  for _, future in ipairs(futures) do future:cancel() end
+end }
+
+--- Does the same work for each item of a list, for a few of them at a time.
+-- @tparam theaterref.future task
+-- @tparam table list
+-- @tparam function work `work(item, await)` returns a true value, or nil and an error, after which no other
+-- item is begun
+-- @treturn boolean
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.side_by_side(task, list, work)
+  local futures <close>, at, failure = setmetatable({}, until_closed), 0, nil
+  local function run(own)
+    local function await(future, is_own) return own:await(future, not is_own) end
+    while at < #list and not failure do
+      at = at + 1
+      local ok, err = work(list[at], await)
+      if not ok then failure = failure or err end
+    end
+    if failure then return nil, failure end
+    return true
+  end
+  for i = 1, math.min(MAX_AT_ONCE, #list) do
+    futures[i] = Future.run({ reference = task.reference, has_steps = true }, run)
+  end
+  local first
+  for _, future in ipairs(futures) do -- after a failure, too: an upload that is cut off stays open at its registry
+    local ok, err = task:await(future)
+    if not ok then first = first or err end
+  end
+  return not first or nil, first
 end
 
 local MAX_WRITES = 4 -- of one tag, and a look at it after each but the last

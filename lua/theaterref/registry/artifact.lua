@@ -120,13 +120,20 @@ function M.title_of(reference)
   return title
 end
 
---- Decodes a document.
+local MAX_VALUES = 100000
+
+--- Decodes a document. Its objects and arrays are counted first: in memory, empty ones take fifty times their
+-- size.
 -- @tparam theaterref.blob blob
 -- @treturn table
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.decode(blob)
-  local ok, document = pcall(core.json_decode, tostring(blob))
+  local encoded = tostring(blob)
+  if #encoded > MAX_VALUES and select(2, encoded:gsub("[{%[]", "")) > MAX_VALUES then
+    return nil, errors.new("too_large", ("the document has more than %d objects and arrays"):format(MAX_VALUES))
+  end
+  local ok, document = pcall(core.json_decode, encoded)
   if ok and type(document) == "table" and getmetatable(document) ~= core.json_array then return document end
   return nil, errors.new("syntax", "the document is malformed: it is no JSON object")
 end

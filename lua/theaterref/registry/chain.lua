@@ -3,6 +3,7 @@
 -- Each of them is a link with a key of its own in caches, its digest: references share what they
 -- have in common, and whoever resolves one drives its own chain of links.
 -- @module theaterref.registry.chain
+local artifacts = require "theaterref.registry.artifact"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local overlay = require("theaterref.options").overlay
@@ -20,7 +21,7 @@ local MAX_DOCUMENTS = 3 -- an index, an index in it, a manifest
 -- @tparam table job
 -- @tparam table context
 -- @tparam table links what gets its links; see `theaterref.source.oci.drive`
--- @tparam table place `endpoint`, and `options` of requests to it
+-- @tparam table place `endpoint`, `options` of requests to it, and perhaps `document_options`, of those for documents
 -- @treturn table
 function Chain.new(job, context, links, place)
   return setmetatable({ job = job, context = context, links = links, place = place, endpoint = place.endpoint, cache = job.cache,
@@ -42,8 +43,9 @@ end
 -- its digest fixes, may come from where those of the signed artifact may.
 function Chain:options(kind)
   local job = self.job
-  if not self.deadline then return self.place.options end
-  local options = overlay(self.place.options)
+  local all = kind == "manifests" and self.place.document_options or self.place.options
+  if not self.deadline then return all end
+  local options = overlay(all)
   options.timeout = math.max(0.001, self.deadline - core.now())
   if kind == "blobs" and job.blob_redirect_hosts then
     options.redirect_hosts = job.blob_redirect_hosts
@@ -76,15 +78,16 @@ function Chain:note_record(record)
   all.private, all.open_ended = all.private or record and record.private, all.open_ended or record and record.open_ended
 end
 
--- Makes a link, for 'links.get'. 'max_bytes' is a limit beside that of the request.
+-- Makes a link, for 'links.get'. 'max_bytes' is a limit beside that of the job; the option is about layers.
 function Chain:link(kind, name, what, max_bytes)
   local job, endpoint = self.job, self.endpoint
-  local options = { max_bytes = max_bytes, accept = kind ~= "blobs" and requests.DOCUMENTS or nil }
+  local limit = math.min(max_bytes, kind == "blobs" and job.request.max_bytes or job.max_bytes or max_bytes)
+  local options = { max_bytes = limit, accept = kind ~= "blobs" and requests.DOCUMENTS or nil }
   local request, sha256 = job.request, name:match "^sha256:(.*)$"
-  local limit = math.min(max_bytes, request.max_bytes or max_bytes)
   -- Loads under way, failures and tags are those of one registry; bytes with a digest are
   -- everybody's under their content's key.
-  local here = core.digest(request.scope .. "\n" .. (endpoint.mirror or endpoint.origin) .. "\n" .. (endpoint.ns or ""))
+  local here = core.digest(request.scope .. "\n" .. (endpoint.mirror or endpoint.origin) .. "\n" .. (endpoint.ns or "")
+    .. (self.place.renewals and "\n" .. self.place.renewals or "")) -- refused with other credentials
   local content = sha256 and core.cache_key("sha256://" .. sha256, nil, request.scope) or nil
   return { parsed = { scheme = "oci", url = requests.url(endpoint, kind, name) }, source = link_source, what = what,
     target = references.artifact(job.parsed) .. (sha256 and "@" or ":") .. name, sha256 = sha256,
@@ -287,8 +290,8 @@ end
 
 -- The title of a document's layer with a digest; nil if it has none.
 local function title_in(document, digest)
-  local ok, decoded = pcall(core.json_decode, tostring(document))
-  for _, layer in ipairs(ok and type(decoded) == "table" and type(decoded.layers) == "table" and decoded.layers or {}) do
+  local decoded = artifacts.decode(document)
+  for _, layer in ipairs(decoded and type(decoded.layers) == "table" and decoded.layers or {}) do
     local annotations = type(layer) == "table" and layer.digest == "sha256:" .. digest and layer.annotations
     local title = type(annotations) == "table" and annotations["org.opencontainers.image.title"]
     if type(title) == "string" then return title end

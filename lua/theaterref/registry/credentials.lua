@@ -177,10 +177,13 @@ local function parse_output(output)
   return user and { username = user, password = secret } or nil
 end
 
+local function name_of(found) return found.helper .. " " .. found.server end
+
+-- Asks a helper. Returns what it says; true if it said that earlier; or nil and an error.
 local function ask(found, await, seconds)
-  local key = found.helper .. " " .. found.server
+  local key = name_of(found)
   local known = said[key]
-  if known and known.at and core.now() < known.at + KEEP_SECONDS then return known.credentials end
+  if known and known.at and core.now() < known.at + KEEP_SECONDS then return known.credentials, true end
   if not known or known.at then
     local future, err = core.run_helper(found.helper, "get", found.server .. "\n",
       math.min(HELPER_SECONDS, seconds or HELPER_SECONDS))
@@ -214,17 +217,26 @@ local ends = { cancelled = true, timeout = true }
 -- @tparam[opt] number seconds a limit beside that of helpers
 -- @treturn table `username` and `password`, or `identity_token`, or neither; `from`, where they are
 -- from; `failure`, why the helper failed
+-- @treturn boolean whether the helper said so earlier: it may say something else now; see `forget`
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.get(found, await, note, seconds)
   if not found.helper then return found end
   local credentials, err = ask(found, await, seconds)
-  if credentials then return next(credentials) and credentials or found.otherwise or {} end
+  if credentials then return next(credentials) and credentials or found.otherwise or {}, err end
   if not found.otherwise and ends[err.kind] then return nil, err end
   if note then
     note(("%s; to see why: echo %s | %s get"):format(err.message, found.server, found.helper))
   end
   return found.otherwise or { failure = err.message }
+end
+
+--- Forgets what a helper said, as a registry refused it.
+-- @tparam table found as `find` returns it
+-- @tparam table refused what `get` returned
+function M.forget(found, refused)
+  local known = found.helper and said[name_of(found)]
+  if known and known.credentials == refused then said[name_of(found)] = nil end
 end
 
 return M

@@ -3,6 +3,7 @@
 local core = require "theaterref.core"
 local credentials = require "theaterref.registry.credentials"
 local errors = require "theaterref.error"
+local links = require "theaterref.registry.link"
 local option_sets = require "theaterref.options"
 local overlay = option_sets.overlay
 local paths = require "theaterref.paths"
@@ -102,11 +103,14 @@ function M.url(endpoint, kind, name)
   return endpoint.url .. kind .. "/" .. name .. (endpoint.ns and "?ns=" .. endpoint.ns or "")
 end
 
---- The absolute URL of where a header leads.
+--- The absolute URL of where a header leads, without a fragment, which is not sent.
 -- @tparam string base the URL that was asked for
 -- @tparam string location
 -- @treturn string
-function M.join(base, location) return location:find "^%a[%w+.-]*://" and location or paths.join_url(base, location) end
+function M.join(base, location)
+  location = location:match "^[^#]*"
+  return location:find "^%a[%w+.-]*://" and location or paths.join_url(base, location)
+end
 
 --- The next page of a list.
 -- @tparam table endpoint
@@ -116,12 +120,21 @@ function M.join(base, location) return location:find "^%a[%w+.-]*://" and locati
 -- @return[2] nil
 -- @treturn[2] table an error: it is not at the registry
 function M.next_page(endpoint, at, headers)
-  local link = headers.link and headers.link:match '<([^>]*)>%s*;%s*rel="?next"?'
+  local link = links.next(headers.link)
   if not link then return nil end
   local following = M.join(at, link)
   if following:sub(1, #endpoint.origin + 1) == endpoint.origin .. "/" and following ~= at then return following end
   return nil, errors.new("syntax", endpoint.registry .. ": its list goes on at another host, or where it began")
 end
+
+-- Statuses of registries that do not have what the specification calls optional.
+local unsupported = { [400] = true, [404] = true, [405] = true, [501] = true }
+
+--- True if a status means that a registry has no list of what refers to a document. Any other failure tells
+-- nothing.
+-- @tparam integer status
+-- @treturn boolean
+function M.lacks_referrers(status) return unsupported[status] == true end
 
 --- The digest that a registry tells of a manifest, if it does.
 -- @tparam table headers of its answer
@@ -162,8 +175,28 @@ function M.of_host(endpoint, request)
   return option_sets.for_host(request, request.hosts and core.match_host(request.hosts, endpoint.host, endpoint.port))
 end
 
+-- Limits of requests to mirrors, in seconds: whoever waits for one could have asked the registry. A mirror may be silent
+-- for longer before a blob, which it may be getting for others.
+local MIRROR_LIMITS = { connect_timeout = 3 }
+local MIRROR_DOCUMENT_LIMITS = { stall_timeout = 5 }
+
+-- Returns options with limits that are not longer than others.
+local function limited(request, limits)
+  local all = overlay(request)
+  for name, limit in pairs(limits) do
+    local own = all[name]
+    all[name] = own and own >= 0 and math.min(own, limit) or limit
+  end
+  return all
+end
+
+--- The options of requests to a mirror for documents, of those for blobs.
+-- @tparam table request
+-- @treturn table
+function M.mirror_document_request(request) return limited(request, MIRROR_DOCUMENT_LIMITS) end
+
 --- The options of requests to a mirror: its own, and on top of the general ones, of which none
--- identifies the caller. Of a request to the upstream only limits hold.
+-- identifies the caller. Of a request to the upstream only limits hold. None is retried: the next place is asked.
 -- @tparam table endpoint the mirror
 -- @tparam table general options of all requests
 -- @tparam table request options of requests to the upstream
@@ -173,7 +206,9 @@ function M.mirror_request(endpoint, general, request)
   for _, name in ipairs { "ca_file", "proxy", "unix_socket", "user_agent", "cache_scope", "hosts" } do
     all[name] = general[name]
   end
-  return M.request(endpoint, M.of_host(endpoint, all))
+  all = limited(M.request(endpoint, M.of_host(endpoint, all)), MIRROR_LIMITS)
+  all.retries = 0
+  return all
 end
 
 -- When each warning was given: not at every request.
@@ -206,12 +241,23 @@ end
 -- @treturn[2] table an error
 function M.credentials(endpoint, await, seconds)
   if not endpoint.source then M.find_credentials(endpoint) end
-  local found, err = credentials.get(endpoint.source, await, warner(endpoint), seconds and seconds >= 0 and seconds or nil)
-  if found then
-    endpoint.credentials = { from = found.from, failure = found.failure,
-      what = found.username and "user and password" or "identity token" }
-  end
-  return found, err
+  local found, more = credentials.get(endpoint.source, await, warner(endpoint), seconds and seconds >= 0 and seconds or nil)
+  if not found then return nil, more end
+  endpoint.credentials = { from = found.from, failure = found.failure, kept = more and found,
+    what = found.username and "user and password" or "identity token" }
+  return found
+end
+
+--- Has the helper of an endpoint asked again, if what was refused is something that it said earlier.
+-- @tparam table endpoint
+-- @tparam integer status of the registry, or of its token server
+-- @treturn boolean whether `credentials` may return others now
+function M.renew_credentials(endpoint, status)
+  local sent = endpoint.credentials
+  if status ~= 401 or not (sent and sent.kept) then return false end
+  credentials.forget(endpoint.source, sent.kept)
+  endpoint.credentials = nil
+  return true
 end
 
 -- The scope in caches of bytes from one place.
@@ -243,12 +289,19 @@ function M.scope(places)
   return core.digest(table.concat(parts, "\n")), may_be_on_disk
 end
 
+-- Returns the error for credentials that cannot be sent.
+local function unusable(endpoint, why)
+  local sent = endpoint.credentials
+  return errors.new("policy", ("%s: the credentials%s cannot be sent: %s"):format(endpoint.registry,
+    sent and sent.from and " from " .. sent.from or "", why))
+end
+
 --- Compiles options for the core, with credentials.
 -- @tparam table endpoint
 -- @tparam table request options of requests
 -- @tparam string actions `pull`, or `pull,push`
 -- @tparam table found credentials
--- @tparam[opt] table more `accept`; `max_bytes`; `from`, a repository to read from as well
+-- @tparam[opt] table more `accept`; `max_bytes`, in place of the option; `from`, a repository to read from as well
 -- @treturn userdata
 -- @return[2] nil
 -- @treturn[2] table an error
@@ -259,16 +312,17 @@ function M.compile(endpoint, request, actions, found, more)
     all.headers = without(request.headers, "accept")
     all.headers.Accept = more.accept
   end
-  if more.max_bytes then all.max_bytes = math.min(more.max_bytes, request.max_bytes or more.max_bytes) end
-  if core.auth then
-    local realm_hosts = overlay(realms[endpoint.registry] or {})
-    for _, host in ipairs(endpoint.options.realm_hosts or {}) do realm_hosts[#realm_hosts + 1] = host end
-    all.auth = core.auth { registry = endpoint.authority, insecure = endpoint.insecure, username = found.username,
-      password = found.password, identity_token = found.identity_token, realm_hosts = realm_hosts }
-    all.scope = ("repository:%s:%s"):format(endpoint.repository, actions)
-    if more.from then all.scope = ("%s repository:%s:pull"):format(all.scope, more.from) end
-  end
-  local ok, compiled = pcall(core.request_options, all)
+  all.max_bytes = more.max_bytes or all.max_bytes
+  local realm_hosts = overlay(realms[endpoint.registry] or {})
+  for _, host in ipairs(endpoint.options.realm_hosts or {}) do realm_hosts[#realm_hosts + 1] = host end
+  local ok, auth, err = pcall(core.auth, { registry = endpoint.authority, insecure = endpoint.insecure, username = found.username,
+    password = found.password, identity_token = found.identity_token, realm_hosts = realm_hosts })
+  if not (ok and auth) then return nil, unusable(endpoint, ok and err.message or auth) end
+  all.auth = auth
+  all.scope = ("repository:%s:%s"):format(endpoint.repository, actions)
+  if more.from then all.scope = ("%s repository:%s:pull"):format(all.scope, more.from) end
+  local compiled
+  ok, compiled = pcall(core.request_options, all)
   if ok then return compiled end
   return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled))
 end

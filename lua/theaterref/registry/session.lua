@@ -16,39 +16,48 @@ Session.__index = Session
 local MAX_ANSWER_BYTES = 1 << 20
 local CHUNK_BYTES = 8 << 20 -- where a registry insists on chunks
 local MAX_PAGES = 1000
+-- A registry may be silent so many times as long as `stall_timeout` before it answers an upload: some copy the
+-- blob then, from one place of an object store to another.
+local COMMIT, STALL_SECONDS = 20, 15
 local MAX_LIST_BYTES, MAX_ENTRIES = 16 << 20, 100000
 
 --- Opens a session.
 -- @tparam table parsed a reference
 -- @tparam table fields `registries`, options by registry; `warn`, called with messages;
 -- `defaults`, options of requests; `actions`, `pull` or
--- `pull,push`; `from`, a repository of the same registry to mount blobs from; `await` and
--- `seconds_left`, functions
+-- `pull,push`; `from`, a repository of the same registry to mount blobs from; `seconds_left`, a function;
+-- `await(future, own)`, which cancels a future only if it is the session's own
 -- @treturn table
 function Session.open(parsed, fields)
   local self = setmetatable(overlay(fields), Session)
   self.endpoint = requests.endpoint(parsed, fields.registries, parsed.ns)
   self.endpoint.warn = fields.warn
   self.request = requests.request(self.endpoint, requests.of_host(self.endpoint, fields.defaults))
-  self.compiled = {}
+  self.known = { compiled = {} } -- what all its views share: credentials, and compiled options of requests
   return self
 end
 
+--- The same session for other work: its requests are awaited by another function.
+-- @tparam function await
+-- @treturn table
+function Session:awaited_by(await) return setmetatable({ await = await }, { __index = self }) end
+
 -- Compiles the options of requests, once for each kind. Another host, to which a registry sends
 -- an upload, gets nothing that identifies the caller.
-local function compile(self, accept, max_bytes, is_elsewhere)
-  local key = (is_elsewhere and "elsewhere " or "") .. (accept or "") .. max_bytes
-  if self.compiled[key] then return self.compiled[key] end
+local function compile(self, accept, max_bytes, is_elsewhere, is_upload)
+  local key = (is_elsewhere and "elsewhere " or "") .. (is_upload and "upload " or "") .. (accept or "") .. max_bytes
+  if self.known.compiled[key] then return self.known.compiled[key] end
   local request = is_elsewhere and option_sets.anonymous(self.request) or self.request
+  if is_upload then request = overlay(request, { stall_timeout = COMMIT * (request.stall_timeout or STALL_SECONDS) }) end
   local err
-  if not self.credentials then
-    self.credentials, err = requests.credentials(self.endpoint, self.await, self.request.timeout)
+  if not self.known.credentials then
+    self.known.credentials, err = requests.credentials(self.endpoint, self.await, self.request.timeout)
   end
-  if not self.credentials then return nil, err end
+  if not self.known.credentials then return nil, err end
   local compiled
-  compiled, err = requests.compile(self.endpoint, request, self.actions, self.credentials, { accept = accept,
+  compiled, err = requests.compile(self.endpoint, request, self.actions, self.known.credentials, { accept = accept,
     max_bytes = max_bytes, from = self.from })
-  self.compiled[key] = compiled
+  self.known.compiled[key] = compiled
   return compiled, err
 end
 
@@ -64,24 +73,40 @@ local function place_fault(self, url)
   return ("%s leads to %s; to allow it, add that host to redirect_hosts"):format(endpoint.registry, place.host)
 end
 
--- Sends a request. Returns its status, headers and body.
+-- Sends a request once. Returns its status, headers, body, and what else is known of the answer.
+local function exchange(self, method, url, more, is_elsewhere)
+  local compiled, err = compile(self, more.accept, more.max_bytes or MAX_ANSWER_BYTES, is_elsewhere, more.is_upload)
+  if not compiled then return nil, err end
+  local future
+  future, err = core.send(url, compiled, { method = method, body = more.body, headers = more.headers or {} }, self.seconds_left())
+  if not future then return nil, err end
+  local body
+  body, err = self.await(future, true)
+  if not body then return nil, requests.worded(err, self.endpoint) end
+  local info = future:info()
+  return info.status, info.headers or {}, body, info
+end
+
+-- True if credentials were refused that a helper said earlier. The next request asks it again.
+local function has_renewed(self, status)
+  if not requests.renew_credentials(self.endpoint, status) then return false end
+  self.known.credentials, self.known.compiled = nil, {}
+  return true
+end
+
+-- Sends a request: again if its credentials are not the helper's any more. Returns what `exchange` does.
 local function send(self, method, url, more)
   more = more or {}
   local origin = self.endpoint.origin
   local is_elsewhere = url:sub(1, #origin + 1):lower() ~= origin .. "/"
   local fault = is_elsewhere and place_fault(self, url)
   if fault then return nil, errors.new("denied", fault) end
-  local compiled, err = compile(self, more.accept, more.max_bytes or MAX_ANSWER_BYTES, is_elsewhere)
-  if not compiled then return nil, err end
-  local future
-  future, err = core.send(url, compiled, { method = method, body = more.body, headers = more.headers or {} }, self.seconds_left())
-  if not future then return nil, err end
-  local body
-  body, err = self.await(future)
-  if not body then return nil, requests.worded(err, self.endpoint) end
-  local info = future:info()
-  return info.status, info.headers or {}, body, info
+  local status, headers, body, info = exchange(self, method, url, more, is_elsewhere)
+  if not is_elsewhere and has_renewed(self, status or headers.status) then return exchange(self, method, url, more) end
+  return status, headers, body, info
 end
+
+local MAX_CODES, MAX_CODE_BYTES = 4, 64 -- that are shown
 
 -- The codes in a registry's answer, which say more than its status.
 local function codes(body)
@@ -89,20 +114,20 @@ local function codes(body)
   local list = {}
   for _, fault in ipairs(ok and type(document) == "table" and type(document.errors) == "table" and document.errors or {}) do
     local code = type(fault) == "table" and fault.code
-    if type(code) == "string" and code:find "^[%u_]+$" then list[#list + 1] = code end
+    local is_code = type(code) == "string" and #code <= MAX_CODE_BYTES and code:find "^[%u%d_]+$"
+    if is_code and #list < MAX_CODES then list[#list + 1] = code end
   end
   return #list > 0 and ": " .. table.concat(list, ", ") or ""
 end
 
 -- Returns the error for an answer that is none of those that were expected.
 local function refused(self, what, status, body)
-  local endpoint = self.endpoint
+  local endpoint, told = self.endpoint, body and codes(body) or ""
   local is_denied = status == 401 or status == 403
   local about = is_denied and "; log in with 'docker login', or configure 'registries'" .. requests.about_credentials(endpoint)
-    or status == 400 and requests.scheme_advice({ status = 400 }, endpoint) or ""
+    or status == 400 and told == "" and requests.scheme_advice({ status = 400 }, endpoint) or ""
   local err = errors.new(is_denied and "denied" or "http_status",
-    ("%s/%s: %s failed: status %d%s%s"):format(endpoint.registry, endpoint.repository, what, status, body and codes(body) or "",
-      about))
+    ("%s/%s: %s failed: status %d%s%s"):format(endpoint.registry, endpoint.repository, what, status, told, about))
   if status == 401 and endpoint.credentials and endpoint.credentials.from then
     err = requests.status_error(endpoint, what, status)
     err.kind = "denied"
@@ -170,7 +195,7 @@ function Session:blob(digest, size)
   future, err = core.fetch(url(self, "blobs", "sha256:" .. digest), compiled, nil, digest, true, self.seconds_left())
   if not future then return nil, err end
   local blob
-  blob, err = self.await(future)
+  blob, err = self.await(future, true)
   if blob and #blob == size then return blob end
   return nil, err and requests.worded(err, self.endpoint, "blob") or errors.new("corrupt",
     ("%s/%s: a blob has %d bytes, not the %d that its manifest says"):format(self.endpoint.registry, self.endpoint.repository,
@@ -241,7 +266,7 @@ function Session:referrers(digest)
       return #index.manifests
     end)
   if ok then return index end
-  if status and not index then return nil end
+  if status and not index and requests.lacks_referrers(status) then return nil end
   return nil, err
 end
 
@@ -276,8 +301,9 @@ local function send_chunks(self, location, headers, blob)
   local size, sent = math.max(CHUNK_BYTES, math.tointeger(tonumber(headers["oci-chunk-min-length"])) or 0), 0
   while sent < #blob do
     local last = math.min(sent + size, #blob)
-    local status, answer, body = send(self, "PATCH", location, { body = core.blob(blob:sub(sent + 1, last)),
-      headers = { ["Content-Type"] = OCTETS, ["Content-Range"] = ("%d-%d"):format(sent, last - 1) } })
+    local range = ("%d-%d"):format(sent, last - 1)
+    local status, answer, body = send(self, "PATCH", location, { is_upload = true,
+      body = core.blob(blob:sub(sent + 1, last)), headers = { ["Content-Type"] = OCTETS, ["Content-Range"] = range } })
     if not status then return nil, answer end
     if status ~= 202 and status ~= 204 then return nil, refused(self, "sending a chunk", status, body) end
     if answer.location then location = requests.join(location, answer.location) end
@@ -291,55 +317,66 @@ local insists = { [405] = true, [411] = true, [413] = true, [416] = true, [501] 
 
 -- Ends an upload: with the whole blob, or with nothing if it was sent in chunks.
 local function end_upload(self, location, digest, body)
-  return send(self, "PUT", with_digest(location, digest), { body = body, headers = { ["Content-Type"] = OCTETS } })
+  return send(self, "PUT", with_digest(location, digest), { is_upload = true, body = body,
+    headers = { ["Content-Type"] = OCTETS } })
 end
 
---- Uploads a blob, unless the repository has it.
--- @tparam theaterref.blob blob
--- @tparam[opt] string digest in hex, if it is known
--- @treturn string its digest
+-- Gives up an upload that has begun. A registry would keep it open for days.
+local function cancel_upload(self, location) send(self, "DELETE", location) end
+
+-- Sends a blob to where an upload goes on, in one piece, or in chunks where the registry insists on them.
+-- Returns what `send` does; or nil and an error.
+local function send_blob(self, location, digest, blob)
+  local status, answer, body = end_upload(self, location, digest, blob)
+  if not status or not insists[status] then return status, answer, body end
+  cancel_upload(self, location)
+  local at, headers = begin_upload(self, digest)
+  if at == true then return 201, {} end
+  if not at then return nil, headers end
+  at, headers = send_chunks(self, at, headers, blob)
+  if not at then return nil, headers end
+  return end_upload(self, at, digest, core.blob "")
+end
+
+--- Uploads a blob, unless the repository has it, or gets it from the one to mount blobs from.
+-- @tparam string digest in hex
+-- @tparam integer size
+-- @tparam function get returns the blob; or nil and an error
+-- @treturn string the digest
 -- @treturn boolean whether it was sent
-function Session:put_blob(blob, digest)
-  digest = digest or blob:digest()
-  local there, err = is_there(self, digest, #blob)
+-- @return[2] nil
+-- @treturn[2] table an error
+function Session:copy_blob(digest, size, get)
+  local there, err = is_there(self, digest, size)
   if there == nil then return nil, err end
   if there then return digest, false end
   local location, headers = begin_upload(self, digest)
   if not location then return nil, headers end
   if location == true then return digest, false end
-  local status, answer, body = end_upload(self, location, digest, blob)
-  if status and insists[status] then
-    location, headers = begin_upload(self, digest)
-    if location == true then return digest, false end
-    if location then location, headers = send_chunks(self, location, headers, blob) end
-    if not location then return nil, headers end
-    status, answer, body = end_upload(self, location, digest, core.blob "")
+  local blob
+  blob, err = get()
+  if not blob then
+    cancel_upload(self, location)
+    return nil, err
   end
-  if is_lost(status) and is_there(self, digest, #blob) then return digest, true end
+  local status, answer, body = send_blob(self, location, digest, blob)
+  if is_lost(status) and is_there(self, digest, size) then return digest, true end
   if not status then return nil, answer end
-  if status ~= 201 and status ~= 204 then return nil, refused(self, "an upload", status, body) end
+  if status ~= 201 and status ~= 204 then
+    cancel_upload(self, location)
+    return nil, refused(self, "an upload", status, body)
+  end
   local ok
   ok, err = check_answered(self, answer, digest)
   if not ok then return nil, err end
   return digest, true
 end
 
---- True if the repository has a blob.
--- @tparam string digest in hex
--- @tparam integer size
-function Session:has_blob(digest, size) return is_there(self, digest, size) end
-
---- Asks for a blob of another repository of the same registry. False: it must be sent.
--- @tparam string digest in hex
--- @tparam integer size
--- @treturn boolean
-function Session:mount_blob(digest, size)
-  local there, err = self:has_blob(digest, size)
-  if there or err then return there, err end
-  if not self.from then return false end
-  local location, headers = begin_upload(self, digest)
-  if not location then return nil, headers end
-  return location == true
+--- The same for a blob that is at hand.
+-- @tparam theaterref.blob blob
+-- @tparam[opt] string digest in hex, if it is known
+function Session:put_blob(blob, digest)
+  return self:copy_blob(digest or blob:digest(), #blob, function() return blob end)
 end
 
 --- Writes a document, which all that it names is there for.
@@ -357,7 +394,8 @@ function Session:put_document(name, document, media_type)
     if code == 200 and (requests.told_digest(answer) == digest or name == "sha256:" .. digest) then return digest, false end
   end
   if not status then return nil, headers end
-  if status ~= 201 and status ~= 200 then return nil, refused(self, "writing a manifest", status, body) end
+  local what = name:find "^sha256:" and "writing a manifest" or ("writing the tag '%s'"):format(name)
+  if status ~= 201 and status ~= 200 then return nil, refused(self, what, status, body) end
   local ok, err = check_answered(self, headers, digest)
   if not ok then return nil, err end
   return digest, headers["oci-subject"] ~= nil

@@ -48,13 +48,24 @@ local function pack(items)
   return core.blob(table.concat(parts))
 end
 
+-- Reads the line before the bytes of an item. Returns its kind, its signature, and the size of the bytes;
+-- nil: it is malformed.
+local function read_line(line)
+  local kind, rest = line:match "^(%l+) (.*)$"
+  local signature, size = (rest or ""):match "^([%w+/]+=*) (%d+)$"
+  size = size or (rest or ""):match "^%d+$"
+  if size and #size <= 8 then return kind, signature or "", math.tointeger(tonumber(size)) end
+end
+
 -- Takes a document apart. Nil: it is malformed.
 local function unpack(document)
   local text, at, items = tostring(document), #HEADER + 1, {}
   while at <= #text do
-    local kind, signature, size, last = text:match("^(%l+) ?([%w+/=]*) (%d+)\n()", at)
-    size = size and #size <= 8 and math.tointeger(tonumber(size))
-    if not size or text:sub(last + size, last + size) ~= "\n" or #items > MAX then return nil end
+    local stop = text:find("\n", at, true)
+    if not stop or #items > MAX then return nil end
+    local kind, signature, size = read_line(text:sub(at, stop - 1))
+    local last = stop + 1
+    if not kind or text:sub(last + size, last + size) ~= "\n" then return nil end
     local bytes = text:sub(last, last + size - 1)
     if kind == "signature" or kind == "certified" then
       items[#items + 1] = { signature = signature, payload = bytes, is_certified = kind == "certified" }
@@ -256,7 +267,8 @@ end
 function Collection:gather_bundles(digest, tag)
   local chain = self.chain
   local seen, err = self:add_listed(digest)
-  if not seen and (err.kind ~= "http_status" and err.kind ~= "syntax" or chain.links.is_over()) then return err end
+  if not seen and not (err.kind == "syntax" or err.status and requests.lacks_referrers(err.status)) then return err end
+  if not seen and chain.links.is_over() then return err end
   if seen and seen > 0 then return nil end
   local index
   index, err = read(chain, "manifests", tag, "tag")

@@ -61,6 +61,19 @@ local function set_digests(context, job, expected)
   return context.lockfile and ask_integrity(context, job, context.lockfile.integrity, context.lockfile.path)
 end
 
+--- Returns the digest of the manifest that a reference to a registry must have by the rule `integrity` and
+-- the lockfile, for callers that do not read its bytes.
+-- @tparam table context
+-- @tparam table parsed
+-- @treturn ?string in hex; nil: none is given
+-- @return[2] nil
+-- @treturn[2] table an error, also if they refuse the reference
+function M.locked_manifest(context, parsed)
+  local job = { target = parsed.text, ctx = { purpose = "direct" }, manifest = parsed.manifest }
+  local err = set_digests(context, job)
+  return not err and job.locked_manifest or nil, err
+end
+
 -- ----------------------------------------------------------------- requests
 
 -- Compiles options for the core.

@@ -33,7 +33,8 @@ local function places_of(parsed, context, request)
     end
     requests.find_credentials(endpoint)
     local options = endpoint.mirror and requests.mirror_request(endpoint, context.defaults, request.options)
-    places[i] = { endpoint = endpoint, options = options or requests.request(endpoint, request.options) }
+    places[i] = { endpoint = endpoint, options = options or requests.request(endpoint, request.options),
+      document_options = options and requests.mirror_document_request(options) }
   end
   return places
 end
@@ -65,14 +66,33 @@ end
 -- Failures that another endpoint would share.
 local final = { cancelled = true, invalid_reference = true, policy = true }
 
--- Has a chain work at each endpoint in turn, until one has what is wanted.
+-- Has a chain work at a place: once more if that refuses what a helper said earlier.
+local function at_place(job, context, links, place, work)
+  local found, more, record = work(Chain.new(job, context, links, place))
+  if found or not requests.renew_credentials(place.endpoint, more.status) or links.is_over() then return found, more, record end
+  place.credentials, place.renewals = nil, (place.renewals or 0) + 1
+  return work(Chain.new(job, context, links, place))
+end
+
+-- Returns places in the order in which to ask them: those whose server just failed last.
+local function in_order(places)
+  local sound, failing = {}, {}
+  for _, place in ipairs(places) do
+    table.insert(places[2] and core.origin_fails(place.endpoint.origin) and failing or sound, place)
+  end
+  return table.move(failing, 1, #failing, #sound + 1, sound)
+end
+
+-- Has a chain work at each endpoint in turn, until one has what is wanted. The registry's own failure
+-- says more than those of its mirrors.
 local function at_endpoints(job, context, links, work)
-  local places, first = job.request.routes, nil
+  local places, first, own = in_order(job.request.routes), nil, nil
   for i, place in ipairs(places) do
-    local found, more, record = work(Chain.new(job, context, links, place))
+    local found, more, record = at_place(job, context, links, place, work)
     if found then return found, more, record end
     first = first or more
-    if i == #places or final[more.kind] or links.is_over() then return nil, i == #places and more or first end
+    if not place.endpoint.mirror then own = more end
+    if i == #places or final[more.kind] or links.is_over() then return nil, own or first end
     context:emit("fallback", { reference = errors.redact_reference(job.target), message = tostring(more) })
   end
 end
