@@ -312,7 +312,7 @@ function Future:wait(seconds) end
 ---@param notifier userdata
 function Future:notify(notifier) end
 
----The same, unless it is signalled already.
+---The same as `notify`, if it is not asked for yet.
 ---@param notifier userdata
 function Future:listen(notifier) end
 
@@ -815,13 +815,6 @@ function Resolver:render(manifest_reference, options) end
 ---@return theaterref.Plan|theaterref.Blob|nil
 ---@return theaterref.Error?
 function Resolver:trace(reference, ctx, trace, options) end
-
----Starts to plan, calls `trace` as the method `trace` does, and returns at once.
----@param manifest_reference string
----@param trace fun(step: table)
----@param options? theaterref.PlanOptions
----@return theaterref.Future
-function Resolver:start_trace(manifest_reference, trace, options) end
 
 ---Pushes a manifest to a registry, with its package and its initial state.
 ---@param manifest_reference string

@@ -36,7 +36,7 @@ function M.run()
   assert(#assert(remote:list_labels()) == LABELS + 1)
   local listed = core.now()
   assert(remote:label_hashes())
-  print(("\n%d labels listed: %.2f s; with their hashes: %.2f s, mostly spent in the stub"):format(LABELS, listed - began,
+  print(("\n%d labels listed: %.2f s; with their hashes: %.2f s, mostly in the stub"):format(LABELS, listed - began,
     core.now() - listed))
   helper.remove(folder)
   server:stop()
