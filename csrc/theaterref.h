@@ -495,7 +495,8 @@ typedef tr_blob *(*tr_derive_work)(void *context, tr_blob *blob, tr_error *error
 ** bytes are an entry of the cache, with its limits; its reference is
 ** "derived://<sha256>/<recipe>". The disk cache, if the cache has one, keeps them for other
 ** processes. Its folder and the file must belong to the effective user, and nobody else may
-** be able to write to them; the digest is checked, and anything wrong is a miss.
+** be able to write to them; the digest is checked. Anything wrong is a miss, and counted in
+** the metric theaterref_corruptions with the place "disk_cache".
 **
 ** 'recipe' has 1 to 1024 bytes and names everything else that the bytes depend on: the
 ** compiler, its version and options, the machine. A failure goes to all who wait, and is not
