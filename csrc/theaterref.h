@@ -931,7 +931,8 @@ typedef void (*tr_follow_call)(void *context, const char *reference, tr_blob *bl
 /* Options of a follower. */
 typedef struct tr_follow_options {
   size_t size; /* set by the initialiser macro */
-  double interval; /* seconds that a check is good for, at least 0.01; 60 */
+  double interval; /* seconds that a check is good for, at least 0.01; 0: 60, or the
+                      label_ttl of a remote store */
   double jitter;   /* the part of the interval, from 0 to 1, by which checks come
                       later; 0.1 */
   double timeout;  /* seconds for one check; 600; -1: no limit */
@@ -939,7 +940,7 @@ typedef struct tr_follow_options {
 
 /* Initialises a tr_follow_options: its size, and the defaults. */
 #define TR_FOLLOW_OPTIONS                                                      \
-  { sizeof(tr_follow_options), 60, 0.1, 600 }
+  { sizeof(tr_follow_options), 0, 0.1, 600 }
 
 /*
 ** Follow a reference under the host's policy. Return a follower, which you free, or NULL with

@@ -247,7 +247,7 @@ static void refused(void) {
   tr_error error;
   seen s;
   init(&s);
-  o.interval = 0;
+  o.interval = -1;
   CHECK(tr_host_follow(host, "x", &o, call, &s, &error) == NULL && error.kind == TR_POLICY);
   o.interval = 1;
   o.jitter = 1.5;
