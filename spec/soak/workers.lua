@@ -82,7 +82,7 @@ end
 -- A broken invariant that a follower found, for the next step to raise.
 local broken
 
--- Returns the follower of a reference, which checks that no content comes twice in a row, and what 'is_sound' says of it.
+-- Returns the follower of a reference, which checks that all content is sound, and that none comes twice in a row.
 local function follow(from, ref, is_sound)
   local last
   return assert(from:follow(ref, function(blob)
