@@ -495,7 +495,8 @@ typedef tr_blob *(*tr_derive_work)(void *context, tr_blob *blob, tr_error *error
 ** bytes are an entry of the cache, with its limits; its reference is
 ** "derived://<sha256>/<recipe>". The disk cache, if the cache has one, keeps them for other
 ** processes. Its folder and the file must belong to the effective user, and nobody else may
-** be able to write to them; the digest is checked, and anything wrong is a miss.
+** be able to write to them; the digest is checked. Anything wrong is a miss, and counted in
+** the metric theaterref_corruptions with the place "disk_cache".
 **
 ** 'recipe' has 1 to 1024 bytes and names everything else that the bytes depend on: the
 ** compiler, its version and options, the machine. A failure goes to all who wait, and is not
@@ -930,7 +931,8 @@ typedef void (*tr_follow_call)(void *context, const char *reference, tr_blob *bl
 /* Options of a follower. */
 typedef struct tr_follow_options {
   size_t size; /* set by the initialiser macro */
-  double interval; /* seconds that a check is good for, at least 0.01; 60 */
+  double interval; /* seconds that a check is good for, at least 0.01; 0: 60, or the
+                      label_ttl of a remote store */
   double jitter;   /* the part of the interval, from 0 to 1, by which checks come
                       later; 0.1 */
   double timeout;  /* seconds for one check; 600; -1: no limit */
@@ -938,7 +940,7 @@ typedef struct tr_follow_options {
 
 /* Initialises a tr_follow_options: its size, and the defaults. */
 #define TR_FOLLOW_OPTIONS                                                      \
-  { sizeof(tr_follow_options), 60, 0.1, 600 }
+  { sizeof(tr_follow_options), 0, 0.1, 600 }
 
 /*
 ** Follow a reference under the host's policy. Return a follower, which you free, or NULL with

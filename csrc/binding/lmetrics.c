@@ -27,6 +27,23 @@ static int count_refusal(lua_State *L) {
   return 0;
 }
 
+/* count(name): something happened. */
+static int count(lua_State *L) {
+  static const char *const names[] = {"corrupt_bucket", "outage",        "derived_disk",
+                                      "derived",        "derive_failed", "check_same",
+                                      "check_changed",  "check_failed",  NULL};
+  static const unsigned counters[] = {TR_COUNT_CORRUPT_BUCKET,
+                                      TR_COUNT_OUTAGES,
+                                      TR_COUNT_DERIVED + TR_DERIVED_DISK,
+                                      TR_COUNT_DERIVED + TR_DERIVED_COMPUTED,
+                                      TR_COUNT_DERIVED + TR_DERIVED_FAILED,
+                                      TR_COUNT_CHECKS + TR_CHECK_SAME,
+                                      TR_COUNT_CHECKS + TR_CHECK_CHANGED,
+                                      TR_COUNT_CHECKS + TR_CHECK_FAILED};
+  tr_count(counters[luaL_checkoption(L, 1, NULL, names)], 1);
+  return 0;
+}
+
 /* count_step(number, seconds): a step of a plan took so long; numbers as in plan_steps, from
 ** 1 on. */
 static int count_step(lua_State *L) {
@@ -45,6 +62,7 @@ static int count_plan(lua_State *L) {
 
 void tr_open_metrics(lua_State *L) {
   static const luaL_Reg functions[] = {{"metrics", metrics},
+                                       {"count", count},
                                        {"count_refusal", count_refusal},
                                        {"count_step", count_step},
                                        {"count_plan", count_plan},

@@ -194,6 +194,12 @@ static int next_id(lua_State *L) {
   return 1;
 }
 
+/* process_number() -> the number of this process; a child of fork() has another */
+static int process_number(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)getpid());
+  return 1;
+}
+
 int luaopen_theaterref_core(lua_State *L) {
   static const luaL_Reg functions[] = {{"now", now},
                                        {"working_folder", working_folder},
@@ -208,6 +214,7 @@ int luaopen_theaterref_core(lua_State *L) {
                                        {"origin_fails", origin_fails},
                                        {"is_outage", is_outage},
                                        {"next_id", next_id},
+                                       {"process_number", process_number},
                                        {"parse_url", parse_url},
                                        {"digest_library", digest_library},
                                        {NULL, NULL}};

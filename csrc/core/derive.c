@@ -13,6 +13,7 @@
 #include "crypto.h"
 #include "disk_cache.h"
 #include "error.h"
+#include "metrics.h"
 
 /* Seconds to wait for the disk cache's lock before the bytes are not kept. */
 static const double PATIENCE = 1;
@@ -42,7 +43,7 @@ typedef struct derivation {
   size_t len;
 } derivation;
 
-/* Return what is on disk, or NULL. */
+/* Return what is on disk, or NULL. A wrong file is a miss, and counted as corruption. */
 static tr_blob *read_disk(const derivation *d) {
   tr_disk_entry entry;
   tr_error ignored;
@@ -74,6 +75,10 @@ static tr_blob *lead(const derivation *d, tr_future *future, tr_error *error) {
   tr_error ignored;
   if (is_new)
     made = compute(d, error);
+  tr_count(TR_COUNT_DERIVED + (!is_new        ? TR_DERIVED_DISK
+                               : made != NULL ? TR_DERIVED_COMPUTED
+                                              : TR_DERIVED_FAILED),
+           1);
   if (made == NULL) {
     tr_future_fail(future, error);
     return NULL;

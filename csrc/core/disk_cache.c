@@ -12,6 +12,7 @@
 #include "disk_folder.h"
 #include "error.h"
 #include "file.h"
+#include "metrics.h"
 #include "table.h"
 
 /* ------------------------------------------------------------------ reading */
@@ -58,13 +59,13 @@ bool tr_disk_read_code(tr_disk *disk, const char *key, size_t len,
   tr_disk_id id;
   tr_disk_state state;
   error->kind = TR_OK;
-  if (tr_disk_open_folder(disk, false, error) < 0) {
+  if (tr_disk_open_folder(disk, false, error) < 0 || !tr_disk_is_private(disk, error)) {
     if (is_missing(error))
       error->kind = TR_OK;
+    if (error->kind == TR_DENIED)
+      tr_count(TR_COUNT_CORRUPT_DISK, 1);
     return false;
   }
-  if (!tr_disk_is_private(disk, error))
-    return false;
   tr_disk_identify(key, len, &id);
   state = tr_disk_entry_read(disk->folder, id.name, &id, TR_DISK_CODE, entry);
   if (state == TR_DISK_FOREIGN)

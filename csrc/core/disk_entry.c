@@ -268,7 +268,7 @@ tr_disk_state tr_disk_entry_read(int dir, const char *name, const tr_disk_id *id
   } else {
     free(e.data);
   }
-  if (state == TR_DISK_DAMAGED && id != NULL)
+  if ((state == TR_DISK_DAMAGED || state == TR_DISK_FOREIGN) && id != NULL)
     tr_count(TR_COUNT_CORRUPT_DISK, 1);
   tr_blob_release(to->body);
   to->body = NULL;

@@ -69,7 +69,7 @@ static void finish(tr_request *r, tr_blob *blob, const tr_error *error) {
     r->all_next->all_prev = r->all_prev;
   driver.hooks->retire(r);
   tr_authorize_finish(r, blob, error);
-  tr_count(TR_COUNT_FETCHES + (blob != NULL ? TR_OK : error != NULL ? error->kind : TR_CANCELLED), 1);
+  tr_count_fetch(blob != NULL, error);
   if (blob != NULL || error != NULL)
     note_outage(r, error);
   if (blob != NULL)

@@ -61,6 +61,13 @@ void tr_count_store(tr_store_operation operation, bool ok, const tr_error *error
   tr_count(TR_COUNT_STORE + operation * TR_KINDS + (ok ? TR_OK : error->kind), 1);
 }
 
+void tr_count_fetch(bool ok, const tr_error *error) {
+  tr_error_kind kind = ok ? TR_OK : error != NULL ? error->kind : TR_CANCELLED;
+  if (kind == TR_HTTP_STATUS && (error->status == 404 || error->status == 410))
+    kind = TR_NOT_FOUND;
+  tr_count(TR_COUNT_FETCHES + kind, 1);
+}
+
 uint64_t tr_counter_sum(unsigned counter) {
   uint64_t sum = 0;
   int i;

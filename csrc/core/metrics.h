@@ -35,6 +35,17 @@ typedef enum tr_script_limit {
   TR_SCRIPT_LIMITS
 } tr_script_limit;
 
+/* The origin of derived bytes that were not in memory. */
+typedef enum tr_derivation {
+  TR_DERIVED_DISK,
+  TR_DERIVED_COMPUTED,
+  TR_DERIVED_FAILED,
+  TR_DERIVATIONS
+} tr_derivation;
+
+/* The result of a follower's check. */
+typedef enum tr_check { TR_CHECK_SAME, TR_CHECK_CHANGED, TR_CHECK_FAILED, TR_CHECKS } tr_check;
+
 /* The parts of a fetch, of which a histogram shows how long they took. */
 typedef enum tr_fetch_phase {
   TR_PHASE_QUEUE,
@@ -53,6 +64,11 @@ typedef enum tr_counter {
   TR_COUNT_LIMITS = TR_COUNT_REFUSALS + TR_RULES,  /* a tr_script_limit */
   TR_COUNT_CORRUPT_STORE = TR_COUNT_LIMITS + TR_SCRIPT_LIMITS,
   TR_COUNT_CORRUPT_DISK,
+  TR_COUNT_CORRUPT_BUCKET,
+  TR_COUNT_OUTAGES,                                /* of buckets */
+  TR_COUNT_DERIVED,                                /* a tr_derivation */
+  TR_COUNT_CHECKS = TR_COUNT_DERIVED + TR_DERIVATIONS, /* of followers: a tr_check */
+  TR_COUNT_END_OF_CHECKS = TR_COUNT_CHECKS + TR_CHECKS - 1,
   TR_COUNT_RECEIVED, /* bytes */
   TR_COUNT_SENT,
   TR_COUNT_RETRIES,
@@ -74,6 +90,9 @@ void tr_count(unsigned counter, uint64_t amount);
 void tr_count_time(unsigned histogram, double seconds);
 /* Count an operation of a store, which failed with the error unless 'ok'. */
 void tr_count_store(tr_store_operation operation, bool ok, const tr_error *error);
+/* Count a fetch, which unless 'ok' failed with the error, or was cancelled if that is NULL.
+** Content that is not there is no fault of its server: TR_NOT_FOUND. */
+void tr_count_fetch(bool ok, const tr_error *error);
 
 /* The buckets of a histogram. */
 enum { TR_BUCKETS = 19 };

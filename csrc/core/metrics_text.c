@@ -45,7 +45,9 @@ static const char *const operations[TR_STORE_OPERATIONS] = {"put",    "get",    
                                                             "unlabel", "commit", "delete"};
 static const char *const limits[TR_SCRIPT_LIMITS] = {"time", "instructions", "memory", "string",
                                                      "table"};
-static const char *const places[] = {"store", "disk_cache"};
+static const char *const places[] = {"store", "disk_cache", "bucket"};
+static const char *const derivations[TR_DERIVATIONS] = {"disk", "computed", "failed"};
+static const char *const checks[TR_CHECKS] = {"unchanged", "changed", "failed"};
 
 static const counters all_counters[] = {
     {"theaterref_fetches", "", "HTTP requests that ended, by outcome; redirects and retries are part of one.",
@@ -62,8 +64,14 @@ static const counters all_counters[] = {
      TR_COUNT_SENT},
     {"theaterref_store_operations", "", "Operations of stores, by outcome.", "operation",
      operations, TR_STORE_OPERATIONS, true, TR_COUNT_STORE},
-    {"theaterref_corruptions", "", "Damaged files found on disk.", "place", places, 2, false,
-     TR_COUNT_CORRUPT_STORE},
+    {"theaterref_store_outages", "", "Outages of buckets in which a label counted as it was.", NULL,
+     NULL, 1, false, TR_COUNT_OUTAGES},
+    {"theaterref_corruptions", "", "Damaged content found, and code that others could have written.",
+     "place", places, 3, false, TR_COUNT_CORRUPT_STORE},
+    {"theaterref_derivations", "", "Derived bytes that were not in memory, by where they came from.",
+     "from", derivations, TR_DERIVATIONS, false, TR_COUNT_DERIVED},
+    {"theaterref_follow_checks", "", "Checks of followers that ended, by what they found.", "result",
+     checks, TR_CHECKS, false, TR_COUNT_CHECKS},
     {"theaterref_refusals", "", "References and manifests that a rule refused.", "rule",
      tr_rule_names, TR_RULES, false, TR_COUNT_REFUSALS},
     {"theaterref_script_limits", "", "Calls of policy scripts that reached a limit.", "limit",

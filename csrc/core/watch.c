@@ -179,7 +179,7 @@ static bool enter(void) {
 static void leave(void) {
   adding--;
   if (points > 0 && !has_thread)
-    has_thread = tr_thread_start("theaterref-watch", run);
+    has_thread = tr_thread_start("theaterref-file", run);
   if (points + adding > 0)
     return;
   if (!has_thread)

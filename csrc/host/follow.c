@@ -10,11 +10,11 @@
 
 /* Check options. False with the error. */
 static bool check(const tr_follow_options *o, tr_error *error) {
-  if (isfinite(o->interval) && o->interval > 0 && o->jitter >= 0 && o->jitter <= 1 &&
+  if (isfinite(o->interval) && o->interval >= 0 && o->jitter >= 0 && o->jitter <= 1 &&
       !isnan(o->timeout))
     return true;
   tr_error_set(error, TR_POLICY,
-               "the options of tr_host_follow are wrong: 'interval' must be above 0, "
+               "the options of tr_host_follow are wrong: 'interval' must be 0 or more, "
                "'jitter' from 0 to 1, and 'timeout' a number");
   return false;
 }

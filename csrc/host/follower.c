@@ -72,7 +72,8 @@ static void start(lua_State *L, tr_follower *f) {
   lua_pushlightuserdata(L, f);
   lua_pushcclosure(L, note_content, 1);
   lua_newtable(L);
-  set_number(L, "interval", f->options.interval);
+  if (f->options.interval > 0)
+    set_number(L, "interval", f->options.interval);
   set_number(L, "jitter", f->options.jitter);
   set_number(L, "resolve_timeout", f->options.timeout);
   lua_pushlightuserdata(L, f);

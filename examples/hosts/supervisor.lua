@@ -4,11 +4,13 @@
 --     lua5.4 supervisor.lua REFERENCE RUNTIME…
 --
 -- RUNTIME is the command that runs a package, such as 'wasm-interp'; the package's path is its last argument. An actor is
--- healthy once it has run for a second. Deploy with: theaterref store put STORE new.wasm --label LABEL
+-- healthy once it has run for a second. One that ignores SIGTERM is killed. Deploy with:
+--
+--     theaterref store put STORE new.wasm --label LABEL
 local uv = require "luv"
 local theaterref = require "theaterref"
 
-local HEALTHY_AFTER, MAX_PAUSE = 1000, 30000 -- milliseconds
+local HEALTHY_AFTER, KILL_AFTER, MAX_PAUSE = 1000, 2000, 30000 -- milliseconds
 
 if not arg[2] then
   io.stderr:write "usage: supervisor.lua REFERENCE RUNTIME…\n"
@@ -28,8 +30,11 @@ local start
 -- Ends an actor, and calls 'after' once its process is gone.
 local function stop(old, after)
   if not old then return after() end
+  if not old.after then
+    old.handle:kill "sigterm"
+    old.timer:start(KILL_AFTER, 0, function() old.handle:kill "sigkill" end)
+  end
   old.after = after
-  old.handle:kill "sigterm"
 end
 
 -- Replaces whatever runs by a package.

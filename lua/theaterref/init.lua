@@ -35,7 +35,10 @@ function later.content_store() return require("theaterref.home").content_store e
 -- @return[2] nil
 -- @treturn[2] table an error, when a cache of that name is open with other
 -- options; a name alone opens it as it is
-function later.resource_cache() return require("theaterref.cache").open end
+function later.resource_cache()
+  local open = require("theaterref.cache").open
+  return function(options) return open(options) end
+end
 
 --- A resolver; see `theaterref.resolver` for its methods.
 -- @function resolver
@@ -43,7 +46,11 @@ function later.resource_cache() return require("theaterref.cache").open end
 -- @treturn theaterref.resolver
 -- @return[2] nil
 -- @treturn[2] table an error, when the policy cannot be loaded
-function later.resolver() return require("theaterref.resolver").new end
+function later.resolver()
+  local new = require("theaterref.resolver").new
+  -- Of one argument: what a call passes on may have further results, as that of 'config' has.
+  return function(options) return new(options) end
+end
 
 --- The options that a configuration file sets, for `resolver`; see `theaterref.config`.
 -- @function config

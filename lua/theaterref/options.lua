@@ -327,11 +327,11 @@ M.call = set("call option", {
 
 --- Of `resolver:follow`.
 M.follow = set("follow option", {
-  { "interval", "seconds", "60", "how long a check is good for, from 0.01 seconds. Local files and labels are watched, too, "
-    .. "and changes are noticed at once where the system can tell" },
+  { "interval", "seconds", "60", "how long a check is good for, from 0.01 seconds; for a remote store, its `label_ttl`, at least "
+    .. "1, by default. Local files and labels are watched, too, and changes are noticed at once where the system can tell" },
   { "jitter", "fraction", "0.1", "the part of the interval, from 0 to 1, by which checks come later, so that "
     .. "processes do not ask a server all at once" },
-  { "on_error", "function", "none", "called with the error and the reference if a check fails" },
+  { "on_error", "function", "none", "called with the error and the reference if a check fails, or the function raises an error" },
   { "resolve_timeout", "seconds", "the resolver's, else 600", "time limit for one check" },
 })
 

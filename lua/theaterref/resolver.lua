@@ -284,6 +284,12 @@ local function check(task, self, follow)
   return loads.resolve(task, context)
 end
 
+-- Seconds that a check is good for, unless the caller says: a bucket is asked for a label as often as for spawns.
+local function default_interval(self, ref)
+  local ttl = self.context:label_ttl(ref)
+  return ttl and math.max(ttl, 1) or 60
+end
+
 -- The cache in which all followers of the process share their checks.
 local FOLLOW_CACHE = "theaterref.follow"
 
@@ -296,8 +302,8 @@ local FOLLOW_CACHE = "theaterref.follow"
 -- twice as long each time, up to ten minutes.
 -- @tparam string ref
 -- @tparam function call called with the content, a blob, and the reference
--- @tparam[opt] table options `interval`: seconds, 60 by default; `jitter`: 0 to 1; `on_error`: a function;
--- `resolve_timeout`: seconds for each check
+-- @tparam[opt] table options `interval`: seconds, 60 by default, or the `label_ttl` of a remote store; `jitter`: 0 to 1;
+-- `on_error`: a function; `resolve_timeout`: seconds for each check
 -- @treturn theaterref.follower
 function Resolver:follow(ref, call, options)
   if type(ref) ~= "string" then error("a reference must be a string, not a " .. type(ref), 2) end
@@ -310,7 +316,7 @@ function Resolver:follow(ref, call, options)
       blocking = false, will_wait = false }, check, self, follow)
   end
   return Follower.new { reference = ref, call = call, on_error = options.on_error, start = start,
-    interval = math.max(options.interval or 60, 0.01), jitter = options.jitter or 0.1,
+    interval = math.max(options.interval or default_interval(self, ref), 0.01), jitter = options.jitter or 0.1,
     cache = caches.open { name = FOLLOW_CACHE },
     renew = function(job, blob) loads.renew(self.context, job, blob) end,
     emit = function(kind, event) self.context:emit(kind, event) end }

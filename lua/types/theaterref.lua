@@ -720,7 +720,7 @@ function policy.percentile(name) end
 ---@field resolve_timeout? number
 
 ---@class theaterref.FollowOptions
----@field interval? number seconds that a check is good for; 60
+---@field interval? number seconds that a check is good for; 60, or the `label_ttl` of a remote store
 ---@field jitter? number the part of the interval, from 0 to 1, by which checks come later; 0.1
 ---@field on_error? fun(err: theaterref.Error, reference: string)
 ---@field resolve_timeout? number for each check; 600

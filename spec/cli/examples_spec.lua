@@ -19,6 +19,28 @@ describe("an example", function()
     end)
   end)
 
+  it("follows several references in a cqueues loop", function()
+    helper.with_folder(function(folder)
+      local function deploy(name, text)
+        helper.write(folder .. "/new", text)
+        assert(os.rename(folder .. "/new", folder .. "/" .. name))
+      end
+      deploy("a", "a")
+      deploy("b", "bb")
+      local pid = helper.run_ok(("LUA_PATH=%s THEATERREF_CONFIG=%s timeout 60 %s examples/loops/follow.lua %s/a %s/b >%s/log 2>&1 & echo $!"):format(
+        helper.quote(helper.root .. "/lua/?.lua;" .. helper.root .. "/lua/?/init.lua;;"),
+        helper.write(folder .. "/conf.lua", "return {}"), helper.lua, folder, folder, folder))
+      local function logged(text)
+        helper.eventually(function() return helper.read(folder .. "/log"):find(folder .. "/" .. text, 1, true) end)
+      end
+      logged "a\t1 bytes"
+      logged "b\t2 bytes"
+      deploy("b", "bbb")
+      logged "b\t3 bytes"
+      helper.run_ok("kill " .. pid)
+    end)
+  end)
+
   for _, loop in ipairs { "cqueues", "luv" } do
     it("has work go on in a " .. loop .. " loop while a fetch is under way", function()
       local out = helper.run_ok(("LUA_PATH=%s %s examples/loops/%s.lua %s/late"):format(

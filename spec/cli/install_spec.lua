@@ -185,4 +185,20 @@ describe("a supervisor", function()
       helper.eventually(function() return helper.run("kill -0 " .. actor .. " 2>&1") ~= "" end)
     end)
   end)
+
+  it("reads the configuration, and kills an actor that ignores SIGTERM", function()
+    helper.with_folder(function(folder)
+      helper.write(folder .. "/conf.lua", "return { log = 'off' }")
+      local actor = helper.write(folder .. "/actor", "trap '' TERM; echo one is running; while :; do sleep 0.1; done")
+      local log = folder .. "/log"
+      local pid = helper.run_ok(("THEATERREF_CONFIG=%s/conf.lua %s examples/hosts/supervisor.lua %s sh >%s 2>&1 & echo $!"):format(
+        folder, helper.lua, actor, log))
+      local function logged(text) helper.eventually(function() return helper.read(log):find(text, 1, true) end) end
+      logged "one is running"
+      helper.write(actor, "echo two is running; exec sleep 60")
+      logged "two is running"
+      helper.run_ok("kill " .. pid)
+      logged "stopped"
+    end)
+  end)
 end)

@@ -178,7 +178,11 @@ describe("every command", function()
     for _, option in ipairs { "timeout", "ca_file", "ttl", "base_path", "refuse_private" } do
       assert.matches("%-%- +" .. option .. " = ", example)
     end
-    assert.not_matches("helpers", example)
+    for name in example:gsub("\n +%-%- +", " "):gmatch "(%l+) = [^=]-%(below%)" do
+      assert.matches("%-%- In [^\n]*" .. name .. " = ", example)
+    end
+    assert.not_matches(" = nil,", example)
+    assert.not_matches("%-%- helpers = ", example)
   end)
 
   it("warns on standard error, more with -v and nothing with --quiet", function()

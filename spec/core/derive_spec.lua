@@ -105,6 +105,20 @@ describe("a derivation", function()
     assert.equal(#changes, #events)
   end)
 
+  it("counts files and folders that others may write to as corruption, like damaged files", function()
+    local function count()
+      return tonumber(theaterref.metrics():match '\ntheaterref_corruptions_total{place="disk_cache"} (%d+)')
+    end
+    derive()
+    local before = count()
+    helper.run_ok("chmod 666 " .. entry())
+    derive()
+    assert.equal(before + 1, count())
+    helper.run_ok(("chmod 777 %s/disk-cache-1"):format(folder))
+    derive()
+    assert.equal(before + 2, count())
+  end)
+
   it("takes nothing from a folder that others may write to or own, and puts nothing there", function()
     derive()
     local own = resolver() -- has the folder open

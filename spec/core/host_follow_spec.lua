@@ -31,6 +31,8 @@ describe("a host in C", function()
 
   it("derives bytes once for 64 threads, and from disk", function() case "derived" end)
 
+  it("does not take derived bytes that others could have written, and counts them", function() case "tampered" end)
+
   it("compiles an actor and runs it in its own process: the example", function()
     local library = helper.root .. "/" .. helper.build .. "/lib"
     helper.run_ok(("cc -std=c11 -Wall -Wextra -Werror %s -rdynamic examples/hosts/compile.c -Icsrc -L%s -ltheaterref -Wl,-rpath,%s "

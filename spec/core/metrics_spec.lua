@@ -82,9 +82,9 @@ describe("metrics", function()
     eventually_fetched(before, "ok", 2)
     eventually_fetched(before, "network", 1)
     local now = metrics(before)
-    assert.is_true(fetched(now, "http_status") >= 1)
-    assert.is_true(now.theaterref_fetch_redirects_total >= 1)
-    assert.is_true(now.theaterref_fetch_retries_total >= 1)
+    assert.equal(1, fetched(now, "not_found"))
+    assert.equal(1, now.theaterref_fetch_redirects_total)
+    assert.equal(1, now.theaterref_fetch_retries_total)
     assert.is_true(now.theaterref_fetch_received_bytes_total >= 10000)
     assert.is_true(now['theaterref_fetch_seconds_count{phase="total"}'] >= 4)
     assert.equal(now['theaterref_fetch_seconds_count{phase="total"}'],
@@ -173,8 +173,11 @@ describe("metrics", function()
       refused({ accept = no }, "rejected")
       refused({ integrity = function() return nil, "no" end }, "denied")
       refused(endless, "policy")
+      helper.run_ok(("cd %s && openssl ecparam -name prime256v1 -genkey -noout -out key.pem && openssl ec -in key.pem -pubout -out key.pub")
+        :format(folder))
+      refused({ signatures = function() return { keys = { folder .. "/key.pub" } } end }, "untrusted")
       local now = metrics(before)
-      for _, rule in ipairs { "allow", "allow_spawn", "accept", "integrity" } do
+      for _, rule in ipairs { "allow", "allow_spawn", "accept", "integrity", "signatures" } do
         assert.equal(1, now[('theaterref_refusals_total{rule="%s"}'):format(rule)], rule)
       end
       local limits = now['theaterref_script_limits_total{limit="instructions"}'] + now['theaterref_script_limits_total{limit="time"}']
@@ -183,9 +186,63 @@ describe("metrics", function()
       assert.equal(3, now['theaterref_plans_total{outcome="denied"}'])
       assert.equal(1, now['theaterref_plans_total{outcome="policy"}'])
       assert.equal(1, now['theaterref_plan_seconds_count{phase="total"}'])
-      assert.equal(6, now['theaterref_plan_seconds_count{phase="manifest"}'])
+      assert.equal(7, now['theaterref_plan_seconds_count{phase="manifest"}'])
       assert.equal(1, now['theaterref_plan_seconds_count{phase="package"}'])
     end)
+  end)
+
+  it("count followers by what their checks found, and derived bytes by where they came from", function()
+    helper.with_folder(function(folder)
+      local path = helper.write(folder .. "/file", "one")
+      local resolver = theaterref.resolver { log = false, cache = { disk = { base_path = folder .. "/disk" } } }
+      local before = metrics()
+      local follower <close> = resolver:follow(path, function() end)
+      local function checks(result) return metrics(before)[('theaterref_follow_checks_total{result="%s"}'):format(result)] end
+      assert(follower:wait(10))
+      assert.equal(1, checks "changed")
+      os.remove(path)
+      helper.eventually(function() follower:wait(0.02) return checks "failed" >= 1 end)
+      helper.write(path, "one")
+      helper.eventually(function() follower:wait(0.02) return checks "unchanged" >= 1 end)
+      assert.equal(1, checks "changed")
+      local blob = core.blob "package"
+      local function make() return "code" end
+      assert(resolver:derive(blob, "x 1", make))
+      assert(resolver:derive(blob, "x 1", make)) -- from memory
+      local other = theaterref.resolver { log = false, cache = theaterref.resource_cache { disk = { base_path = folder .. "/disk" } } }
+      assert(other:derive(blob, "x 1", error))
+      assert.is_nil((other:derive(blob, "x 2", function() return nil, "no" end)))
+      local now = metrics(before)
+      for _, from in ipairs { "computed", "disk", "failed" } do
+        assert.equal(1, now[('theaterref_derivations_total{from="%s"}'):format(from)], from)
+      end
+    end)
+  end)
+
+  it("count remote stores: wrong bytes, outages, and their caches by the id; what is absent is no failure", function()
+    local s3 = helper.s3_stub()
+    helper.with_folder(function(folder)
+      local function open(name, id)
+        return theaterref.content_store(id or "metrics", { base_path = folder .. "/" .. name, remote = "s3://bucket/metrics",
+          s3 = s3.settings, label_ttl = 0, request = { retries = 0 } })
+      end
+      local hash = assert(open "writer":store_at_label("x", "bytes"))
+      local store = open("reader", "seen-in-metrics")
+      assert(store:get_by_label "x")
+      local before = metrics()
+      assert.is_nil((store:get_by_label "absent"))
+      eventually_fetched(before, "not_found", 1)
+      assert.equal(0, fetched(metrics(before), "http_status"))
+      s3:control { put = { { bucket = "bucket", key = "metrics/data/" .. hash, text = "BYTES" } } }
+      assert.equal("corrupt", select(2, store:get(hash)).kind)
+      s3:control { down = true }
+      assert(store:get_by_label "x")
+      local now = metrics(before)
+      assert.equal(1, now['theaterref_corruptions_total{place="bucket"}'])
+      assert.equal(1, now.theaterref_store_outages_total)
+      assert.truthy(theaterref.metrics():find 'cache_hits_total{cache="store://seen%-in%-metrics %x+"}')
+    end)
+    s3:stop()
   end)
 
   it("are those of the process: threads that end leave their counts, and a child goes on from them", function()

@@ -26,6 +26,12 @@ describe("the configuration", function()
     assert.equal(60.0, resolver.cache:ttl())
   end)
 
+  it("goes straight into a resolver or a cache, whose only argument it is", function()
+    local path = helper.write(folder .. "/straight.conf.lua", "return {}")
+    assert.truthy(theaterref.resolver(assert(theaterref.config(path))))
+    assert.truthy(theaterref.resource_cache(assert(theaterref.config(path))))
+  end)
+
   it("has paths that are relative to its own folder, or to home", function()
     local options = assert(config [[
       return { policy = "rules/policy.lua", ca_file = "/etc/ca.pem", home = "~/theater", cache = { disk = { base_path = "t" } } }]])

@@ -81,6 +81,27 @@ describe("a follower", function()
     assert.same({}, failed)
   end)
 
+  it("comes at other moments in each process, also in forked ones", function()
+    local function due()
+      local follower = follow("data:,x", { interval = 1e6, jitter = 1 })
+      await(follower)
+      return follower:timeout()
+    end
+    local own = due()
+    if threads.fork(60) then
+      helper.write(folder .. "/due", tostring(due()))
+      threads.leave()
+    end
+    threads.wait()
+    assert.is_true(math.abs(own - due()) < 10)
+    assert.is_true(math.abs(own - tonumber(helper.read(folder .. "/due"))) > 10)
+  end)
+
+  it("watches on a thread with a name of its own", function()
+    await(follow(write("file", "one")))
+    assert.truthy(helper.run_ok(("cat /proc/%d/task/*/comm"):format(core.process_number())):find("theaterref-file\n", 1, true))
+  end)
+
   it("sees changes of the same size within the clock's resolution", function()
     local path = write("file", "0000")
     local follower = follow(path)

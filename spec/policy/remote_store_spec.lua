@@ -220,6 +220,19 @@ describe("a resolver with a remote store", function()
     end)
   end)
 
+  it("follows a label by the store's label_ttl, unless there is an interval", function()
+    writer():store_at_label("x", "one")
+    local r = resolver { stores = { release = { remote = "s3://bucket/" .. prefix, label_ttl = 2 } } }
+    local function wait_after(ref, follow_options)
+      local follower <close> = r:follow(ref, function() end, follow_options)
+      assert(follower:wait(10))
+      return follower:timeout()
+    end
+    local seconds = wait_after "store://release/x"
+    assert.is_true(seconds > 1 and seconds <= 2.2, seconds)
+    assert.is_true(wait_after("store://release/x", { interval = 30 }) > 20)
+  end)
+
   it("follows a label that another machine moves, and fetches no content twice", function()
     local store, seen = writer(), {}
     store:store_at_label("x", "one")

@@ -116,6 +116,17 @@ describe("an object", function()
     assert.equal("network", select(2, nowhere:resolve_cached "s3://bucket/s").kind)
   end)
 
+  it("is followed by conditional requests", function()
+    put("f", "one")
+    local follower <close> = resolver():follow("s3://bucket/f", function() end, { interval = 0.05, jitter = 0 })
+    assert.equal("one", tostring(assert(follower:wait(10))))
+    server:log()
+    assert.equal("timeout", select(2, follower:wait(0.3)).kind)
+    for _, line in ipairs(server:log()) do assert.matches("bucket/f 304", line) end
+    put("f", "two")
+    assert.equal("two", tostring(assert(follower:wait(10))))
+  end)
+
   it("is kept on disk if it needs no credentials, or if they have a name", function()
     server:control { buckets = { public = { region = "us-east-1", public = true } }, put = { { bucket = "public", key = "k", text = "open" } } }
     put("k", "hello")

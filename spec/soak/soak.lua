@@ -90,10 +90,11 @@ local function count_lines(command) return select(2, helper.run_ok(command):gsub
 
 -- Returns the things that the process holds once everything has stopped.
 local function holdings()
-  local cache = theaterref.resource_cache { name = "soak" }
-  cache:clear()
-  cache:close()
-  cache = nil -- luacheck: ignore
+  for _, name in ipairs { "soak", "theaterref.follow" } do
+    local cache = theaterref.resource_cache { name = name }
+    cache:clear()
+    cache:close()
+  end
   collectgarbage()
   collectgarbage()
   process.shutdown(("%s/%s/lib/theaterref/core.so"):format(helper.root, helper.build))

@@ -3,7 +3,7 @@ local core = require "theaterref.core"
 local workers = require "workers"
 
 -- How often each worker has its turn, beside the others. Workers that are not listed: once.
-local weights = { resolve = 8, mutable = 4, plan = 4, label = 3, store = 3, misbehaving = 2 }
+local weights = { resolve = 8, mutable = 4, plan = 4, label = 3, store = 3, misbehaving = 2, follow = 4, derive = 2 }
 
 return function(number, world, seconds)
   math.randomseed(world.seed, number)

@@ -79,6 +79,66 @@ function M.mutable(world)
   end
 end
 
+-- A broken invariant that a follower found, for the next step to raise.
+local broken
+
+-- Returns the follower of a reference, which checks that all content is sound, and that none comes twice in a row.
+local function follow(from, ref, is_sound)
+  local last
+  return assert(from:follow(ref, function(blob)
+    check(blob:digest() ~= last, ref .. " twice in a row")
+    last = blob:digest()
+    check(is_sound(tostring(blob)), ref .. " followed: " .. tostring(blob):sub(1, 40))
+  end, { interval = 0.1, on_error = function(err)
+    if not excusable[err.kind] then broken = err end -- what this raised would go nowhere
+  end }))
+end
+
+-- Followers of files, URLs and labels, which are closed and made anew now and then.
+function M.follow(world)
+  local follows, followers = resolver(world), {}
+  local function is_mutable(text)
+    local version, rest = text:match "^%d+ (%d+) (x*)$"
+    return version and #rest == tonumber(version) % 5000
+  end
+  local function start(slot)
+    local number, last = math.random(4), 0
+    if slot == 1 then return follow(follows, ("%s/mutable%d"):format(world.http, number), is_mutable) end
+    if slot == 2 then return follow(follows, ("%s/mutable%d"):format(world.www, number), is_mutable) end
+    return follow(follows, "store://soak/shared/" .. math.random(3), function(text)
+      local before = last
+      last = tonumber(text:match "^(%d+)\n")
+      return last and last > before -- labels move forward only
+    end)
+  end
+  return function()
+    local slot = math.random(3)
+    if followers[slot] and math.random(30) == 1 then
+      followers[slot]:close()
+      followers[slot] = nil
+    end
+    followers[slot] = followers[slot] or start(slot)
+    followers[slot]:step()
+    if broken then error(broken) end
+  end
+end
+
+-- Bytes that are derived from others, by functions of which some fail.
+function M.derive(world)
+  local derives = resolver(world, { cache = shared_cache(world) })
+  return function()
+    local number = math.random(12)
+    local package, expected = core.blob("package " .. number), ("code of package %d "):format(number):rep(number * 500)
+    local derived, err = derives:derive(package, "soak 1.0", function(blob)
+      if math.random(4) == 1 then return nil, "it was told to fail" end
+      return ("code of %s "):format(blob):rep(number * 500)
+    end, { derive_timeout = 30 })
+    if derived then check(tostring(derived) == expected, "package " .. number) return end
+    if err.kind == "policy" and tostring(err):find("told to fail", 1, true) then return "failed as told" end
+    return excuse(err)
+  end
+end
+
 -- Servers that do what servers do at their worst, and a relay that breaks connections.
 function M.misbehaving(world)
   local paths = { "/fine", "/close-at-once", "/close-amid-headers", "/close-amid-body", "/more-than-said", "/to-file", "/loop",

@@ -247,7 +247,7 @@ static void refused(void) {
   tr_error error;
   seen s;
   init(&s);
-  o.interval = 0;
+  o.interval = -1;
   CHECK(tr_host_follow(host, "x", &o, call, &s, &error) == NULL && error.kind == TR_POLICY);
   o.interval = 1;
   o.jitter = 1.5;
@@ -321,6 +321,36 @@ static void *derive(void *context) {
   return NULL;
 }
 
+/* Return the value of a metric. */
+static unsigned long metric(const char *name) {
+  tr_blob *text = tr_metrics(NULL);
+  const char *at = strstr(tr_blob_data(text), name);
+  unsigned long value = at != NULL ? strtoul(at + strlen(name), NULL, 10) : 0;
+  CHECK(at != NULL);
+  tr_blob_release(text);
+  return value;
+}
+
+/* Code on disk that others could have written is computed again, and counted. */
+static void tampered(void) {
+  static const char corrupt[] = "theaterref_corruptions_total{place=\"disk_cache\"} ";
+  tr_cache_options o = TR_CACHE_OPTIONS;
+  deriving d = {.made = 0};
+  char path[512], command[600];
+  unsigned long before;
+  o.disk = in_folder(path, "tampered");
+  d.cache = tr_cache_open(NULL, &o, NULL);
+  derive(&d);
+  before = metric(corrupt);
+  snprintf(command, sizeof command, "chmod 666 %s/disk-cache-1/*-*", o.disk);
+  CHECK(system(command) == 0);
+  tr_cache_clear(d.cache);
+  derive(&d);
+  CHECK(d.made == 2 && metric(corrupt) == before + 1);
+  CHECK(metric("theaterref_derivations_total{from=\"computed\"} ") == 2);
+  tr_cache_release(d.cache);
+}
+
 static void derived(void) {
   enum { THREADS = 64 };
   pthread_t threads[THREADS];
@@ -357,7 +387,8 @@ int main(int argc, char **argv) {
     const char *name;
     void (*run)(void);
   } cases[] = {{"changes", changes}, {"inside", inside}, {"freed", freed},   {"many", many},
-               {"refused", refused}, {"forked", forked}, {"derived", derived}};
+               {"refused", refused}, {"forked", forked}, {"derived", derived},
+               {"tampered", tampered}};
   size_t i;
   CHECK(argc == 3);
   folder = argv[2];

@@ -176,10 +176,10 @@ end
 
 -- The placeholder for a value of each kind, in the example.
 local values = { seconds = "<seconds>", count = "<number>", times = "<number>", level = '"…"', headers = "{ … }",
-  flag = "<true or false>", text = '"…"', policy = '"…"', log = '"…"',
+  flag = "<true or false>", text = '"…"', store_id = '"…"', policy = '"…"', log = '"…"',
   cache = "{ … }", disk = "{ … }", table = "{ … }", hosts = "{ … }", list = "{ … }",
   hosts_list = "{ … }", registries = "{ … }",
-  s3 = "{ … }", buckets = "{ … }", style = '"…"', places = "{ … }",
+  s3 = "{ … }", stores = "{ … }", buckets = "{ … }", style = '"…"', places = "{ … }",
   signatures = "{ … }", short_list = "{ … }", text_or_list = "{ … }" }
 
 -- The lines of a text, none wider than 'width' unless a word is.
@@ -211,16 +211,12 @@ local function example()
     end
   end
   list(option_sets.resolver, "  ")
-  lines[#lines + 1] = "\n  -- In signatures = { … }:"
-  list(option_sets.signatures, "  --   ")
-  lines[#lines + 1] = "\n  -- In hosts = { [\"example.org\"] = { … } }:"
-  list(option_sets.host, "  --   ")
-  lines[#lines + 1] = "\n  -- In s3 = { … }:"
-  list(option_sets.s3, "  --   ")
-  lines[#lines + 1] = "\n  -- In cache = { … }:"
-  list(option_sets.cache, "  --   ")
-  lines[#lines + 1] = "\n  -- In cache = { disk = { … } }:"
-  list(option_sets.disk, "  --   ")
+  for _, section in ipairs { { "signatures = { … }", "signatures" }, { 'hosts = { ["example.org"] = { … } }', "host" },
+    { 'registries = { ["registry.example.org"] = { … } }', "registry" }, { "stores = { release = { … } }", "remote_store" },
+    { "s3 = { … }", "s3" }, { "cache = { … }", "cache" }, { "cache = { disk = { … } }", "disk" }, { "log = { … }", "log" } } do
+    lines[#lines + 1] = ("\n  -- In %s:"):format(section[1])
+    list(option_sets[section[2]], "  --   ")
+  end
   lines[#lines + 1] = "}"
   return table.concat(lines, "\n")
 end

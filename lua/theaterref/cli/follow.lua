@@ -66,7 +66,8 @@ return {
     options = {
       { "--exec", "COMMAND", "Command for a shell to run; each {} becomes the path of a file with the content, which is "
         .. "removed when the command ends. Content that arrives meanwhile has to wait." },
-      { "--interval", "SECONDS", "Seconds that a check is good for. Files and labels are watched, too. Default: 60.",
+      { "--interval", "SECONDS", "Seconds that a check is good for. Files and local labels are watched, too. Default: 60, or "
+        .. "the label_ttl of a remote store.",
         number = "above 0" },
       { "--count", "N", "End after so many contents; the exit status is 1 if the command failed for the last.",
         number = "above 0" },

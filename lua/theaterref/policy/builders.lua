@@ -209,7 +209,7 @@ return function(theaterref)
         return not_listed("the host " .. tostring(parsed.host), "hosts")
       end
       if lists.hosts and scheme == "s3" and not schemes and not lists.prefixes then -- a bucket is no host
-        return not_listed("the scheme s3", "schemes")
+        return false, "a bucket has no host that the policy could list; to allow it, list s3 in 'schemes', or it in 'prefixes'"
       end
       if stores and scheme == "store" and not stores[parsed.id] then
         return not_listed("the store " .. tostring(parsed.id), "stores")

@@ -78,14 +78,18 @@ function Context:is_remote_store(id)
   return options ~= nil and options.remote ~= nil
 end
 
+-- The id of the remote store that a reference is of, or nil.
+local function remote_id(self, ref)
+  local id = self.store_options and ref:match "^[sS][tT][oO][rR][eE]://([^/]*)/"
+  return id and self:is_remote_store(id) and id or nil
+end
+
 --- True if the bytes of a reference come from the network, or came from there: as
 -- `theaterref.reference.is_remote`, and those of remote stores.
 -- @tparam string ref
 -- @treturn boolean
 function Context:is_remote(ref)
-  if reference.is_remote(ref) then return true end
-  local id = self.store_options and ref:match "^[sS][tT][oO][rR][eE]://([^/]*)/"
-  return id ~= nil and self:is_remote_store(id)
+  return reference.is_remote(ref) or remote_id(self, ref) ~= nil
 end
 
 -- The options of a store.
@@ -120,6 +124,15 @@ function Context:store(id, task)
     self.stores.by_id[id], self.stores.count = store, self.stores.count + 1
   end
   return task and store.is_remote and store_within(self, store, task) or store
+end
+
+--- The seconds for which what a remote store was asked is good, or nil: the reference is of no remote store.
+-- @tparam string ref
+-- @treturn ?number
+function Context:label_ttl(ref)
+  local id = remote_id(self, ref)
+  local store = id and self:store(id)
+  return store and store.label_ttl
 end
 
 --- Asks a rule of the policy's; see `theaterref.policy.ask`.

@@ -38,9 +38,13 @@ local function lead_claim(context, cache, key, make, blob, lead)
   local disk = caches.disk_cache_of(cache)
   local made, err
   if disk then made, err = disk:read(key, true) end
-  if made then return lead:complete(made) and lead:wait(0) or made end
+  if made then
+    core.count "derived_disk"
+    return lead:complete(made) and lead:wait(0) or made
+  end
   if err then warn(context, key, err) end
   made, err = compute(key, make, blob)
+  core.count(made and "derived" or "derive_failed")
   if not made then
     lead:fail(err.kind, err.message, err.status)
     return nil, err

@@ -16,13 +16,14 @@ local AFTER_CHANGE = 0.02 -- seconds between two looks at what changes all the t
 local UNSETTLED = 1 -- seconds, as core.file_version has it
 local MAX_STEPS = 8 -- in one call of 'step'
 
--- A text that is the same in all states of this process, and in no other: where its code lies.
-local process = tostring(core.now)
+-- A text that is the same in all states of this process, and in no other: its number, and where its code lies, since
+-- processes in containers often have the same number.
+local function process() return core.process_number() .. tostring(core.now) end
 
 -- A number from 0 to 1 for a moment: the same for all followers of a reference in this process, so that they share a
 -- check, and another in each process, so that processes do not ask their server all at once.
 local function share(self, moment)
-  local text = ("%s %s %d"):format(process, self.reference, math.floor(moment / self.interval + 0.5))
+  local text = ("%s %s %d"):format(process(), self.reference, math.floor(moment / self.interval + 0.5))
   return tonumber(core.digest(text):sub(1, 8), 16) / 0xFFFFFFFF
 end
 
@@ -74,7 +75,9 @@ end
 local function succeed(self, blob, job)
   remember(self, blob, job)
   local last = self.last
-  if last and (last:same(blob) or last:digest() == blob:digest()) then
+  local is_same = last and (last:same(blob) or last:digest() == blob:digest())
+  core.count(is_same and "check_same" or "check_changed")
+  if is_same then
     self.last, self.err = blob, nil
     return
   end
@@ -84,6 +87,7 @@ end
 
 local function fail(self, err)
   local now = core.now()
+  core.count "check_failed"
   self.failures = self.failures + 1
   local seconds = #self.follow.watched > 0 and self.interval or backoff(self, self.failures)
   self.due = now + pause(self, now, seconds)

@@ -104,7 +104,7 @@ local remote = setmetatable({}, { __index = M })
 
 function remote.is_remote() return true end
 
--- A follower asks the bucket, as often as `label_ttl` allows.
+-- A follower asks the bucket. By default it does so when `label_ttl` is over.
 remote.watched, remote.probe = false, false
 
 function remote.drive(job, context, links)

@@ -99,8 +99,8 @@ local function cache_of(self)
   if not shared.cache then
     local s3 = self.options.s3 or {}
     local identity = core.digest(table.concat({ self.front.folder, self.name, tostring(s3.endpoint), self.label_ttl }, "\n"))
-    shared.cache = assert(core.resource_cache { name = "remote store " .. identity, ttl = self.label_ttl, max_bytes = 64 << 20,
-      negative_ttl = self.label_ttl })
+    shared.cache = assert(core.resource_cache { name = ("store://%s %s"):format(self.id, identity:sub(1, 16)),
+      ttl = self.label_ttl, negative_ttl = self.label_ttl, max_bytes = 64 << 20 })
   end
   return shared.cache
 end
@@ -143,6 +143,7 @@ end
 
 -- Refuses bytes that are not those of a hash.
 local function refuse(self, hash)
+  core.count "corrupt_bucket"
   cache_of(self):remove(content_key(self, hash))
   local message = ("the bucket has other bytes than those of content %s (in %s); put the content again")
     :format(hash, self.name)
@@ -275,6 +276,7 @@ end
 local function last_known(self, name, known, err, began)
   if not known or not core.is_outage(err) then return nil, err end
   local now = core.now()
+  core.count "outage"
   self.shared.outage_till = now + math.min(math.max(OUTAGE_FACTOR * (now - began), MIN_OUTAGE), MAX_OUTAGE)
   local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, os.time() - known.asked))) or ""
   warn(self, ("%s cannot be reached, so label %s counts as it was%s: %s"):format(self.name, name, age, err.message))
