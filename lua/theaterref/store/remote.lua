@@ -144,6 +144,7 @@ end
 -- Refuses bytes that are not those of a hash.
 local function refuse(self, hash)
   cache_of(self):remove(content_key(self, hash))
+  objects.doubt(self, hash)
   local message = ("the bucket has other bytes than those of content %s (in %s); put the content again")
     :format(hash, self.name)
   warn(self, message)
