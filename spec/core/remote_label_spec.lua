@@ -200,6 +200,22 @@ describe("a label of a remote store", function()
       assert.equal("policy", select(2, store:remove_from_label("x", three)).kind)
     end)
 
+    it("fails for a moment is asked again", function()
+      for status, code in pairs { [400] = "RequestTimeout", [401] = "ExpiredToken", [404] = "NoSuchKey", [429] = "TooManyRequests" } do
+        for skip = 1, 5 do
+          prefix = ("label%d-%d-%d"):format(count, status, skip) -- what an engine can do is kept for each store
+          local store = open()
+          local one, two = store:put "one", store:put "two"
+          s3:control { faults = { { ["do"] = "status", key = "/theaterref/", skip = skip, status = status, code = code } } }
+          store:label("x", one)
+          s3:control { faults = {} }
+          assert.is_true(store:label("x", one))
+          assert.is_true(store:label("x", two, { expect = one }), code .. " at request " .. skip)
+          assert.is_true(store:remove_from_label("x", two), code .. " at request " .. skip)
+        end
+      end
+    end)
+
     it("honours conditions is asked about that once", function()
       local store = open()
       store:store_at_label("x", "one")

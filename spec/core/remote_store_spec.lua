@@ -116,6 +116,37 @@ describe("a remote store", function()
     end)
   end
 
+  it("puts content again over wrong bytes of the same size", function()
+    local writer = open "writer"
+    local hash = writer:put "right"
+    put("data/" .. hash, "wrong")
+    assert.equal("corrupt", select(2, open "reader":get(hash)).kind)
+    assert.equal(hash, open "writer":put "right")
+    assert.equal("right", tostring(open "reader":get(hash)))
+    s3:log()
+    open "writer":put "right"
+    assert.equal(0, asked "^PUT") -- it is there
+  end)
+
+  it("puts content again that it found to be wrong a moment after it put it", function()
+    local store = open()
+    local hash = store:put "right"
+    put("data/" .. hash, "wrong")
+    os.remove(folder .. "/here/data/" .. hash)
+    assert.equal("corrupt", select(2, store:get(hash)).kind)
+    store:put "right"
+    assert.equal("right", tostring(open "reader":get(hash)))
+  end)
+
+  it("labels old content that somebody else writes at the same time", function()
+    local store = open()
+    local hash = open "writer":put "old"
+    put("data/" .. hash, "old", 20 * 3600)
+    s3:control { faults = { { ["do"] = "status", method = "PUT", key = "data/" .. hash, status = 412, code = "PreconditionFailed" } } }
+    assert.is_true(store:label("x", hash))
+    assert.equal(hash, store:get_by_label "x")
+  end)
+
   it("never keeps a body that was cut off", function()
     local hash = open "writer":put(("x"):rep(100000))
     s3:control { faults = { { ["do"] = "truncate", method = "GET", key = hash } } }

@@ -145,6 +145,7 @@ end
 local function refuse(self, hash)
   core.count "corrupt_bucket"
   cache_of(self):remove(content_key(self, hash))
+  objects.doubt(self, hash)
   local message = ("the bucket has other bytes than those of content %s (in %s); put the content again")
     :format(hash, self.name)
   warn(self, message)

@@ -27,8 +27,8 @@ end
 -- True if a request was refused since its condition does not hold.
 local function is_refused(ok, err) return not ok and (err.kind == "conflict" or err.status == 412 or err.status == 409) end
 
--- True if an engine does not take a conditional header, or takes it for something else.
-local function is_unsupported(err) return err.status and (err.status < 500 and err.status ~= 403 or err.status == 501) end
+-- True if an engine says that it does not take a conditional header. Other errors pass, and tell nothing about it.
+local function is_unsupported(err) return err.status == 501 or err.code == "NotImplemented" end
 
 -- Sends a request about the probe's object: true, it was done; false, it was refused (true) or the engine does not take
 -- the header (false); or nil and an error. Some engines fail in the place of a refusal, so a failure is tried again.
@@ -66,7 +66,13 @@ local function delete_works(client, key, etag, style)
   local condition = style == "unquoted" and unquoted or quoted
   local done, refused = attempt(client, "delete", key, { if_match = condition(WRONG) })
   if done == nil then return nil, refused end
-  if done or not refused then return "0" end
+  if done then
+    local head, err = client:head(key)
+    if head then return nil, errors.new("network", ("the server said that it deleted %s, and did not"):format(key)) end
+    if err.kind ~= "not_found" then return nil, err end
+    return "0"
+  end
+  if not refused then return "0" end
   done, refused = attempt(client, "delete", key, { if_match = condition(etag) })
   if done == nil then return nil, refused end
   return done and "1" or "0"

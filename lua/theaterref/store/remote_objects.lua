@@ -1,5 +1,6 @@
 --- The objects of a remote store: content, and labels with their metadata.
 -- @module theaterref.store.remote_objects
+local base64 = require "theaterref.base64"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 
@@ -66,6 +67,11 @@ local function note_ensured(shared, hash)
   return true
 end
 
+--- Has the next writer of content look at the bucket.
+-- @tparam table store
+-- @tparam string hash
+function M.doubt(store, hash) store.shared.ensured[hash] = nil end
+
 -- True if an object is so old that a remote gc may soon take it, as far as the server tells.
 local function is_old(head) return os.time() - (head.modified or 0) > M.GRACE / 2 end
 
@@ -74,13 +80,29 @@ local function refresh(client, key, head)
   if not is_old(head) then return false end
   local ok, err = client:refresh(key, head)
   if ok then return true end
+  if err.kind ~= "conflict" then return nil, err end
+  head, err = client:head(key) -- somebody else has just written it
+  if not head then return nil, err end
+  if not is_old(head) then return true end
+  ok, err = client:refresh(key, head)
+  if ok then return true end
+  if err.kind == "conflict" then err = errors.new("timeout", ("content is being written by others: %s"):format(err.message)) end
   return nil, err
+end
+
+-- True if an object has a blob's bytes, as far as its head tells. An ETag that is no MD5 (of an upload in parts, or of some
+-- kinds of encryption) tells nothing, so such an object is written again.
+local function has_bytes(head, blob)
+  if #blob ~= head.size then return false end
+  local raw = base64.decode(core.md5(blob))
+  local md5 = raw:gsub(".", function(c) return ("%02x"):format(c:byte()) end)
+  return (head.etag or ""):gsub('"', ""):lower() == md5
 end
 
 --- Makes sure that content is in the bucket, and that no gc takes it soon.
 -- @tparam table store
 -- @tparam string hash
--- @tparam[opt] theaterref.blob blob its bytes; without them, those of the local folder
+-- @tparam[opt] theaterref.blob blob its bytes, which replace others in the bucket; without them, those of the local folder
 -- @tparam[opt] boolean again ask the bucket, even if that was done a moment ago
 -- @treturn boolean true
 -- @treturn boolean whether it was old: a gc that runs now may have chosen it before
@@ -93,7 +115,7 @@ function M.ensure(store, hash, blob, again)
   local head, err = M.head(store, "data/" .. hash)
   if not head and err.kind ~= "not_found" or err and err.code == "NoSuchBucket" then return nil, err end
   local client = store:client()
-  if head and not (blob and #blob ~= head.size) then
+  if head and (not blob or has_bytes(head, blob)) then
     local was_old, why = refresh(client, key, head)
     if was_old ~= nil then return note_ensured(shared, hash), was_old end
     if why.kind ~= "not_found" then return nil, why end -- else a gc has just taken it
