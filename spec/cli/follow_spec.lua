@@ -72,7 +72,8 @@ echo $?]]):format(arguments, ready, signal))
   it("goes on while there is nothing, and ends at once at what can never be", function()
     local pid = start "missing --exec 'cat {}' --count 1"
     helper.eventually(function() return helper.read(folder .. "/err"):find "No such file" end)
-    helper.write(folder .. "/missing", "there")
+    helper.write(folder .. "/new", "there")
+    os.rename(folder .. "/new", folder .. "/missing") -- a follower may see a file before all is written
     helper.eventually(function() return out() == "there" end)
     helper.eventually(function() return shell("kill -0 " .. pid .. " 2>&1") ~= "" end)
     local _, err, status = shell "timeout 20 theaterref follow /dev --count 1"
