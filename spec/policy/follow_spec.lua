@@ -280,6 +280,40 @@ describe("a follower", function()
     check_requests(3, '/renewed HTTP/1.1" 200')
   end)
 
+  it("renews the resolver's own cache with its first content, too, for as long as that cache keeps any", function()
+    serve("renewed", "one")
+    local url = server.http .. "/renewed"
+    local r = resolver { cache = theaterref.resource_cache { ttl = 0.5 } }
+    local slow = resolver { cache = theaterref.resource_cache() }
+    for _, each in ipairs { r, slow } do assert.equal("one", tostring(each:resolve_cached(url))) end
+    serve("renewed", "another")
+    for _, each in ipairs { r, slow } do
+      local follower <close> = each:follow(url, function() end, { interval = 0.02 })
+      assert.equal("another", await(follower))
+      assert.equal("another", tostring(each:resolve_cached(url)))
+    end
+    serve("renewed", "the third")
+    helper.eventually(function() return tostring(r:resolve_cached(url)) == "the third" end)
+  end)
+
+  it("sees a lockfile that is replaced while it is read", function()
+    local path = write("locked", "two")
+    local function lock(text)
+      return write("lockfile", ("theaterref lockfile 1\nsha256=%s size=3  locked\n"):format(core.digest(text)))
+    end
+    local lockfile, file_version = lock "one", core.file_version
+    local replaced
+    function core.file_version(asked) -- luacheck: ignore
+      if asked == lockfile and not replaced then replaced = lock "two" end
+      return file_version(asked)
+    end
+    local ok, r = pcall(resolver, { lockfile = lockfile })
+    core.file_version = file_version -- luacheck: ignore
+    assert(ok, r)
+    local follower = follow(path, {}, r)
+    assert.equal("two", await(follower))
+  end)
+
   it("asks a server once in an interval for 1,000 followers in 8 states, and all see each content once", function()
     serve("crowd", "one")
     local interval = 0.5 * helper.slowness
