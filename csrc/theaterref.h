@@ -418,7 +418,8 @@ typedef struct tr_claim_options {
                             private */
   bool provisional; /* the caller is going to accept or reject the bytes */
   double max_age; /* seconds since bytes were loaded or confirmed, after which they are
-                     no hit, but revalidated; below 0: no limit */
+                     no hit, but revalidated, and since a failure, after which it is no
+                     answer; below 0: no limit */
   double keep_failure; /* seconds that a failure of this load answers claims that would
                           lead, beside bytes that are there, which do not stand in for
                           it; below 0: as negative_ttl and stale_if_error */
@@ -919,7 +920,7 @@ typedef struct tr_follower tr_follower;
 /*
 ** Get new content; or, with 'blob' NULL, the error of a check that failed or of content that
 ** was rejected: then the last content stays good. Failures in a row that are the same are
-** reported once. The calls come in order, on the host's own thread, which has no lock and no
+** reported once. The first call may begin before tr_host_follow returns. The calls come in order, on the host's own thread, which has no lock and no
 ** turn of the host: 'call' may plan and resolve with the host, but the host's futures and
 ** followers wait until it returns. It must not wait for a future of the host, which is an
 ** error of kind TR_POLICY, or free the host. The arguments live as long as the call, unless

@@ -193,12 +193,16 @@ static bool may_serve_stale(const claim *c, const found *f) {
          (c->now < expires + o->stale_if_error && outage_is_on(c));
 }
 
-/* The failure that answers a claim which would lead, or NULL. */
-static tr_promise *kept_failure(const claim *c, const found *f) {
+/* The failure that answers a claim which would lead, or NULL. One that is older than the
+** claim's 'max_age', unless that is below 0, is none. */
+static tr_promise *kept_failure(const claim *c, const found *f, double max_age) {
   const tr_slot *s = f->slot;
-  if (s == NULL || s->failure != NULL)
-    return s != NULL ? s->failure : NULL;
-  return s->recent_failure != NULL && c->now < s->recent_until &&
+  double after = max_age >= 0 ? c->now - max_age : -HUGE_VAL;
+  if (s == NULL)
+    return NULL;
+  if (s->failure != NULL)
+    return s->stored > after ? s->failure : NULL;
+  return s->recent_failure != NULL && c->now < s->recent_until && s->recent_at > after &&
                  tr_promise_status(s->recent_failure) != TR_ABANDONED
              ? s->recent_failure
              : NULL;
@@ -257,9 +261,9 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
     c.load.content = (tr_bytes){options->content, options->content_len};
   f = look_up_both(&c);
   flight = flight_of(&c);
-  if (revalidate && f.slot != NULL && f.slot->failure != NULL)
+  failure = revalidate ? NULL : kept_failure(&c, &f, options->max_age);
+  if (failure == NULL && f.slot != NULL && f.slot->failure != NULL)
     f = (found){NULL, NULL};
-  failure = revalidate ? NULL : kept_failure(&c, &f);
   if (options->max_age >= 0 && f.bytes != NULL)
     revalidate |= c.now - f.slot->stored >= options->max_age;
   if (!revalidate && is_fresh(&f)) {

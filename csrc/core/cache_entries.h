@@ -56,6 +56,7 @@ typedef struct tr_slot {
   struct tr_slot *older, *newer; /* neighbours in its ring */
   tr_promise *failure;           /* retained; only without a blob */
   tr_promise *recent_failure;    /* retained: to load what has a blob, or NULL */
+  double recent_at;              /* the moment of that */
   double recent_until;           /* the moment when that is no answer any more */
   double stored;                 /* the moment when it was loaded or confirmed */
   double retry_at; /* not loaded anew in the background before this */

@@ -237,6 +237,7 @@ static void store_failure(const tr_flight *f, outcome *o, tr_deferred *deferred)
   }
   before = old->recent_failure; /* it goes with the slot that was made for the new one */
   old->recent_failure = o->slot->failure;
+  old->recent_at = o->slot->stored;
   old->recent_until = o->slot->entry.expires;
   o->slot->failure = before;
 }

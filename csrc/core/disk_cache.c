@@ -70,13 +70,13 @@ bool tr_disk_read_code(tr_disk *disk, const char *key, size_t len,
   state = tr_disk_entry_read(disk->folder, id.name, &id, TR_DISK_CODE, entry);
   if (state == TR_DISK_FOREIGN)
     tr_error_set(error, TR_DENIED,
-                 "removed %s/%s from the disk cache: code must be in files of the "
+                 "cannot use %s/%s of the disk cache: code must be in files of the "
                  "user %ld with mode 0600, but it belonged to %ld and had mode 0%o",
                  disk->path, id.name, (long)geteuid(), (long)entry->st.st_uid,
                  (unsigned)(entry->st.st_mode & 07777));
   else if (state == TR_DISK_DAMAGED)
     tr_error_set(error, TR_CORRUPT,
-                 "removed %s/%s from the disk cache: it was damaged", disk->path,
+                 "cannot use %s/%s of the disk cache: it was damaged", disk->path,
                  id.name);
   if (state == TR_DISK_FOREIGN || state == TR_DISK_DAMAGED)
     remove_damaged(disk, id.name, &entry->st);

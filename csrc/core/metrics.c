@@ -88,4 +88,4 @@ void tr_histogram_sums(unsigned number, uint64_t buckets[TR_BUCKETS], uint64_t *
   }
 }
 
-double tr_bucket_bound(int bucket) { return (double)bounds[bucket] / 1e9; }
+uint64_t tr_bucket_bound(int bucket) { return bounds[bucket]; }

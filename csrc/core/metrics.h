@@ -102,8 +102,8 @@ uint64_t tr_counter_sum(unsigned counter);
 /* Get the sums of a histogram: durations by bucket, and all durations together. */
 void tr_histogram_sums(unsigned histogram, uint64_t buckets[TR_BUCKETS],
                        uint64_t *nanoseconds);
-/* Return the upper bound of a bucket but the last, in seconds. */
-double tr_bucket_bound(int bucket);
+/* Return the upper bound of a bucket but the last, in nanoseconds. */
+uint64_t tr_bucket_bound(int bucket);
 
 /* The names of what refuses, ends and is timed, in the order of their numbers. */
 extern const char *const tr_rule_names[TR_RULES];

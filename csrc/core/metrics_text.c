@@ -166,11 +166,13 @@ static void write_counters(text *t, const counters *f) {
   }
 }
 
-/* Write a number of seconds as a label's value: OpenMetrics wants a decimal point. */
-static void format_bound(double seconds, char room[32]) {
-  snprintf(room, 32, "%g", seconds);
-  if (strchr(room, '.') == NULL)
-    strcat(room, ".0");
+/* Write a number of nanoseconds in seconds, as a label's value. OpenMetrics wants a decimal
+** point, whatever the locale. */
+static void format_bound(uint64_t nanoseconds, char room[32]) {
+  int len = snprintf(room, 32, "%" PRIu64 ".%09" PRIu64, nanoseconds / 1000000000,
+                     nanoseconds % 1000000000);
+  while (room[len - 1] == '0' && room[len - 2] != '.')
+    room[--len] = '\0';
 }
 
 static void write_histogram(text *t, const char *name, const char *phase, unsigned number) {

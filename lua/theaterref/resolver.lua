@@ -22,11 +22,13 @@ Resolver.__index = Resolver
 -- The rule 'integrity' of the lockfile that the options name, if any.
 local function lockfile_of(options)
   if not options.lockfile then return nil end
+  -- First its version: a change after that is seen by the next look.
+  local version, is_unsettled = core.file_version(options.lockfile)
   local ok, rules = errors.pcall(policies.lockfile, options.lockfile,
     { store = options.offline, offline = options.offline ~= nil })
   if not ok then return nil, errors.new("policy", tostring(rules)) end
   return { integrity = rules.integrity, path = options.lockfile, offline = options.offline,
-    version = core.file_version(options.lockfile) }
+    version = version, is_unsettled = is_unsettled }
 end
 
 -- A cache, or the options of one. Its disk cache lies in the resolver's home.
@@ -270,7 +272,9 @@ local function follow_context(self, follow)
   local before = context.lockfile
   if not before then return context end
   follow.watched[1] = before.path
-  if core.file_version(before.path) == before.version then return context end
+  local version, is_unsettled = core.file_version(before.path)
+  follow.unsettled = is_unsettled
+  if version == before.version and not before.is_unsettled then return context end
   local lockfile, err = lockfile_of { lockfile = before.path, offline = before.offline }
   if err then return nil, err end
   self.context = context:with { lockfile = lockfile }

@@ -307,3 +307,19 @@ describe("a disk cache", function()
     assert.equal(folder, (theaterref.resource_cache({ name = name }):disk()))
   end)
 end)
+
+describe("a kept failure", function()
+  it("answers a claim only while it is younger than the claim's max_age", function()
+    for _, has_bytes in ipairs { false, true } do
+      local cache = theaterref.resource_cache()
+      if has_bytes then helper.load(cache, "k", "bytes") end
+      local how, lead = cache:claim("k", { keep_failure = 100, revalidate = true })
+      assert.equal("lead", how)
+      lead:fail("network", "down")
+      local function claim(max_age) return (cache:claim("k", { keep_failure = 100, max_age = max_age })) end
+      helper.eventually(function() return claim(0.05) == "lead" end)
+      collectgarbage()
+      assert.equal(has_bytes and "hit" or "wait", claim(50))
+    end
+  end)
+end)

@@ -145,8 +145,8 @@ static void use_host(void *context, const char *reference, tr_blob *blob,
   CHECK(refused.kind == TR_POLICY);
   tr_future_release(future);
   tr_blob_release(bytes);
+  pthread_mutex_lock(&s->lock); /* by now the follower is there */
   tr_follower_free(s->follower);
-  pthread_mutex_lock(&s->lock);
   s->contents++;
   pthread_mutex_unlock(&s->lock);
 }

@@ -12,15 +12,21 @@ local M = {}
 -- The keys whose functions run in this Lua state.
 local running = {}
 
+-- Takes a key away from them, also if the function's coroutine is closed.
+local running_mark = { __close = function(mark) running[mark.key] = nil end }
+
+-- Lets another lead, unless this one completed or failed.
+local lead_mark = { __close = function(mark) if not mark.is_over then mark.lead:cancel() end end }
+
 local function warn(context, key, err)
   context:emit("disk_cache", { reference = errors.redact_reference(key), message = tostring(err) })
 end
 
 -- Calls the function. Returns its bytes, or nil and an error.
 local function compute(key, make, blob)
-  running[key] = true
+  local mark <close> = setmetatable({ key = key }, running_mark)
+  running[mark.key] = true
   local ok, answer, why = pcall(make, blob)
-  running[key] = nil
   if not ok and errors.is_interrupt(answer) then error(answer, 0) end
   if not ok then answer, why = nil, answer end
   if type(answer) == "string" then return core.blob(answer) end
@@ -28,23 +34,28 @@ local function compute(key, make, blob)
   if answer ~= nil then
     return nil, errors.new("policy", ("the function of derive returned a %s; bytes were expected"):format(type(answer)))
   end
-  if errors.is(why) then return nil, why end
+  if errors.is(why) and math.type(why.status or 0) and type(why.kind) == "string" and type(why.message) == "string" then
+    return nil, why
+  end
   return nil, errors.new("policy", "the function of derive failed: "
     .. (why == nil and "it returned nil, and gave no reason" or errors.message_of(why)))
 end
 
 -- Gets the bytes as the leader of their claim: from disk, or computed.
 local function lead_claim(context, cache, key, make, blob, lead)
+  local mark <close> = setmetatable({ lead = lead, is_over = false }, lead_mark)
   local disk = caches.disk_cache_of(cache)
   local made, err
   if disk then made, err = disk:read(key, true) end
   if made then
     core.count "derived_disk"
-    return lead:complete(made) and lead:wait(0) or made
+    made, mark.is_over = lead:complete(made) and lead:wait(0) or made, true
+    return made
   end
   if err then warn(context, key, err) end
   made, err = compute(key, make, blob)
   core.count(made and "derived" or "derive_failed")
+  mark.is_over = true
   if not made then
     lead:fail(err.kind, err.message, err.status)
     return nil, err

@@ -81,7 +81,7 @@ local function succeed(self, blob, job)
     self.last, self.err = blob, nil
     return
   end
-  if last then self.renew(job, blob) end
+  self.renew(job, blob)
   deliver(self, blob)
 end
 

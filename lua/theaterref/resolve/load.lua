@@ -153,14 +153,14 @@ end
 -- @treturn[2] table an error
 function M.resolve_as_is(task, context, wish) return resolve_one(task, context, wish, wish.reference) end
 
---- Puts bytes that a follower found to have changed into the resolver's own cache, if that has the reference: the next
+--- Puts bytes that a follower found to be new into the resolver's own cache, if that has the reference: the next
 -- resolve there must not return older ones.
 -- @tparam table context
 -- @tparam table job
 -- @tparam theaterref.blob blob
 function M.renew(context, job, blob)
   if not context.cache or not context.cache:refresh(job.target) or job.version or job.source.drive then return end
-  job.cache, job.max_age = context.cache, nil
+  job.cache, job.max_age, job.ttl, job.keep_failure = context.cache, nil, nil, nil -- were those of the followers' cache
   kept.put(context, job, blob, job.record)
 end
 
