@@ -228,6 +228,35 @@ describe("a remote store", function()
       assert.is_nil(store:get_by_label "x")
     end)
 
+    it("counts as it was moved here, though an older answer comes in later", function()
+      local mover = open("here", { label_ttl = 60 })
+      local one, two = mover:put "one", mover:put "two"
+      open "other":label("x", one)
+      local moved
+      local slow = open("here", { label_ttl = 60 }):within { await = function(future)
+        local blob, err, why = future:wait()
+        if not moved then
+          moved = true
+          assert.is_true(mover:label("x", two))
+        end
+        return blob, err, why
+      end }
+      assert.equal(one, slow:get_by_label "x") -- the bucket had answered before the move
+      s3:log()
+      assert.equal(two, open("here", { label_ttl = 60 }):get_by_label "x")
+      assert.equal(0, asked "labels/x")
+    end)
+
+    it("is learned again after the machine's clock was ahead", function()
+      local store = open()
+      local one, two = store:put "one", store:put "two"
+      store.front:set_label("x", { hash = one, asked = os.time() + 3600 }) -- as a clock wrote it that was an hour ahead
+      open "other":label("x", two)
+      assert.equal(two, store:get_by_label "x")
+      s3:control { down = true }
+      assert.equal(two, store:get_by_label "x")
+    end)
+
     it("counts as it was during an outage, with a warning", function()
       local hash = open "writer":store_at_label("x", "one")
       local store = open()

@@ -105,11 +105,12 @@ local function read(path)
 end
 
 --- Returns what was last known about a label.
--- @treturn ?table `hash`, `etag` and `asked`, by os.time(); 0: the bucket is to be asked again
+-- @treturn ?table `hash`, `etag` and `asked`, when the question began, by core.time(); 0: the bucket is to be asked again
 function Front:label(label)
-  local hash, asked, etag, name = (read(path_of(self, label)) or ""):match "^(%x+) (%d+) ([^\n]*)\n(.*)$"
-  if name ~= label or not (#hash == 40 or #hash == 64) then return nil end
-  return { hash = hash, asked = math.tointeger(asked), etag = etag ~= "" and etag or nil }
+  local hash, asked, etag, name = (read(path_of(self, label)) or ""):match "^(%x+) ([%d.]+) ([^\n]*)\n(.*)$"
+  asked = tonumber(asked)
+  if name ~= label or not asked or not (#hash == 40 or #hash == 64) then return nil end
+  return { hash = hash, asked = asked, etag = etag ~= "" and etag or nil }
 end
 
 -- Writes a file in front/ so that nobody sees it half-written. A folder that cannot be written to keeps nothing.
@@ -131,15 +132,16 @@ local function write_in_folder(self, path, text)
 end
 
 local function write_label(self, label, hash, asked, etag)
-  write_in_folder(self, path_of(self, label), ("%s %d %s\n%s"):format(hash, asked, etag or "", label))
+  write_in_folder(self, path_of(self, label), ("%s %.6f %s\n%s"):format(hash, asked, etag or "", label))
 end
 
---- Remembers a label, unless a later answer is known.
+--- Remembers a label, unless the answer to a later question is known. A moment in the future is no reason to keep an
+-- answer: the clock was wrong.
 -- @tparam string label
 -- @tparam table state as `label` returns it
 function Front:set_label(label, state)
   local known = self:label(label)
-  if known and known.asked > state.asked then return end
+  if known and known.asked > state.asked and known.asked <= core.time() then return end
   write_label(self, label, state.hash, state.asked, state.etag)
 end
 

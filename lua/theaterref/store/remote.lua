@@ -254,7 +254,7 @@ end
 
 -- True if an answer is so young that it need not be asked for again.
 local function is_fresh(self, known)
-  local age = os.time() - known.asked
+  local age = core.time() - known.asked
   return age >= 0 and age < self.label_ttl
 end
 
@@ -277,14 +277,14 @@ local function last_known(self, name, known, err, began)
   if not known or not core.is_outage(err) then return nil, err end
   local now = core.now()
   self.shared.outage_till = now + math.min(math.max(OUTAGE_FACTOR * (now - began), MIN_OUTAGE), MAX_OUTAGE)
-  local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, os.time() - known.asked))) or ""
+  local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, (core.time() - known.asked) // 1))) or ""
   warn(self, ("%s cannot be reached, so label %s counts as it was%s: %s"):format(self.name, name, age, err.message))
   return known.hash
 end
 
 -- Asks the bucket for a label as the leader of its claim.
 local function ask_label(self, name, known, lead)
-  local asked = os.time()
+  local asked = core.time()
   if known then lead:know(core.blob(known.hash), { etag = known.etag }) end
   local blob, err, why, future = fetch_into(self, lead, "labels/" .. name, { max_bytes = LABEL_BYTES }, nil,
     known and ASK_SECONDS or nil)
@@ -312,7 +312,7 @@ local function lead_label(self, name, lead, patience)
   local lock <close>, is_busy = lock_label(self, name) -- luacheck: ignore lock
   known = self.front:label(name)
   if known and is_fresh(self, known) then
-    lead:complete(core.blob(known.hash), { age = math.max(0, os.time() - known.asked), etag = known.etag })
+    lead:complete(core.blob(known.hash), { age = math.max(0, core.time() - known.asked), etag = known.etag })
     return known.hash
   end
   if is_busy and core.now() < patience.till then
@@ -381,7 +381,7 @@ end
 --- Remembers a label that was just moved here.
 function Remote:know_label(name, hash, etag)
   cache_of(self):remove(label_key(self, name))
-  self.front:set_label(name, { hash = hash, etag = etag, asked = os.time() })
+  self.front:set_label(name, { hash = hash, etag = etag, asked = core.time() })
 end
 
 --- The content that a label points at; as that of a local store.
