@@ -247,6 +247,16 @@ describe("a remote store", function()
       assert.equal(0, asked "labels/x")
     end)
 
+    it("of another bucket does not count when the folder gets another remote", function()
+      local hash = open "here":store_at_label("x", "one")
+      assert.equal(hash, open("here", { label_ttl = 60 }):get_by_label "x")
+      local moved = open("here", { label_ttl = 60, remote = "s3://bucket/" .. prefix .. "-other" })
+      assert.is_nil(moved:get_by_label "x")
+      s3:control { down = true }
+      assert.equal("network", select(2, moved:label("x", hash)).kind)
+      assert.equal(hash, open("here", { label_ttl = 60 }):get_by_label "x")
+    end)
+
     it("is learned again after the machine's clock was ahead", function()
       local store = open()
       local one, two = store:put "one", store:put "two"

@@ -16,15 +16,16 @@ local SCAN_SECONDS = 60 -- between two looks at the whole folder: other processe
 
 --- Opens a folder. Nothing is synced there: the bucket has everything.
 -- @tparam string folder
+-- @tparam string identity of the bucket that is behind it: labels of another count no more
 -- @tparam table options of a store; `max_bytes`: limit on its content, 0: none
 -- @treturn table
-function M.open(folder, options)
+function M.open(folder, identity, options)
   local function store(algorithm)
     return core.content_store(folder, { algorithm = algorithm, durability = "none", verify = options.verify, map = options.map,
       lock_timeout = options.lock_timeout, label_history = options.label_history })
   end
-  return setmetatable({ folder = folder, store = store "sha1", sha256 = store "sha256", max_bytes = options.max_bytes,
-    known = core.content_store(folder .. "/front", { durability = "none" }),
+  return setmetatable({ folder = folder, identity = identity, store = store "sha1", sha256 = store "sha256",
+    max_bytes = options.max_bytes, known = core.content_store(folder .. "/front", { durability = "none" }),
     used = { hashes = {}, count = 0, since = core.now() }, gets = 0, written = 0, scanned = nil }, Front)
 end
 
@@ -97,7 +98,9 @@ end
 
 -- ------------------------------------------------------------------- labels
 
-local function path_of(self, label) return self.folder .. "/front/data/" .. core.digest(label) end
+local function name_of(self, label) return core.digest(self.identity .. "\n" .. label) end
+
+local function path_of(self, label) return self.folder .. "/front/data/" .. name_of(self, label) end
 
 local function read(path)
   local file <close> = io.open(path, "rb")
@@ -163,7 +166,7 @@ function Front:forget_label(label) os.remove(path_of(self, label)) end
 function Front:collect(labels, options)
   local spared, names = {}, {}
   for name, label in pairs(labels) do
-    names[core.digest(name)], spared[label.hash] = true, true
+    names[name_of(self, name)], spared[label.hash] = true, true
     for _, hash in ipairs(label.history) do spared[hash] = true end
   end
   for name, time in pairs(not options.dry_run and self.known:content_times() or {}) do

@@ -9,6 +9,7 @@ local errors = require "theaterref.error"
 local fronts = require "theaterref.store.front"
 local objects = require "theaterref.store.remote_objects"
 local option_sets = require "theaterref.options"
+local places = require "theaterref.s3.place"
 local upkeep = require "theaterref.store.remote_upkeep"
 local writing = require "theaterref.store.remote_writing"
 
@@ -42,8 +43,11 @@ local function wait(future) return future:wait() end
 function M.open(id, folder, options)
   local bucket, prefix, fault = objects.place(options.remote)
   if not bucket then return nil, errors.new("invalid_reference", ("store '%s': %s"):format(id, fault)) end
-  local front = fronts.open(folder, option_sets.overlay(options, { max_bytes = options.max_bytes or MAX_BYTES }))
+  local place = places.find(options.s3, bucket)
+  local identity = (place and place.url or bucket .. "/") .. prefix -- whose answers are whose
+  local front = fronts.open(folder, identity, option_sets.overlay(options, { max_bytes = options.max_bytes or MAX_BYTES }))
   return setmetatable({ id = id, name = "s3://" .. bucket .. "/" .. prefix, bucket = bucket, prefix = prefix, front = front,
+    identity = identity,
     options = options, label_ttl = math.max(0, options.label_ttl or LABEL_TTL), await = wait,
     shared = { outage_till = 0, ensured = {}, ensured_count = 0 }, -- by all its views
     key_prefix = "store://" .. id .. "/" }, Remote)
@@ -97,8 +101,7 @@ end
 local function cache_of(self)
   local shared = self.shared
   if not shared.cache then
-    local s3 = self.options.s3 or {}
-    local identity = core.digest(table.concat({ self.front.folder, self.name, tostring(s3.endpoint), self.label_ttl }, "\n"))
+    local identity = core.digest(table.concat({ self.front.folder, self.identity, self.label_ttl }, "\n"))
     shared.cache = assert(core.resource_cache { name = "remote store " .. identity, ttl = self.label_ttl, max_bytes = 64 << 20,
       negative_ttl = self.label_ttl })
   end
