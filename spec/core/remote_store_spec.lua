@@ -156,6 +156,14 @@ describe("a remote store", function()
     assert.equal(100000, #open():get(hash))
   end)
 
+  it("finds content that was put a moment after it was missed", function()
+    local store = open("here", { label_ttl = 60 })
+    local hash = open("writer"):put "other"
+    s3:control { faults = { { ["do"] = "status", method = "GET", key = hash, status = 404, code = "NoSuchKey" } } }
+    assert.equal("not_found", select(2, store:get(hash)).kind)
+    assert.equal("other", tostring(store:get(hash)))
+  end)
+
   it("enforces a limit on content", function()
     local hash = open "writer":put "0123456789"
     local store = open()

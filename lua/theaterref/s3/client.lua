@@ -93,6 +93,17 @@ local function look(self)
   return true
 end
 
+--- Gets credentials for the next requests, if they have to be asked for.
+-- @treturn boolean true
+-- @return[2] nil
+-- @treturn[2] table an error
+function Client:prepare()
+  local ok, err = look(self)
+  if ok then ok, err = credentials.get(self.source, self.await) end
+  if ok then return true end
+  return nil, err
+end
+
 -- Compiles the options of requests, once for these credentials.
 local function compile(self, changes)
   local ok, found, err

@@ -108,6 +108,13 @@ local function cache_of(self)
   return shared.cache
 end
 
+-- Gets credentials before something is claimed: who waits for them must not keep others waiting. An error comes again
+-- when they are needed.
+local function prepare(self)
+  local client = not self.offline and self:client()
+  if client then client:prepare() end
+end
+
 -- Keys in that cache. They have the form of references, which caches leave as they are.
 local function label_key(self, name) return self.key_prefix .. "label/" .. name end
 local function content_key(self, hash) return self.key_prefix .. "hash/" .. hash end
@@ -205,6 +212,7 @@ end
 local function content_error(self, hash, err)
   if err.kind == "digest_mismatch" then return refuse(self, hash) end
   if err.status == 404 and err.code ~= "NoSuchBucket" then
+    cache_of(self):remove(content_key(self, hash)) -- it may be put at any moment
     return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, self.front.folder, self.name))
   end
   return nil, err
@@ -216,6 +224,7 @@ function Remote:get(hash, max_bytes)
   if blob then return blob end
   if self.offline or err.kind ~= "not_found" and err.kind ~= "corrupt" then return nil, err end
   hash = hash:lower()
+  prepare(self)
   local patience = { till = core.now() + LOCK_SECONDS, pause = FIRST_PAUSE, tried = false }
   while true do
     blob, err = claim_content(self, hash, max_bytes, patience)
@@ -349,6 +358,10 @@ end
 -- The hash of a label; nil, if there is none; or nil and an error.
 local function read_label(self, name)
   if self.offline then return label_offline(self, name) end
+  if core.now() >= self.shared.outage_till and not cache_of(self):peek(label_key(self, name)) then
+    local known = self.front:label(name)
+    if not known or not is_fresh(self, known) then prepare(self) end
+  end
   local patience = { till = core.now() + ASK_SECONDS, pause = FIRST_PAUSE }
   while true do
     local how, what = cache_of(self):claim(label_key(self, name))
