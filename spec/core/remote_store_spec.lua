@@ -429,6 +429,15 @@ describe("a remote store", function()
       assert.is_nil(left["data/" .. old])
     end)
 
+    it("the bucket's gc deletes old probes, and nothing else beside them", function()
+      local probe = "theaterref/01234567-89ab-4def-8123-456789abcdef"
+      put(probe, "1", 3 * 86400)
+      put("theaterref/notes", "somebody's", 3 * 86400)
+      assert(open():gc { remote = true })
+      assert.is_nil(objects()[probe])
+      assert.truthy(objects()["theaterref/notes"])
+    end)
+
     it("the bucket's gc goes by the bucket's clock", function()
       local store = open()
       local hash = store:put "young"
