@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/blob.h"
@@ -19,6 +20,14 @@
 /* now() -> seconds of a clock that only runs forward */
 static int now(lua_State *L) {
   lua_pushnumber(L, tr_now());
+  return 1;
+}
+
+/* time() -> seconds since 1970, with their fractions: machines and processes agree on it */
+static int wall_time(lua_State *L) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  lua_pushnumber(L, (lua_Number)now.tv_sec + (lua_Number)now.tv_nsec / 1e9);
   return 1;
 }
 
@@ -202,6 +211,7 @@ static int process_number(lua_State *L) {
 
 int luaopen_theaterref_core(lua_State *L) {
   static const luaL_Reg functions[] = {{"now", now},
+                                       {"time", wall_time},
                                        {"working_folder", working_folder},
                                        {"real_path", real_path},
                                        {"is_terminal", is_terminal},

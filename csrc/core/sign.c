@@ -38,7 +38,7 @@ bool tr_sign_begin(tr_request *r) {
 }
 
 bool tr_sign_is_due(const tr_request *r) {
-  return r->signer != NULL && r->signer->access_key_id != NULL &&
+  return r->signer != NULL && r->signer->access_key_id != NULL && r->first_origin &&
          tr_signer_covers(r->signer, &r->url);
 }
 

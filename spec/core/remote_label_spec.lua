@@ -169,6 +169,24 @@ describe("a label of a remote store", function()
     assert.is_false(store:remove_label "x")
   end)
 
+  it("that somebody else removes first was not removed by the one that came late", function()
+    local store, other = open(), open "other"
+    local one = store:put "one"
+    store:label("x", one)
+    assert.is_true(store:remove_from_label("x", one)) -- the engine is known now
+    store:label("x", one)
+    local removed
+    local view = store:within { await = function(future)
+      local blob, err, why = future:wait()
+      if not removed then
+        removed = other:remove_label "x"
+      end
+      return blob, err, why
+    end }
+    assert.is_false(view:remove_from_label("x", one))
+    assert.is_true(removed)
+  end)
+
   describe("on an engine that", function()
     for how, engine in pairs { ignores = "ignored", refuses = "refused" } do
       it(how .. " conditions is moved, but not with 'expect'", function()

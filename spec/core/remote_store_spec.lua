@@ -156,6 +156,14 @@ describe("a remote store", function()
     assert.equal(100000, #open():get(hash))
   end)
 
+  it("finds content that was put a moment after it was missed", function()
+    local store = open("here", { label_ttl = 60 })
+    local hash = open("writer"):put "other"
+    s3:control { faults = { { ["do"] = "status", method = "GET", key = hash, status = 404, code = "NoSuchKey" } } }
+    assert.equal("not_found", select(2, store:get(hash)).kind)
+    assert.equal("other", tostring(store:get(hash)))
+  end)
+
   it("enforces a limit on content", function()
     local hash = open "writer":put "0123456789"
     local store = open()
@@ -226,6 +234,45 @@ describe("a remote store", function()
       assert.equal(other, store:get_by_label "x")
       assert.is_true(store:remove_label "x")
       assert.is_nil(store:get_by_label "x")
+    end)
+
+    it("counts as it was moved here, though an older answer comes in later", function()
+      local mover = open("here", { label_ttl = 60 })
+      local one, two = mover:put "one", mover:put "two"
+      open "other":label("x", one)
+      local moved
+      local slow = open("here", { label_ttl = 60 }):within { await = function(future)
+        local blob, err, why = future:wait()
+        if not moved then
+          moved = true
+          assert.is_true(mover:label("x", two))
+        end
+        return blob, err, why
+      end }
+      assert.equal(one, slow:get_by_label "x") -- the bucket had answered before the move
+      s3:log()
+      assert.equal(two, open("here", { label_ttl = 60 }):get_by_label "x")
+      assert.equal(0, asked "labels/x")
+    end)
+
+    it("of another bucket does not count when the folder gets another remote", function()
+      local hash = open "here":store_at_label("x", "one")
+      assert.equal(hash, open("here", { label_ttl = 60 }):get_by_label "x")
+      local moved = open("here", { label_ttl = 60, remote = "s3://bucket/" .. prefix .. "-other" })
+      assert.is_nil(moved:get_by_label "x")
+      s3:control { down = true }
+      assert.equal("network", select(2, moved:label("x", hash)).kind)
+      assert.equal(hash, open("here", { label_ttl = 60 }):get_by_label "x")
+    end)
+
+    it("is learned again after the machine's clock was ahead", function()
+      local store = open()
+      local one, two = store:put "one", store:put "two"
+      store.front:set_label("x", { hash = one, asked = os.time() + 3600 }) -- as a clock wrote it that was an hour ahead
+      open "other":label("x", two)
+      assert.equal(two, store:get_by_label "x")
+      s3:control { down = true }
+      assert.equal(two, store:get_by_label "x")
     end)
 
     it("counts as it was during an outage, with a warning", function()
@@ -380,6 +427,15 @@ describe("a remote store", function()
       local left = objects()
       assert.truthy(left["data/" .. labelled] and left["data/" .. former] and left["data/" .. young])
       assert.is_nil(left["data/" .. old])
+    end)
+
+    it("the bucket's gc deletes old probes, and nothing else beside them", function()
+      local probe = "theaterref/01234567-89ab-4def-8123-456789abcdef"
+      put(probe, "1", 3 * 86400)
+      put("theaterref/notes", "somebody's", 3 * 86400)
+      assert(open():gc { remote = true })
+      assert.is_nil(objects()[probe])
+      assert.truthy(objects()["theaterref/notes"])
     end)
 
     it("the bucket's gc goes by the bucket's clock", function()

@@ -59,6 +59,25 @@ describe("a resolver with a remote store", function()
     assert.equal("bytes", tostring(r:store "release":get(hash)))
   end)
 
+  it("keeps nobody waiting for a future that waits for credentials and that nobody asks", function()
+    local hash = writer():store_at_label("x", "bytes")
+    local script = helper.write(folder .. "/credentials", ([[#!/bin/sh
+      while [ ! -e %s/go ]; do sleep 0.02; done
+      echo '{"Version":1,"AccessKeyId":"%s","SecretAccessKey":"%s"}']]):format(folder, s3.settings.access_key_id,
+      s3.settings.secret_access_key))
+    helper.run_ok("chmod +x " .. script)
+    local settings = { endpoint = s3.settings.endpoint, region = s3.settings.region, credential_process = script }
+    for _, reference in ipairs { "store://release/x", "store://release/hash/" .. hash } do
+      local future = resolver { s3 = settings }:start(reference)
+      helper.write(folder .. "/go", "")
+      assert.equal("bytes", tostring(assert(resolver { s3 = settings, resolve_timeout = 20 }:resolve(reference))))
+      future:cancel()
+      os.remove(folder .. "/go")
+      helper.remove(folder .. "/home")
+      settings.credential_process = script .. " again"
+    end
+  end)
+
   it("keeps its bytes in the resolver's cache", function()
     local hash = writer():store_at_label("x", "bytes")
     local r = resolver { cache = {} }

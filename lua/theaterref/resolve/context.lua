@@ -14,6 +14,14 @@ local M = {}
 local Context = {}
 Context.__index = Context
 
+-- The scope in caches of what remote stores have: other options may mean another bucket.
+local function remote_scope(self)
+  local parts = { self.home_scope, tostring((self.s3 or {}).endpoint) }
+  for id, options in pairs(self.store_options or {}) do parts[#parts + 1] = id .. "\n" .. tostring(options.remote) end
+  table.sort(parts)
+  return core.digest(table.concat(parts, "\n"))
+end
+
 --- Makes a context. It does not change, so work that is under way keeps its policy
 -- when the resolver takes a new one.
 -- @tparam table fields `policy`; `cache` or nil; `home`, a folder or nil; `label_history`, of
@@ -39,6 +47,7 @@ function M.new(fields)
   self.policy_scope = scope and core.digest(scope) or "policy " .. self.policy.id
   -- A store's id means another store in another home.
   self.home_scope = self.home and core.digest(self.home) or ""
+  self.remote_scope = remote_scope(self)
   for rule in pairs(self.policy.own) do self.has_rules = rule and true end
   return self
 end

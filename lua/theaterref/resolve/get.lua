@@ -281,6 +281,10 @@ end
 function M.get_remote(context, task, job)
   if job.source.drive then return drive_links(context, task, job) end
   if job.source.is_chain then return drive_chain(context, task, job) end
+  if job.source.prepare and not context.offline then
+    local ok, err = job.source.prepare(job, task)
+    if not ok then return nil, err end
+  end
   return (job.cache and through_cache or fetch)(context, task, job)
 end
 

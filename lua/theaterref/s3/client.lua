@@ -93,6 +93,17 @@ local function look(self)
   return true
 end
 
+--- Gets credentials for the next requests, if they have to be asked for.
+-- @treturn boolean true
+-- @return[2] nil
+-- @treturn[2] table an error
+function Client:prepare()
+  local ok, err = look(self)
+  if ok then ok, err = credentials.get(self.source, self.await) end
+  if ok then return true end
+  return nil, err
+end
+
 -- Compiles the options of requests, once for these credentials.
 local function compile(self, changes)
   local ok, found, err
@@ -388,7 +399,7 @@ function Client:refresh(key, head)
   return nil, fault_of(self, named("refreshing", key), status, body, true)
 end
 
---- Deletes an object. There is no error if there is none.
+--- Deletes an object. One that is absent is deleted already, unless the call has a condition.
 -- @tparam string key
 -- @tparam[opt] table options `if_match`, an ETag; `version_id`
 -- @treturn boolean true
@@ -400,7 +411,8 @@ function Client:delete(key, options)
   local message = { conditional = add_conditions(headers, options), headers = headers }
   local status, answer, body = send(self, "DELETE", url, message, true)
   if not status then return nil, answer end
-  if status == 204 or status == 200 or status == 404 and xml.error(tostring(body)) == "NoSuchKey" then return true end
+  if status == 204 or status == 200 then return true end
+  if status == 404 and not options.if_match and xml.error(tostring(body)) == "NoSuchKey" then return true end
   return nil, fault_of(self, named("deleting", key), status, body, true)
 end
 

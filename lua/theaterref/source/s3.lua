@@ -176,11 +176,22 @@ end
 -- Failures of one task's wait for credentials; others may have more time.
 local own_ends = { cancelled = true, timeout = true }
 
+--- Gets what a fetch needs before it has a claim, for which others wait: credentials.
+-- @return true
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.prepare(job, task)
+  local compiled, err = sign(job.request, task)
+  job.signed = compiled
+  return compiled and true, err
+end
+
 --- Starts the fetch, signed. The engine completes `job.lead`, the future that leads a claim, if there is one.
 -- Others may wait for that one longer than this task may.
 function M.start(job, _, task)
   local request, parsed = job.request, job.parsed
-  local compiled, err = sign(request, task)
+  local compiled, err = job.signed, nil
+  if not compiled then compiled, err = sign(request, task) end -- a load in the background
   if not compiled then
     if job.lead and own_ends[err.kind] then job.lead:cancel() end
     return nil, err

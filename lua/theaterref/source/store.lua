@@ -100,7 +100,7 @@ function M.start(job, context)
 end
 
 -- A store with a bucket: its bytes count as coming from the network, and whoever wants them may wait.
-local remote = setmetatable({}, { __index = M })
+local remote = setmetatable({ scope = "remote_scope" }, { __index = M })
 
 function remote.is_remote() return true end
 

@@ -16,15 +16,16 @@ local SCAN_SECONDS = 60 -- between two looks at the whole folder: other processe
 
 --- Opens a folder. Nothing is synced there: the bucket has everything.
 -- @tparam string folder
+-- @tparam string identity of the bucket that is behind it: labels of another count no more
 -- @tparam table options of a store; `max_bytes`: limit on its content, 0: none
 -- @treturn table
-function M.open(folder, options)
+function M.open(folder, identity, options)
   local function store(algorithm)
     return core.content_store(folder, { algorithm = algorithm, durability = "none", verify = options.verify, map = options.map,
       lock_timeout = options.lock_timeout, label_history = options.label_history })
   end
-  return setmetatable({ folder = folder, store = store "sha1", sha256 = store "sha256", max_bytes = options.max_bytes,
-    known = core.content_store(folder .. "/front", { durability = "none" }),
+  return setmetatable({ folder = folder, identity = identity, store = store "sha1", sha256 = store "sha256",
+    max_bytes = options.max_bytes, known = core.content_store(folder .. "/front", { durability = "none" }),
     used = { hashes = {}, count = 0, since = core.now() }, gets = 0, written = 0, scanned = nil }, Front)
 end
 
@@ -97,7 +98,9 @@ end
 
 -- ------------------------------------------------------------------- labels
 
-local function path_of(self, label) return self.folder .. "/front/data/" .. core.digest(label) end
+local function name_of(self, label) return core.digest(self.identity .. "\n" .. label) end
+
+local function path_of(self, label) return self.folder .. "/front/data/" .. name_of(self, label) end
 
 local function read(path)
   local file <close> = io.open(path, "rb")
@@ -105,11 +108,12 @@ local function read(path)
 end
 
 --- Returns what was last known about a label.
--- @treturn ?table `hash`, `etag` and `asked`, by os.time(); 0: the bucket is to be asked again
+-- @treturn ?table `hash`, `etag` and `asked`, when the question began, by core.time(); 0: the bucket is to be asked again
 function Front:label(label)
-  local hash, asked, etag, name = (read(path_of(self, label)) or ""):match "^(%x+) (%d+) ([^\n]*)\n(.*)$"
-  if name ~= label or not (#hash == 40 or #hash == 64) then return nil end
-  return { hash = hash, asked = math.tointeger(asked), etag = etag ~= "" and etag or nil }
+  local hash, asked, etag, name = (read(path_of(self, label)) or ""):match "^(%x+) ([%d.]+) ([^\n]*)\n(.*)$"
+  asked = tonumber(asked)
+  if name ~= label or not asked or not (#hash == 40 or #hash == 64) then return nil end
+  return { hash = hash, asked = asked, etag = etag ~= "" and etag or nil }
 end
 
 -- Writes a file in front/ so that nobody sees it half-written. A folder that cannot be written to keeps nothing.
@@ -131,15 +135,16 @@ local function write_in_folder(self, path, text)
 end
 
 local function write_label(self, label, hash, asked, etag)
-  write_in_folder(self, path_of(self, label), ("%s %d %s\n%s"):format(hash, asked, etag or "", label))
+  write_in_folder(self, path_of(self, label), ("%s %.6f %s\n%s"):format(hash, asked, etag or "", label))
 end
 
---- Remembers a label, unless a later answer is known.
+--- Remembers a label, unless the answer to a later question is known. A moment in the future is no reason to keep an
+-- answer: the clock was wrong.
 -- @tparam string label
 -- @tparam table state as `label` returns it
 function Front:set_label(label, state)
   local known = self:label(label)
-  if known and known.asked > state.asked then return end
+  if known and known.asked > state.asked and known.asked <= core.time() then return end
   write_label(self, label, state.hash, state.asked, state.etag)
 end
 
@@ -161,7 +166,7 @@ function Front:forget_label(label) os.remove(path_of(self, label)) end
 function Front:collect(labels, options)
   local spared, names = {}, {}
   for name, label in pairs(labels) do
-    names[core.digest(name)], spared[label.hash] = true, true
+    names[name_of(self, name)], spared[label.hash] = true, true
     for _, hash in ipairs(label.history) do spared[hash] = true end
   end
   for name, time in pairs(not options.dry_run and self.known:content_times() or {}) do

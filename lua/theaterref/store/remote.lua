@@ -9,6 +9,7 @@ local errors = require "theaterref.error"
 local fronts = require "theaterref.store.front"
 local objects = require "theaterref.store.remote_objects"
 local option_sets = require "theaterref.options"
+local places = require "theaterref.s3.place"
 local upkeep = require "theaterref.store.remote_upkeep"
 local writing = require "theaterref.store.remote_writing"
 
@@ -42,8 +43,11 @@ local function wait(future) return future:wait() end
 function M.open(id, folder, options)
   local bucket, prefix, fault = objects.place(options.remote)
   if not bucket then return nil, errors.new("invalid_reference", ("store '%s': %s"):format(id, fault)) end
-  local front = fronts.open(folder, option_sets.overlay(options, { max_bytes = options.max_bytes or MAX_BYTES }))
+  local place = places.find(options.s3, bucket)
+  local identity = (place and place.url or bucket .. "/") .. prefix -- whose answers are whose
+  local front = fronts.open(folder, identity, option_sets.overlay(options, { max_bytes = options.max_bytes or MAX_BYTES }))
   return setmetatable({ id = id, name = "s3://" .. bucket .. "/" .. prefix, bucket = bucket, prefix = prefix, front = front,
+    identity = identity,
     options = options, label_ttl = math.max(0, options.label_ttl or LABEL_TTL), await = wait,
     shared = { outage_till = 0, ensured = {}, ensured_count = 0 }, -- by all its views
     key_prefix = "store://" .. id .. "/" }, Remote)
@@ -97,12 +101,18 @@ end
 local function cache_of(self)
   local shared = self.shared
   if not shared.cache then
-    local s3 = self.options.s3 or {}
-    local identity = core.digest(table.concat({ self.front.folder, self.name, tostring(s3.endpoint), self.label_ttl }, "\n"))
+    local identity = core.digest(table.concat({ self.front.folder, self.identity, self.label_ttl }, "\n"))
     shared.cache = assert(core.resource_cache { name = ("store://%s %s"):format(self.id, identity:sub(1, 16)),
       ttl = self.label_ttl, negative_ttl = self.label_ttl, max_bytes = 64 << 20 })
   end
   return shared.cache
+end
+
+-- Gets credentials before something is claimed: who waits for them must not keep others waiting. An error comes again
+-- when they are needed.
+local function prepare(self)
+  local client = not self.offline and self:client()
+  if client then client:prepare() end
 end
 
 -- Keys in that cache. They have the form of references, which caches leave as they are.
@@ -203,6 +213,7 @@ end
 local function content_error(self, hash, err)
   if err.kind == "digest_mismatch" then return refuse(self, hash) end
   if err.status == 404 and err.code ~= "NoSuchBucket" then
+    cache_of(self):remove(content_key(self, hash)) -- it may be put at any moment
     return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, self.front.folder, self.name))
   end
   return nil, err
@@ -214,6 +225,7 @@ function Remote:get(hash, max_bytes)
   if blob then return blob end
   if self.offline or err.kind ~= "not_found" and err.kind ~= "corrupt" then return nil, err end
   hash = hash:lower()
+  prepare(self)
   local patience = { till = core.now() + LOCK_SECONDS, pause = FIRST_PAUSE, tried = false }
   while true do
     blob, err = claim_content(self, hash, max_bytes, patience)
@@ -255,7 +267,7 @@ end
 
 -- True if an answer is so young that it need not be asked for again.
 local function is_fresh(self, known)
-  local age = os.time() - known.asked
+  local age = core.time() - known.asked
   return age >= 0 and age < self.label_ttl
 end
 
@@ -279,14 +291,14 @@ local function last_known(self, name, known, err, began)
   local now = core.now()
   core.count "outage"
   self.shared.outage_till = now + math.min(math.max(OUTAGE_FACTOR * (now - began), MIN_OUTAGE), MAX_OUTAGE)
-  local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, os.time() - known.asked))) or ""
+  local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, (core.time() - known.asked) // 1))) or ""
   warn(self, ("%s cannot be reached, so label %s counts as it was%s: %s"):format(self.name, name, age, err.message))
   return known.hash
 end
 
 -- Asks the bucket for a label as the leader of its claim.
 local function ask_label(self, name, known, lead)
-  local asked = os.time()
+  local asked = core.time()
   if known then lead:know(core.blob(known.hash), { etag = known.etag }) end
   local blob, err, why, future = fetch_into(self, lead, "labels/" .. name, { max_bytes = LABEL_BYTES }, nil,
     known and ASK_SECONDS or nil)
@@ -314,7 +326,7 @@ local function lead_label(self, name, lead, patience)
   local lock <close>, is_busy = lock_label(self, name) -- luacheck: ignore lock
   known = self.front:label(name)
   if known and is_fresh(self, known) then
-    lead:complete(core.blob(known.hash), { age = math.max(0, os.time() - known.asked), etag = known.etag })
+    lead:complete(core.blob(known.hash), { age = math.max(0, core.time() - known.asked), etag = known.etag })
     return known.hash
   end
   if is_busy and core.now() < patience.till then
@@ -348,6 +360,10 @@ end
 -- The hash of a label; nil, if there is none; or nil and an error.
 local function read_label(self, name)
   if self.offline then return label_offline(self, name) end
+  if core.now() >= self.shared.outage_till and not cache_of(self):peek(label_key(self, name)) then
+    local known = self.front:label(name)
+    if not known or not is_fresh(self, known) then prepare(self) end
+  end
   local patience = { till = core.now() + ASK_SECONDS, pause = FIRST_PAUSE }
   while true do
     local how, what = cache_of(self):claim(label_key(self, name))
@@ -383,7 +399,7 @@ end
 --- Remembers a label that was just moved here.
 function Remote:know_label(name, hash, etag)
   cache_of(self):remove(label_key(self, name))
-  self.front:set_label(name, { hash = hash, etag = etag, asked = os.time() })
+  self.front:set_label(name, { hash = hash, etag = etag, asked = core.time() })
 end
 
 --- The content that a label points at; as that of a local store.

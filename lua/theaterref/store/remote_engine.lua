@@ -66,13 +66,7 @@ local function delete_works(client, key, etag, style)
   local condition = style == "unquoted" and unquoted or quoted
   local done, refused = attempt(client, "delete", key, { if_match = condition(WRONG) })
   if done == nil then return nil, refused end
-  if done then
-    local head, err = client:head(key)
-    if head then return nil, errors.new("network", ("the server said that it deleted %s, and did not"):format(key)) end
-    if err.kind ~= "not_found" then return nil, err end
-    return "0"
-  end
-  if not refused then return "0" end
+  if done or not refused then return "0" end
   done, refused = attempt(client, "delete", key, { if_match = condition(etag) })
   if done == nil then return nil, refused end
   return done and "1" or "0"
@@ -102,7 +96,7 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.of(store)
-  local name = "engine-" .. core.digest(store.name .. "\n" .. tostring((store.options.s3 or {}).endpoint))
+  local name = "engine-" .. core.digest(store.identity)
   local found = known[name]
   if not found then
     local at, text = (store.front:text(name) or ""):match "^(%d+) ([^\n]*)$"

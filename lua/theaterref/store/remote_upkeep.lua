@@ -245,7 +245,8 @@ end
 -- Deletes the objects of probes that were killed.
 local function delete_probes(self, last_old, report, dry_run)
   return objects.each(self, "theaterref/", function(name, object)
-    if "theaterref/" .. name == CLOCK or (object.modified or math.huge) > last_old then return end
+    local is_probe = name:find "^%x+%-%x+%-%x+%-%x+%-%x+$" and #name == 36 -- others' objects stay
+    if not is_probe or (object.modified or math.huge) > last_old then return end
     local ok, err = dry_run or self:client():delete(self.prefix .. "theaterref/" .. name, {}), nil
     if ok then report.temporary_files[#report.temporary_files + 1] = name else report.failed[name] = err.message end
   end)
