@@ -312,10 +312,6 @@ function Future:wait(seconds) end
 ---@param notifier userdata
 function Future:notify(notifier) end
 
----The same as `notify`, if it is not asked for yet.
----@param notifier userdata
-function Future:listen(notifier) end
-
 ---Has a notifier signalled no more.
 ---@param notifier userdata
 function Future:forget(notifier) end

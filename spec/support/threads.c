@@ -107,6 +107,8 @@ static int threads_run(lua_State *L) {
   return 2;
 }
 
+static pid_t forked; /* the last child of fork() below */
+
 /* fork([seconds]) -> true in the child, which is killed when that time is over */
 static int threads_fork(lua_State *L) {
   unsigned seconds = (unsigned)luaL_optinteger(L, 1, 0);
@@ -115,6 +117,7 @@ static int threads_fork(lua_State *L) {
     return luaL_error(L, "fork failed");
   if (pid == 0)
     alarm(seconds);
+  forked = pid;
   lua_pushboolean(L, pid == 0);
   return 1;
 }
@@ -127,10 +130,10 @@ static int threads_leave(lua_State *L) {
   _exit(0);
 }
 
-/* wait(): for a child to end, and to have ended well */
+/* wait(): for the last child to end, and to have ended well */
 static int threads_wait(lua_State *L) {
   int status;
-  if (wait(&status) < 0 || status != 0)
+  if (waitpid(forked, &status, 0) != forked || status != 0)
     return luaL_error(L, "the child failed with status %d", status);
   return 0;
 }
