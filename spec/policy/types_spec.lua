@@ -58,7 +58,7 @@ describe("the stubs for editors", function()
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
       assert.same(functions(require "theaterref.resolve.future", "is run await pause lateness listen"), stubbed("Future", ":"))
       assert.same(functions(require "theaterref.resolve.follower", "new"), stubbed("Follower", ":"))
-      assert.same(functions(require "theaterref.resolver", "new"), stubbed("Resolver", ":"))
+      assert.same(functions(require "theaterref.resolver", "new start_trace"), stubbed("Resolver", ":"))
     end)
   end)
 
