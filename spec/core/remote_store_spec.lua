@@ -460,6 +460,34 @@ describe("a remote store", function()
       assert.truthy(objects()["data/" .. hash(501)] and objects()["data/" .. hash(502)])
     end)
 
+    it("the bucket's gc puts back what a label names that came while it deleted", function()
+      local store = open()
+      local hash, other = assert(store:put "labelled late"), assert(store:put "free")
+      s3:control { age = { bucket = "bucket", prefix = prefix .. "/", seconds = 25 * 3600 } }
+      local Client = require "theaterref.s3.client"
+      local delete_many = Client.delete_many
+      finally(function() Client.delete_many = delete_many end)
+      function Client.delete_many(...)
+        put("labels/late", hash)
+        return delete_many(...)
+      end
+      assert.same({ other }, store:gc({ remote = true }).deleted)
+      local left = objects()
+      assert.truthy(left["data/" .. hash])
+      for key in pairs(left) do assert.is_nil(key:find "trash") end
+      assert.equal("labelled late", tostring(open():get_content_by_label "late"))
+    end)
+
+    it("the bucket's gc puts back what one that was killed has deleted, if a label names it", function()
+      local store = open()
+      local hash = core.digest("content", "sha1")
+      put("labels/app", hash)
+      put("theaterref/trash/" .. hash, "content")
+      assert(store:gc { remote = true })
+      assert.equal("content", tostring(store:get_content_by_label "app"))
+      assert.is_nil(objects()["theaterref/trash/" .. hash])
+    end)
+
     it("the bucket's gc does nothing while a label holds no hash", function()
       local store = open()
       store:put "x"

@@ -378,12 +378,13 @@ function Client:put(key, blob, options)
   return head
 end
 
---- Copies an object onto itself, so that its age begins again.
+--- Copies an object onto itself, so that its age begins again, or to another key.
 -- @tparam string key
 -- @tparam table head as `get` and `head` return it: the object must still have its ETag
+-- @tparam[opt] string to the other key
 -- @treturn table `etag`, `modified`
-function Client:refresh(key, head)
-  local url, err = url_of(self, key)
+function Client:refresh(key, head, to)
+  local url, err = url_of(self, to or key)
   if not url then return nil, err end
   local headers = { ["x-amz-copy-source"] = "/" .. text.encode(self.bucket) .. "/" .. text.encode_key(key),
     ["x-amz-copy-source-if-match"] = head.etag, ["x-amz-metadata-directive"] = "REPLACE",
@@ -396,7 +397,7 @@ function Client:refresh(key, head)
     return { etag = quoted(xml.text(root, "ETag")), modified = text.seconds(xml.text(root, "LastModified") or ""),
       version_id = answer["x-amz-version-id"], size = head.size, metadata = head.metadata }
   end
-  return nil, fault_of(self, named("refreshing", key), status, body, true)
+  return nil, fault_of(self, named(to and "copying" or "refreshing", key), status, body, true)
 end
 
 --- Deletes an object. One that is absent is deleted already, unless the call has a condition.

@@ -213,7 +213,68 @@ local function labels_for_gc(self, before)
     :format(name, why))
 end
 
--- Deletes those of a batch of hashes, in order, that are still old and have no label now.
+local TRASH = "theaterref/trash/"
+
+-- Keeps copies of content that is about to be deleted. Returns the hashes that have one.
+local function keep_copies(self, doomed, report)
+  local kept = {}
+  for _, item in ipairs(doomed) do
+    local hash, object = item[1], item[2]
+    local ok, err = self:client():refresh(self.prefix .. "data/" .. hash, { etag = object.etag, size = object.size },
+      self.prefix .. TRASH .. hash)
+    if ok then kept[#kept + 1] = hash else report.failed[hash] = err.message end
+  end
+  return kept
+end
+
+-- Deletes objects below a prefix by their names. Returns those that are deleted.
+local function delete_all(self, prefix, names, report)
+  local full, failed, deleted = {}, {}, {}
+  for i, name in ipairs(names) do full[i] = self.prefix .. prefix .. name end
+  local failures, err = {}, nil
+  if #full > 0 then failures, err = self:client():delete_many(full) end
+  if not failures then return nil, err end
+  for _, failure in ipairs(failures) do
+    local name = failure.key:match "[^/]*$"
+    failed[name], report.failed[name] = true, failure.err.message
+  end
+  for _, name in ipairs(names) do
+    if not failed[name] then deleted[#deleted + 1] = name end
+  end
+  return deleted
+end
+
+-- Puts copies back where a label names them, and deletes the others. Returns those that were not put back.
+local function settle_copies(self, hashes, labels, report)
+  local labelled, former = protected(labels)
+  local free = {}
+  for _, hash in ipairs(hashes) do
+    if labelled[hash] or former[hash] then
+      local trash = self.prefix .. TRASH .. hash
+      local head, err = self:client():head(trash)
+      if head then head, err = self:client():refresh(trash, head, self.prefix .. "data/" .. hash) end
+      if head then head, err = self:client():delete(trash) end
+      if not head then return nil, err end
+    else
+      free[#free + 1] = hash
+    end
+  end
+  return delete_all(self, TRASH, free, report)
+end
+
+-- Settles the copies that a collection left that was killed: those that a label names, and old ones.
+local function settle_old_copies(self, last_old, labels, report)
+  local hashes, labelled, former = {}, protected(labels)
+  local ok, err = objects.each(self, TRASH, function(hash, object)
+    local is_due = labelled[hash] or former[hash] or (object.modified or math.huge) <= last_old
+    if is_due and (#hash == 40 or #hash == 64) then hashes[#hashes + 1] = hash end
+  end)
+  if not ok then return nil, err end
+  return settle_copies(self, hashes, labels, report)
+end
+
+-- Deletes those of a batch of hashes, in order, that are still old and have no label now. A label that comes
+-- meanwhile gets its content back: its writer saw it before it was deleted.
 local function delete_batch(self, batch, last_old, labels, report, dry_run)
   local before, err
   labels, err = labels_for_gc(self, labels)
@@ -225,19 +286,23 @@ local function delete_batch(self, batch, last_old, labels, report, dry_run)
   before, err = objects.each(self, "data/", function(hash, object)
     if hash > last then return false end
     if wanted[hash] and not labelled[hash] and not former[hash] and (object.modified or math.huge) <= last_old then
-      doomed[#doomed + 1] = self.prefix .. "data/" .. hash
+      doomed[#doomed + 1] = { hash, object }
     end
   end, { after = batch[1]:sub(1, -2), max = 1000 })
   if not before then return nil, err end
-  local failures, failed = {}, {}
-  if not dry_run and #doomed > 0 then failures, err = self:client():delete_many(doomed) end
-  if not failures then return nil, err end
-  for _, failure in ipairs(failures) do
-    failed[failure.key] = true
-    report.failed[failure.key:match "[^/]*$"] = failure.err.message
+  if dry_run then
+    for _, item in ipairs(doomed) do report.deleted[#report.deleted + 1] = item[1] end
+    return labels
   end
-  for _, key in ipairs(doomed) do
-    if not failed[key] then report.deleted[#report.deleted + 1] = key:match "[^/]*$" end
+  local kept = keep_copies(self, doomed, report)
+  local deleted
+  deleted, err = delete_all(self, "data/", kept, report)
+  if deleted then labels, err = labels_for_gc(self, labels) end
+  if not deleted or not labels then return nil, err end
+  deleted, err = settle_copies(self, kept, labels, report)
+  if not deleted then return nil, err end
+  for _, hash in ipairs(deleted) do
+    if not report.failed[hash] then report.deleted[#report.deleted + 1] = hash end
   end
   return labels
 end
@@ -267,6 +332,10 @@ local function collect_remote(self, options)
   if not ok then return nil, err end
   local labels, why = labels_for_gc(self)
   if not labels then return nil, why end
+  if not options.dry_run then
+    ok, err = settle_old_copies(self, last_old, labels, report)
+    if not ok then return nil, err end
+  end
   local labelled, former = protected(labels)
   for _, item in ipairs(all) do
     local hash, kept = item[1], report.kept
