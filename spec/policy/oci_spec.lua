@@ -774,7 +774,8 @@ describe("a registry at fault", function()
   end)
 
   it("that answers a document with 202, or with a malformed digest, has not written it", function()
-    for fault, words in pairs { later = "writing a manifest failed: status 202", malformed = "answered the digest sha256:?x?" } do
+    for fault, words in pairs { later = "writing a manifest failed: status 202", malformed = "answered the digest sha256:?x?",
+      brief = "answered the digest sha512:abc" } do
       local copied, err = resolver():copy(folder .. "/actor/worker.wasm", ("oci://%s/%s/x:1"):format(bad.at, fault))
       assert.is_nil(copied)
       assert.equal(fault == "later" and "http_status" or "digest_mismatch", err.kind)

@@ -11,6 +11,7 @@
 --   moving/…     each upload step is at another, relative place, with a fragment
 --   answers/…    an upload is answered with another digest
 --   later/…      a document is answered with 202          malformed/… a document is answered with a malformed digest
+--   brief/…      the same, with too few digits
 --   broken/…     the upload of a blob fails, from the second on
 --   away/…       uploads go to the object store
 --   gone/…       blobs are 404, but for one that is good  stuck/…    blobs are never answered
@@ -165,6 +166,7 @@ local function put_document(client, request, fault, repository, name)
   if fault == "lost" then return client:close() end
   if fault == "later" then return respond(client, "202 Accepted") end
   if fault == "malformed" then return respond(client, "201 Created", "Docker-Content-Digest: sha256:<x>\r\n") end
+  if fault == "brief" then return respond(client, "201 Created", "Docker-Content-Digest: sha512:abc\r\n") end
   local listed = subject and fault == "lists" and "OCI-Subject: " .. subject .. "\r\n" or ""
   respond(client, "201 Created", "Docker-Content-Digest: " .. d .. "\r\n" .. listed)
 end

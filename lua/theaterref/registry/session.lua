@@ -138,12 +138,15 @@ end
 
 local function missing(self, what, status) return requests.status_error(self.endpoint, what, status) end
 
+-- Other algorithms of digests that a registry may prefer, and their hex digits.
+local other_algorithms = { sha384 = 96, sha512 = 128 }
+
 -- Checks the digest that a registry answered, if it did.
 local function check_answered(self, headers, expected)
   local digest = headers["docker-content-digest"]
-  if not digest or digest == "sha256:" .. expected or not digest:find "^sha256:" and digest:find "^%l[%l%d+._-]*:%x+$" then
-    return true -- of another algorithm
-  end
+  if not digest or digest == "sha256:" .. expected then return true end
+  local algorithm, hex = digest:match "^(%l[%l%d]*):(%x+)$"
+  if algorithm and other_algorithms[algorithm] == #hex then return true end
   digest = digest:gsub("[^%w:+._-]", "?"):sub(1, 100)
   return nil, errors.new("digest_mismatch", ("%s/%s answered the digest %s for what has the sha256 %s"):format(
     self.endpoint.registry, self.endpoint.repository, digest, expected))
