@@ -217,6 +217,7 @@ describe("a sandbox", function()
   end)
 
   it("makes large tables also under a short deadline of the host's", function()
+    if helper.slowness > 5 then return pending "there is no time here" end
     local source = "local t = {} for i = 1, 20000 do t['k' .. i] = i end return 1"
     local box = core.sandbox { seconds = 4 }
     assert.same({ true, 1 }, { core.sandbox_within(core.now() + 1, "plan_timeout", false, box.run, box, source, "@s") })
