@@ -109,6 +109,7 @@ credential_process = tell "a b" '$HOME' \`x\` ";" *
     reads(url .. " AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" .. folder .. "/token")
     is_refused("answered 403", url)
     is_refused("plain http at another host", "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://example.org/container")
+    is_refused("plain http at another host", "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1.example.org/container")
   end)
 
   it("come from a pod's token", function()

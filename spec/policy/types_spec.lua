@@ -56,7 +56,7 @@ describe("the stubs for editors", function()
         "begin_batch check clock collect content_sizes content_times content_uses discard discard_temporary_file discard_unchanged former_hashes folder "
           .. "hold label_hashes list_temporary_files list_folders list_quarantined list_unexpected lock note_use tidy_history try_lock"), stubbed("Store", ":"))
       assert.same(functions(debug.getmetatable(store:begin_batch()), "commit"), stubbed("Batch", ":"))
-      assert.same(functions(require "theaterref.resolve.future", "is run await pause lateness listen"), stubbed("Future", ":"))
+      assert.same(functions(require "theaterref.resolve.future", "is run await pause lateness listen seconds_left"), stubbed("Future", ":"))
       assert.same(functions(require "theaterref.resolve.follower", "new"), stubbed("Follower", ":"))
       assert.same(functions(require "theaterref.resolver", "new start_trace"), stubbed("Resolver", ":"))
     end)

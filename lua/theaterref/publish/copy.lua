@@ -2,7 +2,6 @@
 -- @module theaterref.publish.copy
 local artifacts = require "theaterref.registry.artifact"
 local Client = require "theaterref.s3.client"
-local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local loads = require "theaterref.resolve.load"
 local pushes = require "theaterref.publish.push"
@@ -77,7 +76,7 @@ local function open_bucket(task, context, parsed)
   end
   return Client.open(parsed.bucket, { settings = context.s3, defaults = context.defaults,
     await = function(future, shared) return task:await(future, shared) end,
-    seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end })
+    seconds_left = function() return task:seconds_left() end })
 end
 
 function writers.s3(task, context, parsed, blob)

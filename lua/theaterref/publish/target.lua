@@ -1,7 +1,6 @@
 --- Places in registries that are written to, or read for that.
 -- @module theaterref.publish.target
 local admit = require "theaterref.resolve.admit"
-local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local Future = require "theaterref.resolve.future"
 local overlay = require("theaterref.options").overlay
@@ -32,7 +31,7 @@ function M.open(task, context, parsed, actions, from, defaults)
     from = from, warn = function(message)
       context:emit("registry", { reference = reference.redact(parsed.text), message = message })
     end, await = function(future, own) return task:await(future, not own) end,
-    seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end })
+    seconds_left = function() return task:seconds_left() end })
 end
 
 --- Opens a session to read what a reference means, if the rule 'allow' agrees.
@@ -57,10 +56,9 @@ end
 function M.name_of(parsed) return parsed.manifest and "sha256:" .. parsed.manifest or parsed.tag end
 
 --- The immutable reference of what was written.
-function M.written(parsed, digest, title)
-  local ref = ("oci://%s/%s%s@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag and ":" .. parsed.tag or "",
+function M.written(parsed, digest)
+  return ("oci://%s/%s%s@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag and ":" .. parsed.tag or "",
     digest)
-  return title and reference.join(ref, title) or ref
 end
 
 --- The same for the package alone, under the tag beside that of its artifact.

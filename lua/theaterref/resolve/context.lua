@@ -113,7 +113,7 @@ end
 -- A remote store for a task: it waits as the task does, and its warnings are events.
 local function store_within(self, store, task)
   return store:within { offline = self.offline, await = function(future, foreign) return task:await(future, foreign) end,
-    seconds_left = function() return task.deadline and math.max(0, task.deadline - core.now()) or nil end,
+    seconds_left = function() return task:seconds_left() end,
     warn = function(message) self:emit("remote_store", { reference = "store://" .. store.id, message = message }) end }
 end
 

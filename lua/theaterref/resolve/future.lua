@@ -135,6 +135,10 @@ function Future:lateness()
   return self.deadline and core.now() >= self.deadline and errors.new("timeout", late(self)) or nil
 end
 
+--- The seconds that are left for its work; nil: it has no deadline.
+-- @treturn ?number
+function Future:seconds_left() return self.deadline and math.max(0, self.deadline - core.now()) or nil end
+
 -- The seconds that are left of a deadline; below 0: there is none.
 local function left(deadline) return deadline and math.max(0, deadline - core.now()) or -1 end
 

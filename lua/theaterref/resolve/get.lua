@@ -251,7 +251,7 @@ function M.links_of(context, task, job)
   end
   function links.cache(target) return admit.cache_of(context, job, target) end
   function links.await(future, own) return task:await(future, not own) end
-  function links.seconds_left() return task.deadline and math.max(0, task.deadline - core.now()) or nil end
+  function links.seconds_left() return task:seconds_left() end
   function links.is_over() return task.over ~= nil or task:lateness() ~= nil end
   return links
 end

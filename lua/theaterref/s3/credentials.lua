@@ -9,6 +9,7 @@ local errors = require "theaterref.error"
 local profiles = require "theaterref.s3.profiles"
 local text = require "theaterref.s3.text"
 local xml = require "theaterref.s3.xml"
+local is_loopback = require "theaterref.loopback"
 
 local M = {}
 
@@ -223,7 +224,7 @@ end
 local function may_be_container(url)
   local parts = core.parse_url(url)
   local host = parts and parts.host
-  return parts and (url:find "^https:" or host == "localhost" or host == "::1" or host:find "^127%."
+  return parts and (url:find "^https:" or is_loopback(host)
     or host == "169.254.170.2" or host == "169.254.170.23" or host == "fd00:ec2::23") and true
 end
 

@@ -6,6 +6,7 @@ local errors = require "theaterref.error"
 local option_sets = require "theaterref.options"
 local profiles = require "theaterref.s3.profiles"
 local text = require "theaterref.s3.text"
+local is_loopback = require "theaterref.loopback"
 
 local M = {}
 
@@ -28,10 +29,6 @@ function M.settings(settings, bucket)
     for _, name in ipairs(PRINCIPAL) do all[name] = own[name] end
   end
   return all
-end
-
-local function is_loopback(host)
-  return host == "localhost" or host == "::1" or host:find "%.localhost$" ~= nil or host:find "^127%.%d+%.%d+%.%d+$" ~= nil
 end
 
 -- Returns the endpoint that is configured, or nil: Amazon's.

@@ -106,8 +106,7 @@ end
 
 -- True if a condition of a write did not hold.
 local function is_conflict(err)
-  if err.kind == "not_found" then return err.code ~= "NoSuchBucket" end
-  return err.kind == "conflict" or err.status == 412 or err.status == 409
+  return objects.is_absent(err) or err.kind == "conflict" or err.status == 412 or err.status == 409
 end
 
 -- Judges a write that was to replace 'before' by the label as it is now: "ours"; "unchanged"; "other", if the write was not

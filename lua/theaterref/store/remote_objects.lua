@@ -6,6 +6,11 @@ local errors = require "theaterref.error"
 
 local M = {}
 
+--- True if an error says that an object is absent, and not its bucket.
+-- @tparam table err
+-- @treturn boolean
+function M.is_absent(err) return err.kind == "not_found" and err.code ~= "NoSuchBucket" end
+
 --- Seconds that a remote gc spares content; writers make content young again that is older than half of that.
 M.GRACE = 24 * 3600
 
@@ -113,7 +118,7 @@ function M.ensure(store, hash, blob, again)
   local at = shared.ensured[hash]
   if not again and at and core.now() < at + ENSURED_SECONDS then return true, false end
   local head, err = M.head(store, "data/" .. hash)
-  if not head and err.kind ~= "not_found" or err and err.code == "NoSuchBucket" then return nil, err end
+  if not head and not M.is_absent(err) then return nil, err end
   local client = store:client()
   if head and (not blob or has_bytes(head, blob)) then
     local was_old, why = refresh(client, key, head)
@@ -157,7 +162,7 @@ function M.label(store, name)
   local client, err = store:client()
   if not client then return nil, err end
   local blob, head = client:get(store.prefix .. "labels/" .. name, { max_bytes = 4096 })
-  if not blob and head and head.kind == "not_found" and head.code ~= "NoSuchBucket" then return false end
+  if not blob and head and M.is_absent(head) then return false end
   if not blob then return nil, head end
   local hash = M.hash_in(tostring(blob))
   if not head.etag then
