@@ -191,7 +191,10 @@ static __attribute__((noinline)) int claim_slowly(lua_State *L) {
   case TR_LEAD:
     lua_pushstring(L, how == TR_WAIT ? "wait" : "lead");
     lua_pushvalue(L, 4);
-    return 2;
+    if (hit.stored <= 0)
+      return 2;
+    lua_pushnumber(L, tr_now() - hit.stored);
+    return 3;
   default:
     return luaL_error(L, "out of memory");
   }
@@ -226,11 +229,11 @@ static int cache_peek(lua_State *L) {
 }
 
 /*
-** claim(key [, options]) -> "hit", blob [, age] | "wait", future | "lead", future
+** claim(key [, options]) -> "hit", blob [, age] | "wait", future [, age] | "lead", future
 ** | "stale", blob, future
 ** The options are 'ttl', 'revalidate', 'request', 'content', 'provisional', 'max_age' and
 ** 'keep_failure' (tr_claim_options), or the request alone. The age of a hit is there with
-** a 'max_age'.
+** a 'max_age'; that of a future if it is a failure that was kept.
 */
 static int cache_claim(lua_State *L) {
   const lrequest *r = NULL;

@@ -193,19 +193,21 @@ static bool may_serve_stale(const claim *c, const found *f) {
          (c->now < expires + o->stale_if_error && outage_is_on(c));
 }
 
-/* The failure that answers a claim which would lead, or NULL. One that is older than the
-** claim's 'max_age', unless that is below 0, is none. */
-static tr_promise *kept_failure(const claim *c, const found *f, double max_age) {
+/* The failure that answers a claim which would lead, or NULL, and its moment. One that is
+** older than the claim's 'max_age', unless that is below 0, is none. */
+static tr_promise *kept_failure(const claim *c, const found *f, double max_age,
+                                double *moment) {
   const tr_slot *s = f->slot;
-  double after = max_age >= 0 ? c->now - max_age : -HUGE_VAL;
-  if (s == NULL)
-    return NULL;
-  if (s->failure != NULL)
-    return s->stored > after ? s->failure : NULL;
-  return s->recent_failure != NULL && c->now < s->recent_until && s->recent_at > after &&
-                 tr_promise_status(s->recent_failure) != TR_ABANDONED
-             ? s->recent_failure
-             : NULL;
+  tr_promise *failure = NULL;
+  if (s != NULL && s->failure != NULL) {
+    failure = s->failure;
+    *moment = s->stored;
+  } else if (s != NULL && s->recent_failure != NULL && c->now < s->recent_until &&
+             tr_promise_status(s->recent_failure) != TR_ABANDONED) {
+    failure = s->recent_failure;
+    *moment = s->recent_at;
+  }
+  return failure != NULL && (max_age < 0 || c->now - *moment < max_age) ? failure : NULL;
 }
 
 /* Answers a claim that finds nothing to serve. */
@@ -246,6 +248,7 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
                               const tr_limits *limits, tr_hit *hit,
                               tr_future **future) {
   bool revalidate = options->revalidate;
+  double failed_at = 0;
   tr_promise *failure;
   tr_claim answer;
   tr_flight *flight;
@@ -261,7 +264,7 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
     c.load.content = (tr_bytes){options->content, options->content_len};
   f = look_up_both(&c);
   flight = flight_of(&c);
-  failure = revalidate ? NULL : kept_failure(&c, &f, options->max_age);
+  failure = revalidate ? NULL : kept_failure(&c, &f, options->max_age, &failed_at);
   if (failure == NULL && f.slot != NULL && f.slot->failure != NULL)
     f = (found){NULL, NULL};
   if (options->max_age >= 0 && f.bytes != NULL)
@@ -274,6 +277,7 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
     answer = serve_stale(&c, &f, flight != NULL, hit, future);
   } else {
     answer = wait_or_lead(&c, flight, &f, failure, future);
+    hit->stored = flight == NULL && failure != NULL ? failed_at : 0;
   }
   end(&c);
   return answer;

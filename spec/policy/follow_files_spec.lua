@@ -1,50 +1,17 @@
 -- Followers of files and labels, which are watched. For the others see spec/policy/follow_spec.lua.
 local core = require "theaterref.core"
+local following = require "following"
 local helper = require "helper"
-local theaterref = require "theaterref"
 local threads = require "threads"
 
+local resolver, follow, write = following.resolver, following.follow, following.write
+local await, silent = following.await, following.silent
+
 describe("a follower of a file or a label", function()
-  local folder, followers
+  local folder
 
-  before_each(function()
-    folder, followers = helper.temporary_folder(), {}
-  end)
-  after_each(function()
-    for _, follower in ipairs(followers) do follower:close() end
-    helper.remove(folder)
-  end)
-
-  local function resolver(options)
-    local all = { log = false, retries = 0 }
-    for name, value in pairs(options or {}) do all[name] = value end
-    return assert(theaterref.resolver(all))
-  end
-
-  -- Follows a reference. Returns the follower, and the lists of what it called back with.
-  local function follow(ref, options, from)
-    local seen, failed = {}, {}
-    local all = { interval = 3600, jitter = 0, on_error = function(err) failed[#failed + 1] = err end }
-    for name, value in pairs(options or {}) do all[name] = value end
-    local follower = assert((from or resolver()):follow(ref, function(blob, reference)
-      assert(reference == ref)
-      seen[#seen + 1] = tostring(blob)
-    end, all))
-    followers[#followers + 1] = follower
-    return follower, seen, failed
-  end
-
-  local function write(name, text)
-    local path = folder .. "/" .. name
-    helper.write(path .. ".new", text)
-    assert(os.rename(path .. ".new", path))
-    return path
-  end
-
-  -- Waits for new content, for ten seconds at most.
-  local function await(follower) return tostring(assert(follower:wait(10))) end
-
-  local function silent(follower) assert.equal("timeout", select(2, follower:wait(0.1)).kind) end
+  before_each(function() folder = following.begin() end)
+  after_each(following.finish)
 
   it("calls back with the content of a file, and whenever that changes", function()
     local path = write("file", "one")

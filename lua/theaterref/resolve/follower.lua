@@ -85,12 +85,20 @@ local function succeed(self, blob, job)
   deliver(self, blob)
 end
 
-local function fail(self, err)
-  local now = core.now()
+-- Seconds by which two looks at one moment may differ.
+local SAME = 0.001
+
+-- Takes an error. It does not count if another check follows at once, or if it was that of an earlier check.
+local function fail(self, err, looks_again)
+  local follow, now = self.follow, core.now()
+  local moment = now
+  if follow.failed_at and not follow.has_asked then moment = follow.failed_at end -- it is another check's
   core.count "check_failed"
-  self.failures = self.failures + 1
-  local seconds = #self.follow.watched > 0 and self.interval or backoff(self, self.failures)
-  self.due = now + pause(self, now, seconds)
+  if not looks_again and (self.failures == 0 or moment > self.failed_at + SAME) then
+    self.failures, self.failed_at = self.failures + 1, moment
+  end
+  self.due = moment + pause(self, moment, follow.is_local and self.interval or backoff(self, self.failures))
+  if self.due <= now then self.due = now + pause(self, now, self.interval) end
   tell_failure(self, err)
 end
 
@@ -100,7 +108,7 @@ local function end_check(self)
   self.check = nil
   -- Another check sees a change that came between this one and the beginning of a watch.
   local soon = self.watch:set(follow.watched) and 0 or follow.unsettled and UNSETTLED
-  if blob then succeed(self, blob, check.job) else fail(self, err) end
+  if blob then succeed(self, blob, check.job) else fail(self, err, soon == 0) end
   if soon and not self.closed then self.due = math.min(self.due, core.now() + soon) end
 end
 

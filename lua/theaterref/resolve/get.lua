@@ -11,6 +11,7 @@ local reference = require "theaterref.reference"
 local M = {}
 
 local MAX_HOPS = 8
+local MAX_PATIENCE = 5 -- seconds that a follower's check may take before another state checks, too
 
 -- The metatable of the core's futures.
 local core_future = getmetatable(core.future())
@@ -113,6 +114,7 @@ end
 --- Loads a job, as the leader of its claim.
 function M.lead_claim(context, task, job, lead)
   job.changes = job.cache:changes()
+  if job.follow then kept.note_failure(job) end
   if not job.source.fetches then return load_local(context, task, job, lead) end
   local known = job.known or job.follow and job.follow.known[job.key]
   if known and core.request_allows(job.request.compiled, known.record) then lead:know(known.blob, known.record) end
@@ -136,6 +138,7 @@ local function through_cache(context, task, job)
     end
     kept.emit_cache(context, job, how)
     local blob, err, why = what, nil, nil
+    if how == "wait" and job.follow then kept.note_failure(job, more) end
     if how == "wait" then blob, err, why = task:await(what) else job.hit = true end
     if blob and (job.ctx.purpose == "manifest" or job.is_link or job.follow) then
       kept.set_origin(job, how == "wait" and what:freshness() or core.record(blob))
@@ -206,7 +209,7 @@ end
 function M.links_of(context, task, job)
   local links = { task = task }
   local function prepare(link)
-    link.ctx, link.redirect_hosts, link.is_link = job.ctx, job.redirect_hosts, true
+    link.ctx, link.redirect_hosts, link.is_link, link.follow = job.ctx, job.redirect_hosts, true, job.follow
     link.digests_by = link.sha256 and "the document that led to it" or "its registry"
     return link
   end
@@ -227,6 +230,7 @@ function M.links_of(context, task, job)
   -- Gets a link of which all followers share one check: 'ask' returns its bytes and their record, or nil and an error.
   function links.check(link, ask)
     prepare(link)
+    local patience = math.max(1, math.min(link.max_age or MAX_PATIENCE, MAX_PATIENCE))
     while true do
       local how, what, age = link.cache:claim(link.key, kept.claim_options(context, link))
       if how == "hit" then
@@ -235,11 +239,14 @@ function M.links_of(context, task, job)
         return what
       elseif how == "lead" then
         local lead <close> = what -- others must not wait for a collection
+        kept.note_failure(link)
+        lead:limit(patience) -- nor for a state that is busy with other things
         local blob, more = ask()
         if blob then return lead:complete(blob, more) and lead:wait(0) or blob end
         lead:fail(more.kind, more.message, more.status)
         return nil, more
       end
+      kept.note_failure(link, age)
       local blob, err, why = task:await(what)
       if blob then
         kept.set_origin(link, what:freshness())
@@ -247,6 +254,7 @@ function M.links_of(context, task, job)
       elseif why ~= "abandoned" or task.over then
         return nil, err
       end
+      patience = patience * 2 -- the server may be slow
     end
   end
   function links.cache(target) return admit.cache_of(context, job, target) end

@@ -160,8 +160,9 @@ function M.resolve_as_is(task, context, wish) return resolve_one(task, context, 
 -- @tparam theaterref.blob blob
 function M.renew(context, job, blob)
   if not context.cache or not context.cache:refresh(job.target) or job.version or job.source.drive then return end
-  job.cache, job.max_age, job.ttl, job.keep_failure = context.cache, nil, nil, nil -- were those of the followers' cache
+  job.cache, job.follow, job.max_age, job.ttl, job.keep_failure = context.cache, nil, nil, nil, nil -- the followers'
   kept.put(context, job, blob, job.record)
+  context.cache:accept(job.key)
 end
 
 -- Loads a stale entry anew into the future that leads its claim; if that fails, the other
