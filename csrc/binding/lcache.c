@@ -290,6 +290,15 @@ static int cache_swap(lua_State *L) {
   return 0;
 }
 
+/* drop(key [, others]): forgets what is under this very key, or the reference's other keys */
+static int cache_drop(lua_State *L) {
+  lcache *c = checkcache(L);
+  size_t len;
+  const char *key = checkkey(L, &len);
+  tr_cache_drop(c->cache, key, len, lua_toboolean(L, 3));
+  return 0;
+}
+
 /* reject(key, blob) -> whether it was removed */
 static int cache_reject(lua_State *L) {
   lcache *c = checkcache(L);
@@ -568,7 +577,7 @@ void tr_open_cache(lua_State *L) {
       {"__len", cache_len},         {"len", cache_len},
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"accept", cache_accept},     {"reject", cache_reject},
-      {"swap", cache_swap},
+      {"swap", cache_swap}, {"drop", cache_drop},
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"keep", cache_keep},
       {"stale_if_error", cache_stale_if_error}, {"changes", cache_changes},

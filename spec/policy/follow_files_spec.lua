@@ -2,6 +2,7 @@
 local core = require "theaterref.core"
 local following = require "following"
 local helper = require "helper"
+local theaterref = require "theaterref"
 local threads = require "threads"
 
 local resolver, follow, write = following.resolver, following.follow, following.write
@@ -127,6 +128,22 @@ describe("a follower of a file or a label", function()
     assert(store:remove_label "actors/worker")
     silent(follower)
     assert.same({ "one", "two", "one" }, seen)
+  end)
+
+  it("leaves no older content in the cache of all followers, also if it comes and goes", function()
+    local shared = theaterref.resource_cache { name = "theaterref.follow" }
+    shared:clear()
+    for i = 1, 3 do
+      local path = write("file", ("x"):rep(1000) .. i)
+      local follower = follow(path)
+      await(follower)
+      write("file", ("y"):rep(1000) .. i)
+      await(follower)
+      local stats = shared:stats()
+      assert.equal(1, stats.entries)
+      assert.is_true(stats.bytes < 2000, stats.bytes)
+      follower:close()
+    end
   end)
 
   it("polls what it cannot watch", function()

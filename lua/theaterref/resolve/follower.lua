@@ -60,7 +60,7 @@ local function begin_check(self)
   self.began = core.now()
   -- A moment less than the interval: a check that is due must not find the last one fresh.
   self.follow = { cache = self.cache, max_age = self.interval * 0.99, keep_failure = backoff(self, self.failures + 1),
-    known = self.known, watched = {} }
+    known = self.known, watched = {}, keys = {} }
   self.check = self.start(self.follow)
   if self.notifier then self.check:notify(self.notifier) end
 end
@@ -72,6 +72,15 @@ local function remember(self, blob, job)
   self.known = { [job.key or ""] = { blob = blob, record = job.record or {}, manifest = job.manifest, content = job.content } }
 end
 
+-- Has the cache of all followers forget what led to the last content, but not to this one.
+local function forget_last(self)
+  local keys = self.follow.keys
+  for key in pairs(self.keys) do
+    if not keys[key] then self.cache:drop(key) end
+  end
+  self.keys = keys
+end
+
 local function succeed(self, blob, job)
   remember(self, blob, job)
   local last = self.last
@@ -79,8 +88,10 @@ local function succeed(self, blob, job)
   core.count(is_same and "check_same" or "check_changed")
   if is_same then
     self.last, self.err = blob, nil
+    for key in pairs(self.follow.keys) do self.keys[key] = true end
     return
   end
+  forget_last(self)
   self.renew(job, blob)
   deliver(self, blob)
 end
@@ -141,7 +152,7 @@ end
 -- @treturn theaterref.follower
 function Follower.new(self)
   self.watch = core.watch()
-  self.due, self.began, self.failures, self.contents, self.known = core.now(), 0, 0, 0, {}
+  self.due, self.began, self.failures, self.contents, self.known, self.keys = core.now(), 0, 0, 0, {}, {}
   return setmetatable(self, Follower)
 end
 

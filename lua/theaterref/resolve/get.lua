@@ -48,6 +48,7 @@ local function load_local(context, task, job, lead)
   local blob = loaded
   if loaded then blob, err = kept.verify(job, loaded.blob) end
   if not lead then return blob, err end
+  if job.follow then job.cache:drop(job.key, true) end -- older versions
   if blob then blob = lead:complete(blob) and lead:wait(0) or blob else lead:fail(err.kind, err.message, err.status) end
   kept.emit_cache(context, job, "miss") -- now: a function that it calls may ask for the same
   return blob, err
@@ -210,6 +211,7 @@ function M.links_of(context, task, job)
   local links = { task = task }
   local function prepare(link)
     link.ctx, link.redirect_hosts, link.is_link, link.follow = job.ctx, job.redirect_hosts, true, job.follow
+    if job.follow then kept.note_keys(link) end
     link.digests_by = link.sha256 and "the document that led to it" or "its registry"
     return link
   end

@@ -90,6 +90,13 @@ function M.note_failure(job, age)
   if not age then follow.has_asked = true else follow.failed_at = math.max(follow.failed_at or 0, core.now() - age) end
 end
 
+--- Notes for a follower the keys of a job: what is under them is of no use when there is other content.
+function M.note_keys(job)
+  local keys = job.follow.keys
+  keys[job.key] = true
+  if job.content then keys[job.content] = true end
+end
+
 --- Puts bytes that are there into a job's cache. Returns the blob that the cache has now.
 function M.put(context, job, blob, record)
   local how, what = job.cache:claim(job.key, M.claim_options(context, job, true))

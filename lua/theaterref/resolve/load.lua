@@ -36,10 +36,19 @@ local function emit_resolved(context, job, blob, list)
   end
 end
 
+-- Notes for a follower the job of its check, and the keys of that and of those it led to.
+local function note_job(wish, job)
+  wish.job = job
+  while job do
+    kept.note_keys(job)
+    job = job.led_to
+  end
+end
+
 -- Puts the outcome of a wish on it.
 local function succeed(context, wish, job, blob, list)
   wish.target, wish.hit, wish.signed_by = job.target, job.hit, job.signed_by
-  if job.follow then wish.job = job end
+  if job.follow then note_job(wish, job) end
   if job.manifest then wish.manifest, wish.title = job.manifest, job.title end
   if wish.ctx.purpose ~= "direct" then wish.origin, wish.used_cache = job.origin or job.target, job.cache ~= nil end
   if context.has_listeners or context.trace then emit_resolved(context, job, blob, list) end
