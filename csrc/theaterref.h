@@ -501,8 +501,9 @@ typedef tr_blob *(*tr_derive_work)(void *context, tr_blob *blob, tr_error *error
 **
 ** 'recipe' has 1 to 1024 bytes and names everything else that the bytes depend on: the
 ** compiler, its version and options, the machine. A failure goes to all who wait, and is not
-** kept. 'work' must not derive the same blob with the same recipe: it would wait for itself.
-** The result may be empty. Any thread; in a child of fork(), the next call computes again.
+** kept. 'work' may derive other bytes. Where functions would wait for themselves or for each
+** other, in any number of threads, the last call that would close the circle fails at once,
+** with TR_POLICY. The result may be empty. Any thread; in a child of fork(), the next call computes again.
 */
 TR_API tr_blob *tr_derive(tr_cache *cache, tr_blob *blob, const char *recipe,
                           double timeout, tr_derive_work work, void *context,

@@ -9,7 +9,6 @@ Methods that are written in C.
 */
 #include <string.h>
 
-#include "core/derive.h"
 #include "lutil.h"
 
 typedef struct lcache {
@@ -23,6 +22,12 @@ static lcache *checkcache(lua_State *L) {
   lcache *c = luaL_checkudata(L, 1, TR_CACHE);
   luaL_argcheck(L, c->cache != NULL, 1, "cache is closed");
   return c;
+}
+
+tr_cache *tr_checkcache(lua_State *L, int index) {
+  lcache *c = luaL_checkudata(L, index, TR_CACHE);
+  luaL_argcheck(L, c->cache != NULL, index, "cache is closed");
+  return c->cache;
 }
 
 /*
@@ -504,20 +509,6 @@ static int cache_key(lua_State *L) {
   return 1;
 }
 
-/* derived_key(blob, recipe) -> the key of derived bytes | nil, error */
-static int derived_key(lua_State *L) {
-  lblob *b = luaL_checkudata(L, 1, TR_BLOB);
-  char key[TR_DERIVED_KEY_MAX];
-  tr_error error;
-  size_t len;
-  luaL_argcheck(L, b->blob != NULL, 1, "blob is closed");
-  len = tr_derived_key(key, b->blob, tr_checkcstring(L, 2), &error);
-  if (len == 0)
-    return tr_pusherror(L, &error);
-  lua_pushlstring(L, key, len);
-  return 1;
-}
-
 /* True if a table of options has any but the names of the cache and the consumer. */
 static bool has_cache_options(lua_State *L, int index) {
   for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1)) {
@@ -577,7 +568,7 @@ void tr_open_cache(lua_State *L) {
       {"__len", cache_len},         {"len", cache_len},
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"accept", cache_accept},     {"reject", cache_reject},
-      {"swap", cache_swap}, {"drop", cache_drop},
+      {"swap", cache_swap},         {"drop", cache_drop},
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"keep", cache_keep},
       {"stale_if_error", cache_stale_if_error}, {"changes", cache_changes},
@@ -586,7 +577,6 @@ void tr_open_cache(lua_State *L) {
       {"__close", cache_gc},        {NULL, NULL}};
   static const luaL_Reg functions[] = {{"resource_cache", resource_cache},
                                        {"cache_key", cache_key},
-                                       {"derived_key", derived_key},
                                        {NULL, NULL}};
   tr_newtype(L, TR_CACHE, methods);
   lua_newtable(L);
