@@ -43,6 +43,7 @@ struct tr_cache {
   tr_consumer *consumers;
   tr_cache *prev, *next; /* all caches of the process */
   char *name, *disk;     /* or NULL */
+  struct tr_row *row;       /* the totals in which it counts */
   bool closed;           /* no longer found by its name */
 };
 
