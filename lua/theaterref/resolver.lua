@@ -197,7 +197,7 @@ local function run_plan(self, manifest_reference, options, blocking, trace, stop
   local context = context_of(self)
   if trace then context = context:with { trace = trace } end
   local limit = options.plan_timeout or self.plan_timeout
-  return Future.run({ reference = manifest_reference, blocking = blocking, will_wait = blocking,
+  return Future.run({ reference = manifest_reference, blocking = blocking, will_wait = blocking, has_steps = true,
     time_limit = limit, participle = "planned",
     limit_option = options.plan_timeout and self.call_limit or "plan_timeout",
     shown_limit = options.plan_timeout and self.call_seconds }, plans.make, context,
