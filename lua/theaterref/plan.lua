@@ -356,7 +356,8 @@ local skipped = {
 function M.make(task, context, override, stop)
   local ref = task.reference
   local beside <close> = setmetatable({}, until_closed)
-  local work = { beside = beside, stop = stop, package = nil, context = context, task = task, plan = { manifest_reference = ref, origin = nil, manifest = nil, name = nil,
+  local work = { beside = beside, stop = stop, package = nil,
+    context = context, task = task, plan = { manifest_reference = ref, origin = nil, manifest = nil, name = nil,
     package = nil, package_reference = nil, initial_state = nil, state_without_secrets = nil, secrets = nil, phases = {},
     used_cache = false, cache_hit = false }, override = override, started = core.now(), text = nil, format = nil, ctx = nil,
     configured = nil,
