@@ -20,7 +20,6 @@ local function invalid(reference, why) return nil, errors.new("invalid_reference
 
 -- Returns the fault of a bucket's name.
 local function bucket_fault(bucket)
-  if bucket:find "^[%l%d][%l%d-]*[%l%d]$" and #bucket > 2 and #bucket < 64 then return nil end -- most have no dot
   if #bucket < 3 or #bucket > 63 or not bucket:find "^[%l%d][%l%d.-]*[%l%d]$" or bucket:find("..", 1, true)
     or bucket:find "^%d+%.%d+%.%d+%.%d+$" then
     return "a bucket's name has 3 to 63 characters, which are a-z, 0-9, '-' and '.'"
@@ -31,7 +30,9 @@ end
 local function key_fault(key)
   if key == "" then return "it names no key: it has the form s3://bucket/key" end
   if #key > MAX_KEY_BYTES then return ("its key has %d bytes; %d are allowed"):format(#key, MAX_KEY_BYTES) end
-  if key:find(".", 1, true) and ("/" .. key .. "/"):find "/%.%.?/" then return "its key has a segment '.' or '..', which no URL can name" end
+  if key:find(".", 1, true) and ("/" .. key .. "/"):find "/%.%.?/" then
+    return "its key has a segment '.' or '..', which no URL can name"
+  end
 end
 
 -- Takes the digest and the version off the end of a reference without its scheme. Returns the rest,
@@ -53,7 +54,6 @@ end
 
 -- The reference to a key.
 local function text_of(bucket, key, version, digest)
-  if not version and not digest then return "s3://" .. bucket .. "/" .. key end
   return ("s3://%s/%s%s%s"):format(bucket, key, version and "?versionId=" .. version or "", digest and "#sha256=" .. digest or "")
 end
 
