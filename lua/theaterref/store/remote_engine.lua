@@ -85,11 +85,16 @@ local function probe(store)
   local head, style, removes
   head, err = attempt(client, "put", key, core.blob "1", {})
   if not head then return nil, err end
-  if not head.etag then return "quoted 0 0" end
-  style, err = put_style(client, key, head.etag)
+  local etag = head.etag or (client:head(key) or {}).etag
+  if not etag then
+    client:delete(key, {})
+    return nil, errors.new("syntax", ("the server of %s sent an object without the header ETag, which labels need")
+      :format(store.name))
+  end
+  style, err = put_style(client, key, etag)
   if style == false then style, removes = "quoted", "0" end
   local moves = removes and "0" or "1"
-  if style and not removes then removes, err = delete_works(client, key, head.etag, style) end
+  if style and not removes then removes, err = delete_works(client, key, etag, style) end
   if removes ~= "1" then client:delete(key, {}) end
   if not style or not removes then return nil, err end
   return ("%s %s %s"):format(style, moves, removes)
