@@ -257,10 +257,7 @@ function Remote:exists(hash)
   local there, err = self.front.store:exists(hash)
   if err then return nil, err end
   if there or self.offline then return there end
-  local head
-  head, err = objects.head(self, "data/" .. hash:lower())
-  if head or err.kind == "not_found" then return head ~= nil end
-  return nil, err
+  return objects.exists(self, "data/" .. hash:lower())
 end
 
 -- ------------------------------------------------------------------- labels
@@ -390,16 +387,16 @@ function Remote:expire_label(name)
   self.front:expire_label(name)
 end
 
---- Forgets a label that was removed.
+--- Remembers that a label was just removed here, or found to be absent.
 function Remote:forget_label(name)
   cache_of(self):remove(label_key(self, name))
-  self.front:forget_label(name)
+  self.front:note_removal(name)
 end
 
---- Remembers a label that was just moved here.
-function Remote:know_label(name, hash, etag)
+--- Remembers a label that was just moved here, or read.
+function Remote:know_label(name, hash, etag, asked)
   cache_of(self):remove(label_key(self, name))
-  self.front:set_label(name, { hash = hash, etag = etag, asked = core.time() })
+  self.front:set_label(name, { hash = hash, etag = etag, asked = asked or core.time() })
 end
 
 --- The content that a label points at; as that of a local store.
