@@ -1,4 +1,4 @@
--- What the command tells about remote stores and buckets: 'doctor', 'config' and 'explain'.
+-- The command on remote stores and buckets: 'doctor', 'config' and 'explain'.
 local helper = require "helper"
 local json = require "cjson"
 
