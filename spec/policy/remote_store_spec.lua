@@ -174,7 +174,7 @@ describe("a resolver with a remote store", function()
     local hash = ("1"):rep(40)
     s3:control { put = { { bucket = "bucket", key = prefix .. "/data/" .. hash, text = "wrong" } } }
     assert.equal("corrupt", select(2, resolver():resolve("store://release/hash/" .. hash)).kind)
-    assert.matches("other bytes than those of content", events[1].message)
+    assert.matches("is corrupt, and was refused", events[1].message)
   end)
 
   it("asks nothing when it is offline", function()

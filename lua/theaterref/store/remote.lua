@@ -166,10 +166,9 @@ local function refuse(self, hash)
   core.count "corrupt_bucket"
   cache_of(self):remove(content_key(self, hash))
   objects.doubt(self, hash)
-  local message = ("the bucket has other bytes than those of content %s (in %s); put the content again")
-    :format(hash, self.name)
-  warn(self, message)
-  return nil, errors.new("corrupt", message)
+  warn(self, ("content %s in %s is corrupt, and was refused"):format(hash, self.name))
+  return nil, errors.new("corrupt", ("the bucket has other bytes than those of content %s (in %s); put the content again")
+    :format(hash, self.name))
 end
 
 -- Keeps content in the folder. False: the bytes are not those of the hash.
