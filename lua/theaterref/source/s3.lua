@@ -158,7 +158,7 @@ function M.request(job, context, request)
   end
   if context.trace then
     context.trace { rule = "s3", by = made.place.endpoint, reference = errors.redact_reference(job.target),
-      answer = "credentials from " .. (made.source and made.source.from or "nowhere") }
+      answer = ("region %s, %s"):format(made.place.region, Client.credentials_text(made.source)) }
   end
   return made
 end

@@ -73,6 +73,16 @@ Remote.is_remote = true
 --- The local folder.
 function Remote:folder() return self.front.folder end
 
+--- Describes the bucket's place, without secrets. Nobody is asked.
+-- @treturn string the endpoint, or the fault of the settings
+-- @treturn string the region, and where the credentials come from
+function Remote:describe()
+  local Client = require "theaterref.s3.client"
+  local client, err = Client.open(self.bucket, { settings = self.options.s3 or {}, defaults = self.options.request or {} })
+  if not client then return self.bucket, tostring(err) end
+  return client.place.endpoint, ("region %s, %s"):format(client.place.region, Client.credentials_text(client.source))
+end
+
 --- The client for the bucket.
 -- @treturn table
 -- @return[2] nil
@@ -156,10 +166,9 @@ local function refuse(self, hash)
   core.count "corrupt_bucket"
   cache_of(self):remove(content_key(self, hash))
   objects.doubt(self, hash)
-  local message = ("the bucket has other bytes than those of content %s (in %s); put the content again")
-    :format(hash, self.name)
-  warn(self, message)
-  return nil, errors.new("corrupt", message)
+  warn(self, ("content %s in %s is corrupt, and was refused"):format(hash, self.name))
+  return nil, errors.new("corrupt", ("the bucket has other bytes than those of content %s (in %s); put the content again")
+    :format(hash, self.name))
 end
 
 -- Keeps content in the folder. False: the bytes are not those of the hash.
