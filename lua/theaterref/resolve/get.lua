@@ -106,6 +106,7 @@ local function fetch(context, task, job, lead)
   local blob
   blob, err = task:await(started.future)
   task.fetched = started.future
+  if not blob then errors.with_code(err, started.future) end
   after_fetch(context, task, job, started.future, blob)
   if not blob then blob, err = stale_from_disk(context, task, job, err) end
   if not blob then return nil, err end
@@ -146,6 +147,7 @@ local function through_cache(context, task, job)
       kept.set_origin(job, how == "wait" and what:freshness() or core.record(blob))
     end
     if blob then return kept.verify(job, blob, kept.key_digest(job)) end
+    errors.with_code(err, what)
     tries = tries + 1
     local timeout = job.request and job.request.timeout
     if why == "abandoned" and timeout and timeout >= 0 and core.now() - began >= timeout then
@@ -288,15 +290,25 @@ local function drive_links(context, task, job)
     no_store = link.record and link.record.no_store, extra = { manifest = job.manifest } })
 end
 
---- Gets a remote job's bytes.
-function M.get_remote(context, task, job)
-  if job.source.drive then return drive_links(context, task, job) end
-  if job.source.is_chain then return drive_chain(context, task, job) end
+-- Prepares a job's source, and fetches its bytes.
+local function prepare_and_fetch(context, task, job)
   if job.source.prepare and not context.offline then
     local ok, err = job.source.prepare(job, task)
     if not ok then return nil, err end
   end
   return (job.cache and through_cache or fetch)(context, task, job)
+end
+
+--- True if a job that failed may be loaded once more, since its source can get other credentials.
+function M.renews(job, err) return job.source.renew and err and job.source.renew(job, err) end
+
+--- Gets a remote job's bytes.
+function M.get_remote(context, task, job)
+  if job.source.drive then return drive_links(context, task, job) end
+  if job.source.is_chain then return drive_chain(context, task, job) end
+  local blob, err = prepare_and_fetch(context, task, job)
+  if not blob and not task.over and M.renews(job, err) then return prepare_and_fetch(context, task, job) end
+  return blob, err
 end
 
 --- Gets a job's bytes from wherever they are.

@@ -181,6 +181,7 @@ function gets.in_background(context, job, lead)
   local function work(task)
     local blob, err = gets.lead_claim(context, task, job, lead)
     if blob then return blob end
+    gets.renews(job, err) -- the next load has others
     local failures, others = { { target = job.target, err = err } }, {}
     for _, other in ipairs(job.others or {}) do
       if other ~= job then others[#others + 1] = other end
