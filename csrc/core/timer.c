@@ -1,4 +1,4 @@
-/* One thread completes all timers. It ends when there has been none for a while. */
+/* One thread makes the calls of all timers. It ends when there has been none for a while. */
 #include "timer.h"
 
 #include <stdlib.h>
@@ -11,7 +11,8 @@ static const double MOST_SECONDS = 3600, IDLE_SECONDS = 5;
 typedef struct timer {
   struct timer *next;
   double moment;
-  tr_promise *promise;
+  void (*call)(void *context);
+  void *context;
 } timer;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -35,17 +36,6 @@ static void init_once(void) {
   pthread_atfork(before_fork, in_parent, in_child);
 }
 
-static void complete(timer *t) {
-  tr_blob *nothing = tr_blob_new("", 0);
-  if (nothing != NULL)
-    tr_promise_complete(t->promise, nothing);
-  else
-    tr_promise_orphan(t->promise);
-  tr_blob_release(nothing);
-  tr_promise_release(t->promise);
-  free(t);
-}
-
 static void *run(void *unused) {
   double until = tr_now() + IDLE_SECONDS;
   (void)unused;
@@ -59,7 +49,8 @@ static void *run(void *unused) {
     } else {
       first = t->next;
       pthread_mutex_unlock(&lock);
-      complete(t);
+      t->call(t->context);
+      free(t);
       until = tr_now() + IDLE_SECONDS;
       pthread_mutex_lock(&lock);
     }
@@ -87,23 +78,41 @@ static bool add(timer *t) {
   return runs;
 }
 
-tr_future *tr_timer(double seconds) {
+bool tr_timer_call(double seconds, void (*call)(void *context), void *context) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   timer *t = malloc(sizeof *t);
-  tr_future *future = NULL;
   pthread_once(&once, init_once);
   if (t == NULL)
-    return NULL;
+    return false;
   /* Not a number is no time at all. */
   t->moment = tr_now() + (seconds > 0 ? seconds < MOST_SECONDS ? seconds : MOST_SECONDS : 0);
-  t->promise = tr_promise_new(NULL, NULL);
-  if (t->promise != NULL) {
-    future = tr_promise_future(t->promise, false);
-    if (future != NULL && add(t))
-      return future;
-    tr_future_release(future);
-    tr_promise_release(t->promise);
-  }
+  t->call = call;
+  t->context = context;
+  if (add(t))
+    return true;
   free(t);
+  return false;
+}
+
+/* Give the promise of a timer its empty blob. */
+static void complete(void *context) {
+  tr_promise *promise = context;
+  tr_blob *nothing = tr_blob_new("", 0);
+  if (nothing != NULL)
+    tr_promise_complete(promise, nothing);
+  else
+    tr_promise_orphan(promise);
+  tr_blob_release(nothing);
+  tr_promise_release(promise);
+}
+
+tr_future *tr_timer(double seconds) {
+  tr_promise *promise = tr_promise_new(NULL, NULL);
+  tr_future *future = promise != NULL ? tr_promise_future(promise, false) : NULL;
+  if (future != NULL && tr_timer_call(seconds, complete, promise))
+    return future;
+  tr_future_release(future);
+  if (promise != NULL)
+    tr_promise_release(promise);
   return NULL;
 }
