@@ -155,15 +155,22 @@ describe("a label of a remote store", function()
       assert.matches("there is no such label now", err.message)
     end)
 
-    it("has each attempt leave another UUID", function()
+    it("has each attempt leave another UUID, and those of the moves before", function()
       local store = open()
+      local put, seen = Client.put, {}
+      finally(function() Client.put = put end)
+      function Client.put(client, key, blob, options)
+        if key:find "labels/x$" then seen[#seen + 1] = options.metadata["theaterref-writer"] end
+        return put(client, key, blob, options)
+      end
       store:label("x", store:put "one")
-      local first = s3:control {} .bucket[prefix .. "/labels/x"].metadata["theaterref-writer"]
+      fault { ["do"] = "status", method = "PUT", status = 500, code = "InternalError" }
       store:label("x", store:put "two")
+      assert.equal(3, #seen)
+      assert.not_equal(seen[2], seen[3])
       local metadata = s3:control {} .bucket[prefix .. "/labels/x"].metadata
-      assert.equal(first, metadata["theaterref-writers"])
-      assert.matches("^%x+%-%x+%-%x+%-%x+%-%x+$", first)
-      assert.not_equal(first, metadata["theaterref-writer"])
+      assert.same({ seen[3], seen[1] }, { metadata["theaterref-writer"], metadata["theaterref-writers"] })
+      for _, uuid in ipairs(seen) do assert.matches("^%x+%-%x+%-%x+%-%x+%-%x+$", uuid) end
     end)
 
     it("is never written twice with one condition unless it was read in between", function()
@@ -385,6 +392,25 @@ describe("a label of a remote store", function()
     assert.equal(("label x was not rolled back from %s: somebody else changed it meanwhile, and now it points at %s; look at it, and "
       .. "roll it back again if that is still right"):format(bad, fixed), err.message)
     assert.equal(fixed, store:get_by_label "x")
+  end)
+
+  it("is not written by a request that never reached the server, and says so", function()
+    local store = open()
+    local one, two = store:put "one", store:put "two"
+    store:label("x", one)
+    local put = Client.put
+    finally(function() Client.put = put end)
+    function Client.put(client, key, ...)
+      if not key:find "labels/x$" then return put(client, key, ...) end
+      local url = client.place.url
+      client.place.url = "http://127.0.0.1:1/" -- nobody listens there
+      local head, err = put(client, key, ...)
+      client.place.url = url
+      return head, err
+    end
+    local moved, err = store:label("x", two)
+    assert.same({ nil, "network" }, { moved, err.kind })
+    assert.equal(one, store:get_by_label "x")
   end)
 
   describe("that is made while a label is made that would be its folder", function()

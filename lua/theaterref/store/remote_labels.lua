@@ -230,8 +230,8 @@ function Move:undo(etag, fault)
     done, err = self.store:client():delete(self.store.prefix .. "labels/" .. self.name,
       { if_match = self.engine.condition(etag) })
   end
-  local state = done and "it is removed again" or ("it is still there%s; remove one of the two")
-    :format(err and ", since removing it failed (" .. err.message .. ")" or "")
+  local state = done and "it is removed again" or ("it %s still there%s; remove one of the two")
+    :format(err and err.unknown and "may be" or "is", err and " (" .. err.message .. ")" or "")
   return nil, errors.new(fault.kind, ("%s: somebody else made that one at the same time; %s"):format(fault.message, state))
 end
 
@@ -244,7 +244,7 @@ function Move:finish(was_old)
     return moved, etag
   end
   local ok, err = true, nil
-  if not self.current then ok, err = check_place(store, name) end
+  if not self.current then ok, err = check_place(store, name) end -- a look that fails is no fault of the move
   if not ok and err.kind == "invalid_reference" then
     store:expire_label(name)
     return self:undo(etag, err)
