@@ -13,7 +13,8 @@ local M = {}
 
 local LOCK_SECONDS = 30 -- that a call waits for others that move labels, by default
 local FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1
-local MAX_WRITERS, MAX_HISTORY = 8, 20 -- in an object's metadata, of which 2 KB fit
+local MAX_FAILURES = 8  -- of the server in one call
+local MAX_WRITERS, MAX_HISTORY = 12, 20 -- in an object's metadata, of which 2 KB fit
 local LABEL_HISTORY = 5
 
 -- -------------------------------------------------------------------- names
@@ -79,10 +80,9 @@ end
 local function put_label(store, name, hash, current, uuid, condition)
   local client, err = store:client()
   if not client then return nil, err end
-  local former, history = current and current.writers or {}, history_with(store, current, hash)
-  local metadata = { ["theaterref-writer"] = uuid,
-    ["theaterref-writers"] = former[1] and table.concat(former, ",", 1, math.min(#former, MAX_WRITERS)) or nil,
-    ["theaterref-history"] = history[1] and table.concat(history, ",") or nil }
+  local metadata = { ["theaterref-writer"] = uuid }
+  objects.add_list(metadata, "theaterref-writers", table.move(current and current.writers or {}, 1, MAX_WRITERS, 1, {}))
+  objects.add_list(metadata, "theaterref-history", history_with(store, current, hash))
   local options = { metadata = metadata, content_type = "text/plain" }
   if condition then
     options.if_match = current and condition(current.etag) or nil
@@ -139,21 +139,21 @@ local function refusal(store, name, what, method, err)
   return other
 end
 
--- Attempts that pause for longer and longer in between, until a deadline: `next` pauses, and returns false if none fits any
--- more.
+-- Attempts that pause for longer and longer in between, until a deadline or until the server has failed too often.
 local Attempts = {}
 Attempts.__index = Attempts
 
 local function attempts(store)
   local seconds = store.options.lock_timeout or LOCK_SECONDS
-  local left = store.seconds_left and store.seconds_left()
-  seconds = math.min(seconds, left or seconds)
-  return setmetatable({ store = store, till = core.now() + seconds, seconds = seconds, count = 1, pause = FIRST_PAUSE }, Attempts)
+  seconds = math.min(seconds, store.seconds_left and store.seconds_left() or seconds)
+  return setmetatable({ store = store, till = core.now() + seconds, count = 1, failures = 0, pause = FIRST_PAUSE }, Attempts)
 end
 
-function Attempts:next()
+-- Pauses after an attempt that failed. False: that was the last one.
+function Attempts:next(err)
+  if err.unknown then self.failures = self.failures + 1 end
   local pause = self.pause * math.random()
-  if core.now() + pause >= self.till then return false end
+  if self.failures >= MAX_FAILURES or core.now() + pause >= self.till then return false end
   objects.pause(self.store, pause)
   self.count, self.pause = self.count + 1, math.min(2 * self.pause, LONGEST_PAUSE)
   return true
@@ -161,14 +161,17 @@ end
 
 -- The error for attempts that have all failed.
 function Attempts:failure(name, what, last)
-  return nil, errors.new("timeout", ("label %s was not %s in %d attempts within %s; others change it, or the server fails; the "
-    .. "last attempt: %s"):format(name, what, self.count, errors.seconds(self.seconds), last.message))
+  local why = last.unknown and "the server fails" or "others change it all the time"
+  local other = errors.new(last.unknown and "http_status" or "timeout",
+    ("label %s was not %s in %d attempts: %s: %s"):format(name, what, self.count, why, last.message))
+  other.status, other.code = last.status, last.code
+  return nil, other
 end
 
 -- ---------------------------------------------------------------------- moves
 
 -- A move at work: `store`, `name`, `hash`, `expect` (nil, false or a hash), `engine`, `current` (the label as it was read),
--- `uuid` of the attempt.
+-- `uuid` of the attempt, `is_settled` (the last attempt was not carried out).
 local Move = {}
 Move.__index = Move
 
@@ -179,12 +182,15 @@ function Move:fits()
   return self.current.hash == self.expect
 end
 
+function Move:doubt(err, now, why) return unknown_outcome(self.name, "moved to " .. self.hash, err, now, why) end
+
 -- Decides after a failed attempt, by the label as it is now. Returns "again"; or true or false, the outcome; or nil and
 -- an error.
 --
 -- Our UUID in the chain of writers proves that the write was applied. Nothing in the chain proves that it was not: a writer
 -- between us and another one is missing there if the label came back to the hash that the other one had read. So where the
--- answer was lost, only our UUID, or the unchanged object after an answer that ended the request, settle the outcome.
+-- answer was lost, only our UUID, or the unchanged object after an answer that ended the request, settle the outcome. A move
+-- that expects nothing does not need to know whether such a request was carried out: it can be made again.
 function Move:after(err)
   if not err.unknown and not is_conflict(err) then
     return nil, self.engine.moves and refusal(self.store, self.name, "moved", "PUT", err) or err
@@ -192,9 +198,8 @@ function Move:after(err)
   local now, why = objects.label(self.store, self.name)
   if now == nil and not err.unknown then return nil, why end
   if now and has(now.writers, self.uuid) then return true, now.writer == self.uuid and now.etag or nil end
-  if err.unknown and not (is_over(err) and is_same_write(self.current, now)) then
-    return unknown_outcome(self.name, "moved to " .. self.hash, err, now, why)
-  end
+  self.is_settled = not err.unknown or is_over(err) and is_same_write(self.current, now)
+  if not (self.is_settled or now ~= nil and is_over(err) and self.expect == nil) then return self:doubt(err, now, why) end
   self.current = now
   if not self:fits() then return false end
   if now and now.hash == self.hash then return true, now.etag end
@@ -219,7 +224,10 @@ function Move:run()
     if head then return true, head.etag end
     local outcome, what = self:after(err)
     if outcome ~= "again" then return outcome, what end
-    if not tries:next() then return tries:failure(self.name, "moved", err) end
+    if not tries:next(err) then
+      if not self.is_settled then return self:doubt(err, self.current) end
+      return tries:failure(self.name, "moved", err)
+    end
   end
 end
 
@@ -347,7 +355,7 @@ function M.remove(store, name, only_if)
     if outcome == true then store:forget_label(name) end
     if outcome ~= "again" then return outcome, what end
     current = what
-    if not tries:next() then return tries:failure(name, "removed", err) end
+    if not tries:next(err) then return tries:failure(name, "removed", err) end
   end
 end
 
