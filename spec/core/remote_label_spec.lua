@@ -241,6 +241,22 @@ describe("a label of a remote store", function()
       end
     end)
 
+    it("has not moved when the bucket answers as Ceph does to a writer that lost, and another writer came", function()
+      for _, name in ipairs { "x", "new" } do
+        local view, one, two, three = contest(function(other, hash) assert.is_true(other:label(name, hash)) end, name)
+        local expect = name == "x" and one
+        fault { ["do"] = "status", method = "PUT", key = "labels/" .. name, status = 500, code = "UnknownError" }
+        assert.is_false(view:label(name, two, { expect = expect }))
+        assert.equal(three, view:get_by_label(name))
+        view:remove_label "new"
+      end
+      local view, one, two = contest(function(_, hash)
+        s3:control { put = { { bucket = "bucket", key = prefix .. "/labels/x", text = hash } } } -- by another program
+      end)
+      fault { ["do"] = "status", method = "PUT", status = 500, code = "UnknownError" }
+      assert.equal("unknown_outcome", select(2, view:label("x", two, { expect = one })).kind)
+    end)
+
     it("may have moved when a program that leaves no trace wrote it meanwhile", function()
       local view, one, two = contest(function(_, three)
         s3:control { put = { { bucket = "bucket", key = prefix .. "/labels/x", text = three } } }

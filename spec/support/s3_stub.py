@@ -179,7 +179,7 @@ def same_etag(told, etag, how="both"):
 def lost(code="PreconditionFailed"):
     state["losers"] += 1
     if state["engine"]["loser"] == 500 and state["losers"] % 2 == 0:
-        raise Refusal(500, "InternalError", "We encountered an internal error. Please try again.")
+        raise Refusal(500, "UnknownError", "")  # as Ceph's gateway does it
     raise Refusal(412, code, "At least one of the pre-conditions you specified did not hold")
 
 

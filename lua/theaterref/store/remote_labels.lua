@@ -110,6 +110,22 @@ local function is_same_write(before, now)
   return before and now and before.writer ~= nil and now.writer == before.writer and now.etag == before.etag
 end
 
+-- True if others have written a label since it was 'before', one after the other, as far as their writers knew.
+local function is_later_write(before, now)
+  if not now or now.writer == nil then return false end
+  if before then return before.writer ~= nil and has(now.writers, before.writer) end
+  return #now.writers <= MAX_WRITERS -- all since it was made
+end
+
+-- True for the answer of Ceph's gateway to a conditional write that lost to another at the same moment. A write that failed
+-- in another way may get the same answer, so the label must have been written by others.
+local function is_lost_race(err) return err.status == 500 and err.code == "UnknownError" end
+
+-- True if a write whose outcome its answer leaves open was not carried out, and will not be, by the label as it is now.
+local function is_settled(err, before, now)
+  return is_over(err) and (is_same_write(before, now) or is_lost_race(err) and is_later_write(before, now))
+end
+
 -- True if a condition of a write did not hold.
 local function is_conflict(err)
   return objects.is_absent(err) or err.kind == "conflict" or err.status == 412 or err.status == 409
@@ -189,8 +205,8 @@ function Move:doubt(err, now, why) return unknown_outcome(self.name, "moved to "
 --
 -- Our UUID in the chain of writers proves that the write was applied. Nothing in the chain proves that it was not: a writer
 -- between us and another one is missing there if the label came back to the hash that the other one had read. So where the
--- answer was lost, only our UUID, or the unchanged object after an answer that ended the request, settle the outcome. A move
--- that expects nothing does not need to know whether such a request was carried out: it can be made again.
+-- answer was lost, only our UUID, or the unchanged object after an answer that ended the request, settle the outcome; or the
+-- server says which writer lost. A move that expects nothing does not need to know whether such a request was carried out: it can be made again.
 function Move:after(err)
   if not err.unknown and not is_conflict(err) then
     return nil, self.engine.moves and refusal(self.store, self.name, "moved", "PUT", err) or err
@@ -198,7 +214,7 @@ function Move:after(err)
   local now, why = objects.label(self.store, self.name)
   if now == nil and not err.unknown then return nil, why end
   if now and has(now.writers, self.uuid) then return true, now.writer == self.uuid and now.etag or nil end
-  self.is_settled = not err.unknown or is_over(err) and is_same_write(self.current, now)
+  self.is_settled = not err.unknown or is_settled(err, self.current, now)
   if not (self.is_settled or now ~= nil and is_over(err) and self.expect == nil) then return self:doubt(err, now, why) end
   self.current = now
   if not self:fits() then return false end
