@@ -165,9 +165,9 @@ local function attempts(store)
   return setmetatable({ store = store, till = core.now() + seconds, count = 1, failures = 0, pause = FIRST_PAUSE }, Attempts)
 end
 
--- Pauses after an attempt that failed. False: that was the last one.
-function Attempts:next(err)
-  if err.unknown then self.failures = self.failures + 1 end
+-- Pauses after an attempt. 'is_failure': the server failed, and it was not because of others. False: that was the last one.
+function Attempts:next(is_failure)
+  if is_failure then self.failures = self.failures + 1 end
   local pause = self.pause * math.random()
   if self.failures >= MAX_FAILURES or core.now() + pause >= self.till then return false end
   objects.pause(self.store, pause)
@@ -206,7 +206,8 @@ function Move:doubt(err, now, why) return unknown_outcome(self.name, "moved to "
 -- Our UUID in the chain of writers proves that the write was applied. Nothing in the chain proves that it was not: a writer
 -- between us and another one is missing there if the label came back to the hash that the other one had read. So where the
 -- answer was lost, only our UUID, or the unchanged object after an answer that ended the request, settle the outcome; or the
--- server says which writer lost. A move that expects nothing does not need to know whether such a request was carried out: it can be made again.
+-- server says which writer lost. A move that expects nothing does not need to know whether a request that is over was carried
+-- out: it can be made again.
 function Move:after(err)
   if not err.unknown and not is_conflict(err) then
     return nil, self.engine.moves and refusal(self.store, self.name, "moved", "PUT", err) or err
@@ -238,9 +239,10 @@ function Move:run()
     local head, err = put_label(self.store, self.name, self.hash, self.current, self.uuid,
       self.engine.moves and self.engine.condition or false)
     if head then return true, head.etag end
+    local before = self.current
     local outcome, what = self:after(err)
     if outcome ~= "again" then return outcome, what end
-    if not tries:next(err) then
+    if not tries:next(err.unknown and is_same_write(before, self.current)) then
       if not self.is_settled then return self:doubt(err, self.current) end
       return tries:failure(self.name, "moved", err)
     end
@@ -370,8 +372,9 @@ function M.remove(store, name, only_if)
     if not ok then outcome, what = after_removal(store, name, current, only_if, err) end
     if outcome == true then store:forget_label(name) end
     if outcome ~= "again" then return outcome, what end
+    local before = current
     current = what
-    if not tries:next(err) then return tries:failure(name, "removed", err) end
+    if not tries:next(err.unknown and is_same_write(before, current)) then return tries:failure(name, "removed", err) end
   end
 end
 
