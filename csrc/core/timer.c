@@ -1,4 +1,5 @@
-/* One thread makes the calls of all timers. It ends when there has been none for a while. */
+/* One thread makes the calls of all timers: it completes promises, and ends those that are late. It
+** ends when there has been nothing to do for a while. */
 #include "timer.h"
 
 #include <stdlib.h>
@@ -106,6 +107,12 @@ static void complete(void *context) {
   tr_promise_release(promise);
 }
 
+/* End somebody else's promise. */
+static void give_up(void *context) {
+  tr_promise_orphan(context);
+  tr_promise_release(context);
+}
+
 tr_future *tr_timer(double seconds) {
   tr_promise *promise = tr_promise_new(NULL, NULL);
   tr_future *future = promise != NULL ? tr_promise_future(promise, false) : NULL;
@@ -115,4 +122,12 @@ tr_future *tr_timer(double seconds) {
   if (promise != NULL)
     tr_promise_release(promise);
   return NULL;
+}
+
+bool tr_timer_limit(tr_future *future, double seconds) {
+  tr_promise *promise = tr_promise_retain(tr_future_promise(future));
+  if (tr_timer_call(seconds, give_up, promise))
+    return true;
+  tr_promise_release(promise);
+  return false;
 }

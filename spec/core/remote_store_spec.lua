@@ -111,7 +111,7 @@ describe("a remote store", function()
         assert.equal("corrupt", err.kind)
       end
       assert.equal(2, #warnings)
-      assert.matches("the bucket has other bytes than those of content " .. hash, warnings[1])
+      assert.matches("content " .. hash .. " in s3://.* is corrupt, and was refused", warnings[1])
       assert.is_false(helper.exists(folder .. "/here/data/" .. hash))
     end)
   end

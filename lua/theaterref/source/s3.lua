@@ -12,7 +12,7 @@ local text = require "theaterref.s3.text"
 
 local M = { fetches = true }
 
-local MAX_KEY_BYTES, MAX_VERSION_BYTES = 1024, 1024
+local MAX_VERSION_BYTES = 1024
 
 -- --------------------------------------------------------------- references
 
@@ -29,13 +29,16 @@ end
 -- Returns the fault of a key.
 local function key_fault(key)
   if key == "" then return "it names no key: it has the form s3://bucket/key" end
-  if #key > MAX_KEY_BYTES then return ("its key has %d bytes; %d are allowed"):format(#key, MAX_KEY_BYTES) end
-  if ("/" .. key .. "/"):find "/%.%.?/" then return "its key has a segment '.' or '..', which no URL can name" end
+  if #key > text.MAX_KEY_BYTES then return ("its key has %d bytes; %d are allowed"):format(#key, text.MAX_KEY_BYTES) end
+  if key:find(".", 1, true) and ("/" .. key .. "/"):find "/%.%.?/" then
+    return "its key has a segment '.' or '..', which no URL can name"
+  end
 end
 
 -- Takes the digest and the version off the end of a reference without its scheme. Returns the rest,
 -- the version and the digest; or nil and the fault.
 local function take_ends(rest)
+  if not rest:find "[#?]" then return rest end
   local before, digest = rest:match "^(.*)#[Ss][Hh][Aa]%d*=([^/#]*)$"
   if before then
     if not rest:find "#sha256=%x*$" or #digest ~= 64 then return nil, "after '#' it takes sha256=<64 hex digits>" end
@@ -60,8 +63,9 @@ function M.parse(reference)
   local bucket, key = rest:match "^([^/]*)/?(.*)$"
   local fault = bucket_fault(bucket) or key_fault(key)
   if fault then return invalid(reference, fault) end
-  return { scheme = "s3", text = text_of(bucket, key, version, digest), bucket = bucket, key = key, version = version,
-    sha256 = digest, address = text_of(bucket, key, version) }
+  local address = text_of(bucket, key, version)
+  return { scheme = "s3", text = digest and text_of(bucket, key, version, digest) or address, bucket = bucket, key = key,
+    version = version, sha256 = digest, address = address }
 end
 
 -- Returns a key without the segments '.' and '..'; nil: it leads out of the bucket.
@@ -154,7 +158,7 @@ function M.request(job, context, request)
   end
   if context.trace then
     context.trace { rule = "s3", by = made.place.endpoint, reference = errors.redact_reference(job.target),
-      answer = "credentials from " .. (made.source and made.source.from or "nowhere") }
+      answer = ("region %s, %s"):format(made.place.region, Client.credentials_text(made.source)) }
   end
   return made
 end
@@ -170,7 +174,7 @@ local function sign(request, task)
     if not compiled then return nil, err end
     signed.found, signed.compiled = found, compiled
   end
-  return signed.compiled
+  return signed.compiled, nil, found
 end
 
 -- Failures of one task's wait for credentials; others may have more time.
@@ -181,17 +185,21 @@ local own_ends = { cancelled = true, timeout = true }
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.prepare(job, task)
-  local compiled, err = sign(job.request, task)
-  job.signed = compiled
-  return compiled and true, err
+  local err
+  job.signed, err, job.credentials = sign(job.request, task)
+  return job.signed and true, err
 end
+
+--- Forgets the credentials of a job, if its fetch was refused because of them.
+-- @treturn boolean whether it may be fetched once more
+function M.renew(job, err) return credentials.renew(job.request.source, job.credentials, err) end
 
 --- Starts the fetch, signed. The engine completes `job.lead`, the future that leads a claim, if there is one.
 -- Others may wait for that one longer than this task may.
 function M.start(job, _, task)
   local request, parsed = job.request, job.parsed
   local compiled, err = job.signed, nil
-  if not compiled then compiled, err = sign(request, task) end -- a load in the background
+  if not compiled then compiled, err, job.credentials = sign(request, task) end -- a load in the background
   if not compiled then
     if job.lead and own_ends[err.kind] then job.lead:cancel() end
     return nil, err

@@ -100,8 +100,24 @@ local function probe(store)
   return ("%s %s %s"):format(style, moves, removes)
 end
 
--- The name of the text about an engine.
+-- Returns what was found out about an engine, `at` and `text`, or nil.
+local function kept(store, name)
+  if known[name] then return known[name] end
+  local at, text = (store.front:text(name) or ""):match "^(%d+) ([^\n]*)$"
+  return text and { at = math.tointeger(at), text = text }
+end
+
 local function name_of(store) return "engine-" .. core.digest(store.identity) end
+
+--- Returns what was found out about the engine of a store's bucket, without asking it.
+-- @tparam table store
+-- @treturn ?table as `of` returns it
+-- @treturn ?integer how many seconds ago
+function M.known(store)
+  local found = kept(store, name_of(store))
+  local engine = found and parse(found.text)
+  if engine then return engine, os.time() - found.at end
+end
 
 --- Returns what the engine of a store's bucket can do.
 -- @tparam table store
@@ -110,11 +126,7 @@ local function name_of(store) return "engine-" .. core.digest(store.identity) en
 -- @treturn[2] table an error
 function M.of(store)
   local name = name_of(store)
-  local found = known[name]
-  if not found then
-    local at, text = (store.front:text(name) or ""):match "^(%d+) ([^\n]*)$"
-    found = text and { at = math.tointeger(at), text = text }
-  end
+  local found = kept(store, name)
   if not found or not parse(found.text) or math.abs(os.time() - found.at) > LASTS_SECONDS then
     local text, err = probe(store)
     if not text then return nil, err end

@@ -9,7 +9,7 @@ local M = {}
 --- True if an error says that an object is absent, and not its bucket.
 -- @tparam table err
 -- @treturn boolean
-function M.is_absent(err) return err.kind == "not_found" and err.code ~= "NoSuchBucket" end
+function M.is_absent(err) return (err.kind == "not_found" or err.status == 404) and err.code ~= "NoSuchBucket" end
 
 --- Seconds that a remote gc spares content; writers make content young again that is older than half of that.
 M.GRACE = 24 * 3600
