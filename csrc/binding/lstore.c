@@ -380,58 +380,15 @@ static int store_hold(lua_State *L) {
   return 2;
 }
 
-typedef struct llock {
-  int lock;    /* -1 once closed */
-  pid_t owner; /* a child of a fork does not unlock it */
-} llock;
-
 /* folder() -> the path of the store's folder */
 static int store_folder(lua_State *L) {
   lua_pushstring(L, tr_checkstore(L)->base);
   return 1;
 }
 
-/* lock([timeout]) -> lock, to be closed; keeps gc and movers of labels waiting */
-static int store_lock(lua_State *L) {
-  tr_store store = tr_store_for_call(tr_checkstore(L));
-  tr_error error;
-  llock *l;
-  if (!lua_isnoneornil(L, 2))
-    store.until = tr_deadline(luaL_checknumber(L, 2));
-  l = lua_newuserdatauv(L, sizeof *l, 0);
-  l->lock = -1;
-  l->owner = getpid();
-  luaL_setmetatable(L, TR_LOCK);
-  TR_WAITING(L, l->lock, tr_store_lock_all(&store, &error));
-  return l->lock < 0 ? tr_pusherror(L, &error) : 1;
-}
-
-/* try_lock(name) -> lock, to be closed | nil, error: without waiting; see tr_store_try_lock */
-static int store_try_lock(lua_State *L) {
-  tr_store *store = tr_checkstore(L);
-  const char *name = tr_checkcstring(L, 2);
-  tr_error error;
-  llock *l = lua_newuserdatauv(L, sizeof *l, 0);
-  l->lock = -1;
-  l->owner = getpid();
-  luaL_setmetatable(L, TR_LOCK);
-  l->lock = tr_store_try_lock(store, name, &error);
-  return l->lock < 0 ? tr_pusherror(L, &error) : 1;
-}
-
 /* note_use(hash): that content was used just now */
 static int store_note_use(lua_State *L) {
   tr_store_note_use(tr_checkstore(L), tr_checkcstring(L, 2));
-  return 0;
-}
-
-static int lock_close(lua_State *L) {
-  llock *l = luaL_checkudata(L, 1, TR_LOCK);
-  if (l->lock >= 0 && l->owner == getpid())
-    tr_store_unlock(l->lock);
-  else if (l->lock >= 0)
-    close(l->lock);
-  l->lock = -1;
   return 0;
 }
 
@@ -499,24 +456,18 @@ void tr_open_store(lua_State *L) {
       {"list_folders", store_list_folders},
       {"list_quarantined", store_list_quarantined},
       {"list_unexpected", store_list_unexpected},
-      {"lock", store_lock},
       {"hold", store_hold},
-      {"try_lock", store_try_lock},
       {"note_use", store_note_use},
       {"content_uses", store_content_uses},
       {"folder", store_folder},
       {"calculate_total_size", store_calculate_total_size},
       {"check", store_check},
       {NULL, NULL}};
-  static const luaL_Reg lock_methods[] = {
-      {"__gc", lock_close}, {"__close", lock_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"content_store", content_store},
                                        {NULL, NULL}};
   tr_newtype(L, TR_STORE, methods);
   tr_add_pair(L, store_discard, "discard", "discard_temporary_file");
-  lua_setfield(L, -2, "store_methods"); /* llabels.c, lbatch.c and store.lua
+  lua_setfield(L, -2, "store_methods"); /* llabels.c, lbatch.c, llock.c and store.lua
                                            add to them */
-  tr_newtype(L, TR_LOCK, lock_methods);
-  lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);
 }

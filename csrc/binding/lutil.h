@@ -211,5 +211,6 @@ void tr_open_derive(lua_State *L);
 /* Each adds to the methods of a store, which are on the stack's top. */
 void tr_open_labels(lua_State *L);
 void tr_open_batch(lua_State *L);
+void tr_open_lock(lua_State *L);
 
 #endif

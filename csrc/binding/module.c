@@ -248,6 +248,7 @@ int luaopen_theaterref_core(lua_State *L) {
   lua_getfield(L, -1, "store_methods");
   tr_open_labels(L);
   tr_open_batch(L);
+  tr_open_lock(L);
   lua_pop(L, 1);
   tr_open_json(L);
   tr_open_oci(L);

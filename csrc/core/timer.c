@@ -1,5 +1,5 @@
-/* One thread completes all timers, and ends promises that are late. It ends when there has been
-** nothing to do for a while. */
+/* One thread makes the calls of all timers: it completes promises, and ends those that are late. It
+** ends when there has been nothing to do for a while. */
 #include "timer.h"
 
 #include <stdlib.h>
@@ -12,8 +12,8 @@ static const double MOST_SECONDS = 3600, IDLE_SECONDS = 5;
 typedef struct timer {
   struct timer *next;
   double moment;
-  tr_promise *promise; /* retained */
-  bool is_limit;       /* of somebody else's promise */
+  void (*call)(void *context);
+  void *context;
 } timer;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -37,17 +37,6 @@ static void init_once(void) {
   pthread_atfork(before_fork, in_parent, in_child);
 }
 
-static void complete(timer *t) {
-  tr_blob *nothing = t->is_limit ? NULL : tr_blob_new("", 0);
-  if (nothing != NULL)
-    tr_promise_complete(t->promise, nothing);
-  else
-    tr_promise_orphan(t->promise);
-  tr_blob_release(nothing);
-  tr_promise_release(t->promise);
-  free(t);
-}
-
 static void *run(void *unused) {
   double until = tr_now() + IDLE_SECONDS;
   (void)unused;
@@ -61,7 +50,8 @@ static void *run(void *unused) {
     } else {
       first = t->next;
       pthread_mutex_unlock(&lock);
-      complete(t);
+      t->call(t->context);
+      free(t);
       until = tr_now() + IDLE_SECONDS;
       pthread_mutex_lock(&lock);
     }
@@ -89,8 +79,7 @@ static bool add(timer *t) {
   return runs;
 }
 
-/* Begin a timer for a promise, which it retains. False: memory or threads are short. */
-static bool begin(tr_promise *promise, double seconds, bool is_limit) {
+bool tr_timer_call(double seconds, void (*call)(void *context), void *context) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   timer *t = malloc(sizeof *t);
   pthread_once(&once, init_once);
@@ -98,27 +87,47 @@ static bool begin(tr_promise *promise, double seconds, bool is_limit) {
     return false;
   /* Not a number is no time at all. */
   t->moment = tr_now() + (seconds > 0 ? seconds < MOST_SECONDS ? seconds : MOST_SECONDS : 0);
-  t->promise = tr_promise_retain(promise);
-  t->is_limit = is_limit;
+  t->call = call;
+  t->context = context;
   if (add(t))
     return true;
-  tr_promise_release(promise);
   free(t);
   return false;
+}
+
+/* Give the promise of a timer its empty blob. */
+static void complete(void *context) {
+  tr_promise *promise = context;
+  tr_blob *nothing = tr_blob_new("", 0);
+  if (nothing != NULL)
+    tr_promise_complete(promise, nothing);
+  else
+    tr_promise_orphan(promise);
+  tr_blob_release(nothing);
+  tr_promise_release(promise);
+}
+
+/* End somebody else's promise. */
+static void give_up(void *context) {
+  tr_promise_orphan(context);
+  tr_promise_release(context);
 }
 
 tr_future *tr_timer(double seconds) {
   tr_promise *promise = tr_promise_new(NULL, NULL);
   tr_future *future = promise != NULL ? tr_promise_future(promise, false) : NULL;
-  if (future != NULL && !begin(promise, seconds, false)) {
-    tr_future_release(future);
-    future = NULL;
-  }
+  if (future != NULL && tr_timer_call(seconds, complete, promise))
+    return future;
+  tr_future_release(future);
   if (promise != NULL)
     tr_promise_release(promise);
-  return future;
+  return NULL;
 }
 
 bool tr_timer_limit(tr_future *future, double seconds) {
-  return begin(tr_future_promise(future), seconds, true);
+  tr_promise *promise = tr_promise_retain(tr_future_promise(future));
+  if (tr_timer_call(seconds, give_up, promise))
+    return true;
+  tr_promise_release(promise);
+  return false;
 }

@@ -49,4 +49,80 @@ describe("a timer", function()
       end]])
     for _, result in ipairs(results) do assert.equal("done", result) end
   end)
+
+  describe("of a lock", function()
+    local folder, store, other
+
+    before_each(function()
+      folder = helper.temporary_folder()
+      store = core.content_store(folder, { durability = "none" })
+      other = core.content_store(folder, { durability = "none" })
+    end)
+
+    after_each(function() helper.remove(folder) end)
+
+    local function is_free()
+      local lock <close> = other:try_lock "name"
+      return lock ~= nil
+    end
+
+    it("unlocks it when what its owner awaits is over, though the owner does not go on", function()
+      local awaited = core.timer(0.1)
+      local lock <close> = assert(store:try_lock "name")
+      lock:end_after(awaited, 0.05)
+      assert.is_false(is_free())
+      helper.eventually(is_free)
+      assert.is_true(awaited:done())
+      local all <close> = assert(store:lock()) -- works for this kind of lock, too
+      all:end_after(core.timer(0), 0)
+      helper.eventually(function()
+        local mine <close> = other:lock(0)
+        return mine ~= nil
+      end)
+    end)
+
+    it("leaves it alone while that is not over, and after it was closed", function()
+      local lock = assert(store:try_lock "name")
+      local awaited = core.timer(60)
+      lock:end_after(awaited, 0)
+      core.timer(0.3):wait()
+      assert.is_false(is_free())
+      do local closing <close> = lock end -- luacheck: ignore closing
+      assert.is_true(is_free())
+      local again <close> = assert(other:try_lock "name")
+      awaited:cancel()
+      core.timer(0.3):wait()
+      local mine <close> = store:try_lock "name"
+      assert.is_nil(mine)
+      assert.is_userdata(again)
+      lock:end_after(core.timer(0), 0) -- of no effect any more
+    end)
+
+    it("is left to the parent by a child of a fork", function()
+      local lock <close> = assert(store:try_lock "name")
+      lock:end_after(core.timer(0.2), 0)
+      if threads.fork(20) then
+        core.timer(0.5):wait()
+        threads.leave()
+      end
+      threads.wait()
+      helper.eventually(is_free)
+    end)
+
+    it("may come at the moment at which its owner closes it", function()
+      local results = threads.run(8, ([[
+        local core = require "theaterref.core"
+        local number = ...
+        return function()
+          local store = core.content_store(%q, { durability = "none" })
+          for i = 1, 20 do
+            local lock <close> = assert(store:try_lock(number .. "-" .. i))
+            lock:end_after(core.timer(0.08 + i / 1000), i %% 3 / 100)
+            core.timer(0.1 + i %% 5 / 100):wait()
+          end
+          return "done"
+        end]]):format(folder))
+      for _, result in ipairs(results) do assert.equal("done", result) end
+    end)
+  end)
 end)

@@ -13,7 +13,7 @@ POST /_control takes a JSON object (unsigned), GET /_control returns the state:
   without   names of headers, and of elements of listings, that are left out
   down      true: closes each connection without an answer
   engine    {"if_match": "both" | "quoted" | "unquoted" | "ignored" | "refused", "delete_if_match": the
-            same, "loser": 412 or 500 (every second loser)}
+            same, "loser": 412 or 500 (every second loser), "longest_metadata": bytes of a value}
   faults    [{"do":, "method":, "key": substring, "query": substring, "skip": n, "times": n,
             "probability":, …}], replacing the ones before. A fault does one of
             drop_before, drop_after (the write is applied), status ("status", "code", "retry_after"),
@@ -34,7 +34,7 @@ accounts = {"AKIDEXAMPLE": {"secret": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 buckets = {"bucket": {"region": "us-east-1"}}
 objects = {"bucket": {}}
 state = {"clock": 0, "down": False, "faults": [], "losers": 0, "versions": 0, "without": [],
-         "engine": {"if_match": "both", "delete_if_match": "both", "loser": 412}}
+         "engine": {"if_match": "both", "delete_if_match": "both", "loser": 412, "longest_metadata": 2048}}
 
 
 class Refusal(Exception):
@@ -179,7 +179,7 @@ def same_etag(told, etag, how="both"):
 def lost(code="PreconditionFailed"):
     state["losers"] += 1
     if state["engine"]["loser"] == 500 and state["losers"] % 2 == 0:
-        raise Refusal(500, "InternalError", "We encountered an internal error. Please try again.")
+        raise Refusal(500, "UnknownError", "")  # as Ceph's gateway does it
     raise Refusal(412, code, "At least one of the pre-conditions you specified did not hold")
 
 
@@ -317,6 +317,10 @@ def write_object(request, bucket, key):
     source = request.headers.get("x-amz-copy-source")
     metadata = {name[11:].lower(): value for name, value in request.headers.items() if name.lower().startswith("x-amz-meta-")}
     kind = request.headers.get("content-type", "binary/octet-stream")
+    if any(len(value) > state["engine"]["longest_metadata"] for value in metadata.values()):
+        raise Refusal(500, "InternalError", "We encountered an internal error. Please try again.")
+    if sum(len(name) + len(value) for name, value in metadata.items()) > 2048:
+        raise Refusal(400, "MetadataTooLarge", "Your metadata headers exceed the maximum allowed metadata size.")
     check_write(request, bucket, key, state["engine"]["if_match"])
     if source is None:
         entry = make_object(request.body, metadata, kind)

@@ -23,6 +23,7 @@ local LABEL_BYTES = 4096      -- more is no label
 local ASK_SECONDS = 5         -- for a label whose last hash is known
 local HOLD_SECONDS = 10       -- that fetched content stays in memory for those who ask at the same time
 local LOCK_SECONDS = 30       -- that another process may take to fetch content, before this one does
+local KEEP_SECONDS = 0.5      -- after a fetch, for its bytes to be kept before another process looks
 local FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 -- An outage that took so long to notice is taken to last ten times as long, within these limits: the bucket is not asked
 -- again where something is known.
@@ -131,8 +132,9 @@ local function content_key(self, hash) return self.key_prefix .. "hash/" .. hash
 
 -- ------------------------------------------------------------------ fetching
 
--- Fetches an object into the future that leads a claim.
-local function fetch_into(self, lead, key, max_bytes, sha256, seconds)
+-- Fetches an object into the future that leads a claim. A lock that is held meanwhile opens soon after the fetch, though nobody
+-- may resume this coroutine.
+local function fetch_into(self, lead, key, max_bytes, sha256, seconds, lock)
   local client, err = self:client()
   local url, compiled
   if client then url, compiled = client:fetch_options(self.prefix .. key, max_bytes) end
@@ -143,6 +145,7 @@ local function fetch_into(self, lead, key, max_bytes, sha256, seconds)
     lead:fail(err.kind, err.message, err.status)
     return nil, err
   end
+  if lock then lock:end_after(future, KEEP_SECONDS) end
   local blob, why
   blob, err, why = self.await(future)
   return blob, errors.with_code(err, future), why, future
@@ -181,8 +184,8 @@ local function keep(self, hash, blob)
 end
 
 -- Fetches content as the leader of its claim, and keeps it in the folder.
-local function lead_content(self, hash, lead, max_bytes)
-  local blob, err, why = fetch_into(self, lead, "data/" .. hash, max_bytes, #hash == 64 and hash or nil)
+local function lead_content(self, hash, lead, max_bytes, lock)
+  local blob, err, why = fetch_into(self, lead, "data/" .. hash, max_bytes, #hash == 64 and hash or nil, nil, lock)
   if not blob then return nil, err, why end
   if not keep(self, hash, blob) then return refuse(self, hash) end
   return blob
@@ -218,7 +221,7 @@ local function claim_content(self, hash, max_bytes, patience)
     return blob
   end
   local err, why
-  blob, err, why = lead_content(self, hash, what, max_bytes)
+  blob, err, why = lead_content(self, hash, what, max_bytes, lock)
   if not blob and why ~= "pending" and may_renew(self, err, patience) then return false end
   return blob, err
 end
@@ -239,9 +242,9 @@ function Remote:get(hash, max_bytes)
   if blob then return blob end
   if self.offline or err.kind ~= "not_found" and err.kind ~= "corrupt" then return nil, err end
   hash = hash:lower()
-  prepare(self)
   local patience = { till = core.now() + LOCK_SECONDS, pause = FIRST_PAUSE, tried = false }
   while true do
+    prepare(self)
     blob, err = claim_content(self, hash, max_bytes, patience)
     if blob == nil then return content_error(self, hash, err) end
     if not blob then
@@ -308,11 +311,11 @@ local function last_known(self, name, known, err, began)
 end
 
 -- Asks the bucket for a label as the leader of its claim.
-local function ask_label(self, name, known, lead)
+local function ask_label(self, name, known, lead, lock)
   local asked = core.time()
   if known then lead:know(core.blob(known.hash), { etag = known.etag }) end
   local blob, err, why, future = fetch_into(self, lead, "labels/" .. name, LABEL_BYTES, nil,
-    known and ASK_SECONDS or nil)
+    known and ASK_SECONDS or nil, lock)
   if why == "pending" then return nil, err, true end
   local hash
   hash, err = hash_of(self, name, blob, err)
@@ -334,7 +337,7 @@ local function lead_label(self, name, lead, patience)
     lead:cancel()
     return known.hash
   end
-  local lock <close>, is_busy = lock_label(self, name) -- luacheck: ignore lock
+  local lock <close>, is_busy = lock_label(self, name)
   known = self.front:label(name)
   if known and is_fresh(self, known) then
     lead:complete(core.blob(known.hash), { age = math.max(0, core.time() - known.asked), etag = known.etag })
@@ -345,7 +348,7 @@ local function lead_label(self, name, lead, patience)
     return false
   end
   local began = core.now()
-  local hash, err, is_over = ask_label(self, name, known, lead)
+  local hash, err, is_over = ask_label(self, name, known, lead, lock)
   if hash or not err or is_over then return hash, err end
   if may_renew(self, err, patience) then return false end
   return last_known(self, name, known, err, began)
@@ -370,15 +373,19 @@ local function label_offline(self, name)
   return nil, errors.new("not_found", ("offline: label %s of %s is not known here"):format(name, self.name))
 end
 
+-- True if the bucket may have to be asked for a label.
+local function may_ask(self, name)
+  if core.now() < self.shared.outage_till or cache_of(self):peek(label_key(self, name)) then return false end
+  local known = self.front:label(name)
+  return not known or not is_fresh(self, known)
+end
+
 -- The hash of a label; nil, if there is none; or nil and an error.
 local function read_label(self, name)
   if self.offline then return label_offline(self, name) end
-  if core.now() >= self.shared.outage_till and not cache_of(self):peek(label_key(self, name)) then
-    local known = self.front:label(name)
-    if not known or not is_fresh(self, known) then prepare(self) end
-  end
   local patience = { till = core.now() + ASK_SECONDS, pause = FIRST_PAUSE }
   while true do
+    if may_ask(self, name) then prepare(self) end
     local how, what = cache_of(self):claim(label_key(self, name))
     if how == "hit" then return hash_of(self, name, what) end
     local hash, err

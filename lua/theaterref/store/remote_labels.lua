@@ -13,7 +13,8 @@ local M = {}
 
 local LOCK_SECONDS = 30 -- that a call waits for others that move labels, by default
 local FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1
-local MAX_WRITERS, MAX_HISTORY = 8, 20 -- in an object's metadata, of which 2 KB fit
+local MAX_FAILURES = 8  -- of the server in one call
+local MAX_WRITERS, MAX_HISTORY = 12, 20 -- in an object's metadata, of which 2 KB fit
 local LABEL_HISTORY = 5
 
 -- -------------------------------------------------------------------- names
@@ -79,10 +80,9 @@ end
 local function put_label(store, name, hash, current, uuid, condition)
   local client, err = store:client()
   if not client then return nil, err end
-  local former, history = current and current.writers or {}, history_with(store, current, hash)
-  local metadata = { ["theaterref-writer"] = uuid,
-    ["theaterref-writers"] = former[1] and table.concat(former, ",", 1, math.min(#former, MAX_WRITERS)) or nil,
-    ["theaterref-history"] = history[1] and table.concat(history, ",") or nil }
+  local metadata = { ["theaterref-writer"] = uuid }
+  objects.add_list(metadata, "theaterref-writers", table.move(current and current.writers or {}, 1, MAX_WRITERS, 1, {}))
+  objects.add_list(metadata, "theaterref-history", history_with(store, current, hash))
   local options = { metadata = metadata, content_type = "text/plain" }
   if condition then
     options.if_match = current and condition(current.etag) or nil
@@ -108,6 +108,22 @@ local function is_over(err) return err.status ~= nil and err.code ~= nil end
 -- though the hash, and with it the ETag, may come back.
 local function is_same_write(before, now)
   return before and now and before.writer ~= nil and now.writer == before.writer and now.etag == before.etag
+end
+
+-- True if others have written a label since it was 'before', one after the other, as far as their writers knew.
+local function is_later_write(before, now)
+  if not now or now.writer == nil then return false end
+  if before then return before.writer ~= nil and has(now.writers, before.writer) end
+  return #now.writers <= MAX_WRITERS -- all since it was made
+end
+
+-- True for the answer of Ceph's gateway to a conditional write that lost to another at the same moment. A write that failed
+-- in another way may get the same answer, so the label must have been written by others.
+local function is_lost_race(err) return err.status == 500 and err.code == "UnknownError" end
+
+-- True if a write whose outcome its answer leaves open was not carried out, and will not be, by the label as it is now.
+local function is_settled(err, before, now)
+  return is_over(err) and (is_same_write(before, now) or is_lost_race(err) and is_later_write(before, now))
 end
 
 -- True if a condition of a write did not hold.
@@ -139,21 +155,21 @@ local function refusal(store, name, what, method, err)
   return other
 end
 
--- Attempts that pause for longer and longer in between, until a deadline: `next` pauses, and returns false if none fits any
--- more.
+-- Attempts that pause for longer and longer in between, until a deadline or until the server has failed too often.
 local Attempts = {}
 Attempts.__index = Attempts
 
 local function attempts(store)
   local seconds = store.options.lock_timeout or LOCK_SECONDS
-  local left = store.seconds_left and store.seconds_left()
-  seconds = math.min(seconds, left or seconds)
-  return setmetatable({ store = store, till = core.now() + seconds, seconds = seconds, count = 1, pause = FIRST_PAUSE }, Attempts)
+  seconds = math.min(seconds, store.seconds_left and store.seconds_left() or seconds)
+  return setmetatable({ store = store, till = core.now() + seconds, count = 1, failures = 0, pause = FIRST_PAUSE }, Attempts)
 end
 
-function Attempts:next()
+-- Pauses after an attempt. 'is_failure': the server failed, and it was not because of others. False: that was the last one.
+function Attempts:next(is_failure)
+  if is_failure then self.failures = self.failures + 1 end
   local pause = self.pause * math.random()
-  if core.now() + pause >= self.till then return false end
+  if self.failures >= MAX_FAILURES or core.now() + pause >= self.till then return false end
   objects.pause(self.store, pause)
   self.count, self.pause = self.count + 1, math.min(2 * self.pause, LONGEST_PAUSE)
   return true
@@ -161,14 +177,17 @@ end
 
 -- The error for attempts that have all failed.
 function Attempts:failure(name, what, last)
-  return nil, errors.new("timeout", ("label %s was not %s in %d attempts within %s; others change it, or the server fails; the "
-    .. "last attempt: %s"):format(name, what, self.count, errors.seconds(self.seconds), last.message))
+  local why = last.unknown and "the server fails" or "others change it all the time"
+  local other = errors.new(last.unknown and "http_status" or "timeout",
+    ("label %s was not %s in %d attempts: %s: %s"):format(name, what, self.count, why, last.message))
+  other.status, other.code = last.status, last.code
+  return nil, other
 end
 
 -- ---------------------------------------------------------------------- moves
 
 -- A move at work: `store`, `name`, `hash`, `expect` (nil, false or a hash), `engine`, `current` (the label as it was read),
--- `uuid` of the attempt.
+-- `uuid` of the attempt, `is_settled` (the last attempt was not carried out).
 local Move = {}
 Move.__index = Move
 
@@ -179,12 +198,16 @@ function Move:fits()
   return self.current.hash == self.expect
 end
 
+function Move:doubt(err, now, why) return unknown_outcome(self.name, "moved to " .. self.hash, err, now, why) end
+
 -- Decides after a failed attempt, by the label as it is now. Returns "again"; or true or false, the outcome; or nil and
 -- an error.
 --
 -- Our UUID in the chain of writers proves that the write was applied. Nothing in the chain proves that it was not: a writer
 -- between us and another one is missing there if the label came back to the hash that the other one had read. So where the
--- answer was lost, only our UUID, or the unchanged object after an answer that ended the request, settle the outcome.
+-- answer was lost, only our UUID, or the unchanged object after an answer that ended the request, settle the outcome; or the
+-- server says which writer lost. A move that expects nothing does not need to know whether a request that is over was carried
+-- out: it can be made again.
 function Move:after(err)
   if not err.unknown and not is_conflict(err) then
     return nil, self.engine.moves and refusal(self.store, self.name, "moved", "PUT", err) or err
@@ -192,9 +215,8 @@ function Move:after(err)
   local now, why = objects.label(self.store, self.name)
   if now == nil and not err.unknown then return nil, why end
   if now and has(now.writers, self.uuid) then return true, now.writer == self.uuid and now.etag or nil end
-  if err.unknown and not (is_over(err) and is_same_write(self.current, now)) then
-    return unknown_outcome(self.name, "moved to " .. self.hash, err, now, why)
-  end
+  self.is_settled = not err.unknown or is_settled(err, self.current, now)
+  if not (self.is_settled or now ~= nil and is_over(err) and self.expect == nil) then return self:doubt(err, now, why) end
   self.current = now
   if not self:fits() then return false end
   if now and now.hash == self.hash then return true, now.etag end
@@ -217,9 +239,13 @@ function Move:run()
     local head, err = put_label(self.store, self.name, self.hash, self.current, self.uuid,
       self.engine.moves and self.engine.condition or false)
     if head then return true, head.etag end
+    local before = self.current
     local outcome, what = self:after(err)
     if outcome ~= "again" then return outcome, what end
-    if not tries:next() then return tries:failure(self.name, "moved", err) end
+    if not tries:next(err.unknown and is_same_write(before, self.current)) then
+      if not self.is_settled then return self:doubt(err, self.current) end
+      return tries:failure(self.name, "moved", err)
+    end
   end
 end
 
@@ -230,8 +256,8 @@ function Move:undo(etag, fault)
     done, err = self.store:client():delete(self.store.prefix .. "labels/" .. self.name,
       { if_match = self.engine.condition(etag) })
   end
-  local state = done and "it is removed again" or ("it is still there%s; remove one of the two")
-    :format(err and ", since removing it failed (" .. err.message .. ")" or "")
+  local state = done and "it is removed again" or ("it %s still there%s; remove one of the two")
+    :format(err and err.unknown and "may be" or "is", err and " (" .. err.message .. ")" or "")
   return nil, errors.new(fault.kind, ("%s: somebody else made that one at the same time; %s"):format(fault.message, state))
 end
 
@@ -244,7 +270,7 @@ function Move:finish(was_old)
     return moved, etag
   end
   local ok, err = true, nil
-  if not self.current then ok, err = check_place(store, name) end
+  if not self.current then ok, err = check_place(store, name) end -- a look that fails is no fault of the move
   if not ok and err.kind == "invalid_reference" then
     store:expire_label(name)
     return self:undo(etag, err)
@@ -346,8 +372,9 @@ function M.remove(store, name, only_if)
     if not ok then outcome, what = after_removal(store, name, current, only_if, err) end
     if outcome == true then store:forget_label(name) end
     if outcome ~= "again" then return outcome, what end
+    local before = current
     current = what
-    if not tries:next() then return tries:failure(name, "removed", err) end
+    if not tries:next(err.unknown and is_same_write(before, current)) then return tries:failure(name, "removed", err) end
   end
 end
 

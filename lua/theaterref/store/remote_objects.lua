@@ -173,11 +173,31 @@ function M.spare(store, hash)
   if head then refresh(store, store.prefix .. "data/" .. hash, head) end
 end
 
--- The items of a text that commas separate and that look right.
-local function list_of(text, pattern)
-  local list = {}
-  for item in (text or ""):gmatch "[^,%s]+" do
-    if item:find(pattern) and #list < 100 then list[#list + 1] = item end
+local MAX_VALUE, MAX_ITEMS = 256, 100 -- bytes that every server takes in a header of metadata; Swift takes no more
+
+--- Adds a list to an object's metadata: as texts that commas separate, under a name, and if one gets too long, under the name
+-- with `-2`, `-3`, ….
+-- @tparam table metadata
+-- @tparam string name
+-- @tparam table list of texts
+function M.add_list(metadata, name, list)
+  local parts = {}
+  for _, item in ipairs(list) do
+    local last = parts[#parts]
+    if last and #last + 1 + #item <= MAX_VALUE then parts[#parts] = last .. "," .. item else parts[#parts + 1] = item end
+  end
+  for i, part in ipairs(parts) do metadata[i == 1 and name or name .. "-" .. i] = part end
+end
+
+-- The items of such a list that look right.
+local function list_in(metadata, name, pattern)
+  local list, i, text = {}, 1, metadata[name]
+  while text do
+    for item in text:gmatch "[^,%s]+" do
+      if item:find(pattern) and #list < MAX_ITEMS then list[#list + 1] = item end
+    end
+    i = i + 1
+    text = metadata[name .. "-" .. i]
   end
   return list
 end
@@ -203,10 +223,10 @@ function M.label(store, name)
   end
   if not hash then return nil, errors.new("corrupt", ("label %s holds no hash (%slabels/%s)"):format(name, store.name, name)) end
   local metadata = head.metadata or {}
-  local writers = list_of(metadata["theaterref-writer"], "^[%x-]+$")
+  local writers = list_in(metadata, "theaterref-writer", "^[%x-]+$")
   local writer = writers[1]
-  for _, before in ipairs(list_of(metadata["theaterref-writers"], "^[%x-]+$")) do writers[#writers + 1] = before end
-  local history = list_of(metadata["theaterref-history"], "^%x+$")
+  for _, before in ipairs(list_in(metadata, "theaterref-writers", "^[%x-]+$")) do writers[#writers + 1] = before end
+  local history = list_in(metadata, "theaterref-history", "^%x+$")
   return { hash = hash, etag = head.etag, writer = writer, writers = writers, history = history, asked = asked }
 end
 
