@@ -9,7 +9,7 @@
 -- * `message`: what failed, and why
 -- * `reference`: what was being resolved, redacted: without user, password and query
 -- * `status`: the HTTP status
--- * `code`: the reason in an object store's words, such as `NoSuchBucket`, of a write
+-- * `code`: the reason in an object store's words, such as `NoSuchBucket`
 -- * `errno`: the system's error number
 -- * `manifest_reference`: the manifest that names the reference, redacted
 -- * `advice`: what to do
@@ -46,6 +46,16 @@ end
 function M.new(kind, message, reference)
   return setmetatable({ kind = kind, message = M.redact(message, reference),
                         reference = reference and M.redact_reference(reference) }, metatable)
+end
+
+--- Puts the code that an object store gave for a failure on its error.
+-- @tparam ?table err
+-- @tparam theaterref.future future of the request
+-- @treturn ?table the error
+function M.with_code(err, future)
+  local info = err and future:info()
+  if info then err.code = info.code end
+  return err
 end
 
 -- True while the interpreter `lua` waits for Ctrl-C: it does so while it runs a program, until the

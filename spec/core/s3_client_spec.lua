@@ -72,16 +72,6 @@ describe("a bucket", function()
     assert.same({}, server:log())
   end)
 
-  it("answers a conditional read of an unchanged object with false", function()
-    local bucket = open()
-    local head = assert(bucket:put("c", core.blob "1"))
-    local blob, same = bucket:get("c", { if_none_match = head.etag })
-    assert.is_false(blob)
-    assert.equal(head.etag, same.etag)
-    assert(bucket:put("c", core.blob "2"))
-    assert.equal("2", tostring((bucket:get("c", { if_none_match = head.etag }))))
-  end)
-
   it("writes under conditions", function()
     local bucket = open()
     local head = assert(bucket:put("w", core.blob "1", { if_none_match = "*" }))
@@ -240,16 +230,6 @@ describe("a bucket", function()
     local _, err = open():get "cold"
     assert.equal("http_status InvalidObjectState", ("%s %s"):format(err.kind, err.code))
     assert.matches("restore it first", err.message)
-  end)
-
-  it("reads one version of an object", function()
-    server:control { buckets = { versions = { region = "us-east-1", versioned = true } } }
-    local bucket = open(nil, "versions")
-    local first = assert(bucket:put("k", core.blob "1"))
-    local second = assert(bucket:put("k", core.blob "2"))
-    assert.is_not_nil(first.version_id)
-    assert.equal("1", tostring((bucket:get("k", { version_id = first.version_id }))))
-    assert.equal(second.version_id, bucket:head("k").version_id)
   end)
 
   it("fails in time when the server does not answer", function()

@@ -118,10 +118,9 @@ describe("an engine of S3", function()
 
   it("checks conditions, if it knows them, and signatures", function()
     local bucket = open()
-    local head = assert(bucket:put("condition", core.blob "1"))
+    assert(bucket:put("condition", core.blob "1"))
     local _, refusal = bucket:put("condition", core.blob "2", { if_none_match = "*" })
     assert.equal(has_conditions and "conflict" or "http_status", refusal.kind)
-    assert.is_false((bucket:get("condition", { if_none_match = head.etag })))
     assert(bucket:refresh("condition", assert(bucket:head "condition")))
     local _, err = open(nil, { secret_access_key = "hush-hush" }):get "condition"
     assert.equal("denied SignatureDoesNotMatch", ("%s %s"):format(err.kind, err.code))
@@ -154,7 +153,7 @@ describe("an engine of S3", function()
     assert.equal("2", tostring((assert(resolver():resolve "s3://version-bucket/k"))))
     local bucket = open "version-bucket"
     for _, id in ipairs { first.reference:match "versionId=([^#]*)", assert(bucket:head "k").version_id } do
-      assert(bucket:delete("k", { version_id = id }))
+      aws("s3api delete-object --bucket version-bucket --key k --version-id " .. id)
     end
     aws "s3api delete-bucket --bucket version-bucket"
   end)

@@ -94,7 +94,8 @@ end
 
 -- Returns a sentence about a clock that is wrong, or nil.
 local function skew_fault(client)
-  local ahead = client.server_time and os.time() - client.server_time or 0
+  local there = client:time()
+  local ahead = there and math.floor(os.time() - there) or 0
   if math.abs(ahead) < SKEW_SECONDS then return nil end
   return ("this machine's clock is %d s %s that of %s: synchronize it, for example with chrony"):format(math.abs(ahead),
     ahead > 0 and "ahead of" or "behind", client.place.host)

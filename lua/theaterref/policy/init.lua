@@ -198,11 +198,11 @@ end
 
 local builders_path = package.searchpath("theaterref.policy.builders", package.path)
 
--- Adds the builders to a sandbox.
+-- Adds the builders to a sandbox. Returns an error.
 local function add_builders(box)
-  local source = tostring(assert(core.read_file(builders_path)))
-  local _, err = box:run("((function(...) " .. source .. "\nend)())(theaterref)", "@" .. builders_path)
-  assert(not err, err)
+  local source, err = core.read_file(builders_path)
+  if not source then return errors.new(err.kind, "the builders of policies: " .. err.message) end
+  return select(2, box:run("((function(...) " .. tostring(source) .. "\nend)())(theaterref)", "@" .. builders_path))
 end
 
 -- A script's 'print'. A script has values that no function of the host's takes.
@@ -221,9 +221,8 @@ local function run_script(path, source, say)
   local box = core.sandbox()
   box:expose(exposed_to(path))
   box:expose { say = say }
-  add_builders(box)
-  local _, err = box:run(printing, "=print")
-  assert(not err, err)
+  local err = add_builders(box) or select(2, box:run(printing, "=print"))
+  if err then return nil, err end
   return box:run(source, "@" .. path, nil, true)
 end
 

@@ -18,7 +18,7 @@ Client.__index = Client
 local overlay = option_sets.overlay
 
 local MAX_OBJECT_BYTES = 5 << 30 -- of one PUT
-local MAX_KEY_BYTES = 1024
+local MAX_ANSWER_BYTES = 4 << 20 -- a list of 1,000 keys of 1,024 bytes, encoded, has 3.4 MB
 local MAX_DELETES = 1000
 local LOOK_SECONDS = 1 -- between two looks at where credentials come from
 
@@ -104,22 +104,33 @@ function Client:prepare()
   return nil, err
 end
 
--- Compiles the options of requests, once for these credentials.
-local function compile(self, changes)
+-- Changes to the caller's options, by the kind of request: limits on objects do not apply to lists, and the engine must not
+-- repeat some requests.
+local kinds_of_request = { fetch = {}, answer = { max_bytes = MAX_ANSWER_BYTES },
+  once = { max_bytes = MAX_ANSWER_BYTES, retries = 0 } }
+
+-- Compiles the options of requests of a kind, once for these credentials. 'max_bytes' is for a single request.
+local function compile(self, kind, max_bytes)
   local ok, found, err
   ok, err = look(self)
   if not ok then return nil, err end
   found, err = credentials.get(self.source, self.await)
   if not found then return nil, err end
-  if changes then return Client.compile(self.place, overlay(self.request, changes), found) end
-  if self.compiled.found ~= found then
-    local compiled
-    compiled, err = Client.compile(self.place, self.request, found)
-    if not compiled then return nil, err end
-    self.compiled = { found = found, options = compiled }
+  if self.found ~= found then self.found, self.compiled = found, {} end
+  if max_bytes then
+    local limit = self.request.max_bytes
+    return Client.compile(self.place, overlay(self.request, { max_bytes = math.min(max_bytes, limit or max_bytes) }), found)
   end
-  return self.compiled.options
+  if not self.compiled[kind] then
+    self.compiled[kind], err = Client.compile(self.place, overlay(self.request, kinds_of_request[kind]), found)
+  end
+  return self.compiled[kind], err
 end
+
+--- Forgets the credentials of the last request, if a server refused it because of them.
+-- @tparam table err its error
+-- @treturn boolean whether the request may be sent once more, with others
+function Client:renew(err) return credentials.renew(self.source, self.found, err) end
 
 -- Returns a query of parameters that are set, in no order: the core sorts what it signs.
 local function query(parameters)
@@ -129,21 +140,18 @@ local function query(parameters)
 end
 
 local function key_fault(key)
-  if key == "" or #key > MAX_KEY_BYTES or key:find("\0", 1, true) then
-    return ("a key has 1 to %d bytes, none of them zero"):format(MAX_KEY_BYTES)
+  if key == "" or #key > text.MAX_KEY_BYTES or key:find("\0", 1, true) then
+    return ("a key has 1 to %d bytes, none of them zero"):format(text.MAX_KEY_BYTES)
   end
   if ("/" .. key .. "/"):find("/%.%.?/") then return "a key with a segment '.' or '..' cannot be asked for by a URL" end
 end
 
 -- Returns the URL of an object.
-local function url_of(self, key, parameters)
+local function url_of(self, key)
   local fault = key_fault(key)
   if fault then return nil, errors.new("invalid_reference", ("s3://%s/%s: %s"):format(self.bucket, key, fault)) end
-  return self.place.url .. text.encode_key(key) .. query(parameters or {})
+  return self.place.url .. text.encode_key(key)
 end
-
-local refused_keys = { ExpiredToken = true, ExpiredTokenException = true, InvalidAccessKeyId = true, InvalidToken = true,
-  TokenRefreshRequired = true }
 
 -- Advice for some codes.
 local advice = {
@@ -168,9 +176,19 @@ function Client.kind_of(status, code)
   return kinds[status] or "http_status"
 end
 
+-- A server's message; empty if it has a secret of the request in it, which a server may repeat.
+local function shown(self, message)
+  for _, name in ipairs { "secret_access_key", "session_token" } do
+    local secret = self.found and self.found[name]
+    if secret and message:find(secret:sub(1, 12), 1, true) then return "" end
+  end
+  return message
+end
+
 -- Returns the error for an answer. 'is_write': the request would have changed something.
 local function refused(self, what, status, code, message, is_write)
   code = code ~= "" and code or nil
+  message = message and shown(self, message)
   local about = code and (": " .. code .. (message and message ~= "" and ": " .. message:sub(1, 300) or "")) or ""
   local from = self.source and self.source.from
   local hint = code and advice[code] and "; " .. advice[code] or ""
@@ -181,7 +199,6 @@ local function refused(self, what, status, code, message, is_write)
   err.status, err.code = status, code
   -- A server that failed may have done it before.
   if is_write and (status >= 500 and status ~= 501 and code ~= "SlowDown" or status == 200) then err.unknown = true end
-  if refused_keys[code] then credentials.forget(self.source) end
   return err
 end
 
@@ -193,9 +210,15 @@ local function wait(self, future, is_write)
   return blob, err, info
 end
 
--- Sends a request. Returns its status, headers and body. A write's error may be 'unknown'.
-local function send(self, method, url, message, is_write)
-  local compiled, err = compile(self)
+-- Returns the error for an answer of which the body is at hand.
+local function fault_of(self, what, status, body, is_write)
+  local code, message = xml.error(tostring(body))
+  return refused(self, what, status, code, message, is_write)
+end
+
+-- Sends a request once. Returns its status, headers and body. A write's error may be 'unknown'.
+local function send_once(self, method, url, message, is_write)
+  local compiled, err = compile(self, message.once and "once" or "answer")
   if not compiled then return nil, err end
   local future, body, info
   message.method = method
@@ -204,15 +227,23 @@ local function send(self, method, url, message, is_write)
   body, err, info = wait(self, future, is_write)
   if not body then return nil, err end
   local headers = info.headers or {}
-  self.server_time = headers.date and core.http_date(headers.date) -- seconds since 1970, in the last answer
+  local date = headers.date and core.http_date(headers.date)
+  if date then self.told = { date = date, at = core.now() } end
   return info.status, headers, body
 end
 
--- Returns the error for an answer of which the body is at hand.
-local function fault_of(self, what, status, body, is_write)
-  local code, message = xml.error(tostring(body))
-  return refused(self, what, status, code, message, is_write)
+-- Sends a request; once more if its credentials were refused and there are others.
+local function send(self, method, url, message, is_write)
+  local status, headers, body = send_once(self, method, url, message, is_write)
+  if status and status >= 400 and self:renew { status = status, code = xml.error(tostring(body)) } then
+    return send_once(self, method, url, message, is_write)
+  end
+  return status, headers, body
 end
+
+--- The server's time, as its last answer told it.
+-- @treturn ?number seconds from 1970; nil: it told none
+function Client:time() return self.told and self.told.date + core.now() - self.told.at end
 
 -- An ETag as headers have it: some servers leave out the quotes.
 local function quoted(etag)
@@ -228,6 +259,7 @@ local function head_of(headers)
     if own then metadata[own] = value end
   end
   return { etag = quoted(headers.etag), modified = headers["last-modified"] and core.http_date(headers["last-modified"]),
+    date = headers.date and core.http_date(headers.date),
     size = math.tointeger(tonumber(headers["content-length"])), version_id = headers["x-amz-version-id"], metadata = metadata,
     content_type = headers["content-type"] }
 end
@@ -238,51 +270,32 @@ local function named(what, key) return ("%s %s"):format(what, errors.printable(k
 
 --- The URL of an object, and options to fetch it with.
 -- @tparam string key
--- @tparam[opt] table options `version_id`, `if_none_match`, `max_bytes`
+-- @tparam[opt] integer max_bytes
 -- @treturn string
 -- @treturn userdata
 -- @return[2] nil
 -- @treturn[2] table an error
-function Client:fetch_options(key, options)
-  options = options or {}
-  local url, err = url_of(self, key, { versionId = options.version_id })
+function Client:fetch_options(key, max_bytes)
+  local url, err = url_of(self, key)
   if not url then return nil, err end
-  local changes
-  if options.if_none_match or options.max_bytes then
-    local limit = self.request.max_bytes
-    changes = { max_bytes = options.max_bytes and math.min(options.max_bytes, limit or options.max_bytes) or limit,
-      headers = options.if_none_match and overlay(self.request.headers or {}, { ["If-None-Match"] = options.if_none_match })
-        or self.request.headers }
-  end
   local compiled
-  compiled, err = compile(self, changes)
+  compiled, err = compile(self, "fetch", max_bytes)
   if not compiled then return nil, err end
   return url, compiled
 end
 
---- Reads an object.
--- @tparam string key
--- @tparam[opt] table options `version_id`; `if_none_match`, an ETag; `sha256`, its digest; `max_bytes`
--- @treturn theaterref.blob false: it has the ETag
--- @treturn table `etag`, `modified`, `size`, `version_id`, `metadata`
-function Client:get(key, options)
-  options = options or {}
-  local url, compiled = self:fetch_options(key, options)
+-- Reads an object, as 'get'.
+local function get_once(self, key, options)
+  local url, compiled = self:fetch_options(key, options.max_bytes)
   if not url then return nil, compiled end
   local future, err = core.fetch(url, compiled, nil, options.sha256, true, self.seconds_left and self.seconds_left() or nil)
   if not future then return nil, err end
   local blob, info
   blob, err, info = wait(self, future)
-  local headers = info and info.headers or {}
   if blob then
-    local head = head_of(headers)
+    local head = head_of(info and info.headers or {})
     head.size = #blob
     return blob, head
-  end
-  if err.status == 304 and options.if_none_match then
-    local head = head_of(headers)
-    head.etag = head.etag or options.if_none_match
-    return false, head
   end
   if err.kind ~= "http_status" then return nil, err end
   local code = info and info.code
@@ -290,12 +303,24 @@ function Client:get(key, options)
   return nil, refused(self, named("reading", key), err.status, code, start and err.message:sub(start + 1, -2))
 end
 
+--- Reads an object.
+-- @tparam string key
+-- @tparam[opt] table options `sha256`, its digest; `max_bytes`
+-- @treturn theaterref.blob
+-- @treturn table `etag`, `modified`, `date` (the server's time), `size`, `version_id`, `metadata`
+-- @return[2] nil
+-- @treturn[2] table an error
+function Client:get(key, options)
+  local blob, head = get_once(self, key, options or {})
+  if not blob and self:renew(head) then return get_once(self, key, options or {}) end
+  return blob, head
+end
+
 --- Asks about an object.
 -- @tparam string key
--- @tparam[opt] table options `version_id`
 -- @treturn table as `get` returns it
-function Client:head(key, options)
-  local url, err = url_of(self, key, { versionId = options and options.version_id })
+function Client:head(key)
+  local url, err = url_of(self, key)
   if not url then return nil, err end
   local status, headers, body = send(self, "HEAD", url, {})
   if not status then return nil, headers end
@@ -304,21 +329,20 @@ function Client:head(key, options)
 end
 
 -- Reads a page of a list.
-local function read_page(self, document)
+local function read_page(document)
   local root, list, token = xml.parse(document), {}, nil
   if not root or root.name ~= "ListBucketResult" then return nil end
   for _, element in ipairs(root) do
     if element.name == "Contents" and xml.text(element, "Key") then
       list[#list + 1] = { key = text.decode(xml.text(element, "Key")), size = math.tointeger(tonumber(xml.text(element, "Size"))),
-        etag = quoted(xml.text(element, "ETag")), modified = text.seconds(xml.text(element, "LastModified") or ""),
-        storage_class = xml.text(element, "StorageClass") }
+        etag = quoted(xml.text(element, "ETag")), modified = text.seconds(xml.text(element, "LastModified") or "") }
     elseif element.name == "CommonPrefixes" and xml.text(element, "Prefix") then
       list[#list + 1] = { prefix = text.decode(xml.text(element, "Prefix")) }
     end
   end
   if xml.text(root, "IsTruncated") == "true" then
     token = xml.text(root, "NextContinuationToken")
-    if not token or token == "" or token == self.last_token then return nil end
+    if not token or token == "" then return nil end
   end
   return list, token
 end
@@ -336,8 +360,7 @@ function Client:list(prefix, options)
   local status, headers, body = send(self, "GET", url, {})
   if not status then return nil, headers end
   if status ~= 200 then return nil, fault_of(self, "listing keys", status, body) end
-  self.last_token = options.token
-  local list, token = read_page(self, tostring(body))
+  local list, token = read_page(tostring(body))
   if list then return list, token end
   return nil, errors.new("syntax", ("s3://%s: the answer is no list of keys"):format(self.bucket))
 end
@@ -424,11 +447,11 @@ end
 
 --- Deletes an object. One that is absent is deleted already, unless the call has a condition.
 -- @tparam string key
--- @tparam[opt] table options `if_match`, an ETag; `version_id`
+-- @tparam[opt] table options `if_match`, an ETag
 -- @treturn boolean true
 function Client:delete(key, options)
   options = options or {}
-  local url, err = url_of(self, key, { versionId = options.version_id })
+  local url, err = url_of(self, key)
   if not url then return nil, err end
   local headers = {}
   local message = { conditional = add_conditions(headers, options), headers = headers }
@@ -456,15 +479,18 @@ function Client:delete_many(keys)
     else parts[#parts + 1] = "<Object><Key>" .. xml.escape(key) .. "</Key></Object>" end
   end
   if #parts == 0 then return failures end
+  -- Never repeated: meanwhile, somebody may have made an object anew.
   local document = core.blob("<Delete><Quiet>true</Quiet>" .. table.concat(parts) .. "</Delete>")
-  local status, answer, body = send(self, "POST", self.place.url .. "?delete=", { body = document,
+  local status, answer, body = send(self, "POST", self.place.url .. "?delete=", { body = document, once = true,
     headers = { ["Content-MD5"] = core.md5(document), ["Content-Type"] = "application/xml" } }, true)
   if not status then return nil, answer end
   local root = status == 200 and xml.parse(tostring(body))
   if not root or root.name ~= "DeleteResult" then return nil, fault_of(self, "deleting objects", status, body, true) end
   for _, element in ipairs(root) do
     local key = element.name == "Error" and xml.text(element, "Key")
-    if key then
+    if element.name == "Error" and not key then
+      return nil, refused(self, "deleting objects", 200, xml.text(element, "Code"), xml.text(element, "Message"), true)
+    elseif key then
       failures[#failures + 1] = { key = key, err = refused(self, named("deleting", key), 409, xml.text(element, "Code"),
         xml.text(element, "Message"), true) }
     end

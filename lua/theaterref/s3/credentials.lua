@@ -281,7 +281,7 @@ local KEEP_SECONDS = 3600 -- those that do not expire
 
 -- Returns what another Lua state of the process was told; nil: nothing.
 local function from_process(key, source)
-  local text_of_all, found, i = core.shared("s3 " .. key), { from = source.from }, 0
+  local text_of_all, found, i = core.shared("s3 " .. key), { from = source.from, at = core.now() }, 0
   if not text_of_all then return nil end
   for value in (text_of_all .. "\n"):gmatch "([^\n]*)\n" do
     i = i + 1
@@ -301,6 +301,11 @@ end
 
 local function is_fresh(found) return found and (not found.expires or os.time() < found.expires - REFRESH_SECONDS) end
 
+local NOBODY = {}
+
+-- True for credentials that nobody has to be asked for.
+local function is_constant(source) return not source or source.kind == "anonymous" or source.kind == "static" end
+
 --- Gets the credentials of a source.
 -- @tparam ?table source as `find` returns it
 -- @tparam ?function await waits for a future of the core's; its second argument is true if others may
@@ -309,7 +314,7 @@ local function is_fresh(found) return found and (not found.expires or os.time() 
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.get(source, await)
-  if not source or source.kind == "anonymous" or source.kind == "static" then return source or {} end
+  if is_constant(source) then return source or NOBODY end
   local key = M.identity(source)
   local found = said[key]
   if is_fresh(found) then return found end
@@ -333,7 +338,7 @@ function M.get(source, await)
     if err.kind ~= "cancelled" then failures = { [key] = { at = core.now(), err = failed } } end
     return nil, failed
   end
-  fresh.from = source.from
+  fresh.from, fresh.at = source.from, core.now()
   if not found then
     if said_count >= 64 then said, said_count = {}, 0 end
     said_count = said_count + 1
@@ -343,13 +348,39 @@ function M.get(source, await)
   return fresh
 end
 
---- Forgets what a source said: a server refused it.
+-- The codes of servers that refuse credentials as such.
+local refused_codes = { ExpiredToken = true, ExpiredTokenException = true, InvalidAccessKeyId = true, InvalidToken = true,
+  TokenRefreshRequired = true }
+
+local OLD_SECONDS = 60
+local refused = {} -- the last ones: `found` and `at`. A source that tells the same again is asked once a second
+
+-- True if an answer may mean that credentials are refused. That to a HEAD has no code.
+local function is_refusal(err, found)
+  if err.code then return refused_codes[err.code] end
+  return err.status == 400 or err.status == 403 and core.now() > found.at + OLD_SECONDS
+end
+
+local function has_same_keys(a, b)
+  return a.access_key_id == b.access_key_id and a.secret_access_key == b.secret_access_key and a.session_token == b.session_token
+end
+
+--- Forgets credentials that a server refused, so that `get` asks for others.
 -- @tparam ?table source
-function M.forget(source)
-  local key = source and M.identity(source)
-  if said[key] then said[key], said_count = nil, said_count - 1 end
+-- @tparam ?table found the credentials of the request
+-- @tparam table err `code` and `status` of the answer
+-- @treturn boolean whether the request may be sent once more
+function M.renew(source, found, err)
+  if is_constant(source) or not found or not found.at or not is_refusal(err, found) then return false end
+  local key, now = M.identity(source), core.now()
+  if said[key] ~= found then return true end -- they are forgotten already
+  if refused.found and has_same_keys(refused.found, found) and now < refused.at + FAILURE_SECONDS then return false end
+  refused = { found = found, at = now }
+  said[key], said_count = nil, said_count - 1
   asked, asked_count = {}, 0
-  if key then core.share("s3 " .. key) end
+  local shared = from_process(key, source)
+  if shared and has_same_keys(shared, found) then core.share("s3 " .. key) end
+  return true
 end
 
 return M

@@ -2,6 +2,8 @@
 -- @module theaterref.s3.text
 local M = {}
 
+M.MAX_KEY_BYTES = 1024
+
 local function escape(c) return ("%%%02X"):format(c:byte()) end
 
 --- Encodes a key for the path of a URL: every byte that a signature encodes, and no other.

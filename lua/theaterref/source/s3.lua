@@ -12,7 +12,7 @@ local text = require "theaterref.s3.text"
 
 local M = { fetches = true }
 
-local MAX_KEY_BYTES, MAX_VERSION_BYTES = 1024, 1024
+local MAX_VERSION_BYTES = 1024
 
 -- --------------------------------------------------------------- references
 
@@ -29,7 +29,7 @@ end
 -- Returns the fault of a key.
 local function key_fault(key)
   if key == "" then return "it names no key: it has the form s3://bucket/key" end
-  if #key > MAX_KEY_BYTES then return ("its key has %d bytes; %d are allowed"):format(#key, MAX_KEY_BYTES) end
+  if #key > text.MAX_KEY_BYTES then return ("its key has %d bytes; %d are allowed"):format(#key, text.MAX_KEY_BYTES) end
   if key:find(".", 1, true) and ("/" .. key .. "/"):find "/%.%.?/" then
     return "its key has a segment '.' or '..', which no URL can name"
   end
@@ -174,7 +174,7 @@ local function sign(request, task)
     if not compiled then return nil, err end
     signed.found, signed.compiled = found, compiled
   end
-  return signed.compiled
+  return signed.compiled, nil, found
 end
 
 -- Failures of one task's wait for credentials; others may have more time.
@@ -185,17 +185,21 @@ local own_ends = { cancelled = true, timeout = true }
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.prepare(job, task)
-  local compiled, err = sign(job.request, task)
-  job.signed = compiled
-  return compiled and true, err
+  local err
+  job.signed, err, job.credentials = sign(job.request, task)
+  return job.signed and true, err
 end
+
+--- Forgets the credentials of a job, if its fetch was refused because of them.
+-- @treturn boolean whether it may be fetched once more
+function M.renew(job, err) return credentials.renew(job.request.source, job.credentials, err) end
 
 --- Starts the fetch, signed. The engine completes `job.lead`, the future that leads a claim, if there is one.
 -- Others may wait for that one longer than this task may.
 function M.start(job, _, task)
   local request, parsed = job.request, job.parsed
   local compiled, err = job.signed, nil
-  if not compiled then compiled, err = sign(request, task) end -- a load in the background
+  if not compiled then compiled, err, job.credentials = sign(request, task) end -- a load in the background
   if not compiled then
     if job.lead and own_ends[err.kind] then job.lead:cancel() end
     return nil, err

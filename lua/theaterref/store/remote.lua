@@ -131,18 +131,11 @@ local function content_key(self, hash) return self.key_prefix .. "hash/" .. hash
 
 -- ------------------------------------------------------------------ fetching
 
--- Puts the server's code for a failure on its error.
-local function with_code(err, future)
-  local info = err and future:info()
-  if info then err.code = info.code end
-  return err
-end
-
 -- Fetches an object into the future that leads a claim.
-local function fetch_into(self, lead, key, options, sha256, seconds)
+local function fetch_into(self, lead, key, max_bytes, sha256, seconds)
   local client, err = self:client()
   local url, compiled
-  if client then url, compiled = client:fetch_options(self.prefix .. key, options) end
+  if client then url, compiled = client:fetch_options(self.prefix .. key, max_bytes) end
   if client and not url then err = compiled end
   local future
   if url then future, err = core.fetch(url, compiled, lead, sha256, self.await == wait, seconds) end
@@ -152,7 +145,14 @@ local function fetch_into(self, lead, key, options, sha256, seconds)
   end
   local blob, why
   blob, err, why = self.await(future)
-  return blob, with_code(err, future), why, future
+  return blob, errors.with_code(err, future), why, future
+end
+
+-- True if a request may be sent once more: the credentials of the first are forgotten.
+local function may_renew(self, err, patience)
+  local client = err and not patience.renewed and self:client()
+  patience.renewed = patience.renewed or client and client:renew(err)
+  return client and patience.renewed
 end
 
 -- Waits a little, and longer the next time.
@@ -182,7 +182,7 @@ end
 
 -- Fetches content as the leader of its claim, and keeps it in the folder.
 local function lead_content(self, hash, lead, max_bytes)
-  local blob, err, why = fetch_into(self, lead, "data/" .. hash, { max_bytes = max_bytes }, #hash == 64 and hash or nil)
+  local blob, err, why = fetch_into(self, lead, "data/" .. hash, max_bytes, #hash == 64 and hash or nil)
   if not blob then return nil, err, why end
   if not keep(self, hash, blob) then return refuse(self, hash) end
   return blob
@@ -202,7 +202,9 @@ local function claim_content(self, hash, max_bytes, patience)
       patience.tried = why ~= "abandoned" -- once: the limit may have been the leader's own
       return false
     end
-    return nil, with_code(err, what)
+    errors.with_code(err, what)
+    if may_renew(self, err, patience) then return false end
+    return nil, err
   end
   local lock <close>, is_busy = self.front:lock("content-" .. hash:sub(1, 2))
   if is_busy and core.now() < patience.till then
@@ -215,13 +217,16 @@ local function claim_content(self, hash, max_bytes, patience)
     what:complete(blob)
     return blob
   end
-  return lead_content(self, hash, what, max_bytes)
+  local err, why
+  blob, err, why = lead_content(self, hash, what, max_bytes)
+  if not blob and why ~= "pending" and may_renew(self, err, patience) then return false end
+  return blob, err
 end
 
 -- An error of the bucket's about content.
 local function content_error(self, hash, err)
   if err.kind == "digest_mismatch" then return refuse(self, hash) end
-  if err.status == 404 and err.code ~= "NoSuchBucket" then
+  if objects.is_absent(err) then
     cache_of(self):remove(content_key(self, hash)) -- it may be put at any moment
     return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, self.front.folder, self.name))
   end
@@ -266,10 +271,7 @@ function Remote:exists(hash)
   local there, err = self.front.store:exists(hash)
   if err then return nil, err end
   if there or self.offline then return there end
-  local head
-  head, err = objects.head(self, "data/" .. hash:lower())
-  if head or err.kind == "not_found" then return head ~= nil end
-  return nil, err
+  return objects.exists(self, "data/" .. hash:lower())
 end
 
 -- ------------------------------------------------------------------- labels
@@ -287,7 +289,7 @@ local function hash_of(self, name, blob, err)
     if hash then return hash end
     return nil, errors.new("corrupt", ("label %s holds no hash (%slabels/%s)"):format(name, self.name, name))
   end
-  if err.status == 404 and err.code ~= "NoSuchBucket" then
+  if objects.is_absent(err) then
     self.front:forget_label(name)
     return nil
   end
@@ -309,7 +311,7 @@ end
 local function ask_label(self, name, known, lead)
   local asked = core.time()
   if known then lead:know(core.blob(known.hash), { etag = known.etag }) end
-  local blob, err, why, future = fetch_into(self, lead, "labels/" .. name, { max_bytes = LABEL_BYTES }, nil,
+  local blob, err, why, future = fetch_into(self, lead, "labels/" .. name, LABEL_BYTES, nil,
     known and ASK_SECONDS or nil)
   if why == "pending" then return nil, err, true end
   local hash
@@ -345,17 +347,19 @@ local function lead_label(self, name, lead, patience)
   local began = core.now()
   local hash, err, is_over = ask_label(self, name, known, lead)
   if hash or not err or is_over then return hash, err end
+  if may_renew(self, err, patience) then return false end
   return last_known(self, name, known, err, began)
 end
 
 -- Waits for somebody's answer about a label; as lead_label. False: nobody asks any more.
-local function wait_for_label(self, name, future)
+local function wait_for_label(self, name, future, patience)
   local began = core.now()
   local blob, err, why = self.await(future, true)
   if why == "pending" then return nil, err end
   if why == "abandoned" then return false end
-  local hash, fault = hash_of(self, name, blob, with_code(err, future))
+  local hash, fault = hash_of(self, name, blob, errors.with_code(err, future))
   if hash or not fault then return hash end
+  if may_renew(self, fault, patience) then return false end
   return last_known(self, name, self.front:label(name), fault, began)
 end
 
@@ -378,7 +382,11 @@ local function read_label(self, name)
     local how, what = cache_of(self):claim(label_key(self, name))
     if how == "hit" then return hash_of(self, name, what) end
     local hash, err
-    if how == "wait" then hash, err = wait_for_label(self, name, what) else hash, err = lead_label(self, name, what, patience) end
+    if how == "wait" then
+      hash, err = wait_for_label(self, name, what, patience)
+    else
+      hash, err = lead_label(self, name, what, patience)
+    end
     if hash ~= false then return hash, err end
     if how == "lead" then pause(self, patience) end
   end
@@ -399,16 +407,16 @@ function Remote:expire_label(name)
   self.front:expire_label(name)
 end
 
---- Forgets a label that was removed.
+--- Remembers that a label was just removed here, or found to be absent.
 function Remote:forget_label(name)
   cache_of(self):remove(label_key(self, name))
-  self.front:forget_label(name)
+  self.front:note_removal(name)
 end
 
---- Remembers a label that was just moved here.
-function Remote:know_label(name, hash, etag)
+--- Remembers a label that was just moved here, or read.
+function Remote:know_label(name, hash, etag, asked)
   cache_of(self):remove(label_key(self, name))
-  self.front:set_label(name, { hash = hash, etag = etag, asked = core.time() })
+  self.front:set_label(name, { hash = hash, etag = etag, asked = asked or core.time() })
 end
 
 --- The content that a label points at; as that of a local store.
