@@ -1,4 +1,4 @@
-/* One thread completes all timers, and ends promises that are late. It ends when there has been
+/* One thread completes all timers, and ends promises that are late. It exits when it has had
 ** nothing to do for a while. */
 #include "timer.h"
 
@@ -96,7 +96,7 @@ static bool begin(tr_promise *promise, double seconds, bool is_limit) {
   pthread_once(&once, init_once);
   if (t == NULL)
     return false;
-  /* Not a number is no time at all. */
+  /* NaN counts as 0. */
   t->moment = tr_now() + (seconds > 0 ? seconds < MOST_SECONDS ? seconds : MOST_SECONDS : 0);
   t->promise = tr_promise_retain(promise);
   t->is_limit = is_limit;
