@@ -537,7 +537,7 @@ TR_API void tr_cache_get_stats(tr_cache *cache, uint64_t *values,
 ** Return the metrics of the process as OpenMetrics text, in UTF-8, or NULL with the error.
 ** They count what every host, Lua state and thread of the process did: fetches, caches,
 ** stores, refusals, script limits and plans. Labels hold outcomes, rules, steps and the names
-** of caches, never a reference or a host. Any thread may call it; it blocks on no load. A
+** of caches, never a reference or a host. Any thread; does not block on a load. A
 ** child of fork() continues with the counts of its parent. Serve it as
 ** "application/openmetrics-text; version=1.0.0; charset=utf-8".
 */
