@@ -447,7 +447,7 @@ M.resolver = set("resolver option", {
   { "registries", "registries", "none", "options of registries for `oci://`, by `host` or `host:port` (below)" },
   { "s3", "s3", "none", "options of buckets for `s3://` (below)" },
   { "respect_no_store", "flag", "false", "do not keep bodies with `Cache-Control: no-store` or `private` in "
-    .. "memory either; a disk cache never keeps them" },
+    .. "memory either, but for what followers share; a disk cache never keeps them" },
   { "home", "text", "`$THEATER_HOME`, else `~/.theater`", "Theater home: the stores are in `<home>/store/`" },
   label_history,
   { "stores", "stores", "none", "options of stores, by id: `remote`, `label_ttl` and `max_bytes` (below)" },

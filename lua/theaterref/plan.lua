@@ -23,6 +23,7 @@
 local candidates = require "theaterref.resolve.candidates"
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local Future = require "theaterref.resolve.future"
 local loads = require "theaterref.resolve.load"
 local manifests = require "theaterref.manifest.manifest"
 local reference = require "theaterref.reference"
@@ -47,6 +48,7 @@ end
 -- * `ctx`: what rules are told of what the manifest names
 -- * `state`: JSON text, merged
 -- * `fields`: of the manifest; see `theaterref.manifest.manifest`
+-- * `beside`: futures of what is resolved beside the steps, `package` among them
 local steps = {}
 
 local ask_cacheable = { ask_cacheable = true }
@@ -58,6 +60,28 @@ local function resolve(work, ref, ctx)
   local blob, err = loads.resolve(work.task, work.context, wish)
   return blob, err, wish
 end
+
+-- Starts to resolve what a step needs, beside others. Returns a future, which is the wish, too.
+local function start(work, ref, ctx)
+  local task = work.task
+  local future = Future.run({ reference = ref, ctx = ctx, options = ask_cacheable, will_wait = task.will_wait, has_steps = true,
+    time_limit = task:seconds_left(), limit_option = task.limit_option, shown_limit = task.shown_limit or task.time_limit,
+    participle = task.participle, target = nil, hit = false, origin = nil, used_cache = nil }, loads.resolve, work.context)
+  table.insert(work.beside, future)
+  return future
+end
+
+-- Waits for it. Returns the same as 'resolve'.
+local function finish(work, future)
+  local blob, err = work.task:await(future)
+  work.task.fetched = future.fetched or work.task.fetched
+  if not blob then err = work.task:lateness() or err end
+  return blob, err, future
+end
+
+local until_closed = { __close = function(futures)
+  for _, future in ipairs(futures) do future:cancel() end
+end }
 
 -- Returns the 'ctx' for rules about a reference in the manifest.
 local function ctx_for(work, purpose)
@@ -117,6 +141,27 @@ function steps.manifest(work)
   return blob
 end
 
+-- Starts to resolve the package while the state of the manifest is on its way, if the manifest says without that state
+-- which it is, and no rule may refuse the manifest.
+local function start_package(work)
+  local document = manifests.parse(work.text, work.format)
+  local fields = document and manifests.fields(document)
+  if not (fields and fields.package) then return end
+  local ctx = ctx_for(work, "package")
+  ctx.manifest, ctx.name, ctx.package = document, fields.name, fields.package
+  work.package = start(work, fields.package, ctx)
+end
+
+-- Resolves the state of the manifest.
+local function resolve_state(work, ref)
+  local context, ctx = work.context, ctx_for(work, "initial_state")
+  local in_order = work.format == "lua" or work.text:find("{{", 1, true) or context.asks.allow_spawn or context.trace or work.stop
+  if in_order then return resolve(work, ref, ctx) end
+  local state = start(work, ref, ctx)
+  if not state.finished then start_package(work) end
+  return finish(work, state)
+end
+
 -- The state that the manifest brings, found before its variables are filled in.
 function steps.initial_state(work)
   if work.override == "" then
@@ -127,7 +172,7 @@ function steps.initial_state(work)
   local state, ref, unreadable = manifests.initial_state(work.text, work.format, work.override)
   if unreadable then return nil, unreadable end
   if not state and ref then
-    local blob, err = resolve(work, ref, ctx_for(work, "initial_state"))
+    local blob, err = resolve_state(work, ref)
     if not blob then return nil, err end
     fault = size_fault(work, "the manifest's initial state", blob, "max_state_bytes")
     if fault then return nil, fault end
@@ -214,10 +259,17 @@ function steps.secrets(work)
     if late then return nil, late end
     local wanted, _, fault = work.context:ask("secrets", ref, ctx)
     if fault or not wanted then return nil, fault end
-    local blob
-    blob, fault = resolve(work, ref, ctx)
-    return blob and (tostring(blob):gsub("\r?\n$", "")), fault and errors.about(fault, reference.redact(ref))
-  end, function(bytes) return size_fault(work, "the initial state with its secrets", bytes, "max_state_bytes") end)
+    local secret = start(work, ref, ctx_for(work, "secret"))
+    if not (secret.finished or work.package or work.context.trace) and work.fields.package then
+      work.ctx.package = work.fields.package
+      work.package = start(work, work.fields.package, work.ctx)
+    end
+    return secret
+  end, function(bytes) return size_fault(work, "the initial state with its secrets", bytes, "max_state_bytes") end,
+  function(future)
+    local blob, fault = finish(work, future)
+    return blob and (tostring(blob):gsub("\r?\n$", "")), fault and errors.about(fault, reference.redact(future.reference))
+  end, work.context.trace and 1)
   if not state then return nil, filled end
   local count = work.plan.secrets
   if count then count.filled, count.left = filled, count.left - filled end
@@ -232,7 +284,12 @@ function steps.package(work)
       .. "a 'component' or 'component_path')")
   end
   work.ctx.package = fields.package
-  local blob, err, wish = resolve(work, fields.package, work.ctx)
+  local blob, err, wish
+  if work.package and work.package.reference == fields.package then
+    blob, err, wish = finish(work, work.package)
+  else
+    blob, err, wish = resolve(work, fields.package, work.ctx)
+  end
   plan.package, plan.package_reference, plan.cache_hit, plan.used_cache = blob, wish.target, wish.hit, wish.used_cache
   if blob then plan.package_type, plan.signed_by = core.package_type(blob), wish.signed_by end
   return blob, err
@@ -298,7 +355,9 @@ local skipped = {
 -- @treturn[2] table an error
 function M.make(task, context, override, stop)
   local ref = task.reference
-  local work = { context = context, task = task, plan = { manifest_reference = ref, origin = nil, manifest = nil, name = nil,
+  local beside <close> = setmetatable({}, until_closed)
+  local work = { beside = beside, stop = stop, package = nil,
+    context = context, task = task, plan = { manifest_reference = ref, origin = nil, manifest = nil, name = nil,
     package = nil, package_reference = nil, initial_state = nil, state_without_secrets = nil, secrets = nil, phases = {},
     used_cache = false, cache_hit = false }, override = override, started = core.now(), text = nil, format = nil, ctx = nil,
     configured = nil,

@@ -1045,6 +1045,57 @@ describe("resolving", function()
     end)
   end)
 
+  describe("a plan's steps that do not depend on each other", function()
+    local slow
+
+    before_each(function() slow = helper.misbehaving() end)
+    after_each(function() slow:stop() end)
+
+    -- A manifest on the server whose state and package come when so many requests are open.
+    local function manifest(state, package)
+      server:put("beside.toml", ('name = "b"\n%s\npackage = "%s/%s"\n'):format(state, slow.http, package))
+      return server.http .. "/beside.toml"
+    end
+    local function remote(path) return ('init_state = "%s/%s"'):format(slow.http, path) end
+    local function asked(path) return tonumber(tostring(theaterref.resolve_reference(slow.http .. "/count/" .. path))) end
+
+    it("ask for the state and the package at the same time", function()
+      local ref = manifest(remote "gather?2,state", "gather?2,package")
+      for _, plan in ipairs { assert(theaterref.resolver():plan(ref)), assert(assert(theaterref.resolver():start_plan(ref)):wait()) } do
+        assert.same({ '"gathered"', '"gathered"' }, { plan.initial_state, tostring(plan.package) })
+        assert.equal(slow.http .. "/gather?2,package", plan.package_reference)
+      end
+    end)
+
+    it("ask for secrets and the package at the same time", function()
+      local state = ([[{"a":{"$ref":"%s/gather?3,a"},"b":{"$ref":"%s/gather?3,b"}}]]):format(slow.http, slow.http)
+      local plan = assert(theaterref.resolver({ policy = { secrets = function() return true end } }):plan(
+        manifest(("initial_state = '''%s'''"):format(state), "gather?3,package")))
+      assert.equal([[{"a":"\"gathered\"","b":"\"gathered\""}]], plan.initial_state)
+      assert.equal('"gathered"', tostring(plan.package))
+    end)
+
+    it("end with the first that fails", function()
+      local function cancelled() return tonumber(theaterref.metrics():match 'fetches_total{outcome="cancelled"} (%d+)') end
+      local before = cancelled()
+      local plan, err = theaterref.resolver({ retries = 0 }):plan(manifest(remote "missing?state", "gather?99,package"))
+      assert.is_nil(plan)
+      assert.matches("missing", tostring(err))
+      helper.eventually(function() return cancelled() == before + 1 end)
+    end)
+
+    it("keep their order if one may depend on the other", function()
+      server:put("state.json", '{"path":"count/x"}')
+      local plan, err = theaterref.resolver():plan(manifest(('init_state = "%s/state.json"'):format(server.http), "{{path}}"))
+      assert.equal(slow.http .. "/count/x", assert(plan, err).package_reference)
+      local refused = theaterref.resolver { policy = { allow_spawn = function() return false, "no" end } }
+      plan, err = refused:plan(manifest(remote "echo?state", "missing?refused"))
+      assert.is_nil(plan)
+      assert.equal("denied", err.kind)
+      assert.equal(0, asked "missing?refused")
+    end)
+  end)
+
   describe("render and explain", function()
     it("show a scheme's answer, where redirects may lead, and candidates that failed", function()
       file("last", "bytes")

@@ -51,7 +51,7 @@ describe("the stubs for editors", function()
     helper.with_folder(function(folder)
       local store = theaterref.content_store("x", { base_path = folder })
       assert.same(functions(debug.getmetatable(core.blob "x")), stubbed("Blob", ":"))
-      assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "accept claim peek reject stale_if_error changes swap"), stubbed("Cache", ":"))
+      assert.same(functions(debug.getmetatable(theaterref.resource_cache()), "accept claim peek reject stale_if_error changes swap drop"), stubbed("Cache", ":"))
       assert.same(functions(debug.getmetatable(store),
         "begin_batch check clock collect content_sizes content_times content_uses discard discard_temporary_file discard_unchanged former_hashes folder "
           .. "hold label_hashes list_temporary_files list_folders list_quarantined list_unexpected lock note_use tidy_history try_lock"), stubbed("Store", ":"))

@@ -5,22 +5,36 @@ local errors = require "theaterref.error"
 
 local M = {}
 
+local MOST_AT_ONCE = 16 -- secrets on their way
+
 --- Replaces each such object by what its reference means, as a JSON string. All
 -- other bytes stay as they are. A text that is no JSON stays as it is.
 -- @tparam string state JSON text
 -- @tparam function resolve `resolve(reference)` gives the text to put in its
 -- place; nil to leave the object as it is; or nil and an error
 -- @tparam[opt] function fault_of `fault_of(bytes)` gives the error for a state that is so long
+-- @tparam[opt] function finish `finish(started)` gives the text, or nil and an error: then `resolve` gives what it
+-- takes, and is called for some references ahead
+-- @tparam[opt=16] integer most how many, with that of the text
 -- @treturn string
 -- @treturn integer how many objects were replaced
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.fill_in(state, resolve, fault_of)
+function M.fill_in(state, resolve, fault_of, finish, most)
   local found = core.json_references(state) or {}
   local parts, from, bytes, filled = {}, 1, #state, 0
+  local started, next_one = {}, 1
+  most = most or finish and MOST_AT_ONCE or 1
   for i = 1, #found, 3 do
+    local text, err
+    while next_one <= #found and next_one < i + 3 * most do
+      started[next_one], err = resolve(found[next_one + 2])
+      if err then return nil, err end
+      next_one = next_one + 3
+    end
     local first, last, ref = table.unpack(found, i, i + 2)
-    local text, err = resolve(ref)
+    text, started[i] = started[i], nil
+    if text and finish then text, err = finish(text) end
     if err then return nil, err end
     if text then
       local quoted = core.json_quote(text)

@@ -118,7 +118,8 @@ function M.lead_claim(context, task, job, lead)
   job.changes = job.cache:changes()
   if job.follow then kept.note_failure(job) end
   if not job.source.fetches then return load_local(context, task, job, lead) end
-  local known = job.known or job.follow and job.follow.known[job.key]
+  local known = job.known
+  if not known and job.follow and not lead:known() then known = job.follow.known[job.key] end -- else the cache knows better
   if known and core.request_allows(job.request.compiled, known.record) then lead:know(known.blob, known.record) end
   return fetch(context, task, job, lead)
 end
