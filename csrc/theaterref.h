@@ -417,12 +417,12 @@ typedef struct tr_claim_options {
   bool respect_no_store; /* do not keep a body with Cache-Control: no-store or
                             private */
   bool provisional; /* the caller is going to accept or reject the bytes */
-  double max_age; /* seconds since bytes were loaded or confirmed, after which they are
-                     no hit, but revalidated, and since a failure, after which it is no
-                     answer; below 0: no limit */
-  double keep_failure; /* seconds that a failure of this load answers claims that would
-                          lead, beside bytes that are there, which do not stand in for
-                          it; below 0: as negative_ttl and stale_if_error */
+  double max_age; /* seconds after which bytes that were loaded or confirmed are
+                     revalidated instead of being a hit, and after which a remembered
+                     failure is ignored; below 0: no limit */
+  double keep_failure; /* seconds for which a failure of this load answers claims that would
+                          lead, even if there are older bytes; below 0: as negative_ttl
+                          and stale_if_error say */
 } tr_claim_options;
 
 /* The 'ttl' that means the cache's own. */
@@ -490,19 +490,19 @@ TR_API bool tr_cache_keep(tr_cache *cache, const char *reference, size_t len,
 */
 typedef tr_blob *(*tr_derive_work)(void *context, tr_blob *blob, tr_error *error);
 /*
-** Return what 'work' makes of a blob, computed once for each SHA-256 and recipe by all
-** threads and Lua states that use the cache: one computes, on its own thread, and others wait
-** for 'timeout' seconds at most (below 0: without a limit). Return NULL with the error. The
-** bytes are an entry of the cache, with its limits; its reference is
+** Return the bytes that 'work' makes of a blob. All threads and Lua states that use the cache
+** compute them once for each SHA-256 and recipe: one caller computes, on its own thread, and
+** others wait for at most 'timeout' seconds (below 0: no limit). Return NULL with the error.
+** The bytes are an entry of the cache, with its limits; its reference is
 ** "derived://<sha256>/<recipe>". The disk cache, if the cache has one, keeps them for other
-** processes. Its folder and the file must belong to the effective user, and nobody else may
-** be able to write to them; the digest is checked. Anything wrong is a miss, and counted in
-** the metric theaterref_corruptions with the place "disk_cache".
+** processes. Its folder and the file must belong to the effective user, nobody else may be able
+** to write to them, and the digest must match. Otherwise the entry counts as a miss, and in the
+** metric theaterref_corruptions with the place "disk_cache".
 **
 ** 'recipe' has 1 to 1024 bytes and names everything else that the bytes depend on: the
-** compiler, its version and options, the machine. A failure goes to all who wait, and is not
-** kept. 'work' may derive other bytes. If functions would wait for themselves or for each
-** other, in any number of threads, the call that closes the circle fails at once, with
+** compiler, its version and options, and the machine. All waiting callers get a failure, and it
+** is not kept. 'work' may derive other bytes. If functions would wait for themselves or for each
+** other, in any number of threads, the call that closes the cycle fails at once, with
 ** TR_POLICY. The result may be empty. Any thread; in a child of fork(), the next call
 ** computes again.
 */
@@ -537,8 +537,8 @@ TR_API void tr_cache_get_stats(tr_cache *cache, uint64_t *values,
 ** Return the metrics of the process as OpenMetrics text, in UTF-8, or NULL with the error.
 ** They count what every host, Lua state and thread of the process did: fetches, caches,
 ** stores, refusals, script limits and plans. Labels hold outcomes, rules, steps and the names
-** of caches, never a reference or a host. Any thread may call it; it blocks on no load. A
-** child of fork() goes on from the counts of its parent. Serve it as
+** of caches, never a reference or a host. Any thread; does not block on a load. A
+** child of fork() continues with the counts of its parent. Serve it as
 ** "application/openmetrics-text; version=1.0.0; charset=utf-8".
 */
 TR_API tr_blob *tr_metrics(tr_error *error);
@@ -623,7 +623,7 @@ TR_API tr_blob *tr_store_get(tr_store *store, const char *hash,
 /* Return 1 if the store has the content, 0 if not, or -1 with the error. */
 TR_API int tr_store_exists(tr_store *store, const char *hash, tr_error *error);
 /*
-** Point a label at content that is there. With 'expect', do so only if the label points
+** Point a label at content in the store. With 'expect', do so only if the label points
 ** at that hash, or if 'expect' is "", only if there is no such label. The content that
 ** the label pointed at before is safe from garbage collection for the grace period.
 ** Return 1 if it was done, 0 if the label was not as expected, or -1 with the error. A
@@ -916,17 +916,17 @@ TR_API tr_future *tr_host_start_resolve(tr_host *host, const char *reference,
                                         const tr_call_options *options,
                                         tr_error *error);
 
-/* A follower: it calls back with the content of a reference, and again when that changes. */
+/* A follower calls back with the content of a reference, and again whenever that changes. */
 typedef struct tr_follower tr_follower;
 
 /*
-** Get new content; or, with 'blob' NULL, the error of a check that failed or of content that
-** was rejected: then the last content stays good. Failures in a row that are the same are
-** reported once. The first call may begin before tr_host_follow returns. The calls come in
-** order, on the host's own thread, which has no lock and no turn of the host: 'call' may plan
-** and resolve with the host, but the host's futures and followers wait until it returns. It
-** must not wait for a future of the host, which is an error of kind TR_POLICY, or free the
-** host. The arguments live as long as the call, unless the blob is retained.
+** Receive new content; or, with 'blob' NULL, the error of a failed check or of rejected content:
+** then the last content stays good. Equal failures in a row are reported once. The first call
+** may begin before tr_host_follow returns. The calls come in order, on the host's own thread,
+** which holds no lock and no turn of the host: 'call' may plan and resolve with the host, but
+** the host's futures and followers wait until it returns. It must not free the host, or wait for
+** a future of the host, which fails with TR_POLICY. The arguments are valid during the call;
+** retain the blob to keep it longer.
 */
 typedef void (*tr_follow_call)(void *context, const char *reference, tr_blob *blob,
                                const tr_error *error);
@@ -947,18 +947,18 @@ typedef struct tr_follow_options {
 
 /*
 ** Follow a reference under the host's policy. Return a follower, which you free, or NULL with
-** the error. Local files and labels are watched where the system can; everything else is
-** checked once in an interval for all followers of the process, by conditional requests, or
-** HEAD for tags in registries. In a child of fork() a follower rests until the host gets its
-** next future or follower there.
+** the error. The system watches local files and labels if it can; everything else is checked
+** once per interval for all followers of the process, by conditional requests, or HEAD for tags
+** in registries. In a child of fork() a follower pauses until the host gets its next future or
+** follower there.
 */
 TR_API tr_follower *tr_host_follow(tr_host *host, const char *reference,
                                    const tr_follow_options *options,
                                    tr_follow_call call, void *context,
                                    tr_error *error);
-/* Free a follower. NULL is allowed. No call begins after that, and one that is under way
-** has returned, unless it is the caller. May be called after the host was freed, which ends
-** the calls, too. */
+/* Free a follower. NULL is allowed. No callback begins after that, and a running one has
+** returned, unless it is the caller. May be called after the host was freed, which also ends
+** the callbacks. */
 TR_API void tr_follower_free(tr_follower *follower);
 
 /* ------------------------------------------------------------------ Lua */

@@ -1,4 +1,4 @@
-/* Metrics: their text, and what Lua counts. */
+/* Metrics: their text, and counters for Lua. */
 #include <string.h>
 
 #include "core/error.h"
@@ -44,8 +44,8 @@ static int count(lua_State *L) {
   return 0;
 }
 
-/* count_step(number, seconds): a step of a plan took so long; numbers as in plan_steps, from
-** 1 on. */
+/* count_step(number, seconds): a step of a plan took so long; the number is that in plan_steps,
+** from 1. */
 static int count_step(lua_State *L) {
   lua_Integer step = luaL_checkinteger(L, 1);
   luaL_argcheck(L, step >= 1 && step <= TR_PLAN_STEPS, 1, "there is no such step");

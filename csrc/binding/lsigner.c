@@ -97,7 +97,7 @@ static int sigv4(lua_State *L) {
   return 2;
 }
 
-/* signer_covers(signer, url) -> boolean: its signatures may go there */
+/* signer_covers(signer, url) -> boolean: whether its signatures may go there */
 static int signer_covers(lua_State *L) {
   lsigner *s = luaL_checkudata(L, 1, TR_SIGNER);
   tr_url url;
@@ -122,7 +122,7 @@ static int md5(lua_State *L) {
   return 1;
 }
 
-/* http_date(text) -> seconds since 1970 | nil: it is no date of a header */
+/* http_date(text) -> seconds since 1970 | nil: not an HTTP date */
 static int http_date(lua_State *L) {
   const char *text = tr_checkcstring(L, 1);
   tr_error error;

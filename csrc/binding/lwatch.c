@@ -1,4 +1,4 @@
-/* Watches in Lua, and what they are for: the versions of files. */
+/* Watches in Lua, and the versions of files. */
 #include <errno.h>
 #include <math.h>
 #include <sys/stat.h>
@@ -19,7 +19,7 @@ static tr_watch **checkwatch(lua_State *L) {
   return w;
 }
 
-/* watch() -> a watch of nothing */
+/* watch() -> a watch without paths */
 static int watch(lua_State *L) {
   tr_watch **w = lua_newuserdatauv(L, sizeof *w, 0);
   *w = NULL;
@@ -28,7 +28,7 @@ static int watch(lua_State *L) {
   return *w != NULL ? 1 : luaL_error(L, "out of memory");
 }
 
-/* notify(notifier): signals it from now on */
+/* notify(notifier): signal this notifier from now on */
 static int watch_notify(lua_State *L) {
   tr_watch **w = checkwatch(L);
   tr_notifier **n = luaL_checkudata(L, 2, TR_NOTIFIER);
@@ -36,7 +36,7 @@ static int watch_notify(lua_State *L) {
   return 0;
 }
 
-/* set(paths) -> whether something is watched that was not; see tr_watch_set */
+/* set(paths) -> whether something is newly watched; see tr_watch_set */
 static int watch_set(lua_State *L) {
   tr_watch **w = checkwatch(L);
   const char *paths[MAX_PATHS];
@@ -54,7 +54,7 @@ static int watch_set(lua_State *L) {
   return 1;
 }
 
-/* take() -> whether something happened since the last call */
+/* take() -> whether anything happened since the last call */
 static int watch_take(lua_State *L) {
   lua_pushboolean(L, tr_watch_take(*checkwatch(L)));
   return 1;

@@ -33,7 +33,7 @@ size_t tr_derived_key(char key[TR_DERIVED_KEY_MAX], tr_blob *blob, const char *r
   return (size_t)snprintf(key, TR_DERIVED_KEY_MAX, "derived://%s/%s", hex, recipe);
 }
 
-/* One call. */
+/* One call of tr_derive. */
 typedef struct derivation {
   tr_cache *cache;
   tr_blob *blob;
@@ -72,8 +72,8 @@ static tr_blob *compute(const derivation *d, tr_error *error) {
   return own;
 }
 
-/* Lead: take the bytes from disk, or compute and keep them. A disk that keeps nothing costs
-** a computation later, and is no error. */
+/* Lead: take the bytes from disk, or compute and keep them. A disk that cannot keep them is not
+** an error: it costs another computation later. */
 static tr_blob *lead(const derivation *d, tr_future *future, tr_error *error) {
   tr_blob *made = read_disk(d);
   bool is_new = made == NULL;
@@ -95,7 +95,7 @@ static tr_blob *lead(const derivation *d, tr_future *future, tr_error *error) {
   return made;
 }
 
-/* Wait for another's result. */
+/* Wait for another caller's result. */
 static tr_future_status wait_for(const derivation *d, tr_future *future, double deadline,
                                  tr_blob **blob, tr_error *error) {
   tr_future_status status;

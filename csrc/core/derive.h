@@ -1,5 +1,5 @@
-/* Derived bytes, such as the machine code of a package: their keys in caches, and who computes
-** them now. */
+/* Derived bytes, such as the machine code of a package: their keys in caches, and the functions
+** that are computing them. */
 #ifndef TR_DERIVE_H
 #define TR_DERIVE_H
 
@@ -10,8 +10,8 @@ enum {
   TR_DERIVED_KEY_MAX = TR_RECIPE_MAX + TR_HEX_MAX + 16
 };
 
-/* Write the key of what a recipe makes of a blob; return its length, or 0 with the error:
-** the recipe is empty or too long. */
+/* Write the key of the bytes that a recipe makes of a blob; return its length, or 0 with the
+** error: the recipe is empty or too long. */
 size_t tr_derived_key(char key[TR_DERIVED_KEY_MAX], tr_blob *blob, const char *recipe,
                       tr_error *error);
 
@@ -21,20 +21,20 @@ typedef struct tr_derived {
   char key[TR_DERIVED_KEY_MAX];
 } tr_derived;
 
-/* A function at work, and what it waits for; its memory is that of the thread it runs on. */
+/* A running function, and the key that it waits for; it is on its thread's stack. */
 typedef struct tr_derivation {
   tr_derived what, awaited; /* with an empty key: nothing */
   struct tr_derivation **thread, *outer;
   struct tr_derivation *prev, *next; /* all of the process */
 } tr_derivation;
 
-/* Begin to derive on this thread. False with the error: a function further out does so. */
+/* Begin to derive on this thread. False with the error: an outer function does so already. */
 bool tr_derivation_begin(tr_derivation *d, const tr_cache *cache, const char *key,
                          tr_error *error);
-/* End it, on the same thread, which began no other one since that has not ended. */
+/* End it, on the same thread. Calls nest: end the last one first. */
 void tr_derivation_end(tr_derivation *d);
-/* Note that the function that runs on this thread, if any, waits for other bytes. False with
-** the error: their function waits for it already. */
+/* Record that the function that runs on this thread, if any, waits for other bytes. False with
+** the error: their function already waits for this one. */
 bool tr_derivation_wait(const tr_cache *cache, const char *key, tr_error *error);
 void tr_derivation_waited(void);
 

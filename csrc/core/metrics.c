@@ -1,6 +1,6 @@
 /*
-** The counters of the process. A child of fork() goes on from the counts of its parent, as
-** its caches do: nothing has to be done at the fork, and rates stay right.
+** The counters of the process. A child of fork() continues with the counts of its parent, as
+** its caches do: the fork needs no handler, and rates stay right.
 */
 #include "metrics.h"
 

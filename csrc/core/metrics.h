@@ -1,7 +1,7 @@
 /*
 ** Counters and histograms of the process, which tr_metrics writes as text. Counting takes no
-** lock: each thread adds to one of a few copies, of which the text shows the sums. A hit of a
-** cache is counted by the cache alone.
+** lock: each thread adds to one of a few copies, and the text shows their sums. Cache hits are
+** counted only by the cache itself.
 */
 #ifndef TR_METRICS_H
 #define TR_METRICS_H
@@ -46,7 +46,7 @@ typedef enum tr_derived_from {
 /* The result of a follower's check. */
 typedef enum tr_check { TR_CHECK_SAME, TR_CHECK_CHANGED, TR_CHECK_FAILED, TR_CHECKS } tr_check;
 
-/* The parts of a fetch, of which a histogram shows how long they took. */
+/* The phases of a fetch, each with a histogram of its duration. */
 typedef enum tr_fetch_phase {
   TR_PHASE_QUEUE,
   TR_PHASE_CONNECT,
@@ -55,7 +55,7 @@ typedef enum tr_fetch_phase {
   TR_FETCH_PHASES
 } tr_fetch_phase;
 
-/* The counters; those of several begin with the first. */
+/* The counters; a group of counters is named after its first. */
 typedef enum tr_counter {
   TR_COUNT_FETCHES,                                /* by outcome, a tr_error_kind */
   TR_COUNT_PLANS = TR_COUNT_FETCHES + TR_KINDS,    /* the same */
@@ -90,8 +90,8 @@ void tr_count(unsigned counter, uint64_t amount);
 void tr_count_time(unsigned histogram, double seconds);
 /* Count an operation of a store, which failed with the error unless 'ok'. */
 void tr_count_store(tr_store_operation operation, bool ok, const tr_error *error);
-/* Count a fetch, which unless 'ok' failed with the error, or was cancelled if that is NULL.
-** Content that is not there is no fault of its server: TR_NOT_FOUND. */
+/* Count a fetch. Unless 'ok', it failed with the error, or was cancelled if that is NULL.
+** Missing content is not the server's fault: it counts as TR_NOT_FOUND. */
 void tr_count_fetch(bool ok, const tr_error *error);
 
 /* The buckets of a histogram. */
@@ -102,10 +102,10 @@ uint64_t tr_counter_sum(unsigned counter);
 /* Get the sums of a histogram: durations by bucket, and all durations together. */
 void tr_histogram_sums(unsigned histogram, uint64_t buckets[TR_BUCKETS],
                        uint64_t *nanoseconds);
-/* Return the upper bound of a bucket but the last, in nanoseconds. */
+/* Return the upper bound of a bucket other than the last, in nanoseconds. */
 uint64_t tr_bucket_bound(int bucket);
 
-/* The names of what refuses, ends and is timed, in the order of their numbers. */
+/* The names of rules, limits and phases, in the order of their numbers. */
 extern const char *const tr_rule_names[TR_RULES];
 extern const char *const tr_plan_steps[TR_PLAN_STEPS];
 

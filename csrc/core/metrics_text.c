@@ -27,7 +27,7 @@ typedef struct histograms {
   unsigned count, first;
 } histograms;
 
-/* A family about caches: a counter or, of what they hold now, a gauge. */
+/* A family about caches: a counter, or a gauge for current contents. */
 typedef struct cache_family {
   const char *name, *unit, *help;
   bool is_gauge;
@@ -104,7 +104,7 @@ static const cache_family cache_families[] = {
     {"theaterref_cache_bytes", "bytes", "Bytes held now.", true, TR_STAT_BYTES},
 };
 
-/* A text at work. */
+/* The text that is being written. */
 typedef struct text {
   tr_buffer buffer;
   bool failed; /* memory is short */
@@ -139,8 +139,8 @@ static void write_counter(text *t, const counters *f, const char *value, unsigne
     write_line(t, "%s_total %" PRIu64 "\n", f->name, sum);
 }
 
-/* Write the counters of one value by outcome. Failures that never happened are left out
-** beside another label: most of them cannot. */
+/* Write the counters of one value by outcome. Beside another label, failures that never happened
+** are left out, since most of them cannot happen. */
 static void write_outcomes(text *t, const counters *f, const char *value, unsigned first) {
   unsigned kind;
   for (kind = TR_OK; kind < TR_KINDS; kind++) {
@@ -166,8 +166,8 @@ static void write_counters(text *t, const counters *f) {
   }
 }
 
-/* Write a number of nanoseconds in seconds, as a label's value. OpenMetrics wants a decimal
-** point, whatever the locale. */
+/* Write a number of nanoseconds in seconds, as a label's value. OpenMetrics requires a decimal
+** point in every locale. */
 static void format_bound(uint64_t nanoseconds, char room[32]) {
   int len = snprintf(room, 32, "%" PRIu64 ".%09" PRIu64, nanoseconds / 1000000000,
                      nanoseconds % 1000000000);

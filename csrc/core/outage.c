@@ -1,6 +1,6 @@
 /*
-** A server that is silent costs each fetch its whole timeout. For a while after
-** a failure, whoever has something to serve instead need not wait for it again.
+** A silent server costs each fetch its whole timeout. For a while after a failure, a caller that
+** has something else to serve need not wait for that server again.
 */
 #include "outage.h"
 

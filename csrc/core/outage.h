@@ -7,11 +7,11 @@
 /* True if an error is the network's or the server's fault, and passes. */
 bool tr_is_outage(const tr_error *error);
 
-/* Note that a fetch from an origin failed like that, or did not. */
+/* Record whether a fetch from an origin failed like that. */
 void tr_outage_note(const tr_url *url, bool failed);
 
 /* True if the last fetch from a URL's origin failed within the last 30 s; false
-** for what is no URL. Any thread. */
+** for a text that is not a URL. Any thread. */
 bool tr_outage_is_on(const char *url);
 
 /* Registers the fork handler. A lock under which tr_outage_is_on is called must

@@ -1,7 +1,6 @@
 /*
-** An object store refuses a request that is signed for another region than its bucket's, or by
-** another clock than its own. It tells which it wants; such a refusal did nothing, so that any
-** request may be sent again.
+** An object store refuses a request that is signed for the wrong region or with a wrong time, and
+** reports the right one. A refused request had no effect, so any request may be sent again.
 */
 #include "resign.h"
 
@@ -61,7 +60,7 @@ void tr_resign_read(tr_request *r) {
   r->refusal.len = 0;
 }
 
-/* Aim at the same object in another region. False: nowhere to go. */
+/* Direct the request to the same object in another region. False: there is no such host. */
 static bool move(tr_request *r, tr_error *error) {
   char *moved = tr_signer_move(&r->url, r->region, r->told_region);
   const char *fault = NULL;
@@ -88,15 +87,15 @@ static bool move(tr_request *r, tr_error *error) {
   return tr_request_route(r, error);
 }
 
-/* True if a refusal is about another region, which the server tells. */
+/* True if a request was refused because of its region, and the server named another. */
 static bool is_elsewhere(const tr_request *r) {
   int status = r->response.status;
   return (status == 301 || status == 307 || status == 400) && r->region_moves < MAX_REGIONS &&
          tr_region_valid(r->told_region) && strcmp(r->told_region, r->region) != 0;
 }
 
-/* Find how many seconds the server's clock is ahead. False: that is not why it refuses. A
-** HEAD has no code. */
+/* Find how many seconds the server's clock is ahead. False: the refusal has another reason. The
+** answer to a HEAD has no code. */
 static bool find_skew(const tr_request *r, double *ahead) {
   bool is_head = r->message != NULL && r->message->method == TR_HEAD;
   double date = r->response.status == 403 ? tr_date(r->response.date) : 0;

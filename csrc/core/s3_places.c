@@ -1,4 +1,4 @@
-/* A small memory, so that not every request is sent twice: a lost entry costs one round trip. */
+/* A small table, so that most requests are sent only once: a lost entry costs one round trip. */
 #include "s3_places.h"
 
 #include <pthread.h>
@@ -28,7 +28,7 @@ static place *find(uint64_t hash) {
   return NULL;
 }
 
-/* Find a place, or make it instead of the oldest. The lock is held. */
+/* Find a place, or make it in place of the oldest. The lock is held. */
 static place *get(uint64_t hash) {
   place *p = find(hash);
   if (p != NULL)

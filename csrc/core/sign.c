@@ -1,6 +1,6 @@
 /*
-** A signature covers the host and all x-amz-… headers. Others, such as conditions and ranges,
-** it leaves out: proxies may change them, and nothing secret depends on them.
+** A signature covers the host and all x-amz-… headers. It does not cover other headers, such as
+** conditions and ranges: proxies may change them, and nothing secret depends on them.
 */
 #include "sign.h"
 

@@ -4,8 +4,8 @@
 
 #include "request.h"
 
-/* Begin a request that has a signer: aim it at the region that is known for its bucket, and
-** hash its body while the driver is not held up. False: memory is short. */
+/* Begin a request that has a signer: direct it to the known region of its bucket, and hash its
+** body before the driver thread takes over. False: memory is short. */
 bool tr_sign_begin(tr_request *r);
 
 /* True if this attempt is signed. */

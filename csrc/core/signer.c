@@ -1,6 +1,6 @@
 /*
-** Principals at object stores. A store answers where a bucket is, so a hostile one could have
-** signed requests sent anywhere: only hosts of the endpoint's own domain get them.
+** Principals at object stores. A store can redirect requests to another host, so a hostile
+** store could collect signatures for any host: only hosts in the endpoint's domain get them.
 */
 #include "signer.h"
 
@@ -43,7 +43,7 @@ static bool is_one_word(const char *text) {
   return true;
 }
 
-/* Return why options make no principal, or NULL. */
+/* Return why the options are invalid, or NULL. */
 static const char *find_fault(const tr_signer_options *o) {
   if ((o->access_key_id == NULL) != (o->secret_access_key == NULL))
     return "an access key id and a secret access key go together";
@@ -126,7 +126,7 @@ static size_t without(const char *host, size_t len, const char *ending) {
   return len > tail && memcmp(host + len - tail, ending, tail) == 0 ? len - tail : 0;
 }
 
-/* Return the suffix of Amazon's hosts that a host has, or NULL. */
+/* Return the suffix of a host if it is one of Amazon's, or NULL. */
 static const char *amazon_suffix(const char *host) {
   static const char *const suffixes[] = {".amazonaws.com", ".amazonaws.com.cn"};
   size_t i;
@@ -136,7 +136,7 @@ static const char *amazon_suffix(const char *host) {
   return NULL;
 }
 
-/* True for the name of a region in a host of Amazon's, which has a '-' and a digit. */
+/* True for the name of a region in one of Amazon's host names: it has a '-' and a digit. */
 static bool is_region(const char *at, size_t len) {
   bool dash = false, digit = false;
   size_t i;
@@ -167,7 +167,7 @@ static bool names_s3(const char *at, size_t len) {
   return is_region(at, len);
 }
 
-/* True for a host of Amazon's S3 with a suffix, with or without a bucket's name. */
+/* True for a host of Amazon S3 with this suffix, with or without a bucket's name. */
 static bool is_amazon_s3(const char *host, const char *suffix) {
   size_t len = without(host, strlen(host), suffix), i;
   for (i = 0; i < len; i++)

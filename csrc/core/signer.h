@@ -18,8 +18,8 @@ typedef struct tr_signer_options {
   const char *session_token;                     /* or NULL */
 } tr_signer_options;
 
-/* The last key that was derived from a secret. Only who sets 'busy' reads or writes the rest;
-** whoever finds it set derives the key again, so that nobody waits. */
+/* The last key that was derived from a secret. Only the thread that sets 'busy' reads or writes
+** the rest; a thread that finds it set derives the key again, so that no thread waits. */
 typedef struct tr_signer_key {
   atomic_flag busy;
   char day[9], region[TR_REGION_MAX];

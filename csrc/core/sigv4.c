@@ -56,7 +56,7 @@ static int hex_digit(char c) {
                                       : -1;
 }
 
-/* Append a part of a URL with every byte encoded that must be, and no other. */
+/* Append a part of a URL, and encode exactly the bytes that must be encoded. */
 static bool add_encoded(tr_buffer *to, const char *at, const char *end, bool is_path) {
   static const char digits[] = "0123456789ABCDEF";
   while (at < end) {
@@ -158,7 +158,7 @@ static bool add_query(tr_buffer *to, const char *query) {
   return ok;
 }
 
-/* Append a value without the white space around it, and with one space for several. */
+/* Append a value without surrounding white space, and with runs of spaces reduced to one. */
 static bool add_value(tr_buffer *to, const char *at) {
   const char *end = at + strlen(at);
   while (at < end && isspace((unsigned char)*at))
@@ -271,7 +271,7 @@ static bool derive_key(const tr_signer *s, const char *day, const char *region,
   return ok;
 }
 
-/* Get the key of a day and a region, which is derived once for both. */
+/* Get the key of a day and a region, which is derived once for each pair. */
 static bool find_key(tr_signer *s, const char *day, const char *region,
                      unsigned char key[DIGEST]) {
   tr_signer_key *last = &s->key;

@@ -1,7 +1,7 @@
 /*
-** A store whose folder is a cache before a bucket has locks, by which processes keep from doing
-** the same work twice, and notes when content was used. A use is noted as the
-** time of access, so that the time of writing, by which gc goes, stays as it is.
+** A store whose folder caches a bucket has locks, which keep processes from doing the same work
+** twice, and records when content was used. It records a use as the time of access, because gc
+** relies on the time of writing.
 */
 #include <errno.h>
 #include <fcntl.h>

@@ -3,8 +3,8 @@
 ** synced, by their inode, size and times: a file that changed is checked again. So are
 ** entries of the disk cache. A file that has just changed may do so once more without
 ** another time, and the clock of its file system may be a server's: a match is remembered
-** if the process had seen the file's times for a while when it began to read. A sync is at
-** once: whoever writes into a file in place takes its durability away at any time.
+** if the process had seen the file's times for a while when it began to read. A sync is
+** remembered at once: a writer that changes a file in place can undo its durability at any time.
 */
 #include <pthread.h>
 #include <stdlib.h>
@@ -34,7 +34,7 @@ typedef struct known {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static tr_table files;
-/* Some file is lost, and forgotten: all are, but for those that were synced since. */
+/* Some file is lost, and forgotten: all files count as lost, except those synced since. */
 static bool any_lost;
 
 static void before_fork(void) { pthread_mutex_lock(&lock); }
@@ -200,7 +200,7 @@ void tr_store_renew(const struct stat *before, const struct stat *after,
   if (k != NULL && k->identity.inode == after->st_ino &&
       is_as_marked(k, before, hash)) {
     set_mark(k, after, hash);
-    /* With another time of its last write, nobody could tell a write just before. */
+    /* A new time of the last write would hide a write just before. */
     if (memcmp(&before->st_mtim, &after->st_mtim, sizeof after->st_mtim) != 0)
       k->facts &= ~(unsigned)TR_CHECKED;
   }

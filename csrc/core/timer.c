@@ -1,5 +1,5 @@
-/* One thread makes the calls of all timers: it completes promises, and ends those that are late. It
-** ends when there has been nothing to do for a while. */
+/* One thread makes the calls of all timers, such as completing promises and ending late ones. It
+** exits when it has had nothing to do for a while. */
 #include "timer.h"
 
 #include <stdlib.h>
@@ -85,7 +85,7 @@ bool tr_timer_call(double seconds, void (*call)(void *context), void *context) {
   pthread_once(&once, init_once);
   if (t == NULL)
     return false;
-  /* Not a number is no time at all. */
+  /* NaN counts as 0. */
   t->moment = tr_now() + (seconds > 0 ? seconds < MOST_SECONDS ? seconds : MOST_SECONDS : 0);
   t->call = call;
   t->context = context;

@@ -1,4 +1,4 @@
-/* Futures that are ready at a moment, or given up then; and calls that are made then. */
+/* Futures that become ready, or are given up, at a set time; and calls that are made then. */
 #ifndef TR_TIMER_H
 #define TR_TIMER_H
 
@@ -6,12 +6,12 @@
 
 #include "theaterref.h"
 
-/* Return a future that has an empty blob in so many seconds, at most an hour; for waits between
-** two tries that must not block. NULL when memory or threads are short. */
+/* Return a future that gets an empty blob after so many seconds, at most an hour; for pauses
+** between attempts that must not block. NULL when memory or threads are short. */
 tr_future *tr_timer(double seconds);
 
-/* Have a load given up in so many seconds unless it has its result: whoever waits for it learns
-** that, and may lead another. False when memory or threads are short. */
+/* Give up a load after so many seconds unless it has its result: its waiters then see that it was
+** abandoned, and may start another. False when memory or threads are short. */
 bool tr_timer_limit(tr_future *future, double seconds);
 
 /* Call a function in so many seconds, at most an hour, on the timers' thread, with no lock held;

@@ -3,9 +3,9 @@
 ** reads its events while anything is watched.
 **
 ** A point is a name in a folder. Points belong to their watch, and are listed by folder:
-** an event of a folder reaches those with its name. The lock guards everything; nothing
-** blocks under it. A folder on a file server may take long to add, so that is done without
-** the lock, and again if inotify has let any folder go meanwhile.
+** an event of a folder reaches the points with its name. The lock guards everything; nothing
+** blocks while it is held. Adding a folder on a file server may take long, so the thread adds it
+** without the lock, and again if inotify dropped any folder in the meantime.
 */
 #include "watch.h"
 
@@ -167,7 +167,7 @@ static void *run(void *context) {
   return NULL;
 }
 
-/* See that the instance is open, and will stay so: 'adding' counts the caller. */
+/* Open the instance if it is not open, and keep it open: 'adding' counts the caller. */
 static bool enter(void) {
   if (instance < 0)
     instance = inotify_init1(IN_CLOEXEC);
@@ -193,7 +193,7 @@ static void leave(void) {
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void in_parent(void) { pthread_mutex_unlock(&lock); }
 
-/* The instance is the parent's. The child's watches look again, and begin anew. */
+/* The instance belongs to the parent. The child's watches look again and start over. */
 static void in_child(void) {
   tr_watch *w;
   size_t i;
@@ -269,7 +269,7 @@ typedef struct wanted {
   bool is_new;
 } wanted;
 
-/* Keep a point of before. False: there is none such. */
+/* Keep an earlier point. False: there is no such point. */
 static bool keep_point(wanted *want, int folder, const char *name) {
   size_t i;
   for (i = 0; i < want->old_count; i++) {
@@ -322,7 +322,7 @@ static void add_point(wanted *want, const char *folder, const char *name) {
   free(p);
 }
 
-/* A path on its way through folders and links. */
+/* A path that is being followed through folders and links. */
 typedef struct walk {
   char folder[PATH_MAX]; /* without links */
   char rest[PATH_MAX];
@@ -358,7 +358,7 @@ static bool go_down(walk *way) {
   return true;
 }
 
-/* Go where a link leads. The folder ends with its name. False: it cannot be followed. */
+/* Follow a link. The folder ends with its name. False: it cannot be followed. */
 static bool follow_link(walk *way) {
   char target[PATH_MAX];
   size_t rest = strlen(way->rest);
@@ -373,7 +373,7 @@ static bool follow_link(walk *way) {
   return true;
 }
 
-/* Watch each name on the way of a path. */
+/* Watch each name that a path passes through. */
 static void add_path(wanted *want, const char *path) {
   walk way = {.folder = "/"};
   struct stat st;

@@ -1,4 +1,4 @@
-/* Watches: a notifier is signalled when a path may lead to something else. */
+/* Watches: they signal a notifier when a path may lead to something else. */
 #ifndef TR_WATCH_H
 #define TR_WATCH_H
 
@@ -7,20 +7,20 @@
 /* For one thread at a time. */
 typedef struct tr_watch tr_watch;
 
-/* Make a watch of nothing, which signals nobody. NULL when memory is short. */
+/* Make a watch without paths and without a notifier. NULL when memory is short. */
 tr_watch *tr_watch_new(void);
-/* Have a notifier signalled, instead of the one before. */
+/* Signal this notifier from now on, in place of the last one. */
 void tr_watch_notify(tr_watch *watch, tr_notifier *notifier);
 void tr_watch_free(tr_watch *watch); /* NULL is allowed */
 
 /*
-** Watch these paths and no others: each name on the way, in its folder, also behind
-** symbolic links and where there is nothing yet. Names that the system cannot watch are left out.
-** Return true if something is watched that was not before: look at the paths again.
+** Watch these paths and no others: each name that they pass through, in its folder, also behind
+** symbolic links and where nothing exists yet. Names that the system cannot watch are left out.
+** Return true if something is newly watched: look at the paths again.
 */
 bool tr_watch_set(tr_watch *watch, const char *const *paths, size_t count);
 
-/* Return whether something happened to a watched name since the last call. */
+/* Return whether anything happened to a watched name since the last call. */
 bool tr_watch_take(tr_watch *watch);
 
 #endif

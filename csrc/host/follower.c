@@ -1,6 +1,6 @@
 /*
-** Followers of hosts, on the worker's thread: in its turn it has the Lua followers go on,
-** which note events; without the turn it calls back with these.
+** Followers of hosts, on the worker's thread. In its turn of the host, the thread advances the
+** Lua followers, which record events. Outside its turn, it calls back with these events.
 */
 #include <math.h>
 #include <stdlib.h>
@@ -91,7 +91,7 @@ static void start(lua_State *L, tr_follower *f) {
   f->lua = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-/* Protected: (resolver, function that writes manifests, follower). Go on with it. */
+/* Protected: (resolver, function that writes manifests, follower). Advance the follower. */
 static int advance(lua_State *L) {
   tr_follower *f = lua_touserdata(L, 3);
   if (f->lua == LUA_NOREF)
@@ -118,7 +118,7 @@ static int close_follower(lua_State *L) {
   return 0;
 }
 
-/* Note that a turn itself failed, as for lack of memory, and try again later. */
+/* Record that a turn itself failed, such as for lack of memory, and try again later. */
 static void note_failure(tr_follower *f, const tr_error *error) {
   tr_follow_event *e = add_event(f);
   if (e != NULL)
@@ -126,7 +126,7 @@ static void note_failure(tr_follower *f, const tr_error *error) {
   f->due = tr_now() + fmax(f->options.interval, 1);
 }
 
-/* Take a follower that is closed off the list at 'link', and free it. */
+/* Remove a closed follower from the list at 'link', and free it. */
 static void drop(tr_host *host, tr_follower **link) {
   tr_follower *f = *link;
   tr_error ignored;
@@ -193,7 +193,7 @@ double tr_followers_due(const tr_host *host) {
 
 /* ------------------------------------------------------------------ callbacks */
 
-/* Begin a call, or end it. False: there are no more calls. */
+/* Begin a callback, or end it. False: there must be no more callbacks. */
 static bool set_calling(tr_follower *f, bool calling) {
   bool stopping;
   pthread_mutex_lock(&tr_hosts_lock);
@@ -224,7 +224,7 @@ void tr_followers_call(tr_host *host) {
 
 /* ------------------------------------------------------------------------ end */
 
-/* Free those that are closed; the others are their owners', and have no host any more. */
+/* Free closed followers. The others belong to their owners, and no longer have a host. */
 static void let_go(tr_follower *f) {
   tr_follower *next;
   for (; f != NULL; f = next) {

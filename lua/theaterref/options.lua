@@ -534,7 +534,7 @@ M.export = set("export option", {
 
 --- Of a store's `import`.
 M.import = set("import option", {
-  { "keep_labels", "flag", "false", "labels that are there stay where they are" },
+  { "keep_labels", "flag", "false", "do not move labels that exist already" },
   progress,
 })
 

@@ -343,11 +343,11 @@ local function run_derive(self, name, blob, recipe, make, options, blocking)
     limit_option = "derive_timeout", participle = "derived" }, derivations.derive, context_of(self), cache, key, make, blob)
 end
 
---- Returns what a function makes of a blob, such as the machine code of a package. It is computed once for each SHA-256
--- and recipe: one caller computes, and the others wait for it, in all threads and Lua states that use the cache. The disk
--- cache, if there is one, keeps it for other processes; its folder and files must belong to the effective user, and nobody
--- else may write to them. If the function fails, everyone who waits gets its error, and the next call tries again. If its
--- state is closed or interrupted, one of those who wait computes.
+--- Returns the bytes that a function makes of a blob, such as the machine code of a package. They are computed once for each
+-- SHA-256 and recipe: one caller computes, and the others wait, in all threads and Lua states that use the cache. The disk
+-- cache, if there is one, keeps the bytes for other processes; its folder and files must belong to the effective user, and
+-- nobody else may write to them. If the function fails, all waiting callers get its error, and the next call tries again. If
+-- the computing state is closed or interrupted, one of the waiting callers takes over.
 -- @tparam theaterref.blob blob
 -- @tparam string recipe names everything else that the result depends on: the compiler, its version and options, the
 -- machine; 1 to 1024 bytes
@@ -450,7 +450,7 @@ end
 -- @treturn[2] table an error
 function Resolver:tags(ref) return run_publishing(self, "tags", ref, ref) end
 
---- Tells what an artifact in a registry has.
+--- Describes an artifact in a registry.
 -- @tparam string ref `oci://registry/repository:tag`
 -- @treturn table `reference`, with the digest; `digest`, `media_type`, `bytes`, `config`, `layers` or `manifests`,
 -- `annotations`

@@ -1,5 +1,5 @@
---- Files of settings that other programs change: each is looked at once a second, and read again
--- when it has changed.
+--- Settings files that other programs change: each is checked once a second, and read again when it
+-- has changed.
 -- @module theaterref.watched
 local core = require "theaterref.core"
 

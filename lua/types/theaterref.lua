@@ -308,11 +308,11 @@ function Future:done() end
 ---@return theaterref.Error?
 function Future:wait(seconds) end
 
----Has a notifier of the core's signalled when there may be something for `done` to do.
+---Makes it signal a notifier of the core when `done` may have something to do.
 ---@param notifier userdata
 function Future:notify(notifier) end
 
----Has a notifier signalled no more.
+---Stops signalling a notifier.
 ---@param notifier userdata
 function Future:forget(notifier) end
 
@@ -335,7 +335,7 @@ function Future:timeout() end
 ---@class theaterref.Follower
 local Follower = {}
 
----Goes on: checks what is due, and calls the function if the content has changed.
+---Does the work that is due: checks, and calls the function if the content has changed.
 ---@return boolean # false once it is closed
 function Follower:step() end
 
@@ -352,7 +352,7 @@ function Follower:wait(seconds) end
 ---@return theaterref.Error? # of the last check, if it failed
 function Follower:content() end
 
----Has a notifier of the core's signalled instead of its own, before the first step.
+---Makes it signal this notifier of the core instead of its own. Call it before the first step.
 ---@param notifier userdata
 function Follower:notify(notifier) end
 
@@ -362,7 +362,7 @@ function Follower:close() end
 ---Stops it, too.
 function Follower:cancel() end
 
----A descriptor that is readable when there is something for `step` to do; do not read or close it.
+---A descriptor that is readable when `step` has something to do; do not read or close it.
 ---@return integer
 function Follower:pollfd() end
 

@@ -69,7 +69,7 @@ return {
       { "--interval", "SECONDS", "Seconds that a check is good for. Files and local labels are watched, too. Default: 60, or "
         .. "the label_ttl of a remote store.",
         number = "above 0" },
-      { "--count", "N", "End after so many contents; the exit status is 1 if the command failed for the last.",
+      { "--count", "N", "End after N contents; the exit status is 1 if the command failed for the last one.",
         number = "above 0" },
     },
     run = follow },

@@ -102,7 +102,7 @@ local function collect_lines(args, store)
   return ok and not err and lines or nil, err
 end
 
--- The lines of a lockfile that is there already, unless it is to be written anew.
+-- The lines of an existing lockfile, unless it is to be replaced.
 local function read_old_lines(args)
   if args.output == "-" then return {} end
   local old, err, is_one = lockfiles.read(args.output)
@@ -111,7 +111,7 @@ local function read_old_lines(args)
   return old, err
 end
 
--- Adds the lines of a lockfile as it is to 'lines', where these have none for a reference.
+-- Adds the lines of the existing lockfile to 'lines', except for references that have a line there.
 local function add_old_lines(lines, args)
   local old, err = read_old_lines(args)
   if not old then return nil, err end
@@ -316,7 +316,7 @@ local function ctx_fault(ctx)
   end
 end
 
--- Returns what is wrong with a case as it is written.
+-- Returns what is wrong with a case, or nil.
 local function case_fault(case)
   if type(case) ~= "table" then return "a table was expected, not a " .. type(case) end
   for field, value in pairs(case) do

@@ -10,7 +10,7 @@ local targets = require "theaterref.publish.target"
 
 local M = {}
 
--- Resolves a reference for a copy. Returns its bytes, and the title of the layer that they are.
+-- Resolves a reference for a copy. Returns its bytes and the title of their layer.
 local function read(task, context, ref)
   local wish = { reference = ref, ctx = { purpose = "direct" }, options = {}, wants_title = true }
   local blob, err = loads.resolve(task, context, wish)

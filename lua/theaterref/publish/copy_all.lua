@@ -1,4 +1,4 @@
---- Copies artifacts with all their layers, and what refers to them.
+--- Copies artifacts with all their layers and referrers.
 -- @module theaterref.publish.copy_all
 local artifacts = require "theaterref.registry.artifact"
 local core = require "theaterref.core"
@@ -78,9 +78,9 @@ local function name_of_entry(entry)
   return entry.digest .. (type(signature) == "string" and " " .. signature or "")
 end
 
--- Adds to a document at the source what the target has under its tag and it has not: entries of an
--- index, layers of a manifest. Nothing that is there is lost. Returns what is to be written, and its
--- media type; nil: nothing, or nil and an error.
+-- Adds to a document of the source the entries or layers that only the target's document has under the
+-- same tag, so that nothing in the target is lost. Returns the document to write, and its media type;
+-- nil if there is nothing to write; or nil and an error.
 function Transfer:merged(blob, media_type, name)
   local there, err = self.target:document(name, true)
   if not there then return not err and blob or nil, err or media_type end
@@ -106,7 +106,7 @@ function Transfer:merged(blob, media_type, name)
   return core.blob(text), media_type_of(theirs, media_type)
 end
 
--- Writes a document, in which the target's entries are kept, under a tag that tools share.
+-- Writes a document under a tag that tools share, and keeps the target's entries.
 function Transfer:put_shared(blob, media_type, name)
   return targets.until_kept(name, function()
     local merged, of_type = self:merged(blob, media_type, name)
@@ -117,8 +117,8 @@ function Transfer:put_shared(blob, media_type, name)
   end)
 end
 
--- Copies what a document names, and then the document, under a name; 'is_shared': its tag is one
--- that others write to.
+-- Copies everything that a document names, and then the document, under a name. 'is_shared': others
+-- write to the same tag.
 function Transfer:copy_document(blob, media_type, name, depth, is_shared)
   local known = self.copied[name]
   if known then return known.digest, known.is_listed end
@@ -149,8 +149,8 @@ function Transfer:copy_document(blob, media_type, name, depth, is_shared)
   return digest, is_listed
 end
 
--- Copies the documents that a registry lists as referring to one. A target that keeps no such
--- list gets it as the tag that other tools keep.
+-- Copies the documents in a registry's list of referrers. A target without such a list gets the tag
+-- that other tools use instead.
 function Transfer:copy_listed(index, digest, depth)
   local is_listed = true
   for _, entry in ipairs(index.manifests) do
@@ -172,7 +172,7 @@ function Transfer:copy_listed(index, digest, depth)
   return self:put_shared(core.blob(text), artifacts.INDEX, "sha256-" .. digest)
 end
 
--- Copies what refers to a document, signatures and the like: what the registry lists, and the
+-- Copies a document's referrers, such as signatures: those in the registry's list, and those in the
 -- tags that other tools keep.
 function Transfer:copy_referrers(digest, depth)
   if depth >= MAX_DEPTH or self.asked[digest] then return true end
@@ -207,9 +207,9 @@ local function shares_layers(document, other)
   return layers[1] ~= nil
 end
 
--- Copies the package alone, as `push` writes it for tools that want one layer, if its tag has nothing else
--- than the artifact, which was judged. Returns the digest of its manifest; nil: there is none; or nil and an
--- error.
+-- Copies the package alone, as `push` writes it for tools that want one layer, if its tag has only layers of
+-- the artifact, which the rules have seen. Returns the digest of its manifest; nil if there is none; or nil
+-- and an error.
 function Transfer:copy_package(artifact, from_tag, to_tag)
   from_tag, to_tag = from_tag .. targets.PACKAGE, to_tag .. targets.PACKAGE
   if math.max(#from_tag, #to_tag) > targets.MAX_TAG_BYTES then return nil end
@@ -224,8 +224,8 @@ function Transfer:copy_package(artifact, from_tag, to_tag)
   return digest
 end
 
--- Has the rules that judge bytes, the lockfile and the option `signatures` judge what a reference
--- means, if there are any. Returns the digest of the manifest that was judged, or nil and perhaps an error.
+-- Applies the rules about bytes, the lockfile and the option `signatures` to a reference, if there are
+-- any. Returns the digest of the manifest that passed, or nil and perhaps an error.
 local function judge(task, context, parsed)
   if not (context.judges or context.lockfile or context.asks.integrity) then return nil end
   local wish = { reference = targets.judged(context, parsed), ctx = { purpose = "direct" }, options = {} }
@@ -235,8 +235,8 @@ local function judge(task, context, parsed)
     .. "manifest"):format(reference.redact(parsed.text)), parsed.text)
 end
 
---- Copies an artifact with all its layers and what refers to it; no digest changes. Rules judge
--- the layer that `from` means, and the manifest that led to it is copied.
+--- Copies an artifact with all its layers and referrers; no digest changes. The rules judge the layer
+-- that `from` names, and its manifest is the one that is copied.
 -- @tparam theaterref.future task
 -- @tparam table context
 -- @tparam string from

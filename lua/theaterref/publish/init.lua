@@ -1,5 +1,5 @@
---- Publishing: pushes manifests with what they name to a registry, copies between places, signs, and
--- tells what a registry has.
+--- Publishing: pushes manifests with their packages and states to a registry, copies between places,
+-- signs, and lists the content of registries.
 -- @module theaterref.publish
 local inspection = require "theaterref.publish.inspect"
 local pushes = require "theaterref.publish.push"

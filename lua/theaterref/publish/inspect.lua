@@ -1,4 +1,4 @@
---- Tells what a registry has.
+--- Lists the content of registries.
 -- @module theaterref.publish.inspect
 local admit = require "theaterref.resolve.admit"
 local artifacts = require "theaterref.registry.artifact"
@@ -33,7 +33,7 @@ local function annotations_of(value)
   return next(found) and found or nil
 end
 
--- Returns a descriptor as it is shown.
+-- Returns a descriptor in the form to show.
 local function shown(descriptor)
   if type(descriptor) ~= "table" then return nil end
   local platform = type(descriptor.platform) == "table" and descriptor.platform or nil
@@ -51,7 +51,7 @@ local function all_shown(list)
   return found
 end
 
--- Returns the name of the document that a reference means: under a lockfile, of what it locks.
+-- Returns the name of the document that a reference means; under a lockfile, the locked one.
 local function name_of(context, parsed)
   local judged = reference.parse(targets.judged(context, parsed))
   local manifest, err = admit.locked_manifest(context, judged)
@@ -62,7 +62,7 @@ local function name_of(context, parsed)
     reference.redact(parsed.text), context.lockfile.path), parsed.text)
 end
 
---- Tells what a reference's document has.
+--- Describes a reference's document.
 -- @tparam theaterref.future task
 -- @tparam table context
 -- @tparam string ref

@@ -1,4 +1,4 @@
---- Pushes manifests with what they name to a registry.
+--- Pushes manifests with their packages and states to a registry.
 -- @module theaterref.publish.push
 local artifacts = require "theaterref.registry.artifact"
 local errors = require "theaterref.error"
@@ -8,9 +8,9 @@ local toml = require "theaterref.manifest.toml"
 
 local M = {}
 
---- Uploads the blobs of artifacts, `{ tag =, layers = }`, and writes their documents when all of
--- them are there: a push that is interrupted leaves no tag. Returns the digests of the documents,
--- and by index those that the tags led to before, if others.
+--- Uploads the blobs of artifacts, `{ tag =, layers = }`, and then writes their documents: an
+-- interrupted push leaves no tag. Returns the digests of the documents and, by index, the digests
+-- that the tags led to before, if they differ.
 function M.artifacts(session, list, annotations)
   local digests = {}
   for _, artifact in ipairs(list) do
@@ -38,7 +38,7 @@ function M.artifacts(session, list, annotations)
   return digests, moved
 end
 
--- Returns a layer for what a manifest names.
+-- Returns a layer for a package or state that a manifest names.
 local function layer_of(ref, blob, media_type, what)
   local title, why = artifacts.title_of(ref)
   if title and title ~= "manifest.toml" then return { title = title, media_type = media_type, blob = blob } end
@@ -47,7 +47,7 @@ local function layer_of(ref, blob, media_type, what)
     why or "that is the manifest's own"), ref)
 end
 
--- True if a manifest names the same package whatever its state is: as it is written, and once.
+-- True if a manifest names the same package whatever its state is: literally, and once.
 local function has_fixed_package(found)
   local text = "\n" .. tostring(found.text)
   local scanned = toml.scan(text, { package = true })

@@ -1,4 +1,4 @@
---- Places in registries that are written to, or read for that.
+--- Places in registries to write to, or to read from for a write.
 -- @module theaterref.publish.target
 local admit = require "theaterref.resolve.admit"
 local errors = require "theaterref.error"
@@ -9,11 +9,11 @@ local Session = require "theaterref.registry.session"
 
 local M = {}
 
---- The tag of the package alone is that of its artifact and this.
+--- The ending of the tag of a package alone: it follows the tag of the artifact.
 M.PACKAGE = ".package"
 M.MAX_TAG_BYTES = 128
 
---- A reference to a registry, parsed, for something that only those can be.
+--- Parses a reference that must be to a registry.
 function M.parse(ref, what)
   local parsed, err = reference.parse(ref)
   if not parsed then return nil, err end
@@ -34,7 +34,7 @@ function M.open(task, context, parsed, actions, from, defaults)
     seconds_left = function() return task:seconds_left() end })
 end
 
---- Opens a session to read what a reference means, if the rule 'allow' agrees.
+--- Opens a session to read a reference, if the rule 'allow' permits it.
 function M.open_allowed(task, context, parsed)
   if not context.asks.allow then return M.open(task, context, parsed, "pull") end
   local hosts, err = admit.allow(context, parsed.text, { purpose = "direct" })
@@ -66,7 +66,7 @@ function M.package_reference(parsed, digest)
   return ("oci://%s/%s:%s%s@sha256:%s"):format(parsed.registry, parsed.repository, parsed.tag, M.PACKAGE, digest)
 end
 
---- The fault of a target to write to.
+--- Returns what is wrong with a target, or nil.
 function M.fault(parsed, ref)
   if parsed.manifest then return errors.new("invalid_reference", "a push goes to a tag, not to a digest", ref) end
   if parsed.ns then return errors.new("invalid_reference", "a push goes to a registry, not to a mirror", ref) end
@@ -80,7 +80,7 @@ end
 
 local MAX_AT_ONCE = 4
 
--- Futures that are cancelled where their owner ends: with an error, or by Ctrl-C.
+-- Futures that are cancelled when their owner ends, with an error or by Ctrl-C.
 local until_closed = { __close = function(futures)
   for _, future in ipairs(futures) do future:cancel() end
 end }

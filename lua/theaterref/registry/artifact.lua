@@ -1,4 +1,4 @@
---- Artifacts of WebAssembly: their documents, made the same way each time.
+--- Artifacts of WebAssembly: their documents. The same input always gives the same bytes.
 -- @module theaterref.registry.artifact
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
@@ -59,7 +59,7 @@ end
 
 local function text(value) return type(value) == "string" and value ~= "" and value or nil end
 
---- The annotations that a manifest in Theater's sense gives an artifact.
+--- The annotations of an artifact, from a manifest in Theater's sense.
 -- @tparam table manifest
 -- @treturn table
 function M.annotations(manifest)

@@ -1,7 +1,7 @@
 --- A chain of requests: a reference leads to a manifest, perhaps by way of an index, and that to a layer.
 --
--- Each of them is a link with a key of its own in caches, its digest: references share what they
--- have in common, and whoever resolves one drives its own chain of links.
+-- Each of them is a link, with its digest as its key in caches: references share their common links,
+-- and each resolve drives its own chain of links.
 -- @module theaterref.registry.chain
 local artifacts = require "theaterref.registry.artifact"
 local core = require "theaterref.core"
@@ -11,7 +11,7 @@ local references = require "theaterref.registry.reference"
 local requests = require "theaterref.registry.requests"
 local signatures = require "theaterref.registry.signatures"
 
--- A chain at work: `job`, `context` and `links`, and the endpoint that it asks.
+-- A running chain: `job`, `context` and `links`, and the endpoint that it asks.
 local Chain = {}
 Chain.__index = Chain
 
@@ -54,7 +54,7 @@ function Chain:options(kind)
   return options
 end
 
--- Failures of one job's wait for a helper, which another job does not share.
+-- Failures of one job's wait for a helper. Other jobs may have more time.
 local own_ends = { cancelled = true, timeout = true }
 
 -- Compiles the options of a link's request. All requests of a job have the same credentials.
@@ -69,7 +69,7 @@ function Chain:compile(kind, more)
   return requests.compile(self.endpoint, self:options(kind), "pull", place.credentials, more)
 end
 
--- Adds what the record of a link has to that of the chain: where its redirects led.
+-- Adds the redirects in a link's record to the record of the chain.
 function Chain:note_record(record)
   local all = self.record
   for _, host in ipairs(record and record.hosts or {}) do
@@ -127,7 +127,7 @@ end
 
 -- -------------------------------------------------------------------- tags
 
--- The digests that tags led to a moment ago, by key: a HEAD tells whether they still do.
+-- The digests that tags led to a moment ago, by key: a HEAD request checks whether they still do.
 local last_digests, last_count = {}, 0
 
 local function remember(key, digest)
@@ -168,13 +168,13 @@ function Chain:keep(digest, blob)
   if link.cache then self.links.put(link, blob, self.record) end
 end
 
--- Notes a document that leads to the bytes: whoever judges them may need it.
+-- Records a document that leads to the bytes: rules that judge them may need it.
 function Chain:note(digest, blob)
   self.job.documents = self.job.documents or {}
   self.job.documents[digest] = blob
 end
 
--- Notes the manifest that the reference leads to, and the cache for what is in it.
+-- Records the manifest that the reference leads to, and the cache for its contents.
 function Chain:set_manifest(manifest)
   self.job.manifest = manifest
   self.cache = self.links.cache(references.at_digest(self.job.parsed, manifest))
@@ -363,7 +363,7 @@ function Chain:drive()
     return last.blob
   end
   local blob, err = self:read_layer(document, media_type)
-  -- A tag is fresh only as long as it leads somewhere.
+  -- A tag is fresh only while it leads somewhere.
   if not blob and not manifest and job.cache and not core.is_outage(err) and err.kind ~= "cancelled" then
     job.cache:refresh(references.document_key(job.parsed))
   end
@@ -405,7 +405,7 @@ function Chain:read_documents(digest, sha256, store)
   return nil, errors.new("digest_mismatch", ("the manifest sha256:%s does not lead to these bytes"):format(list[1].digest))
 end
 
--- Gathers the signatures under a tag. Nothing is cached but the whole.
+-- Gathers the signatures under a tag. Only the complete document is cached.
 function Chain:gather()
   local job = self.job
   self.cache, self.deadline = nil, job.max_seconds and core.now() + job.max_seconds

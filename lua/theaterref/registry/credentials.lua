@@ -1,8 +1,8 @@
---- Credentials for registries: of the configuration, of Docker's and Podman's files, and of
+--- Credentials for registries: from the configuration, from Docker's and Podman's files, and from
 -- the helper programs that these name.
 --
--- A cache keeps the bytes of each source of credentials apart. It names the helper, not what that
--- answers: what a cache has is found without a helper, which may hang, and offline.
+-- Caches keep the bytes of each source of credentials apart. A source is the helper, not its answer:
+-- so cached bytes are found offline, and without running a helper, which may hang.
 -- @module theaterref.registry.credentials
 local base64 = require "theaterref.base64"
 local core = require "theaterref.core"
@@ -57,7 +57,7 @@ local function names_of(registry, repository)
   return names
 end
 
--- Finds what a table of the file has under one of several names. Docker writes URLs, too.
+-- Finds the entry of a table in the file under one of several names. Docker writes URLs, too.
 local function find(by_name, names)
   if type(by_name) ~= "table" then return nil end
   for _, name in ipairs(names) do
@@ -74,8 +74,8 @@ end
 
 local function text(value) return type(value) == "string" and value ~= "" and value or nil end
 
--- Returns the source of credentials that an entry of 'auths' is, or nil if it has none. Docker
--- leaves those of a helper empty.
+-- Returns an entry of 'auths' as a source of credentials, or nil if it has none. Docker leaves the
+-- entries of helpers empty.
 local function of_entry(entry)
   if type(entry) ~= "table" then return nil end
   local user, password = text(entry.username), text(entry.password)
@@ -179,7 +179,7 @@ end
 
 local function name_of(found) return found.helper .. " " .. found.server end
 
--- Asks a helper. Returns what it says; true if it said that earlier; or nil and an error.
+-- Asks a helper. Returns its answer, and true if that is an earlier one; or nil and an error.
 local function ask(found, await, seconds)
   local key = name_of(found)
   local known = said[key]
@@ -206,11 +206,11 @@ local function ask(found, await, seconds)
   return credentials
 end
 
--- Failures of a wait: of whoever waits, or of a helper that hangs.
+-- Failures of a wait: the caller's own, or that of a helper that hangs.
 local ends = { cancelled = true, timeout = true }
 
---- Gets the credentials: those found, or those that their helper tells. The registry is to say whether
--- any are needed in the place of a helper's that fails.
+--- Gets the credentials: those found, or those of their helper. If the helper fails, the request goes
+-- without credentials: the registry may not need any.
 -- @tparam table found as `find` returns it; empty: there are none
 -- @tparam function await waits for a future of the core's that others may wait for, too
 -- @tparam[opt] function note called with why a helper failed, if that is no error
@@ -231,7 +231,7 @@ function M.get(found, await, note, seconds)
   return found.otherwise or { failure = err.message }
 end
 
---- Forgets what a helper said, as a registry refused it.
+--- Forgets a helper's answer after a registry refused it.
 -- @tparam table found as `find` returns it
 -- @tparam table refused what `get` returned
 function M.forget(found, refused)

@@ -29,7 +29,7 @@ local function read_parameters(header, at)
   end
 end
 
---- Finds where a list goes on. The time it takes is linear.
+--- Finds the next page of a list, in linear time.
 -- @tparam ?string header
 -- @treturn ?string a URL, which may be relative
 function M.next(header)

@@ -19,7 +19,7 @@ local function encode(text)
   return (text:gsub("[^%w/._~-]", function(c) return ("%%%02X"):format(c:byte()) end))
 end
 
--- Reads the fields of a fragment into 'parsed'. Returns the fault of one.
+-- Reads the fields of a fragment into 'parsed'. Returns what is wrong with one, or nil.
 local function read_fields(parsed, fragment)
   for field in (fragment .. "&"):gmatch "([^&]*)&" do
     local name, value = field:match "^([^=]*)=(.*)$"
@@ -49,7 +49,7 @@ local function set_texts(parsed)
   return parsed
 end
 
--- The last references that were parsed: most are asked for again.
+-- The last references that were parsed: most are parsed again.
 local known, known_count = {}, 0
 
 --- Parses a reference.
@@ -82,8 +82,8 @@ local function with(parsed, changes)
   return set_texts(copy)
 end
 
---- Another title of the same artifact. It is written as a file's name is, without %XX: that is
--- how a manifest names the files beside it before it is pushed.
+--- Another title of the same artifact. It is written like a file name, without %XX, because manifests
+-- name the files beside them that way before they are pushed.
 function M.join(base, reference)
   local title = reference:gsub("^%./", "")
   if title == "" or title:find "[%c#?]" or reference:find "[#?]" then
@@ -99,8 +99,8 @@ function M.at_digest(parsed, manifest) return with(parsed, { manifest = manifest
 --- A reference to a manifest in Theater's sense: the layer with that name, unless it names one.
 function M.manifest(parsed) return parsed.title and parsed.text or with(parsed, { title = "manifest.toml" }).text end
 
---- A reference to signatures: one to a tag that cosign keeps them under means all of them,
--- in one document, and has another key in caches than what the tag's layer has.
+--- A reference to signatures. A tag of cosign's means all signatures under it, as one document, with
+-- another key in caches than the tag's layer.
 function M.as_signature(parsed)
   if parsed.title or parsed.manifest or parsed.sha256 or not signatures.read_tag(parsed.tag) then return parsed end
   local copy = with(parsed, {})
@@ -120,7 +120,7 @@ end
 --- The key in caches of the document that an artifact's tag leads to.
 function M.document_key(parsed) return parsed.artifact .. "#" end
 
---- Further keys of a reference in caches: its tag's document, and what it means to a plan.
+--- Further keys of a reference in caches: its tag's document, and its form as a manifest.
 function M.other_keys(parsed)
   local keys = not parsed.manifest and { M.document_key(parsed) } or {}
   if not parsed.title then keys[#keys + 1] = with(parsed, { title = "manifest.toml" }).key end

@@ -10,12 +10,12 @@ local paths = require "theaterref.paths"
 
 local M = {}
 
---- The media types of documents, for the header `Accept`: registries answer 404 for those
--- that are not asked for.
+--- The media types of documents, for the header `Accept`: registries answer 404 for types that it
+-- does not list.
 M.DOCUMENTS = table.concat({ "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json",
   "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json" }, ", ")
 
---- Documents may be this large.
+--- The largest document, in bytes.
 M.MAX_DOCUMENT_BYTES = 4 << 20
 
 -- The host that answers for a registry's name.
@@ -24,8 +24,8 @@ local hosts = { ["docker.io"] = "registry-1.docker.io" }
 -- Realms of tokens on other hosts than their registry's.
 local realms = { ["docker.io"] = { "auth.docker.io" }, ["registry.gitlab.com"] = { "gitlab.com" } }
 
---- True if a host is this machine: its registries are asked by plain http unless an option says
--- otherwise, or their port is 443.
+--- True if a host is this machine: its registries use plain http unless an option says otherwise, or
+-- their port is 443.
 -- @tparam string host
 -- @treturn boolean
 M.is_loopback = require "theaterref.loopback"
@@ -73,8 +73,7 @@ function M.endpoint(parsed, registries, ns)
     url = ("%s://%s/v2/%s/"):format(insecure and "http" or "https", authority, parsed.repository) }
 end
 
---- The places to ask for a repository: the mirrors that its registry's options list, then
--- itself.
+--- The places to ask for a repository: the mirrors in its registry's options, then the registry itself.
 -- @tparam table parsed
 -- @tparam ?table registries options by registry
 -- @treturn table a list of endpoints; those of mirrors with `mirror`, its URL
@@ -101,7 +100,7 @@ function M.url(endpoint, kind, name)
   return endpoint.url .. kind .. "/" .. name .. (endpoint.ns and "?ns=" .. endpoint.ns or "")
 end
 
---- The absolute URL of where a header leads, without a fragment, which is not sent.
+--- The absolute URL of a header's value, without a fragment, which is not sent.
 -- @tparam string base the URL that was asked for
 -- @tparam string location
 -- @treturn string
@@ -125,16 +124,15 @@ function M.next_page(endpoint, at, headers)
   return nil, errors.new("syntax", endpoint.registry .. ": its list goes on at another host, or where it began")
 end
 
--- Statuses of registries that do not have what the specification calls optional.
+-- Statuses of registries without the optional parts of the specification.
 local unsupported = { [400] = true, [404] = true, [405] = true, [501] = true }
 
---- True if a status means that a registry has no list of what refers to a document. Any other failure tells
--- nothing.
+--- True if a status means that a registry has no list of referrers. Any other failure proves nothing.
 -- @tparam integer status
 -- @treturn boolean
 function M.lacks_referrers(status) return unsupported[status] == true end
 
---- The digest that a registry tells of a manifest, if it does.
+--- The digest of a manifest in a registry's answer, or nil.
 -- @tparam table headers of its answer
 -- @treturn ?string a SHA-256 in hex
 function M.told_digest(headers)
@@ -142,7 +140,7 @@ function M.told_digest(headers)
   return digest and digest:match "^sha256:(%x+)$"
 end
 
--- Copies headers without one, in any case.
+-- Copies headers without one, whatever the case of its name.
 local function without(headers, name)
   local copy = {}
   for key, value in pairs(headers or {}) do
@@ -173,8 +171,8 @@ function M.of_host(endpoint, request)
   return option_sets.for_host(request, request.hosts and core.match_host(request.hosts, endpoint.host, endpoint.port))
 end
 
--- Limits of requests to mirrors, in seconds: whoever waits for one could have asked the registry. A mirror may be silent
--- for longer before a blob, which it may be getting for others.
+-- Limits of requests to mirrors, in seconds: short, because the registry could answer instead. A mirror may be silent for
+-- longer before a blob, which it may be fetching.
 local MIRROR_LIMITS = { connect_timeout = 3 }
 local MIRROR_DOCUMENT_LIMITS = { stall_timeout = 5 }
 
@@ -209,10 +207,10 @@ function M.mirror_request(endpoint, general, request)
   return all
 end
 
--- When each warning was given: not at every request.
+-- The time of each warning, so that it is not repeated at every request.
 local warned, warned_count, WARN_SECONDS = {}, 0, 300
 
--- Returns a function that warns of what does not end a request, by the endpoint's `warn`.
+-- Returns a function that reports problems that do not end a request, by the endpoint's `warn`.
 local function warner(endpoint)
   return endpoint.warn and function(message)
     local now = core.now()
@@ -229,8 +227,8 @@ function M.find_credentials(endpoint)
   endpoint.source = credentials.find(endpoint.registry, endpoint.repository, endpoint.options, warner(endpoint))
 end
 
---- Gets the credentials for an endpoint, and notes in its `credentials` where they are from. A helper
--- may run: call it before a request is sent, and not for what a cache has.
+--- Gets the credentials for an endpoint, and records their origin in its `credentials`. A helper may
+-- run: call this before a request is sent, but not for cached bytes.
 -- @tparam table endpoint
 -- @tparam function await see `theaterref.registry.credentials.get`
 -- @tparam ?number seconds a limit for the helper
@@ -246,7 +244,7 @@ function M.credentials(endpoint, await, seconds)
   return found
 end
 
---- Has the helper of an endpoint asked again, if what was refused is something that it said earlier.
+--- Makes the helper of an endpoint run again, if the refused credentials are from an earlier run.
 -- @tparam table endpoint
 -- @tparam integer status of the registry, or of its token server
 -- @treturn boolean whether `credentials` may return others now
@@ -267,7 +265,7 @@ local function scope_of(place)
   return core.request_scope(core.request_options(request))
 end
 
---- The scope in caches of bytes that any of several places may have sent.
+--- The scope in caches of bytes that may come from any of several places.
 -- @tparam table places a list of `{ endpoint =, options = }`, with options of requests; each endpoint has
 -- its `source` of credentials
 -- @treturn string "": those of everybody
@@ -279,7 +277,7 @@ function M.scope(places)
     local endpoint, scope = place.endpoint, scope_of(place)
     may_be_on_disk = may_be_on_disk and (scope == "" or place.options.cache_scope ~= nil)
     parts[i] = scope
-    -- Bytes from other places may be other bytes.
+    -- Other places may have other bytes.
     if endpoint.mirror or not endpoint.is_usual then parts[i] = (endpoint.mirror or endpoint.origin) .. " " .. scope end
   end
   local own = parts[#parts]
@@ -347,8 +345,8 @@ local function refused_credentials(endpoint, by)
     sent.what, sent.from)
 end
 
---- The words to add to the message of a failure that may be due to http in the place of https, or
--- the reverse.
+--- The words to add to the message of a failure that may be due to http instead of https, or the
+-- reverse.
 -- @tparam table err `kind`, `message`, `status`
 -- @tparam table endpoint
 -- @treturn ?string
@@ -361,8 +359,8 @@ function M.scheme_advice(err, endpoint)
   end
 end
 
---- The error for the status of a registry's answer. Registries do not tell a package that is
--- missing from one that is private.
+--- The error for the status of a registry's answer. Registries do not distinguish missing packages
+-- from private ones.
 -- @tparam table endpoint
 -- @tparam string what was asked for
 -- @tparam integer status
@@ -378,15 +376,14 @@ function M.status_error(endpoint, what, status)
   return err
 end
 
--- Returns an error with another message, for one that others may have, too.
+-- Returns a copy of an error with another message. Others may share the original.
 local function reworded(err, message)
   local other = errors.new(err.kind, message, err.reference)
   other.status, other.errno, other.advice = err.status, err.errno, err.advice
   return other
 end
 
---- The same for an error of the engine's, and for others that have to do with the options of a
--- registry.
+--- The same for errors of the engine, and for errors about the options of a registry.
 -- @tparam table err
 -- @tparam table endpoint
 -- @tparam[opt] string what

@@ -1,7 +1,7 @@
 --- One repository of a registry, as the distribution specification has it: documents, blobs,
 -- uploads and tags.
 --
--- A method returns nil and an error where it fails. None waits for anything but by `await`.
+-- A method that fails returns nil and an error. Methods wait only through `await`.
 -- @module theaterref.registry.session
 local artifacts = require "theaterref.registry.artifact"
 local requests = require "theaterref.registry.requests"
@@ -16,8 +16,8 @@ Session.__index = Session
 local MAX_ANSWER_BYTES = 1 << 20
 local CHUNK_BYTES = 8 << 20 -- where a registry insists on chunks
 local MAX_PAGES = 1000
--- A registry may be silent so many times as long as `stall_timeout` before it answers an upload: some copy the
--- blob then, from one place of an object store to another.
+-- Before it answers an upload, a registry may be silent for this many times `stall_timeout`: some copy the blob at that
+-- moment, from one place of an object store to another.
 local COMMIT, STALL_SECONDS = 20, 15
 local MAX_LIST_BYTES, MAX_ENTRIES = 16 << 20, 100000
 
@@ -61,7 +61,7 @@ local function compile(self, accept, max_bytes, is_elsewhere, is_upload)
   return compiled, err
 end
 
--- The fault of a place to which a registry sends an upload, if it is at another host.
+-- Returns what is wrong with the place to which a registry directs an upload, or nil.
 local function place_fault(self, url)
   local endpoint, place = self.endpoint, core.parse_url(url)
   if not place or place.userinfo then return endpoint.registry .. " leads to no place" end
@@ -87,14 +87,14 @@ local function exchange(self, method, url, more, is_elsewhere)
   return info.status, info.headers or {}, body, info
 end
 
--- True if credentials were refused that a helper said earlier. The next request asks it again.
+-- True if the refused credentials are from an earlier run of a helper. The next request runs it again.
 local function has_renewed(self, status)
   if not requests.renew_credentials(self.endpoint, status) then return false end
   self.known.credentials, self.known.compiled = nil, {}
   return true
 end
 
--- Sends a request: again if its credentials are not the helper's any more. Returns what `exchange` does.
+-- Sends a request, and once more if a helper has newer credentials. Returns what `exchange` does.
 local function send(self, method, url, more)
   more = more or {}
   local origin = self.endpoint.origin
@@ -120,7 +120,7 @@ local function codes(body)
   return #list > 0 and ": " .. table.concat(list, ", ") or ""
 end
 
--- Returns the error for an answer that is none of those that were expected.
+-- Returns the error for an unexpected answer.
 local function refused(self, what, status, body)
   local endpoint, told = self.endpoint, body and codes(body) or ""
   local is_denied = status == 401 or status == 403
@@ -141,7 +141,7 @@ local function missing(self, what, status) return requests.status_error(self.end
 -- Other algorithms of digests that a registry may prefer, and their hex digits.
 local other_algorithms = { sha384 = 96, sha512 = 128 }
 
--- Checks the digest that a registry answered, if it did.
+-- Checks the digest in a registry's answer, if there is one.
 local function check_answered(self, headers, expected)
   local digest = headers["docker-content-digest"]
   if not digest or digest == "sha256:" .. expected then return true end
@@ -205,7 +205,7 @@ function Session:blob(digest, size)
     #blob, size))
 end
 
--- True if a blob of a size is there; nil and an error if that is not known, or another is there.
+-- True if there is a blob of this size; nil and an error if that is unknown, or the size differs.
 local function is_there(self, digest, size)
   local status, headers, body = send(self, "HEAD", url(self, "blobs", "sha256:" .. digest))
   if not status then return nil, headers end
@@ -275,11 +275,11 @@ end
 
 -- ------------------------------------------------------------------- writing
 
--- True if the answer to a request that ends a write is none, or one to its repetition: the write may
--- have succeeded.
+-- True if the answer to the request that ends a write was lost, or may belong to its repetition: the
+-- write may have succeeded.
 local function is_lost(status) return not status or status == 404 or status >= 500 end
 
--- Begins an upload. Returns where it goes on; true if the registry has the blob now.
+-- Begins an upload. Returns the URL to continue at; true if the registry has the blob now.
 local function begin_upload(self, digest)
   local mount = self.from and ("?mount=sha256:%s&from=%s"):format(digest, self.from) or ""
   local at = self.endpoint.url .. "blobs/uploads/"
@@ -299,7 +299,7 @@ end
 
 local OCTETS = "application/octet-stream"
 
--- Sends a blob in chunks, each to where the answer to the last one leads. Returns that.
+-- Sends a blob in chunks, each to the URL in the last answer. Returns the last URL.
 local function send_chunks(self, location, headers, blob)
   local size, sent = math.max(CHUNK_BYTES, math.tointeger(tonumber(headers["oci-chunk-min-length"])) or 0), 0
   while sent < #blob do
@@ -315,7 +315,7 @@ local function send_chunks(self, location, headers, blob)
   return location
 end
 
--- Statuses of registries that take no blob in one piece.
+-- Statuses of registries that refuse a blob in one piece.
 local insists = { [405] = true, [411] = true, [413] = true, [416] = true, [501] = true }
 
 -- Ends an upload: with the whole blob, or with nothing if it was sent in chunks.
@@ -327,7 +327,7 @@ end
 -- Gives up an upload that has begun. A registry would keep it open for days.
 local function cancel_upload(self, location) send(self, "DELETE", location) end
 
--- Sends a blob to where an upload goes on, in one piece, or in chunks where the registry insists on them.
+-- Sends a blob to an upload's URL, in one piece, or in chunks if the registry insists on them.
 -- Returns what `send` does; or nil and an error.
 local function send_blob(self, location, digest, blob)
   local status, answer, body = end_upload(self, location, digest, blob)
@@ -382,7 +382,7 @@ function Session:put_blob(blob, digest)
   return self:copy_blob(digest or blob:digest(), #blob, function() return blob end)
 end
 
---- Writes a document, which all that it names is there for.
+--- Writes a document. The repository already has everything that the document names.
 -- @tparam string name a tag, or `sha256:<hex>`
 -- @tparam theaterref.blob document
 -- @tparam string media_type

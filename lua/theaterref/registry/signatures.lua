@@ -1,8 +1,8 @@
 --- Signatures of artifacts, as cosign keeps them in a registry: under a tag beside the
 -- artifact, or as sigstore bundles that refer to it.
 --
--- They are about a manifest's digest. A document that holds all that one place has is put
--- together of them, so that caches, stores and lockfiles have one thing to keep:
+-- They cover a manifest's digest. All signatures of one place are joined into one document, so that
+-- caches, stores and lockfiles have one thing to keep:
 --
 --     theaterref image signatures 1
 --     signature <base64> <size>
@@ -57,7 +57,7 @@ local function read_line(line)
   if size and #size <= 8 then return kind, signature or "", math.tointeger(tonumber(size)) end
 end
 
--- Takes a document apart. Nil: it is malformed.
+-- Splits a document into its items. Nil: it is malformed.
 local function unpack(document)
   local text, at, items = tostring(document), #HEADER + 1, {}
   while at <= #text do
@@ -134,13 +134,13 @@ end
 
 -- ------------------------------------------------------------------ places
 
---- The tags that the signatures of a manifest are found by: cosign's, and the one of what
--- refers to it, which also stands for the registry's list.
+--- The tags of a manifest's signatures: cosign's tag, and the referrers tag, which also stands for
+-- the registry's list of referrers.
 -- @tparam string digest in hex
 -- @treturn table a list
 function M.tags(digest) return { ("sha256-%s.sig"):format(digest), "sha256-" .. digest } end
 
---- Tells what such a tag is.
+--- Reads such a tag.
 -- @tparam ?string tag
 -- @treturn ?string the digest of the manifest, in hex; nil: it is none
 -- @treturn boolean true if it is cosign's
@@ -244,8 +244,8 @@ local function read(chain, kind, name, what, url)
   return document, following
 end
 
--- Adds the bundles of a registry's list of what refers to a manifest, page by page. Returns how many it
--- seemed to have; or nil and an error.
+-- Adds the bundles of a registry's list of referrers, page by page. Returns how many it seemed to
+-- have; or nil and an error.
 function Collection:add_listed(digest)
   local seen, url = 0, nil
   for _ = 1, MAX_PAGES do
@@ -262,8 +262,8 @@ function Collection:add_listed(digest)
   return seen
 end
 
--- Gathers what refers to a manifest: by the registry's list, or else by the tag that
--- clients keep where there is none.
+-- Gathers a manifest's referrers: from the registry's list, or else from the tag that clients keep
+-- in registries without such a list.
 function Collection:gather_bundles(digest, tag)
   local chain = self.chain
   local seen, err = self:add_listed(digest)

@@ -1,4 +1,4 @@
---- Derived bytes: what a function makes of a blob, once for each SHA-256 and recipe.
+--- Derived bytes: a function makes them of a blob, once for each SHA-256 and recipe.
 --
 -- A claim on both decides who computes. The cache and its disk cache keep the result like
 -- any other; from disk, only files that nobody else can write to are taken.
@@ -9,7 +9,7 @@ local errors = require "theaterref.error"
 
 local M = {}
 
--- Lets another lead, unless this one completed or failed.
+-- Lets another caller lead, unless this one completed or failed.
 local lead_mark = { __close = function(mark) if not mark.is_over then mark.lead:cancel() end end }
 
 local function warn(context, key, err)
@@ -35,7 +35,7 @@ local function compute(cache, key, make, blob)
     .. (why == nil and "it returned nil, and gave no reason" or errors.message_of(why)))
 end
 
--- Gets the bytes as the leader of their claim: from disk, or computed.
+-- Gets the bytes as the leader of their claim, from disk or from the function.
 local function lead_claim(context, cache, key, make, blob, lead)
   local mark <close> = setmetatable({ lead = lead, is_over = false }, lead_mark)
   local disk = caches.disk_cache_of(cache)

@@ -2,7 +2,7 @@
 -- whenever the content changes.
 --
 -- It works while its owner calls `step` or `wait`: an event loop watches `pollfd()` for reading, and calls `step` when it is
--- readable, or `timeout()` seconds are over; `cqueues.poll(follower)` works, too. Keep it: a follower that is collected stops.
+-- readable or after `timeout()` seconds; `cqueues.poll(follower)` works, too. Keep a reference to it: a collected follower stops.
 -- @classmod theaterref.follower
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
@@ -20,22 +20,22 @@ local MAX_STEPS = 8 -- in one call of 'step'
 -- processes in containers often have the same number.
 local function process() return core.process_number() .. tostring(core.now) end
 
--- A number from 0 to 1 for a moment: the same for all followers of a reference in this process, so that they share a
--- check, and another in each process, so that processes do not ask their server all at once.
+-- A number from 0 to 1 for a moment. It is the same for all followers of a reference in this process, so that they share a
+-- check. It differs between processes, so that they do not all ask their server at once.
 local function share(self, moment)
   local text = ("%s %s %d"):format(process(), self.reference, math.floor(moment / self.interval + 0.5))
   return tonumber(core.digest(text):sub(1, 8), 16) / 0xFFFFFFFF
 end
 
--- Seconds until the next check, of which one was at 'moment'.
+-- Seconds until the check after the one at 'moment'.
 local function pause(self, moment, seconds) return seconds * (1 + self.jitter * share(self, moment)) end
 
--- Seconds without jitter until a check is repeated that failed so many times in a row.
+-- Seconds, without jitter, until the next check after so many failures in a row.
 local function backoff(self, failures)
   return math.min(self.interval * 2.0 ^ math.min(failures - 1, 60), math.max(self.interval, MAX_BACKOFF))
 end
 
--- Tells its owner that a check or the function failed, once for failures in a row that are the same.
+-- Reports to its owner that a check or the function failed. Equal failures in a row are reported once.
 local function tell_failure(self, err)
   local before = self.err
   self.err = err
@@ -65,14 +65,14 @@ local function begin_check(self)
   if self.notifier then self.check:notify(self.notifier) end
 end
 
--- Notes what a check found, for the next one.
+-- Records the result of a check, for the next one.
 local function remember(self, blob, job)
   local checked = core.now() - (job.age or 0)
   self.failures, self.due = 0, checked + pause(self, checked, self.interval)
   self.known = { [job.key or ""] = { blob = blob, record = job.record or {}, manifest = job.manifest, content = job.content } }
 end
 
--- Has the cache of all followers forget what led to the last content, but not to this one.
+-- Removes entries from the cache of all followers that led to the last content but not to this.
 local function forget_last(self)
   local keys = self.follow.keys
   for key in pairs(self.keys) do
@@ -96,10 +96,10 @@ local function succeed(self, blob, job)
   deliver(self, blob)
 end
 
--- Seconds by which two looks at one moment may differ.
+-- Seconds by which two readings of the same time may differ.
 local SAME = 0.001
 
--- Takes an error. It does not count if another check follows at once, or if it was that of an earlier check.
+-- Handles an error. It does not count if another check follows at once, or if it is from an earlier check.
 local function fail(self, err, looks_again)
   local follow, now = self.follow, core.now()
   local moment = now
@@ -117,13 +117,13 @@ local function end_check(self)
   local check, follow = self.check, self.follow
   local blob, err = check:wait(0)
   self.check = nil
-  -- Another check sees a change that came between this one and the beginning of a watch.
+  -- Check again: the content may have changed between this check and the beginning of a watch.
   local soon = self.watch:set(follow.watched) and 0 or follow.unsettled and UNSETTLED
   if blob then succeed(self, blob, check.job) else fail(self, err, soon == 0) end
   if soon and not self.closed then self.due = math.min(self.due, core.now() + soon) end
 end
 
--- Does one thing. False: there is nothing to do now.
+-- Does one step of work. False: there is nothing to do now.
 local function advance(self)
   if self.check then
     if not self.check:done() then return false end
@@ -156,7 +156,7 @@ function Follower.new(self)
   return setmetatable(self, Follower)
 end
 
--- Has a notifier signalled when there is something to do, as there may be now.
+-- Makes the follower signal a notifier when there is something to do, and signals it now.
 local function attach(self, notifier)
   self.notifier = notifier
   if not self.closed then self.watch:notify(notifier) end
@@ -170,21 +170,21 @@ local function own_notifier(self)
   return self.notifier
 end
 
---- Has a notifier of the core's signalled instead of its own, before the first step. Its owner drains it, and minds
--- `timeout()`.
+--- Makes the follower signal this notifier of the core instead of its own. Call it before the first step. The caller drains
+-- the notifier and obeys `timeout()`.
 -- @tparam userdata notifier
 function Follower:notify(notifier)
   self.is_shared = true
   attach(self, notifier)
 end
 
--- Has its own notifier signal at the moment when there is something to do.
+-- Makes its own notifier signal when the next work is due.
 local function set_deadline(self)
   if not self.notifier or self.is_shared or self.closed then return end
   if self.check then self.notifier:set_deadline(self.check.deadline) else self.notifier:set_deadline(self.due) end
 end
 
---- Goes on: checks what is due, and calls the function if the content has changed. It never waits. Within the function
+--- Does the work that is due: checks, and calls the function if the content has changed. It never waits. Within the function
 -- it does nothing.
 -- @treturn boolean false once it is closed
 function Follower:step()
@@ -240,7 +240,7 @@ end
 -- @treturn ?table
 function Follower:content() return self.last, self.err end
 
---- Stops it. The function is not called any more.
+--- Stops the follower. The function is not called again.
 function Follower:close()
   if self.closed then return end
   self.closed = true
@@ -254,7 +254,7 @@ end
 Follower.cancel = Follower.close
 Follower.__close = Follower.close
 
---- A descriptor for event loops; do not read or close it. It is readable when there is something for `step` to do.
+--- A descriptor for event loops; do not read or close it. It is readable when `step` has something to do.
 -- @treturn integer the same one each time
 function Follower:pollfd() return own_notifier(self):fd() end
 

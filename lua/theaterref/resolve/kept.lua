@@ -57,7 +57,7 @@ function M.emit_cache(context, job, outcome)
   context:emit("cache", { outcome = outcome, reference = reference.redact(job.target), purpose = job.ctx.purpose })
 end
 
---- The digest that whatever lies under a job's key has been checked against.
+--- The digest that the bytes under a job's key have been checked against.
 function M.key_digest(job) return job.sha256 and "sha256" or "sha1" end
 
 -- The id of an object's version, if it has a form that lockfiles can hold: a server or a file gave it.
@@ -82,7 +82,7 @@ function M.claim_options(context, job, revalidate)
     provisional = not job.follow and trust.applies(context, job) }
 end
 
---- Notes for a follower the age of a failure that was kept and is its answer, or that its check asks.
+--- Records for a follower the age of the remembered failure that it got, or that its check sent a request.
 -- @tparam table job
 -- @tparam[opt] number age
 function M.note_failure(job, age)
@@ -90,14 +90,14 @@ function M.note_failure(job, age)
   if not age then follow.has_asked = true else follow.failed_at = math.max(follow.failed_at or 0, core.now() - age) end
 end
 
---- Notes for a follower the keys of a job: what is under them is of no use when there is other content.
+--- Records the keys of a job for a follower, which removes their entries when there is other content.
 function M.note_keys(job)
   local keys = job.follow.keys
   keys[job.key] = true
   if job.content then keys[job.content] = true end
 end
 
---- Puts bytes that are there into a job's cache. Returns the blob that the cache has now.
+--- Puts available bytes into a job's cache. Returns the blob that the cache has now.
 function M.put(context, job, blob, record)
   local how, what = job.cache:claim(job.key, M.claim_options(context, job, true))
   return how == "lead" and what:complete(blob, record) and what:wait(0) or blob

@@ -1,8 +1,8 @@
 --- One bucket of an S3-compatible object store.
 --
--- A method returns nil and an error where it fails: `kind` is `not_found`, `conflict` (a condition
--- was not met), `denied`, `http_status`, `network`, …; `status` and `code` are the server's. `unknown`
--- is true if a write may have been carried out all the same. None waits for anything but by `await`.
+-- A method that fails returns nil and an error: `kind` is `not_found`, `conflict` (a condition was not
+-- met), `denied`, `http_status`, `network`, …; `status` and `code` are the server's. `unknown` is true
+-- if a write failed but may have taken effect. Methods wait only through `await`.
 -- @module theaterref.s3.client
 local core = require "theaterref.core"
 local credentials = require "theaterref.s3.credentials"
@@ -81,7 +81,7 @@ function Client.compile(place, request, found)
   return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled))
 end
 
--- Finds out again where credentials come from: a file may have others by now.
+-- Looks again for the source of the credentials: a file may have new ones.
 local function look(self)
   if core.now() < self.looked + LOOK_SECONDS then return true end
   local place, source, err
@@ -166,7 +166,7 @@ local advice = {
 
 local kinds = { [401] = "denied", [403] = "denied", [404] = "not_found", [410] = "not_found", [412] = "conflict" }
 
---- The kind of error that a status means to a client.
+--- The kind of error for a status.
 -- @tparam integer status
 -- @tparam ?string code the server's
 -- @treturn string
@@ -365,7 +365,7 @@ function Client:list(prefix, options)
   return nil, errors.new("syntax", ("s3://%s: the answer is no list of keys"):format(self.bucket))
 end
 
---- Asks the endpoint, and no bucket, for the names of all buckets.
+--- Asks the endpoint, not a bucket, for the names of all buckets.
 -- @treturn boolean true: it accepts the credentials
 -- @return[2] nil
 -- @treturn[2] table an error; its `code` is `AccessDenied` if they may not see that list
@@ -397,8 +397,8 @@ local function add_metadata(headers, metadata)
   for name, value in pairs(metadata or {}) do headers["x-amz-meta-" .. name] = value end
 end
 
---- Writes an object. A request with a condition is never repeated: its repetition would be refused
--- because of its own success.
+--- Writes an object. A request with a condition is never repeated: the server would refuse the
+-- repetition because the first one succeeded.
 -- @tparam string key
 -- @tparam theaterref.blob blob
 -- @tparam[opt] table options `if_none_match`, `"*"`; `if_match`, an ETag; `metadata`, by name; `content_type`
@@ -423,7 +423,7 @@ function Client:put(key, blob, options)
   return head
 end
 
---- Copies an object onto itself, so that its age begins again, or to another key.
+--- Copies an object onto itself, which resets its age, or to another key.
 -- @tparam string key
 -- @tparam table head as `get` and `head` return it: the object must still have its ETag
 -- @tparam[opt] string to the other key
@@ -445,7 +445,7 @@ function Client:refresh(key, head, to)
   return nil, fault_of(self, named(to and "copying" or "refreshing", key), status, body, true)
 end
 
---- Deletes an object. One that is absent is deleted already, unless the call has a condition.
+--- Deletes an object. An absent object counts as deleted, unless the call has a condition.
 -- @tparam string key
 -- @tparam[opt] table options `if_match`, an ETag
 -- @treturn boolean true
@@ -462,7 +462,7 @@ function Client:delete(key, options)
   return nil, fault_of(self, named("deleting", key), status, body, true)
 end
 
--- Deletes one object of many, whose key no XML can hold.
+-- Deletes one object whose key XML cannot represent.
 local function delete_alone(self, key, failures)
   local ok, err = self:delete(key)
   if not ok then failures[#failures + 1] = { key = key, err = err } end

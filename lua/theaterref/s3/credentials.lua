@@ -1,7 +1,7 @@
---- Credentials for S3: of the configuration, of the environment, of a profile in AWS's shared
--- files, of the program that it names, and of the machine.
+--- Credentials for S3: from the configuration, the environment, a profile in AWS's shared files,
+-- the program that a profile names, or the machine.
 --
--- The identity that stands for them is known without asking anybody: a cache keeps the bytes of
+-- Each source has an identity, which is known before the source is asked: caches keep the bytes of
 -- each identity apart.
 -- @module theaterref.s3.credentials
 local core = require "theaterref.core"
@@ -32,7 +32,7 @@ local function static(from, id, secret, token)
   return id and { kind = "static", from = from, access_key_id = id, secret_access_key = secret, session_token = token }
 end
 
--- Returns the source that a profile is, or nil if it has no credentials.
+-- Returns a profile as a source, or nil if it has no credentials.
 local function of_profile(profile)
   local from = profile.from and ("the profile '%s' in %s"):format(profile.name, profile.from)
   local found, err = static(from, profile.aws_access_key_id, profile.aws_secret_access_key, profile.aws_session_token)
@@ -51,7 +51,7 @@ local function of_profile(profile)
   end
 end
 
--- Returns the source that the machine is.
+-- Returns the machine's own source, or nil.
 local function of_machine(place)
   local relative, full = set "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", set "AWS_CONTAINER_CREDENTIALS_FULL_URI"
   if set "AWS_WEB_IDENTITY_TOKEN_FILE" and set "AWS_ROLE_ARN" then
@@ -107,10 +107,10 @@ end
 
 -- --------------------------------------------------------------- answers
 
--- Answers, and futures of those under way, by what they are to: several tasks ask once.
+-- Answers, and futures of pending ones, by request: several tasks share one request.
 local asked, asked_count, ANSWER_SECONDS = {}, 0, 1
 
--- Waits for an answer that several tasks may want. 'ask' starts it.
+-- Waits for an answer that several tasks may want. 'ask' sends the request.
 local function answer_of(key, ask, await)
   local known = asked[key]
   if not known or known.at and core.now() >= known.at + ANSWER_SECONDS then
@@ -152,7 +152,7 @@ local function request(url, message, seconds, options, await)
   return tostring(body)
 end
 
--- Reads the JSON in which programs and the metadata of machines tell credentials.
+-- Reads the JSON in which programs and metadata services return credentials.
 local function read_json(answer, names)
   local ok, document = pcall(core.json_decode, answer)
   local function field(name) return type(document[name]) == "string" and document[name] ~= "" and document[name] or nil end
@@ -220,7 +220,7 @@ function ask.instance(source, await)
   return found
 end
 
--- True for the places where a container's credentials may be asked for.
+-- True for URLs that may be asked for a container's credentials.
 local function may_be_container(url)
   local parts = core.parse_url(url)
   local host = parts and parts.host
@@ -273,13 +273,13 @@ end
 
 -- ------------------------------------------------------------------ getting
 
--- The answers of sources, by identity, and their last failures.
+-- The answers of sources, by identity, and the last failure of any source.
 local said, said_count, failures = {}, 0, {}
 
 local FIELDS = { "access_key_id", "secret_access_key", "session_token", "expires" }
 local KEEP_SECONDS = 3600 -- those that do not expire
 
--- Returns what another Lua state of the process was told; nil: nothing.
+-- Returns credentials that another Lua state of the process got, or nil.
 local function from_process(key, source)
   local text_of_all, found, i = core.shared("s3 " .. key), { from = source.from, at = core.now() }, 0
   if not text_of_all then return nil end
@@ -303,7 +303,7 @@ local function is_fresh(found) return found and (not found.expires or os.time() 
 
 local NOBODY = {}
 
--- True for credentials that nobody has to be asked for.
+-- True for credentials that need no request.
 local function is_constant(source) return not source or source.kind == "anonymous" or source.kind == "static" end
 
 --- Gets the credentials of a source.

@@ -12,7 +12,7 @@ local M = {}
 
 local overlay, set = option_sets.overlay, profiles.set
 
--- The settings that say who asks.
+-- The settings that identify the caller.
 local PRINCIPAL = { "access_key_id", "secret_access_key", "session_token", "profile", "credential_process", "anonymous" }
 
 --- The settings of a bucket: the general ones, and its own on top of them.
@@ -24,7 +24,7 @@ function M.settings(settings, bucket)
   local own = settings.buckets and settings.buckets[bucket]
   local all = overlay(settings, own)
   all.buckets = nil
-  -- Keys and profiles replace each other as a whole: half of a principal is none.
+  -- Keys and profiles replace each other as a whole: half of a principal is useless.
   if own and (own.access_key_id or own.profile or own.credential_process or own.anonymous) then
     for _, name in ipairs(PRINCIPAL) do all[name] = own[name] end
   end
@@ -43,7 +43,7 @@ end
 
 local function fault(bucket, why) return nil, errors.new("policy", ("s3://%s: %s"):format(bucket, why)) end
 
--- True for a bucket whose name can be a part of a host's that a certificate has.
+-- True for a bucket whose name can be part of a host name that a certificate covers.
 local function fits_host(bucket)
   return #bucket <= 63 and bucket:find "^[%l%d][%l%d-]*[%l%d]$" ~= nil
 end

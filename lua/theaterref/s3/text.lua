@@ -6,7 +6,7 @@ M.MAX_KEY_BYTES = 1024
 
 local function escape(c) return ("%%%02X"):format(c:byte()) end
 
---- Encodes a key for the path of a URL: every byte that a signature encodes, and no other.
+--- Encodes a key for the path of a URL: exactly the bytes that a signature encodes.
 -- @tparam string key
 -- @treturn string
 function M.encode_key(key) return (key:gsub("[^%w/._~-]", escape)) end

@@ -1,5 +1,5 @@
---- The XML of S3's answers: elements and their texts. Documents with a DTD, which no server sends,
--- are refused, so that nothing expands.
+--- The XML of S3's answers: elements and their texts. Documents with a DTD are refused, so that no
+-- entity expands; no server sends one.
 -- @module theaterref.s3.xml
 local M = {}
 
@@ -18,7 +18,7 @@ local function decode(text)
   return text:find("&", 1, true) and text:gsub("&(#?%w+);", decode_entity) or text
 end
 
--- Returns where the markup at 'at' ends, if it is no element.
+-- Returns the end of the markup at 'at', if that is not an element.
 local function skip(text, at)
   if text:find("^<%?", at) then return select(2, text:find("?>", at, true)) end
   if text:find("^<!%-%-", at) then return select(2, text:find("-->", at + 4, true)) end

@@ -1,6 +1,6 @@
 --- `s3://bucket/key[?versionId=…][#sha256=<hex>]`: an object of a store that speaks the protocol
--- of Amazon S3. The key is literal. The configuration and the environment say which endpoint is
--- asked, and who asks; no reference does.
+-- of Amazon S3. The key is literal. Only the configuration and the environment choose the endpoint
+-- and the credentials; references cannot.
 -- @module theaterref.source.s3
 local Client = require "theaterref.s3.client"
 local core = require "theaterref.core"
@@ -18,7 +18,7 @@ local MAX_VERSION_BYTES = 1024
 
 local function invalid(reference, why) return nil, errors.new("invalid_reference", "Invalid reference: " .. why, reference) end
 
--- Returns the fault of a bucket's name.
+-- Returns what is wrong with a bucket's name, or nil.
 local function bucket_fault(bucket)
   if #bucket < 3 or #bucket > 63 or not bucket:find "^[%l%d][%l%d.-]*[%l%d]$" or bucket:find("..", 1, true)
     or bucket:find "^%d+%.%d+%.%d+%.%d+$" then
@@ -26,7 +26,7 @@ local function bucket_fault(bucket)
   end
 end
 
--- Returns the fault of a key.
+-- Returns what is wrong with a key, or nil.
 local function key_fault(key)
   if key == "" then return "it names no key: it has the form s3://bucket/key" end
   if #key > text.MAX_KEY_BYTES then return ("its key has %d bytes; %d are allowed"):format(#key, text.MAX_KEY_BYTES) end
@@ -35,8 +35,8 @@ local function key_fault(key)
   end
 end
 
--- Takes the digest and the version off the end of a reference without its scheme. Returns the rest,
--- the version and the digest; or nil and the fault.
+-- Removes the digest and the version from the end of a reference without its scheme. Returns the
+-- rest, the version and the digest; or nil and what is wrong.
 local function take_ends(rest)
   if not rest:find "[#?]" then return rest end
   local before, digest = rest:match "^(.*)#[Ss][Hh][Aa]%d*=([^/#]*)$"
@@ -111,8 +111,8 @@ function M.host(parsed, context)
   if place then return place.host, place.port end
 end
 
--- Adapted requests, by what they were made of and their bucket: files with credentials are looked at
--- once a second.
+-- Adapted requests, by their original and their bucket. They last a second: then files with
+-- credentials are checked again.
 local adapted, LOOK_SECONDS, MAX_ADAPTED = setmetatable({}, { __mode = "k" }), 1, 256
 
 -- The scope in caches of a bucket's bytes; and true if they may be on disk: a scope without a name
@@ -125,7 +125,7 @@ local function scope_of(place, source, options)
   return core.digest(place.url .. "\n" .. scope), scope == "" or options.cache_scope ~= nil
 end
 
--- Makes the request of a bucket, without credentials: cached bytes need none.
+-- Makes the request for a bucket, without credentials: cached bytes need none.
 local function make(parsed, context, request)
   local place, err = places.find(context.s3, parsed.bucket)
   local source
@@ -138,8 +138,8 @@ local function make(parsed, context, request)
     place = place, source = source, signed = {} }
 end
 
---- Adapts the options of a job's request to its bucket: where its credentials come from, and the
--- scope in caches of the bytes. Nobody is asked for credentials yet.
+--- Adapts the options of a job's request to its bucket: the source of its credentials, and the
+-- scope of its bytes in caches. The source is not asked yet.
 function M.request(job, context, request)
   local bucket = job.parsed.bucket
   local of_request = adapted[request]
@@ -163,7 +163,7 @@ function M.request(job, context, request)
   return made
 end
 
--- Compiles the options of a request with the credentials that sign it, once for these.
+-- Compiles the options of a request with its credentials, once for each set.
 local function sign(request, task)
   local found, err = credentials.get(request.source, function(future, shared) return task:await(future, shared) end)
   if not found then return nil, err end
@@ -180,7 +180,7 @@ end
 -- Failures of one task's wait for credentials; others may have more time.
 local own_ends = { cancelled = true, timeout = true }
 
---- Gets what a fetch needs before it has a claim, for which others wait: credentials.
+--- Gets the credentials for a fetch before it claims the key, because others wait for claims.
 -- @return true
 -- @return[2] nil
 -- @treturn[2] table an error

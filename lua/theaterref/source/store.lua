@@ -61,7 +61,7 @@ function M.probe(job, context)
   return store:get_by_label(job.parsed.label)
 end
 
--- Adds what may be wrong to an error.
+-- Adds the likely cause to an error.
 local function advise(err, parsed, context)
   if err.kind ~= "not_found" then return err end
   local there, why = true, nil
@@ -108,7 +108,7 @@ function M.start(job, context)
   return blob and { blob = blob }, err
 end
 
--- A store with a bucket: its bytes count as coming from the network, and whoever wants them may wait.
+-- A store with a bucket: its bytes count as coming from the network, and getting them may take a while.
 local remote = setmetatable({ scope = "remote_scope" }, { __index = M })
 
 function remote.is_remote() return true end
@@ -125,7 +125,7 @@ function remote.drive(job, context, links)
   return blob, blob and {} or err, {}
 end
 
---- The source of a reference in a context: whether its store is remote is an option.
+--- The source of a reference in a context: options decide whether its store is remote.
 function M.within(parsed, context) return context:is_remote_store(parsed.id) and remote or M end
 
 return M

@@ -1,5 +1,5 @@
 --- The local folder of a remote store: content that was fetched or put, and the last answers about
--- labels. Its layout is a store's, with one more folder: `front/`, with locks and with a file for each label.
+-- labels. It has the layout of a store, and another folder, `front/`, for locks and a file per label.
 -- @module theaterref.store.front
 local core = require "theaterref.core"
 local random = require "theaterref.store.random"
@@ -12,11 +12,11 @@ Front.__index = Front
 
 local USED_AGAIN_SECONDS, MAX_REMEMBERED = 60, 4096
 local LOOK_AT = 64 -- gets between two looks at the time
-local SCAN_SECONDS = 60 -- between two looks at the whole folder: other processes write there, too
+local SCAN_SECONDS = 60 -- between two scans of the whole folder: other processes write there, too
 
 --- Opens a folder. Nothing is synced there: the bucket has everything.
 -- @tparam string folder
--- @tparam string identity of the bucket that is behind it: labels of another count no more
+-- @tparam string identity of the bucket behind it: known labels of another bucket are ignored
 -- @tparam table options of a store; `max_bytes`: limit on its content, 0: none
 -- @treturn table
 function M.open(folder, identity, options)
@@ -29,8 +29,8 @@ function M.open(folder, identity, options)
     used = { hashes = {}, count = 0, since = core.now() }, gets = 0, written = 0, scanned = nil }, Front)
 end
 
--- Notes a use of content, for the eviction of the least recently used. A get that is noted already looks at the
--- time only now and then.
+-- Records a use of content, so that the least recently used content can be evicted. Most gets of content whose use is
+-- recorded already do not look at the time.
 local function note_use(self, hash)
   local used, now = self.used, core.now()
   self.gets = 0
@@ -67,8 +67,8 @@ local function uses(self)
   return list, total
 end
 
---- Deletes content, the least recently used first, until no more than nine tenths of `max_bytes` are
--- left. Content of the folder's own labels stays: it may be nowhere else.
+--- Deletes content, the least recently used first, until at most nine tenths of `max_bytes` are left.
+-- Content of labels in the folder itself stays: it may exist nowhere else.
 function Front:trim()
   self.scanned, self.written = core.now(), 0
   local list, total = uses(self)
@@ -83,7 +83,7 @@ function Front:trim()
   end
 end
 
---- Keeps content, whose hash has been checked.
+--- Keeps content. The caller has checked its hash.
 -- @treturn string its hash
 -- @return[2] nil
 -- @treturn[2] table an error
@@ -122,7 +122,7 @@ function Front:label(label)
   return note and (#note.hash == 40 or #note.hash == 64) and note or nil
 end
 
--- Writes a file in front/ so that nobody sees it half-written. A folder that cannot be written to keeps nothing.
+-- Writes a file in front/ atomically. In a folder without write permission it does nothing.
 local function write(self, path, text)
   local temporary = self.folder .. "/.tmp-" .. random.hex(12)
   local file = io.open(temporary, "wb")
@@ -144,8 +144,8 @@ local function write_label(self, label, hash, asked, etag)
   write_in_folder(self, path_of(self, label), ("%s %.6f %s\n%s"):format(hash, asked, etag or "", label))
 end
 
---- Remembers a label, unless the answer to a later question is known. A moment in the future is no reason to keep an
--- answer: the clock was wrong.
+--- Remembers a label, unless the answer to a later question is known. An answer with a time in the future does not count as
+-- later: the clock was wrong.
 -- @tparam string label
 -- @tparam table state as `label` returns it
 function Front:set_label(label, state)
@@ -154,19 +154,19 @@ function Front:set_label(label, state)
   write_label(self, label, state.hash, state.asked, state.etag)
 end
 
---- Has the bucket asked for a label again. Its last hash still counts in an outage.
+--- Makes the next reader ask the bucket for a label. In an outage its last hash is still used.
 function Front:expire_label(label)
   local known = self:label(label)
   if known and known.asked > 0 then write_label(self, label, known.hash, 0, known.etag) end
 end
 
---- Notes that a label was removed, so that the answer to a question from before counts no more.
+--- Records that a label was removed, so that the answer to an earlier question is ignored.
 function Front:note_removal(label) write_label(self, label, "-", core.time()) end
 
 --- Forgets a label.
 function Front:forget_label(label) os.remove(path_of(self, label)) end
 
---- Deletes content and labels that the bucket does not know any more.
+--- Deletes content and labels that the bucket no longer has.
 -- @tparam table labels those of the bucket, by name: `hash`, `history`
 -- @tparam table options of `gc`
 -- @treturn table as `gc` of a store returns it
@@ -190,7 +190,7 @@ function Front:text(name) return read(self.folder .. "/front/" .. name) end
 --- Keeps a text under a name.
 function Front:set_text(name, text) write_in_folder(self, self.folder .. "/front/" .. name, text) end
 
---- Takes a lock that keeps processes and threads from doing the same work twice. It never waits.
+--- Takes a lock that keeps processes and threads from doing the same work twice. Does not block.
 -- @tparam string name
 -- @treturn userdata to be closed
 -- @return[2] nil

@@ -1,8 +1,8 @@
 --- Remote stores: a bucket with Theater's layout (`data/<hash>`, `labels/<label>`) behind a local folder.
 --
 -- The bucket is authoritative. Content is looked up in the folder, then fetched, checked against its name and kept.
--- A label is asked for at most every `label_ttl` seconds; while the bucket cannot be reached, its last known hash
--- counts. A store made here has the methods of `theaterref.store`.
+-- The bucket is asked for a label at most every `label_ttl` seconds; while it cannot be reached, the label's last known
+-- hash is used. A store made here has the methods of `theaterref.store`.
 -- @module theaterref.store.remote
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
@@ -25,8 +25,8 @@ local HOLD_SECONDS = 10       -- that fetched content stays in memory for those 
 local LOCK_SECONDS = 30       -- that another process may take to fetch content, before this one does
 local KEEP_SECONDS = 0.5      -- after a fetch, for its bytes to be kept before another process looks
 local FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
--- An outage that took so long to notice is taken to last ten times as long, within these limits: the bucket is not asked
--- again where something is known.
+-- An outage is assumed to last ten times as long as it took to notice, within these limits. During that time the bucket is
+-- not asked about known labels.
 local OUTAGE_FACTOR, MIN_OUTAGE, MAX_OUTAGE = 10, 1, 30
 
 -- ------------------------------------------------------------------ opening
@@ -54,7 +54,7 @@ function M.open(id, folder, options)
     key_prefix = "store://" .. id .. "/" }, Remote)
 end
 
---- The same store for a task, which waits in its own way.
+--- A view of the same store for a task, with the task's way of waiting.
 -- @tparam table task `await(future)`; `seconds_left()`, or nil; `offline`: ask nothing; `warn(message)`, called with each
 -- warning
 -- @treturn table
@@ -98,7 +98,7 @@ function Remote:client()
   return self.opened, err
 end
 
--- Emits a warning: the call goes on.
+-- Emits a warning; the call continues.
 local function warn(self, message)
   if self.warn then
     self.warn(message)
@@ -107,8 +107,8 @@ local function warn(self, message)
   end
 end
 
--- The cache that all states of the process share for this store, by what decides about its bytes. It holds labels, and
--- content while it is being fetched.
+-- The cache that all states of the process share for this store, named after everything that affects its bytes. It holds
+-- labels, and content while it is being fetched.
 local function cache_of(self)
   local shared = self.shared
   if not shared.cache then
@@ -119,8 +119,8 @@ local function cache_of(self)
   return shared.cache
 end
 
--- Gets credentials before something is claimed: who waits for them must not keep others waiting. An error comes again
--- when they are needed.
+-- Gets credentials before a claim: a caller that waits for credentials must not keep others waiting. An error here returns
+-- when the credentials are needed.
 local function prepare(self)
   local client = not self.offline and self:client()
   if client then client:prepare() end
@@ -158,7 +158,7 @@ local function may_renew(self, err, patience)
   return client and patience.renewed
 end
 
--- Waits a little, and longer the next time.
+-- Waits briefly, and longer each time.
 local function pause(self, patience)
   objects.pause(self, patience.pause)
   patience.pause = math.min(2 * patience.pause, LONGEST_PAUSE)
@@ -191,7 +191,7 @@ local function lead_content(self, hash, lead, max_bytes, lock)
   return blob
 end
 
--- Claims content for a fetch: returns the bytes; or false, if somebody else may have it by now; or nil and an error.
+-- Claims content for a fetch. Returns the bytes; false if another caller may have it by now; or nil and an error.
 local function claim_content(self, hash, max_bytes, patience)
   local how, what = cache_of(self):claim(content_key(self, hash), { ttl = HOLD_SECONDS })
   if how == "hit" then
@@ -226,7 +226,7 @@ local function claim_content(self, hash, max_bytes, patience)
   return blob, err
 end
 
--- An error of the bucket's about content.
+-- Returns the error for the bucket's answer about content.
 local function content_error(self, hash, err)
   if err.kind == "digest_mismatch" then return refuse(self, hash) end
   if objects.is_absent(err) then
@@ -258,7 +258,7 @@ function Remote:get(hash, max_bytes)
   end
 end
 
---- Returns bytes for which nothing has to be asked, or nil.
+--- Returns bytes if no request is needed for them, or nil.
 -- @tparam ?string hash
 -- @tparam ?string label instead
 -- @tparam[opt] integer max_bytes
@@ -279,7 +279,7 @@ end
 
 -- ------------------------------------------------------------------- labels
 
--- True if an answer is so young that it need not be asked for again.
+-- True if an answer is recent enough to use without another request.
 local function is_fresh(self, known)
   local age = core.time() - known.asked
   return age >= 0 and age < self.label_ttl
@@ -299,7 +299,7 @@ local function hash_of(self, name, blob, err)
   return nil, err
 end
 
--- Serves the last known hash in an outage, which was noticed by a question that began at a moment.
+-- Serves the last known hash in an outage. 'began' is when the question that noticed it was asked.
 local function last_known(self, name, known, err, began)
   if not known or not core.is_outage(err) then return nil, err end
   local now = core.now()
@@ -323,14 +323,14 @@ local function ask_label(self, name, known, lead, lock)
   return hash, err
 end
 
--- Takes the lock by which one process at a time asks for a label, if its answer will count for others.
+-- Takes the lock that lets one process at a time ask for a label, if others can use its answer.
 local function lock_label(self, name)
   if self.label_ttl <= 0 then return nil, false end
   return self.front:lock("label-" .. core.digest(name):sub(1, 2))
 end
 
--- Reads a label as the leader of its claim: the hash; nil, if there is none; nil and an error; or false, if another process
--- asks the bucket just now.
+-- Reads a label as the leader of its claim. Returns the hash; nil if there is none; nil and an error; or false if another
+-- process is asking the bucket.
 local function lead_label(self, name, lead, patience)
   local known = self.front:label(name)
   if known and core.now() < self.shared.outage_till then
@@ -354,7 +354,7 @@ local function lead_label(self, name, lead, patience)
   return last_known(self, name, known, err, began)
 end
 
--- Waits for somebody's answer about a label; as lead_label. False: nobody asks any more.
+-- Waits for another caller's answer about a label. Returns as lead_label does; false if nobody is asking any more.
 local function wait_for_label(self, name, future, patience)
   local began = core.now()
   local blob, err, why = self.await(future, true)
@@ -408,7 +408,7 @@ function Remote:get_by_label(name)
   return hash
 end
 
---- Has the next reader of a label ask the bucket.
+--- Makes the next reader of a label ask the bucket.
 function Remote:expire_label(name)
   cache_of(self):remove(label_key(self, name))
   self.front:expire_label(name)

@@ -1,4 +1,4 @@
---- Which conditional requests an S3 engine honours: found out once, by requests on an object of one's own.
+--- The conditional requests that an S3 engine honours. They are tried out once a day, on an object of our own.
 -- @module theaterref.store.remote_engine
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
@@ -11,23 +11,23 @@ local MAX_TRIES = 4
 local FOLDER = "theaterref/"    -- of probes: readers of stores ignore it
 local WRONG = '"00000000000000000000000000000000"'
 
-local known = {} -- where the local folder cannot be written to
+local known = {} -- by name: the files in the local folder are read once, and may be impossible to write
 
 local function quoted(etag) return etag:find '^"' and etag or '"' .. etag .. '"' end
 
 local function unquoted(etag) return (etag:gsub('"', "")) end
 
--- An engine by its text: how If-Match is written, and what it works for.
+-- Reads an engine's text: how it wants If-Match written, and for which methods that works.
 local function parse(text)
   local style, moves, removes = text:match "^(%l+) (%d) (%d)$"
   if not style then return nil end
   return { text = text, condition = style == "unquoted" and unquoted or quoted, moves = moves == "1", removes = removes == "1" }
 end
 
--- True if a request was refused since its condition does not hold.
+-- True if a request was refused because its condition does not hold.
 local function is_refused(ok, err) return not ok and (err.kind == "conflict" or err.status == 412 or err.status == 409) end
 
---- True if an engine says that it does not take a conditional header. Other errors pass, and tell nothing about it.
+--- True if an engine reports that it does not support a conditional header. Other errors may be temporary and prove nothing.
 -- @tparam table err
 -- @treturn boolean
 function M.is_unsupported(err) return err.status == 501 or err.code == "NotImplemented" end
@@ -48,8 +48,8 @@ local function attempt(client, method, ...)
   return nil, err
 end
 
--- Finds out how a conditional PUT of an object with an ETag is written: "quoted" or "unquoted"; false: it does not work;
--- or nil and an error.
+-- Finds out how an engine wants the ETag of a conditional PUT: "quoted" or "unquoted"; false if it does not work; or nil and
+-- an error.
 local function put_style(client, key, etag)
   local done, refused = attempt(client, "put", key, core.blob "1", { if_match = WRONG })
   if done == nil then return nil, refused end
@@ -77,7 +77,7 @@ local function delete_works(client, key, etag, style)
   return done and "1" or "0"
 end
 
--- Asks an engine by requests on an object of its own.
+-- Tests an engine by requests on a new object.
 local function probe(store)
   local client, err = store:client()
   if not client then return nil, err end
@@ -100,7 +100,7 @@ local function probe(store)
   return ("%s %s %s"):format(style, moves, removes)
 end
 
--- Returns what was found out about an engine, `at` and `text`, or nil.
+-- Returns the last result about an engine, `at` and `text`, or nil.
 local function kept(store, name)
   if known[name] then return known[name] end
   local at, text = (store.front:text(name) or ""):match "^(%d+) ([^\n]*)$"
@@ -109,7 +109,7 @@ end
 
 local function name_of(store) return "engine-" .. core.digest(store.identity) end
 
---- Returns what was found out about the engine of a store's bucket, without asking it.
+--- Returns the last result about the engine of a store's bucket, without asking the engine.
 -- @tparam table store
 -- @treturn ?table as `of` returns it
 -- @treturn ?integer how many seconds ago
@@ -145,7 +145,7 @@ function M.forget(store)
   store.front:set_text(name, "")
 end
 
---- The error for what an engine cannot do.
+--- The error for an operation that an engine does not support.
 -- @tparam table store
 -- @tparam string what
 -- @tparam string request

@@ -41,7 +41,7 @@ local function check_place(store, name)
   return true
 end
 
--- Checks a name that is about to be a label's.
+-- Checks the name of a new label.
 local function check_name(store, name)
   local fault = core.odd_label_fault(name)
   if fault then return nil, errors.new("invalid_reference", ("Invalid label '%s': %s"):format(name, fault)) end
@@ -61,7 +61,7 @@ end
 
 -- ------------------------------------------------------------------- writing
 
--- The hashes that a label leaves behind, the newest first.
+-- The hashes of a label's history after a move, the newest first.
 local function history_with(store, current, hash)
   local list, seen, most = {}, { [hash] = true }, math.min(store.options.label_history or LABEL_HISTORY, MAX_HISTORY)
   local function add(former)
@@ -134,7 +134,7 @@ end
 -- Describes a label as it is now, for a message.
 local function state_of(now) return now and "the label points at " .. now.hash .. " now" or "there is no such label now" end
 
--- The error for a write whose outcome nothing proves. 'now': the label, as it was read since; nil: it could not be read.
+-- The error for a write with an unknown outcome. 'now' is the label as it was read afterwards; nil if that failed.
 local function unknown_outcome(name, what, err, now, why)
   local state = now ~= nil and state_of(now) or "reading it again failed: " .. why.message
   if not is_over(err) then state = state .. ", and the request may yet take effect" end
@@ -175,7 +175,7 @@ function Attempts:next(is_failure)
   return true
 end
 
--- The error for attempts that have all failed.
+-- The error when all attempts have failed.
 function Attempts:failure(name, what, last)
   local why = last.unknown and "the server fails" or "others change it all the time"
   local other = errors.new(last.unknown and "http_status" or "timeout",
@@ -223,7 +223,7 @@ function Move:after(err)
   return "again"
 end
 
--- Makes content young that the label is about to leave.
+-- Renews content that the label is about to leave.
 function Move:spare()
   local leaves = self.current and self.current.hash
   if leaves and leaves ~= self.hash and leaves ~= self.spared then objects.spare(self.store, leaves) end

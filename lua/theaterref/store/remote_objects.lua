@@ -6,12 +6,12 @@ local errors = require "theaterref.error"
 
 local M = {}
 
---- True if an error says that an object is absent, and not its bucket.
+--- True if an error means that an object is absent, not its bucket.
 -- @tparam table err
 -- @treturn boolean
 function M.is_absent(err) return (err.kind == "not_found" or err.status == 404) and err.code ~= "NoSuchBucket" end
 
---- Seconds that a remote gc spares content; writers make content young again that is older than half of that.
+--- Seconds for which a remote gc spares content. Writers renew content that is older than half of that.
 M.GRACE = 24 * 3600
 
 M.MAX_KEY = 1024 -- bytes
@@ -82,7 +82,7 @@ end
 local ENSURED_SECONDS, MAX_ENSURED = 60, 1024
 local MAX_TRIES, PAUSE = 4, 0.1 -- for content that others write at the same time
 
--- Notes that content is in the bucket, and young.
+-- Records that content is in the bucket, and young.
 local function note_ensured(shared, hash)
   if shared.ensured_count >= MAX_ENSURED then shared.ensured, shared.ensured_count = {}, 0 end
   if not shared.ensured[hash] then shared.ensured_count = shared.ensured_count + 1 end
@@ -90,12 +90,12 @@ local function note_ensured(shared, hash)
   return true
 end
 
---- Has the next writer of content look at the bucket.
+--- Makes the next writer of content look at the bucket.
 -- @tparam table store
 -- @tparam string hash
 function M.doubt(store, hash) store.shared.ensured[hash] = nil end
 
--- True if an object is so old that a remote gc may soon take it, as far as the server tells.
+-- True if an object is old enough for a remote gc to take it soon, as far as the server's answer shows.
 local function is_old(head) return os.time() - (head.modified or 0) > M.GRACE / 2 end
 
 -- Calls a function that writes content until nobody else writes it at the same time: `conflict` is no kind of a caller's.
@@ -126,8 +126,8 @@ local function refresh(store, key, head)
   end)
 end
 
--- True if an object has a blob's bytes, as far as its head tells. An ETag that is no MD5 (of an upload in parts, or of some
--- kinds of encryption) tells nothing, so such an object is written again.
+-- True if an object has a blob's bytes, as far as its head shows. An ETag that is not an MD5 (after an upload in parts, or with
+-- some kinds of encryption) proves nothing, so such an object is written again.
 local function has_bytes(head, blob)
   if #blob ~= head.size then return false end
   local raw = base64.decode(core.md5(blob))
@@ -135,7 +135,7 @@ local function has_bytes(head, blob)
   return (head.etag or ""):gsub('"', ""):lower() == md5
 end
 
---- Makes sure that content is in the bucket, and that no gc takes it soon.
+--- Makes sure that content is in the bucket, and young enough that no gc takes it soon.
 -- @tparam table store
 -- @tparam string hash
 -- @tparam[opt] theaterref.blob blob its bytes, which replace others in the bucket; without them, those of the local folder
@@ -165,7 +165,7 @@ function M.ensure(store, hash, blob, again)
   return note_ensured(shared, hash), false
 end
 
---- Makes content young that a label leaves: its readers may be about to read it. No more than a favour.
+--- Renews content that a label leaves, because readers may be about to read it. Failures are ignored.
 -- @tparam table store
 -- @tparam string hash
 function M.spare(store, hash)
@@ -189,7 +189,7 @@ function M.add_list(metadata, name, list)
   for i, part in ipairs(parts) do metadata[i == 1 and name or name .. "-" .. i] = part end
 end
 
--- The items of such a list that look right.
+-- The valid items of such a list.
 local function list_in(metadata, name, pattern)
   local list, i, text = {}, 1, metadata[name]
   while text do
@@ -257,7 +257,7 @@ end
 
 local AT_ONCE = 16
 
--- Moves all workers on until they are done, or one fails.
+-- Advances all workers until they are done, or one fails.
 local function drive(workers)
   while #workers > 0 do
     for i = #workers, 1, -1 do
@@ -296,7 +296,7 @@ function M.for_each(store, items, work, at_once)
   return true
 end
 
---- Waits a little.
+--- Waits briefly.
 -- @tparam table store
 -- @tparam number seconds
 function M.pause(store, seconds) store.await(core.timer(seconds)) end

@@ -60,7 +60,7 @@ function M.calculate_total_size(self)
   return total
 end
 
--- The ETag and the time of each label's object, by name; and why others are no labels.
+-- The ETag and the time of each label's object, by name; and why other objects are not labels.
 local function label_objects(self)
   local etags, faults = {}, {}
   local ok, err = objects.each(self, "labels/", function(name, object)
@@ -84,8 +84,8 @@ function M.list_labels(self)
   return keys(etags)
 end
 
--- Reads the labels that are new, or have another object than in 'before': by name, as 'objects.label' returns them. And the
--- faults.
+-- Reads the labels that are new or have changed since 'before', by name, as 'objects.label' returns them. Also returns the
+-- faults, by name.
 local function read_labels(self, before)
   local etags, faults = label_objects(self)
   if not etags then return nil, faults end
@@ -193,7 +193,7 @@ local function clock(self)
   return nil, errors.new("syntax", ("the server of %s sent an object without Last-Modified"):format(self.name))
 end
 
--- The content that no collection may delete: labels name it now, or named it before.
+-- The content that no collection may delete, because labels name it or named it before.
 local function protected(labels)
   local labelled, former = {}, {}
   for _, label in pairs(labels) do
@@ -262,7 +262,7 @@ local function settle_copies(self, hashes, labels, report)
   return delete_all(self, TRASH, free, report)
 end
 
--- Settles the copies that a collection left that was killed: those that a label names, and old ones.
+-- Deals with the copies that a killed collection left: restores those that a label names, and deletes old ones.
 local function settle_old_copies(self, last_old, labels, report)
   local hashes, labelled, former = {}, protected(labels)
   local ok, err = objects.each(self, TRASH, function(hash, object)
@@ -307,7 +307,7 @@ local function delete_batch(self, batch, last_old, labels, report, dry_run)
   return labels
 end
 
--- Deletes the objects of probes that were killed.
+-- Deletes the objects of killed probes.
 local function delete_probes(self, last_old, report, dry_run)
   return objects.each(self, "theaterref/", function(name, object)
     local is_probe = name:find "^%x+%-%x+%-%x+%-%x+%-%x+$" and #name == 36 -- others' objects stay
@@ -361,8 +361,8 @@ local function collect_local(self, options)
   return self.front:collect(labels, options)
 end
 
---- Collects garbage: in the local folder, what no label of the bucket names or named before; with `remote`, in the bucket.
--- There, the grace period is a day by default. Nothing younger is deleted, by the bucket's own clock.
+--- Collects garbage: deletes content that no label of the bucket names or named before, from the local folder, or with `remote`
+-- from the bucket. There, the grace period is a day by default, by the bucket's own clock.
 function M.gc(self, options)
   if options ~= nil then option_sets.check(option_sets.gc, options, 2) end
   options = options or {}

@@ -95,8 +95,8 @@ function Batch:commit()
   return true
 end
 
---- Begins a batch. A bucket cannot move several labels at once: content is there when it is put, and labels move one by
--- one at the end.
+--- Begins a batch. Content is uploaded when it is put. Labels move one by one at the end, because a bucket cannot move
+-- several together.
 function M:begin_batch() return setmetatable({ store = self, moves = {} }, Batch) end
 
 M.batch = core.store_methods.batch
