@@ -8,6 +8,7 @@ local engines = require "theaterref.store.remote_engine"
 local errors = require "theaterref.error"
 local objects = require "theaterref.store.remote_objects"
 local random = require "theaterref.store.random"
+local text = require "theaterref.s3.text"
 
 local M = {}
 
@@ -43,9 +44,9 @@ end
 local function check_name(store, name)
   local fault = core.odd_label_fault(name)
   if fault then return nil, errors.new("invalid_reference", ("Invalid label '%s': %s"):format(name, fault)) end
-  if #store.prefix + #"labels/" + #name > objects.MAX_KEY then
+  if #store.prefix + #"labels/" + #name > text.MAX_KEY_BYTES then
     return nil, errors.new("invalid_reference", ("Invalid label: its key in %s is longer than %d bytes"):format(store.name,
-      objects.MAX_KEY))
+      text.MAX_KEY_BYTES))
   end
   return true
 end
@@ -209,18 +210,18 @@ function M.move(store, name, hash, expect)
     return false
   end
   if not current then ok, err = check_place(store, name) end
-  local was_old
-  if ok then ok, was_old = objects.ensure(store, hash) end
-  if not ok then return nil, err or was_old end
+  if ok then ok, err = objects.ensure(store, hash) end
+  if not ok then return nil, err end
   if current and current.hash == hash then return true end
   local moved, etag = move:run()
   if not moved then
     store:expire_label(name)
     return moved, etag
   end
-  if was_old == true then objects.ensure(store, hash, nil, true) end -- a gc may have chosen it before
   if etag then store:know_label(name, hash, etag) else store:expire_label(name) end
-  return true
+  ok, err = objects.ensure(store, hash, nil, true) -- a gc that did not see the label yet may have deleted it
+  if ok or not objects.is_absent(err) then return true end
+  return nil, errors.new("not_found", ("label %s has moved to %s, which was deleted meanwhile: put it again"):format(name, hash))
 end
 
 -- Decides after a failed removal; as Move:after.
