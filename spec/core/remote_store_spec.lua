@@ -314,6 +314,28 @@ describe("a remote store", function()
       assert.equal(1, #warnings) -- the others did not wait for it
     end)
 
+    it("counts as it was for other processes, too, which do not wait for the bucket", function()
+      local hash = open "writer":store_at_label("x", "one")
+      open():get_by_label "x"
+      s3:control { faults = { { ["do"] = "slow", key = "labels/x", seconds = 2, times = 9 } } }
+      assert.equal(hash, open("here", { request = { retries = 0, timeout = 0.5 } }):get_by_label "x")
+      s3:control { faults = { { ["do"] = "drop_before", key = "labels/", times = 9 } } }
+      s3:log()
+      warnings = {}
+      for _ = 1, 3 do
+        local store = open() -- as another process has it
+        for _ = 1, 2 do assert.equal(hash, store:get_by_label "x") end
+      end
+      assert.equal(0, asked "labels/x")
+      assert.equal(3, #warnings)
+      assert.matches("could not be reached by another process", warnings[1])
+      assert.equal("network", select(2, open():get_by_label "unknown").kind)
+      s3:control { faults = {} }
+      helper.write(folder .. "/here/front/outage-" .. core.digest(open().identity), tostring(os.time() + 3600)) -- a wrong clock
+      assert.equal(hash, open():get_by_label "x")
+      assert.equal(1, asked "labels/x 304")
+    end)
+
     it("does not count as it was when the bucket refuses or is gone", function()
       open "writer":store_at_label("x", "one")
       local store = open()

@@ -25,7 +25,7 @@ local HOLD_SECONDS = 10       -- that fetched content stays in memory for those 
 local LOCK_SECONDS = 30       -- that another process may take to fetch content, before this one does
 local FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 -- An outage that took so long to notice is taken to last ten times as long, within these limits: the bucket is not asked
--- again where something is known.
+-- again where something is known. A note in the folder tells other processes.
 local OUTAGE_FACTOR, MIN_OUTAGE, MAX_OUTAGE = 10, 1, 30
 
 -- ------------------------------------------------------------------ opening
@@ -290,12 +290,32 @@ local function hash_of(self, name, blob, err)
   return nil, err
 end
 
+local function outage_name(self) return "outage-" .. core.digest(self.identity) end
+
+-- True while an outage is known, to this process or another one of the machine.
+local function is_out(self)
+  local shared, now = self.shared, core.now()
+  if now < shared.outage_till then return true end
+  local till = tonumber(self.front:text(outage_name(self)) or "")
+  local left = till and till - core.time() or 0
+  if left <= 0 or left > MAX_OUTAGE then return false end
+  shared.outage_till = now + left
+  warn(self, ("%s could not be reached by another process a moment ago, so labels count as they were"):format(self.name))
+  return true
+end
+
+-- Notes an outage that was noticed by a question that began at a moment.
+local function note_outage(self, began)
+  local seconds = math.min(math.max(OUTAGE_FACTOR * (core.now() - began), MIN_OUTAGE), MAX_OUTAGE)
+  core.count "outage"
+  self.shared.outage_till = core.now() + seconds
+  self.front:set_text(outage_name(self), ("%.3f"):format(core.time() + seconds))
+end
+
 -- Serves the last known hash in an outage, which was noticed by a question that began at a moment.
 local function last_known(self, name, known, err, began)
   if not known or not core.is_outage(err) then return nil, err end
-  local now = core.now()
-  core.count "outage"
-  self.shared.outage_till = now + math.min(math.max(OUTAGE_FACTOR * (now - began), MIN_OUTAGE), MAX_OUTAGE)
+  note_outage(self, began)
   local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, (core.time() - known.asked) // 1))) or ""
   warn(self, ("%s cannot be reached, so label %s counts as it was%s: %s"):format(self.name, name, age, err.message))
   return known.hash
@@ -324,7 +344,7 @@ end
 -- asks the bucket just now.
 local function lead_label(self, name, lead, patience)
   local known = self.front:label(name)
-  if known and core.now() < self.shared.outage_till then
+  if known and is_out(self) then
     lead:cancel()
     return known.hash
   end
@@ -367,9 +387,9 @@ end
 -- The hash of a label; nil, if there is none; or nil and an error.
 local function read_label(self, name)
   if self.offline then return label_offline(self, name) end
-  if core.now() >= self.shared.outage_till and not cache_of(self):peek(label_key(self, name)) then
+  if not cache_of(self):peek(label_key(self, name)) then
     local known = self.front:label(name)
-    if not known or not is_fresh(self, known) then prepare(self) end
+    if not known or not is_fresh(self, known) and not is_out(self) then prepare(self) end
   end
   local patience = { till = core.now() + ASK_SECONDS, pause = FIRST_PAUSE }
   while true do

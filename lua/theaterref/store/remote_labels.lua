@@ -14,7 +14,6 @@ local M = {}
 
 local MAX_TRIES, PAUSE = 8, 0.05
 local MAX_WRITERS, MAX_HISTORY = 8, 20 -- in an object's metadata, of which 2 KB fit
-local LABEL_HISTORY = 5
 
 -- -------------------------------------------------------------------- names
 
@@ -62,7 +61,7 @@ end
 
 -- The hashes that a label leaves behind, the newest first.
 local function history_with(store, current, hash)
-  local list, seen, most = {}, { [hash] = true }, math.min(store.options.label_history or LABEL_HISTORY, MAX_HISTORY)
+  local list, seen, most = {}, { [hash] = true }, math.min(store.options.label_history or core.label_history, MAX_HISTORY)
   local function add(former)
     if not seen[former] and #list < most then
       seen[former], list[#list + 1] = true, former
