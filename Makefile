@@ -125,7 +125,7 @@ $(BUILD)/spec/lua: spec/support/lua.c
 DEPS_build := gcc libc6-dev pkg-config lua5.4 liblua5.4-dev libcurl4-openssl-dev zlib1g-dev \
               libmbedtls-dev lua-cjson lua-lpeg lua-argparse ca-certificates $(filter clang%,$(CC))
 DEPS_demo  := $(DEPS_build) nginx-light openssl wabt
-DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks tinyproxy-bin \
+DEPS_test  := $(DEPS_demo) lua-busted lua-luv lua-cqueues strace luarocks locales tinyproxy-bin \
               dpkg-dev groff-base g++ minisign docker-registry apache2-utils skopeo \
               curl procps python3
 DEPS_s3    := $(DEPS_test) ceph-mon ceph-osd radosgw ceph-common awscli rclone

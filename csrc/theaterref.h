@@ -501,8 +501,10 @@ typedef tr_blob *(*tr_derive_work)(void *context, tr_blob *blob, tr_error *error
 **
 ** 'recipe' has 1 to 1024 bytes and names everything else that the bytes depend on: the
 ** compiler, its version and options, the machine. A failure goes to all who wait, and is not
-** kept. 'work' must not derive the same blob with the same recipe: it would wait for itself.
-** The result may be empty. Any thread; in a child of fork(), the next call computes again.
+** kept. 'work' may derive other bytes. If functions would wait for themselves or for each
+** other, in any number of threads, the call that closes the circle fails at once, with
+** TR_POLICY. The result may be empty. Any thread; in a child of fork(), the next call
+** computes again.
 */
 TR_API tr_blob *tr_derive(tr_cache *cache, tr_blob *blob, const char *recipe,
                           double timeout, tr_derive_work work, void *context,
@@ -920,11 +922,11 @@ typedef struct tr_follower tr_follower;
 /*
 ** Get new content; or, with 'blob' NULL, the error of a check that failed or of content that
 ** was rejected: then the last content stays good. Failures in a row that are the same are
-** reported once. The first call may begin before tr_host_follow returns. The calls come in order, on the host's own thread, which has no lock and no
-** turn of the host: 'call' may plan and resolve with the host, but the host's futures and
-** followers wait until it returns. It must not wait for a future of the host, which is an
-** error of kind TR_POLICY, or free the host. The arguments live as long as the call, unless
-** the blob is retained.
+** reported once. The first call may begin before tr_host_follow returns. The calls come in
+** order, on the host's own thread, which has no lock and no turn of the host: 'call' may plan
+** and resolve with the host, but the host's futures and followers wait until it returns. It
+** must not wait for a future of the host, which is an error of kind TR_POLICY, or free the
+** host. The arguments live as long as the call, unless the blob is retained.
 */
 typedef void (*tr_follow_call)(void *context, const char *reference, tr_blob *blob,
                                const tr_error *error);

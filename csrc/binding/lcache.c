@@ -9,7 +9,6 @@ Methods that are written in C.
 */
 #include <string.h>
 
-#include "core/derive.h"
 #include "lutil.h"
 
 typedef struct lcache {
@@ -23,6 +22,12 @@ static lcache *checkcache(lua_State *L) {
   lcache *c = luaL_checkudata(L, 1, TR_CACHE);
   luaL_argcheck(L, c->cache != NULL, 1, "cache is closed");
   return c;
+}
+
+tr_cache *tr_checkcache(lua_State *L, int index) {
+  lcache *c = luaL_checkudata(L, index, TR_CACHE);
+  luaL_argcheck(L, c->cache != NULL, index, "cache is closed");
+  return c->cache;
 }
 
 /*
@@ -191,7 +196,10 @@ static __attribute__((noinline)) int claim_slowly(lua_State *L) {
   case TR_LEAD:
     lua_pushstring(L, how == TR_WAIT ? "wait" : "lead");
     lua_pushvalue(L, 4);
-    return 2;
+    if (hit.stored <= 0)
+      return 2;
+    lua_pushnumber(L, tr_now() - hit.stored);
+    return 3;
   default:
     return luaL_error(L, "out of memory");
   }
@@ -226,11 +234,11 @@ static int cache_peek(lua_State *L) {
 }
 
 /*
-** claim(key [, options]) -> "hit", blob [, age] | "wait", future | "lead", future
+** claim(key [, options]) -> "hit", blob [, age] | "wait", future [, age] | "lead", future
 ** | "stale", blob, future
 ** The options are 'ttl', 'revalidate', 'request', 'content', 'provisional', 'max_age' and
 ** 'keep_failure' (tr_claim_options), or the request alone. The age of a hit is there with
-** a 'max_age'.
+** a 'max_age'; that of a future if it is a failure that was kept.
 */
 static int cache_claim(lua_State *L) {
   const lrequest *r = NULL;
@@ -284,6 +292,15 @@ static int cache_swap(lua_State *L) {
   const lblob *old = luaL_checkudata(L, 3, TR_BLOB), *b = luaL_checkudata(L, 4, TR_BLOB);
   luaL_argcheck(L, b->blob != NULL, 4, "blob is closed");
   tr_cache_swap(c->cache, key, len, old->blob, b->blob);
+  return 0;
+}
+
+/* drop(key [, others]): forgets what is under this very key, or the reference's other keys */
+static int cache_drop(lua_State *L) {
+  lcache *c = checkcache(L);
+  size_t len;
+  const char *key = checkkey(L, &len);
+  tr_cache_drop(c->cache, key, len, lua_toboolean(L, 3));
   return 0;
 }
 
@@ -492,20 +509,6 @@ static int cache_key(lua_State *L) {
   return 1;
 }
 
-/* derived_key(blob, recipe) -> the key of derived bytes | nil, error */
-static int derived_key(lua_State *L) {
-  lblob *b = luaL_checkudata(L, 1, TR_BLOB);
-  char key[TR_DERIVED_KEY_MAX];
-  tr_error error;
-  size_t len;
-  luaL_argcheck(L, b->blob != NULL, 1, "blob is closed");
-  len = tr_derived_key(key, b->blob, tr_checkcstring(L, 2), &error);
-  if (len == 0)
-    return tr_pusherror(L, &error);
-  lua_pushlstring(L, key, len);
-  return 1;
-}
-
 /* True if a table of options has any but the names of the cache and the consumer. */
 static bool has_cache_options(lua_State *L, int index) {
   for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1)) {
@@ -565,7 +568,7 @@ void tr_open_cache(lua_State *L) {
       {"__len", cache_len},         {"len", cache_len},
       {"is_empty", cache_is_empty}, {"remove", cache_remove},
       {"accept", cache_accept},     {"reject", cache_reject},
-      {"swap", cache_swap},
+      {"swap", cache_swap},         {"drop", cache_drop},
       {"clear", cache_clear},       {"stats", cache_stats},
       {"refresh", cache_refresh},   {"keep", cache_keep},
       {"stale_if_error", cache_stale_if_error}, {"changes", cache_changes},
@@ -574,7 +577,6 @@ void tr_open_cache(lua_State *L) {
       {"__close", cache_gc},        {NULL, NULL}};
   static const luaL_Reg functions[] = {{"resource_cache", resource_cache},
                                        {"cache_key", cache_key},
-                                       {"derived_key", derived_key},
                                        {NULL, NULL}};
   tr_newtype(L, TR_CACHE, methods);
   lua_newtable(L);

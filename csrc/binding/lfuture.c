@@ -263,6 +263,15 @@ static int timer(lua_State *L) {
   return f->future != NULL ? 1 : luaL_error(L, "out of memory");
 }
 
+/* limit(seconds): whoever waits for what this future leads waits no longer than that */
+static int future_limit(lua_State *L) {
+  lfuture *f = checkfuture(L);
+  double seconds = luaL_checknumber(L, 2);
+  if (f->future != NULL && !tr_timer_limit(f->future, seconds))
+    return luaL_error(L, "out of memory");
+  return 0;
+}
+
 /* notifier() -> a descriptor for futures to make readable */
 static int new_notifier(lua_State *L) {
   tr_notifier **n = lua_newuserdatauv(L, sizeof *n, 0);
@@ -480,7 +489,8 @@ void tr_open_future(lua_State *L) {
       {"progress", future_progress},   {"attempts", future_attempts},
       {"know", future_know},           {"freshness", future_freshness},
       {"detach", future_detach},       {"info", future_info},
-      {"known", future_known},         {NULL, NULL}};
+      {"known", future_known},         {"limit", future_limit},
+      {NULL, NULL}};
   static const luaL_Reg notifier_methods[] = {{"__gc", notifier_gc},
                                               {"fd", notifier_fd},
                                               {"drain", notifier_drain},

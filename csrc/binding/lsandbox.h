@@ -5,6 +5,9 @@
 #include "core/blob.h"
 #include "lutil.h"
 
+/* Bytes that cost a step to compare or to copy. */
+enum { TR_SANDBOX_BYTES_A_STEP = 16 };
+
 /* Bytes of a string that a script makes, or that it gives to a function of the host's or
 ** gets from one. Only arguments and globals from the host may be larger. */
 enum { TR_SANDBOX_MAX_STRING = 4 << 20 };
@@ -58,6 +61,13 @@ bool tr_sandbox_spend(sandbox *box, size_t steps);
 /* The same, and raises in S if it is. */
 void tr_sandbox_charge(lua_State *S, size_t steps);
 
+/* Return the steps for the bytes of a string; 0 for any other value. */
+static inline size_t tr_sandbox_steps_of(lua_State *S, int index) {
+  return lua_type(S, index) == LUA_TSTRING
+             ? lua_rawlen(S, index) / TR_SANDBOX_BYTES_A_STEP
+             : 0;
+}
+
 /* Look at the clock at the next step. */
 void tr_sandbox_check_clock(sandbox *box);
 
@@ -78,6 +88,9 @@ void tr_sandbox_open_library(lua_State *S);
 
 /* Add the functions that take patterns to the table on the stack's top. */
 void tr_sandbox_open_patterns(lua_State *S);
+
+/* Add the functions of 'table' to the table on the stack's top; Lua's own are below. */
+void tr_sandbox_open_tables(lua_State *S);
 
 /* Push, in S, a view of a blob that stays good for the length of the call under way. */
 void tr_view_push(lua_State *S, tr_blob *blob);

@@ -4,26 +4,17 @@
 ** script's budget, since the hook sees no loop in C.
 */
 #include <ctype.h>
-#include <limits.h>
 #include <string.h>
 
 #include <lualib.h>
 
 #include "lsandbox.h"
 
-enum {
-  BYTES_A_STEP = 16,     /* that are compared or copied */
-  BYTES_READ_A_STEP = 4  /* one by one, such as the digits of a number */
-};
+enum { BYTES_READ_A_STEP = 4 /* one by one, such as the digits of a number */ };
 
-/* Return the steps for the bytes of a string; 0 for any other value. */
-static size_t steps_of(lua_State *S, int index) {
-  return lua_type(S, index) == LUA_TSTRING ? lua_rawlen(S, index) / BYTES_A_STEP : 0;
-}
-
-/* The same, to read it: as a number, Lua takes a string of any length. */
+/* Return the steps to read a string: as a number, Lua takes one of any length. */
 static size_t steps_to_read(lua_State *S, int index) {
-  return steps_of(S, index) * (BYTES_A_STEP / BYTES_READ_A_STEP);
+  return tr_sandbox_steps_of(S, index) * (TR_SANDBOX_BYTES_A_STEP / BYTES_READ_A_STEP);
 }
 
 /* Charge for all arguments, and to read the ones from 'first' on but for 'unread'. */
@@ -101,7 +92,7 @@ static int format(lua_State *S) {
   size_t len, quoted = 0;
   const char *at = luaL_checklstring(S, 1, &len), *end = at + len;
   int arg = 1, top = lua_gettop(S);
-  tr_sandbox_charge(S, len / BYTES_A_STEP + 1);
+  tr_sandbox_charge(S, len / TR_SANDBOX_BYTES_A_STEP + 1);
   while ((at = memchr(at, '%', (size_t)(end - at))) != NULL && arg < top) {
     at++;
     if (*at == '%') {
@@ -113,7 +104,7 @@ static int format(lua_State *S) {
     if (*at == 's') { /* '__tostring' may make any string */
       luaL_tolstring(S, arg, NULL);
       lua_replace(S, arg);
-      tr_sandbox_charge(S, 1 + steps_of(S, arg));
+      tr_sandbox_charge(S, 1 + tr_sandbox_steps_of(S, arg));
       continue;
     }
     tr_sandbox_charge(S, 1 + steps_to_read(S, arg));
@@ -125,137 +116,7 @@ static int format(lua_State *S) {
   return run_original(S);
 }
 
-/* ------------------------------------------------------------------- tables */
-
-/* Check that argument 1 is a table, and return its length. */
-static lua_Integer check_length(lua_State *S) {
-  luaL_checktype(S, 1, LUA_TTABLE);
-  return luaL_len(S, 1);
-}
-
-/* Set element 'to' of the table at 'target' to element 'from' of argument 1. */
-static void move_element(lua_State *S, int target, lua_Integer from, lua_Integer to) {
-  tr_sandbox_charge(S, 1);
-  lua_geti(S, 1, from);
-  lua_seti(S, target, to);
-}
-
-/* Check that 'at' is from 1 up to 'last', neither of which need be sensible. */
-static bool is_within(lua_Integer at, lua_Integer last) {
-  return (lua_Unsigned)at - 1 < (lua_Unsigned)last;
-}
-
-static int table_insert(lua_State *S) {
-  lua_Integer end = (lua_Integer)((lua_Unsigned)check_length(S) + 1), at = end, i;
-  int count = lua_gettop(S);
-  if (count != 2 && count != 3)
-    return luaL_error(S, "wrong number of arguments to 'insert'");
-  if (count == 3) {
-    at = luaL_checkinteger(S, 2);
-    luaL_argcheck(S, is_within(at, end), 2, "position out of bounds");
-    for (i = end; i > at; i--)
-      move_element(S, 1, i - 1, i);
-  }
-  lua_seti(S, 1, at);
-  return 0;
-}
-
-static int table_remove(lua_State *S) {
-  lua_Integer len = check_length(S), at = luaL_optinteger(S, 2, len);
-  luaL_argcheck(S, at == len || (lua_Unsigned)at - 1 <= (lua_Unsigned)len, 2,
-                "position out of bounds");
-  lua_geti(S, 1, at);
-  for (; at < len; at++)
-    move_element(S, 1, at + 1, at);
-  lua_pushnil(S);
-  lua_seti(S, 1, at);
-  return 1;
-}
-
-/* move(from, first, last, at [, to]) */
-static int table_move(lua_State *S) {
-  lua_Integer first = luaL_checkinteger(S, 2), last = luaL_checkinteger(S, 3);
-  lua_Integer at = luaL_checkinteger(S, 4), i, count;
-  int target = lua_isnoneornil(S, 5) ? 1 : 5;
-  luaL_checktype(S, 1, LUA_TTABLE);
-  luaL_checktype(S, target, LUA_TTABLE);
-  if (last >= first) {
-    luaL_argcheck(S, first > 0 || last < LUA_MAXINTEGER + first, 3,
-                  "too many elements to move");
-    count = last - first + 1;
-    luaL_argcheck(S, at <= LUA_MAXINTEGER - count + 1, 4, "destination wrap around");
-    if (at > last || at <= first || (target == 5 && !lua_compare(S, 1, 5, LUA_OPEQ))) {
-      for (i = 0; i < count; i++)
-        move_element(S, target, first + i, at + i);
-    } else { /* the parts overlap */
-      for (i = count - 1; i >= 0; i--)
-        move_element(S, target, first + i, at + i);
-    }
-  }
-  lua_pushvalue(S, target);
-  return 1;
-}
-
-static int table_concat(lua_State *S) {
-  size_t separator_len;
-  lua_Integer len = check_length(S), i, last;
-  const char *separator = luaL_optlstring(S, 2, "", &separator_len);
-  luaL_Buffer out;
-  i = luaL_optinteger(S, 3, 1);
-  last = luaL_optinteger(S, 4, len);
-  luaL_buffinit(S, &out);
-  while (i <= last) {
-    lua_geti(S, 1, i);
-    if (!lua_isstring(S, -1))
-      return luaL_error(S, "invalid value (%s) at index %I in table for 'concat'",
-                        luaL_typename(S, -1), (LUAI_UACINT)i);
-    tr_sandbox_charge(S, 1 + steps_of(S, -1) + separator_len / BYTES_A_STEP);
-    luaL_addvalue(&out);
-    if (i++ == last) /* which may be the largest integer */
-      break;
-    luaL_addlstring(&out, separator, separator_len);
-  }
-  luaL_pushresult(&out);
-  return 1;
-}
-
-static int table_unpack(lua_State *S) {
-  lua_Integer i = luaL_optinteger(S, 2, 1);
-  lua_Integer last = lua_isnoneornil(S, 3) ? luaL_len(S, 1) : luaL_checkinteger(S, 3);
-  lua_Unsigned count = (lua_Unsigned)last - (lua_Unsigned)i;
-  if (i > last)
-    return 0;
-  if (count >= INT_MAX || !lua_checkstack(S, (int)(count + 1)))
-    return luaL_error(S, "too many results to unpack");
-  for (; i < last; i++) {
-    tr_sandbox_charge(S, 1);
-    lua_geti(S, 1, i);
-  }
-  lua_geti(S, 1, last);
-  return (int)count + 1;
-}
-
-/* The comparison of 'sort'; upvalue 1 is the script's, or nil. */
-static int is_less(lua_State *S) {
-  tr_sandbox_charge(S, 1 + steps_of(S, 1) + steps_of(S, 2));
-  lua_settop(S, 2);
-  if (lua_isnil(S, lua_upvalueindex(1))) {
-    lua_pushboolean(S, lua_compare(S, 1, 2, LUA_OPLT));
-  } else {
-    lua_pushvalue(S, lua_upvalueindex(1));
-    lua_insert(S, 1);
-    lua_call(S, 2, 1);
-  }
-  return 1;
-}
-
-static int table_sort(lua_State *S) {
-  luaL_checktype(S, 1, LUA_TTABLE);
-  lua_settop(S, 2);
-  if (lua_isnil(S, 2) || lua_isfunction(S, 2))
-    lua_pushcclosure(S, is_less, 1);
-  return run_original(S);
-}
+/* --------------------------------------------------------------------- keys */
 
 /* Lua's own passes over all keys that were removed, in one step. */
 static int next_key(lua_State *S) {
@@ -294,7 +155,7 @@ static int extreme(lua_State *S, bool is_max) {
   int i, best = 1, count = lua_gettop(S);
   luaL_argcheck(S, count >= 1, 1, "value expected");
   for (i = 2; i <= count; i++) {
-    tr_sandbox_charge(S, 1 + steps_of(S, i) + steps_of(S, best));
+    tr_sandbox_charge(S, 1 + tr_sandbox_steps_of(S, i) + tr_sandbox_steps_of(S, best));
     if (lua_compare(S, is_max ? best : i, is_max ? i : best, LUA_OPLT))
       best = i;
   }
@@ -333,14 +194,14 @@ static const char original_key;
 ** value. Lua itself would follow up to 2,000 of them in one instruction; it nests calls of
 ** ours up to 200 deep only. */
 static int index_value(lua_State *S) {
-  tr_sandbox_charge(S, 1 + steps_of(S, 2));
+  tr_sandbox_charge(S, 1 + tr_sandbox_steps_of(S, 2));
   lua_settop(S, 2);
   lua_gettable(S, lua_upvalueindex(1));
   return 1;
 }
 
 static int set_value(lua_State *S) {
-  tr_sandbox_charge(S, 1 + steps_of(S, 2));
+  tr_sandbox_charge(S, 1 + tr_sandbox_steps_of(S, 2));
   lua_settop(S, 3);
   lua_settable(S, lua_upvalueindex(1));
   return 0;
@@ -511,16 +372,12 @@ void tr_sandbox_open_library(lua_State *S) {
   static const char *const after_text_strings[] = {"byte",    "len", "lower",
                                                    "reverse", "sub", "upper", NULL};
   static const char *const counted_tables[] = {"pack", NULL};
-  static const luaL_Reg own_tables[] = {
-      {"insert", table_insert}, {"remove", table_remove}, {"move", table_move},
-      {"concat", table_concat}, {"unpack", table_unpack}, {NULL, NULL}};
   static const char *const charged_utf8[] = {"char", NULL};
   static const char *const after_text_utf8[] = {"codepoint", "codes", "len", "offset",
                                                 NULL};
   static const char *const plain_utf8[] = {"charpattern", NULL};
   static const char *const a_rep[] = {"rep", NULL}, *const a_format[] = {"format", NULL},
-                           *const an_unpack[] = {"unpack", NULL},
-                           *const a_sort[] = {"sort", NULL};
+                           *const an_unpack[] = {"unpack", NULL};
   lua_newtable(S); /* the script's globals */
   luaL_requiref(S, "_G", luaopen_base, 0);
   lua_insert(S, -2);
@@ -547,8 +404,7 @@ void tr_sandbox_open_library(lua_State *S) {
   luaL_requiref(S, "table", luaopen_table, 0);
   lua_newtable(S);
   copy_fields(S, counted_tables, counted);
-  copy_fields(S, a_sort, table_sort);
-  luaL_setfuncs(S, own_tables, 0);
+  tr_sandbox_open_tables(S);
   lua_setfield(S, -3, "table");
   lua_pop(S, 1);
 

@@ -185,6 +185,9 @@ void tr_setwritten(lua_State *L, const char *text, size_t len);
 #define TR_OUTPUT "theaterref.output"
 #define TR_ERROR "theaterref.error"
 
+/* Return the cache of an argument. */
+tr_cache *tr_checkcache(lua_State *L, int index);
+
 /* Each adds its type and functions to the module table on the stack's top. */
 void tr_open_blob(lua_State *L);
 void tr_open_future(lua_State *L);
@@ -203,6 +206,7 @@ void tr_open_oci(lua_State *L);
 void tr_open_sandbox(lua_State *L);
 void tr_open_signature(lua_State *L);
 void tr_open_metrics(lua_State *L);
+void tr_open_derive(lua_State *L);
 
 /* Each adds to the methods of a store, which are on the stack's top. */
 void tr_open_labels(lua_State *L);

@@ -254,5 +254,6 @@ int luaopen_theaterref_core(lua_State *L) {
   tr_open_sandbox(L);
   tr_open_signature(L);
   tr_open_metrics(L);
+  tr_open_derive(L);
   return 1;
 }

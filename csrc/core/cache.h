@@ -70,14 +70,13 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
 
 enum { TR_NAMED_CACHES = 64 }; /* that have totals of their own */
 
-/* The statistics of all caches of the process, of one moment for each. The first, with an
-** empty name, is the sum of those that have no name, or one that cannot be displayed, that are
-** closed or freed, or for which there is no room. */
+/* The statistics of all caches of the process, also of those that are gone, by name. The first,
+** with an empty name, is the sum of those that have no name, or one that cannot be displayed,
+** or for which there was no room when they were opened. */
 typedef struct tr_cache_totals {
   size_t count;
-  const char *names[TR_NAMED_CACHES + 1];
+  char *names[TR_NAMED_CACHES + 1]; /* malloc'ed */
   uint64_t values[TR_NAMED_CACHES + 1][TR_STAT_COUNT];
-  tr_cache *caches[TR_NAMED_CACHES + 1]; /* with the names, retained */
 } tr_cache_totals;
 
 /* Return the totals, or NULL when memory is short. Free them. */
@@ -87,6 +86,10 @@ void tr_cache_free_totals(tr_cache_totals *totals); /* NULL is allowed */
 /* How often entries were removed, refreshed or cleared: a load that began before must
 ** not be kept elsewhere, such as on disk. */
 uint64_t tr_cache_changes(tr_cache *cache);
+
+/* Forget what is under a very key, with any limits; or with 'others' what its reference has
+** under other keys. Loads under way go on. */
+void tr_cache_drop(tr_cache *cache, const char *key, size_t len, bool others);
 
 /* Put other memory with the same bytes in the place of 'old' where a key leads to that. */
 void tr_cache_swap(tr_cache *cache, const char *key, size_t len, const tr_blob *old,

@@ -193,19 +193,21 @@ static bool may_serve_stale(const claim *c, const found *f) {
          (c->now < expires + o->stale_if_error && outage_is_on(c));
 }
 
-/* The failure that answers a claim which would lead, or NULL. One that is older than the
-** claim's 'max_age', unless that is below 0, is none. */
-static tr_promise *kept_failure(const claim *c, const found *f, double max_age) {
+/* The failure that answers a claim which would lead, or NULL, and its moment. One that is
+** older than the claim's 'max_age', unless that is below 0, is none. */
+static tr_promise *kept_failure(const claim *c, const found *f, double max_age,
+                                double *moment) {
   const tr_slot *s = f->slot;
-  double after = max_age >= 0 ? c->now - max_age : -HUGE_VAL;
-  if (s == NULL)
-    return NULL;
-  if (s->failure != NULL)
-    return s->stored > after ? s->failure : NULL;
-  return s->recent_failure != NULL && c->now < s->recent_until && s->recent_at > after &&
-                 tr_promise_status(s->recent_failure) != TR_ABANDONED
-             ? s->recent_failure
-             : NULL;
+  tr_promise *failure = NULL;
+  if (s != NULL && s->failure != NULL) {
+    failure = s->failure;
+    *moment = s->stored;
+  } else if (s != NULL && s->recent_failure != NULL && c->now < s->recent_until &&
+             tr_promise_status(s->recent_failure) != TR_ABANDONED) {
+    failure = s->recent_failure;
+    *moment = s->recent_at;
+  }
+  return failure != NULL && (max_age < 0 || c->now - *moment < max_age) ? failure : NULL;
 }
 
 /* Answers a claim that finds nothing to serve. */
@@ -246,6 +248,7 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
                               const tr_limits *limits, tr_hit *hit,
                               tr_future **future) {
   bool revalidate = options->revalidate;
+  double failed_at = 0;
   tr_promise *failure;
   tr_claim answer;
   tr_flight *flight;
@@ -261,7 +264,7 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
     c.load.content = (tr_bytes){options->content, options->content_len};
   f = look_up_both(&c);
   flight = flight_of(&c);
-  failure = revalidate ? NULL : kept_failure(&c, &f, options->max_age);
+  failure = revalidate ? NULL : kept_failure(&c, &f, options->max_age, &failed_at);
   if (failure == NULL && f.slot != NULL && f.slot->failure != NULL)
     f = (found){NULL, NULL};
   if (options->max_age >= 0 && f.bytes != NULL)
@@ -274,6 +277,7 @@ tr_claim tr_cache_claim_entry(tr_cache *cache, tr_cache_handle *handle,
     answer = serve_stale(&c, &f, flight != NULL, hit, future);
   } else {
     answer = wait_or_lead(&c, flight, &f, failure, future);
+    hit->stored = flight == NULL && failure != NULL ? failed_at : 0;
   }
   end(&c);
   return answer;
@@ -300,190 +304,4 @@ tr_claim tr_cache_claim(tr_cache *cache, const char *key, size_t len,
   if (hit.entry != NULL)
     *blob = blob_of(&hit);
   return answer;
-}
-
-/* --------------------------------------------------------- housekeeping */
-
-/* Detach the flights of a claim's reference: their results are not stored. */
-static void disown_flights(claim *c) {
-  tr_item *item = tr_index_first(&c->cache->flights, &c->load.key), *next;
-  for (; item != NULL; item = next) {
-    next = item->next;
-    tr_flight_disown(c->cache, tr_flight_of(item));
-  }
-}
-
-bool tr_cache_remove(tr_cache *cache, const char *key, size_t len) {
-  claim c;
-  tr_slot *s, *next;
-  bool there = false;
-  begin(&c, cache, NULL, key, len, &no_limits);
-  cache->changes++;
-  for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL; s = next) {
-    next = tr_entries_next(s);
-    there |= s->failure == NULL;
-    tr_entries_remove(&cache->entries, s, &c.deferred);
-  }
-  disown_flights(&c);
-  end(&c);
-  return there;
-}
-
-/* Return the slot, or the next one of its reference, that has the claim's very key, with any
-** limits. */
-static tr_slot *same_key(const claim *c, tr_slot *s) {
-  while (s != NULL && (s->item.node.len != c->load.key.len ||
-                       memcmp(s->item.node.key, c->load.key.text, c->load.key.len) != 0))
-    s = tr_entries_next(s);
-  return s;
-}
-
-static tr_slot *first_of(const claim *c) {
-  return same_key(c, tr_entries_first(&c->cache->entries, &c->load.key));
-}
-
-static tr_slot *next_of(const claim *c, tr_slot *s) {
-  return same_key(c, tr_entries_next(s));
-}
-
-void tr_cache_accept(tr_cache *cache, const char *key, size_t len) {
-  claim c;
-  tr_slot *s, *bytes;
-  begin(&c, cache, NULL, key, len, &no_limits);
-  for (s = first_of(&c); s != NULL; s = next_of(&c, s)) {
-    bytes = tr_entries_follow(&cache->entries, s);
-    s->provisional = false;
-    if (bytes != NULL)
-      bytes->provisional = false;
-  }
-  end(&c);
-}
-
-bool tr_cache_reject(tr_cache *cache, const char *key, size_t len,
-                     const tr_blob *blob) {
-  claim c;
-  tr_slot *s, *next, *bytes;
-  bool removed = false;
-  begin(&c, cache, NULL, key, len, &no_limits);
-  for (s = first_of(&c); s != NULL; s = next) {
-    next = next_of(&c, s);
-    bytes = tr_entries_follow(&cache->entries, s);
-    if (bytes == NULL || bytes->entry.blob != blob || !s->provisional)
-      continue;
-    if (bytes != s && bytes->provisional)
-      tr_entries_remove(&cache->entries, bytes, &c.deferred);
-    tr_entries_remove(&cache->entries, s, &c.deferred);
-    removed = true;
-  }
-  cache->changes += removed;
-  end(&c);
-  return removed;
-}
-
-/* Return a copy of a slot with other bytes, as fresh, kept and accepted as it is. NULL:
-** memory is short. */
-static tr_slot *copy_with(const tr_slot *s, tr_blob *blob) {
-  tr_key key = tr_item_key(&s->item);
-  tr_slot *copy = tr_slot_new(&key, blob, NULL, s->entry.record, s->entry.expires);
-  if (copy != NULL) {
-    copy->kept = s->kept;
-    copy->provisional = s->provisional;
-    copy->retry_at = s->retry_at;
-  }
-  return copy;
-}
-
-void tr_cache_swap(tr_cache *cache, const char *key, size_t len, const tr_blob *old,
-                   tr_blob *blob) {
-  claim c;
-  tr_slot *s, *next, *bytes, *copy;
-  begin(&c, cache, NULL, key, len, &no_limits);
-  for (s = first_of(&c); s != NULL; s = next) {
-    next = next_of(&c, s);
-    bytes = tr_entries_follow(&cache->entries, s);
-    copy = bytes != NULL && bytes->entry.blob == old &&
-                   atomic_load_explicit(&bytes->entry.live, memory_order_relaxed)
-               ? copy_with(bytes, blob)
-               : NULL;
-    if (copy != NULL)
-      tr_entries_insert(&cache->entries, copy, &c.deferred);
-  }
-  end(&c);
-}
-
-/* Return a copy of a slot that is stale from now on. NULL: memory is short. */
-static tr_slot *stale_copy(const tr_slot *s, double now) {
-  tr_key key = tr_item_key(&s->item);
-  tr_slot *copy =
-      tr_slot_new(&key, s->entry.blob, NULL, s->entry.record, now);
-  if (copy == NULL)
-    return NULL;
-  /* Not live, as the old one: every Lua state sees that. */
-  atomic_store_explicit(&copy->entry.live, false, memory_order_relaxed);
-  copy->provisional = s->provisional;
-  return copy;
-}
-
-bool tr_cache_refresh(tr_cache *cache, const char *key, size_t len) {
-  claim c;
-  tr_slot *s, *next, *copy;
-  bool there = false;
-  begin(&c, cache, NULL, key, len, &no_limits);
-  cache->changes++;
-  for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL; s = next) {
-    next = tr_entries_next(s);
-    copy = s->failure == NULL ? stale_copy(s, c.now) : NULL;
-    there |= s->failure == NULL;
-    if (copy != NULL) /* it takes the place of the old one, and no other's */
-      tr_entries_insert(&cache->entries, copy, &c.deferred);
-    else
-      tr_entries_remove(&cache->entries, s, &c.deferred);
-  }
-  disown_flights(&c); /* they may have begun before the change */
-  end(&c);
-  return there;
-}
-
-bool tr_cache_keep(tr_cache *cache, const char *key, size_t len, bool kept) {
-  claim c;
-  tr_slot *s = NULL;
-  bool there = false;
-  begin(&c, cache, NULL, key, len, &no_limits);
-  for (s = tr_entries_first(&cache->entries, &c.load.key); s != NULL;
-       s = tr_entries_next(s))
-    if (s->failure == NULL) {
-      tr_entries_keep(&cache->entries, s, kept);
-      there = true;
-    }
-  tr_entries_trim(&cache->entries, &c.deferred);
-  end(&c);
-  return there;
-}
-
-void tr_cache_clear(tr_cache *cache) {
-  tr_deferred deferred = {NULL};
-  tr_flight *f;
-  pthread_mutex_lock(&cache->lock);
-  cache->changes++;
-  tr_entries_clear(&cache->entries, &deferred);
-  for (f = cache->loading; f != NULL; f = f->next)
-    tr_flight_disown(cache, f);
-  pthread_mutex_unlock(&cache->lock);
-  tr_deferred_release(&deferred);
-}
-
-size_t tr_cache_len(tr_cache *cache) {
-  size_t count;
-  pthread_mutex_lock(&cache->lock);
-  count = cache->entries.blobs;
-  pthread_mutex_unlock(&cache->lock);
-  return count;
-}
-
-uint64_t tr_cache_changes(tr_cache *cache) {
-  uint64_t changes;
-  pthread_mutex_lock(&cache->lock);
-  changes = cache->changes;
-  pthread_mutex_unlock(&cache->lock);
-  return changes;
 }

@@ -16,7 +16,16 @@ enum {
 ** them all. Taken before any cache's own lock. */
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static tr_cache *registry;
-static uint64_t freed[TR_STAT_COUNT]; /* sums of caches that are gone; the same lock */
+static uint64_t turns; /* how often a cache was freed */
+
+/* The totals of caches by name, also of those that are gone: the first, without a name, is of
+** all that have no row of their own. The same lock. */
+static struct tr_row {
+  char *name;         /* malloc'ed; NULL: the row was never used */
+  unsigned caches;    /* that count in it */
+  uint64_t turn;      /* when the last one of these was gone */
+  uint64_t freed[TR_STAT_COUNT]; /* sums of those that are gone */
+} rows[TR_NAMED_CACHES + 1];
 
 void tr_flight_disown(tr_cache *cache, tr_flight *f) {
   if (f->listed)
@@ -67,6 +76,29 @@ static bool copy(char **to, const char *from) {
   return from == NULL || *to != NULL;
 }
 
+/* Return the row for a new cache: that of its name, one that was never used, or else the one whose
+** caches have been gone for longest, if any. Its caches count from 0 again, as if the process
+** were new. */
+static struct tr_row *row_for(const char *name) {
+  struct tr_row *row, *best = &rows[0];
+  if (name == NULL || name[0] == '\0' || !tr_is_displayable(name))
+    return best;
+  for (row = &rows[1]; row <= &rows[TR_NAMED_CACHES]; row++) {
+    if (row->name != NULL && strcmp(row->name, name) == 0)
+      return row;
+    if (row->caches == 0 && (best == &rows[0] || row->turn < best->turn))
+      best = row;
+  }
+  if (best != &rows[0]) {
+    char *own = strdup(name);
+    if (own == NULL)
+      return &rows[0];
+    free(best->name);
+    *best = (struct tr_row){.name = own};
+  }
+  return best;
+}
+
 static tr_cache *cache_new(const char *name, const tr_cache_options *options) {
   tr_cache *cache = calloc(1, sizeof *cache);
   if (cache == NULL)
@@ -87,6 +119,8 @@ static tr_cache *cache_new(const char *name, const tr_cache_options *options) {
   }
   cache->options.disk = cache->disk;
   pthread_mutex_init(&cache->lock, NULL);
+  cache->row = row_for(name);
+  cache->row->caches++;
   cache->next = registry;
   if (registry != NULL)
     registry->prev = cache;
@@ -265,8 +299,10 @@ void tr_cache_release(tr_cache *cache) {
     return;
   get_stats(cache, last);
   pthread_mutex_lock(&registry_lock);
-  add_stats(freed, last);
-  freed[TR_STAT_ENTRIES] = freed[TR_STAT_BYTES] = 0; /* it holds nothing any more */
+  add_stats(cache->row->freed, last);
+  cache->row->freed[TR_STAT_ENTRIES] = cache->row->freed[TR_STAT_BYTES] = 0; /* it holds nothing any more */
+  cache->row->caches--;
+  cache->row->turn = ++turns;
   *(cache->prev != NULL ? &cache->prev->next : &registry) = cache->next;
   if (cache->next != NULL)
     cache->next->prev = cache->prev;
@@ -288,35 +324,48 @@ void tr_cache_get_stats(tr_cache *cache, uint64_t *values, size_t count) {
          (count < TR_STAT_COUNT ? count : TR_STAT_COUNT) * sizeof *values);
 }
 
+/* Copy the rows that are in use, each with its number in the totals. False: memory is short. The
+** registry's lock is held. */
+static bool copy_rows(tr_cache_totals *t, size_t numbers[TR_NAMED_CACHES + 1]) {
+  size_t i;
+  for (i = 0; i <= TR_NAMED_CACHES; i++) {
+    const struct tr_row *row = &rows[i];
+    if (i > 0 && row->name == NULL)
+      continue;
+    t->names[t->count] = strdup(i > 0 ? row->name : "");
+    if (t->names[t->count] == NULL)
+      return false;
+    add_stats(t->values[t->count], row->freed);
+    numbers[i] = t->count++;
+  }
+  return true;
+}
+
 tr_cache_totals *tr_cache_get_totals(void) {
   tr_cache_totals *t = calloc(1, sizeof *t);
+  size_t numbers[TR_NAMED_CACHES + 1];
   uint64_t stats[TR_STAT_COUNT];
   tr_cache *cache;
+  bool copied;
   if (t == NULL)
     return NULL;
-  t->names[0] = "";
-  t->count = 1;
   pthread_mutex_lock(&registry_lock);
-  add_stats(t->values[0], freed);
-  for (cache = registry; cache != NULL; cache = cache->next) {
-    bool own = cache->name != NULL && cache->name[0] != '\0' && !cache->closed &&
-               tr_is_displayable(cache->name) && t->count <= TR_NAMED_CACHES;
-    size_t i = own ? t->count++ : 0;
+  copied = copy_rows(t, numbers);
+  for (cache = registry; copied && cache != NULL; cache = cache->next) {
     get_stats(cache, stats);
-    add_stats(t->values[i], stats);
-    if (own) { /* open: the registry's reference keeps it */
-      t->names[i] = cache->name;
-      t->caches[i] = tr_cache_retain(cache);
-    }
+    add_stats(t->values[numbers[cache->row - rows]], stats);
   }
   pthread_mutex_unlock(&registry_lock);
-  return t;
+  if (copied)
+    return t;
+  tr_cache_free_totals(t);
+  return NULL;
 }
 
 void tr_cache_free_totals(tr_cache_totals *t) {
   size_t i;
-  for (i = 1; t != NULL && i < t->count; i++)
-    tr_cache_release(t->caches[i]);
+  for (i = 0; t != NULL && i < t->count; i++)
+    free(t->names[i]);
   free(t);
 }
 

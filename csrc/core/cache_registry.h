@@ -1,6 +1,6 @@
 /*
 ** A cache and its loads, for the files that work on them: cache_claim.c answers
-** claims, cache_load.c begins loads and stores results, cache_registry.c opens,
+** claims, cache_change.c changes what is there, cache_load.c begins loads and stores results, cache_registry.c opens,
 ** closes and counts.
 */
 #ifndef TR_CACHE_REGISTRY_H
@@ -43,6 +43,7 @@ struct tr_cache {
   tr_consumer *consumers;
   tr_cache *prev, *next; /* all caches of the process */
   char *name, *disk;     /* or NULL */
+  struct tr_row *row;       /* the totals in which it counts */
   bool closed;           /* no longer found by its name */
 };
 

@@ -50,6 +50,16 @@ static unsigned hex_value(char c) {
   return c <= '9' ? (unsigned)(c - '0') : (unsigned)((c | 32) - 'a') + 10;
 }
 
+void tr_hex_encode(const unsigned char *raw, size_t len, char *hex) {
+  static const char digits[] = "0123456789abcdef";
+  size_t i;
+  for (i = 0; i < len; i++) {
+    hex[2 * i] = digits[raw[i] >> 4];
+    hex[2 * i + 1] = digits[raw[i] & 15];
+  }
+  hex[2 * len] = '\0';
+}
+
 void tr_hex_decode(const char *hex, unsigned char raw[32]) {
   size_t i;
   for (i = 0; i < 32; i++)
@@ -258,20 +268,10 @@ void tr_hash_update(tr_hash *hash, const void *data, size_t size) {
   hash->library->update(hash->state, data, size);
 }
 
-static void to_hex(const unsigned char *raw, size_t len, char *hex) {
-  static const char digits[] = "0123456789abcdef";
-  size_t i;
-  for (i = 0; i < len; i++) {
-    hex[2 * i] = digits[raw[i] >> 4];
-    hex[2 * i + 1] = digits[raw[i] & 15];
-  }
-  hex[2 * len] = '\0';
-}
-
 void tr_hash_finish(tr_hash *hash, char hex[TR_HEX_MAX]) {
   unsigned char raw[MBEDTLS_MD_MAX_SIZE];
   hash->library->finish(hash->state, raw);
-  to_hex(raw, tr_hex_length(hash->algorithm) / 2, hex);
+  tr_hex_encode(raw, tr_hex_length(hash->algorithm) / 2, hex);
 }
 
 void tr_hash_free(tr_hash *hash) {
@@ -299,7 +299,7 @@ void tr_digest(tr_algorithm algorithm, const void *data, size_t size,
                                                 ? MBEDTLS_MD_SHA1
                                                 : MBEDTLS_MD_SHA256),
                   data, size, raw) == 0);
-  to_hex(raw, tr_hex_length(algorithm) / 2, hex);
+  tr_hex_encode(raw, tr_hex_length(algorithm) / 2, hex);
 }
 
 void tr_blob_sha256(tr_blob *blob, char hex[TR_HEX_MAX]) {
@@ -336,7 +336,7 @@ bool tr_process_hmac(const void *data, size_t size, char hex[TR_HEX_MAX],
     tr_error_nomem(error); /* nothing else fails in it */
     return false;
   }
-  to_hex(raw, sizeof process_key, hex);
+  tr_hex_encode(raw, sizeof process_key, hex);
   return true;
 }
 

@@ -16,6 +16,9 @@ bool tr_hex_valid(const char *hex);
 /* Write the bytes of a valid SHA-256 in hex. */
 void tr_hex_decode(const char *hex, unsigned char raw[32]);
 
+/* Write 'len' bytes as 2 * len lower-case digits, and a zero byte. */
+void tr_hex_encode(const unsigned char *raw, size_t len, char *hex);
+
 /* A digest that is computed piece by piece; not for two threads at a time. */
 typedef struct tr_hash tr_hash;
 

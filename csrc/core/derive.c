@@ -35,6 +35,7 @@ size_t tr_derived_key(char key[TR_DERIVED_KEY_MAX], tr_blob *blob, const char *r
 
 /* One call. */
 typedef struct derivation {
+  tr_cache *cache;
   tr_blob *blob;
   tr_derive_work work;
   void *context;
@@ -55,9 +56,13 @@ static tr_blob *read_disk(const derivation *d) {
 
 /* Compute the bytes; return memory that no file backs, or NULL with the error. */
 static tr_blob *compute(const derivation *d, tr_error *error) {
+  tr_derivation running;
   tr_blob *made, *own;
+  if (!tr_derivation_begin(&running, d->cache, d->key, error))
+    return NULL;
   tr_error_set(error, TR_POLICY, "the function of tr_derive returned NULL, and set no error");
   made = d->work(d->context, d->blob, error);
+  tr_derivation_end(&running);
   if (made == NULL)
     return NULL;
   own = tr_blob_unmapped(made);
@@ -90,9 +95,20 @@ static tr_blob *lead(const derivation *d, tr_future *future, tr_error *error) {
   return made;
 }
 
+/* Wait for another's result. */
+static tr_future_status wait_for(const derivation *d, tr_future *future, double deadline,
+                                 tr_blob **blob, tr_error *error) {
+  tr_future_status status;
+  if (!tr_derivation_wait(d->cache, d->key, error))
+    return TR_FAILED;
+  status = tr_future_wait(future, isinf(deadline) ? -1 : fmax(deadline - tr_now(), 0), blob,
+                          error);
+  tr_derivation_waited();
+  return status;
+}
+
 /* Claim until there are bytes, or an error: a leader that gives up lets another lead. */
-static tr_blob *claim(tr_cache *cache, const derivation *d, double deadline,
-                      tr_error *error) {
+static tr_blob *claim(const derivation *d, double deadline, tr_error *error) {
   tr_claim_options options = TR_CLAIM_OPTIONS;
   options.ttl = -1;
   options.keep_failure = 0;
@@ -100,14 +116,13 @@ static tr_blob *claim(tr_cache *cache, const derivation *d, double deadline,
     tr_blob *blob = NULL;
     tr_future *future = NULL;
     tr_future_status status = TR_READY;
-    tr_claim how = tr_cache_claim(cache, d->key, d->len, &options, &blob, &future);
+    tr_claim how = tr_cache_claim(d->cache, d->key, d->len, &options, &blob, &future);
     if (how == TR_NOMEM) {
       tr_error_nomem(error);
     } else if (how == TR_LEAD) {
       blob = lead(d, future, error);
     } else if (how == TR_WAIT) {
-      double left = isinf(deadline) ? -1 : fmax(deadline - tr_now(), 0);
-      status = tr_future_wait(future, left, &blob, error);
+      status = wait_for(d, future, deadline, &blob, error);
     }
     tr_future_release(future);
     if (status != TR_ABANDONED)
@@ -118,7 +133,7 @@ static tr_blob *claim(tr_cache *cache, const derivation *d, double deadline,
 tr_blob *tr_derive(tr_cache *cache, tr_blob *blob, const char *recipe, double timeout,
                    tr_derive_work work, void *context, tr_error *error) {
   const tr_cache_options *options = tr_cache_get_options(cache);
-  derivation d = {.blob = blob, .work = work, .context = context};
+  derivation d = {.cache = cache, .blob = blob, .work = work, .context = context};
   tr_blob *made = NULL;
   error = tr_error_or_ignored(error);
   d.len = tr_derived_key(d.key, blob, recipe, error);
@@ -129,7 +144,7 @@ tr_blob *tr_derive(tr_cache *cache, tr_blob *blob, const char *recipe, double ti
   if (options->disk != NULL && d.disk == NULL)
     tr_error_nomem(error);
   else
-    made = claim(cache, &d, tr_deadline(timeout), error);
+    made = claim(&d, tr_deadline(timeout), error);
   tr_disk_close(d.disk);
   return made;
 }

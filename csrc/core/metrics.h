@@ -36,12 +36,12 @@ typedef enum tr_script_limit {
 } tr_script_limit;
 
 /* The origin of derived bytes that were not in memory. */
-typedef enum tr_derivation {
+typedef enum tr_derived_from {
   TR_DERIVED_DISK,
   TR_DERIVED_COMPUTED,
   TR_DERIVED_FAILED,
   TR_DERIVATIONS
-} tr_derivation;
+} tr_derived_from;
 
 /* The result of a follower's check. */
 typedef enum tr_check { TR_CHECK_SAME, TR_CHECK_CHANGED, TR_CHECK_FAILED, TR_CHECKS } tr_check;
@@ -66,7 +66,7 @@ typedef enum tr_counter {
   TR_COUNT_CORRUPT_DISK,
   TR_COUNT_CORRUPT_BUCKET,
   TR_COUNT_OUTAGES,                                /* of buckets */
-  TR_COUNT_DERIVED,                                /* a tr_derivation */
+  TR_COUNT_DERIVED,                                /* a tr_derived_from */
   TR_COUNT_CHECKS = TR_COUNT_DERIVED + TR_DERIVATIONS, /* of followers: a tr_check */
   TR_COUNT_END_OF_CHECKS = TR_COUNT_CHECKS + TR_CHECKS - 1,
   TR_COUNT_RECEIVED, /* bytes */

@@ -108,10 +108,28 @@ static const char *authority_of(const char *at, const char *end,
              : NULL;
 }
 
+/* The text past 'wanted', which stands at 'at'; NULL if something else does. */
+static const char *past_text(const char *at, const char *end,
+                             const char *wanted) {
+  size_t len = strlen(wanted);
+  return (size_t)(end - at) >= len && memcmp(at, wanted, len) == 0 ? at + len
+                                                                   : NULL;
+}
+
+/* True for a query that was redacted before, and the punctuation behind it. */
+static bool is_hidden_query(const char *at, const char *end) {
+  at = at < end ? past_text(at + 1, end, ELLIPSIS) : NULL;
+  while (at != NULL && at < end && is_one_of(*at, ":;,.)"))
+    at++;
+  return at == end;
+}
+
 /* Append a query and a fragment, or the end of a text. A digest is shown, and a name; a
 ** fragment that may be a URL with a login or a query is not. */
 static bool append_query(const char *at, const char *end, tr_buffer *out) {
   const char *fragment = find_any(at, end, "#");
+  if (is_hidden_query(at, end))
+    return tr_buffer_append(out, at, (size_t)(end - at));
   if (fragment - at > 1 &&
       !(tr_buffer_append(out, "?", 1) && append_text(out, ELLIPSIS)))
     return false;
@@ -167,14 +185,6 @@ static bool append_data(const char *text, const char *data, const char *end,
               : tr_buffer_append(out, header, shown) &&
                     append_text(out, ELLIPSIS) && append_text(out, ",")) &&
          append_text(out, ELLIPSIS) && append_text(out, count);
-}
-
-/* The text past 'wanted', which stands at 'at'; NULL if something else does. */
-static const char *past_text(const char *at, const char *end,
-                             const char *wanted) {
-  size_t len = strlen(wanted);
-  return (size_t)(end - at) >= len && memcmp(at, wanted, len) == 0 ? at + len
-                                                                   : NULL;
 }
 
 /* True if the data of a data URL is what 'append_data' puts in its place. */

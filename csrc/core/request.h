@@ -1,7 +1,7 @@
 /*
 ** One fetch, from its options to its result, over any number of attempts.
-** request.c sends an attempt, receive.c receives its response, response.c decides
-** what the end of an attempt means. The engine runs the attempts and knows nothing
+** request.c sends an attempt, headers.c and receive.c receive its response, response.c
+** decides what the end of an attempt means. The engine runs the attempts and knows nothing
 ** of HTTP.
 */
 #ifndef TR_REQUEST_H

@@ -111,9 +111,9 @@ static bool is_elsewhere(const tr_request *r) {
 /* Find how many seconds the server's clock is ahead. False: that is not why it refuses. A
 ** HEAD has no code. */
 static bool find_skew(const tr_request *r, double *ahead) {
-  double date = tr_date(r->response.date);
   bool is_head = r->message != NULL && r->message->method == TR_HEAD;
-  if (r->response.status != 403 || date <= 0 || r->skew_tried || !tr_sign_is_due(r))
+  double date = r->response.status == 403 ? tr_date(r->response.date) : 0;
+  if (date <= 0 || r->skew_tried || !tr_sign_is_due(r))
     return false;
   *ahead = date - (double)time(NULL);
   return strcmp(r->code, "RequestTimeTooSkewed") == 0 ||

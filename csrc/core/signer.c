@@ -26,6 +26,7 @@ static void signer_free(tr_signer *s) {
   free(s->access_key_id);
   free_secret(s->secret_access_key);
   free_secret(s->session_token);
+  mbedtls_platform_zeroize(&s->key, sizeof s->key);
   free(s);
 }
 
@@ -92,6 +93,7 @@ tr_signer *tr_signer_new(const tr_signer_options *o, tr_error *error) {
     return NULL;
   }
   atomic_init(&s->refs, 1);
+  atomic_flag_clear(&s->key.busy);
   fault = tr_url_parse(&s->endpoint, o->endpoint);
   if (fault == NULL && strncmp(s->endpoint.text, "http", 4) != 0)
     fault = "it is neither http nor https";

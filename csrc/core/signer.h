@@ -18,12 +18,21 @@ typedef struct tr_signer_options {
   const char *session_token;                     /* or NULL */
 } tr_signer_options;
 
-/* One principal at one endpoint. Immutable; any thread. */
+/* The last key that was derived from a secret. Only who sets 'busy' reads or writes the rest;
+** whoever finds it set derives the key again, so that nobody waits. */
+typedef struct tr_signer_key {
+  atomic_flag busy;
+  char day[9], region[TR_REGION_MAX];
+  unsigned char bytes[32];
+} tr_signer_key;
+
+/* One principal at one endpoint. Immutable but for 'key'; any thread. */
 typedef struct tr_signer {
   tr_url endpoint; /* its origin */
   char *place;     /* "<origin>/<bucket>": what is learnt about a bucket has this name */
   char *region, *service;
   char *access_key_id, *secret_access_key, *session_token; /* or NULL */
+  tr_signer_key key;
   atomic_size_t refs;
 } tr_signer;
 

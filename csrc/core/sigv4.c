@@ -14,7 +14,10 @@
 
 #include "crypto.h"
 
-enum { DIGEST = 32 };
+enum {
+  DIGEST = 32,
+  ENOUGH = 1024 /* bytes for the texts of most requests */
+};
 
 const char TR_EMPTY_SHA256[] =
     "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -268,6 +271,27 @@ static bool derive_key(const tr_signer *s, const char *day, const char *region,
   return ok;
 }
 
+/* Get the key of a day and a region, which is derived once for both. */
+static bool find_key(tr_signer *s, const char *day, const char *region,
+                     unsigned char key[DIGEST]) {
+  tr_signer_key *last = &s->key;
+  bool ok, is_mine = !atomic_flag_test_and_set_explicit(&last->busy, memory_order_acquire);
+  if (is_mine && strcmp(last->day, day) == 0 && strcmp(last->region, region) == 0) {
+    memcpy(key, last->bytes, DIGEST);
+    ok = true;
+  } else {
+    ok = derive_key(s, day, region, key);
+    if (ok && is_mine) {
+      snprintf(last->day, sizeof last->day, "%s", day);
+      snprintf(last->region, sizeof last->region, "%s", region);
+      memcpy(last->bytes, key, DIGEST);
+    }
+  }
+  if (is_mine)
+    atomic_flag_clear_explicit(&last->busy, memory_order_release);
+  return ok;
+}
+
 /* Append "<day>/<region>/<service>/aws4_request". */
 static bool add_scope(tr_buffer *to, const tr_signer *s, const char *day,
                       const char *region) {
@@ -276,32 +300,34 @@ static bool add_scope(tr_buffer *to, const tr_signer *s, const char *day,
 }
 
 /* Write the signature of a canonical request in hex. False: memory is short. */
-static bool sign_text(const tr_signer *s, const tr_signing *what, const char *day,
+static bool sign_text(tr_signer *s, const tr_signing *what, const char *day,
                       const tr_buffer *canonical, char hex[TR_HEX_MAX]) {
   unsigned char key[DIGEST], raw[DIGEST];
   tr_buffer text = {0};
-  size_t i;
   bool ok;
   tr_digest(TR_SHA256, canonical->data, canonical->len, hex);
   ok = add_text(&text, algorithm) && add_text(&text, "\n") && add_text(&text, what->date) &&
        add_text(&text, "\n") && add_scope(&text, s, day, what->region) &&
        add_text(&text, "\n") && add_text(&text, hex) &&
-       derive_key(s, day, what->region, key) && hmac(key, DIGEST, text.data, text.len, raw);
+       find_key(s, day, what->region, key) &&
+       hmac(key, DIGEST, text.data, text.len, raw);
   tr_buffer_free(&text);
   mbedtls_platform_zeroize(key, sizeof key);
-  for (i = 0; ok && i < DIGEST; i++)
-    snprintf(hex + 2 * i, 3, "%02x", raw[i]);
+  if (ok)
+    tr_hex_encode(raw, DIGEST, hex);
   return ok;
 }
 
-bool tr_sigv4_sign(const tr_signer *s, const tr_signing *what, tr_buffer *authorization,
+bool tr_sigv4_sign(tr_signer *s, const tr_signing *what, tr_buffer *authorization,
                    tr_buffer *canonical) {
   char day[9], signature[TR_HEX_MAX];
   pairs headers = {0};
   tr_buffer own = {0};
   bool ok;
   snprintf(day, sizeof day, "%.8s", what->date);
-  ok = read_headers(&headers, what->headers) && add_canonical(&own, what, &headers) &&
+  ok = tr_buffer_reserve(&own, ENOUGH) && tr_buffer_reserve(&headers.texts, ENOUGH) &&
+       tr_buffer_reserve(authorization, ENOUGH) && read_headers(&headers, what->headers) &&
+       add_canonical(&own, what, &headers) &&
        sign_text(s, what, day, &own, signature) && add_text(authorization, algorithm) &&
        add_text(authorization, " Credential=") &&
        add_text(authorization, s->access_key_id) && add_text(authorization, "/") &&

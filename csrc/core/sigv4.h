@@ -27,7 +27,7 @@ void tr_sigv4_date(time_t seconds, char date[TR_SIGV4_DATE]);
 
 /* Append the value of the header Authorization, without a zero byte. 'canonical' gets the
 ** canonical request, or is NULL. False: memory is short. */
-bool tr_sigv4_sign(const tr_signer *signer, const tr_signing *what, tr_buffer *authorization,
+bool tr_sigv4_sign(tr_signer *signer, const tr_signing *what, tr_buffer *authorization,
                    tr_buffer *canonical);
 
 #endif

@@ -1,4 +1,5 @@
-/* One thread completes all timers. It ends when there has been none for a while. */
+/* One thread completes all timers, and ends promises that are late. It ends when there has been
+** nothing to do for a while. */
 #include "timer.h"
 
 #include <stdlib.h>
@@ -10,7 +11,8 @@ static const double MOST_SECONDS = 3600, IDLE_SECONDS = 5;
 
 typedef struct timer {
   double moment;
-  tr_promise *promise;
+  tr_promise *promise; /* retained */
+  bool is_limit;       /* of somebody else's promise */
 } timer;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -82,7 +84,7 @@ static timer *pop(void) {
 }
 
 static void complete(timer *t) {
-  tr_blob *nothing = tr_blob_new("", 0);
+  tr_blob *nothing = t->is_limit ? NULL : tr_blob_new("", 0);
   if (nothing != NULL)
     tr_promise_complete(t->promise, nothing);
   else
@@ -125,23 +127,36 @@ static bool add(timer *t) {
   return added;
 }
 
-tr_future *tr_timer(double seconds) {
+/* Begin a timer for a promise, which it retains. False: memory or threads are short. */
+static bool begin(tr_promise *promise, double seconds, bool is_limit) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   timer *t = malloc(sizeof *t);
-  tr_future *future = NULL;
   pthread_once(&once, init_once);
   if (t == NULL)
-    return NULL;
+    return false;
   /* Not a number is no time at all. */
   t->moment = tr_now() + (seconds > 0 ? seconds < MOST_SECONDS ? seconds : MOST_SECONDS : 0);
-  t->promise = tr_promise_new(NULL, NULL);
-  if (t->promise != NULL) {
-    future = tr_promise_future(t->promise, false);
-    if (future != NULL && add(t))
-      return future;
-    tr_future_release(future);
-    tr_promise_release(t->promise);
-  }
+  t->promise = tr_promise_retain(promise);
+  t->is_limit = is_limit;
+  if (add(t))
+    return true;
+  tr_promise_release(promise);
   free(t);
-  return NULL;
+  return false;
+}
+
+tr_future *tr_timer(double seconds) {
+  tr_promise *promise = tr_promise_new(NULL, NULL);
+  tr_future *future = promise != NULL ? tr_promise_future(promise, false) : NULL;
+  if (future != NULL && !begin(promise, seconds, false)) {
+    tr_future_release(future);
+    future = NULL;
+  }
+  if (promise != NULL)
+    tr_promise_release(promise);
+  return future;
+}
+
+bool tr_timer_limit(tr_future *future, double seconds) {
+  return begin(tr_future_promise(future), seconds, true);
 }

@@ -432,7 +432,7 @@ M.log = set("log option", {
 })
 
 local label_history = { "label_history", "count", "5", "how many hashes a label's history keeps, whose content "
-  .. "`gc` spares; 0: none; at most 100. Use the same number in all programs that share a store" }
+  .. "`gc` spares; 0: none; at most 100, in a remote store 20. Use the same number in all programs that share a store" }
 
 --- Of a resolver; and all of `request`.
 M.resolver = set("resolver option", {

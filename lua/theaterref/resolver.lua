@@ -197,7 +197,7 @@ local function run_plan(self, manifest_reference, options, blocking, trace, stop
   local context = context_of(self)
   if trace then context = context:with { trace = trace } end
   local limit = options.plan_timeout or self.plan_timeout
-  return Future.run({ reference = manifest_reference, blocking = blocking, will_wait = blocking,
+  return Future.run({ reference = manifest_reference, blocking = blocking, will_wait = blocking, has_steps = true,
     time_limit = limit, participle = "planned",
     limit_option = options.plan_timeout and self.call_limit or "plan_timeout",
     shown_limit = options.plan_timeout and self.call_seconds }, plans.make, context,
@@ -351,7 +351,8 @@ end
 -- @tparam theaterref.blob blob
 -- @tparam string recipe names everything else that the result depends on: the compiler, its version and options, the
 -- machine; 1 to 1024 bytes
--- @tparam function make called with the blob; returns a string or a blob, or nil and a reason. It must not derive the same
+-- @tparam function make called with the blob; returns a string or a blob, or nil and a reason. It may derive other bytes,
+-- but not what waits for this
 -- @tparam[opt] table options `cache`: instead of the resolver's; `derive_timeout`: seconds, 600 by default
 -- @treturn theaterref.blob
 -- @return[2] nil

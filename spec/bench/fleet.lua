@@ -59,6 +59,8 @@ local function measure_all(folder, origin, guarded)
   for _, target in ipairs { ref, guarded_ref } do assert(r:push(folder .. "/manifest.toml", target)) end
   local config = helper.write(folder .. "/lock.conf.lua", ("return { registries = { [%q] = { realm_hosts = { %q } } } }"):format(
     guarded.at, guarded.tokens.at))
+  local push_config = helper.write(folder .. "/push.conf.lua", ("return { registries = { [%q] = { username = 'alice', "
+    .. "password = 's3cret', realm_hosts = { %q } } } }"):format(guarded.at, guarded.tokens.at))
   for name, target in pairs { open = ref, guarded = guarded_ref } do
     helper.run_ok(("theaterref lock %s -o %s/%s.lock --config %s"):format(target, folder, name, config))
   end
@@ -74,6 +76,7 @@ local function measure_all(folder, origin, guarded)
     show(what, requests(registry))
   end
   measure("cold, from a registry with tokens", guarded, guarded_ref, direct)
+  measure("warm, from a registry with tokens", guarded, guarded_ref, direct, true)
   measure("cold, locked, from a registry with tokens", guarded, guarded_ref, direct .. (" FLEET_LOCKFILE=%s/guarded.lock"):format(folder))
   measure("warm, locked, with a cache_scope", guarded, guarded_ref, direct .. (" FLEET_LOCKFILE=%s/guarded.lock"):format(folder), true)
   measure("cold, through the mirror and its cache of blobs", origin, ref, via)
@@ -90,6 +93,15 @@ local function measure_all(folder, origin, guarded)
   helper.write(folder .. "/bare.pid", pid)
   measure("cold, through a bare pull-through registry", origin, ref, ("FLEET_MIRROR=127.0.0.1:%d FLEET_REGISTRY=%s"):format(port + 2,
     origin.at))
+  -- A deploy is one process, not one for each host.
+  for _, what in ipairs { "a release with a new package", "the same again" } do
+    helper.write(folder .. "/worker.wasm", helper.module(("y"):rep(PACKAGE_BYTES)))
+    requests(guarded)
+    helper.run_ok(("theaterref push %s/manifest.toml %s --config %s"):format(folder, guarded_ref, push_config))
+    local total = 0
+    for _, count in pairs(requests(guarded)) do total = total + count end
+    print(("\npush of %s: %d requests"):format(what, total))
+  end
 end
 
 function M.run()

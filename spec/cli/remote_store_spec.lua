@@ -87,8 +87,20 @@ describe("theaterref store, of a remote store,", function()
     s3:control { down = true }
     local out, err = run "store get release x"
     assert.equal("one", out)
-    assert.matches("cannot be reached, so label x counts as it was", err)
+    assert.matches("^theaterref: warn: store://release: s3://.* cannot be reached, so label x counts as it was", err)
+    assert.equal("", (select(2, run "store get release x --quiet")))
     assert.is_nil((out .. err):find(s3.settings.secret_access_key, 1, true))
+  end)
+
+  it("refuses wrong bytes of the bucket, and names them once", function()
+    helper.write(folder .. "/one", "one")
+    local one = run_ok "store put release one":match "%x+"
+    helper.run_ok("rm -r " .. folder .. "/home")
+    s3:control { put = { { bucket = "bucket", key = ("cli%d/data/%s"):format(count, one), text = "two" } } }
+    local _, err, status = run("store get release " .. one)
+    assert.equal(1, status)
+    assert.matches(("^theaterref: warn: store://release: content %s in s3://[^\n]* is corrupt, and was refused\n"
+      .. "theaterref: the bucket has other bytes than those of content %s [^\n]*\n$"):format(one, one), err)
   end)
 
   it("shows its place, and no secret, in the configuration", function()

@@ -215,6 +215,61 @@ describe("a derivation", function()
     for _, message in ipairs(results) do assert.equal("the function of derive failed: no compiler", message) end
   end)
 
+  -- Derives key n within the function of key n - 1, in as many threads, when all of these run. Returns their results.
+  local function derive_in_a_circle(count)
+    return threads.run(count, ([[
+      local theaterref, core = require "theaterref", require "theaterref.core"
+      local cache, count, number = theaterref.resource_cache { name = %q }, %d, ...
+      local resolver, blob = theaterref.resolver { cache = cache }, core.blob "package"
+      local function derive(n, make) return resolver:derive(blob, "circle " .. n, make) end
+      return function()
+        local made, err = derive(number, function()
+          cache:claim("runs " .. number) -- it stands for itself in the statistics
+          while cache:stats().misses < 2 * count do end
+          local other, why = derive(number %% count + 1, function() return "of another" end)
+          return other and "made of " .. tostring(other), why
+        end)
+        return made and tostring(made) or err.message
+      end]]):format(("derive-circle-%d-%s"):format(count, folder), count))
+  end
+
+  it("fails at once if functions of several threads wait for each other", function()
+    for _, count in ipairs { 2, 3, 5 } do
+      local started = core.now()
+      for _, text in ipairs(derive_in_a_circle(count)) do
+        assert.truthy(text:find("two functions of derive ask for what the other is to return", 1, true), text)
+      end
+      assert.is_true(core.now() - started < 10)
+    end
+  end)
+
+  it("may be derived within the function of another, also while a third waits for that", function()
+    local r = resolver()
+    local outer = assert(r:derive(blob, "outer", function(bytes)
+      local inner = assert(r:derive(bytes, "inner", function() return "inner" end))
+      return tostring(inner) .. ", outer"
+    end))
+    assert.equal("inner, outer", tostring(outer))
+    local results = threads.run(4, ([[
+      local theaterref, core = require "theaterref", require "theaterref.core"
+      local cache, number = theaterref.resource_cache { name = %q }, ...
+      local resolver, blob = theaterref.resolver { cache = cache }, core.blob "package"
+      local function inner()
+        return resolver:derive(blob, "inner", function()
+          while cache:stats().coalesced < 3 do end -- all others wait
+          return "inner"
+        end)
+      end
+      if number > 1 then
+        return function()
+          return tostring(resolver:derive(blob, "outer " .. number, function() return "outer, " .. tostring(assert(inner())) end))
+        end
+      end
+      return function() return tostring(inner()) end]]):format("derive-nested-" .. folder))
+    table.sort(results)
+    assert.same({ "inner", "outer, inner", "outer, inner", "outer, inner" }, results)
+  end)
+
   it("is computed by one who waits if the state that led is closed", function()
     local results = threads.run(8, ([[
       local theaterref = require "theaterref"

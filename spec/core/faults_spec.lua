@@ -484,6 +484,11 @@ describe("a policy script that changed", function()
       for _ = 1, 3 do assert(tostring(resolver:resolve "version://x") == "old") end
       assert(faults.stop() == 3)
       assert(tostring(resolver:resolve "version://x") == "newer")
-      assert(table.concat(reports, " "):gsub("resolved ?", "") == "policy_broken policy_reloaded ", table.concat(reports, " "))]]
+      assert(table.concat(reports, " "):gsub("resolved ?", "") == "policy_broken policy_reloaded ", table.concat(reports, " "))
+      write "newest"
+      faults.fail("open", "EMFILE", 2) -- the script can be read, its builders cannot
+      assert(tostring(resolver:resolve "version://x") == "newer")
+      assert(faults.stop() == 1)
+      assert(tostring(resolver:resolve "version://x") == "newest")]]
   end)
 end)

@@ -31,6 +31,8 @@ describe("a host in C", function()
 
   it("derives bytes once for 64 threads, and from disk", function() case "derived" end)
 
+  it("refuses functions that derive what is derived of them", function() case "crossed" end)
+
   it("does not take derived bytes that others could have written, and counts them", function() case "tampered" end)
 
   it("compiles an actor and runs it in its own process: the example", function()

@@ -1,4 +1,5 @@
 -- Labels of remote stores: compare and set by several writers, on all sorts of engines, with answers that are lost.
+local Client = require "theaterref.s3.client"
 local helper = require "helper"
 local theaterref = require "theaterref"
 
@@ -29,22 +30,24 @@ describe("a label of a remote store", function()
     s3:control { faults = { f } }
   end
 
-  -- The store, a function that is called after the first write of the label has failed, and two hashes: 'x' is at the first.
-  local function contest(after_failure)
+  -- The store, and three hashes: 'x' is at the first. After the first write of a label 'name' that fails, 'after_failure' is
+  -- called with another machine's store and the third hash.
+  local function contest(after_failure, name)
     local store, other = open(), open "other"
     local one, two = store:put "one", store:put "two"
     local three = other:put "three"
     assert.is_true(store:label("x", one))
-    local called
-    local view = store:within { await = function(future)
-      local blob, err, why = future:wait()
-      if err and not called then
-        called = true
+    local put = Client.put
+    finally(function() Client.put = put end)
+    function Client.put(client, key, ...)
+      local head, err = put(client, key, ...)
+      if not head and key == prefix .. "/labels/" .. (name or "x") then
+        Client.put = put
         after_failure(other, three)
       end
-      return blob, err, why
-    end }
-    return view, one, two, three
+      return head, err
+    end
+    return store, one, two, three
   end
 
   describe("moved with 'expect'", function()
@@ -71,25 +74,103 @@ describe("a label of a remote store", function()
       assert.is_true(store:label("new", two, { expect = false }))
     end)
 
-    it("moves in the end when the request was lost", function()
+    it("moves in the end when the bucket itself says that it did not work", function()
       local store = open()
       local one, two = store:put "one", store:put "two"
       store:label("x", one)
-      for _, f in ipairs { { ["do"] = "drop_before" }, { ["do"] = "status", status = 409, code = "ConditionalRequestConflict" },
-        { ["do"] = "status", status = 500, code = "InternalError" } } do
-        f.method, f.times = "PUT", 2
+      for _, f in ipairs { { status = 409, code = "ConditionalRequestConflict" }, { status = 500, code = "InternalError" } } do
+        f["do"], f.method, f.times = "status", "PUT", 2
         fault(f)
-        assert.is_true(store:label("x", two, { expect = one }), f["do"])
+        assert.is_true(store:label("x", two, { expect = one }), f.code)
         assert.equal(two, store:get_by_label "x")
         assert.is_true(store:label("x", one, { expect = two }))
       end
+    end)
+
+    it("may yet move when the answer was lost, though it is as it was, so that it is not written again", function()
+      local store = open()
+      local one, two = store:put "one", store:put "two"
+      store:label("x", one)
+      for _, options in ipairs { { expect = one }, {} } do
+        fault { ["do"] = "drop_before", method = "PUT" }
+        s3:log()
+        local moved, err = store:label("x", two, options)
+        assert.is_nil(moved)
+        assert.equal("unknown_outcome", err.kind)
+        assert.matches("the label points at " .. one .. " now, and the request may yet take effect; read it before you change it again",
+          err.message, 1, true)
+        local writes = 0
+        for _, line in ipairs(s3:log()) do
+          if line:find "^PUT .*labels/x" then writes = writes + 1 end
+        end
+        assert.equal(1, writes)
+      end
+    end)
+
+    it("is not said to have moved when a request that is late undoes a newer move", function()
+      local store, other = open(), open "other"
+      local one, two = store:put "one", store:put "two"
+      store:label("x", one)
+      local slow = assert(theaterref.content_store("release", { base_path = folder .. "/here", label_ttl = 0,
+        remote = "s3://bucket/" .. prefix, s3 = s3.settings, request = { retries = 0, timeout = 0.3 } }))
+      fault { ["do"] = "slow", method = "PUT", seconds = 1 }
+      local moved, err = slow:label("x", two, { expect = one })
+      assert.same({ nil, "unknown_outcome" }, { moved, err.kind })
+      assert.equal(one, other:get_by_label "x") -- not yet
+      helper.eventually(function() return other:get_by_label "x" == two end)
+    end)
+
+    it("may have moved when it came back to its hash, and another writer who had read it before moved it on", function()
+      local store, other, third = open(), open "other", open "third"
+      local one, two, three = store:put "one", store:put "two", store:put "three"
+      assert.is_true(store:label("x", one))
+      assert.is_true(third:label("warm", one)) -- the engine is known to all
+      local late = coroutine.create(function() return third:label("x", three, { expect = one }) end)
+      local put, hold = Client.put, nil
+      finally(function() Client.put = put end)
+      function Client.put(client, key, ...)
+        if not key:find "labels/x$" then return put(client, key, ...) end
+        if coroutine.running() == late then coroutine.yield() end
+        local head, err = put(client, key, ...)
+        if hold then
+          hold = nil
+          assert.is_true(other:label("x", one, { expect = two }))
+          assert.same({ true, true }, { coroutine.resume(late) })
+        end
+        return head, err
+      end
+      assert.is_true(coroutine.resume(late)) -- it has read the label, and is about to write it
+      hold = true
+      fault { ["do"] = "drop_after", method = "PUT" }
+      local moved, err = store:label("x", two, { expect = one })
+      assert.same({ nil, "unknown_outcome" }, { moved, err.kind })
+      assert.equal(three, store:get_by_label "x")
+    end)
+
+    it("may have been made when the answer was lost and there is none", function()
+      local view, _, two = contest(function(other) assert.is_true(other:remove_label "new") end, "new")
+      fault { ["do"] = "drop_after", method = "PUT", key = "labels/new" }
+      local moved, err = view:label("new", two, { expect = false })
+      assert.same({ nil, "unknown_outcome" }, { moved, err.kind })
+      assert.matches("there is no such label now", err.message)
+    end)
+
+    it("has each attempt leave another UUID", function()
+      local store = open()
+      store:label("x", store:put "one")
+      local first = s3:control {} .bucket[prefix .. "/labels/x"].metadata["theaterref-writer"]
+      store:label("x", store:put "two")
+      local metadata = s3:control {} .bucket[prefix .. "/labels/x"].metadata
+      assert.equal(first, metadata["theaterref-writers"])
+      assert.matches("^%x+%-%x+%-%x+%-%x+%-%x+$", first)
+      assert.not_equal(first, metadata["theaterref-writer"])
     end)
 
     it("is never written twice with one condition unless it was read in between", function()
       local store = open()
       local one, two = store:put "one", store:put "two"
       store:label("x", one)
-      fault { ["do"] = "drop_before", method = "PUT", times = 3 }
+      fault { ["do"] = "status", method = "PUT", times = 3, status = 500, code = "InternalError" }
       s3:log()
       assert.is_true(store:label("x", two, { expect = one }))
       local before
@@ -122,19 +203,23 @@ describe("a label of a remote store", function()
       assert.same({ two, one }, view:history "x")
     end)
 
-    it("has not moved when another writer was faster and the request was lost", function()
+    it("has not moved when another writer was faster, and may have moved if the answer was lost, too", function()
       local view, one, two, three = contest(function(other, three) assert.is_true(other:label("x", three)) end)
-      fault { ["do"] = "drop_before", method = "PUT" }
+      fault { ["do"] = "status", method = "PUT", status = 412, code = "PreconditionFailed" }
       assert.is_false(view:label("x", two, { expect = one }))
+      assert.equal(three, view:get_by_label "x")
+      view, one, two, three = contest(function(other, hash) assert.is_true(other:label("x", hash)) end)
+      fault { ["do"] = "drop_before", method = "PUT" }
+      assert.equal("unknown_outcome", select(2, view:label("x", two, { expect = one })).kind)
       assert.equal(three, view:get_by_label "x")
     end)
 
-    it("moves from there again when another writer moved it away and back", function()
+    it("moves from there again when it was refused and another writer had moved it away and back", function()
       local view, one, two = contest(function(other, three)
         assert.is_true(other:label("x", three))
         assert.is_true(other:rollback "x" ~= nil)
       end)
-      fault { ["do"] = "drop_before", method = "PUT" }
+      fault { ["do"] = "status", method = "PUT", status = 412, code = "PreconditionFailed" }
       assert.is_true(view:label("x", two, { expect = one }))
     end)
 
@@ -158,9 +243,13 @@ describe("a label of a remote store", function()
     local one, two = store:put "one", store:put "two"
     store:label("x", one)
     assert.is_false(store:remove_from_label("x", two))
-    fault { ["do"] = "drop_before", method = "DELETE" }
+    fault { ["do"] = "status", method = "DELETE", status = 500, code = "InternalError" }
     assert.is_true(store:remove_from_label("x", one))
     store:label("x", one)
+    fault { ["do"] = "drop_before", method = "DELETE" }
+    local removed, err = store:remove_from_label("x", one)
+    assert.same({ nil, "unknown_outcome" }, { removed, err.kind })
+    assert.matches("label x may or may not have been removed: .*; the label points at " .. one .. " now", err.message)
     fault { ["do"] = "drop_after", method = "DELETE" }
     assert.equal("unknown_outcome", select(2, store:remove_from_label("x", one)).kind)
     store:label("x", one)
@@ -234,6 +323,42 @@ describe("a label of a remote store", function()
       end
     end)
 
+    it("loses its answers to what is tried out is asked again", function()
+      for skip = 0, 5 do
+        prefix = ("label%d-lost-%d"):format(count, skip)
+        local store = open()
+        local one, two = store:put "one", store:put "two"
+        s3:control { faults = { { ["do"] = "drop_after", key = "/theaterref/", skip = skip } } }
+        assert.is_true(store:label("x", one), "request " .. skip)
+        s3:control { faults = {} }
+        assert.is_true(store:label("x", two, { expect = one }), "request " .. skip)
+        assert.is_true(store:remove_from_label("x", two), "request " .. skip)
+      end
+    end)
+
+    it("takes conditions no more refuses a move, which is no unknown outcome, and is asked anew", function()
+      local store = open()
+      local one, two = store:put "one", store:put "two"
+      store:label("x", one)
+      s3:control { engine = { if_match = "refused", delete_if_match = "refused" } }
+      local moved, err = store:label("x", two)
+      assert.same({ nil, "policy", 501 }, { moved, err.kind, err.status })
+      assert.matches("label x was not moved: the server does not honour PUT with If%-Match any more", err.message)
+      assert.equal(one, store:get_by_label "x")
+      assert.is_true(store:label("x", two)) -- without a condition
+      assert.matches("'expect' needs a server", select(2, store:label("x", one, { expect = two })).message)
+    end)
+
+    it("refuses all writes refuses a move, which is no unknown outcome", function()
+      local store = open()
+      local one, two = store:put "one", store:put "two"
+      s3:control { engine = { if_match = "ignored", delete_if_match = "ignored" } }
+      store:label("x", one)
+      fault { ["do"] = "status", method = "PUT", status = 501, code = "NotImplemented" }
+      local moved, err = store:label("x", two)
+      assert.same({ nil, "http_status", 501 }, { moved, err.kind, err.status })
+    end)
+
     it("honours conditions is asked about that once", function()
       local store = open()
       store:store_at_label("x", "one")
@@ -242,6 +367,63 @@ describe("a label of a remote store", function()
       for _, line in ipairs(s3:log()) do assert.is_nil(line:find("/theaterref/", 1, true), line) end
       local left = s3:control {} .bucket
       for key in pairs(left) do assert.is_nil(key:find(prefix .. "/theaterref/", 1, true), key) end
+    end)
+  end)
+
+  it("is not rolled back when somebody else moves it meanwhile", function()
+    local store, other = open(), open "other"
+    local good, bad, fixed = store:put "good", store:put "bad", other:put "fixed"
+    store:label("x", good)
+    store:label("x", bad)
+    function store.label(self, ...)
+      self.label = nil
+      assert.is_true(other:label("x", fixed))
+      return self:label(...)
+    end
+    local hash, err = store:rollback "x"
+    assert.same({ nil, "cancelled" }, { hash, err.kind })
+    assert.equal(("label x was not rolled back from %s: somebody else changed it meanwhile, and now it points at %s; look at it, and "
+      .. "roll it back again if that is still right"):format(bad, fixed), err.message)
+    assert.equal(fixed, store:get_by_label "x")
+  end)
+
+  describe("that is made while a label is made that would be its folder", function()
+    -- Labels 'second' between the last look at the bucket and the writing of 'first'.
+    local function race(first, second)
+      local store, other = open(), open "other"
+      local hash = store:put "one"
+      assert.is_true(other:label("warm", hash))
+      local put = Client.put
+      finally(function() Client.put = put end)
+      function Client.put(client, key, ...)
+        if key:find("/labels/" .. first, 1, true) then
+          Client.put = put
+          assert.is_true(other:label(second, hash))
+        end
+        return put(client, key, ...)
+      end
+      return store, store:label(first, hash)
+    end
+
+    for first, second in pairs { app = "app/v1", ["app/v2"] = "app" } do
+      it("goes again: " .. first .. " after " .. second, function()
+        local store, moved, err = race(first, second)
+        assert.same({ nil, "invalid_reference" }, { moved, err.kind })
+        assert.matches("somebody else made that one at the same time; it is removed again", err.message)
+        assert.same({ second, "warm" }, store:list_labels())
+        assert.is_nil(store:get_by_label(first))
+      end)
+    end
+
+    it("stays, with an error that says so, where the bucket removes nothing on a condition; and none is exported", function()
+      s3:control { engine = { if_match = "both", delete_if_match = "refused" } }
+      local store, moved, err = race("app", "app/v1")
+      assert.is_nil(moved)
+      assert.matches("label app would be a folder of the label app/v1: .* it is still there; remove one of the two", err.message)
+      local exported, why = store:export(folder .. "/x.tar")
+      assert.is_nil(exported)
+      assert.equal("Label 'app' cannot be exported: it is a folder of the label app/v1, too", why.message)
+      assert.is_false(helper.exists(folder .. "/x.tar"))
     end)
   end)
 
@@ -277,6 +459,31 @@ describe("a label of a remote store", function()
     local value = tonumber(tostring(open():get_content_by_label "count"))
     assert.equal(writers * moves, done + unknown)
     assert.is_true(value >= done and value <= done + unknown, ("%d, acknowledged %d, unknown %d"):format(value, done, unknown))
+  end)
+
+  it("is moved by 16 writers at once that expect nothing", function()
+    local store = open()
+    assert.is_true(store:label("x", store:put "first"))
+    local script = helper.write(folder .. "/mover.lua", ([[
+      local store = require "theaterref".content_store("release", { base_path = arg[1], label_ttl = 0, remote = %q,
+        s3 = { endpoint = %q, access_key_id = %q, secret_access_key = %q }, request = { retries = 0 } })
+      for i = 1, 3 do assert(store:label("x", assert(store:put(arg[2] .. " " .. i)))) end
+      print "done" ]]):format("s3://bucket/" .. prefix, s3.settings.endpoint, s3.settings.access_key_id, s3.settings.secret_access_key))
+    local commands = {}
+    for i = 1, 16 do commands[i] = ("%s %s %s/machine%d %d"):format(helper.lua, script, folder, i % 2, i) end
+    for _, out in ipairs(at_once(commands)) do assert.equal("done\n", out) end
+  end)
+
+  it("is not moved for longer than 'lock_timeout' while others always come first", function()
+    local store = assert(theaterref.content_store("release", { base_path = folder .. "/here", label_ttl = 0, lock_timeout = 0.2,
+      remote = "s3://bucket/" .. prefix, s3 = s3.settings, request = { retries = 0 } }))
+    local one, two = store:put "one", store:put "two"
+    store:label("x", one)
+    fault { ["do"] = "status", method = "PUT", status = 409, code = "ConditionalRequestConflict", times = 1000 }
+    local moved, err = store:label("x", two)
+    assert.same({ nil, "timeout" }, { moved, err.kind })
+    assert.matches("label x was not moved in %d+ attempts within 0.2 seconds; others change it, or the server fails", err.message)
+    assert.matches("ConditionalRequestConflict", err.message)
   end)
 
   -- True for a process that has ended, though its parent may not know yet.

@@ -111,7 +111,7 @@ describe("a remote store", function()
         assert.equal("corrupt", err.kind)
       end
       assert.equal(2, #warnings)
-      assert.matches("the bucket has other bytes than those of content " .. hash, warnings[1])
+      assert.matches("content " .. hash .. " in s3://.* is corrupt, and was refused", warnings[1])
       assert.is_false(helper.exists(folder .. "/here/data/" .. hash))
     end)
   end
@@ -145,6 +145,38 @@ describe("a remote store", function()
     s3:control { faults = { { ["do"] = "status", method = "PUT", key = "data/" .. hash, status = 412, code = "PreconditionFailed" } } }
     assert.is_true(store:label("x", hash))
     assert.equal(hash, store:get_by_label "x")
+  end)
+
+  it("asks to write content later that others write all the time, as an error of a kind that is documented", function()
+    local store = open()
+    local hash = open "writer":put "busy"
+    put("data/" .. hash, "busy", 20 * 3600)
+    for status, code in pairs { [412] = "PreconditionFailed", [409] = "OperationAborted" } do
+      s3:control { faults = { { ["do"] = "status", method = "PUT", key = "data/", status = status, code = code, times = 99 } } }
+      for _, call in ipairs { function() return store:label("x", hash) end, function() return store:put("new" .. status) end } do
+        local done, err = call()
+        assert.same({ nil, "http_status", status, code }, { done, err.kind, err.status, err.code })
+        assert.matches("others write the same content at the same time: s3://bucket: .* status " .. status, err.message)
+      end
+      s3:control { faults = { { ["do"] = "status", method = "PUT", key = "data/", status = status, code = code, times = 2 } } }
+      assert.truthy(store:put("newer" .. status))
+    end
+  end)
+
+  it("does not take content of a bucket that is gone for absent", function()
+    local store = open("here", { remote = "s3://nobody/x" })
+    local there, err = store:exists(("0"):rep(40))
+    assert.same({ nil, "NoSuchBucket" }, { there, err.code })
+    local known
+    known, err = store:label_exists "x"
+    assert.is_nil(known)
+    assert.matches("NoSuchBucket", err.message)
+    store = open()
+    local large = open "writer":put(("x"):rep(1000))
+    assert.is_true(store:exists(large))
+    s3:control { faults = { { ["do"] = "status", method = "HEAD", key = large, status = 404, code = "NoSuchKey" } } }
+    assert.is_true(store:exists(large)) -- it came a moment later
+    assert.is_false(store:exists(("0"):rep(40)))
   end)
 
   it("never keeps a body that was cut off", function()
@@ -234,6 +266,45 @@ describe("a remote store", function()
       assert.equal(other, store:get_by_label "x")
       assert.is_true(store:remove_label "x")
       assert.is_nil(store:get_by_label "x")
+    end)
+
+    it("counts as it was found here when it is moved to where it is, or removed though it is not as expected", function()
+      local store, other = open("here", { label_ttl = 60 }), open "other"
+      local one, two = store:put "one", other:put "two"
+      local function moved_elsewhere(hash)
+        assert.is_true(store:label("x", one))
+        assert.equal(one, store:get_by_label "x")
+        if hash then assert.is_true(other:label("x", hash)) else assert.is_true(other:remove_label "x") end
+        assert.equal(one, store:get_by_label "x") -- within label_ttl
+      end
+      moved_elsewhere(two)
+      assert.is_true(store:label("x", two))
+      assert.equal(two, store:get_by_label "x")
+      moved_elsewhere(two)
+      assert.is_false(store:remove_from_label("x", one))
+      assert.equal(two, store:get_by_label "x")
+      moved_elsewhere()
+      assert.is_false(store:remove_label "x")
+      assert.is_nil(store:get_by_label "x")
+    end)
+
+    it("stays removed where it was removed, though an older answer comes in later", function()
+      local mover = open("here", { label_ttl = 60 })
+      local one = mover:put "one"
+      open "other":label("x", one)
+      local removed
+      local slow = open("here", { label_ttl = 60 }):within { await = function(future)
+        local blob, err, why = future:wait()
+        if not removed then
+          removed = true
+          assert.is_true(mover:remove_label "x")
+        end
+        return blob, err, why
+      end }
+      slow:get_by_label "x" -- the bucket had answered before the removal
+      assert.is_nil(open("here", { label_ttl = 60 }):get_by_label "x")
+      assert.is_true(mover:label("x", one))
+      assert.equal(one, open("here", { label_ttl = 60 }):get_by_label "x")
     end)
 
     it("counts as it was moved here, though an older answer comes in later", function()
@@ -546,6 +617,31 @@ describe("a remote store", function()
       s3:control { without = {} }
       store:label("x", one)
     end
+  end)
+
+  it("names the header that a server leaves out", function()
+    local store = open()
+    local one = store:store_at_label("x", "one")
+    for name, call in pairs { ETag = function(machine) return open(machine):label("x", one) end,
+      ["Last-Modified"] = function(machine) return open(machine):gc { remote = true } end } do
+      s3:control { without = { name } }
+      for _, machine in ipairs { "here", "new" } do
+        local done, err = call(machine)
+        assert.same({ nil, "syntax" }, { done, err.kind })
+        assert.matches(name, err.message, 1, true)
+      end
+    end
+    s3:control { without = { "ETag" } }
+    prefix = prefix .. "-new"
+    local moved, err = open():store_at_label("x", "one")
+    assert.same({ nil, "syntax" }, { moved, err.kind })
+    assert.matches("the server of s3://bucket/" .. prefix .. "/ sent an object without the header ETag, which labels need", err.message,
+      1, true)
+    assert.same({ ["data/" .. one] = true }, (function()
+      local keys = {}
+      for key in pairs(objects()) do keys[key] = true end
+      return keys
+    end)())
   end)
 
   it("shows no secret in an error", function()

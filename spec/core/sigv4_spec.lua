@@ -56,6 +56,17 @@ describe("a signature for S3", function()
     assert.equal("a=2&a-b=1&x=%20&x=%2F%2B", query)
   end)
 
+  it("of another day has another key, and the first day's is the same as before", function()
+    local function on(by, date) return (signature(by, { method = "GET", url = "https://" .. host .. "/", date = date, headers = { Host = host } })) end
+    local days = { "20130524T000000Z", "20130525T000000Z", "20130524T000000Z", "20130524T000000Z" }
+    for _, date in ipairs(days) do
+      local fresh = core.signer { endpoint = "https://s3.amazonaws.com", region = "us-east-1",
+        access_key_id = "AKIAIOSFODNN7EXAMPLE", secret_access_key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY" }
+      assert.equal(on(fresh, date), on(signer, date))
+    end
+    assert.not_equal(on(signer, days[1]), on(signer, days[2]))
+  end)
+
   it("joins headers of one name, and reduces white space", function()
     local _, _, canonical = of("GET", "/", { ["X-Amz-Meta-B"] = "  a   b  ", ["x-amz-meta-a"] = "" })
     assert.truthy(canonical:find("\nx-amz-meta-a:\nx-amz-meta-b:a b\n\n", 1, true))

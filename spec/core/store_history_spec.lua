@@ -91,6 +91,24 @@ describe("a label's history", function()
     assert.equal(h.c, store:get_by_label "app")
   end)
 
+  it("is no way back for a label that somebody else moves meanwhile, or removes", function()
+    local h = move("app", "good", "bad")
+    local fixed, other = store:put "fixed", open()
+    local changes = { function() assert(other:label("app", fixed)) end, function() assert(other:remove_label "app") end }
+    for i, state in ipairs { "it points at " .. fixed, "it was removed" } do
+      local view = setmetatable({}, { __index = function(_, name)
+        return function(_, ...)
+          if name == "label" then changes[i]() end
+          return store[name](store, ...)
+        end
+      end })
+      local hash, err = core.store_methods.rollback(view, "app")
+      assert.same({ nil, "cancelled" }, { hash, err.kind })
+      assert.equal(("label app was not rolled back from %s: somebody else changed it meanwhile, and now %s; look at it, and roll it back "
+        .. "again if that is still right"):format(i == 1 and h.bad or fixed, state), err.message)
+    end
+  end)
+
   it("has what a batch and Theater moved a label from", function()
     local h = move("app", "a")
     assert(store:batch(function(batch)

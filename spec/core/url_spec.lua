@@ -56,6 +56,7 @@ describe("a text", function()
     ["(https://h/x?sig=a)S3CRET)"] = "(https://h/x?…",
     ['"https://h/?q=1" and more'] = '"https://h/?…" and more',
     ["https://h/@scope/package"] = "https://h/@scope/package",
+    ["no https://h/x?…: it is away (https://h/y?…), https://h/z?…x"] = "no https://h/x?…: it is away (https://h/y?…), https://h/z?…",
     ["https://h/x?q#sha256=ab"] = "https://h/x?…#sha256=ab",
     ["https://h/x?"] = "https://h/x",
     ["http://h/#http://u:p@h/ http://h/#//i?sig=s http://h/#a/b"] = "http://h/#… http://h/#… http://h/#a/b",

@@ -393,6 +393,20 @@ initial_state = '{"token":{"$ref":"file://%s/token"},"n":1e400,"list":[{"$ref":"
     assert.equal("\0asm", tostring(resolver:resolve(folder .. "/actor.wasm")))
   end)
 
+  it("try a script that failed again after some time, although it is the same", function()
+    local path = script "return {}"
+    local loaded = assert(require("theaterref.policy").load(path, true))
+    script(('if io.open(%q) then return {} end error "not yet"'):format(folder .. "/ready"))
+    assert.equal("policy_broken", select(2, loaded:current()))
+    helper.write(folder .. "/ready", "")
+    assert.is_nil(select(2, loaded:current()))
+    local now = core.now
+    core.now = function() return now() + 31 end
+    local _, event = loaded:current()
+    core.now = now
+    assert.equal("policy_reloaded", event)
+  end)
+
   it("run without a sandbox when the host trusts the script", function()
     local path = script 'local n = #assert(io.open("/etc/hostname"):read "a") return { allow = function() return n > 0 end }'
     assert.is_nil((theaterref.resolver { policy = path }))

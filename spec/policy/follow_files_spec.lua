@@ -1,50 +1,18 @@
 -- Followers of files and labels, which are watched. For the others see spec/policy/follow_spec.lua.
 local core = require "theaterref.core"
+local following = require "following"
 local helper = require "helper"
 local theaterref = require "theaterref"
 local threads = require "threads"
 
+local resolver, follow, write = following.resolver, following.follow, following.write
+local await, silent = following.await, following.silent
+
 describe("a follower of a file or a label", function()
-  local folder, followers
+  local folder
 
-  before_each(function()
-    folder, followers = helper.temporary_folder(), {}
-  end)
-  after_each(function()
-    for _, follower in ipairs(followers) do follower:close() end
-    helper.remove(folder)
-  end)
-
-  local function resolver(options)
-    local all = { log = false, retries = 0 }
-    for name, value in pairs(options or {}) do all[name] = value end
-    return assert(theaterref.resolver(all))
-  end
-
-  -- Follows a reference. Returns the follower, and the lists of what it called back with.
-  local function follow(ref, options, from)
-    local seen, failed = {}, {}
-    local all = { interval = 3600, jitter = 0, on_error = function(err) failed[#failed + 1] = err end }
-    for name, value in pairs(options or {}) do all[name] = value end
-    local follower = assert((from or resolver()):follow(ref, function(blob, reference)
-      assert(reference == ref)
-      seen[#seen + 1] = tostring(blob)
-    end, all))
-    followers[#followers + 1] = follower
-    return follower, seen, failed
-  end
-
-  local function write(name, text)
-    local path = folder .. "/" .. name
-    helper.write(path .. ".new", text)
-    assert(os.rename(path .. ".new", path))
-    return path
-  end
-
-  -- Waits for new content, for ten seconds at most.
-  local function await(follower) return tostring(assert(follower:wait(10))) end
-
-  local function silent(follower) assert.equal("timeout", select(2, follower:wait(0.1)).kind) end
+  before_each(function() folder = following.begin() end)
+  after_each(following.finish)
 
   it("calls back with the content of a file, and whenever that changes", function()
     local path = write("file", "one")
@@ -160,6 +128,22 @@ describe("a follower of a file or a label", function()
     assert(store:remove_label "actors/worker")
     silent(follower)
     assert.same({ "one", "two", "one" }, seen)
+  end)
+
+  it("leaves no older content in the cache of all followers, also if it comes and goes", function()
+    local shared = theaterref.resource_cache { name = "theaterref.follow" }
+    shared:clear()
+    for i = 1, 3 do
+      local path = write("file", ("x"):rep(1000) .. i)
+      local follower = follow(path)
+      await(follower)
+      write("file", ("y"):rep(1000) .. i)
+      await(follower)
+      local stats = shared:stats()
+      assert.equal(1, stats.entries)
+      assert.is_true(stats.bytes < 2000, stats.bytes)
+      follower:close()
+    end
   end)
 
   it("polls what it cannot watch", function()

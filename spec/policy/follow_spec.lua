@@ -1,11 +1,15 @@
 local core = require "theaterref.core"
+local following = require "following"
 local helper = require "helper"
 local theaterref = require "theaterref"
 local threads = require "threads"
 local writer = require "registry_writer"
 
+local resolver, follow, write = following.resolver, following.follow, following.write
+local await, silent = following.await, following.silent
+
 describe("a follower", function()
-  local server, bad, folder, followers
+  local server, bad, folder
 
   setup(function()
     server, bad = helper.nginx(), helper.misbehaving()
@@ -14,42 +18,8 @@ describe("a follower", function()
     server:stop()
     bad:stop()
   end)
-  before_each(function()
-    folder, followers = helper.temporary_folder(), {}
-  end)
-  after_each(function()
-    for _, follower in ipairs(followers) do follower:close() end
-    helper.remove(folder)
-  end)
-
-  local function resolver(options)
-    local all = { log = false, retries = 0 }
-    for name, value in pairs(options or {}) do all[name] = value end
-    return assert(theaterref.resolver(all))
-  end
-
-  -- Follows a reference. Returns the follower, and the lists of what it called back with.
-  local function follow(ref, options, from)
-    local seen, failed = {}, {}
-    local all = { interval = 3600, jitter = 0, on_error = function(err) failed[#failed + 1] = err end }
-    for name, value in pairs(options or {}) do all[name] = value end
-    local follower = assert((from or resolver()):follow(ref, function(blob, reference)
-      assert(reference == ref)
-      seen[#seen + 1] = tostring(blob)
-    end, all))
-    followers[#followers + 1] = follower
-    return follower, seen, failed
-  end
-
-  local function write(name, text)
-    local path = folder .. "/" .. name
-    helper.write(path .. ".new", text)
-    assert(os.rename(path .. ".new", path))
-    return path
-  end
-
-  -- Waits for new content, for ten seconds at most.
-  local function await(follower) return tostring(assert(follower:wait(10))) end
+  before_each(function() folder = following.begin() end)
+  after_each(following.finish)
 
   -- Puts a file on the server by a rename: nobody sees a part.
   local function serve(name, text)
@@ -62,8 +32,6 @@ describe("a follower", function()
     helper.eventually(function() return server:requests(pattern) >= expected end)
     assert.equal(expected, server:requests(pattern))
   end
-
-  local function silent(follower) assert.equal("timeout", select(2, follower:wait(0.1)).kind) end
 
   local function count(path) return tonumber(tostring(theaterref.resolve_reference(bad.http .. "/count" .. path))) end
 
@@ -228,23 +196,30 @@ describe("a follower", function()
     check_requests(2, "/locked HTTP")
   end)
 
-  it("asks a registry by HEAD, once for all followers, and downloads a layer once", function()
+  -- A registry with the tag main; 'put' gives it another layer.
+  local function start_registry()
     local registry = helper.registry "open"
-    local function requests(method, part)
+    function registry.asked(method, part)
       local found = 0
       for line in io.lines(registry.folder .. "/out") do
         if line:find(('"%s /v2/[^ ]*%s'):format(method, part)) then found = found + 1 end
       end
       return found
     end
-    local function put(text)
+    function registry.put_layer(text)
       local config, layer = writer.put_blob(registry.at, "app", "{}"), writer.put_blob(registry.at, "app", text)
       writer.put_document(registry.at, "app", "main", ([[{"schemaVersion":2,"mediaType":"%s",
         "config":{"mediaType":"x/y","digest":"%s","size":2},
         "layers":[{"mediaType":"application/wasm","digest":"%s","size":%d}]}]]):format(writer.MANIFEST, config, layer, #text))
     end
+    registry.main = "oci://" .. registry.at .. "/app:main"
+    return registry
+  end
+
+  it("asks a registry by HEAD, once for all followers, and downloads a layer once", function()
+    local registry = start_registry()
+    local requests, put, ref = registry.asked, registry.put_layer, registry.main
     put "layer one"
-    local ref = "oci://" .. registry.at .. "/app:main"
     local first, seen = follow(ref, { interval = 0.05 })
     local second = follow(ref, { interval = 0.05 })
     assert.same({ "layer one", "layer one" }, { await(first), await(second) })
@@ -262,7 +237,93 @@ describe("a follower", function()
     assert.same({ "layer one", "layer two" }, seen)
     assert.equal("layer two", await(second))
     assert.equal(1, requests("GET", "blobs/sha256:" .. core.digest "layer two"))
+    assert.same({ nil, "layer two" }, { shared:get("sha256://" .. core.digest "layer one"),
+      tostring(shared:get("sha256://" .. core.digest "layer two")) })
     registry:stop()
+  end)
+
+  it("does not wait for long for a state that began a check of a tag, and is busy", function()
+    local registry = start_registry()
+    registry.put_layer "layer"
+    local results = threads.run(2, ([[
+      local theaterref, core = require "theaterref", require "theaterref.core"
+      local number, done = ..., theaterref.resource_cache { name = %q }
+      local follower = theaterref.resolver({ log = false }):follow(%q, function() end, { interval = 0.05 })
+      if number == 1 then follower:step() end
+      return function()
+        local started = core.now()
+        if number == 1 then -- its function compiles, say
+          while not done:get "done" and core.now() < started + 60 do core.timer(0.05):wait() end
+          return tostring(follower:content())
+        end
+        local blob = follower:wait(50)
+        local _, lead = done:claim "done"
+        lead:complete(core.blob "x")
+        return tostring(blob)
+      end]]):format(folder, registry.main))
+    registry:stop()
+    assert.same({ "nil", "layer" }, results)
+  end)
+
+  it("shares checks of what its server says is not to be stored, also with respect_no_store", function()
+    local url, r = bad.http .. "/no-store?follow", resolver { respect_no_store = true, cache = theaterref.resource_cache() }
+    local own = tostring(r:resolve_cached(url))
+    for _ = 1, 5 do assert.not_equal(own, await((follow(url, {}, r)))) end
+    assert.equal(2, count "/no-store?follow")
+    r:resolve_cached(url)
+    assert.equal(3, count "/no-store?follow") -- the resolver's own cache got none
+  end)
+
+  -- Follows, and goes on until a check has failed.
+  local function follow_failing(url, interval, r)
+    local follower, _, failed = follow(url, { interval = interval }, r)
+    helper.eventually(function()
+      follower:wait(0.02)
+      return #failed > 0 and not follower.check
+    end)
+    return follower
+  end
+
+  it("counts a failure once, however often it is the answer", function()
+    local url = bad.http .. "/missing?counted"
+    write("lock", ("theaterref lockfile 1\nsha256=%s  %s\n"):format(core.digest "x", url))
+    local first = follow_failing(url, 100, resolver { lockfile = folder .. "/lock" }) -- looks again as it watches the lockfile
+    helper.eventually(function()
+      first:wait(0.02)
+      return first:timeout() > 50
+    end)
+    assert.equal(1, count "/missing?counted")
+    assert.is_true(first:timeout() <= 100, first:timeout())
+  end)
+
+  it("is due when all are that had the same failure", function()
+    local url = bad.http .. "/missing?joined"
+    local first, started = follow_failing(url, 100), core.now()
+    helper.eventually(function() return core.now() > started + 0.5 end)
+    local second = follow_failing(url, 200)
+    assert.is_true(math.abs(second:timeout() - first:timeout() - 100) < 0.1)
+    assert.equal(1, count "/missing?joined")
+  end)
+
+  it("asks less and less under a lockfile, too", function()
+    local url, started = bad.http .. "/missing?backoff", core.now()
+    write("lock", ("theaterref lockfile 1\nsha256=%s  %s\n"):format(core.digest "x", url))
+    local follower = follow_failing(url, 0.05, resolver { lockfile = folder .. "/lock" })
+    helper.eventually(function()
+      follower:wait(0.05)
+      return core.now() > started + 1
+    end)
+    local asked = count "/missing?backoff"
+    assert.is_true(asked >= 3 and asked <= 7, asked)
+  end)
+
+  it("asks again for what a lockfile fixes if the failure is older than its interval", function()
+    local url = server.http .. "/fixed-late"
+    write("lock", ("theaterref lockfile 1\nsha256=%s  %s\n"):format(core.digest "late", url))
+    local r = resolver { lockfile = folder .. "/lock" }
+    follow_failing(url, 3600, r)
+    serve("fixed-late", "late")
+    assert.equal("late", await((follow(url, { interval = 0.1 }, r))))
   end)
 
   it("renews the resolver's own cache before it calls back", function()
@@ -272,7 +333,7 @@ describe("a follower", function()
     assert.equal("one", tostring(r:resolve_cached(url)))
     local in_cache
     local follower = r:follow(url, function() in_cache = tostring(r:resolve_cached(url)) end, { interval = 0.02 })
-    followers[1] = follower
+    following.add(follower)
     await(follower)
     serve("renewed", "another")
     assert.equal("another", await(follower))
@@ -385,7 +446,7 @@ describe("a follower", function()
       failed[#failed + 1] = err
       error "again"
     end })
-    followers[1] = follower
+    following.add(follower)
     await(follower)
     write("file", "two")
     await(follower)

@@ -174,7 +174,7 @@ describe("a resolver with a remote store", function()
     local hash = ("1"):rep(40)
     s3:control { put = { { bucket = "bucket", key = prefix .. "/data/" .. hash, text = "wrong" } } }
     assert.equal("corrupt", select(2, resolver():resolve("store://release/hash/" .. hash)).kind)
-    assert.matches("other bytes than those of content", events[1].message)
+    assert.matches("is corrupt, and was refused", events[1].message)
   end)
 
   it("asks nothing when it is offline", function()
@@ -327,6 +327,12 @@ describe("a resolver with a remote store", function()
     costs "deploy by a process that has not tried the bucket out today"
     assert(writer():label("new", hash))
     costs "deploy of content that is in the bucket, under a new label without `/`"
+    local row = ("| a remote store, by labels | %d | %d within `label_ttl`, then %d | %d, or %d for the first in a day | %d |"):format(
+      guide["first spawn of a manifest and a package, both by label"],
+      guide["spawn within `label_ttl` of the last, by any process of the machine"], guide["spawn later: a conditional request for each label"],
+      guide["deploy: put new content and move a label to it"], guide["deploy by a process that has not tried the bucket out today"],
+      guide["spawn after the package's label has moved"])
+    assert.matches(row, helper.read "examples/guides/operators.md", 1, true)
   end)
 
   it("has one fetch for all threads and processes of a machine", function()

@@ -1028,6 +1028,21 @@ describe("resolving", function()
       end)
       for i, future in ipairs(futures) do assert.equal("m" .. i, assert(future:wait(0)).name) end
     end)
+
+    it("asks for the steps of all plans under way at the same time, whichever is waited for", function()
+      local slow = helper.misbehaving()
+      for i = 1, 8 do
+        server:put("side" .. i .. ".toml", ('name = "s%d"\ninit_state = "%s/gather?8,state%d"\npackage = "%s/gather?8,package%d"\n')
+          :format(i, slow.http, i, slow.http, i))
+      end
+      local resolver, futures = theaterref.resolver { retries = 0 }, {}
+      for i = 1, 8 do futures[i] = assert(resolver:start_plan(server.http .. "/side" .. i .. ".toml")) end
+      for i = 8, 1, -1 do
+        local plan = assert(futures[i]:wait(30)) -- a server that has seen fewer than eight at once answers nobody
+        assert.same({ "s" .. i, '"gathered"', '"gathered"' }, { plan.name, plan.initial_state, tostring(plan.package) })
+      end
+      slow:stop()
+    end)
   end)
 
   describe("render and explain", function()

@@ -9,7 +9,7 @@ local hostile_keys = { "+ = @ : ( ) ' ! & , ; $ \u{E9} % space", "a//b", "q?x=1&
   "<>[]{}|\\^`\"~*", "-._~/end/" }
 
 describe("an engine of S3", function()
-  local folder, settings, environment, started
+  local folder, settings, environment, started, has_conditions
 
   local function open(bucket, changes)
     local all = {}
@@ -44,6 +44,8 @@ describe("an engine of S3", function()
       folder, id, secret)
     helper.write(folder .. "/rclone.conf", ("[spec]\ntype = s3\nprovider = Ceph\nenv_auth = true\nendpoint = %s\n"):format(endpoint))
     aws "s3api create-bucket --bucket spec-bucket"
+    local _, err = open():put("condition", core.blob "", { if_match = '"0"' })
+    has_conditions = err.status ~= 501 -- Swift's
   end)
 
   teardown(function()
@@ -110,20 +112,21 @@ describe("an engine of S3", function()
       count = count + #page
     until not token
     assert.equal(1005, count)
-    assert.same({}, bucket:delete_many(table.move(keys, 1, 1000, 1, {})))
-    assert.equal(5, #assert(bucket:list "many/"))
+    assert.same({}, bucket:delete_many(table.move(keys, 1, 100, 1, {})))
+    assert.equal(905, #assert(bucket:list "many/"))
   end)
 
-  it("checks conditions and signatures", function()
+  it("checks conditions, if it knows them, and signatures", function()
     local bucket = open()
     assert(bucket:put("condition", core.blob "1"))
-    assert.equal("conflict", select(2, bucket:put("condition", core.blob "2", { if_none_match = "*" })).kind)
+    local _, refusal = bucket:put("condition", core.blob "2", { if_none_match = "*" })
+    assert.equal(has_conditions and "conflict" or "http_status", refusal.kind)
     assert(bucket:refresh("condition", assert(bucket:head "condition")))
     local _, err = open(nil, { secret_access_key = "hush-hush" }):get "condition"
     assert.equal("denied SignatureDoesNotMatch", ("%s %s"):format(err.kind, err.code))
     assert.is_nil(err.message:find("hush", 1, true))
     _, err = open(nil, { access_key_id = "AKIDOTHER" }):put("condition", core.blob "x")
-    assert.equal("denied InvalidAccessKeyId", ("%s %s"):format(err.kind, err.code))
+    assert.equal("denied " .. (has_conditions and "InvalidAccessKeyId" or "SignatureDoesNotMatch"), ("%s %s"):format(err.kind, err.code))
     assert.equal("denied", select(2, open(nil, { access_key_id = "AKIDOTHER" }):head "condition").kind)
   end)
 
@@ -140,6 +143,7 @@ describe("an engine of S3", function()
   end)
 
   it("keeps versions", function()
+    if not has_conditions then pending "Swift keeps none" return end
     aws "s3api create-bucket --bucket version-bucket"
     aws "s3api put-bucket-versioning --bucket version-bucket --versioning-configuration Status=Enabled"
     local first = assert(resolver():copy("data:,1", "s3://version-bucket/k"))
@@ -175,6 +179,13 @@ describe("an engine of S3", function()
     it("moves labels by compare and set, or says that it cannot", function()
       local here, there = store("here" .. count), store("there" .. count)
       local one, two = here:store_at_label("a/b", "one"), there:put "two"
+      if not has_conditions then
+        local _, err = there:label("a/b", two, { expect = one })
+        assert.equal("policy", err.kind)
+        assert(there:label("a/b", two))
+        assert.equal(two, here:get_by_label "a/b")
+        return
+      end
       assert.is_false(there:label("a/b", two, { expect = false }))
       assert.is_false(there:label("a/b", two, { expect = two }))
       assert.is_true(there:label("a/b", two, { expect = one }))
@@ -206,6 +217,7 @@ describe("an engine of S3", function()
     end)
 
     it("loses no move of many processes", function()
+      if not has_conditions then pending "there is no compare and set" return end
       local writers, moves = tonumber(os.getenv "THEATERREF_WRITERS") or 8, 5
       local commands = {}
       for i = 1, writers do

@@ -20,7 +20,7 @@ return function(number, world, seconds)
     while core.now() < till do
       local name = turns[math.random(#turns)]
       local started = core.now()
-      local ok, failure = xpcall(steps[name], debug.traceback)
+      local ok, failure = xpcall(steps[name], function(raised) return debug.traceback(tostring(raised)) end)
       local ms = name .. ", ms"
       counts[ms] = (counts[ms] or 0) + math.floor((core.now() - started) * 1000)
       if not ok then

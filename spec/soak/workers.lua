@@ -280,12 +280,12 @@ function M.reload(world, thread)
   local path, version = ("%s/policy%d.lua"):format(world.folder, thread), 0
   local script = "return { schemes = { version = function() return '%d' end } }"
   write(path, script:format(version))
-  local unreadable
+  local told
   local scripted = resolver(world, { policy = path, on_event = function(event)
-    unreadable = unreadable or event.type == "policy_broken" and event.message:find("Too many open files", 1, true)
+    if event.type == "policy_broken" then told = event.message end
   end })
   return function()
-    unreadable = false
+    told = nil
     if math.random(10) == 1 then
       write(path, "return {") -- the old rules stay in force
     else
@@ -297,8 +297,8 @@ function M.reload(world, thread)
       if err.kind == "policy" then return err.kind end -- it could not be read
       return excuse(err)
     end
-    if unreadable then return "io" end -- the old rules stay in force
-    check(tonumber(tostring(blob)) == version, ("policy version %s, not %d"):format(blob, version))
+    if told and told:find("Too many open files", 1, true) then return "io" end -- the old rules stay in force
+    check(tonumber(tostring(blob)) == version, ("policy version %s, not %d; %s"):format(blob, version, told))
   end
 end
 

@@ -351,6 +351,52 @@ static void tampered(void) {
   tr_cache_release(d.cache);
 }
 
+/* Two functions, each of which derives what the other makes. */
+typedef struct crossing {
+  tr_cache *cache;
+  const char *own, *other;
+  atomic_int *running; /* NULL: there is one */
+  tr_error error;
+} crossing;
+
+static tr_blob *cross(void *context, tr_blob *blob, tr_error *error) {
+  crossing *c = context;
+  atomic_int made = 0;
+  if (c->running != NULL) {
+    atomic_fetch_add(c->running, 1);
+    while (*c->running < 2)
+      usleep(100);
+  }
+  return tr_derive(c->cache, blob, c->other, 60, count_up, &made, error);
+}
+
+static void *derive_crossing(void *context) {
+  crossing *c = context;
+  tr_blob *package = tr_blob_new("package", 7);
+  CHECK(tr_derive(c->cache, package, c->own, 60, cross, c, &c->error) == NULL);
+  tr_blob_release(package);
+  return NULL;
+}
+
+static void crossed(void) {
+  atomic_int running = 0;
+  tr_cache *cache = tr_cache_open(NULL, NULL, NULL);
+  crossing pair[] = {{.cache = cache, .own = "a", .other = "b", .running = &running},
+                     {.cache = cache, .own = "b", .other = "a", .running = &running}},
+           own = {.cache = cache, .own = "self", .other = "self"};
+  pthread_t threads[2];
+  int i;
+  for (i = 0; i < 2; i++)
+    CHECK(pthread_create(&threads[i], NULL, derive_crossing, &pair[i]) == 0);
+  for (i = 0; i < 2; i++)
+    CHECK(pthread_join(threads[i], NULL) == 0);
+  for (i = 0; i < 2; i++)
+    CHECK(pair[i].error.kind == TR_POLICY && strstr(pair[i].error.message, "each other"));
+  derive_crossing(&own);
+  CHECK(own.error.kind == TR_POLICY && strstr(own.error.message, "itself"));
+  tr_cache_release(cache);
+}
+
 static void derived(void) {
   enum { THREADS = 64 };
   pthread_t threads[THREADS];
@@ -388,7 +434,7 @@ int main(int argc, char **argv) {
     void (*run)(void);
   } cases[] = {{"changes", changes}, {"inside", inside}, {"freed", freed},   {"many", many},
                {"refused", refused}, {"forked", forked}, {"derived", derived},
-               {"tampered", tampered}};
+               {"tampered", tampered}, {"crossed", crossed}};
   size_t i;
   CHECK(argc == 3);
   folder = argv[2];

@@ -10,6 +10,7 @@ local uv = require "luv"
 local counts, last = {}, {}
 local connections = 0
 local late, most_late = 0, 0
+local gathered = {}
 local body = ("0123456789abcdef"):rep(4096) -- 64 KiB
 
 -- ------------------------------------------------------------------ answers
@@ -328,6 +329,13 @@ local paths = {
   end,
   -- How many late ones there were at one time.
   ["/most-late"] = function(client) finish(client, plain(tostring(most_late))) end,
+  -- Answers the requests of a number when so many are open: /gather?8,name
+  ["/gather"] = function(client, request)
+    table.insert(gathered, client)
+    if #gathered < tonumber(request:match "%?(%d+)") then return end
+    for _, each in ipairs(gathered) do finish(each, plain '"gathered"') end
+    gathered = {}
+  end,
   ["/echo"] = function(client, request) finish(client, plain(request)) end,
   ["/missing"] = function(client) finish(client, plain("", "", "404 Not Found")) end,
 }

@@ -1,6 +1,7 @@
 --- `theaterref doctor` and `config`: check that everything theaterref needs is
 -- installed and works; show the configuration and where it comes from.
 -- @module theaterref.cli.doctor
+local buckets = require "theaterref.cli.buckets"
 local core = require "theaterref.core"
 local disk_caches = require "theaterref.store.disk_cache"
 local errors = require "theaterref.error"
@@ -118,7 +119,8 @@ end }
 
 checks[#checks + 1] = { "network", function(args, config)
   if not args.url then return true, "not tried: give a URL that should work, with --url https://…" end
-  local resolver = theaterref.resolver { ca_file = args.ca_file or config.ca_file, retries = 0, connect_timeout = 5, timeout = 5 }
+  local resolver = theaterref.resolver { ca_file = args.ca_file or config.ca_file, s3 = config.s3, retries = 0,
+    connect_timeout = 5, timeout = 5 }
   local blob, err = resolver:resolve(args.url)
   if blob then return true, ("%s answers, %s"):format(errors.redact_reference(args.url), errors.bytes(#blob)) end
   local advice = err.kind == "tls" and "; is its authority among those above? If not, give --ca-file"
@@ -132,11 +134,12 @@ local function doctor(args)
     config, args.settings = { fault = tostring(err) }, {}
   end
   local results, failed = output.array {}, 0
-  for i, check in ipairs(checks) do
-    local ok, text = check[2](args, config)
-    results[i] = { check = check[1], ok = ok, text = text }
+  local function add(name, ok, text)
+    results[#results + 1] = { check = name, ok = ok, text = text }
     if not ok then failed = failed + 1 end
   end
+  for _, check in ipairs(checks) do add(check[1], check[2](args, config)) end
+  for _, result in ipairs(buckets.check(args, config)) do add("S3", result.ok, result.text) end
   return results, failed > 0 and (failed == 1 and "one check failed" or failed .. " checks failed") or nil
 end
 
@@ -166,12 +169,13 @@ local function config(args)
   if args.example then return { example = true } end
   local options, err = settings.config(args)
   if not options then return nil, err end
+  local described = output.array(buckets.described(args, options))
   hide_secrets(options)
   for _, host in pairs(options.hosts or {}) do hide_secrets(host) end
   for _, registry in pairs(options.registries or {}) do hide_secrets(registry) end
   hide_secrets(options.s3 or {})
   for _, bucket in pairs(options.s3 and options.s3.buckets or {}) do hide_secrets(bucket) end
-  return { file = settings.config_file(args), options = output.redacted(options) }
+  return { file = settings.config_file(args), options = output.redacted(options), buckets = described }
 end
 
 -- The placeholder for a value of each kind, in the example.
@@ -231,6 +235,7 @@ local function show_config(data)
     local value = data.options[name]
     lines[#lines + 1] = ("%s = %s"):format(name, output.to_json(value))
   end
+  for _, bucket in ipairs(data.buckets) do lines[#lines + 1] = "-- " .. output.plain(buckets.text(bucket)) end
   return table.concat(lines, "\n")
 end
 

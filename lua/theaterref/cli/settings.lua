@@ -112,7 +112,9 @@ function M.store(args, id, options)
   if own and own.remote then
     all.request, all.s3 = {}, config.s3
     for _, option in ipairs(option_sets.request) do all.request[option.name] = config[option.name] end
-    all.on_warning = output.note
+    all.on_warning = function(message)
+      if not output.is_quiet() then output.log("warn", ("store://%s: %s"):format(id, message)) end
+    end
   end
   return theaterref.content_store(id, option_sets.overlay(all, options))
 end

@@ -14,6 +14,9 @@ local suggest = require "theaterref.suggest"
 
 local M = {}
 
+-- A script that failed is tried again after so long, even if it is the same: it may only have run out of time.
+local RETRY_SECONDS = 30
+
 local function nothing() end
 
 --- The default rules, for a rule of yours to call on. `theaterref.policy.rules` lists what
@@ -196,11 +199,11 @@ end
 
 local builders_path = package.searchpath("theaterref.policy.builders", package.path)
 
--- Adds the builders to a sandbox.
+-- Adds the builders to a sandbox. Returns an error.
 local function add_builders(box)
-  local source = tostring(assert(core.read_file(builders_path)))
-  local _, err = box:run("((function(...) " .. source .. "\nend)())(theaterref)", "@" .. builders_path)
-  assert(not err, err)
+  local source, err = core.read_file(builders_path)
+  if not source then return errors.new(err.kind, "the builders of policies: " .. err.message) end
+  return select(2, box:run("((function(...) " .. tostring(source) .. "\nend)())(theaterref)", "@" .. builders_path))
 end
 
 -- A script's 'print'. A script has values that no function of the host's takes.
@@ -219,9 +222,8 @@ local function run_script(path, source, say)
   local box = core.sandbox()
   box:expose(exposed_to(path))
   box:expose { say = say }
-  add_builders(box)
-  local _, err = box:run(printing, "=print")
-  assert(not err, err)
+  local err = add_builders(box) or select(2, box:run(printing, "=print"))
+  if err then return nil, err end
   return box:run(source, "@" .. path, nil, true)
 end
 
@@ -255,19 +257,21 @@ local function load_script(path, trusted, say)
   return policy, err
 end
 
--- The policy as its script is now. A script that changed and is broken, or cannot be read
--- for now, leaves the old rules in force.
+-- The policy as its script is now. A script that changed and fails, or cannot be read, leaves
+-- the old rules in force until it succeeds.
 -- @treturn table this policy, or a new one
 -- @treturn ?string the type of an event to emit, when the script has changed
 -- @treturn ?table its fields
 function Policy:current()
   if not self.script then return self end
   local stamp = core.file_stamp(self.script)
-  if stamp == self.stamp then return self end
+  if stamp == self.stamp and not (self.retry_at and core.now() > self.retry_at) then return self end
   local fresh, err = load_script(self.script, self.trusted, self.say)
   if fresh then core.forget_verdicts() end
   if fresh then return fresh, "policy_reloaded", { reference = self.script } end
-  if err.kind ~= "io" then self.stamp = stamp end -- else try again: this process may be out of descriptors
+  if err.kind ~= "io" then -- else try again: this process may be out of descriptors
+    self.stamp, self.retry_at = stamp, core.now() + RETRY_SECONDS
+  end
   if self.reported == (stamp or "") then return self end -- say it once
   self.reported = stamp or ""
   return self, "policy_broken", { reference = self.script, message = tostring(err) }

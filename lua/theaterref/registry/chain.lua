@@ -202,7 +202,7 @@ end
 -- document only if it leads elsewhere. Returns it and its digest.
 function Chain:checked_tag(link)
   local job = self.job
-  link.cache, link.no_disk, link.follow, link.ttl = job.cache, true, job.follow, -1
+  link.cache, link.no_disk, link.ttl = job.cache, true, -1
   link.max_age, link.keep_failure = job.max_age, job.keep_failure
   local before = link.cache:peek(link.key, link.request.compiled, true)
   local blob, err = self.links.check(link, function()

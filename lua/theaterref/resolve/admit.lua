@@ -145,12 +145,20 @@ local function scope_of(context, job)
   return request and request.scope or source.scope and context[source.scope] or source.place and source.place(job.parsed)
 end
 
+-- True if a job's cache has its bytes, under its key or that of their content.
+local function has_bytes(job)
+  local request = job.request and job.request.compiled
+  return job.cache:peek(job.key, request, true) or job.content and job.cache:peek(job.content, request, true)
+end
+
 -- Sets how a job that a follower checks goes through the cache of all followers: local bytes
 -- by their version, which is looked up each time; remote ones if the last check is too old. Returns an error.
 local function choose_follow_cache(context, job, follow)
   local source, parsed = job.source, job.parsed
   job.follow, job.no_disk = follow, true
-  if source.watched then follow.watched[#follow.watched + 1] = source.watched(parsed, context) end
+  if source.watched then
+    follow.watched[#follow.watched + 1], follow.is_local = source.watched(parsed, context), true
+  end
   if source.probe then
     local more
     job.version, more = source.probe(job, context)
@@ -158,13 +166,14 @@ local function choose_follow_cache(context, job, follow)
       return errors.is(more) and more.kind == "invalid_reference" and more or nil -- the load has any other error
     end
     if more then follow.unsettled, job.revalidate = true, true end
-  elseif source.is_remote() then
-    job.keep_failure = follow.keep_failure
-    local is_fixed = job.sha256 or job.sha1 or source.is_immutable and source.is_immutable(parsed)
-    if not is_fixed then job.max_age = follow.max_age end
   end
   job.cache, job.ttl = follow.cache, -1
   set_keys(job, scope_of(context, job))
+  if source.probe or not source.is_remote() then return end
+  job.keep_failure = follow.keep_failure
+  local is_fixed = job.sha256 or job.sha1 or source.is_immutable and source.is_immutable(parsed)
+  if is_fixed and has_bytes(job) then return end
+  job.max_age = follow.max_age -- of a failure, too
 end
 
 -- Sets the cache that a job goes through, if any, its key (normal form, digest and

@@ -9,12 +9,6 @@ local errors = require "theaterref.error"
 
 local M = {}
 
--- The keys whose functions run in this Lua state.
-local running = {}
-
--- Takes a key away from them, also if the function's coroutine is closed.
-local running_mark = { __close = function(mark) running[mark.key] = nil end }
-
 -- Lets another lead, unless this one completed or failed.
 local lead_mark = { __close = function(mark) if not mark.is_over then mark.lead:cancel() end end }
 
@@ -23,9 +17,9 @@ local function warn(context, key, err)
 end
 
 -- Calls the function. Returns its bytes, or nil and an error.
-local function compute(key, make, blob)
-  local mark <close> = setmetatable({ key = key }, running_mark)
-  running[mark.key] = true
+local function compute(cache, key, make, blob)
+  local running <close>, fault = core.derivation(cache, key)
+  if not running then return nil, fault end
   local ok, answer, why = pcall(make, blob)
   if not ok and errors.is_interrupt(answer) then error(answer, 0) end
   if not ok then answer, why = nil, answer end
@@ -53,7 +47,7 @@ local function lead_claim(context, cache, key, make, blob, lead)
     return made
   end
   if err then warn(context, key, err) end
-  made, err = compute(key, make, blob)
+  made, err = compute(cache, key, make, blob)
   core.count(made and "derived" or "derive_failed")
   mark.is_over = true
   if not made then
@@ -78,14 +72,14 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.derive(task, context, cache, key, make, blob)
-  if running[key] then
-    return nil, errors.new("policy", "the function of derive asks for what it is to return, and would wait for itself")
-  end
   while true do
     local how, what = cache:claim(key, { ttl = -1, keep_failure = 0 })
     if how == "hit" then return what end
     if how == "lead" then return lead_claim(context, cache, key, make, blob, what) end
+    local fault = task.blocking and core.derivation_wait(cache, key) -- within a function that derives other bytes
+    if fault then return nil, fault end
     local made, err, why = task:await(what)
+    if task.blocking then core.derivation_waited() end
     if made then return made end
     if why ~= "abandoned" or task.over then return nil, err end
   end

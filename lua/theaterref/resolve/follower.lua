@@ -60,7 +60,7 @@ local function begin_check(self)
   self.began = core.now()
   -- A moment less than the interval: a check that is due must not find the last one fresh.
   self.follow = { cache = self.cache, max_age = self.interval * 0.99, keep_failure = backoff(self, self.failures + 1),
-    known = self.known, watched = {} }
+    known = self.known, watched = {}, keys = {} }
   self.check = self.start(self.follow)
   if self.notifier then self.check:notify(self.notifier) end
 end
@@ -72,6 +72,15 @@ local function remember(self, blob, job)
   self.known = { [job.key or ""] = { blob = blob, record = job.record or {}, manifest = job.manifest, content = job.content } }
 end
 
+-- Has the cache of all followers forget what led to the last content, but not to this one.
+local function forget_last(self)
+  local keys = self.follow.keys
+  for key in pairs(self.keys) do
+    if not keys[key] then self.cache:drop(key) end
+  end
+  self.keys = keys
+end
+
 local function succeed(self, blob, job)
   remember(self, blob, job)
   local last = self.last
@@ -79,18 +88,28 @@ local function succeed(self, blob, job)
   core.count(is_same and "check_same" or "check_changed")
   if is_same then
     self.last, self.err = blob, nil
+    for key in pairs(self.follow.keys) do self.keys[key] = true end
     return
   end
+  forget_last(self)
   self.renew(job, blob)
   deliver(self, blob)
 end
 
-local function fail(self, err)
-  local now = core.now()
+-- Seconds by which two looks at one moment may differ.
+local SAME = 0.001
+
+-- Takes an error. It does not count if another check follows at once, or if it was that of an earlier check.
+local function fail(self, err, looks_again)
+  local follow, now = self.follow, core.now()
+  local moment = now
+  if follow.failed_at and not follow.has_asked then moment = follow.failed_at end -- it is another check's
   core.count "check_failed"
-  self.failures = self.failures + 1
-  local seconds = #self.follow.watched > 0 and self.interval or backoff(self, self.failures)
-  self.due = now + pause(self, now, seconds)
+  if not looks_again and (self.failures == 0 or moment > self.failed_at + SAME) then
+    self.failures, self.failed_at = self.failures + 1, moment
+  end
+  self.due = moment + pause(self, moment, follow.is_local and self.interval or backoff(self, self.failures))
+  if self.due <= now then self.due = now + pause(self, now, self.interval) end
   tell_failure(self, err)
 end
 
@@ -100,7 +119,7 @@ local function end_check(self)
   self.check = nil
   -- Another check sees a change that came between this one and the beginning of a watch.
   local soon = self.watch:set(follow.watched) and 0 or follow.unsettled and UNSETTLED
-  if blob then succeed(self, blob, check.job) else fail(self, err) end
+  if blob then succeed(self, blob, check.job) else fail(self, err, soon == 0) end
   if soon and not self.closed then self.due = math.min(self.due, core.now() + soon) end
 end
 
@@ -133,7 +152,7 @@ end
 -- @treturn theaterref.follower
 function Follower.new(self)
   self.watch = core.watch()
-  self.due, self.began, self.failures, self.contents, self.known = core.now(), 0, 0, 0, {}
+  self.due, self.began, self.failures, self.contents, self.known, self.keys = core.now(), 0, 0, 0, {}, {}
   return setmetatable(self, Follower)
 end
 

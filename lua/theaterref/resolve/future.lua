@@ -116,7 +116,7 @@ local function resume(self, ...)
   elseif yielded ~= AWAIT then
     stop(self, "policy", "a rule, scheme or helper yielded, which it may not")
   else
-    if self.plans or self.has_steps then under_way[self] = true end
+    if self.has_steps then under_way[self] = true end
     watch(self)
   end
 end

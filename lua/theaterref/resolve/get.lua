@@ -11,6 +11,7 @@ local reference = require "theaterref.reference"
 local M = {}
 
 local MAX_HOPS = 8
+local MAX_PATIENCE = 5 -- seconds that a follower's check may take before another state checks, too
 
 -- The metatable of the core's futures.
 local core_future = getmetatable(core.future())
@@ -47,6 +48,7 @@ local function load_local(context, task, job, lead)
   local blob = loaded
   if loaded then blob, err = kept.verify(job, loaded.blob) end
   if not lead then return blob, err end
+  if job.follow then job.cache:drop(job.key, true) end -- older versions
   if blob then blob = lead:complete(blob) and lead:wait(0) or blob else lead:fail(err.kind, err.message, err.status) end
   kept.emit_cache(context, job, "miss") -- now: a function that it calls may ask for the same
   return blob, err
@@ -114,6 +116,7 @@ end
 --- Loads a job, as the leader of its claim.
 function M.lead_claim(context, task, job, lead)
   job.changes = job.cache:changes()
+  if job.follow then kept.note_failure(job) end
   if not job.source.fetches then return load_local(context, task, job, lead) end
   local known = job.known or job.follow and job.follow.known[job.key]
   if known and core.request_allows(job.request.compiled, known.record) then lead:know(known.blob, known.record) end
@@ -137,6 +140,7 @@ local function through_cache(context, task, job)
     end
     kept.emit_cache(context, job, how)
     local blob, err, why = what, nil, nil
+    if how == "wait" and job.follow then kept.note_failure(job, more) end
     if how == "wait" then blob, err, why = task:await(what) else job.hit = true end
     if blob and (job.ctx.purpose == "manifest" or job.is_link or job.follow) then
       kept.set_origin(job, how == "wait" and what:freshness() or core.record(blob))
@@ -208,7 +212,8 @@ end
 function M.links_of(context, task, job)
   local links = { task = task }
   local function prepare(link)
-    link.ctx, link.redirect_hosts, link.is_link = job.ctx, job.redirect_hosts, true
+    link.ctx, link.redirect_hosts, link.is_link, link.follow = job.ctx, job.redirect_hosts, true, job.follow
+    if job.follow then kept.note_keys(link) end
     link.digests_by = link.sha256 and "the document that led to it" or "its registry"
     return link
   end
@@ -229,6 +234,7 @@ function M.links_of(context, task, job)
   -- Gets a link of which all followers share one check: 'ask' returns its bytes and their record, or nil and an error.
   function links.check(link, ask)
     prepare(link)
+    local patience = math.max(1, math.min(link.max_age or MAX_PATIENCE, MAX_PATIENCE))
     while true do
       local how, what, age = link.cache:claim(link.key, kept.claim_options(context, link))
       if how == "hit" then
@@ -237,11 +243,14 @@ function M.links_of(context, task, job)
         return what
       elseif how == "lead" then
         local lead <close> = what -- others must not wait for a collection
+        kept.note_failure(link)
+        lead:limit(patience) -- nor for a state that is busy with other things
         local blob, more = ask()
         if blob then return lead:complete(blob, more) and lead:wait(0) or blob end
         lead:fail(more.kind, more.message, more.status)
         return nil, more
       end
+      kept.note_failure(link, age)
       local blob, err, why = task:await(what)
       if blob then
         kept.set_origin(link, what:freshness())
@@ -249,6 +258,7 @@ function M.links_of(context, task, job)
       elseif why ~= "abandoned" or task.over then
         return nil, err
       end
+      patience = patience * 2 -- the server may be slow
     end
   end
   function links.cache(target) return admit.cache_of(context, job, target) end

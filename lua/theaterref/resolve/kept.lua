@@ -75,11 +75,26 @@ function M.set_origin(job, record)
   job.version = sound_version(extra and extra.version)
 end
 
---- The options of a job's claims.
+--- The options of a job's claims. Followers hold their content anyway, and share it whatever its server says.
 function M.claim_options(context, job, revalidate)
   return { ttl = job.ttl, request = job.request and job.request.compiled, content = job.content, revalidate = revalidate,
-    respect_no_store = context.respect_no_store, max_age = job.max_age, keep_failure = job.keep_failure,
+    respect_no_store = context.respect_no_store and not job.follow, max_age = job.max_age, keep_failure = job.keep_failure,
     provisional = not job.follow and trust.applies(context, job) }
+end
+
+--- Notes for a follower the age of a failure that was kept and is its answer, or that its check asks.
+-- @tparam table job
+-- @tparam[opt] number age
+function M.note_failure(job, age)
+  local follow = job.follow
+  if not age then follow.has_asked = true else follow.failed_at = math.max(follow.failed_at or 0, core.now() - age) end
+end
+
+--- Notes for a follower the keys of a job: what is under them is of no use when there is other content.
+function M.note_keys(job)
+  local keys = job.follow.keys
+  keys[job.key] = true
+  if job.content then keys[job.content] = true end
 end
 
 --- Puts bytes that are there into a job's cache. Returns the blob that the cache has now.

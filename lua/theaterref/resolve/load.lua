@@ -36,10 +36,19 @@ local function emit_resolved(context, job, blob, list)
   end
 end
 
+-- Notes for a follower the job of its check, and the keys of that and of those it led to.
+local function note_job(wish, job)
+  wish.job = job
+  while job do
+    kept.note_keys(job)
+    job = job.led_to
+  end
+end
+
 -- Puts the outcome of a wish on it.
 local function succeed(context, wish, job, blob, list)
   wish.target, wish.hit, wish.signed_by = job.target, job.hit, job.signed_by
-  if job.follow then wish.job = job end
+  if job.follow then note_job(wish, job) end
   if job.manifest then wish.manifest, wish.title = job.manifest, job.title end
   if wish.ctx.purpose ~= "direct" then wish.origin, wish.used_cache = job.origin or job.target, job.cache ~= nil end
   if context.has_listeners or context.trace then emit_resolved(context, job, blob, list) end
@@ -160,8 +169,9 @@ function M.resolve_as_is(task, context, wish) return resolve_one(task, context, 
 -- @tparam theaterref.blob blob
 function M.renew(context, job, blob)
   if not context.cache or not context.cache:refresh(job.target) or job.version or job.source.drive then return end
-  job.cache, job.max_age, job.ttl, job.keep_failure = context.cache, nil, nil, nil -- were those of the followers' cache
+  job.cache, job.follow, job.max_age, job.ttl, job.keep_failure = context.cache, nil, nil, nil, nil -- the followers'
   kept.put(context, job, blob, job.record)
+  context.cache:accept(job.key)
 end
 
 -- Loads a stale entry anew into the future that leads its claim; if that fails, the other

@@ -365,6 +365,26 @@ function Client:list(prefix, options)
   return nil, errors.new("syntax", ("s3://%s: the answer is no list of keys"):format(self.bucket))
 end
 
+--- Asks the endpoint, and no bucket, for the names of all buckets.
+-- @treturn boolean true: it accepts the credentials
+-- @return[2] nil
+-- @treturn[2] table an error; its `code` is `AccessDenied` if they may not see that list
+function Client:ask_endpoint()
+  local status, headers, body = send(self, "GET", self.place.endpoint .. "/", {})
+  if not status then return nil, headers end
+  if status == 200 then return true end
+  return nil, fault_of(self, "listing buckets", status, body)
+end
+
+--- Describes where credentials come from.
+-- @tparam ?table source as `theaterref.s3.credentials` finds it
+-- @treturn string
+function Client.credentials_text(source)
+  if not source then return "without credentials: none were found" end
+  if source.kind == "anonymous" then return "without credentials: anonymous = true" end
+  return "credentials from " .. source.from
+end
+
 -- ------------------------------------------------------------------ writing
 
 -- Adds the headers of conditions. Returns true if there are any.

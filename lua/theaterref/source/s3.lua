@@ -30,12 +30,15 @@ end
 local function key_fault(key)
   if key == "" then return "it names no key: it has the form s3://bucket/key" end
   if #key > text.MAX_KEY_BYTES then return ("its key has %d bytes; %d are allowed"):format(#key, text.MAX_KEY_BYTES) end
-  if ("/" .. key .. "/"):find "/%.%.?/" then return "its key has a segment '.' or '..', which no URL can name" end
+  if key:find(".", 1, true) and ("/" .. key .. "/"):find "/%.%.?/" then
+    return "its key has a segment '.' or '..', which no URL can name"
+  end
 end
 
 -- Takes the digest and the version off the end of a reference without its scheme. Returns the rest,
 -- the version and the digest; or nil and the fault.
 local function take_ends(rest)
+  if not rest:find "[#?]" then return rest end
   local before, digest = rest:match "^(.*)#[Ss][Hh][Aa]%d*=([^/#]*)$"
   if before then
     if not rest:find "#sha256=%x*$" or #digest ~= 64 then return nil, "after '#' it takes sha256=<64 hex digits>" end
@@ -60,8 +63,9 @@ function M.parse(reference)
   local bucket, key = rest:match "^([^/]*)/?(.*)$"
   local fault = bucket_fault(bucket) or key_fault(key)
   if fault then return invalid(reference, fault) end
-  return { scheme = "s3", text = text_of(bucket, key, version, digest), bucket = bucket, key = key, version = version,
-    sha256 = digest, address = text_of(bucket, key, version) }
+  local address = text_of(bucket, key, version)
+  return { scheme = "s3", text = digest and text_of(bucket, key, version, digest) or address, bucket = bucket, key = key,
+    version = version, sha256 = digest, address = address }
 end
 
 -- Returns a key without the segments '.' and '..'; nil: it leads out of the bucket.
@@ -154,7 +158,7 @@ function M.request(job, context, request)
   end
   if context.trace then
     context.trace { rule = "s3", by = made.place.endpoint, reference = errors.redact_reference(job.target),
-      answer = "credentials from " .. (made.source and made.source.from or "nowhere") }
+      answer = ("region %s, %s"):format(made.place.region, Client.credentials_text(made.source)) }
   end
   return made
 end

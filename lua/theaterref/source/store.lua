@@ -71,6 +71,14 @@ local function advise(err, parsed, context)
   return err
 end
 
+-- Tells a trace where a remote store is.
+local function trace_place(job, context, store)
+  local key = job.parsed.hash and "data/" .. job.parsed.hash or "labels/" .. job.parsed.label
+  local endpoint, about = store:describe()
+  context.trace { rule = "s3", by = endpoint, reference = errors.redact_reference(job.target),
+    answer = ("%s%s, %s"):format(store.name, key, about) }
+end
+
 -- Gets a job's bytes from its store; they may have to be fetched.
 local function get(job, context, task)
   local parsed = job.parsed
@@ -79,6 +87,7 @@ local function get(job, context, task)
   local blob
   local max_bytes = context:max_bytes(job)
   if store.is_remote then
+    if context.trace then trace_place(job, context, store) end
     blob = not context.offline and store:at_hand(parsed.hash, parsed.label, max_bytes)
     if blob then return blob end
     store = context:store(parsed.id, task)

@@ -149,7 +149,7 @@ local function read_labels(store)
   local labels = {}
   for label in pairs(hashes) do labels[#labels + 1] = label end
   table.sort(labels)
-  for _, label in ipairs(labels) do faults[label] = core.odd_label_fault(label) end
+  for _, label in ipairs(labels) do faults[label] = faults[label] or core.odd_label_fault(label) end
   local fault = faulty_label(faults)
   if fault then return nil, fault end
   return labels, hashes

@@ -107,13 +107,19 @@ local function read(path)
   return file and file:read(16384) or nil
 end
 
+-- Reads the note about a label: `hash`, or "-" for one that was removed here; `asked`; `etag`.
+local function note_of(self, label)
+  local hash, asked, etag, name = (read(path_of(self, label)) or ""):match "^([%x-]+) ([%d.]+) ([^\n]*)\n(.*)$"
+  asked = tonumber(asked)
+  if name ~= label or not asked then return nil end
+  return { hash = hash, asked = asked, etag = etag ~= "" and etag or nil }
+end
+
 --- Returns what was last known about a label.
 -- @treturn ?table `hash`, `etag` and `asked`, when the question began, by core.time(); 0: the bucket is to be asked again
 function Front:label(label)
-  local hash, asked, etag, name = (read(path_of(self, label)) or ""):match "^(%x+) ([%d.]+) ([^\n]*)\n(.*)$"
-  asked = tonumber(asked)
-  if name ~= label or not asked or not (#hash == 40 or #hash == 64) then return nil end
-  return { hash = hash, asked = asked, etag = etag ~= "" and etag or nil }
+  local note = note_of(self, label)
+  return note and (#note.hash == 40 or #note.hash == 64) and note or nil
 end
 
 -- Writes a file in front/ so that nobody sees it half-written. A folder that cannot be written to keeps nothing.
@@ -143,7 +149,7 @@ end
 -- @tparam string label
 -- @tparam table state as `label` returns it
 function Front:set_label(label, state)
-  local known = self:label(label)
+  local known = note_of(self, label)
   if known and known.asked > state.asked and known.asked <= core.time() then return end
   write_label(self, label, state.hash, state.asked, state.etag)
 end
@@ -153,6 +159,9 @@ function Front:expire_label(label)
   local known = self:label(label)
   if known and known.asked > 0 then write_label(self, label, known.hash, 0, known.etag) end
 end
+
+--- Notes that a label was removed, so that the answer to a question from before counts no more.
+function Front:note_removal(label) write_label(self, label, "-", core.time()) end
 
 --- Forgets a label.
 function Front:forget_label(label) os.remove(path_of(self, label)) end

@@ -73,6 +73,16 @@ Remote.is_remote = true
 --- The local folder.
 function Remote:folder() return self.front.folder end
 
+--- Describes the bucket's place, without secrets. Nobody is asked.
+-- @treturn string the endpoint, or the fault of the settings
+-- @treturn string the region, and where the credentials come from
+function Remote:describe()
+  local Client = require "theaterref.s3.client"
+  local client, err = Client.open(self.bucket, { settings = self.options.s3 or {}, defaults = self.options.request or {} })
+  if not client then return self.bucket, tostring(err) end
+  return client.place.endpoint, ("region %s, %s"):format(client.place.region, Client.credentials_text(client.source))
+end
+
 --- The client for the bucket.
 -- @treturn table
 -- @return[2] nil
@@ -156,10 +166,9 @@ local function refuse(self, hash)
   core.count "corrupt_bucket"
   cache_of(self):remove(content_key(self, hash))
   objects.doubt(self, hash)
-  local message = ("the bucket has other bytes than those of content %s (in %s); put the content again")
-    :format(hash, self.name)
-  warn(self, message)
-  return nil, errors.new("corrupt", message)
+  warn(self, ("content %s in %s is corrupt, and was refused"):format(hash, self.name))
+  return nil, errors.new("corrupt", ("the bucket has other bytes than those of content %s (in %s); put the content again")
+    :format(hash, self.name))
 end
 
 -- Keeps content in the folder. False: the bytes are not those of the hash.
@@ -262,10 +271,7 @@ function Remote:exists(hash)
   local there, err = self.front.store:exists(hash)
   if err then return nil, err end
   if there or self.offline then return there end
-  local head
-  head, err = objects.head(self, "data/" .. hash:lower())
-  if head or err.kind == "not_found" then return head ~= nil end
-  return nil, err
+  return objects.exists(self, "data/" .. hash:lower())
 end
 
 -- ------------------------------------------------------------------- labels
@@ -421,16 +427,16 @@ function Remote:expire_label(name)
   self.front:expire_label(name)
 end
 
---- Forgets a label that was removed.
+--- Remembers that a label was just removed here, or found to be absent.
 function Remote:forget_label(name)
   cache_of(self):remove(label_key(self, name))
-  self.front:forget_label(name)
+  self.front:note_removal(name)
 end
 
---- Remembers a label that was just moved here.
-function Remote:know_label(name, hash, etag)
+--- Remembers a label that was just moved here, or read.
+function Remote:know_label(name, hash, etag, asked)
   cache_of(self):remove(label_key(self, name))
-  self.front:set_label(name, { hash = hash, etag = etag, asked = core.time() })
+  self.front:set_label(name, { hash = hash, etag = etag, asked = asked or core.time() })
 end
 
 --- The content that a label points at; as that of a local store.

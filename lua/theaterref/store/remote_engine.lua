@@ -27,19 +27,24 @@ end
 -- True if a request was refused since its condition does not hold.
 local function is_refused(ok, err) return not ok and (err.kind == "conflict" or err.status == 412 or err.status == 409) end
 
--- True if an engine says that it does not take a conditional header. Other errors pass, and tell nothing about it.
-local function is_unsupported(err) return err.status == 501 or err.code == "NotImplemented" end
+--- True if an engine says that it does not take a conditional header. Other errors pass, and tell nothing about it.
+-- @tparam table err
+-- @treturn boolean
+function M.is_unsupported(err) return err.status == 501 or err.code == "NotImplemented" end
 
--- Sends a request about the probe's object: true, it was done; false, it was refused (true) or the engine does not take
--- the header (false); or nil and an error. Some engines fail in the place of a refusal, so a failure is tried again.
+-- Sends a request about the probe's object. Returns what the client does, if it was done; false, if it was refused (true) or
+-- the engine does not take the header (false); or nil and an error. Nobody else changes that object. So a request is sent
+-- again if its answer was lost, and if it failed: some engines fail in the place of a refusal.
 local function attempt(client, method, ...)
-  local ok, err
+  local ok, err, was_lost
   for _ = 1, MAX_TRIES do
     ok, err = client[method](client, ...)
-    if ok then return true end
-    if (err.status or 0) < 500 or err.status == 501 then break end
+    if ok then return ok end
+    if method == "delete" and was_lost and err.status == 404 then return true end
+    was_lost = was_lost or err.unknown
+    if not err.unknown and ((err.status or 0) < 500 or err.status == 501) then break end
   end
-  if is_refused(ok, err) or is_unsupported(err) then return false, is_refused(ok, err) end
+  if is_refused(ok, err) or M.is_unsupported(err) then return false, is_refused(ok, err) end
   return nil, err
 end
 
@@ -78,16 +83,40 @@ local function probe(store)
   if not client then return nil, err end
   local key = store.prefix .. FOLDER .. random.uuid()
   local head, style, removes
-  head, err = client:put(key, core.blob "1", {})
+  head, err = attempt(client, "put", key, core.blob "1", {})
   if not head then return nil, err end
-  if not head.etag then return "quoted 0 0" end
-  style, err = put_style(client, key, head.etag)
+  local etag = head.etag or (client:head(key) or {}).etag
+  if not etag then
+    client:delete(key, {})
+    return nil, errors.new("syntax", ("the server of %s sent an object without the header ETag, which labels need")
+      :format(store.name))
+  end
+  style, err = put_style(client, key, etag)
   if style == false then style, removes = "quoted", "0" end
   local moves = removes and "0" or "1"
-  if style and not removes then removes, err = delete_works(client, key, head.etag, style) end
+  if style and not removes then removes, err = delete_works(client, key, etag, style) end
   if removes ~= "1" then client:delete(key, {}) end
   if not style or not removes then return nil, err end
   return ("%s %s %s"):format(style, moves, removes)
+end
+
+-- Returns what was found out about an engine, `at` and `text`, or nil.
+local function kept(store, name)
+  if known[name] then return known[name] end
+  local at, text = (store.front:text(name) or ""):match "^(%d+) ([^\n]*)$"
+  return text and { at = math.tointeger(at), text = text }
+end
+
+local function name_of(store) return "engine-" .. core.digest(store.identity) end
+
+--- Returns what was found out about the engine of a store's bucket, without asking it.
+-- @tparam table store
+-- @treturn ?table as `of` returns it
+-- @treturn ?integer how many seconds ago
+function M.known(store)
+  local found = kept(store, name_of(store))
+  local engine = found and parse(found.text)
+  if engine then return engine, os.time() - found.at end
 end
 
 --- Returns what the engine of a store's bucket can do.
@@ -96,12 +125,8 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.of(store)
-  local name = "engine-" .. core.digest(store.identity)
-  local found = known[name]
-  if not found then
-    local at, text = (store.front:text(name) or ""):match "^(%d+) ([^\n]*)$"
-    found = text and { at = math.tointeger(at), text = text }
-  end
+  local name = name_of(store)
+  local found = kept(store, name)
   if not found or not parse(found.text) or math.abs(os.time() - found.at) > LASTS_SECONDS then
     local text, err = probe(store)
     if not text then return nil, err end
@@ -110,6 +135,14 @@ function M.of(store)
   end
   known[name] = found
   return parse(found.text)
+end
+
+--- Has the next caller find out anew what the engine of a store's bucket can do.
+-- @tparam table store
+function M.forget(store)
+  local name = name_of(store)
+  known[name] = nil
+  store.front:set_text(name, "")
 end
 
 --- The error for what an engine cannot do.

@@ -1,7 +1,7 @@
 --- Moving labels of remote stores: compare and set on an object.
 --
--- A label's bytes do not tell who wrote them. Each write has a UUID, and those of the writes before it, in the object's
--- metadata. A writer whose answer was lost reads the label again: its own UUID means that it won.
+-- A label's bytes do not tell who wrote them. Each attempt of a write has a UUID, and those of the writes that it follows, in
+-- the object's metadata. A writer whose answer was lost reads the label again: its own UUID means that it won.
 -- @module theaterref.store.remote_labels
 local core = require "theaterref.core"
 local engines = require "theaterref.store.remote_engine"
@@ -12,7 +12,8 @@ local text = require "theaterref.s3.text"
 
 local M = {}
 
-local MAX_TRIES, PAUSE = 8, 0.05
+local LOCK_SECONDS = 30 -- that a call waits for others that move labels, by default
+local FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1
 local MAX_WRITERS, MAX_HISTORY = 8, 20 -- in an object's metadata, of which 2 KB fit
 
 -- -------------------------------------------------------------------- names
@@ -99,9 +100,14 @@ local function has(list, item)
   return false
 end
 
--- True if a write that failed may have been applied, or may yet be.
-local function may_be_applied(err)
-  return err.unknown or err.kind == "network" or err.kind == "timeout" or err.kind == "cancelled" or (err.status or 0) >= 500
+-- True if an error is the object store's own answer. Such a request is over. One whose answer was lost, or came from a
+-- proxy, may be carried out later.
+local function is_over(err) return err.status ~= nil and err.code ~= nil end
+
+-- True if a label is the very write that it was before. Each write has a UUID of its own, so nothing was applied meanwhile,
+-- though the hash, and with it the ETag, may come back.
+local function is_same_write(before, now)
+  return before and now and before.writer ~= nil and now.writer == before.writer and now.etag == before.etag
 end
 
 -- True if a condition of a write did not hold.
@@ -109,24 +115,60 @@ local function is_conflict(err)
   return objects.is_absent(err) or err.kind == "conflict" or err.status == 412 or err.status == 409
 end
 
--- Judges a write that was to replace 'before' by the label as it is now: "ours"; "unchanged"; "other", if the write was not
--- applied; or "unknown".
-local function judge(before, now, uuid)
-  if now and has(now.writers, uuid) then return "ours" end
-  if not before or not now then return before == now and "unchanged" or "unknown" end
-  if now.etag == before.etag and now.writer == before.writer then return "unchanged" end
-  -- The writers are without a gap. Behind this label's former one, ours is not among them.
-  return before.writer and has(now.writers, before.writer) and "other" or "unknown"
-end
+-- Describes a label as it is now, for a message.
+local function state_of(now) return now and "the label points at " .. now.hash .. " now" or "there is no such label now" end
 
-local function unknown_outcome(what, err)
-  local other = errors.new("unknown_outcome", ("%s may or may not have %s"):format(what, err.message))
-  other.status = err.status
+-- The error for a write whose outcome nothing proves. 'now': the label, as it was read since; nil: it could not be read.
+local function unknown_outcome(name, what, err, now, why)
+  local state = now ~= nil and state_of(now) or "reading it again failed: " .. why.message
+  if not is_over(err) then state = state .. ", and the request may yet take effect" end
+  local other = errors.new("unknown_outcome", ("label %s may or may not have %s: %s; %s; read it before you change it again")
+    :format(name, what, err.message, state))
+  other.status, other.code = err.status, err.code
   return nil, other
 end
 
--- A move at work: `store`, `name`, `hash`, `expect` (nil, false or a hash), `current` (the label as it was read), `uuid`,
--- `condition`, `unknown` (an attempt may have been applied).
+-- The error for a conditional request that was refused. A server that does not take the condition is another one than that
+-- which was tried out.
+local function refusal(store, name, what, method, err)
+  if not engines.is_unsupported(err) then return err end
+  engines.forget(store)
+  local other = errors.new("policy", ("label %s was not %s: the server does not honour %s with If-Match any more (%s); the next "
+    .. "call tries out again what it honours"):format(name, what, method, err.message))
+  other.status, other.code = err.status, err.code
+  return other
+end
+
+-- Attempts that pause for longer and longer in between, until a deadline: `next` pauses, and returns false if none fits any
+-- more.
+local Attempts = {}
+Attempts.__index = Attempts
+
+local function attempts(store)
+  local seconds = store.options.lock_timeout or LOCK_SECONDS
+  local left = store.seconds_left and store.seconds_left()
+  seconds = math.min(seconds, left or seconds)
+  return setmetatable({ store = store, till = core.now() + seconds, seconds = seconds, count = 1, pause = FIRST_PAUSE }, Attempts)
+end
+
+function Attempts:next()
+  local pause = self.pause * math.random()
+  if core.now() + pause >= self.till then return false end
+  objects.pause(self.store, pause)
+  self.count, self.pause = self.count + 1, math.min(2 * self.pause, LONGEST_PAUSE)
+  return true
+end
+
+-- The error for attempts that have all failed.
+function Attempts:failure(name, what, last)
+  return nil, errors.new("timeout", ("label %s was not %s in %d attempts within %s; others change it, or the server fails; the "
+    .. "last attempt: %s"):format(name, what, self.count, errors.seconds(self.seconds), last.message))
+end
+
+-- ---------------------------------------------------------------------- moves
+
+-- A move at work: `store`, `name`, `hash`, `expect` (nil, false or a hash), `engine`, `current` (the label as it was read),
+-- `uuid` of the attempt.
 local Move = {}
 Move.__index = Move
 
@@ -137,50 +179,81 @@ function Move:fits()
   return self.current.hash == self.expect
 end
 
-function Move:doubt(err)
-  return unknown_outcome("label " .. self.name, { status = err.status, message = ("moved to %s: %s; read the label to see")
-    :format(self.hash, err.message) })
-end
-
--- Decides after a failed attempt. Returns "again"; or true or false, the outcome; or nil and an error.
+-- Decides after a failed attempt, by the label as it is now. Returns "again"; or true or false, the outcome; or nil and
+-- an error.
+--
+-- Our UUID in the chain of writers proves that the write was applied. Nothing in the chain proves that it was not: a writer
+-- between us and another one is missing there if the label came back to the hash that the other one had read. So where the
+-- answer was lost, only our UUID, or the unchanged object after an answer that ended the request, settle the outcome.
 function Move:after(err)
-  local lost = may_be_applied(err)
-  if not lost and not is_conflict(err) then
-    if self.unknown then return self:doubt(err) end
-    return nil, err
+  if not err.unknown and not is_conflict(err) then
+    return nil, self.engine.moves and refusal(self.store, self.name, "moved", "PUT", err) or err
   end
-  self.unknown = self.unknown or lost
   local now, why = objects.label(self.store, self.name)
-  if now == nil then
-    if self.unknown then return self:doubt(why) end
-    return nil, why
+  if now == nil and not err.unknown then return nil, why end
+  if now and has(now.writers, self.uuid) then return true, now.writer == self.uuid and now.etag or nil end
+  if err.unknown and not (is_over(err) and is_same_write(self.current, now)) then
+    return unknown_outcome(self.name, "moved to " .. self.hash, err, now, why)
   end
-  local verdict = judge(self.current, now, self.uuid)
-  if verdict == "ours" then return true end
-  if verdict == "unchanged" then return "again" end
-  if self.unknown and verdict == "unknown" then return self:doubt(err) end
-  -- Somebody else was faster. Nothing that was sent can be applied any more.
-  self.current, self.unknown = now, false
+  self.current = now
   if not self:fits() then return false end
-  self.uuid = random.uuid()
+  if now and now.hash == self.hash then return true, now.etag end
   return "again"
 end
 
--- Attempts the move until its outcome is known.
+-- Makes content young that the label is about to leave.
+function Move:spare()
+  local leaves = self.current and self.current.hash
+  if leaves and leaves ~= self.hash and leaves ~= self.spared then objects.spare(self.store, leaves) end
+  self.spared = leaves or self.spared
+end
+
+-- Attempts the move until its outcome is known. Returns as M.move, and the ETag if that is known.
 function Move:run()
-  local last
-  for try = 1, MAX_TRIES do
-    if self.current and self.current.hash ~= self.hash then objects.spare(self.store, self.current.hash) end
-    local head, err = put_label(self.store, self.name, self.hash, self.current, self.uuid, self.condition)
+  local tries = attempts(self.store)
+  while true do
+    self:spare()
+    self.uuid = random.uuid()
+    local head, err = put_label(self.store, self.name, self.hash, self.current, self.uuid,
+      self.engine.moves and self.engine.condition or false)
     if head then return true, head.etag end
-    local outcome
-    outcome, last = self:after(err)
-    if outcome ~= "again" then return outcome, last end
-    last = err
-    objects.pause(self.store, PAUSE * try * (0.5 + math.random()))
+    local outcome, what = self:after(err)
+    if outcome ~= "again" then return outcome, what end
+    if not tries:next() then return tries:failure(self.name, "moved", err) end
   end
-  if self.unknown then return self:doubt(last) end
-  return nil, errors.new("timeout", ("label %s was not moved in %d attempts: %s"):format(self.name, MAX_TRIES, last.message))
+end
+
+-- Takes a label back that was just made, and is a folder of another, or below another: both were made at the same time.
+function Move:undo(etag, fault)
+  local done, err
+  if self.engine.removes and etag then
+    done, err = self.store:client():delete(self.store.prefix .. "labels/" .. self.name,
+      { if_match = self.engine.condition(etag) })
+  end
+  local state = done and "it is removed again" or ("it is still there%s; remove one of the two")
+    :format(err and ", since removing it failed (" .. err.message .. ")" or "")
+  return nil, errors.new(fault.kind, ("%s: somebody else made that one at the same time; %s"):format(fault.message, state))
+end
+
+-- Moves the label, and learns the outcome.
+function Move:finish()
+  local store, name = self.store, self.name
+  local moved, etag = self:run()
+  if not moved then
+    store:expire_label(name)
+    return moved, etag
+  end
+  local ok, err = true, nil
+  if not self.current then ok, err = check_place(store, name) end
+  if not ok and err.kind == "invalid_reference" then
+    store:expire_label(name)
+    return self:undo(etag, err)
+  end
+  if etag then store:know_label(name, self.hash, etag) else store:expire_label(name) end
+  ok, err = objects.ensure(store, self.hash, nil, true) -- a gc that did not see the label yet may have deleted it
+  if ok or not objects.is_absent(err) then return true end
+  return nil, errors.new("not_found", ("label %s has moved to %s, which was deleted meanwhile: put it again"):format(name,
+    self.hash))
 end
 
 --- Points a label at content.
@@ -202,8 +275,8 @@ function M.move(store, name, hash, expect)
   if expect ~= nil and not engine.moves then return nil, engines.refusal(store, "'expect'", "PUT with If-Match") end
   current, err = objects.label(store, name)
   if current == nil then return nil, err end
-  local move = setmetatable({ store = store, name = name, hash = hash, expect = expect, current = current, uuid = random.uuid(),
-    condition = engine.moves and engine.condition or false, unknown = false }, Move)
+  local move = setmetatable({ store = store, name = name, hash = hash, expect = expect, current = current, engine = engine },
+    Move)
   if not move:fits() then
     store:expire_label(name)
     return false
@@ -211,34 +284,28 @@ function M.move(store, name, hash, expect)
   if not current then ok, err = check_place(store, name) end
   if ok then ok, err = objects.ensure(store, hash) end
   if not ok then return nil, err end
-  if current and current.hash == hash then return true end
-  local moved, etag = move:run()
-  if not moved then
-    store:expire_label(name)
-    return moved, etag
+  if current and current.hash == hash then
+    store:know_label(name, hash, current.etag, current.asked)
+    return true
   end
-  if etag then store:know_label(name, hash, etag) else store:expire_label(name) end
-  ok, err = objects.ensure(store, hash, nil, true) -- a gc that did not see the label yet may have deleted it
-  if ok or not objects.is_absent(err) then return true end
-  return nil, errors.new("not_found", ("label %s has moved to %s, which was deleted meanwhile: put it again"):format(name, hash))
+  return move:finish()
 end
 
--- Decides after a failed removal; as Move:after.
+-- ------------------------------------------------------------------ removals
+
+-- Decides after a failed removal; as Move:after, with the label after "again".
 local function after_removal(store, name, current, only_if, err)
-  local lost = may_be_applied(err)
-  if not lost and not is_conflict(err) then return nil, err end
+  if not err.unknown and not is_conflict(err) then
+    return nil, only_if and refusal(store, name, "removed", "DELETE", err) or err
+  end
   local now, why = objects.label(store, name)
-  if now == nil then
-    if not lost then return nil, why end
-    return unknown_outcome("label " .. name, { message = "been removed: " .. why.message })
+  if now == nil and not err.unknown then return nil, why end
+  if now == false and not only_if then return err.unknown == true end
+  if err.unknown and not (is_over(err) and (not only_if or is_same_write(current, now))) then
+    return unknown_outcome(name, "been removed", err, now, why)
   end
-  if not now and lost and only_if then
-    return unknown_outcome("label " .. name, { message = "been removed by this call, or by another: " .. err.message })
-  end
-  if not now then return lost end
-  if now.hash ~= (only_if or now.hash) then return false end
-  if now.etag == current.etag or not only_if then return "again" end
-  return false
+  if not now or only_if and now.hash ~= only_if then return false end
+  return "again", now
 end
 
 --- Removes a label.
@@ -261,20 +328,28 @@ function M.remove(store, name, only_if)
   end
   current, err = objects.label(store, name)
   if current == nil then return nil, err end
-  if not current or only_if and current.hash ~= only_if then return false end
+  if not current then
+    store:forget_label(name)
+    return false
+  end
+  if only_if and current.hash ~= only_if then
+    store:know_label(name, current.hash, current.etag, current.asked)
+    return false
+  end
   objects.spare(store, current.hash)
   store:expire_label(name)
-  for try = 1, MAX_TRIES do
-    local client = store:client()
+  local tries = attempts(store)
+  while true do
+    local outcome, what = true, nil
     local ok
-    ok, err = client:delete(store.prefix .. "labels/" .. name, { if_match = only_if and engine.condition(current.etag) or nil })
-    local outcome = true
-    if not ok then outcome, err = after_removal(store, name, current, only_if, err) end
+    ok, err = store:client():delete(store.prefix .. "labels/" .. name,
+      { if_match = only_if and engine.condition(current.etag) or nil })
+    if not ok then outcome, what = after_removal(store, name, current, only_if, err) end
     if outcome == true then store:forget_label(name) end
-    if outcome ~= "again" then return outcome, not outcome and err or nil end
-    objects.pause(store, PAUSE * try * (0.5 + math.random()))
+    if outcome ~= "again" then return outcome, what end
+    current = what
+    if not tries:next() then return tries:failure(name, "removed", err) end
   end
-  return nil, errors.new("timeout", ("label %s was not removed in %d attempts"):format(name, MAX_TRIES))
 end
 
 return M

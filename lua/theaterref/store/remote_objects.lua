@@ -68,7 +68,25 @@ function M.head(store, key)
   return client:head(store.prefix .. key)
 end
 
+--- True if there is an object. A server's answer to HEAD does not tell an absent object from an absent bucket, so it is asked
+-- again by GET.
+-- @tparam table store
+-- @tparam string key below the store's prefix
+-- @treturn boolean
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.exists(store, key)
+  local head, err = M.head(store, key)
+  if head then return true end
+  if err.kind ~= "not_found" then return nil, err end
+  local blob, why = store:client():get(store.prefix .. key, { max_bytes = 1 })
+  if blob or why.kind == "too_large" then return true end
+  if M.is_absent(why) then return false end
+  return nil, why
+end
+
 local ENSURED_SECONDS, MAX_ENSURED = 60, 1024
+local MAX_TRIES, PAUSE = 4, 0.1 -- for content that others write at the same time
 
 -- Notes that content is in the bucket, and young.
 local function note_ensured(shared, hash)
@@ -86,19 +104,32 @@ function M.doubt(store, hash) store.shared.ensured[hash] = nil end
 -- True if an object is so old that a remote gc may soon take it, as far as the server tells, and by its clock.
 local function is_old(head) return (head.date or os.time()) - (head.modified or 0) > M.GRACE / 2 end
 
+-- Calls a function that writes content until nobody else writes it at the same time: `conflict` is no kind of a caller's.
+local function without_conflict(store, write)
+  local ok, err
+  for try = 1, MAX_TRIES do
+    ok, err = write()
+    if ok ~= nil or err.kind ~= "conflict" then return ok, err end
+    if try < MAX_TRIES then M.pause(store, PAUSE * try * (0.5 + math.random())) end
+  end
+  local other = errors.new("http_status", ("others write the same content at the same time: %s"):format(err.message))
+  other.status, other.code = err.status, err.code
+  return nil, other
+end
+
 -- Makes an object young if it is old. True, or nil and an error.
-local function refresh(client, key, head)
+local function refresh(store, key, head)
   if not is_old(head) then return true end
-  local ok, err = client:refresh(key, head)
-  if ok then return true end
-  if err.kind ~= "conflict" then return nil, err end
-  head, err = client:head(key) -- somebody else has just written it
-  if not head then return nil, err end
-  if not is_old(head) then return true end
-  ok, err = client:refresh(key, head)
-  if ok then return true end
-  if err.kind == "conflict" then err = errors.new("timeout", ("content is being written by others: %s"):format(err.message)) end
-  return nil, err
+  local client = store:client()
+  return without_conflict(store, function()
+    local ok, err = client:refresh(key, head)
+    if ok then return true end
+    if err.kind == "conflict" then
+      head = client:head(key) or head -- somebody else has just written it
+      if not is_old(head) then return true end
+    end
+    return nil, err
+  end)
 end
 
 -- True if an object has a blob's bytes, as far as its head tells. An ETag that is no MD5 (of an upload in parts, or of some
@@ -131,7 +162,9 @@ end
 -- Brings content that is missing in the bucket there. True, or nil and an error.
 local function bring(store, hash, blob)
   blob = blob or store.front:get(hash)
-  if blob then return store:client():put(store.prefix .. "data/" .. hash, blob, {}) end
+  if blob then
+    return without_conflict(store, function() return store:client():put(store.prefix .. "data/" .. hash, blob, {}) end)
+  end
   local restored, err = M.restore(store, hash)
   if restored ~= false then return restored, err end
   return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, store.front.folder, store.name))
@@ -152,7 +185,7 @@ function M.ensure(store, hash, blob, again)
   local head, err = M.head(store, "data/" .. hash)
   if not head and not M.is_absent(err) then return nil, err end
   if head and (not blob or has_bytes(head, blob)) then
-    local ok, why = refresh(store:client(), key, head)
+    local ok, why = refresh(store, key, head)
     if ok then return note_ensured(shared, hash) end
     if not M.is_absent(why) then return nil, why end -- else a gc has just taken it
   end
@@ -167,7 +200,7 @@ end
 -- @tparam string hash
 function M.spare(store, hash)
   local head = M.head(store, "data/" .. hash)
-  if head then refresh(store:client(), store.prefix .. "data/" .. hash, head) end
+  if head then refresh(store, store.prefix .. "data/" .. hash, head) end
 end
 
 -- The items of a text that commas separate and that look right.
@@ -183,18 +216,20 @@ end
 -- @tparam table store
 -- @tparam string name
 -- @treturn table|boolean `hash`, `etag`; `writer`: who moved it last; `writers`: that one and those before it; `history`: the
--- hashes before; false: there is no such label
+-- hashes before; `asked`, when, by core.time(); false: there is no such label
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.label(store, name)
   local client, err = store:client()
   if not client then return nil, err end
+  local asked = core.time()
   local blob, head = client:get(store.prefix .. "labels/" .. name, { max_bytes = 4096 })
   if not blob and head and M.is_absent(head) then return false end
   if not blob then return nil, head end
   local hash = M.hash_in(tostring(blob))
   if not head.etag then
-    return nil, errors.new("syntax", ("the server sent label %s without an ETag (%slabels/%s)"):format(name, store.name, name))
+    return nil, errors.new("syntax", ("the server sent label %s without the header ETag (%slabels/%s)"):format(name, store.name,
+      name))
   end
   if not hash then return nil, errors.new("corrupt", ("label %s holds no hash (%slabels/%s)"):format(name, store.name, name)) end
   local metadata = head.metadata or {}
@@ -202,7 +237,7 @@ function M.label(store, name)
   local writer = writers[1]
   for _, before in ipairs(list_of(metadata["theaterref-writers"], "^[%x-]+$")) do writers[#writers + 1] = before end
   local history = list_of(metadata["theaterref-history"], "^%x+$")
-  return { hash = hash, etag = head.etag, writer = writer, writers = writers, history = history }
+  return { hash = hash, etag = head.etag, writer = writer, writers = writers, history = history, asked = asked }
 end
 
 -- True if a text is before another in the order of their bytes, whatever the locale.

@@ -49,16 +49,25 @@ local function has(list, hash)
   return false
 end
 
+-- The error for a label that somebody else has moved while it was to be rolled back. Its content now may be a good one
+-- already: the caller has to look.
+local function moved_meanwhile(self, name, from)
+  local now, err = self:get_by_label(name)
+  local state = now and "it points at " .. now or err and "reading it failed: " .. err.message or "it was removed"
+  return errors.new("cancelled", ("label %s was not rolled back from %s: somebody else changed it meanwhile, and now %s; "
+    .. "look at it, and roll it back again if that is still right"):format(name, from, state))
+end
+
 --- Moves a label back to what it pointed at before its last move, or the last one before that
 -- of which the content is still there. Rolled back twice, it is where it was: name the hash
--- with `to` to go back further.
+-- with `to` to go back further. A label that somebody else moves meanwhile stays there.
 -- @tparam string name
 -- @tparam[opt] table options `to`: a hash in the label's history
 -- @treturn string the hash it points at now
 -- @treturn string the hash it pointed at until now
 -- @return[2] nil
 -- @treturn[2] table an error, of kind `not_found` if there is no such label, it has no
--- history or not that hash in it, or the content is gone
+-- history or not that hash in it, or the content is gone; of kind `cancelled` if somebody else moved it meanwhile
 function Store:rollback(name, options)
   local now, former, moved, err
   now, err = self:get_by_label(name)
@@ -75,7 +84,7 @@ function Store:rollback(name, options)
   end
   for _, hash in ipairs(former) do
     moved, err = self:label(name, hash, { expect = now })
-    if moved == false then return self:rollback(name, options) end -- somebody moved it meanwhile
+    if moved == false then return nil, moved_meanwhile(self, name, now) end
     if moved then return hash, now end
     if err.kind ~= "not_found" then return nil, err end -- else its content is gone
   end
