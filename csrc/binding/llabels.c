@@ -245,8 +245,11 @@ void tr_open_labels(lua_State *L) {
       {"store_at_label", store_store_at_label},
       {"replace_content_at_label", store_store_at_label},
       {NULL, NULL}};
+  const tr_store_options usual = TR_STORE_OPTIONS;
   luaL_setfuncs(L, methods, 0);
   tr_add_pair(L, store_remove_label, "remove_label", "remove_from_label");
+  lua_pushinteger(L, usual.label_history);
+  lua_setfield(L, -3, "label_history"); /* of stores without the option */
   lua_pushcfunction(L, label_fault);
   lua_setfield(L, -3, "label_fault");
   lua_pushcfunction(L, odd_label_fault);

@@ -40,7 +40,8 @@ static void unlock(tr_lease *lease) {
     close(lock);
 }
 
-static void drop(tr_lease *lease) {
+static void drop(void *context) {
+  tr_lease *lease = context;
   if (atomic_fetch_sub(&lease->references, 1) > 1)
     return;
   if (lease->promise != NULL)
@@ -57,7 +58,7 @@ static void look(void *context) {
     lease->is_over = true;
     next = lease->seconds;
   }
-  if (goes_on && tr_timer_call(next, look, lease))
+  if (goes_on && tr_timer_call(next, look, drop, lease))
     return;
   unlock(lease);
   drop(lease);
@@ -69,7 +70,7 @@ bool tr_lease_end_after(tr_lease *lease, const tr_future *future, double seconds
   lease->promise = tr_promise_retain(tr_future_promise(future));
   lease->seconds = seconds;
   atomic_fetch_add(&lease->references, 1);
-  if (tr_timer_call(LOOK_SECONDS, look, lease))
+  if (tr_timer_call(LOOK_SECONDS, look, drop, lease))
     return true;
   atomic_fetch_sub(&lease->references, 1);
   return false;

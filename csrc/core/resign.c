@@ -14,7 +14,10 @@
 #include "s3_places.h"
 #include "sign.h"
 
-enum { MAX_REGIONS = 2 /* moves of one request */ };
+enum {
+  MAX_REGIONS = 2, /* moves of one request */
+  SHOWN = 12       /* characters of a secret, which no message may show */
+};
 /* Servers refuse a clock that differs by 15 minutes. */
 static const double CLOCK_DIFFERS = 600;
 
@@ -42,6 +45,14 @@ static bool is_code(const char *text) {
              '\0';
 }
 
+/* True if a text shows a secret, or the beginning of one. */
+static bool shows(const char *text, size_t size, const char *secret) {
+  size_t len = secret != NULL ? strlen(secret) : 0;
+  if (len > SHOWN)
+    len = SHOWN;
+  return len >= SHOWN / 2 && memmem(text, size, secret, len) != NULL;
+}
+
 void tr_resign_read(tr_request *r) {
   const tr_buffer *from = r->message != NULL ? &r->body : &r->refusal;
   size_t size = from->len < TR_REFUSAL_MAX ? from->len : TR_REFUSAL_MAX;
@@ -51,7 +62,9 @@ void tr_resign_read(tr_request *r) {
   memcpy(r->told_region, r->response.bucket_region, sizeof r->told_region);
   if (size > 0 && memmem(from->data, size, "<Error", 6) != NULL) {
     copy_element(from->data, size, "<Code>", r->code, sizeof r->code);
-    copy_element(from->data, size, "<Message>", r->why, sizeof r->why);
+    if (!shows(from->data, size, r->signer->secret_access_key) &&
+        !shows(from->data, size, r->signer->session_token))
+      copy_element(from->data, size, "<Message>", r->why, sizeof r->why);
     if (r->told_region[0] == '\0')
       copy_element(from->data, size, "<Region>", r->told_region, sizeof r->told_region);
   }

@@ -14,8 +14,6 @@
 #include "s3_places.h"
 #include "sigv4.h"
 
-enum { MAX_SIGNED = 64 /* headers */ };
-
 bool tr_sign_begin(tr_request *r) {
   const tr_signer *s = r->signer;
   char *moved;
@@ -58,32 +56,43 @@ static bool add_line(tr_handle *h, const char *name, const char *value, size_t l
   return longer != NULL;
 }
 
-/* Sign the headers of the handle. */
-static bool add_signature(tr_request *r, tr_handle *h, const tr_signing *signing,
-                          const char **lines) {
-  tr_signing what = *signing;
-  tr_buffer value = {0};
-  struct curl_slist *line;
-  char host[512];
-  size_t count = 0;
-  const char *start = strstr(r->url.text, "://") + 3;
-  bool ok;
-  snprintf(host, sizeof host, "host: %.*s", (int)strcspn(start, "/?"), start);
-  lines[count++] = host;
-  for (line = h->headers; line != NULL && count + 1 < MAX_SIGNED; line = line->next)
+/* Return the host and all x-amz-... headers of a handle, to be freed; NULL: memory is short. */
+static const char **find_signed(const tr_handle *h, const char *host) {
+  const struct curl_slist *line;
+  const char **lines;
+  size_t count = 2; /* the host and the final NULL */
+  for (line = h->headers; line != NULL; line = line->next)
+    count++;
+  lines = calloc(count, sizeof *lines);
+  if (lines == NULL)
+    return NULL;
+  lines[0] = host;
+  count = 1;
+  for (line = h->headers; line != NULL; line = line->next)
     if (curl_strnequal(line->data, "x-amz-", 6))
       lines[count++] = line->data;
-  lines[count] = NULL;
-  what.headers = lines;
-  ok = tr_sigv4_sign(r->signer, &what, &value, NULL) &&
+  return lines;
+}
+
+/* Sign the headers of the handle. */
+static bool add_signature(tr_request *r, tr_handle *h, tr_signing *what) {
+  tr_buffer value = {0};
+  char host[512];
+  const char *start = strstr(r->url.text, "://") + 3, **lines;
+  bool ok;
+  snprintf(host, sizeof host, "host: %.*s", (int)strcspn(start, "/?"), start);
+  lines = find_signed(h, host);
+  what->headers = lines;
+  ok = lines != NULL && tr_sigv4_sign(r->signer, what, &value, NULL) &&
        add_line(h, "Authorization", value.data, value.len);
+  free(lines);
   tr_buffer_free(&value);
   return ok;
 }
 
 bool tr_sign_attempt(tr_request *r, tr_handle *h) {
   const tr_signer *s = r->signer;
-  const char *lines[MAX_SIGNED], *token = s->session_token;
+  const char *token = s->session_token;
   char date[TR_SIGV4_DATE], payload[TR_HEX_MAX];
   tr_signing what = {.method = tr_method_name(r->message != NULL ? r->message->method : TR_GET),
                      .url = r->url.text,
@@ -98,5 +107,5 @@ bool tr_sign_attempt(tr_request *r, tr_handle *h) {
   return add_line(h, "x-amz-date", date, strlen(date)) &&
          add_line(h, "x-amz-content-sha256", payload, strlen(payload)) &&
          (token == NULL || add_line(h, "x-amz-security-token", token, strlen(token))) &&
-         add_signature(r, h, &what, lines);
+         add_signature(r, h, &what);
 }

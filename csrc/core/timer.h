@@ -15,7 +15,9 @@ tr_future *tr_timer(double seconds);
 bool tr_timer_limit(tr_future *future, double seconds);
 
 /* Call a function in so many seconds, at most an hour, on the timers' thread, with no lock held;
-** it must not block. A child of a fork makes no call. False when memory or threads are short. */
-bool tr_timer_call(double seconds, void (*call)(void *context), void *context);
+** it must not block. A child of a fork drops the context instead. False when memory or threads are
+** short. */
+bool tr_timer_call(double seconds, void (*call)(void *context), void (*drop)(void *context),
+                   void *context);
 
 #endif

@@ -570,7 +570,7 @@ function Store:import(path, options) end
 ---@field package? string as written
 ---@field digest? string for `cacheable` and `accept`: the SHA-256 that the bytes must have
 ---@field asked? string for `signatures`: the reference before `rewrite`
----@field plain_http? table<string, boolean> for `allow`: the option of that name, by registry, if one has it
+---@field plain_http? table<string, boolean> for `allow`: the option of that name, by registry, if one has it; and by `s3://<bucket>`
 ---@field reference? string for `cacheable` and `accept`: the bytes' reference
 
 ---@class theaterref.Event

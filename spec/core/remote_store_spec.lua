@@ -385,6 +385,28 @@ describe("a remote store", function()
       assert.equal(1, #warnings) -- the others did not wait for it
     end)
 
+    it("counts as it was for other processes, too, which do not wait for the bucket", function()
+      local hash = open "writer":store_at_label("x", "one")
+      open():get_by_label "x"
+      s3:control { faults = { { ["do"] = "slow", key = "labels/x", seconds = 2, times = 9 } } }
+      assert.equal(hash, open("here", { request = { retries = 0, timeout = 0.5 } }):get_by_label "x")
+      s3:control { faults = { { ["do"] = "drop_before", key = "labels/", times = 9 } } }
+      s3:log()
+      warnings = {}
+      for _ = 1, 3 do
+        local store = open() -- as another process has it
+        for _ = 1, 2 do assert.equal(hash, store:get_by_label "x") end
+      end
+      assert.equal(0, asked "labels/x")
+      assert.equal(3, #warnings)
+      assert.matches("could not be reached by another process", warnings[1])
+      assert.equal("network", select(2, open():get_by_label "unknown").kind)
+      s3:control { faults = {} }
+      helper.write(folder .. "/here/front/outage-" .. core.digest(open().identity), tostring(os.time() + 3600)) -- a wrong clock
+      assert.equal(hash, open():get_by_label "x")
+      assert.equal(1, asked "labels/x 304")
+    end)
+
     it("does not count as it was when the bucket refuses or is gone", function()
       open "writer":store_at_label("x", "one")
       local store = open()
@@ -483,100 +505,6 @@ describe("a remote store", function()
   end)
 
   describe("upkeep:", function()
-    it("the bucket's gc deletes nothing that is labelled, was labelled, or is young", function()
-      local store = open()
-      local labelled, former, old = store:put "now", store:put "before", store:put "old"
-      store:label("x", former)
-      store:label("x", labelled)
-      s3:control { age = { bucket = "bucket", prefix = prefix .. "/", seconds = 25 * 3600 } }
-      local young = store:put "young"
-      local trial = store:gc { remote = true, dry_run = true }
-      assert.same({ old }, trial.deleted)
-      local report = store:gc { remote = true }
-      assert.same({ old }, report.deleted)
-      assert.same({ labelled = 1, in_history = 1, young = 1, in_use = 0 }, report.kept)
-      local left = objects()
-      assert.truthy(left["data/" .. labelled] and left["data/" .. former] and left["data/" .. young])
-      assert.is_nil(left["data/" .. old])
-    end)
-
-    it("the bucket's gc deletes old probes, and nothing else beside them", function()
-      local probe = "theaterref/01234567-89ab-4def-8123-456789abcdef"
-      put(probe, "1", 3 * 86400)
-      put("theaterref/notes", "somebody's", 3 * 86400)
-      assert(open():gc { remote = true })
-      assert.is_nil(objects()[probe])
-      assert.truthy(objects()["theaterref/notes"])
-    end)
-
-    it("the bucket's gc goes by the bucket's clock", function()
-      local store = open()
-      local hash = store:put "young"
-      s3:control { clock = 600 }
-      assert.same({ hash }, store:gc { remote = true, grace = 300 }.deleted)
-      s3:control { clock = 0 }
-    end)
-
-    it("the bucket's gc looks at labels and ages again before each batch of deletions", function()
-      local store = open()
-      local function hash(i) return ("0"):rep(35) .. ("%05d"):format(i) end
-      s3:control { fill = { bucket = "bucket", prefix = prefix .. "/data/" .. ("0"):rep(35), count = 503, text = "old" } }
-      s3:control { age = { bucket = "bucket", prefix = prefix .. "/", seconds = 25 * 3600 } }
-      local report = store:gc { remote = true, progress = function(done)
-        if done > 500 then return end
-        put("labels/x", hash(501))
-        s3:control { age = { bucket = "bucket", prefix = prefix .. "/data/" .. hash(502), seconds = -25 * 3600 } }
-      end }
-      assert.equal(501, #report.deleted)
-      assert.truthy(objects()["data/" .. hash(501)] and objects()["data/" .. hash(502)])
-    end)
-
-    it("the bucket's gc puts back what a label names that came while it deleted", function()
-      local store = open()
-      local hash, other = assert(store:put "labelled late"), assert(store:put "free")
-      s3:control { age = { bucket = "bucket", prefix = prefix .. "/", seconds = 25 * 3600 } }
-      local Client = require "theaterref.s3.client"
-      local delete_many = Client.delete_many
-      finally(function() Client.delete_many = delete_many end)
-      function Client.delete_many(...)
-        put("labels/late", hash)
-        return delete_many(...)
-      end
-      assert.same({ other }, store:gc({ remote = true }).deleted)
-      local left = objects()
-      assert.truthy(left["data/" .. hash])
-      for key in pairs(left) do assert.is_nil(key:find "trash") end
-      assert.equal("labelled late", tostring(open():get_content_by_label "late"))
-    end)
-
-    it("the bucket's gc puts back what one that was killed has deleted, if a label names it", function()
-      local store = open()
-      local hash = core.digest("content", "sha1")
-      put("labels/app", hash)
-      put("theaterref/trash/" .. hash, "content")
-      assert(store:gc { remote = true })
-      assert.equal("content", tostring(store:get_content_by_label "app"))
-      assert.is_nil(objects()["theaterref/trash/" .. hash])
-    end)
-
-    it("the bucket's gc does nothing while a label holds no hash", function()
-      local store = open()
-      store:put "x"
-      put("labels/bad", "x")
-      local report, err = store:gc { remote = true, grace = 0 }
-      assert.is_nil(report)
-      assert.equal("corrupt", err.kind)
-    end)
-
-    it("the bucket's gc reports what it could not delete", function()
-      local store = open()
-      local hash = store:put "kept"
-      s3:control { faults = { { ["do"] = "keep", key = hash } } }
-      local report = store:gc { remote = true, grace = 0 }
-      assert.same({}, report.deleted)
-      assert.matches("AccessDenied", report.failed[hash])
-    end)
-
     it("the local gc keeps content that the bucket's labels name, or named before", function()
       local store = open()
       local former, labelled = store:store_at_label("x", "one"), open "other":store_at_label("x", "two")

@@ -2,6 +2,7 @@
 local Client = require "theaterref.s3.client"
 local core = require "theaterref.core"
 local helper = require "helper"
+local theaterref = require "theaterref"
 local xml = require "theaterref.s3.xml"
 
 describe("a bucket", function()
@@ -230,6 +231,32 @@ describe("a bucket", function()
     local _, err = open():get "cold"
     assert.equal("http_status InvalidObjectState", ("%s %s"):format(err.kind, err.code))
     assert.matches("restore it first", err.message)
+  end)
+
+  it("shows no secret that the server repeats", function()
+    local token = "IQoJb3JpZ2luX2VjEXAMPLETOKEN" .. ("x"):rep(400)
+    server:control { accounts = { AKIDSESSION = { secret = "hush-hush-hush", token = token } } }
+    local keys = { access_key_id = "AKIDSESSION", secret_access_key = "hush-hush-hush", session_token = token }
+    local bucket = open(keys)
+    keys.endpoint = server.settings.endpoint
+    local resolver = theaterref.resolver { log = false, s3 = keys }
+    for _, read in ipairs { function() return bucket:get "x" end, function() return bucket:list "x" end,
+                            function() return resolver:resolve "s3://bucket/x" end } do
+      for _, told in ipairs { "the token " .. token .. " is odd", ("x"):rep(240) .. token, "the key hush-hush-hush is odd" } do
+        server:control { faults = { { ["do"] = "status", status = 400, code = "InvalidRequest", message = told } } }
+        local _, err = read()
+        assert.matches("InvalidRequest", err.message)
+        assert.is_nil(err.message:find "IQo" or err.message:find "hush")
+      end
+    end
+  end)
+
+  it("signs as many headers as there are", function()
+    local headers = {}
+    for i = 1, 80 do headers["x-amz-meta-h" .. i] = "v" .. i end
+    local bucket = open(nil, nil, { headers = headers })
+    assert(bucket:put("many-headers", core.blob "x"))
+    assert.equal("v80", assert(bucket:head "many-headers").metadata.h80)
   end)
 
   it("fails in time when the server does not answer", function()

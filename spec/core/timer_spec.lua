@@ -38,6 +38,21 @@ describe("a timer", function()
     timer:cancel()
   end)
 
+  it("comes in its turn and in little time among 50,000", function()
+    local began, list = core.now(), {}
+    for i = 1, 50000 do list[i] = core.timer(100 + i * 7919 % 50000 / 1000) end
+    local order = { 0.05, 0.01, 0.03, 0.02, 0.04, 0.0 }
+    for i, seconds in ipairs(order) do order[i] = { seconds = seconds, timer = core.timer(seconds) } end
+    table.sort(order, function(a, b) return a.seconds < b.seconds end)
+    for i, one in ipairs(order) do
+      assert(one.timer:wait(10))
+      if order[i + 1] and core.now() < began + order[i + 1].seconds then assert.is_false(order[i + 1].timer:done()) end
+    end
+    assert.is_false(list[1]:done())
+    assert.is_true(core.now() - began < 5 * helper.slowness)
+    for _, timer in ipairs(list) do timer:cancel() end
+  end)
+
   it("works for many threads at once", function()
     local results = threads.run(8, [[
       local core = require "theaterref.core"

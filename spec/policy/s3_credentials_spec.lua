@@ -108,6 +108,8 @@ credential_process = tell "a b" '$HOME' \`x\` ";" *
     helper.write(folder .. "/token", "let-me-in\n")
     reads(url .. " AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" .. folder .. "/token")
     is_refused("answered 403", url)
+    is_refused("AWS_CONTAINER_AUTHORIZATION_TOKEN has a control character in it", url
+      .. " AWS_CONTAINER_AUTHORIZATION_TOKEN='let-me-in\nX: y'")
     is_refused("plain http at another host", "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://example.org/container")
     is_refused("plain http at another host", "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1.example.org/container")
   end)

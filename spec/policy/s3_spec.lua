@@ -181,6 +181,33 @@ describe("an object", function()
     assert.equal("denied", select(2, resolver():plan "s3://bucket/actor/file.toml").kind)
   end)
 
+  it("may not be named by a manifest that came by https, if its endpoint speaks plain http", function()
+    local nginx = helper.nginx()
+    assert(resolver():copy(helper.write(folder .. "/w.wasm", helper.module "w"), "s3://bucket/w.wasm"))
+    local document = 'name = "w"\npackage = "s3://bucket/w.wasm"\n'
+    nginx:put("m.toml", document)
+    put("m.toml", document)
+    put("release/labels/m.toml", core.digest(document, "sha1"))
+    put("release/data/" .. core.digest(document, "sha1"), document)
+    local function plan(from, policy)
+      return resolver({ ca_file = nginx.ca, policy = policy, stores = { release = { remote = "s3://bucket/release" } } }):plan(from)
+    end
+    local made, err = plan(nginx.https .. "/m.toml")
+    assert.is_nil(made)
+    assert.equal("denied", err.kind)
+    assert.matches("a manifest that came by https may not name plain http", tostring(err), 1, true)
+    assert.truthy(plan(nginx.https .. "/m.toml", { allow = function() return true end }))
+    for _, from in ipairs { nginx.http .. "/m.toml", "s3://bucket/m.toml", "store://release/m.toml" } do assert(plan(from)) end
+    nginx:stop()
+    local plain = { ["s3://a"] = true, ["store://x"] = true }
+    local function allows(ref, origin)
+      return (theaterref.policy.default.allow(ref, { purpose = "package", origin = origin, origin_is_remote = true, plain_http = plain }))
+    end
+    assert.is_false(allows("s3://a/k", "s3://b/k"))
+    assert.is_false(allows("s3://a/k", "store://y/k"))
+    assert.is_true(allows("s3://b/k", "s3://a/k") and allows("s3://a/k", "store://x/k") and allows("s3://b/k", "https://h/m"))
+  end)
+
   it("is written by a copy, which returns what never changes", function()
     server:control { buckets = { versions = { region = "us-east-1", versioned = true } } }
     local r = resolver()

@@ -25,7 +25,8 @@ local function nothing() end
 -- `manifest_reference`, what its references are relative to; `origin`, where its bytes
 -- finally came from: after rewriting, schemes and redirects; `name`, the actor's, once
 -- known; for a file and the rule `allow`, `path`, the file that will be opened, without links
--- in it; for the rule `allow`, `plain_http`, the option of that name by registry, if one has it; and, for a
+-- in it; for the rule `allow`, `plain_http`, the option of that name by registry, if one has it, and true by
+-- `s3://<bucket>` or `store://<id>`, if its endpoint speaks plain http; and, for a
 -- package, `manifest` (its document) and `package` (its reference as written). `cacheable` and
 -- `accept` also get `reference` and `digest`, the SHA-256 that the bytes must have.
 -- @table default

@@ -244,7 +244,8 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.allow(context, target, ctx)
-  if context.plain_http then ctx.plain_http = context.plain_http end
+  local origin = ctx.origin or ctx.manifest_reference
+  ctx.plain_http = origin and context:plain_places(target, origin) or context.plain_http
   local allowed, more, err = context:ask("allow", target, ctx)
   if err then return nil, err end
   if not allowed then

@@ -5,8 +5,10 @@ local errors = require "theaterref.error"
 local events = require "theaterref.events"
 local home = require "theaterref.home"
 local option_sets = require "theaterref.options"
+local places = require "theaterref.s3.place"
 local policies = require "theaterref.policy"
 local reference = require "theaterref.reference"
+local remote_objects = require "theaterref.store.remote_objects"
 local requests = require "theaterref.registry.requests"
 
 local M = {}
@@ -99,6 +101,28 @@ end
 -- @treturn boolean
 function Context:is_remote(ref)
   return reference.is_remote(ref) or remote_id(self, ref) ~= nil
+end
+
+-- The bucket of a reference, and its settings: of its own, or that of its remote store; or nil.
+local function bucket_of(self, ref)
+  local id = remote_id(self, ref)
+  if not id then return ref:match "^[sS]3://([^/]+)/", self.s3 end
+  return remote_objects.place(self.store_options[id].remote), self.store_options[id].s3 or self.s3
+end
+
+--- The places that are asked by plain http, or by https at a loopback address, for the rule `allow`.
+-- @tparam string ... references
+-- @treturn ?table the option `plain_http` by registry; and true by `s3://<bucket>` or `store://<id>`, of these references
+function Context:plain_places(...)
+  local all = self.plain_http
+  for _, ref in ipairs { ... } do
+    local bucket, settings = bucket_of(self, ref)
+    if bucket and places.is_plain(settings, bucket) then
+      if all == self.plain_http then all = option_sets.overlay(all or {}) end
+      all[ref:match "^%a%w*://[^/]*":lower()] = true
+    end
+  end
+  return all
 end
 
 -- The options of a store.

@@ -180,7 +180,7 @@ end
 local function shown(self, message)
   for _, name in ipairs { "secret_access_key", "session_token" } do
     local secret = self.found and self.found[name]
-    if secret and message:find(secret:sub(1, 12), 1, true) then return "" end
+    if secret and #secret >= 6 and message:find(secret:sub(1, 12), 1, true) then return "" end
   end
   return message
 end

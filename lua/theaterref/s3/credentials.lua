@@ -241,7 +241,11 @@ function ask.container(source, await)
     return nil, errors.new("policy", "its URL is plain http at another host than this machine or 169.254.170.2")
   end
   local path, token, err = set "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", set "AWS_CONTAINER_AUTHORIZATION_TOKEN", nil
-  if path then token, err = read_token(path) end
+  if path then
+    token, err = read_token(path)
+  elseif token and token:find "%c" then
+    err = errors.new("policy", "AWS_CONTAINER_AUTHORIZATION_TOKEN has a control character in it, such as a line break")
+  end
   if err then return nil, err end
   local answer
   answer, err = request(source.url, { method = "GET", link_local = true, headers = token and { Authorization = token } },

@@ -94,4 +94,13 @@ function M.find(settings, bucket)
   return place
 end
 
+--- True if the endpoint of a bucket speaks plain http.
+-- @tparam ?table settings the configuration's `s3`
+-- @tparam string bucket
+-- @treturn boolean
+function M.is_plain(settings, bucket)
+  local place = M.find(settings, bucket)
+  return place ~= nil and place.endpoint:find "^http:" ~= nil
+end
+
 return M

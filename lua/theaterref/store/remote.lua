@@ -26,7 +26,7 @@ local LOCK_SECONDS = 30       -- that another process may take to fetch content,
 local KEEP_SECONDS = 0.5      -- after a fetch, for its bytes to be kept before another process looks
 local FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 -- An outage is assumed to last ten times as long as it took to notice, within these limits. During that time the bucket is
--- not asked about known labels.
+-- not asked about known labels. A note in the folder tells other processes.
 local OUTAGE_FACTOR, MIN_OUTAGE, MAX_OUTAGE = 10, 1, 30
 
 -- ------------------------------------------------------------------ opening
@@ -299,12 +299,32 @@ local function hash_of(self, name, blob, err)
   return nil, err
 end
 
+local function outage_name(self) return "outage-" .. core.digest(self.identity) end
+
+-- True while an outage is known, to this process or another one of the machine.
+local function is_out(self)
+  local shared, now = self.shared, core.now()
+  if now < shared.outage_till then return true end
+  local till = tonumber(self.front:text(outage_name(self)) or "")
+  local left = till and till - core.time() or 0
+  if left <= 0 or left > MAX_OUTAGE then return false end
+  shared.outage_till = now + left
+  warn(self, ("%s could not be reached by another process a moment ago, so labels count as they were"):format(self.name))
+  return true
+end
+
+-- Notes an outage that was noticed by a question that began at a moment.
+local function note_outage(self, began)
+  local seconds = math.min(math.max(OUTAGE_FACTOR * (core.now() - began), MIN_OUTAGE), MAX_OUTAGE)
+  core.count "outage"
+  self.shared.outage_till = core.now() + seconds
+  self.front:set_text(outage_name(self), ("%.3f"):format(core.time() + seconds))
+end
+
 -- Serves the last known hash in an outage. 'began' is when the question that noticed it was asked.
 local function last_known(self, name, known, err, began)
   if not known or not core.is_outage(err) then return nil, err end
-  local now = core.now()
-  core.count "outage"
-  self.shared.outage_till = now + math.min(math.max(OUTAGE_FACTOR * (now - began), MIN_OUTAGE), MAX_OUTAGE)
+  note_outage(self, began)
   local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, (core.time() - known.asked) // 1))) or ""
   warn(self, ("%s cannot be reached, so label %s counts as it was%s: %s"):format(self.name, name, age, err.message))
   return known.hash
@@ -333,7 +353,7 @@ end
 -- process is asking the bucket.
 local function lead_label(self, name, lead, patience)
   local known = self.front:label(name)
-  if known and core.now() < self.shared.outage_till then
+  if known and is_out(self) then
     lead:cancel()
     return known.hash
   end
@@ -375,9 +395,9 @@ end
 
 -- True if the bucket may have to be asked for a label.
 local function may_ask(self, name)
-  if core.now() < self.shared.outage_till or cache_of(self):peek(label_key(self, name)) then return false end
+  if cache_of(self):peek(label_key(self, name)) then return false end
   local known = self.front:label(name)
-  return not known or not is_fresh(self, known)
+  return not known or not is_fresh(self, known) and not is_out(self)
 end
 
 -- The hash of a label; nil, if there is none; or nil and an error.

@@ -8,6 +8,7 @@ local engines = require "theaterref.store.remote_engine"
 local errors = require "theaterref.error"
 local objects = require "theaterref.store.remote_objects"
 local random = require "theaterref.store.random"
+local text = require "theaterref.s3.text"
 
 local M = {}
 
@@ -15,7 +16,6 @@ local LOCK_SECONDS = 30 -- that a call waits for others that move labels, by def
 local FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1
 local MAX_FAILURES = 8  -- of the server in one call
 local MAX_WRITERS, MAX_HISTORY = 12, 20 -- in an object's metadata, of which 2 KB fit
-local LABEL_HISTORY = 5
 
 -- -------------------------------------------------------------------- names
 
@@ -45,9 +45,9 @@ end
 local function check_name(store, name)
   local fault = core.odd_label_fault(name)
   if fault then return nil, errors.new("invalid_reference", ("Invalid label '%s': %s"):format(name, fault)) end
-  if #store.prefix + #"labels/" + #name > objects.MAX_KEY then
+  if #store.prefix + #"labels/" + #name > text.MAX_KEY_BYTES then
     return nil, errors.new("invalid_reference", ("Invalid label: its key in %s is longer than %d bytes"):format(store.name,
-      objects.MAX_KEY))
+      text.MAX_KEY_BYTES))
   end
   return true
 end
@@ -63,7 +63,7 @@ end
 
 -- The hashes of a label's history after a move, the newest first.
 local function history_with(store, current, hash)
-  local list, seen, most = {}, { [hash] = true }, math.min(store.options.label_history or LABEL_HISTORY, MAX_HISTORY)
+  local list, seen, most = {}, { [hash] = true }, math.min(store.options.label_history or core.label_history, MAX_HISTORY)
   local function add(former)
     if not seen[former] and #list < most then
       seen[former], list[#list + 1] = true, former
@@ -262,7 +262,7 @@ function Move:undo(etag, fault)
 end
 
 -- Moves the label, and learns the outcome.
-function Move:finish(was_old)
+function Move:finish()
   local store, name = self.store, self.name
   local moved, etag = self:run()
   if not moved then
@@ -275,9 +275,11 @@ function Move:finish(was_old)
     store:expire_label(name)
     return self:undo(etag, err)
   end
-  if was_old == true then objects.ensure(store, self.hash, nil, true) end -- a gc may have chosen it before
   if etag then store:know_label(name, self.hash, etag) else store:expire_label(name) end
-  return true
+  ok, err = objects.ensure(store, self.hash, nil, true) -- a gc that did not see the label yet may have deleted it
+  if ok or not objects.is_absent(err) then return true end
+  return nil, errors.new("not_found", ("label %s has moved to %s, which was deleted meanwhile: put it again"):format(name,
+    self.hash))
 end
 
 --- Points a label at content.
@@ -306,14 +308,13 @@ function M.move(store, name, hash, expect)
     return false
   end
   if not current then ok, err = check_place(store, name) end
-  local was_old
-  if ok then ok, was_old = objects.ensure(store, hash) end
-  if not ok then return nil, err or was_old end
+  if ok then ok, err = objects.ensure(store, hash) end
+  if not ok then return nil, err end
   if current and current.hash == hash then
     store:know_label(name, hash, current.etag, current.asked)
     return true
   end
-  return move:finish(was_old)
+  return move:finish()
 end
 
 -- ------------------------------------------------------------------ removals

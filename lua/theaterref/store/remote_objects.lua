@@ -14,7 +14,13 @@ function M.is_absent(err) return (err.kind == "not_found" or err.status == 404) 
 --- Seconds for which a remote gc spares content. Writers renew content that is older than half of that.
 M.GRACE = 24 * 3600
 
-M.MAX_KEY = 1024 -- bytes
+--- The folder of copies of deleted content: `theaterref/trash/<hash>/<uuid>`; see `theaterref.store.remote_gc`.
+M.TRASH = "theaterref/trash/"
+
+--- True for the name of content.
+-- @tparam string name
+-- @treturn boolean
+function M.is_content_name(name) return name:find "^[0-9a-f]+$" ~= nil and (#name == 40 or #name == 64) end
 
 --- Takes the option `remote` apart.
 -- @tparam string remote `s3://bucket` or `s3://bucket/prefix`
@@ -95,8 +101,8 @@ end
 -- @tparam string hash
 function M.doubt(store, hash) store.shared.ensured[hash] = nil end
 
--- True if an object is old enough for a remote gc to take it soon, as far as the server's answer shows.
-local function is_old(head) return os.time() - (head.modified or 0) > M.GRACE / 2 end
+-- True if an object is so old, by the server's clock, that a remote gc may soon take it.
+local function is_old(head) return (head.date or os.time()) - (head.modified or 0) > M.GRACE / 2 end
 
 -- Calls a function that writes content until nobody else writes it at the same time: `conflict` is no kind of a caller's.
 local function without_conflict(store, write)
@@ -111,9 +117,9 @@ local function without_conflict(store, write)
   return nil, other
 end
 
--- Makes an object young if it is old. Returns whether it was old; or nil and an error.
+-- Makes an object young if it is old. True, or nil and an error.
 local function refresh(store, key, head)
-  if not is_old(head) then return false end
+  if not is_old(head) then return true end
   local client = store:client()
   return without_conflict(store, function()
     local ok, err = client:refresh(key, head)
@@ -135,34 +141,58 @@ local function has_bytes(head, blob)
   return (head.etag or ""):gsub('"', ""):lower() == md5
 end
 
+--- Puts content back of which a garbage collection kept a copy.
+-- @tparam table store
+-- @tparam string hash
+-- @treturn boolean false: there is none
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.restore(store, hash)
+  local copies = {}
+  local ok, err = M.each(store, M.TRASH .. hash .. "/", function(_, object) copies[#copies + 1] = object end)
+  if not ok then return nil, err end
+  for _, copy in ipairs(copies) do
+    ok, err = store:client():refresh(copy.key, copy, store.prefix .. "data/" .. hash)
+    if ok then return true end
+    if not M.is_absent(err) then return nil, err end -- else its time was over
+  end
+  return false
+end
+
+-- Brings content that is missing in the bucket there. True, or nil and an error.
+local function bring(store, hash, blob)
+  blob = blob or store.front:get(hash)
+  if blob then
+    return without_conflict(store, function() return store:client():put(store.prefix .. "data/" .. hash, blob, {}) end)
+  end
+  local restored, err = M.restore(store, hash)
+  if restored ~= false then return restored, err end
+  return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, store.front.folder, store.name))
+end
+
 --- Makes sure that content is in the bucket, and young enough that no gc takes it soon.
 -- @tparam table store
 -- @tparam string hash
 -- @tparam[opt] theaterref.blob blob its bytes, which replace others in the bucket; without them, those of the local folder
 -- @tparam[opt] boolean again ask the bucket, even if that was done a moment ago
 -- @treturn boolean true
--- @treturn boolean whether it was old: a gc that runs now may have chosen it before
 -- @return[2] nil
 -- @treturn[2] table an error, of kind `not_found` if it is neither there nor here
 function M.ensure(store, hash, blob, again)
   local key, shared = store.prefix .. "data/" .. hash, store.shared
   local at = shared.ensured[hash]
-  if not again and at and core.now() < at + ENSURED_SECONDS then return true, false end
+  if not again and at and core.now() < at + ENSURED_SECONDS then return true end
   local head, err = M.head(store, "data/" .. hash)
   if not head and not M.is_absent(err) then return nil, err end
-  local client = store:client()
   if head and (not blob or has_bytes(head, blob)) then
-    local was_old, why = refresh(store, key, head)
-    if was_old ~= nil then return note_ensured(shared, hash), was_old end
-    if why.kind ~= "not_found" then return nil, why end -- else a gc has just taken it
+    local ok, why = refresh(store, key, head)
+    if ok then return note_ensured(shared, hash) end
+    if not M.is_absent(why) then return nil, why end -- else a gc has just taken it
   end
-  blob = blob or store.front:get(hash)
-  if not blob then
-    return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, store.front.folder, store.name))
-  end
-  head, err = without_conflict(store, function() return client:put(key, blob, {}) end)
-  if not head then return nil, err end
-  return note_ensured(shared, hash), false
+  local ok
+  ok, err = bring(store, hash, blob)
+  if not ok then return nil, err end
+  return note_ensured(shared, hash)
 end
 
 --- Renews content that a label leaves, because readers may be about to read it. Failures are ignored.
@@ -230,7 +260,29 @@ function M.label(store, name)
   return { hash = hash, etag = head.etag, writer = writer, writers = writers, history = history, asked = asked }
 end
 
---- Lists objects, page by page.
+-- True if a text is before another in the order of their bytes, whatever the locale.
+local function is_before(a, b)
+  local i = 1
+  while i <= #a and a:byte(i) == b:byte(i) do i = i + 1 end
+  return (a:byte(i) or -1) < (b:byte(i) or -1)
+end
+
+local MAX_EMPTY_PAGES = 100 -- in a row
+
+-- Returns a function that checks that pages go on: without it, a list might never end.
+local function page_checker(store)
+  local last, empty = "", 0
+  return function(page)
+    empty = page[1] and 0 or empty + 1
+    if empty < MAX_EMPTY_PAGES and (not page[1] or is_before(last, page[1].key)) then
+      last = page[1] and page[#page].key or last
+      return true
+    end
+    return nil, errors.new("syntax", ("the server of %s repeats pages of its list of keys"):format(store.name))
+  end
+end
+
+--- Lists objects, page by page. Folders, which some programs keep as empty objects whose keys end in `/`, are left out.
 -- @tparam table store
 -- @tparam string folder below the store's prefix, with a `/` at its end
 -- @tparam function visit called with each key below that folder and its object; false ends it
@@ -241,15 +293,18 @@ end
 function M.each(store, folder, visit, options)
   local client, err = store:client()
   if not client then return nil, err end
-  local prefix, token = store.prefix .. folder, nil
+  local prefix, check_page, token = store.prefix .. folder, page_checker(store), nil
   local after = options and options.after and prefix .. options.after or nil
   repeat
     local page, following = client:list(prefix, { after = not token and after or nil, token = token,
       max = options and options.max })
     if not page then return nil, following end
+    local goes_on, fault = check_page(page)
+    if not goes_on then return nil, fault end
     token = following
     for _, object in ipairs(page) do
-      if object.key:sub(1, #prefix) == prefix and visit(object.key:sub(#prefix + 1), object) == false then return true end
+      local is_ours = object.key:sub(1, #prefix) == prefix and not (object.size == 0 and object.key:sub(-1) == "/")
+      if is_ours and visit(object.key:sub(#prefix + 1), object) == false then return true end
     end
   until not token
   return true
@@ -294,6 +349,57 @@ function M.for_each(store, items, work, at_once)
   drive(workers)
   if failure then return nil, failure end
   return true
+end
+
+--- The ETag and the time of each label's object.
+-- @tparam table store
+-- @treturn table texts, by name
+-- @treturn table why others are no labels, by name
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.label_objects(store)
+  local etags, faults = {}, {}
+  local ok, err = M.each(store, "labels/", function(name, object)
+    local fault = core.label_fault(name) or core.odd_label_fault(name)
+    if fault then faults[name] = fault else etags[name] = ("%s %s"):format(tostring(object.etag), tostring(object.modified)) end
+  end)
+  if not ok then return nil, err end
+  for name in pairs(etags) do
+    for at in name:gmatch "()/" do
+      local folder = name:sub(1, at - 1)
+      if etags[folder] then faults[folder] = ("it is a folder of the label %s, too"):format(name) end
+    end
+  end
+  return etags, faults
+end
+
+--- Reads all labels.
+-- @tparam table store
+-- @tparam[opt] table before labels that were read before: those whose object is the same are not read again
+-- @treturn table by name, as `label` returns them
+-- @treturn table why others are no labels, by name
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.labels(store, before)
+  local etags, faults = M.label_objects(store)
+  if not etags then return nil, faults end
+  local found, changed = {}, {}
+  for name, etag in pairs(etags) do
+    local known = before and before[name]
+    if known and known.listed == etag then found[name] = known else changed[#changed + 1] = name end
+  end
+  local ok, err = M.for_each(store, changed, function(view, name)
+    local label, why = M.label(view, name)
+    if label == nil and why.kind ~= "corrupt" then return nil, why end
+    if label == nil then faults[name] = why.message end
+    if label then
+      label.listed = etags[name]
+      found[name] = label
+    end
+    return true
+  end)
+  if not ok then return nil, err end
+  return found, faults
 end
 
 --- Waits briefly.

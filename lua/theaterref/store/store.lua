@@ -15,6 +15,7 @@
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local option_sets = require "theaterref.options"
+local sorted_keys = require "theaterref.sorted_keys"
 
 local Store = core.store_methods
 
@@ -114,17 +115,6 @@ function Store:batch(work)
   return table.unpack(results, 1, results.n)
 end
 
-local function sorted(list)
-  table.sort(list)
-  return list
-end
-
-local function keys(map)
-  local list = {}
-  for key in pairs(map) do list[#list + 1] = key end
-  return sorted(list)
-end
-
 -- Checks all content into a report. True, or nil and an error: it was interrupted.
 local function verify_content(self, hashes, report, progress)
   for i, hash in ipairs(hashes) do
@@ -180,8 +170,8 @@ local function verify(self, progress)
       missing[hash] = true
     end
   end
-  report.missing = keys(missing)
-  sorted(report.dangling)
+  report.missing = sorted_keys(missing)
+  table.sort(report.dangling)
   report.quarantined, err = self:list_quarantined()
   if not report.quarantined then return nil, err end
   report.temporary_files, err = self:list_temporary_files()
@@ -286,7 +276,7 @@ local function unlabelled_content(self, grace, dry_run, kept, spared)
       times[hash] = nil
     end
   end
-  return keys(times), times
+  return sorted_keys(times), times
 end
 
 -- As Store.gc.

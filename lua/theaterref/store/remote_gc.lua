@@ -1,0 +1,264 @@
+--- Garbage collection of remote stores.
+--
+-- No deletion can depend on labels. So a collection copies what it is about to delete to `theaterref/trash/<hash>/<uuid>`,
+-- deletes it, reads the labels again, and puts back what they name by then. Nobody overwrites a copy, so several collections may
+-- run at once. Copies stay for a day: a writer of a label that finds its content missing puts it back, and the next collection
+-- puts back what one that was killed has deleted.
+-- @module theaterref.store.remote_gc
+local core = require "theaterref.core"
+local errors = require "theaterref.error"
+local objects = require "theaterref.store.remote_objects"
+local random = require "theaterref.store.random"
+
+local M = {}
+
+local BATCH = 500 -- deletions between two looks at the labels
+local MAX_DELETES = 1000 -- of one request
+local MAX_TRIES, PAUSE = 6, 0.5 -- while the server is busy
+
+local function nothing() end
+
+-- Visits objects, of which each must have a time.
+local function each_dated(self, folder, visit, options)
+  local fault
+  local ok, err = objects.each(self, folder, function(key, object)
+    if object.modified then return visit(key, object) end
+    fault = errors.new("syntax", ("the server lists %s%s%s without a time (LastModified), so no garbage is collected")
+      :format(self.name, folder, errors.printable(key)))
+    return false
+  end, options)
+  if not ok or fault then return nil, err or fault end
+  return true
+end
+
+-- ------------------------------------------------------------------- labels
+
+--- Reads the labels for a collection, which does nothing while one cannot be read.
+-- @tparam table self a remote store
+-- @tparam[opt] table before those that were read before
+-- @treturn table by name
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.labels(self, before)
+  local labels, faults = objects.labels(self, before)
+  if not labels then return nil, faults end
+  local name, why = next(faults)
+  if not name then return labels end
+  return nil, errors.new("corrupt", ("no garbage is collected while there is a label that holds no hash: %s: %s")
+    :format(errors.printable(name), why))
+end
+
+-- The content that no collection may delete, by hash: "in_history" or "labelled".
+local function spared_by(labels)
+  local spared = {}
+  for _, label in pairs(labels) do
+    for _, hash in ipairs(label.history) do spared[hash] = spared[hash] or "in_history" end
+    spared[label.hash] = "labelled"
+  end
+  return spared
+end
+
+-- ------------------------------------------------------------------- copies
+
+-- Copies content to a key of this collection. Returns the objects that have a copy now.
+local function keep_copies(self, batch, run, report)
+  local kept = {}
+  local ok, err = objects.for_each(self, batch, function(view, object)
+    local data, copy = view.prefix .. "data/" .. object.hash, view.prefix .. objects.TRASH .. object.hash .. "/" .. run
+    local copied, why = view:client():refresh(data, { etag = object.etag, size = object.size }, copy)
+    if copied then kept[#kept + 1] = object
+    elseif core.is_outage(why) then return nil, why
+    elseif not objects.is_absent(why) and why.kind ~= "conflict" then report.failed[object.hash] = why.message end
+    return true
+  end)
+  if not ok then return nil, err end
+  table.sort(kept, function(a, b) return a.hash < b.hash end)
+  return kept
+end
+
+-- Deletes objects below a folder by their names. Returns a set of those that are deleted.
+local function delete_all(self, folder, names, report)
+  local prefix, deleted = self.prefix .. folder, {}
+  for first = 1, #names, MAX_DELETES do
+    local full = {}
+    for i = first, math.min(first + MAX_DELETES - 1, #names) do
+      full[#full + 1], deleted[names[i]] = prefix .. names[i], true
+    end
+    local failures, err = self:client():delete_many(full)
+    if not failures then return nil, err end
+    for _, failure in ipairs(failures) do
+      local name = failure.key:sub(#prefix + 1)
+      deleted[name], report.failed[name] = nil, failure.err.message
+    end
+  end
+  return deleted
+end
+
+-- Puts content back if it is missing. Returns whether it was; or nil and an error.
+local function put_back(self, hash)
+  local head, err = objects.head(self, "data/" .. hash)
+  if head then return false end
+  if not objects.is_absent(err) then return nil, err end
+  return objects.restore(self, hash)
+end
+
+-- Puts back labelled content that a collection deleted which was killed, and deletes old copies. 'there' is the content that the
+-- bucket has.
+local function settle_copies(self, last_old, there, spared, report)
+  local missing, old = {}, {}
+  local ok, err = each_dated(self, objects.TRASH, function(key, object)
+    local hash = key:match "^(%x+)/[%x-]+$"
+    if not hash or not objects.is_content_name(hash) then return end
+    if spared[hash] and not there[hash] then missing[hash] = true
+    elseif object.modified <= last_old then old[#old + 1] = key end
+  end)
+  if not ok then return nil, err end
+  for hash in pairs(missing) do
+    ok, err = put_back(self, hash)
+    if ok == nil then return nil, err end
+  end
+  return delete_all(self, objects.TRASH, old, report)
+end
+
+-- ----------------------------------------------------------------- deletion
+
+-- Those of a batch that are still as they were, old, and without a label.
+local function still_free(self, batch, labels, last_old)
+  local spared, wanted, free = spared_by(labels), {}, {}
+  local last = batch[#batch].hash
+  for _, object in ipairs(batch) do wanted[object.hash] = object end
+  local ok, err = each_dated(self, "data/", function(hash, object)
+    local before = wanted[hash]
+    if before and not spared[hash] and object.modified <= last_old and object.etag == before.etag then free[#free + 1] = hash end
+    if hash == last then return false end
+  end, { after = batch[1].hash:sub(1, -2), max = 1000 })
+  if not ok then return nil, err end
+  return free
+end
+
+-- Reads the labels again after a deletion, and puts back what they name. Returns the labels, and the hashes put back.
+local function repair(self, hashes, labels)
+  local found, err = objects.labels(self, labels)
+  if not found then return nil, err end
+  local spared, restored = spared_by(found), {}
+  for _, hash in ipairs(hashes) do
+    if spared[hash] then
+      restored[hash], err = put_back(self, hash)
+      if restored[hash] == nil then return nil, err end
+    end
+  end
+  return found, restored
+end
+
+-- Deletes those of a batch of objects, which have copies, that are free. Returns the labels.
+local function delete_batch(self, batch, last_old, labels, report, dry_run)
+  local err, free
+  labels, err = M.labels(self, labels)
+  if labels then free, err = still_free(self, batch, labels, last_old) end
+  if not free then return nil, err end
+  if dry_run then
+    table.move(free, 1, #free, #report.deleted + 1, report.deleted)
+    return labels
+  end
+  for _, hash in ipairs(free) do objects.doubt(self, hash) end
+  local deleted, restored
+  deleted, err = delete_all(self, "data/", free, report)
+  labels, restored = repair(self, free, labels) -- also if it is unknown whether they are deleted
+  if not deleted or not labels then return nil, err or restored end
+  for _, hash in ipairs(free) do
+    if deleted[hash] and not restored[hash] then report.deleted[#report.deleted + 1] = hash end
+  end
+  return labels
+end
+
+-- The same, and again if the server is busy: nothing else repeats a deletion.
+local function delete_patiently(self, batch, ...)
+  for try = 1, MAX_TRIES do
+    local labels, err = delete_batch(self, batch, ...)
+    if labels or try == MAX_TRIES or err.status ~= 503 and err.status ~= 429 then return labels, err end
+    objects.pause(self, PAUSE * 2 ^ try * (0.5 + math.random()))
+  end
+end
+
+-- Deletes the objects of probes that were killed.
+local function delete_probes(self, last_old, report, dry_run)
+  return each_dated(self, "theaterref/", function(name, object)
+    local is_probe = name:find "^%x+%-%x+%-%x+%-%x+%-%x+$" and #name == 36 -- others' objects stay
+    if not is_probe or object.modified > last_old then return end
+    local ok, err = dry_run or self:client():delete(self.prefix .. "theaterref/" .. name), nil
+    if ok then report.temporary_files[#report.temporary_files + 1] = name else report.failed[name] = err.message end
+  end)
+end
+
+-- --------------------------------------------------------------- collection
+
+-- Lists the content of the bucket. Returns objects with 'hash', a set of hashes, and the server's time.
+local function list_content(self)
+  local list, there = {}, {}
+  local ok, err = each_dated(self, "data/", function(hash, object)
+    if not objects.is_content_name(hash) then return end
+    object.hash, there[hash] = hash, true
+    list[#list + 1] = object
+  end)
+  if not ok then return nil, err end
+  local now = self:client():time()
+  if not now then
+    return nil, errors.new("syntax", ("the server of %s does not tell its time (Date), so no garbage is collected")
+      :format(self.name))
+  end
+  return list, there, now
+end
+
+-- Sorts content into what is kept, which the report counts, and what may be deleted.
+local function candidates_of(list, spared, last_old, report)
+  local candidates, kept = {}, report.kept
+  for _, object in ipairs(list) do
+    local because = spared[object.hash] or object.modified > last_old and "young"
+    if because then kept[because] = kept[because] + 1 else candidates[#candidates + 1] = object end
+  end
+  return candidates
+end
+
+-- Deletes candidates, batch by batch.
+local function delete_candidates(self, candidates, last_old, labels, report, options)
+  local run, progress, err = random.uuid(), options.progress or nothing, nil
+  for i = 1, #candidates, BATCH do
+    local last = math.min(i + BATCH - 1, #candidates)
+    local batch = table.move(candidates, i, last, 1, {})
+    if not options.dry_run then batch, err = keep_copies(self, batch, run, report) end
+    if batch and batch[1] then labels, err = delete_patiently(self, batch, last_old, labels, report, options.dry_run) end
+    if not batch or not labels then return nil, err end
+    progress(last, #candidates)
+  end
+  return true
+end
+
+--- Collects garbage in the bucket; as `Store.gc`, by the server's clock.
+-- @tparam table self a remote store
+-- @tparam table options
+-- @treturn table the report
+-- @return[2] nil
+-- @treturn[2] table an error
+function M.collect(self, options)
+  local report = { deleted = {}, temporary_files = {}, failed = {},
+    kept = { labelled = 0, in_history = 0, young = 0, in_use = 0 } }
+  local list, there, now = list_content(self)
+  if not list then return nil, there end
+  local labels, err = M.labels(self)
+  if not labels then return nil, err end
+  local spared, last_old, ok = spared_by(labels), now - math.max(0, options.grace or objects.GRACE), true
+  if not options.dry_run then ok, err = settle_copies(self, now - objects.GRACE, there, spared, report) end
+  if not ok then return nil, err end
+  local candidates = candidates_of(list, spared, last_old, report)
+  ok, err = delete_candidates(self, candidates, last_old, labels, report, options)
+  if ok then ok, err = delete_probes(self, last_old, report, options.dry_run) end
+  if not ok then return nil, err end
+  local failed = 0
+  for _, object in ipairs(candidates) do
+    if report.failed[object.hash] then failed = failed + 1 end
+  end
+  report.kept.in_use = #candidates - #report.deleted - failed
+  return report
+end
+
+return M
