@@ -623,7 +623,7 @@ describe("a remote store", function()
     local store = open()
     local one = store:store_at_label("x", "one")
     for name, call in pairs { ETag = function(machine) return open(machine):label("x", one) end,
-      ["Last-Modified"] = function(machine) return open(machine):gc { remote = true } end } do
+      ["LastModified"] = function(machine) return open(machine):gc { remote = true } end } do
       s3:control { without = { name } }
       for _, machine in ipairs { "here", "new" } do
         local done, err = call(machine)
