@@ -277,17 +277,17 @@ end
 
 -- Policy scripts that change under a resolver, and sometimes are broken.
 function M.reload(world, thread)
-  local path, version = ("%s/policy%d.lua"):format(world.folder, thread), 0
+  local path, version, in_force, told = ("%s/policy%d.lua"):format(world.folder, thread), 0, 0, nil
   local script = "return { schemes = { version = function() return '%d' end } }"
   write(path, script:format(version))
-  local told
   local scripted = resolver(world, { policy = path, on_event = function(event)
     if event.type == "policy_broken" then told = event.message end
   end })
   return function()
     told = nil
-    if math.random(10) == 1 then
-      write(path, "return {") -- the old rules stay in force
+    local is_broken = math.random(10) == 1
+    if is_broken then
+      write(path, "return {")
     else
       version = version + 1 -- another size: the file may change twice within a tick of the clock
       write(path, script:format(version) .. (" "):rep(version % 20))
@@ -297,8 +297,12 @@ function M.reload(world, thread)
       if err.kind == "policy" then return err.kind end -- it could not be read
       return excuse(err)
     end
-    if told and told:find("Too many open files", 1, true) then return "io" end -- the old rules stay in force
-    check(tonumber(tostring(blob)) == version, ("policy version %s, not %d; %s"):format(blob, version, told))
+    local now, is_unread = tonumber(tostring(blob)), told and told:find("Too many open files", 1, true)
+    -- A script that is broken, or cannot be read, leaves the old rules in force.
+    check(now == (is_broken and in_force or version) or is_unread and now == in_force,
+      ("policy version %d, not %d; before it was %d; %s"):format(now, version, in_force, told))
+    in_force = now
+    return is_unread and "io" or nil
   end
 end
 
