@@ -103,7 +103,7 @@ function M.put(context, job, blob, record)
   return how == "lead" and what:complete(blob, record) and what:wait(0) or blob
 end
 
-local record_types = { etag = "string", last_modified = "string", url = "string", unsigned_url = "string",
+local record_types = { etag = "string", last_modified = "string", url = "string", unsigned_url = "string", unsettled = "boolean",
   private = "boolean", open_ended = "boolean", origin = "string", version = "string", stored = "number", sha256 = "string" }
 
 -- Returns the fields of a record on disk that are as they should be: its file may have been
