@@ -555,6 +555,19 @@ describe("a follower", function()
     end)
   end)
 
+  it("leaves few descriptors in an event loop when many are closed at once", function()
+    local path, before = write("file", "one"), #helper.run_ok("ls /proc/" .. helper.pid() .. "/fd | tr -d '0-9'")
+    local list = {}
+    for i = 1, 200 do
+      list[i] = resolver():follow(path, function() end)
+      list[i]:pollfd()
+    end
+    for i = 1, 200 do list[i]:close() end
+    list = nil -- luacheck: ignore
+    collectgarbage()
+    assert.is_true(#helper.run_ok("ls /proc/" .. helper.pid() .. "/fd | tr -d '0-9'") <= before + 20)
+  end)
+
   it("goes on in a child of fork(), and in its parent", function()
     local path = write("file", "one")
     local follower = follow(path)

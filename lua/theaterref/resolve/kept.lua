@@ -90,10 +90,11 @@ function M.note_failure(job, age)
   if not age then follow.has_asked = true else follow.failed_at = math.max(follow.failed_at or 0, core.now() - age) end
 end
 
---- Records the keys of a job for a follower, which removes their entries when there is other content.
+--- Records the keys of a job for a follower, which removes their entries when there is other content. Bytes that appeared
+-- after the look at their version have no key.
 function M.note_keys(job)
   local keys = job.follow.keys
-  keys[job.key] = true
+  if job.key then keys[job.key] = true end
   if job.content then keys[job.content] = true end
 end
 

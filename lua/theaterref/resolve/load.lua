@@ -174,7 +174,7 @@ function M.renew(context, places, job, blob)
   local had = false
   for place in pairs(context.cache and places or {}) do had = context.cache:refresh(place) or had end
   while job.led_to do job = job.led_to end
-  if not had or job.version or job.source.drive then return end
+  if not had or job.source.probe or job.source.drive then return end -- local bytes are loaded, and a tag is asked
   job.cache, job.follow, job.max_age, job.ttl, job.keep_failure = context.cache, nil, nil, nil, nil -- the followers'
   kept.put(context, job, blob, job.record)
   context.cache:accept(job.key)
