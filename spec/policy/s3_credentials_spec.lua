@@ -69,6 +69,15 @@ describe("S3 credentials", function()
       ("[profile other]\naws_access_key_id = %s\naws_secret_access_key = %s\n"):format(ID, SECRET)))
   end)
 
+  it("come from files of any form, in time in proportion to their length", function()
+    local blanks = (" "):rep(200000)
+    home("credentials", "[default]\naws_access_key_id = " .. ID .. blanks .. "# mine\naws_secret_access_key =" .. blanks .. SECRET .. blanks
+      .. "\nregion = a" .. blanks .. "b\n[" .. blanks .. "\n")
+    local started = core.now()
+    reads()
+    assert.is_true(core.now() - started < 5 * helper.slowness)
+  end)
+
   it("come from a program, whose words no shell expands", function()
     helper.write(folder .. "/bin/tell", "#!/bin/sh\n[ \"$*\" = 'a b $HOME `x` ; *' ] && echo '" .. JSON .. "'\n")
     helper.run_ok("chmod +x " .. folder .. "/bin/tell")

@@ -231,7 +231,7 @@ end
 local function read_token(path)
   local blob, err = core.read_file(path, MAX_ANSWER_BYTES, true)
   if not blob then return nil, err end
-  local token = tostring(blob):gsub("%s+$", "")
+  local token = text.trim(tostring(blob))
   if token == "" or token:find "%c" then return nil, errors.new("syntax", path .. " holds no token") end
   return token
 end
