@@ -69,6 +69,30 @@ describe("S3 credentials", function()
       ("[profile other]\naws_access_key_id = %s\naws_secret_access_key = %s\n"):format(ID, SECRET)))
   end)
 
+  it("go to the endpoint that belongs to them, also when a profile changes both", function()
+    local other = helper.s3_stub()
+    other:control { accounts = { NEWKEY = { secret = "new-secret", token = "new-token" } },
+      put = { { bucket = "bucket", key = "labels/x", text = ("b"):rep(40) } } }
+    server:control { put = { { bucket = "bucket", key = "labels/x", text = ("a"):rep(40) } } }
+    home("credentials", ("[moving]\nendpoint_url = http://%s\naws_access_key_id = %s\naws_secret_access_key = %s\n")
+      :format(server.at, ID, SECRET))
+    local script = helper.write(folder .. "/moving.lua", ([[
+      local core = require "theaterref.core"
+      local store = require "theaterref".content_store("release", { base_path = %q, remote = "s3://bucket", label_ttl = 0,
+        request = { retries = 0 }, s3 = { profile = "moving" } })
+      assert(store:get_by_label "x" == ("a"):rep(40))
+      local file <close> = io.open(%q, "w")
+      file:write("[moving]\nendpoint_url = http://%s\naws_access_key_id = NEWKEY\naws_secret_access_key = new-secret\n"
+        .. "aws_session_token = new-token\n")
+      file:flush()
+      local till = core.now() + 20
+      repeat core.timer(0.05):wait() until store:get_by_label "x" == ("b"):rep(40) or core.now() > till
+      assert(store:get_by_label "x" == ("b"):rep(40))
+      io.write "hello"]]):format(folder .. "/moving", folder .. "/home/.aws/credentials", other.at))
+    reads("AWS_ENDPOINT_URL=", helper.lua .. " " .. script)
+    other:stop()
+  end)
+
   it("come from files of any form, in time in proportion to their length", function()
     local blanks = (" "):rep(200000)
     home("credentials", "[default]\naws_access_key_id = " .. ID .. blanks .. "# mine\naws_secret_access_key =" .. blanks .. SECRET .. blanks
