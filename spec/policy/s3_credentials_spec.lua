@@ -175,6 +175,32 @@ credential_process = tell "a b" '$HOME' \`x\` ";" *
     os.remove(services.folder .. "/seconds")
   end)
 
+  it("that cannot be got are no reason to forget a label, and do not mean that something is absent", function()
+    server:control { put = { { bucket = "bucket", key = "kept/labels/x", text = ("a"):rep(40) } } }
+    local script = helper.write(folder .. "/kept.lua", ([[
+      local store = require "theaterref".content_store("release", { base_path = %q, remote = "s3://bucket/kept", label_ttl = 0,
+        request = { retries = 0 } })
+      for _ = 1, 2 do
+        assert(store:get_by_label "x" == ("a"):rep(40))
+        assert(store:label_exists "x")
+        if arg[1] then
+          for _, call in ipairs { "exists", "get", "history", "list_labels", "remove_label" } do
+            local result, err = store[call](store, call == "exists" and ("b"):rep(40) or call == "get" and ("b"):rep(40) or "x")
+            assert(result == nil and err.kind ~= "not_found", call)
+          end
+        end
+      end
+      io.write "hello"]]):format(folder .. "/kept"))
+    reads(keys, helper.lua .. " " .. script)
+    local container = "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://" .. services.at
+    for _, environment in ipairs { container .. "/nothing", container .. "/500", container .. "/404",
+                                   "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:1",
+                                   container .. "/container AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" .. folder .. "/none",
+                                   "AWS_ROLE_ARN=x AWS_WEB_IDENTITY_TOKEN_FILE=" .. folder .. "/none" } do
+      reads(environment, helper.lua .. " " .. script .. " fails")
+    end
+  end)
+
   it("are asked for once by all Lua states of a process", function()
     helper.write(services.folder .. "/log", "")
     local script = helper.write(folder .. "/states.lua", [[

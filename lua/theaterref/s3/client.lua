@@ -99,14 +99,25 @@ local function look(self)
   return true
 end
 
+-- Gets credentials. The option `timeout` limits the wait for them, too.
+local function find_credentials(self, seconds)
+  local ok, err = look(self)
+  if not ok then return nil, err end
+  local limit = self.request.timeout
+  for _, other in ipairs { seconds or -1, self.seconds_left and self.seconds_left() or -1 } do
+    if other >= 0 then limit = math.min(limit and limit >= 0 and limit or other, other) end
+  end
+  return credentials.get(self.source, self.await, limit)
+end
+
 --- Gets credentials for the next requests, if they have to be asked for.
+-- @tparam[opt] number seconds to wait at most
 -- @treturn boolean true
 -- @return[2] nil
--- @treturn[2] table an error
-function Client:prepare()
-  local ok, err = look(self)
-  if ok then ok, err = credentials.get(self.source, self.await) end
-  if ok then return true end
+-- @treturn[2] table an error, as that of `theaterref.s3.credentials.get`
+function Client:prepare(seconds)
+  local found, err = find_credentials(self, seconds)
+  if found then return true end
   return nil, err
 end
 
@@ -124,11 +135,9 @@ local kinds_of_request = {
 -- Compiles the options of requests of a kind, once for these credentials. 'max_bytes' is for a single request. Returns them, and
 -- the credentials.
 local function compile(self, kind, max_bytes)
-  local ok, found, compiled, err
-  ok, err = look(self)
-  if not ok then return nil, err end
-  found, err = credentials.get(self.source, self.await)
+  local found, err = find_credentials(self)
   if not found then return nil, err end
+  local compiled
   if self.found ~= found then self.found, self.compiled = found, {} end
   if max_bytes then
     local limit = self.request.max_bytes
