@@ -213,7 +213,7 @@ describe("a remote store", function()
     end)
 
     it("takes the page of a proxy for an outage", function()
-      s3:control { faults = { { ["do"] = "status", status = 404, plain = true, times = 999 } } }
+      s3:control { faults = { { ["do"] = "status", status = 404, raw = "default backend", times = 999 } } }
       check("http_status", hash)
       assert.matches("cannot be reached, so label x counts as it was", warnings[#warnings])
     end)
