@@ -126,6 +126,7 @@ end
 local kinds_of_request = {
   fetch = function() return {} end,
   answer = function() return { max_bytes = MAX_ANSWER_BYTES } end,
+  once = function() return { max_bytes = MAX_ANSWER_BYTES, retries = 0 } end,
   deletion = function(options)
     local stall = options.stall_timeout or DELETION_SECONDS
     return { max_bytes = MAX_ANSWER_BYTES, retries = 0, stall_timeout = stall < 0 and stall or math.max(stall, DELETION_SECONDS) }
@@ -438,7 +439,7 @@ function Client:delete(key, options)
   local path, err = path_of(self, key)
   if not path then return nil, err end
   local headers = {}
-  local message = { conditional = add_conditions(headers, options), headers = headers, once = options.once }
+  local message = { conditional = add_conditions(headers, options), headers = headers, kind = options.once and "once" or nil }
   local answer
   answer, err = send(self, "DELETE", path, message, true)
   if not answer then return nil, err end
