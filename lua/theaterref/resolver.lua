@@ -249,6 +249,7 @@ end
 -- @treturn table|theaterref.blob the plan or the bytes
 -- @return[2] nil
 -- @treturn[2] table an error
+-- @local
 function Resolver:trace(ref, ctx, trace, options)
   if ctx.purpose == "manifest" then return run_plan(self, ref, options, true, trace):wait() end
   local context = context_of(self):with { trace = trace }
@@ -262,6 +263,7 @@ end
 -- @tparam function trace as for `trace`
 -- @tparam[opt] table options as for `start_plan`
 -- @treturn theaterref.future
+-- @local
 function Resolver:start_trace(manifest_reference, trace, options)
   return run_plan(self, manifest_reference, options, false, trace)
 end

@@ -152,6 +152,7 @@ end
 -- @tparam table self `reference`, `call`, `on_error`, `interval`, `jitter`; `cache`, of all followers; `start(follow)`,
 -- which returns the future of a resolve; `renew(targets, job, blob)`, and `emit(kind, event)`
 -- @treturn theaterref.follower
+-- @local
 function Follower.new(self)
   self.watch = core.watch()
   self.due, self.began, self.failures, self.contents, self.known, self.keys = core.now(), 0, 0, 0, {}, {}
@@ -175,6 +176,7 @@ end
 --- Makes the follower signal this notifier of the core instead of its own. Call it before the first step. The caller drains
 -- the notifier and obeys `timeout()`.
 -- @tparam userdata notifier
+-- @local
 function Follower:notify(notifier)
   self.is_shared = true
   attach(self, notifier)

@@ -225,6 +225,7 @@ end
 -- @tparam function work `work(future, ...)` returns the result, or nil and an error
 -- @param ... its further arguments
 -- @treturn theaterref.future
+-- @local
 function Future.run(self, work, ...)
   setmetatable(self, Future)
   local limit = self.time_limit
@@ -244,6 +245,7 @@ end
 -- @tparam[opt] boolean foreign it is somebody else's: do not cancel it
 -- @return what its `wait` returns: a result; or nil, an error, and `"abandoned"` if
 -- whoever loaded it gave up
+-- @local
 function Future:await(future, foreign)
   if self.blocking then return block(self, future, foreign) end
   self.awaited, self.foreign = future, foreign
@@ -251,6 +253,7 @@ function Future:await(future, foreign)
 end
 
 --- Lets an event loop have its turn within the work: `done` goes on with it the next time.
+-- @local
 function Future:pause()
   if self.blocking then return end
   local ended = core.future()
@@ -331,6 +334,7 @@ end
 --- Has a notifier of the core's signalled when there may be something for `done` to
 -- do.
 -- @tparam userdata notifier
+-- @local
 function Future:notify(notifier)
   if self.finished then return notifier:signal() end
   self.notifiers = self.notifiers or {}
@@ -340,6 +344,7 @@ end
 
 --- The same, if it is not yet.
 -- @tparam userdata notifier
+-- @local
 function Future:listen(notifier)
   for _, known in ipairs(self.notifiers or {}) do
     if known == notifier then return end
@@ -349,6 +354,7 @@ end
 
 --- Has a notifier signalled no more.
 -- @tparam userdata notifier
+-- @local
 function Future:forget(notifier)
   local notifiers = self.notifiers or {}
   for i = #notifiers, 1, -1 do
