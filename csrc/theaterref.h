@@ -147,8 +147,8 @@ TR_API tr_future_status tr_future_wait(tr_future *future, double timeout,
                                        tr_blob **blob, tr_error *error);
 /*
 ** Return a descriptor that becomes readable once the future has a result, for poll and
-** event loops, or -1 with errno. The future owns it: do not read or close it. Each
-** future has its own.
+** event loops, or -1 with errno. The future owns it: do not read or close it, and stop
+** watching it before you release the future. Each future has its own.
 */
 TR_API int tr_future_fd(tr_future *future);
 /* Get the bytes received so far and, if known (else 0), the bytes expected in all.
