@@ -47,6 +47,23 @@ describe("a resolver with a remote store", function()
     return n
   end
 
+  it("writes nothing offline, and says why", function()
+    local hash = writer():put "bytes"
+    local store = writer():within { offline = true }
+    s3:log()
+    for _, call in ipairs { { "put", "bytes" }, { "put", "other" }, { "label", "x", hash }, { "store_at_label", "x", "bytes" },
+                            { "remove_label", "x" } } do
+      local result, err = store[call[1]](store, call[2], call[3])
+      assert.is_nil(result)
+      assert.matches("offline: s3://bucket/", err.message, 1, true)
+    end
+    assert.same({}, s3:log())
+    helper.write(folder .. "/file", "bytes")
+    local copied, err = resolver { offline = "other" }:copy(folder .. "/file", "store://release/x")
+    assert.is_nil(copied)
+    assert.matches("offline", tostring(err), 1, true)
+  end)
+
   it("raises nothing when the process has no descriptor left", function()
     local hash = writer():store_at_label("x", "bytes")
     local script = helper.write(folder .. "/full.lua", ([[

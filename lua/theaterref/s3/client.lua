@@ -121,11 +121,12 @@ function Client:prepare(seconds)
   return nil, err
 end
 
--- Changes to the caller's options, by the kind of request: limits on objects do not apply to lists. A deletion of many objects
--- may take long on some servers, and the engine must not repeat it.
+-- Changes to the caller's options, by the kind of request: limits on objects do not apply to lists, and the engine must not
+-- repeat some. A deletion of many objects may take long on some servers.
 local kinds_of_request = {
   fetch = function() return {} end,
   answer = function() return { max_bytes = MAX_ANSWER_BYTES } end,
+  once = function() return { max_bytes = MAX_ANSWER_BYTES, retries = 0 } end,
   deletion = function(options)
     local stall = options.stall_timeout or DELETION_SECONDS
     return { max_bytes = MAX_ANSWER_BYTES, retries = 0, stall_timeout = stall < 0 and stall or math.max(stall, DELETION_SECONDS) }
@@ -431,14 +432,14 @@ end
 
 --- Deletes an object. An absent object counts as deleted, unless the call has a condition.
 -- @tparam string key
--- @tparam[opt] table options `if_match`, an ETag
+-- @tparam[opt] table options `if_match`, an ETag; `once`: the request is never repeated
 -- @treturn boolean true
 function Client:delete(key, options)
   options = options or {}
   local path, err = path_of(self, key)
   if not path then return nil, err end
   local headers = {}
-  local message = { conditional = add_conditions(headers, options), headers = headers }
+  local message = { conditional = add_conditions(headers, options), headers = headers, kind = options.once and "once" }
   local answer
   answer, err = send(self, "DELETE", path, message, true)
   if not answer then return nil, err end

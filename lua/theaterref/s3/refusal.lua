@@ -80,8 +80,10 @@ function M.error(what, answer, source, is_write)
   end
   local err = errors.new(kind_of(status, code), errors.printable(("%s failed: status %d%s%s"):format(what, status, about, hint)))
   err.status, err.code = status, code
-  -- A server that failed may have done it before.
-  if is_write and (status >= 500 and status ~= 501 and code ~= "SlowDown" or status == 200) then err.unknown = true end
+  -- A server that failed may have done it before. Without a code, the answer is that of something in front of the server.
+  local is_busy = code == "SlowDown" or status == 501 or (status == 408 or status == 429) and code
+  local failed = status >= 500 or status == 408 or status == 429
+  if is_write and (failed and not is_busy or status == 200) then err.unknown = true end
   return err
 end
 
