@@ -119,8 +119,8 @@ end }
 
 checks[#checks + 1] = { "network", function(args)
   if not args.url then return true, "not tried: give a URL that should work, with --url https://…" end
-  local resolver, err = settings.resolver(option_sets.overlay(args,
-    { retries = 0, connect_timeout = 5, timeout = args.timeout or 5 }))
+  local limits = { retries = 0, connect_timeout = 5, timeout = args.timeout or 5 }
+  local resolver, err = settings.resolver(option_sets.overlay(args, limits))
   if not resolver then return false, tostring(err) end
   local blob
   blob, err = resolver:resolve(args.url)

@@ -121,8 +121,8 @@ function Client:prepare(seconds)
   return nil, err
 end
 
--- Changes to the caller's options, by the kind of request: limits on objects do not apply to lists, and the engine must not
--- repeat some. A deletion of many objects may take long on some servers.
+-- Changes to the caller's options, by the kind of request: limits on objects do not apply to lists. A deletion of many objects
+-- may take long on some servers, and the engine must not repeat it.
 local kinds_of_request = {
   fetch = function() return {} end,
   answer = function() return { max_bytes = MAX_ANSWER_BYTES } end,
@@ -439,7 +439,7 @@ function Client:delete(key, options)
   local path, err = path_of(self, key)
   if not path then return nil, err end
   local headers = {}
-  local message = { conditional = add_conditions(headers, options), headers = headers, kind = options.once and "once" }
+  local message = { conditional = add_conditions(headers, options), headers = headers, kind = options.once and "once" or nil }
   local answer
   answer, err = send(self, "DELETE", path, message, true)
   if not answer then return nil, err end

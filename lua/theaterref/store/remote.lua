@@ -121,10 +121,8 @@ end
 -- Gets credentials before a claim: a caller that waits for credentials must not keep others waiting.
 local function prepare(self, seconds)
   local client, err = self:client()
-  local ok = client
-  if client then ok, err = client:prepare(seconds) end
-  if ok then return true end
-  return nil, objects.told(err)
+  if not client then return nil, err end
+  return client:prepare(seconds)
 end
 
 -- Keys in that cache. They have the form of references, which caches leave as they are.
