@@ -239,6 +239,7 @@ lint: deps-lint
 doc: deps-doc
 	@mkdir -p build/doc
 	@cd lua && ldoc --fatalwarnings -q -d ../build/doc . >/dev/null
+	@sed -i -E 's,href="(examples/guides/)?([A-Za-z0-9-]+\.md)(["#]),href="\2.html\3,g' build/doc/topics/*.html # as LDoc names pages
 	@doxygen csrc/Doxyfile
 	@echo "build/doc/index.html: the Lua API and the guides; build/doc/c/index.html: the C API"
 

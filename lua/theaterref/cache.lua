@@ -26,6 +26,7 @@ end
 -- has one.
 -- @tparam theaterref.cache cache
 -- @treturn ?table
+-- @local
 function M.disk_cache_of(cache)
   return cache:disk() and require("theaterref.store.disk_cache").of(cache)
 end

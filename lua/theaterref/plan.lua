@@ -353,6 +353,7 @@ local skipped = {
 -- @treturn table
 -- @return[2] nil
 -- @treturn[2] table an error
+-- @local
 function M.make(task, context, override, stop)
   local ref = task.reference
   local beside <close> = setmetatable({}, until_closed)

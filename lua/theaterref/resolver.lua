@@ -247,6 +247,7 @@ end
 -- @treturn table|theaterref.blob the plan or the bytes
 -- @return[2] nil
 -- @treturn[2] table an error
+-- @local
 function Resolver:trace(ref, ctx, trace, options)
   if ctx.purpose == "manifest" then return run_plan(self, ref, options, true, trace):wait() end
   local context = context_of(self):with { trace = trace }
@@ -260,6 +261,7 @@ end
 -- @tparam function trace as for `trace`
 -- @tparam[opt] table options as for `start_plan`
 -- @treturn theaterref.future
+-- @local
 function Resolver:start_trace(manifest_reference, trace, options)
   return run_plan(self, manifest_reference, options, false, trace)
 end
@@ -322,7 +324,7 @@ function Resolver:follow(ref, call, options)
   return Follower.new { reference = ref, call = call, on_error = options.on_error, start = start,
     interval = math.max(options.interval or default_interval(self, ref), 0.01), jitter = options.jitter or 0.1,
     cache = caches.open { name = FOLLOW_CACHE },
-    renew = function(job, blob) loads.renew(self.context, job, blob) end,
+    renew = function(...) loads.renew(self.context, ...) end,
     emit = function(kind, event) self.context:emit(kind, event) end }
 end
 

@@ -173,9 +173,13 @@ describe("the command", function()
     out, err, status = theaterref "doctor --home /proc/nowhere --url https://127.0.0.1:1/ --policy m.toml --ca-file policy.lua"
     assert.matches("FAIL  authorities   policy.lua has no certificate in PEM form", out)
     assert.matches("FAIL  stores .*; give %-%-home, or set THEATER_HOME, to a folder that can be written\n", out)
-    assert.matches("FAIL  network       Failed to resolve reference: .*127.0.0.1.*; is there a way to it", out)
+    assert.matches("FAIL  network       .*policy.lua has no certificate", out)
     assert.matches("FAIL  policy .*m.toml", out)
     assert.same({ "theaterref: 4 checks failed\n", 1 }, { err, status })
+    assert.matches("FAIL  network       Failed to resolve reference: .*127.0.0.1.*; is there a way to it",
+      (theaterref "doctor --url https://127.0.0.1:1/"))
+    helper.write(folder .. "/nobody.lua", 'return { allow = function() return false, "nobody may" end }')
+    assert.matches("FAIL  network       .*nobody may", (theaterref "doctor --url m.toml --policy nobody.lua"))
     out = helper.run(("cd %s && https_proxy=http://me:hunter2@proxy:80 http_proxy=me:hunter2@proxy %s %s/lua/bin/theaterref doctor"):format(
       folder, helper.lua, helper.root))
     assert.matches("proxy         https_proxy=http://proxy:80 http_proxy=proxy\n", out)

@@ -213,7 +213,7 @@ describe("a remote store", function()
     end)
 
     it("takes the page of a proxy for an outage", function()
-      s3:control { faults = { { ["do"] = "status", status = 404, plain = true, times = 999 } } }
+      s3:control { faults = { { ["do"] = "status", status = 404, raw = "default backend", times = 999 } } }
       check("http_status", hash)
       assert.matches("cannot be reached, so label x counts as it was", warnings[#warnings])
     end)
@@ -222,8 +222,12 @@ describe("a remote store", function()
       local credentials = require "theaterref.s3.credentials"
       local get = credentials.get
       finally(function() credentials.get = get end)
-      function credentials.get() return nil, errors.new("not_found", "S3 credentials: no such file") end
-      check("denied", nil)
+      function credentials.get()
+        local err = errors.new("denied", "S3 credentials: no such file")
+        err.no_credentials = true
+        return nil, err
+      end
+      check("denied", hash)
     end)
   end)
 

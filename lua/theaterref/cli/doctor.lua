@@ -117,11 +117,13 @@ checks[#checks + 1] = { "disk cache", function(args, config)
   return true, ("can be written; %d entries in %s"):format(count, folder)
 end }
 
-checks[#checks + 1] = { "network", function(args, config)
+checks[#checks + 1] = { "network", function(args)
   if not args.url then return true, "not tried: give a URL that should work, with --url https://…" end
-  local resolver = theaterref.resolver { ca_file = args.ca_file or config.ca_file, s3 = config.s3, retries = 0,
-    connect_timeout = 5, timeout = 5 }
-  local blob, err = resolver:resolve(args.url)
+  local limits = { retries = 0, connect_timeout = 5, timeout = args.timeout or 5 }
+  local resolver, err = settings.resolver(option_sets.overlay(args, limits))
+  if not resolver then return false, tostring(err) end
+  local blob
+  blob, err = resolver:resolve(args.url)
   if blob then return true, ("%s answers, %s"):format(errors.redact_reference(args.url), errors.bytes(#blob)) end
   local advice = err.kind == "tls" and "; is its authority among those above? If not, give --ca-file"
     or err.kind == "network" and "; is there a way to it, or a proxy to be set in https_proxy?" or ""

@@ -67,7 +67,7 @@ function M.resolver(args, on_event, signatures)
   end
   local options = option_sets.overlay(config)
   if args.policy then options.policy, options.trusted = args.policy, nil end
-  for _, option in ipairs { "trusted", "home", "ca_file", "timeout", "lockfile", "offline" } do
+  for _, option in ipairs { "trusted", "home", "ca_file", "timeout", "connect_timeout", "retries", "lockfile", "offline" } do
     if args[option] ~= nil then options[option] = args[option] end
   end
   if args.lockfile == false then options.lockfile, options.offline = nil, nil end

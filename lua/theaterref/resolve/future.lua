@@ -170,6 +170,23 @@ end
 -- Moving all of them takes at most a part of the time, however many there are.
 local REST = 3
 
+-- The core's future that work awaits, also by way of other futures of this class.
+local function core_future(awaited)
+  while Future.is(awaited) do awaited = awaited.awaited end
+  return awaited
+end
+
+-- Waits for a notifier, and records for the function of derive that runs now, if any, what it waits for. Returns nil if the
+-- time is over, or nil and an error if it would wait for ever.
+local function wait_for_bell(awaited, seconds)
+  local future = core_future(awaited)
+  local fault = future and core.derivation_wait(future)
+  if fault then return nil, fault end
+  local rang = bell:wait(seconds)
+  core.derivation_waited()
+  return rang or nil
+end
+
 -- Waits for what a future's work awaits, and moves on the others under way meanwhile: what one of them asks
 -- for next is not to wait for this one. Returns what `wait` of a future of the core's does.
 local function wait_together(self, seconds)
@@ -181,7 +198,12 @@ local function wait_together(self, seconds)
     for future in pairs(under_way) do future:listen(bell) end
     self:listen(bell)
     if pause > 0 and select(3, awaited:wait(math.min(pause, limit and left(limit) or pause))) ~= "pending" then break end
-    if not bell:wait(left(limit)) then break end -- the time is over, or Ctrl-C
+    local rang, fault = wait_for_bell(awaited, left(limit))
+    if fault then
+      self:forget(bell)
+      return nil, fault, "pending"
+    end
+    if not rang then break end -- the time is over, or Ctrl-C
     bell:drain()
     local began = core.now()
     move_on()
@@ -200,6 +222,7 @@ end
 -- @tparam function work `work(future, ...)` returns the result, or nil and an error
 -- @param ... its further arguments
 -- @treturn theaterref.future
+-- @local
 function Future.run(self, work, ...)
   setmetatable(self, Future)
   local limit = self.time_limit
@@ -219,6 +242,7 @@ end
 -- @tparam[opt] boolean foreign it is somebody else's: do not cancel it
 -- @return what its `wait` returns: a result; or nil, an error, and `"abandoned"` if
 -- whoever loaded it gave up
+-- @local
 function Future:await(future, foreign)
   if self.blocking then return block(self, future, foreign) end
   self.awaited, self.foreign = future, foreign
@@ -226,6 +250,7 @@ function Future:await(future, foreign)
 end
 
 --- Lets an event loop have its turn within the work: `done` goes on with it the next time.
+-- @local
 function Future:pause()
   if self.blocking then return end
   local ended = core.future()
@@ -306,6 +331,7 @@ end
 --- Has a notifier of the core's signalled when there may be something for `done` to
 -- do.
 -- @tparam userdata notifier
+-- @local
 function Future:notify(notifier)
   if self.finished then return notifier:signal() end
   self.notifiers = self.notifiers or {}
@@ -315,6 +341,7 @@ end
 
 --- The same, if it is not yet.
 -- @tparam userdata notifier
+-- @local
 function Future:listen(notifier)
   for _, known in ipairs(self.notifiers or {}) do
     if known == notifier then return end
@@ -324,6 +351,7 @@ end
 
 --- Has a notifier signalled no more.
 -- @tparam userdata notifier
+-- @local
 function Future:forget(notifier)
   local notifiers = self.notifiers or {}
   for i = #notifiers, 1, -1 do
