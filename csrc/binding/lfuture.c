@@ -456,11 +456,11 @@ static void on_signal(int number) {
   lua_sethook(stopped, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
 }
 
-/* interrupt_on_signal([terminate]): SIGINT, or SIGTERM too, ends every wait, and raises in
-** the main coroutine. It takes the place of the interpreter's handler, and is for commands
+/* interrupt_on_signal([terminate]): SIGINT, or SIGTERM and SIGHUP too, ends every wait, and raises
+** in the main coroutine. It takes the place of the interpreter's handler, and is for commands
 ** only. */
 static int interrupt_on_signal(lua_State *L) {
-  struct sigaction action = {0};
+  struct sigaction action = {0}, before;
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   stopped = lua_tothread(L, -1);
   /* Reads of a pipe are not resumed; the next signal ends the process. */
@@ -468,8 +468,11 @@ static int interrupt_on_signal(lua_State *L) {
   action.sa_flags = (int)SA_RESETHAND;
   sigemptyset(&action.sa_mask);
   sigaction(SIGINT, &action, NULL);
-  if (lua_toboolean(L, 1))
-    sigaction(SIGTERM, &action, NULL);
+  if (!lua_toboolean(L, 1))
+    return 0;
+  sigaction(SIGTERM, &action, NULL);
+  if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* nohup */
+    sigaction(SIGHUP, &action, NULL);
   return 0;
 }
 

@@ -275,11 +275,25 @@ tr_disk_state tr_disk_entry_read(int dir, const char *name, const tr_disk_id *id
   return state;
 }
 
+/* Compare the beginning of a file with some bytes. It is read, not mapped: somebody may truncate it. */
+static bool begins_with(int fd, const char *data, size_t size) {
+  char piece[16384];
+  size_t done = 0;
+  while (done < size) {
+    size_t wanted = size - done < sizeof piece ? size - done : sizeof piece;
+    ssize_t n = pread(fd, piece, wanted, (off_t)done);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0 || memcmp(piece, data + done, (size_t)n) != 0)
+      return false;
+    done += (size_t)n;
+  }
+  return true;
+}
+
 /* Compare a file with what would be written. */
 static bool is_same(int fd, const struct stat *st, const tr_disk_id *id,
                     const void *data, size_t size, const tr_buffer *text, ending *e) {
-  tr_blob *body;
-  bool same;
   if (read_ending(fd, st, (size_t)st->st_size < REST ? (size_t)st->st_size : REST,
                   e) != TR_DISK_SOUND ||
       !has_id(e->footer, id) || e->body_size != size || e->text_size != text->len ||
@@ -287,10 +301,7 @@ static bool is_same(int fd, const struct stat *st, const tr_disk_id *id,
     return false;
   if (e->size == (size_t)st->st_size)
     return size == 0 || memcmp(e->data, data, size) == 0;
-  body = take_body(fd, st, e);
-  same = body != NULL && memcmp(tr_blob_data(body), data, size) == 0;
-  tr_blob_release(body);
-  return same;
+  return begins_with(fd, data, size);
 }
 
 bool tr_disk_entry_confirm(int dir, const tr_disk_id *id, const void *data, size_t size,

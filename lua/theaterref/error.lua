@@ -89,6 +89,11 @@ end
 -- @return as `pcall`
 function M.pcall(call, ...) return passed(pcall(call, ...)) end
 
+--- Calls a listener: what it raises is lost, and it cannot yield.
+-- @tparam function call
+-- @param ... its arguments
+function M.tell(call, ...) passed(core.sandbox_within(nil, nil, true, call, ...)) end
+
 --- The text of whatever was raised; nil if that is nothing but its address.
 -- @param value
 -- @treturn ?string
@@ -220,9 +225,9 @@ function M.about(err, reference)
   return err
 end
 
---- The same, for an error of a write: nothing failed to resolve.
+--- The same, for an error of a write or a derivation: nothing failed to resolve.
 -- @tparam table err
--- @tparam string reference where it was to be written
+-- @tparam string reference what was to be written
 -- @treturn table the same error
 function M.of_write(err, reference)
   err.is_write = true

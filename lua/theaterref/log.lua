@@ -53,14 +53,14 @@ local MAX_PRINTED = 4096
 function Log:print(text)
   if levels.info < self.threshold then return end
   if #text > MAX_PRINTED then text = text:sub(1, MAX_PRINTED) .. "…" end
-  errors.pcall(self.sink, "info", clean(text))
+  errors.tell(self.sink, "info", clean(text))
 end
 
 -- Writes the line of an event, if its level is high enough.
 function Log:emit(event)
   local kind = events.by_type[event.type]
   if not kind or levels[kind.level] < self.threshold then return end
-  errors.pcall(self.sink, kind.level, clean(kind.line(event)), event)
+  errors.tell(self.sink, kind.level, clean(kind.line(event)), event)
 end
 
 return M

@@ -96,6 +96,7 @@ end
 -- right type; 'set' names the options that a table of this kind has.
 local kinds = {
   seconds = { says = "a number of seconds", fits = function(v) return type(v) == "number" and v == v end },
+  interval = { says = "a number of seconds above 0", fits = function(v) return type(v) == "number" and v > 0 end },
   fraction = { says = "a number from 0 to 1", fits = function(v) return type(v) == "number" and v >= 0 and v <= 1 end },
   count = { says = "a whole number, 0 or more", fits = function(v) return math.type(v) == "integer" and v >= 0 end },
   times = { says = "a whole number from 0 to 2147483647", fits = function(v)
@@ -327,8 +328,9 @@ M.call = set("call option", {
 
 --- Of `resolver:follow`.
 M.follow = set("follow option", {
-  { "interval", "seconds", "60", "how long a check is good for, from 0.01 seconds; for a remote store, its `label_ttl`, at least "
-    .. "1, by default. Local files and labels are watched, too, and changes are noticed at once where the system can tell" },
+  { "interval", "interval", "60", "how long a check is good for, from 0.01 seconds; for a remote store, its `label_ttl`, at "
+    .. "least 1, by default. Local files and labels are watched, too, and changes are noticed at once where the system can "
+    .. "tell" },
   { "jitter", "fraction", "0.1", "the part of the interval, from 0 to 1, by which checks come later, so that "
     .. "processes do not ask a server all at once" },
   { "on_error", "function", "none", "called with the error and the reference if a check fails, or the function raises an error" },

@@ -372,12 +372,10 @@ function M.make(task, context, override, stop)
     if not skip or not skip(work) then
       local done, err = run(work, i, name)
       if not done then
-        if not stop then core.count_plan(err.kind) end
         return nil, failure(work, err)
       end
     end
   end
-  core.count_plan()
   core.count_step(LAST + 1, core.now() - began)
   return work.plan
 end

@@ -187,6 +187,8 @@ function Resolver:resolve_all(refs)
   return blobs, failures
 end
 
+local function plan_ended(err) core.count_plan(err and err.kind) end
+
 -- Runs a plan as a future's work.
 local function run_plan(self, manifest_reference, options, blocking, trace, stop)
   if type(manifest_reference) ~= "string" then
@@ -198,7 +200,7 @@ local function run_plan(self, manifest_reference, options, blocking, trace, stop
   if trace then context = context:with { trace = trace } end
   local limit = options.plan_timeout or self.plan_timeout
   return Future.run({ reference = manifest_reference, blocking = blocking, will_wait = blocking, has_steps = true,
-    time_limit = limit, participle = "planned",
+    time_limit = limit, participle = "planned", on_end = not stop and plan_ended or nil,
     limit_option = options.plan_timeout and self.call_limit or "plan_timeout",
     shown_limit = options.plan_timeout and self.call_seconds }, plans.make, context,
     options.initial_state and tostring(options.initial_state), stop)
@@ -334,6 +336,7 @@ end
 local function run_derive(self, name, blob, recipe, make, options, blocking)
   if not core.is_blob(blob) then error(("%s takes a blob, not a %s"):format(name, type(blob)), 3) end
   if type(recipe) ~= "string" then error("a recipe must be a string, not a " .. type(recipe), 3) end
+  if recipe:find("\0", 1, true) then error("a recipe must not have a zero byte in it", 3) end
   if type(make) ~= "function" then error(("%s takes a function, not a %s"):format(name, type(make)), 3) end
   option_sets.check(option_sets.derive, options or no_options, 3, name)
   options = options or no_options
@@ -342,7 +345,8 @@ local function run_derive(self, name, blob, recipe, make, options, blocking)
   local key, err = core.derived_key(blob, recipe)
   if not key then return nil, err end
   return Future.run({ reference = key, blocking = blocking, time_limit = options.derive_timeout or 600,
-    limit_option = "derive_timeout", participle = "derived" }, derivations.derive, context_of(self), cache, key, make, blob)
+    limit_option = "derive_timeout", participle = "derived", resolves_nothing = true },
+    derivations.derive, context_of(self), cache, key, make, blob)
 end
 
 --- Returns the bytes that a function makes of a blob, such as the machine code of a package. They are computed once for each

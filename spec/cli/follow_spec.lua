@@ -79,7 +79,9 @@ echo $?]]):format(arguments, ready, signal))
     local _, err, status = shell "timeout 20 theaterref follow /dev --count 1"
     assert.equal(1, status)
     assert.truthy(err:find("not a regular file", 1, true))
-    assert.equal(2, select(3, shell "theaterref follow file --interval 0"))
+    for _, option in ipairs { "--interval 0", "--count 1.5", "--count 0" } do
+      assert.equal(2, select(3, shell("theaterref follow file " .. option)))
+    end
   end)
 
   it("ends by Ctrl-C and SIGTERM, in a command too, and leaves no file", function()
@@ -88,6 +90,13 @@ echo $?]]):format(arguments, ready, signal))
     assert.equal("143", (finish("file --exec 'echo {}; sleep 0.3'", "TERM", "grep -q lua out")))
     assert.is_false(helper.exists(out():match "%S+"))
     os.remove(folder .. "/out")
+    os.remove(folder .. "/out")
+    assert.equal("129", (finish("file --exec 'echo {}; sleep 0.3'", "HUP", "grep -q lua out")))
+    assert.is_false(helper.exists(out():match "%S+"))
+    os.remove(folder .. "/out")
     assert.equal("130", (finish("file", "INT", "grep -q bytes out"))) -- bash ignores SIGINT in the background
+    for _, command in ipairs { "kill -INT $$", "trap 'exit 130' INT; kill -INT $$" } do -- as Ctrl-C ends it in a terminal
+      assert.equal(130, select(3, shell("theaterref follow file --exec " .. helper.quote(command))))
+    end
   end)
 end)

@@ -81,7 +81,7 @@ describe("the guide", function()
   end
 
   it("to the options has each as it is", function()
-    local takes = { seconds = "seconds", fraction = "a number", count = "a whole number", times = "a whole number",
+    local takes = { seconds = "seconds", interval = "seconds", fraction = "a number", count = "a whole number", times = "a whole number",
       level = "a string", headers = "a table", flag = "true or false", store_id = "a string", text = "a string", table = "a table",
       ["function"] = "a function", policy = "a path or a table", cache = "a cache or a table", open_cache = "a cache",
       disk = "an id or a table", expect = "a hash or false",

@@ -121,6 +121,16 @@ describe("a disk cache", function()
     assert.equal(300 << 10, #body) -- and nobody's bytes changed
   end)
 
+  it("maps no file to compare it, since others may truncate it meanwhile", function()
+    if not helper.can_trace() then return pending "strace does not work here" end
+    run_ok([[
+      local disk = require("theaterref.store.disk_cache").open(..., 0)
+      for i = 1, 2 do assert(disk:write("r", ("x"):rep(600000), {})) end
+      assert(#disk:read "r" == 600000)]], "ASAN_OPTIONS=detect_leaks=0 strace -y -e trace=mmap -o " .. folder .. "/calls")
+    local _, maps = helper.read(folder .. "/calls"):gsub("mmap%([^\n]*disk%-cache%-1/", "")
+    assert.equal(1, maps) -- of the read
+  end)
+
   it("refuses records that it could not give back", function()
     local disk = open()
     for _, value in ipairs { 0 / 0, math.huge, "a\nb", "a\rb", "a\0b", print, { { "x" } }, { a = "x" }, { "x\n" }, { 1 } } do

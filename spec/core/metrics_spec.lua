@@ -250,6 +250,26 @@ describe("metrics", function()
     end)
   end)
 
+  it("count plans however they end", function()
+    local function hold() return core.timer(60) end
+    local resolver = theaterref.resolver { log = false, policy = { schemes = { held = hold } } }
+    local function yields() coroutine.yield() end
+    local yielding = theaterref.resolver { log = false, policy = { rewrite = yields } }
+    local before = metrics()
+    local cancelled = resolver:start_plan "held://x"
+    cancelled:cancel()
+    assert.equal("timeout", select(2, resolver:start_plan("held://x", { plan_timeout = 0.01 }):wait()).kind)
+    local late = resolver:start_plan("held://x", { plan_timeout = 0.01 })
+    helper.eventually(function() return late:done() end)
+    assert.equal("timeout", select(2, resolver:plan("held://x", { plan_timeout = 0.01 })).kind)
+    assert.is_nil(yielding:start_plan "x")
+    assert.is_nil(resolver:render "missing") -- no plan
+    local now = metrics(before)
+    for outcome, expected in pairs { cancelled = 1, timeout = 3, policy = 1, ok = 0, not_found = 0 } do
+      assert.equal(expected, now[('theaterref_plans_total{outcome="%s"}'):format(outcome)], outcome)
+    end
+  end)
+
   it("count followers by what their checks found, and derived bytes by where they came from", function()
     helper.with_folder(function(folder)
       local path = helper.write(folder .. "/file", "one")

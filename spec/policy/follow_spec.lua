@@ -21,13 +21,9 @@ describe("a follower", function()
   before_each(function() folder = following.begin() end)
   after_each(following.finish)
 
-  local served = 0
-
-  -- Puts a file on the server by a rename: nobody sees a part. It is older than a second: its validators can be relied on.
+  -- Puts a file on the server by a rename: nobody sees a part.
   local function serve(name, text)
-    served = served + 1
     server:put(name .. ".new", text)
-    helper.run_ok(("touch -d @%d %s/www/%s.new"):format(os.time() - 1000 + served, server.folder, name))
     assert(os.rename(server.folder .. "/www/" .. name .. ".new", server.folder .. "/www/" .. name))
   end
 
@@ -539,6 +535,21 @@ describe("a follower", function()
     assert.is_nil(follower:timeout())
   end)
 
+  it("calls nothing after it was closed by the function for events or by a rule", function()
+    local path, follower, calls = write("file", "one"), nil, 0
+    local function call() calls = calls + 1 end
+    local function close(event)
+      if not event.type or event.type:find "^follow" then follower:close() end
+      return true
+    end
+    for _, case in ipairs { { path, { on_event = close } }, { folder .. "/missing", { on_event = close } },
+        { path, { policy = { accept = function() return close {} end } } } } do
+      follower = resolver(case[2]):follow(case[1], call, { on_error = call })
+      assert.equal("cancelled", select(2, follower:wait(10)).kind)
+    end
+    assert.equal(0, calls)
+  end)
+
   it("is closed by the end of its block, and leaves no descriptor and no thread", function()
     local function files() return select(2, helper.run_ok("ls /proc/" .. helper.pid() .. "/fd"):gsub("\n", "")) end
     local before
@@ -611,6 +622,22 @@ describe("a follower", function()
     assert.same({ "one two three\n" }, seen)
   end)
 
+  it("wakes an event loop once when it is closed", function()
+    local script = helper.write(folder .. "/loop.lua", [[
+      local uv, theaterref = require "luv", require "theaterref"
+      local follower, steps, timer = nil, 0, uv.new_timer()
+      follower = theaterref.resolver():follow(..., function() follower:close() end)
+      local watcher = uv.new_poll(follower:pollfd())
+      watcher:start("r", function()
+        steps = steps + 1
+        if not follower:step() and not timer:is_active() then timer:start(100, 0, function() watcher:close() timer:close() end) end
+      end)
+      uv.run()
+      print(steps)]])
+    local steps = tonumber(helper.run_ok(("timeout 30 %s %s %s"):format(helper.lua, script, write("file", "one"))))
+    assert.is_true(steps <= 4, steps)
+  end)
+
   it("refuses arguments of other types", function()
     local r = resolver()
     assert.error_matches(function() r:follow(1, error) end, "a reference must be a string, not a number")
@@ -621,5 +648,8 @@ describe("a follower", function()
     local follower = follow(write("file", "one"))
     assert.error_matches(function() follower:wait "1" end, "a number of seconds was expected, not a string")
     assert.error_matches(function() follower:wait(0 / 0) end, "not NaN")
+    for _, interval in ipairs { 0, -1, 0 / 0 } do
+      assert.error_matches(function() resolver():follow("x", print, { interval = interval }) end, "a number of seconds above 0")
+    end
   end)
 end)

@@ -599,6 +599,20 @@ describe("resolving", function()
   end)
 
   describe("an error in a rule or function", function()
+    it("is none of the call if it was a listener that raised or yielded", function()
+      for _, listen in ipairs { coroutine.yield, error } do
+        local heard = 0
+        local function listener(event)
+          heard = heard + 1
+          listen(event)
+        end
+        local resolver = theaterref.resolver { policy = { on_event = listener }, on_event = listener,
+          log = { level = "debug", sink = listener } }
+        assert.equal("p", tostring(assert(assert(resolver:start(file("p", "p"))):wait())))
+        assert.is_true(heard >= 3)
+      end
+    end)
+
     it("is one of the call, whatever is raised and wherever", function()
       local path = file("p", "p")
       local evil = setmetatable({}, { __tostring = function() error "again" end })

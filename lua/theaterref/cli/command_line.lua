@@ -2,7 +2,7 @@
 --
 --     { name =, does =, examples = { line, … }, run =, show =,
 --       arguments = { { name, what, many = true or optional = true }, … },
---       options = { { "-o --output", "FILE" or nil (a flag), what, number = "above 0" or "from 0",
+--       options = { { "-o --output", "FILE" or nil (a flag), what, number = "above 0" or "from 0", whole = true,
 --         may_be_empty = true, required = true, many = true (may be given again) }, … },
 --       home = true (works on Theater home), fetches = true (and resolves references),
 --       locks = true (and under no lockfile) }
@@ -64,8 +64,10 @@ local function converter(option)
     if text == "" and not option.may_be_empty then return nil, ("the option '%s' is empty"):format(name) end
     if not option.number then return text end
     local number = tonumber(text)
-    if number and (number > 0 or number == 0 and option.number == "from 0") then return number end
-    return nil, ("the option '%s' takes a number %s (%s), not '%s'"):format(name, option.number, option[2], text)
+    local fits = number and (number > 0 or number == 0 and option.number == "from 0")
+    if fits and (not option.whole or math.type(number) == "integer") then return number end
+    return nil, ("the option '%s' takes a %s %s (%s), not '%s'"):format(name, option.whole and "whole number" or "number",
+      option.number, option[2], text)
   end
 end
 

@@ -1,9 +1,12 @@
 --- `theaterref follow`.
 -- @module theaterref.cli.follow
+local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local output = require "theaterref.cli.output"
 local references = require "theaterref.reference"
 local settings = require "theaterref.cli.settings"
+
+local SIGINT = 2
 
 -- Removes a file at the end of its block, Ctrl-C included.
 local removed = { __close = function(file) os.remove(file.path) end }
@@ -17,7 +20,9 @@ local function run(command, blob)
   if not ok then return nil, err end
   local done, how, status = os.execute((command:gsub("{}", file.path)))
   if done then return true end
-  return nil, errors.new(how == "signal" and status == 2 and "cancelled" or "io", ("the command %s: %s"):format(
+  -- Ctrl-C reaches the command, while this process waits for it.
+  if status == (how == "signal" and SIGINT or 128 + SIGINT) then core.interrupt(true) end
+  return nil, errors.new(core.interrupted() and "cancelled" or "io", ("the command %s: %s"):format(
     how == "exit" and "failed with status " .. status or "was ended by signal " .. status, command))
 end
 
@@ -70,7 +75,7 @@ return {
         .. "the label_ttl of a remote store.",
         number = "above 0" },
       { "--count", "N", "End after N contents; the exit status is 1 if the command failed for the last one.",
-        number = "above 0" },
+        number = "above 0", whole = true },
     },
     run = follow },
 }

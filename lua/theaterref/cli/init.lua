@@ -1,7 +1,7 @@
 --- The command `theaterref`.
 --
 -- Exit status: 0 on success, 1 on failure (explained on standard error), 2 on a
--- usage error, 130 after Ctrl-C, 143 after SIGTERM (`follow` only, which removes its files).
+-- usage error, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP (`follow` only, which removes its files).
 -- @module theaterref.cli
 local command_line = require "theaterref.cli.command_line"
 local core = require "theaterref.core"

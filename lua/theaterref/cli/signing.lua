@@ -42,8 +42,7 @@ local function sign(args)
 end
 
 local function verify(args)
-  local threshold, from = math.tointeger(args.threshold or 1), args.signature
-  if not threshold then return nil, output.usage_error "the option '--threshold' takes a whole number" end
+  local threshold, from = args.threshold or 1, args.signature
   local resolver, err = settings.resolver(args, nil, { keys = args.key, threshold = threshold, from = from and from[1] and from })
   local future, blob
   if resolver then future, err = resolver:start(args.reference) end
@@ -70,7 +69,7 @@ return {
     arguments = { { "reference", "Any reference." } },
     options = { { "--key", "FILE", "Public key: PEM (EC P-256, or RSA from 2048 bits) or minisign's; several --key may be given.",
         many = true, required = true },
-      { "--threshold", "N", "How many different keys must have signed. Default: 1.", number = "above 0" },
+      { "--threshold", "N", "How many different keys must have signed. Default: 1.", number = "above 0", whole = true },
       { "--signature", "REF", "Reference of the signature; several may be given. Default: beside the bytes, with .sig, "
         .. ".sigstore.json or .minisig at the end, or where cosign keeps them in a registry.", many = true } },
     run = verify, show = function(data)

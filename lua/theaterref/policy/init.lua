@@ -133,7 +133,7 @@ end
 -- Calls the rule 'on_event'. One that fails changes nothing.
 -- @tparam table event `{ type = string, … }`
 function Policy:emit(event)
-  errors.pcall(self.rules.on_event, event)
+  errors.tell(self.rules.on_event, event)
 end
 
 -- True if this policy has a rule of its own.

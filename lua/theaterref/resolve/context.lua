@@ -179,7 +179,7 @@ function Context:emit(kind, event)
   event = events.new(kind, event)
   self.log:emit(event) -- first: the others may change it
   self.policy:emit(event)
-  if self.on_event then errors.pcall(self.on_event, event) end
+  if self.on_event then errors.tell(self.on_event, event) end
 end
 
 local MAX_REASON_BYTES = 4096 -- a rule's reason goes into logs and errors

@@ -41,13 +41,15 @@ local function tell_failure(self, err)
   self.err = err
   if before and tostring(before) == tostring(err) then return end
   self.emit("follow_failed", { reference = reference.redact(self.reference), message = tostring(err) })
-  if self.on_error then errors.pcall(self.on_error, err, self.reference) end
+  if self.on_error and not self.closed then errors.pcall(self.on_error, err, self.reference) end
 end
 
 -- Calls the function with new content.
 local function deliver(self, blob)
-  self.last, self.err, self.contents = blob, nil, self.contents + 1
+  self.last, self.err = blob, nil
   self.emit("follow_changed", { reference = reference.redact(self.reference), sha256 = blob:digest(), bytes = #blob })
+  if self.closed then return end -- by the function for events
+  self.contents = self.contents + 1
   local ok, raised = errors.pcall(self.call, blob, self.reference)
   if ok then return end
   tell_failure(self, errors.is(raised) and raised
@@ -60,7 +62,7 @@ local function begin_check(self)
   self.began = core.now()
   -- A moment less than the interval: a check that is due must not find the last one fresh.
   self.follow = { cache = self.cache, max_age = self.interval * 0.99, keep_failure = backoff(self, self.failures + 1),
-    known = self.known, watched = {}, keys = {}, places = {} }
+    known = self.known, watched = {}, keys = {}, targets = {} }
   self.check = self.start(self.follow)
   if self.notifier then self.check:notify(self.notifier) end
 end
@@ -92,7 +94,7 @@ local function succeed(self, blob, job)
     return
   end
   forget_last(self)
-  self.renew(self.follow.places, job, blob)
+  self.renew(self.follow.targets, job, blob)
   deliver(self, blob)
 end
 
@@ -126,7 +128,7 @@ end
 -- Does one step of work. False: there is nothing to do now.
 local function advance(self)
   if self.check then
-    if not self.check:done() then return false end
+    if not self.check:done() or self.closed then return false end -- closed by a rule
     end_check(self)
     return true
   end
@@ -148,7 +150,7 @@ end
 
 --- Makes a follower, which begins with a check.
 -- @tparam table self `reference`, `call`, `on_error`, `interval`, `jitter`; `cache`, of all followers; `start(follow)`,
--- which returns the future of a resolve; `renew(places, job, blob)`, and `emit(kind, event)`
+-- which returns the future of a resolve; `renew(targets, job, blob)`, and `emit(kind, event)`
 -- @treturn theaterref.follower
 -- @local
 function Follower.new(self)
@@ -190,10 +192,10 @@ end
 -- it does nothing.
 -- @treturn boolean false once it is closed
 function Follower:step()
-  if self.closed then return false end
-  if self.running then return true end
-  self.running = true
+  if self.running then return not self.closed end
   if self.notifier and not self.is_shared then self.notifier:drain() end
+  if self.closed then return false end
+  self.running = true
   local ok, raised = pcall(advance_all, self)
   self.running = false
   set_deadline(self)

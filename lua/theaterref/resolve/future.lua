@@ -39,7 +39,8 @@ end
 local CANCELLED = "the future was cancelled"
 
 local function about(self, err)
-  return err.reference and err or errors.about(err, reference.redact(self.reference))
+  if err.reference then return err end
+  return (self.resolves_nothing and errors.of_write or errors.about)(err, reference.redact(self.reference))
 end
 
 -- Takes the result, or the error, that the work ended with.
@@ -52,6 +53,7 @@ local function finish(self, result, err)
   self.notifiers = nil
   if result == nil and self.deadline and err.kind == "policy" then err = self:lateness() or err end -- it ended the script
   if result ~= nil then self.result = result else self.err = about(self, err) end
+  if self.on_end then self.on_end(self.err) end
 end
 
 local function run_work(self, work, ...) finish(self, work(self, ...)) end
@@ -217,7 +219,8 @@ end
 --- Starts work. It may have ended when this returns.
 -- @tparam table self the fields `reference`; `time_limit` in seconds, nil or below 0: none,
 -- and, if it is not `resolve_timeout`, for messages its `limit_option`, its `shown_limit` and its
--- `participle`, such as "planned";
+-- `participle`, such as "planned"; `resolves_nothing`: its errors do not say that a reference failed to resolve;
+-- `on_end(err)`, called once when it ends;
 -- `blocking`: wait on the calling thread, in no coroutine
 -- @tparam function work `work(future, ...)` returns the result, or nil and an error
 -- @param ... its further arguments

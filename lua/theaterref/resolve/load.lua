@@ -146,7 +146,7 @@ function M.resolve(task, context, wish)
   local blob
   if type(list) == "table" then
     local follow = wish.options.follow
-    for _, target in ipairs(follow and list or {}) do follow.places[target] = true end
+    for _, target in ipairs(follow and list or {}) do follow.targets[target] = true end
     blob, err = resolve_list(task, context, wish, list)
   elseif list then
     blob, err = resolve_one(task, context, wish, list)
@@ -164,15 +164,15 @@ end
 -- @treturn[2] table an error
 function M.resolve_as_is(task, context, wish) return resolve_one(task, context, wish, wish.reference) end
 
---- Puts bytes that a follower found to be new into the resolver's own cache, if that has one of the places where the
+--- Puts bytes that a follower found to be new into the resolver's own cache, if that has one of the targets where the
 -- check could find them: the next resolve there must not return older ones.
 -- @tparam table context
--- @tparam table places the keys: all candidates, and what they led to
+-- @tparam table targets the keys: all candidates, and what they led to
 -- @tparam table job
 -- @tparam theaterref.blob blob
-function M.renew(context, places, job, blob)
+function M.renew(context, targets, job, blob)
   local had = false
-  for place in pairs(context.cache and places or {}) do had = context.cache:refresh(place) or had end
+  for target in pairs(context.cache and targets or {}) do had = context.cache:refresh(target) or had end
   while job.led_to do job = job.led_to end
   if not had or job.source.probe or job.source.drive then return end -- local bytes are loaded, and a tag is asked
   job.cache, job.follow, job.max_age, job.ttl, job.keep_failure = context.cache, nil, nil, nil, nil -- the followers'
