@@ -28,6 +28,28 @@ describe("a timer", function()
     helper.eventually(function() return timer:done() end)
   end)
 
+  it("wakes event loops of many threads, whose descriptors are used again or closed", function()
+    local before = helper.holdings()
+    local results = threads.run(8, [[
+      local core = require "theaterref.core"
+      return function()
+        for _ = 1, 50 do
+          local list = {}
+          for i = 1, 20 do
+            list[i] = core.notifier()
+            if list[i]:wait(0) then return "was signalled before" end
+            list[i]:signal()
+          end
+          for i = 1, 20 do assert(list[i]:wait(5)) end
+          list = nil
+          collectgarbage()
+        end
+        return "fine"
+      end]])
+    for _, result in ipairs(results) do assert.equal("fine", result) end
+    assert.is_true(helper.holdings().files <= before.files + 16)
+  end)
+
   it("is abandoned in a child of a fork, which can make others", function()
     local timer = core.timer(60)
     if threads.fork(20) then
