@@ -45,7 +45,7 @@ static int store_try_lock(lua_State *L) {
   return return_lock(L, lease, lock, &error);
 }
 
-/* end_after(future, seconds): unlocks it so long after the future has its result, if nobody has closed it by then */
+/* end_after(future, seconds): unlocks it that long after the future has its result, unless it was closed before */
 static int lock_end_after(lua_State *L) {
   tr_lease **lease = luaL_checkudata(L, 1, TR_LOCK);
   const lfuture *f = luaL_checkudata(L, 2, TR_FUTURE);
