@@ -295,7 +295,7 @@ static int cache_swap(lua_State *L) {
   return 0;
 }
 
-/* drop(key [, others]): forgets what is under this very key, or the reference's other keys */
+/* drop(key [, others]): forgets the entry with exactly this key, or the reference's other entries */
 static int cache_drop(lua_State *L) {
   lcache *c = checkcache(L);
   size_t len;

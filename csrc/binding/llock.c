@@ -34,17 +34,18 @@ static int store_lock(lua_State *L) {
   return return_lock(L, lease, lock, &error);
 }
 
-/* try_lock(name) -> lock, to be closed | nil, error: without waiting; see tr_store_try_lock */
+/* try_lock(name[, part]) -> lock, to be closed | nil, error: without waiting; see tr_store_try_lock */
 static int store_try_lock(lua_State *L) {
   const tr_store *store = tr_checkstore(L);
   const char *name = tr_checkcstring(L, 2);
+  const char *part = luaL_optstring(L, 3, "");
   tr_lease **lease = push_lock(L);
   tr_error error;
-  int lock = tr_store_try_lock(store, name, &error);
+  int lock = tr_store_try_lock(store, name, part, &error);
   return return_lock(L, lease, lock, &error);
 }
 
-/* end_after(future, seconds): unlocks it so long after the future has its result, if nobody has closed it by then */
+/* end_after(future, seconds): unlocks it that long after the future has its result, unless it was closed before */
 static int lock_end_after(lua_State *L) {
   tr_lease **lease = luaL_checkudata(L, 1, TR_LOCK);
   const lfuture *f = luaL_checkudata(L, 2, TR_FUTURE);

@@ -87,8 +87,8 @@ void tr_cache_free_totals(tr_cache_totals *totals); /* NULL is allowed */
 ** not be kept elsewhere, such as on disk. */
 uint64_t tr_cache_changes(tr_cache *cache);
 
-/* Forget what is under a very key, with any limits; or with 'others' what its reference has
-** under other keys. Loads under way go on. */
+/* Forget the entry with exactly this key, whatever its limits; with 'others', forget the
+** reference's other entries instead. Loads under way go on. */
 void tr_cache_drop(tr_cache *cache, const char *key, size_t len, bool others);
 
 /* Put other memory with the same bytes in the place of 'old' where a key leads to that. */

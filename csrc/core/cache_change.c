@@ -1,4 +1,4 @@
-/* Changes of what a cache holds that are no loads: removing, accepting, keeping and the like. */
+/* Changes to a cache other than loads: removing, accepting, keeping. */
 #include <string.h>
 
 #include "cache_registry.h"
@@ -45,7 +45,7 @@ bool tr_cache_remove(tr_cache *cache, const char *key, size_t len) {
   return there;
 }
 
-/* Return the slot, or the next one of its reference, that has the very key, with any
+/* Return the slot, or the next one of its reference, that has exactly this key, whatever its
 ** limits. */
 static tr_slot *same_key(const change *c, tr_slot *s) {
   while (s != NULL && (s->item.node.len != c->key.len ||

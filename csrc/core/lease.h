@@ -1,6 +1,6 @@
 /*
-** A lock that is also released where its owner does not go on: the owner waits for a future in
-** a coroutine that nobody resumes.
+** A lock that is released even if its owner, a coroutine that waits for a future, is never
+** resumed.
 */
 #ifndef TR_LEASE_H
 #define TR_LEASE_H

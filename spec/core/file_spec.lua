@@ -170,6 +170,7 @@ describe("a file", function()
         mount --bind small/real mounted
         sleep 100 >> mounted & sleeper=$!
         trap "kill $sleeper" EXIT
+        until readlink /proc/$sleeper/fd/1 | grep -q mounted; do :; done
         TMPDIR=$temporary %s %s $PWD/mounted /proc/$sleeper/fd/1
         trap - EXIT
         kill $sleeper

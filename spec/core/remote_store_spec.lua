@@ -404,6 +404,8 @@ describe("a remote store", function()
       helper.run_ok(("localedef --no-archive -i de_DE -f UTF-8 %s/de_DE.UTF-8"):format(folder))
       local script = helper.write(folder .. "/comma.lua", ([[
         assert(os.setlocale "de_DE.UTF-8")
+        local seconds = require "theaterref.error".seconds
+        assert(seconds(1) == "1 second" and seconds(20.5) == "20.5 seconds" and seconds(0) == "0 seconds")
         local store = require "theaterref".content_store("release", { base_path = %q, remote = %q, label_ttl = tonumber(arg[1]),
           s3 = { endpoint = %q, access_key_id = %q, secret_access_key = %q }, request = { retries = 0 } })
         print(store:get_by_label "x")]]):format(folder .. "/here", "s3://bucket/" .. prefix, s3.settings.endpoint,

@@ -49,7 +49,7 @@ local function list(args, config)
   return items
 end
 
---- Describes the buckets of a configuration, without secrets. Nobody is asked.
+--- Describes the buckets of a configuration, without secrets. Sends no request.
 -- @tparam table args of the command
 -- @tparam table config
 -- @treturn table a list of `{ name =, bucket =, remote =, endpoint =, region =, credentials = }`, or with `error`

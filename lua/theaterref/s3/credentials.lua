@@ -71,7 +71,7 @@ local function of_machine(place)
     from = "instance metadata" }
 end
 
---- Finds out where the credentials for a bucket come from. Nobody is asked.
+--- Finds where a bucket's credentials come from. Sends no request.
 -- @tparam table place of `theaterref.s3.place`
 -- @treturn ?table `kind`, `from`, and what the kind needs; nil: there are none to be had
 -- @return[2] nil
@@ -418,7 +418,7 @@ function M.get(source, await, seconds)
     return state.found
   end
   if await then return wait_for(key, state, source, await, seconds) end
-  return nil, errors.new("denied", ("S3 credentials: those from %s are not at hand, and nobody is asked offline")
+  return nil, errors.new("denied", ("S3 credentials: those from %s are not known yet, and offline they are not requested")
     :format(source.from))
 end
 

@@ -27,7 +27,7 @@ end
 
 --- Parses a document.
 -- @tparam string text
--- @treturn ?table the root: `name`, `text` and a list of elements; nil: it is no such XML
+-- @treturn ?table the root: `name`, `text` and a list of elements; nil: not well-formed, too deep, or with a DTD
 function M.parse(text)
   local root = { name = "", text = "" }
   local open, at = { root }, 1

@@ -9,7 +9,7 @@ local M = {}
 local BLOCK = 512
 -- As much is imported with one sync.
 local BATCH_BYTES, BATCH_ITEMS = 64 << 20, 10000
--- Bytes of a blob that are made a string at a time.
+-- How many bytes of a blob become a string at a time.
 local PIECE = 1 << 20
 -- The largest size for the eleven octal digits of a header.
 local MAX_OCTAL = (1 << 33) - 1

@@ -207,7 +207,7 @@ local function claim_content(self, hash, max_bytes, patience)
     if may_renew(self, err, patience) then return false end
     return nil, err
   end
-  local lock <close>, is_busy = self.front:lock("content-" .. hash:sub(1, 2))
+  local lock <close>, is_busy = self.front:lock("content", hash)
   if is_busy and core.now() < patience.till then
     what:cancel() -- another process fetches it
     pause(self, patience)
@@ -349,7 +349,7 @@ end
 -- Takes the lock that lets one process at a time ask for a label, if others can use its answer.
 local function lock_label(self, name)
   if self.label_ttl <= 0 then return nil, false end
-  return self.front:lock("label-" .. core.digest(name):sub(1, 2))
+  return self.front:lock("label", core.digest(name))
 end
 
 -- Reads a label as the leader of its claim. Returns the hash; nil if there is none; nil and an error; or false if another

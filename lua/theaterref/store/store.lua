@@ -58,13 +58,13 @@ local function moved_meanwhile(self, name, from)
     .. "look at it, and roll it back again if that is still right"):format(name, from, state))
 end
 
---- Moves a label back to what it pointed at before its last move, or the last one before that
--- of which the content is still there. Rolled back twice, it is where it was: name the hash
--- with `to` to go back further. A label that somebody else moves meanwhile stays there.
+--- Moves a label back to the newest hash in its history whose content still exists. A second
+-- rollback undoes the first; `to` goes further back. If somebody else moves the label meanwhile,
+-- it stays where they put it.
 -- @tparam string name
 -- @tparam[opt] table options `to`: a hash in the label's history
 -- @treturn string the hash it points at now
--- @treturn string the hash it pointed at until now
+-- @treturn string the hash that it pointed at before
 -- @return[2] nil
 -- @treturn[2] table an error, of kind `not_found` if there is no such label, it has no
 -- history or not that hash in it, or the content is gone; of kind `cancelled` if somebody else moved it meanwhile
@@ -94,9 +94,9 @@ end
 --- Stores many items for the price of one sync. None of them is visible before the
 -- end, and then all are.
 -- @tparam function work called with a batch, whose `put(bytes)` and
--- `label(name, hash)` are like the store's. The batch commits unless the function raises, or
--- returns false or nil and an error; or labels something that it cannot. Then nothing is
--- stored. If the disk fails at the end, content may be there.
+-- `label(name, hash)` are like the store's. The batch commits unless the function raises an
+-- error, returns false or nil and an error, or sets an impossible label; then nothing is stored.
+-- If the disk fails during the commit, some content may be stored.
 -- @return what `work` returns, once all is stored and synced; true if it returns nothing
 -- @return[2] nil
 -- @treturn[2] table an error: that of `work`, or why the batch could not commit
@@ -183,15 +183,14 @@ end
 
 --- Checks everything: content against its name, labels against content. Safe
 -- while others work on the store. Corrupt content is moved to quarantine.
--- @tparam[opt] table options `progress`: called with how many of how many
--- contents were checked
+-- @tparam[opt] table options `progress`: called with the number of contents checked and the total
 -- @treturn table `{ checked = number, corrupt = { hash… }, unreadable = { hash… },
 -- missing = { hash… }, dangling = { label… }, faulty_labels = { label = why… },
 -- quarantined = { name… }, temporary_files = { name… }, unexpected = { name… } }`: `missing`
--- is what the `dangling` labels name; `faulty_labels` keep `export` from working: everything
--- among the labels that holds no hash, such as a symbolic link, which `gc` refuses, too, and
--- labels that look like a hash or begin with `hash/`, as Theater can make them; `unexpected` is what
--- lies in the folder of content and is none
+-- has the hashes that the `dangling` labels point at; `faulty_labels` are entries that hold no hash, such as a
+-- symbolic link (`gc` refuses to run), and labels that look like a hash or begin with `hash/`, which
+-- Theater can make; `export` fails while there are any; `unexpected` are files in the folder of content
+-- that are not content
 function Store:verify(options)
   options = checked(option_sets.verify, options)
   if options.remote then return nil, not_remote() end
@@ -306,22 +305,22 @@ local function collect(self, options, spared)
   return report
 end
 
---- Deletes content that no label names, and that nobody put, labelled or took a label
--- from lately, and what crashed writers left behind. Quarantined content stays.
+--- Deletes content that no label points at or pointed at before, unless it was put, labelled or
+-- unlabelled within `grace`, and temporary files of crashed writers. Quarantined content stays.
 -- Others can move labels meanwhile. If anything among the labels holds no hash, nothing
 -- is deleted: `verify` lists those.
 -- @tparam[opt] table options see the topic "options"
 -- @treturn table `{ deleted = { hash… }, temporary_files = { name… }, failed = { name =
 -- why… }, kept = { labelled =, in_history =, young =, in_use = } }`; `failed` is what
--- could not be deleted, and `kept` how many contents have a label, had one before that has
--- moved (`history`), are younger than `grace`, or somebody needs just now
+-- could not be deleted; `kept` counts contents that a label points at (`labelled`) or pointed at
+-- (`in_history`), that are younger than `grace` (`young`), or that somebody is using (`in_use`)
 function Store:gc(options)
   options = checked(option_sets.gc, options)
   if options.remote then return nil, not_remote() end
   return self:collect(options)
 end
 
--- The same, but for content that is a key of 'spared': that of a remote store's labels.
+-- The same, but also keeps content whose hash is in 'spared', for remote stores.
 function Store:collect(options, spared)
   local held <close>, err = self:hold()
   if not held then return nil, err end
