@@ -63,16 +63,14 @@ describe("a follower", function()
     end
   end)
 
-  it("sees a change within the second of its last check, also under the same validators", function()
-    for _, path in ipairs { "/same-second?follow", "/same-second?follow?etag" } do
-      local follower, seen = follow(bad.http .. path, { interval = 0.02 })
-      assert.same({ "one", "two" }, { await(follower), await(follower) })
-      helper.eventually(function()
-        follower:wait(0.05)
-        return count(path) >= 4
-      end)
-      assert.equal(2, #seen)
-    end
+  it("sees a change within the second of its last check, if a date is all that the server tells", function()
+    local follower, seen = follow(bad.http .. "/same-second?follow", { interval = 0.02 })
+    assert.same({ "one", "two" }, { await(follower), await(follower) })
+    helper.eventually(function()
+      follower:wait(0.05)
+      return count "/same-second?follow" >= 4
+    end)
+    assert.equal(2, #seen)
   end)
 
   it("keeps its validators if the cache of all followers has forgotten the body", function()

@@ -520,14 +520,9 @@ function M.holds_no_more(before, ...)
   end)
 end
 
-local puts = 0
-
---- Puts a file on the server. Its date is older than a second, and each has another one: its validators can be relied on.
 function Server:put(name, text)
-  local path = quote(self.folder .. "/www/" .. name)
-  puts = puts + 1
   M.write(self.folder .. "/www/" .. name, text)
-  M.run_ok(("chmod 644 %s && touch -d @%d %s"):format(path, os.time() - 100000 + puts, path))
+  M.run_ok("chmod 644 " .. quote(self.folder .. "/www/" .. name))
 end
 
 return M
