@@ -50,11 +50,15 @@ static bool can_resume(const tr_request *r) {
          r->total_known && r->body.len < r->total && has_strong_validator(r);
 }
 
-/* True if the server has done nothing, and takes the message later. */
+/* True if the server has done nothing, and takes the message later. A proxy may answer so for a
+** server that has done it, so a message with a condition takes the server's own code. */
 static bool is_refused_for_now(const tr_request *r) {
-  return r->response.status == 429 ||
-         (r->response.status == 503 &&
-          (r->response.has_retry_after || strcmp(r->code, "SlowDown") == 0));
+  int status = r->response.status;
+  if (r->message->is_conditional && r->code[0] == '\0')
+    return false;
+  return status == 429 ||
+         (status == 503 && (strcmp(r->code, "SlowDown") == 0 ||
+                            (r->response.has_retry_after && !r->message->is_conditional)));
 }
 
 /* True if nothing is lost by sending a message again after an answer that it failed. An upload

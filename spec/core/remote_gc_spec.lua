@@ -324,6 +324,83 @@ describe("gc of a bucket", function()
     assert.truthy(objects()["data/" .. hash])
   end)
 
+  it("puts only right bytes back, and only where content is absent", function()
+    local hash = core.digest("right", "sha1")
+    local copy = "theaterref/trash/" .. hash .. "/01234567-89ab-4def-8123-456789abcdef"
+    put(copy, "WRONG")
+    put("labels/x", hash)
+    assert(open():gc { remote = true })
+    assert.is_nil(objects()["data/" .. hash])
+    assert.equal("not_found", select(2, open("other"):label("y", hash)).kind)
+    put(copy:gsub("01", "02"), "right")
+    assert.is_true(open("other"):label("y", hash))
+    holds("x", "right")
+    s3:log()
+    assert(open():gc { remote = true })
+    assert.equal(0, asked "^PUT .*data/")
+  end)
+
+  it("keeps right bytes that come while it deletes wrong ones", function()
+    local hash = core.digest("right", "sha1")
+    put("data/" .. hash, "WRONG", 2 * DAY)
+    local delete_many = Client.delete_many
+    finally(function() Client.delete_many = delete_many end)
+    function Client.delete_many(...)
+      local failures, err = delete_many(...)
+      open("other"):store_at_label("x", "right")
+      return failures, err
+    end
+    assert(open():gc { remote = true })
+    holds("x", "right")
+  end)
+
+  it("asks for the age of content right before it deletes it", function()
+    local hash, other = content "refreshed", content "other"
+    local head = Client.head
+    finally(function() Client.head = head end)
+    function Client.head(client, key)
+      Client.head = head
+      assert.equal(hash, open("writer"):put "refreshed")
+      return head(client, key)
+    end
+    local report = open():gc { remote = true }
+    assert.same({ other }, report.deleted)
+    assert.equal(1, report.kept.in_use)
+    assert.truthy(objects()["data/" .. hash])
+  end)
+
+  it("puts back what labels name, though it refuses to delete because of another label", function()
+    local hash = core.digest("labelled", "sha1")
+    local old = "theaterref/trash/" .. ("a"):rep(40) .. "/01234567-89ab-4def-8123-456789abcdef"
+    put("theaterref/trash/" .. hash .. "/01234567-89ab-4def-8123-456789abcdef", "labelled", 2 * DAY)
+    put(old, "old", 2 * DAY)
+    put("labels/x", hash)
+    put("labels/README", "hello")
+    assert.equal("corrupt", select(2, open():gc { remote = true }).kind)
+    holds("x", "labelled")
+    assert.truthy(objects()[old])
+  end)
+
+  it("has a label that comes while it deletes fail, if its content cannot be brought back", function()
+    local hash, writer = content "late", open "writer"
+    writer:store_at_label("warm", "warm")
+    local put_object = Client.put
+    finally(function() Client.put = put_object end)
+    function Client.put(client, key, ...)
+      if key:find "labels/x$" then
+        Client.put = put_object
+        assert.same({ hash }, open():gc({ remote = true, grace = 0 }).deleted)
+        for copy in pairs(objects()) do
+          if copy:find("trash/" .. hash, 1, true) then put(copy, "wrong") end
+        end
+      end
+      return put_object(client, key, ...)
+    end
+    local moved, err = writer:label("x", hash)
+    assert.same({ nil, "not_found" }, { moved, err.kind })
+    assert.matches("label x has moved to " .. hash .. ", which was deleted meanwhile: put it again", err.message)
+  end)
+
   it("ignores folders that consoles make, as do verify and export", function()
     local free, store = content "free", open()
     local hash = store:store_at_label("a/b", "labelled")

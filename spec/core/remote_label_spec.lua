@@ -173,6 +173,45 @@ describe("a label of a remote store", function()
       for _, uuid in ipairs(seen) do assert.matches("^%x+%-%x+%-%x+%-%x+%-%x+$", uuid) end
     end)
 
+    it("has moved when a proxy says that the server is busy, though it had moved it, and others moved it on often", function()
+      for _, answer in ipairs { { 503, "ServiceUnavailable" }, { 503 }, { 429 }, { 408 } } do
+        prefix = ("label%d-%d%s"):format(count, answer[1], answer[2] or "")
+        local store, other = open(), open "other"
+        local one, two = store:put "one", store:put "two"
+        assert.is_true(store:label("x", one))
+        assert.is_true(other:label("warm", one))
+        local patient = assert(theaterref.content_store("release", { base_path = folder .. "/here", label_ttl = 0,
+          remote = "s3://bucket/" .. prefix, s3 = s3.settings, request = { retries = 3 } }))
+        fault { ["do"] = "status_after", method = "PUT", status = answer[1], code = answer[2], plain = not answer[2], retry_after = 0 }
+        local put = Client.put
+        finally(function() Client.put = put end)
+        function Client.put(client, key, ...)
+          local head, err = put(client, key, ...)
+          if key:find "labels/x$" then
+            Client.put = put
+            assert.is_true(err.unknown)
+            for i = 1, 14 do assert.is_true(other:label("x", other:put("more " .. i))) end
+          end
+          return head, err
+        end
+        local moved, err = patient:label("x", two, { expect = one })
+        assert.same({ nil, "unknown_outcome" }, { moved, err.kind }) -- it is not said that it did not move
+      end
+    end)
+
+    it("is moved again when the server itself says that it is busy", function()
+      local store = assert(theaterref.content_store("release", { base_path = folder .. "/here", label_ttl = 0,
+        remote = "s3://bucket/" .. prefix, s3 = s3.settings, request = { retries = 3 } }))
+      local one, two = store:put "one", store:put "two"
+      store:label("x", one)
+      for status, code in pairs { [503] = "SlowDown", [429] = "TooManyRequests" } do
+        fault { ["do"] = "status", method = "PUT", status = status, code = code, retry_after = 0 }
+        s3:log()
+        assert.is_true(store:label("x", two, { expect = one }))
+        assert.is_true(store:label("x", one, { expect = two }))
+      end
+    end)
+
     it("is never written twice with one condition unless it was read in between", function()
       local store = open()
       local one, two = store:put "one", store:put "two"
@@ -290,6 +329,60 @@ describe("a label of a remote store", function()
     fault { ["do"] = "drop_after", method = "DELETE" }
     assert.is_true(store:remove_label "x")
     assert.is_false(store:remove_label "x")
+  end)
+
+  it("that was made again is not removed by a removal whose answer was lost", function()
+    for _, engine in ipairs { "both", "refused" } do
+      s3:control { engine = { if_match = engine, delete_if_match = engine } }
+      for _, f in ipairs { { ["do"] = "drop_after" }, { ["do"] = "status_after", status = 500, code = "InternalError" } } do
+        prefix = ("label%d-%s-%s"):format(count, engine, f["do"])
+        local store, other = open(), open "other"
+        local one, two = store:put "one", other:put "two"
+        store:label("x", one)
+        assert.is_true(other:label("warm", two))
+        local patient = assert(theaterref.content_store("release", { base_path = folder .. "/here", label_ttl = 0,
+          remote = "s3://bucket/" .. prefix, s3 = s3.settings, request = { retries = 3 } }))
+        f.method = "DELETE"
+        fault(f)
+        s3:log()
+        -- Another machine makes the label again as soon as the server has removed it.
+        local made
+        local view = patient:within { await = function(future)
+          helper.eventually(function()
+            for _, line in ipairs(made and {} or s3:log()) do
+              if line:find "^DELETE" then made = other:label("x", two) end
+            end
+            return made or future:done()
+          end)
+          return future:wait()
+        end }
+        local removed, err = view:remove_label "x"
+        assert.is_true(made)
+        assert.same({ nil, "unknown_outcome" }, { removed, err.kind })
+        assert.equal(two, open "third":get_by_label "x")
+      end
+    end
+  end)
+
+  it("that holds no hash, or cannot be read, is moved and removed", function()
+    local store = open()
+    local one = store:put "one"
+    for _, object in ipairs { { text = "no hash" }, { text = ("x"):rep(5000) }, { text = one, archived = true } } do
+      for _, call in ipairs { function() return store:label("x", one) end, function() return store:remove_label "x" end } do
+        object.bucket, object.key = "bucket", prefix .. "/labels/x"
+        s3:control { put = { object } }
+        assert.is_false(store:label("x", one, { expect = false }))
+        assert.is_false(store:label("x", one, { expect = one }))
+        assert.is_false(store:remove_from_label("x", one))
+        assert.equal("corrupt", select(2, store:history "x").kind)
+        local hashes, faults = store:label_hashes()
+        assert.same({}, hashes)
+        assert.matches("label x holds no hash", faults.x)
+        assert.truthy(store:verify { remote = true }.faulty_labels.x)
+        assert.is_true(call())
+      end
+      assert.is_nil(store:get_by_label "x")
+    end
   end)
 
   it("that somebody else removes first was not removed by the one that came late", function()
@@ -506,6 +599,24 @@ describe("a label of a remote store", function()
         assert.is_nil(store:get_by_label(first))
       end)
     end
+
+    it("is no success when the look at the bucket after the move fails", function()
+      local store = open()
+      local one = store:put "one"
+      store:label("warm", one)
+      for _, look in ipairs { { query = "prefix=" .. prefix .. "%2Flabels%2Fapp%2F", skip = 1, key = "" }, { method = "HEAD", key = "data/" } } do
+        look["do"], look.status, look.code, look.times = "status", 500, "InternalError", 99
+        fault(look)
+        local moved, err = store:label("app", one)
+        assert.same({ nil, "unknown_outcome", 500 }, { moved, err.kind, err.status })
+        assert.matches("label app has moved to " .. one .. ", but the look at the bucket after that failed", err.message)
+        look.times = 2
+        assert.is_true(store:remove_label "app")
+        fault(look)
+        assert.is_true(store:label("app", one))
+        assert.is_true(store:remove_label "app")
+      end
+    end)
 
     it("stays, with an error that says so, where the bucket removes nothing on a condition; and none is exported", function()
       s3:control { engine = { if_match = "both", delete_if_match = "refused" } }

@@ -1,5 +1,7 @@
 -- Remote stores on the stub of S3: content, labels, outages, upkeep. See remote_label_spec.lua for compare and set.
+local Client = require "theaterref.s3.client"
 local core = require "theaterref.core"
+local errors = require "theaterref.error"
 local helper = require "helper"
 local theaterref = require "theaterref"
 
@@ -179,6 +181,52 @@ describe("a remote store", function()
     assert.is_false(store:exists(("0"):rep(40)))
   end)
 
+  describe("whose server does not say itself that something is absent", function()
+    local store, hash
+
+    -- Checks that all calls fail with one kind of error, and that the last known label stays.
+    local function check(kind, known)
+      local other = open "other"
+      for _, call in ipairs { function() return other:get_by_label "x" end, function() return other:label_exists "x" end,
+        function() return other:get_content_by_label "x" end, function() return store:history "x" end,
+        function() return store:remove_label "x" end, function() return store:remove_from_label("x", hash) end,
+        function() return store:label("x", hash) end, function() return store:label("x", hash, { expect = false }) end,
+        function() return store:label("new/label", hash) end, function() return other:exists(hash) end,
+        function() return other:get(hash) end, function() return store:rollback "x" end,
+        function() return other:label("x", ("0"):rep(40)) end, function() return store:put "other bytes" end,
+        function() return store:list_labels() end, function() return store:gc { remote = true } end,
+        function() return store:verify { remote = true } end } do
+        local done, err = call()
+        assert.is_nil(done)
+        assert.equal(kind, err.kind, err.message)
+      end
+      assert.equal(known, store:get_by_label "x")
+      assert.equal(hash, open():within { offline = true }:get_by_label "x")
+    end
+
+    before_each(function()
+      store = open()
+      hash = store:store_at_label("x", "bytes")
+      store:get_by_label "x"
+      open "other":label("warm", hash) -- what the engine can do is known
+      os.remove(folder .. "/other/data/" .. hash)
+    end)
+
+    it("takes the page of a proxy for an outage", function()
+      s3:control { faults = { { ["do"] = "status", status = 404, plain = true, times = 999 } } }
+      check("http_status", hash)
+      assert.matches("cannot be reached, so label x counts as it was", warnings[#warnings])
+    end)
+
+    it("forgets nothing because its own credentials are missing", function()
+      local credentials = require "theaterref.s3.credentials"
+      local get = credentials.get
+      finally(function() credentials.get = get end)
+      function credentials.get() return nil, errors.new("not_found", "S3 credentials: no such file") end
+      check("denied", nil)
+    end)
+  end)
+
   it("never keeps a body that was cut off", function()
     local hash = open "writer":put(("x"):rep(100000))
     s3:control { faults = { { ["do"] = "truncate", method = "GET", key = hash } } }
@@ -307,6 +355,71 @@ describe("a remote store", function()
       assert.equal(one, open("here", { label_ttl = 60 }):get_by_label "x")
     end)
 
+    it("counts as it was read, though the answer to an older move comes in later", function()
+      local mover, other = open("here", { label_ttl = 60 }), open "other"
+      local one, two, three = mover:put "one", mover:put "two", other:put "three"
+      assert.is_true(mover:label("x", one))
+      assert.is_true(other:label("warm", three))
+      local moved
+      local slow = mover:within { await = function(future)
+        local blob, err, why = future:wait()
+        for _, line in ipairs(moved and {} or s3:log()) do
+          if line:find "^PUT .*labels/x" then
+            moved = other:label("x", three)
+            mover:expire_label "x"
+            assert.equal(three, mover:get_by_label "x")
+          end
+        end
+        return blob, err, why
+      end }
+      s3:log()
+      assert.is_true(slow:label("x", two)) -- the bucket had moved it before the other one did
+      assert.is_true(moved)
+      assert.equal(three, open("here", { label_ttl = 60 }):get_by_label "x")
+    end)
+
+    it("counts as it was moved here, though it was read while it moved", function()
+      local mover = open("here", { label_ttl = 60 })
+      local one, two = mover:put "one", mover:put "two"
+      assert.is_true(mover:label("x", one))
+      local write, read = Client.put, nil
+      finally(function() Client.put = write end)
+      function Client.put(...)
+        Client.put = write
+        mover:expire_label "x"
+        read = mover:get_by_label "x" -- before the bucket moves it
+        return write(...)
+      end
+      assert.is_true(mover:label("x", two))
+      assert.equal(one, read)
+      assert.equal(two, open("here", { label_ttl = 60 }):get_by_label "x")
+    end)
+
+    it("and an outage are known in a locale with a decimal comma", function()
+      local hash = open "writer":store_at_label("x", "one")
+      helper.run_ok(("localedef --no-archive -i de_DE -f UTF-8 %s/de_DE.UTF-8"):format(folder))
+      local script = helper.write(folder .. "/comma.lua", ([[
+        assert(os.setlocale "de_DE.UTF-8")
+        local store = require "theaterref".content_store("release", { base_path = %q, remote = %q, label_ttl = tonumber(arg[1]),
+          s3 = { endpoint = %q, access_key_id = %q, secret_access_key = %q }, request = { retries = 0 } })
+        print(store:get_by_label "x")]]):format(folder .. "/here", "s3://bucket/" .. prefix, s3.settings.endpoint,
+        s3.settings.access_key_id, s3.settings.secret_access_key))
+      local function read(ttl)
+        assert.equal(hash .. "\n", helper.run_ok(("LOCPATH=%s %s %s %d"):format(folder, helper.lua, script, ttl)))
+      end
+      read(60)
+      s3:log()
+      read(60)
+      assert.equal(hash, open("here", { label_ttl = 60 }):get_by_label "x")
+      assert.equal(0, asked "labels/x")
+      s3:control { faults = { { ["do"] = "drop_before", key = "labels/x", times = 9 } } }
+      read(0)
+      s3:log()
+      read(0)
+      assert.equal(hash, open():get_by_label "x")
+      assert.equal(0, asked "labels/x")
+    end)
+
     it("counts as it was moved here, though an older answer comes in later", function()
       local mover = open("here", { label_ttl = 60 })
       local one, two = mover:put "one", mover:put "two"
@@ -402,7 +515,7 @@ describe("a remote store", function()
       assert.matches("could not be reached by another process", warnings[1])
       assert.equal("network", select(2, open():get_by_label "unknown").kind)
       s3:control { faults = {} }
-      helper.write(folder .. "/here/front/outage-" .. core.digest(open().identity), tostring(os.time() + 3600)) -- a wrong clock
+      helper.write(folder .. "/here/front/outage-" .. core.digest(open().identity), ("%d"):format((os.time() + 3600) * 1000)) -- a wrong clock
       assert.equal(hash, open():get_by_label "x")
       assert.equal(1, asked "labels/x 304")
     end)
@@ -515,6 +628,15 @@ describe("a remote store", function()
       assert.truthy(objects()["data/" .. free])
       s3:control { down = true }
       assert.equal("network", select(2, store:gc { grace = 0 }).kind)
+    end)
+
+    it("content that verify finds corrupt is put again, also a moment after it was put", function()
+      local store = open()
+      local hash = store:put "right"
+      put("data/" .. hash, "wrong")
+      assert.same({ hash }, store:verify { remote = true }.corrupt)
+      store:put "right"
+      assert.same({}, store:verify { remote = true }.corrupt)
     end)
 
     it("verify checks the folder, or everything in the bucket", function()

@@ -16,7 +16,8 @@ POST /_control takes a JSON object (unsigned), GET /_control returns the state:
             same, "loser": 412 or 500 (every second loser), "longest_metadata": bytes of a value}
   faults    [{"do":, "method":, "key": substring, "query": substring, "skip": n, "times": n,
             "probability":, …}], replacing the ones before. A fault does one of
-            drop_before, drop_after (the write is applied), status ("status", "code", "retry_after", "message"),
+            drop_before, drop_after (the write is applied), status ("status", "code", "retry_after", "message"; "plain": a page
+            that is no XML, as of a proxy), status_after (the same, and the request is carried out before),
             truncate, wrong_bytes, slow ("seconds"), error_200, kill ("pid", "when": before or after), keep
             (DeleteObjects reports an error for the key, which it does not name if it is "nameless"), endless (a page of
             a list comes again and again)
@@ -165,8 +166,13 @@ class Handler(BaseHTTPRequestHandler):
                                   {"Endpoint": bucket["redirect"], "Bucket": name},
                                   {"Location": bucket["redirect"] + self.requestline.split()[1], "x-amz-bucket-region": bucket["region"]})
                 check_signature(self, bucket)
-                if do == "status":
+                if do == "status_after":
+                    perform(self, name, key, arguments)
+                if do in ("status", "status_after"):
                     headers = {"Retry-After": fault["retry_after"]} if "retry_after" in fault else {}
+                    if fault.get("plain"):
+                        self.note(fault["status"], "plain")
+                        return self.reply(fault["status"], {"Content-Type": "text/plain", **headers}, b"default backend")
                     raise Refusal(fault["status"], fault["code"], fault.get("message", "Fault of the stub."), None, headers)
                 if do == "error_200":
                     status, headers, body = 200, {}, (b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>InternalError</Code>'

@@ -197,8 +197,10 @@ local function refused(self, what, status, code, message, is_write)
   local err = errors.new(Client.kind_of(status, code),
     errors.printable(("s3://%s: %s failed: status %d%s%s"):format(self.bucket, what, status, about, hint)))
   err.status, err.code = status, code
-  -- A server that failed may have done it before.
-  if is_write and (status >= 500 and status ~= 501 and code ~= "SlowDown" or status == 200) then err.unknown = true end
+  -- A server that failed may have done it before. Without a code, the answer is that of something in front of the server.
+  local is_busy = code == "SlowDown" or status == 501 or (status == 408 or status == 429) and code
+  local failed = status >= 500 or status == 408 or status == 429
+  if is_write and (failed and not is_busy or status == 200) then err.unknown = true end
   return err
 end
 
@@ -447,14 +449,14 @@ end
 
 --- Deletes an object. An absent object counts as deleted, unless the call has a condition.
 -- @tparam string key
--- @tparam[opt] table options `if_match`, an ETag
+-- @tparam[opt] table options `if_match`, an ETag; `once`: the request is never repeated
 -- @treturn boolean true
 function Client:delete(key, options)
   options = options or {}
   local url, err = url_of(self, key)
   if not url then return nil, err end
   local headers = {}
-  local message = { conditional = add_conditions(headers, options), headers = headers }
+  local message = { conditional = add_conditions(headers, options), headers = headers, once = options.once }
   local status, answer, body = send(self, "DELETE", url, message, true)
   if not status then return nil, answer end
   if status == 204 or status == 200 then return true end

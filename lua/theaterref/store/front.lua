@@ -107,16 +107,17 @@ local function read(path)
   return file and file:read(16384) or nil
 end
 
--- Reads the note about a label: `hash`, or "-" for one that was removed here; `asked`; `etag`.
+-- Reads the note about a label: `hash`, or "-" for one that was removed here; `asked`; `etag`. Times are in microseconds, because
+-- decimal points depend on the locale.
 local function note_of(self, label)
-  local hash, asked, etag, name = (read(path_of(self, label)) or ""):match "^([%x-]+) ([%d.]+) ([^\n]*)\n(.*)$"
-  asked = tonumber(asked)
-  if name ~= label or not asked then return nil end
-  return { hash = hash, asked = asked, etag = etag ~= "" and etag or nil }
+  local hash, asked, etag, name = (read(path_of(self, label)) or ""):match "^([%x-]+) (-?%d+) ([^\n]*)\n(.*)$"
+  if name ~= label then return nil end
+  return { hash = hash, asked = tonumber(asked) / 1e6, etag = etag ~= "" and etag or nil }
 end
 
 --- Returns what was last known about a label.
--- @treturn ?table `hash`, `etag` and `asked`, when the question began, by core.time(); 0: the bucket is to be asked again
+-- @treturn ?table `hash`, `etag` and `asked`, when the question began, by core.time(); negative: the bucket is to be asked again,
+-- and only answers to questions after that time count
 function Front:label(label)
   local note = note_of(self, label)
   return note and (#note.hash == 40 or #note.hash == 64) and note or nil
@@ -141,23 +142,26 @@ local function write_in_folder(self, path, text)
 end
 
 local function write_label(self, label, hash, asked, etag)
-  write_in_folder(self, path_of(self, label), ("%s %.6f %s\n%s"):format(hash, asked, etag or "", label))
+  write_in_folder(self, path_of(self, label), ("%s %d %s\n%s"):format(hash, asked * 1e6 // 1 | 0, etag or "", label))
 end
 
 --- Remembers a label, unless the answer to a later question is known. An answer with a time in the future does not count as
 -- later: the clock was wrong.
 -- @tparam string label
 -- @tparam table state as `label` returns it
+-- @treturn boolean false: a later answer is known
 function Front:set_label(label, state)
   local known = note_of(self, label)
-  if known and known.asked > state.asked and known.asked <= core.time() then return end
+  local at = known and math.abs(known.asked)
+  if at and at > state.asked and at <= core.time() then return false end
   write_label(self, label, state.hash, state.asked, state.etag)
+  return true
 end
 
 --- Makes the next reader ask the bucket for a label. In an outage its last hash is still used.
 function Front:expire_label(label)
   local known = self:label(label)
-  if known and known.asked > 0 then write_label(self, label, known.hash, 0, known.etag) end
+  if known then write_label(self, label, known.hash, -core.time(), known.etag) end
 end
 
 --- Records that a label was removed, so that the answer to an earlier question is ignored.

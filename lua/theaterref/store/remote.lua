@@ -19,7 +19,6 @@ local Remote = {}
 Remote.__index = Remote
 
 local LABEL_TTL, MAX_BYTES = 5, 4 << 30
-local LABEL_BYTES = 4096      -- more is no label
 local ASK_SECONDS = 5         -- for a label whose last hash is known
 local HOLD_SECONDS = 10       -- that fetched content stays in memory for those who ask at the same time
 local LOCK_SECONDS = 30       -- that another process may take to fetch content, before this one does
@@ -176,9 +175,8 @@ end
 
 -- Keeps content in the folder. False: the bytes are not those of the hash.
 local function keep(self, hash, blob)
-  local algorithm = #hash == 64 and "sha256" or "sha1"
-  if blob:digest(algorithm) ~= hash then return false end
-  local kept, err = self.front:keep(algorithm, blob)
+  if not objects.is_content(blob, hash) then return false end
+  local kept, err = self.front:keep(#hash == 64 and "sha256" or "sha1", blob)
   if not kept then warn(self, ("content %s is not kept in %s: %s"):format(hash, self.front.folder, err.message)) end
   return true
 end
@@ -233,7 +231,7 @@ local function content_error(self, hash, err)
     cache_of(self):remove(content_key(self, hash)) -- it may be put at any moment
     return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, self.front.folder, self.name))
   end
-  return nil, err
+  return nil, objects.told(err)
 end
 
 --- The content of a hash: from the folder, or else from the bucket; as `get` of a local store.
@@ -274,7 +272,10 @@ function Remote:exists(hash)
   local there, err = self.front.store:exists(hash)
   if err then return nil, err end
   if there or self.offline then return there end
-  return objects.exists(self, "data/" .. hash:lower())
+  local head
+  head, err = objects.head(self, "data/" .. hash:lower())
+  if head == nil then return nil, err end
+  return head ~= false
 end
 
 -- ------------------------------------------------------------------- labels
@@ -282,7 +283,7 @@ end
 -- True if an answer is recent enough to use without another request.
 local function is_fresh(self, known)
   local age = core.time() - known.asked
-  return age >= 0 and age < self.label_ttl
+  return known.asked > 0 and age >= 0 and age < self.label_ttl
 end
 
 -- Reads the bucket's answer about a label: its hash; nil: there is none; or nil and an error.
@@ -296,7 +297,7 @@ local function hash_of(self, name, blob, err)
     self.front:forget_label(name)
     return nil
   end
-  return nil, err
+  return nil, objects.told(err)
 end
 
 local function outage_name(self) return "outage-" .. core.digest(self.identity) end
@@ -305,8 +306,8 @@ local function outage_name(self) return "outage-" .. core.digest(self.identity) 
 local function is_out(self)
   local shared, now = self.shared, core.now()
   if now < shared.outage_till then return true end
-  local till = tonumber(self.front:text(outage_name(self)) or "")
-  local left = till and till - core.time() or 0
+  local till = tonumber(self.front:text(outage_name(self)) or "") -- in milliseconds
+  local left = till and till / 1000 - core.time() or 0
   if left <= 0 or left > MAX_OUTAGE then return false end
   shared.outage_till = now + left
   warn(self, ("%s could not be reached by another process a moment ago, so labels count as they were"):format(self.name))
@@ -318,12 +319,12 @@ local function note_outage(self, began)
   local seconds = math.min(math.max(OUTAGE_FACTOR * (core.now() - began), MIN_OUTAGE), MAX_OUTAGE)
   core.count "outage"
   self.shared.outage_till = core.now() + seconds
-  self.front:set_text(outage_name(self), ("%.3f"):format(core.time() + seconds))
+  self.front:set_text(outage_name(self), ("%d"):format((core.time() + seconds) * 1000 // 1 | 0))
 end
 
 -- Serves the last known hash in an outage. 'began' is when the question that noticed it was asked.
 local function last_known(self, name, known, err, began)
-  if not known or not core.is_outage(err) then return nil, err end
+  if not known or not objects.is_outage(err) then return nil, err end
   note_outage(self, began)
   local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, (core.time() - known.asked) // 1))) or ""
   warn(self, ("%s cannot be reached, so label %s counts as it was%s: %s"):format(self.name, name, age, err.message))
@@ -334,7 +335,7 @@ end
 local function ask_label(self, name, known, lead, lock)
   local asked = core.time()
   if known then lead:know(core.blob(known.hash), { etag = known.etag }) end
-  local blob, err, why, future = fetch_into(self, lead, "labels/" .. name, LABEL_BYTES, nil,
+  local blob, err, why, future = fetch_into(self, lead, "labels/" .. name, objects.LABEL_BYTES, nil,
     known and ASK_SECONDS or nil, lock)
   if why == "pending" then return nil, err, true end
   local hash
@@ -440,10 +441,11 @@ function Remote:forget_label(name)
   self.front:note_removal(name)
 end
 
---- Remembers a label that was just moved here, or read.
+--- Remembers a label that was moved here, or read, by a request that began at a moment. If a later answer is known, that was
+-- perhaps before the move, and perhaps after a move of others, so the bucket is asked.
 function Remote:know_label(name, hash, etag, asked)
   cache_of(self):remove(label_key(self, name))
-  self.front:set_label(name, { hash = hash, etag = etag, asked = asked or core.time() })
+  if not self.front:set_label(name, { hash = hash, etag = etag, asked = asked }) then self.front:expire_label(name) end
 end
 
 --- The content that a label points at; as that of a local store.

@@ -5,7 +5,6 @@
 -- run at once. Copies stay for a day: a writer of a label that finds its content missing puts it back, and the next collection
 -- puts back what one that was killed has deleted.
 -- @module theaterref.store.remote_gc
-local core = require "theaterref.core"
 local errors = require "theaterref.error"
 local objects = require "theaterref.store.remote_objects"
 local random = require "theaterref.store.random"
@@ -19,21 +18,28 @@ local MAX_TRIES, PAUSE = 6, 0.5 -- while the server is busy
 local function nothing() end
 
 -- Visits objects, of which each must have a time.
-local function each_dated(self, folder, visit, options)
+local function each_dated(self, folder, visit)
   local fault
   local ok, err = objects.each(self, folder, function(key, object)
     if object.modified then return visit(key, object) end
     fault = errors.new("syntax", ("the server lists %s%s%s without a time (LastModified), so no garbage is collected")
       :format(self.name, folder, errors.printable(key)))
     return false
-  end, options)
+  end)
   if not ok or fault then return nil, err or fault end
   return true
 end
 
 -- ------------------------------------------------------------------- labels
 
---- Reads the labels for a collection, which does nothing while one cannot be read.
+-- Returns the error for objects among the labels that are none; nil if there are none of these.
+local function refusal(faults)
+  local name, why = next(faults)
+  return name and errors.new("corrupt", ("no garbage is collected while there is a label that holds no hash: %s: %s")
+    :format(errors.printable(name), why))
+end
+
+--- Reads the labels for a collection, which deletes nothing while one cannot be read.
 -- @tparam table self a remote store
 -- @tparam[opt] table before those that were read before
 -- @treturn table by name
@@ -42,10 +48,9 @@ end
 function M.labels(self, before)
   local labels, faults = objects.labels(self, before)
   if not labels then return nil, faults end
-  local name, why = next(faults)
-  if not name then return labels end
-  return nil, errors.new("corrupt", ("no garbage is collected while there is a label that holds no hash: %s: %s")
-    :format(errors.printable(name), why))
+  local err = refusal(faults)
+  if err then return nil, err end
+  return labels
 end
 
 -- The content that no collection may delete, by hash: "in_history" or "labelled".
@@ -67,7 +72,7 @@ local function keep_copies(self, batch, run, report)
     local data, copy = view.prefix .. "data/" .. object.hash, view.prefix .. objects.TRASH .. object.hash .. "/" .. run
     local copied, why = view:client():refresh(data, { etag = object.etag, size = object.size }, copy)
     if copied then kept[#kept + 1] = object
-    elseif core.is_outage(why) then return nil, why
+    elseif objects.is_outage(why) then return nil, objects.told(why)
     elseif not objects.is_absent(why) and why.kind ~= "conflict" then report.failed[object.hash] = why.message end
     return true
   end)
@@ -94,17 +99,16 @@ local function delete_all(self, folder, names, report)
   return deleted
 end
 
--- Puts content back if it is missing. Returns whether it was; or nil and an error.
+-- Puts content back if it is missing. Returns whether it was, and had a copy; or nil and an error.
 local function put_back(self, hash)
   local head, err = objects.head(self, "data/" .. hash)
-  if head then return false end
-  if not objects.is_absent(err) then return nil, err end
-  return objects.restore(self, hash)
+  if head == false then return objects.restore(self, hash) end
+  return head and false, err
 end
 
--- Puts back labelled content that a collection deleted which was killed, and deletes old copies. 'there' is the content that the
--- bucket has.
-local function settle_copies(self, last_old, there, spared, report)
+-- Puts back labelled content that a collection deleted which was killed. 'there' is the content that the bucket has. Returns the
+-- names of old copies that may be deleted.
+local function settle_copies(self, last_old, there, spared)
   local missing, old = {}, {}
   local ok, err = each_dated(self, objects.TRASH, function(key, object)
     local hash = key:match "^(%x+)/[%x-]+$"
@@ -117,22 +121,23 @@ local function settle_copies(self, last_old, there, spared, report)
     ok, err = put_back(self, hash)
     if ok == nil then return nil, err end
   end
-  return delete_all(self, objects.TRASH, old, report)
+  return old
 end
 
 -- ----------------------------------------------------------------- deletion
 
 -- Those of a batch that are still as they were, old, and without a label.
 local function still_free(self, batch, labels, last_old)
-  local spared, wanted, free = spared_by(labels), {}, {}
-  local last = batch[#batch].hash
-  for _, object in ipairs(batch) do wanted[object.hash] = object end
-  local ok, err = each_dated(self, "data/", function(hash, object)
-    local before = wanted[hash]
-    if before and not spared[hash] and object.modified <= last_old and object.etag == before.etag then free[#free + 1] = hash end
-    if hash == last then return false end
-  end, { after = batch[1].hash:sub(1, -2), max = 1000 })
+  local spared, free = spared_by(labels), {}
+  local ok, err = objects.for_each(self, batch, function(view, object)
+    if spared[object.hash] then return true end
+    local head, why = objects.head(view, "data/" .. object.hash)
+    if head == nil then return nil, why end
+    if head and head.modified and head.modified <= last_old and head.etag == object.etag then free[#free + 1] = object.hash end
+    return true
+  end)
   if not ok then return nil, err end
+  table.sort(free)
   return free
 end
 
@@ -151,15 +156,11 @@ local function repair(self, hashes, labels)
 end
 
 -- Deletes those of a batch of objects, which have copies, that are free. Returns the labels.
-local function delete_batch(self, batch, last_old, labels, report, dry_run)
+local function delete_batch(self, batch, last_old, labels, report)
   local err, free
   labels, err = M.labels(self, labels)
   if labels then free, err = still_free(self, batch, labels, last_old) end
   if not free then return nil, err end
-  if dry_run then
-    table.move(free, 1, #free, #report.deleted + 1, report.deleted)
-    return labels
-  end
   for _, hash in ipairs(free) do objects.doubt(self, hash) end
   local deleted, restored
   deleted, err = delete_all(self, "data/", free, report)
@@ -219,14 +220,18 @@ local function candidates_of(list, spared, last_old, report)
   return candidates
 end
 
--- Deletes candidates, batch by batch.
+-- Deletes candidates, batch by batch. A dry run only reports them.
 local function delete_candidates(self, candidates, last_old, labels, report, options)
-  local run, progress, err = random.uuid(), options.progress or nothing, nil
+  local run, progress = random.uuid(), options.progress or nothing
+  if options.dry_run then
+    for i, object in ipairs(candidates) do report.deleted[i] = object.hash end
+    progress(#candidates, #candidates)
+    return true
+  end
   for i = 1, #candidates, BATCH do
     local last = math.min(i + BATCH - 1, #candidates)
-    local batch = table.move(candidates, i, last, 1, {})
-    if not options.dry_run then batch, err = keep_copies(self, batch, run, report) end
-    if batch and batch[1] then labels, err = delete_patiently(self, batch, last_old, labels, report, options.dry_run) end
+    local batch, err = keep_copies(self, table.move(candidates, i, last, 1, {}), run, report)
+    if batch and batch[1] then labels, err = delete_patiently(self, batch, last_old, labels, report) end
     if not batch or not labels then return nil, err end
     progress(last, #candidates)
   end
@@ -244,10 +249,13 @@ function M.collect(self, options)
     kept = { labelled = 0, in_history = 0, young = 0, in_use = 0 } }
   local list, there, now = list_content(self)
   if not list then return nil, there end
-  local labels, err = M.labels(self)
-  if not labels then return nil, err end
-  local spared, last_old, ok = spared_by(labels), now - math.max(0, options.grace or objects.GRACE), true
-  if not options.dry_run then ok, err = settle_copies(self, now - objects.GRACE, there, spared, report) end
+  local labels, faults = objects.labels(self)
+  if not labels then return nil, faults end
+  local spared, last_old = spared_by(labels), now - math.max(0, options.grace or objects.GRACE)
+  local old_copies, ok, err = {}, nil, nil
+  if not options.dry_run then old_copies, err = settle_copies(self, now - objects.GRACE, there, spared) end
+  err = err or refusal(faults)
+  if not err then ok, err = delete_all(self, objects.TRASH, old_copies, report) end
   if not ok then return nil, err end
   local candidates = candidates_of(list, spared, last_old, report)
   ok, err = delete_candidates(self, candidates, last_old, labels, report, options)

@@ -25,18 +25,18 @@ local function check_place(store, name)
   local ok, err = objects.each(store, "labels/" .. name .. "/", function(key)
     below = key
     return false
-  end, { max = 1 })
+  end, 1)
   if not ok then return nil, err end
   if below then
     return nil, errors.new("invalid_reference", ("label %s would be a folder of the label %s/%s"):format(name, name, below))
   end
   for at in name:gmatch "()/" do
     local folder = name:sub(1, at - 1)
-    local head, why = objects.head(store, "labels/" .. folder)
-    if head then
+    local label, why = objects.label(store, folder)
+    if label then
       return nil, errors.new("invalid_reference", ("label %s would be in a folder that is the label %s"):format(name, folder))
     end
-    if why.kind ~= "not_found" then return nil, why end
+    if label == nil then return nil, why end
   end
   return true
 end
@@ -65,7 +65,7 @@ end
 local function history_with(store, current, hash)
   local list, seen, most = {}, { [hash] = true }, math.min(store.options.label_history or core.label_history, MAX_HISTORY)
   local function add(former)
-    if not seen[former] and #list < most then
+    if former and not seen[former] and #list < most then
       seen[former], list[#list + 1] = true, former
     end
   end
@@ -132,7 +132,10 @@ local function is_conflict(err)
 end
 
 -- Describes a label as it is now, for a message.
-local function state_of(now) return now and "the label points at " .. now.hash .. " now" or "there is no such label now" end
+local function state_of(now)
+  if not now then return "there is no such label now" end
+  return now.hash and "the label points at " .. now.hash .. " now" or "the label holds no hash now"
+end
 
 -- The error for a write with an unknown outcome. 'now' is the label as it was read afterwards; nil if that failed.
 local function unknown_outcome(name, what, err, now, why)
@@ -187,7 +190,7 @@ end
 -- ---------------------------------------------------------------------- moves
 
 -- A move at work: `store`, `name`, `hash`, `expect` (nil, false or a hash), `engine`, `current` (the label as it was read),
--- `uuid` of the attempt, `is_settled` (the last attempt was not carried out).
+-- `uuid` of the attempt and `asked`, when it began, `is_settled` (the last attempt was not carried out).
 local Move = {}
 Move.__index = Move
 
@@ -214,6 +217,7 @@ function Move:after(err)
   end
   local now, why = objects.label(self.store, self.name)
   if now == nil and not err.unknown then return nil, why end
+  if now then self.asked = now.asked end
   if now and has(now.writers, self.uuid) then return true, now.writer == self.uuid and now.etag or nil end
   self.is_settled = not err.unknown or is_settled(err, self.current, now)
   if not (self.is_settled or now ~= nil and is_over(err) and self.expect == nil) then return self:doubt(err, now, why) end
@@ -235,7 +239,7 @@ function Move:run()
   local tries = attempts(self.store)
   while true do
     self:spare()
-    self.uuid = random.uuid()
+    self.uuid, self.asked = random.uuid(), core.time()
     local head, err = put_label(self.store, self.name, self.hash, self.current, self.uuid,
       self.engine.moves and self.engine.condition or false)
     if head then return true, head.etag end
@@ -246,6 +250,15 @@ function Move:run()
       if not self.is_settled then return self:doubt(err, self.current) end
       return tries:failure(self.name, "moved", err)
     end
+  end
+end
+
+-- Looks at the bucket after the move, again while it cannot be asked. Returns as 'ask' does.
+function Move:look(ask)
+  local tries = attempts(self.store)
+  while true do
+    local ok, err, what = ask()
+    if ok or not objects.is_outage(err) or not tries:next(true) then return ok, err, what end
   end
 end
 
@@ -261,25 +274,34 @@ function Move:undo(etag, fault)
   return nil, errors.new(fault.kind, ("%s: somebody else made that one at the same time; %s"):format(fault.message, state))
 end
 
+-- Checks a label that has moved. Its name may be the folder of another by now, and a gc that did not see the label may have
+-- deleted its content. True, or nil and an error.
+function Move:check(etag)
+  local store, name, hash = self.store, self.name, self.hash
+  local ok, err, is_nowhere = true, nil, nil
+  if not self.current then ok, err = self:look(function() return check_place(store, name) end) end
+  if not ok and err.kind == "invalid_reference" then return self:undo(etag, err) end
+  if ok then ok, err, is_nowhere = self:look(function() return objects.ensure(store, hash, nil, true) end) end
+  if ok then return true end
+  if is_nowhere then
+    return nil, errors.new("not_found", ("label %s has moved to %s, which was deleted meanwhile: put it again"):format(name,
+      hash))
+  end
+  local other = errors.new("unknown_outcome", ("label %s has moved to %s, but the look at the bucket after that failed, so its "
+    .. "content may be gone, or the label the folder of another: %s; verify the bucket, and put the content again if it is "
+    .. "missing"):format(name, hash, err.message))
+  other.status, other.code = err.status, err.code
+  return nil, other
+end
+
 -- Moves the label, and learns the outcome.
 function Move:finish()
   local store, name = self.store, self.name
   local moved, etag = self:run()
-  if not moved then
-    store:expire_label(name)
-    return moved, etag
-  end
-  local ok, err = true, nil
-  if not self.current then ok, err = check_place(store, name) end -- a look that fails is no fault of the move
-  if not ok and err.kind == "invalid_reference" then
-    store:expire_label(name)
-    return self:undo(etag, err)
-  end
-  if etag then store:know_label(name, self.hash, etag) else store:expire_label(name) end
-  ok, err = objects.ensure(store, self.hash, nil, true) -- a gc that did not see the label yet may have deleted it
-  if ok or not objects.is_absent(err) then return true end
-  return nil, errors.new("not_found", ("label %s has moved to %s, which was deleted meanwhile: put it again"):format(name,
-    self.hash))
+  local ok, err = moved, etag
+  if moved then ok, err = self:check(etag) end
+  if ok and etag then store:know_label(name, self.hash, etag, self.asked) else store:expire_label(name) end
+  return ok, err
 end
 
 --- Points a label at content.
@@ -319,17 +341,16 @@ end
 
 -- ------------------------------------------------------------------ removals
 
--- Decides after a failed removal; as Move:after, with the label after "again".
-local function after_removal(store, name, current, only_if, err)
+-- Decides after a failed removal; as Move:after, with the label after "again". A removal that may have been carried out is not
+-- repeated if others have made the label again since.
+local function after_removal(store, name, current, only_if, is_conditional, err)
   if not err.unknown and not is_conflict(err) then
-    return nil, only_if and refusal(store, name, "removed", "DELETE", err) or err
+    return nil, is_conditional and refusal(store, name, "removed", "DELETE", err) or err
   end
   local now, why = objects.label(store, name)
   if now == nil and not err.unknown then return nil, why end
   if now == false and not only_if then return err.unknown == true end
-  if err.unknown and not (is_over(err) and (not only_if or is_same_write(current, now))) then
-    return unknown_outcome(name, "been removed", err, now, why)
-  end
+  if err.unknown and not is_settled(err, current, now) then return unknown_outcome(name, "been removed", err, now, why) end
   if not now or only_if and now.hash ~= only_if then return false end
   return "again", now
 end
@@ -342,35 +363,38 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error; of kind `unknown_outcome` if it may have been removed
 function M.remove(store, name, only_if)
-  local engine, current, err
+  local current, engine, err
   if only_if then
     only_if, err = normal_hash(only_if)
     if not only_if then return nil, err end
-    engine, err = engines.of(store)
-    if not engine then return nil, err end
-    if not engine.removes then
-      return nil, engines.refusal(store, "removing a label only if it points at a hash", "DELETE with If-Match")
-    end
   end
   current, err = objects.label(store, name)
   if current == nil then return nil, err end
+  if current or only_if then
+    engine, err = engines.of(store)
+    if not engine then return nil, err end
+  end
+  if only_if and not engine.removes then
+    return nil, engines.refusal(store, "removing a label only if it points at a hash", "DELETE with If-Match")
+  end
   if not current then
     store:forget_label(name)
     return false
   end
   if only_if and current.hash ~= only_if then
-    store:know_label(name, current.hash, current.etag, current.asked)
+    store:expire_label(name)
     return false
   end
-  objects.spare(store, current.hash)
+  if current.hash then objects.spare(store, current.hash) end
   store:expire_label(name)
   local tries = attempts(store)
   while true do
     local outcome, what = true, nil
     local ok
+    -- Without a condition, it is sent once: meanwhile, somebody may have made the label anew.
     ok, err = store:client():delete(store.prefix .. "labels/" .. name,
-      { if_match = only_if and engine.condition(current.etag) or nil })
-    if not ok then outcome, what = after_removal(store, name, current, only_if, err) end
+      { if_match = engine.removes and engine.condition(current.etag) or nil, once = not engine.removes })
+    if not ok then outcome, what = after_removal(store, name, current, only_if, engine.removes, err) end
     if outcome == true then store:forget_label(name) end
     if outcome ~= "again" then return outcome, what end
     local before = current

@@ -6,13 +6,30 @@ local errors = require "theaterref.error"
 
 local M = {}
 
---- True if an error means that an object is absent, not its bucket.
+--- True if the object store itself says that an object is absent. A page of something in front of the store does not, nor an
+-- answer to HEAD, which has no body, nor a missing file of credentials.
 -- @tparam table err
 -- @treturn boolean
-function M.is_absent(err) return (err.kind == "not_found" or err.status == 404) and err.code ~= "NoSuchBucket" end
+function M.is_absent(err) return err.status == 404 and err.code == "NoSuchKey" end
+
+--- True if the object store could not be asked, and that may pass.
+-- @tparam table err
+-- @treturn boolean
+function M.is_outage(err) return core.is_outage(err) or err.status == 404 and err.code == nil end
+
+--- An error with a kind that tells callers the truth: `not_found` only for what the object store says is absent.
+-- @tparam table err
+-- @treturn table
+function M.told(err)
+  if err.kind == "not_found" and not M.is_absent(err) then err.kind = err.status and "http_status" or "denied" end
+  return err
+end
 
 --- Seconds for which a remote gc spares content. Writers renew content that is older than half of that.
 M.GRACE = 24 * 3600
+
+--- More is no label.
+M.LABEL_BYTES = 4096
 
 --- The folder of copies of deleted content: `theaterref/trash/<hash>/<uuid>`; see `theaterref.store.remote_gc`.
 M.TRASH = "theaterref/trash/"
@@ -56,33 +73,29 @@ function M.hash_in(text)
   return hash and (#hash == 40 or #hash == 64) and hash:lower() or nil
 end
 
---- Asks for an object's head.
+--- True if bytes are those of a hash.
+-- @tparam theaterref.blob blob
+-- @tparam string hash
+-- @treturn boolean
+function M.is_content(blob, hash) return blob:digest(#hash == 64 and "sha256" or "sha1") == hash end
+
+--- Asks for an object's head. If the answer is that it is absent, asks by GET who says so.
 -- @tparam table store
 -- @tparam string key below the store's prefix
--- @treturn table
+-- @treturn table|boolean false: it is absent
 -- @return[2] nil
--- @treturn[2] table an error, of kind `not_found` if there is no such object
+-- @treturn[2] table an error
 function M.head(store, key)
   local client, err = store:client()
   if not client then return nil, err end
-  return client:head(store.prefix .. key)
-end
-
---- True if there is an object. A server's answer to HEAD does not tell an absent object from an absent bucket, so it is asked
--- again by GET.
--- @tparam table store
--- @tparam string key below the store's prefix
--- @treturn boolean
--- @return[2] nil
--- @treturn[2] table an error
-function M.exists(store, key)
-  local head, err = M.head(store, key)
-  if head then return true end
-  if err.kind ~= "not_found" then return nil, err end
-  local blob, why = store:client():get(store.prefix .. key, { max_bytes = 1 })
-  if blob or why.kind == "too_large" then return true end
+  local head
+  head, err = client:head(store.prefix .. key)
+  if head or err.status ~= 404 then return head, err and M.told(err) end
+  local blob, why = client:get(store.prefix .. key, { max_bytes = 1 })
+  if blob or why.kind == "too_large" then head, why = client:head(store.prefix .. key) end -- it has just come
+  if head then return head end
   if M.is_absent(why) then return false end
-  return nil, why
+  return nil, M.told(why)
 end
 
 local ENSURED_SECONDS, MAX_ENSURED = 60, 1024
@@ -141,7 +154,19 @@ local function has_bytes(head, blob)
   return (head.etag or ""):gsub('"', ""):lower() == md5
 end
 
---- Puts content back of which a garbage collection kept a copy.
+-- Copies content back from a copy, if that has the right bytes. As M.restore.
+local function restore_from(store, key, hash)
+  local client = store:client()
+  local blob, head = client:get(key, {})
+  if not blob and not M.is_absent(head) then return nil, M.told(head) end -- else its time was over
+  if not blob or not M.is_content(blob, hash) then return false end
+  local ok, err = without_conflict(store, function() return client:refresh(key, head, store.prefix .. "data/" .. hash) end)
+  if ok then return true end
+  if M.is_absent(err) then return false end
+  return nil, M.told(err)
+end
+
+--- Puts content back that is absent, and of which a garbage collection kept a copy.
 -- @tparam table store
 -- @tparam string hash
 -- @treturn boolean false: there is none
@@ -152,22 +177,22 @@ function M.restore(store, hash)
   local ok, err = M.each(store, M.TRASH .. hash .. "/", function(_, object) copies[#copies + 1] = object end)
   if not ok then return nil, err end
   for _, copy in ipairs(copies) do
-    ok, err = store:client():refresh(copy.key, copy, store.prefix .. "data/" .. hash)
-    if ok then return true end
-    if not M.is_absent(err) then return nil, err end -- else its time was over
+    ok, err = restore_from(store, copy.key, hash)
+    if ok ~= false then return ok, err end
   end
   return false
 end
 
--- Brings content that is missing in the bucket there. True, or nil and an error.
+-- Brings content there that is missing in the bucket, as far as an answer to HEAD shows. True; false: it is nowhere; or nil and
+-- an error.
 local function bring(store, hash, blob)
   blob = blob or store.front:get(hash)
   if blob then
     return without_conflict(store, function() return store:client():put(store.prefix .. "data/" .. hash, blob, {}) end)
   end
-  local restored, err = M.restore(store, hash)
-  if restored ~= false then return restored, err end
-  return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, store.front.folder, store.name))
+  local head, err = M.head(store, "data/" .. hash)
+  if head == false then return M.restore(store, hash) end
+  return head and true, err
 end
 
 --- Makes sure that content is in the bucket, and young enough that no gc takes it soon.
@@ -177,29 +202,34 @@ end
 -- @tparam[opt] boolean again ask the bucket, even if that was done a moment ago
 -- @treturn boolean true
 -- @return[2] nil
--- @treturn[2] table an error, of kind `not_found` if it is neither there nor here
+-- @treturn[2] table an error
+-- @treturn[2] boolean true: it is neither there nor here
 function M.ensure(store, hash, blob, again)
   local key, shared = store.prefix .. "data/" .. hash, store.shared
   local at = shared.ensured[hash]
   if not again and at and core.now() < at + ENSURED_SECONDS then return true end
-  local head, err = M.head(store, "data/" .. hash)
-  if not head and not M.is_absent(err) then return nil, err end
+  local client, err = store:client()
+  if not client then return nil, err end
+  local head, ok
+  head, err = client:head(key)
+  if not head and err.status ~= 404 then return nil, M.told(err) end
   if head and (not blob or has_bytes(head, blob)) then
-    local ok, why = refresh(store, key, head)
+    ok, err = refresh(store, key, head)
     if ok then return note_ensured(shared, hash) end
-    if not M.is_absent(why) then return nil, why end -- else a gc has just taken it
+    if not M.is_absent(err) then return nil, M.told(err) end -- else a gc has just taken it
   end
-  local ok
   ok, err = bring(store, hash, blob)
-  if not ok then return nil, err end
-  return note_ensured(shared, hash)
+  if ok then return note_ensured(shared, hash) end
+  if ok == nil then return nil, M.told(err) end
+  return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, store.front.folder, store.name)), true
 end
 
 --- Renews content that a label leaves, because readers may be about to read it. Failures are ignored.
 -- @tparam table store
 -- @tparam string hash
 function M.spare(store, hash)
-  local head = M.head(store, "data/" .. hash)
+  local client = store:client()
+  local head = client and client:head(store.prefix .. "data/" .. hash)
   if head then refresh(store, store.prefix .. "data/" .. hash, head) end
 end
 
@@ -232,32 +262,46 @@ local function list_in(metadata, name, pattern)
   return list
 end
 
+-- Gets a label's object. Returns its text, or nil if it has none that can be read, its head, and why it has none; false, if it is
+-- absent; or nil, nil and an error.
+local function get_label(client, key)
+  local blob, err = client:get(key, { max_bytes = M.LABEL_BYTES }) -- or its head
+  if blob then return tostring(blob), err end
+  if M.is_absent(err) then return false end
+  if err.kind ~= "too_large" and err.code ~= "InvalidObjectState" then return nil, nil, M.told(err) end
+  local head, why = client:head(key)
+  if not head then return nil, nil, M.told(why) end
+  if err.kind == "too_large" and (head.size or 0) <= M.LABEL_BYTES then return nil, nil, err end -- by a limit of the caller
+  return nil, head, err
+end
+
 --- Reads a label in the bucket, past all caches.
 -- @tparam table store
 -- @tparam string name
--- @treturn table|boolean `hash`, `etag`; `writer`: who moved it last; `writers`: that one and those before it; `history`: the
--- hashes before; `asked`, when, by core.time(); false: there is no such label
+-- @treturn table|boolean `hash`, or `fault`, an error, if it holds none; `etag`; `writer`: who moved it last; `writers`: that one
+-- and those before it; `history`: the hashes before; `asked`, when, by core.time(); false: there is no such label
 -- @return[2] nil
 -- @treturn[2] table an error
 function M.label(store, name)
   local client, err = store:client()
   if not client then return nil, err end
   local asked = core.time()
-  local blob, head = client:get(store.prefix .. "labels/" .. name, { max_bytes = 4096 })
-  if not blob and head and M.is_absent(head) then return false end
-  if not blob then return nil, head end
-  local hash = M.hash_in(tostring(blob))
+  local text, head, why = get_label(client, store.prefix .. "labels/" .. name)
+  if text == false then return false end
+  if not head then return nil, why end
+  local hash = text and M.hash_in(text)
   if not head.etag then
     return nil, errors.new("syntax", ("the server sent label %s without the header ETag (%slabels/%s)"):format(name, store.name,
       name))
   end
-  if not hash then return nil, errors.new("corrupt", ("label %s holds no hash (%slabels/%s)"):format(name, store.name, name)) end
+  local fault = not hash and errors.new("corrupt", ("label %s holds no hash (%slabels/%s%s)"):format(name, store.name, name,
+    why and ": " .. why.message or "")) or nil
   local metadata = head.metadata or {}
   local writers = list_in(metadata, "theaterref-writer", "^[%x-]+$")
   local writer = writers[1]
   for _, before in ipairs(list_in(metadata, "theaterref-writers", "^[%x-]+$")) do writers[#writers + 1] = before end
   local history = list_in(metadata, "theaterref-history", "^%x+$")
-  return { hash = hash, etag = head.etag, writer = writer, writers = writers, history = history, asked = asked }
+  return { hash = hash, fault = fault, etag = head.etag, writer = writer, writers = writers, history = history, asked = asked }
 end
 
 -- True if a text is before another in the order of their bytes, whatever the locale.
@@ -286,19 +330,17 @@ end
 -- @tparam table store
 -- @tparam string folder below the store's prefix, with a `/` at its end
 -- @tparam function visit called with each key below that folder and its object; false ends it
--- @tparam[opt] table options `after`: a key below the folder; `max`, of a page
+-- @tparam[opt] integer max of a page
 -- @treturn boolean true
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.each(store, folder, visit, options)
+function M.each(store, folder, visit, max)
   local client, err = store:client()
   if not client then return nil, err end
   local prefix, check_page, token = store.prefix .. folder, page_checker(store), nil
-  local after = options and options.after and prefix .. options.after or nil
   repeat
-    local page, following = client:list(prefix, { after = not token and after or nil, token = token,
-      max = options and options.max })
-    if not page then return nil, following end
+    local page, following = client:list(prefix, { token = token, max = max })
+    if not page then return nil, M.told(following) end
     local goes_on, fault = check_page(page)
     if not goes_on then return nil, fault end
     token = following
@@ -390,9 +432,10 @@ function M.labels(store, before)
   end
   local ok, err = M.for_each(store, changed, function(view, name)
     local label, why = M.label(view, name)
-    if label == nil and why.kind ~= "corrupt" then return nil, why end
-    if label == nil then faults[name] = why.message end
-    if label then
+    if label == nil then return nil, why end
+    if label and label.fault then
+      faults[name] = label.fault.message
+    elseif label then
       label.listed = etags[name]
       found[name] = label
     end

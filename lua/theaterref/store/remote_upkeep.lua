@@ -73,13 +73,13 @@ local function verify_content(self, report, progress)
     local client, why = view:client()
     local blob
     if client then blob, why = client:get(view.prefix .. "data/" .. hash, {}) end
-    if not blob and why.kind ~= "not_found" then
-      if core.is_outage(why) then return nil, why end
-      report.unreadable[#report.unreadable + 1] = hash
-    elseif blob and blob:digest(#hash == 64 and "sha256" or "sha1") == hash then
+    if blob and objects.is_content(blob, hash) then
       report.checked = report.checked + 1
-    elseif blob then
-      report.corrupt[#report.corrupt + 1] = hash
+    else
+      objects.doubt(view, hash)
+      if not blob and objects.is_outage(why) then return nil, objects.told(why) end
+      local list = blob and report.corrupt or not objects.is_absent(why) and report.unreadable
+      if list then list[#list + 1] = hash end
     end
     done = done + 1
     progress(done, #hashes)
@@ -103,7 +103,7 @@ local function verify_remote(self, progress)
   for name, hash in pairs(labels) do
     local head, why = true, nil
     if not there[hash] then head, why = objects.head(self, "data/" .. hash) end -- put meanwhile
-    if not head and why.kind ~= "not_found" then return nil, why end
+    if head == nil then return nil, why end
     if not head then
       report.dangling[#report.dangling + 1] = name
       missing[hash] = true

@@ -58,7 +58,7 @@ function M:history(name)
   local fault = objects.name_fault(name)
   if fault then return nil, fault end
   local now, err = objects.label(self, name)
-  if now == nil then return nil, err end
+  if now == nil or now and now.fault then return nil, now and now.fault or err end
   return now and now.history or {}
 end
 
