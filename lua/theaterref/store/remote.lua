@@ -224,11 +224,22 @@ local function claim_content(self, hash, max_bytes, patience)
   return blob, err
 end
 
--- Returns the error for the bucket's answer about content.
-local function content_error(self, hash, err)
+-- Returns what the bucket has of absent content: the bytes of a copy that a garbage collection kept, which it tries to put back;
+-- or nil and an error. Readers without permission to write get the bytes, too.
+local function recover(self, hash, max_bytes)
+  cache_of(self):remove(content_key(self, hash)) -- it may be put at any moment
+  local _, err, blob = objects.restore(self, hash, max_bytes)
+  if not blob then return nil, err end
+  keep(self, hash, blob)
+  return blob
+end
+
+-- Returns what there is to say after the bucket's answer about content: its bytes after all, or nil and an error.
+local function content_error(self, hash, err, max_bytes)
   if err.kind == "digest_mismatch" then return refuse(self, hash) end
   if objects.is_absent(err) then
-    cache_of(self):remove(content_key(self, hash)) -- it may be put at any moment
+    local blob, fault = recover(self, hash, max_bytes)
+    if blob or fault then return blob, fault end
     return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, self.front.folder, self.name))
   end
   return nil, objects.told(err)
@@ -244,7 +255,7 @@ function Remote:get(hash, max_bytes)
   while true do
     prepare(self)
     blob, err = claim_content(self, hash, max_bytes, patience)
-    if blob == nil then return content_error(self, hash, err) end
+    if blob == nil then return content_error(self, hash, err, max_bytes) end
     if not blob then
       blob = self.front:get(hash, max_bytes)
     elseif max_bytes and #blob > max_bytes then
@@ -272,10 +283,9 @@ function Remote:exists(hash)
   local there, err = self.front.store:exists(hash)
   if err then return nil, err end
   if there or self.offline then return there end
-  local head
-  head, err = objects.head(self, "data/" .. hash:lower())
-  if head == nil then return nil, err end
-  return head ~= false
+  there, err = objects.find(self, hash:lower())
+  if there == nil then return nil, err end
+  return there
 end
 
 -- ------------------------------------------------------------------- labels
