@@ -139,8 +139,9 @@ TR_API tr_future_status tr_future_get_status(tr_future *future);
 ** Wait until the future has a result, 'timeout' seconds have passed, or the process is
 ** interrupted. TR_READY sets '*blob', retained. Every other status sets the error; for
 ** TR_PENDING its kind is TR_TIMEOUT or TR_CANCELLED, or TR_POLICY, at once, if a callback
-** of a host waits for a future of that host. (Two hosts whose callbacks wait for futures
-** of each other wait until they time out.) 'blob' and 'error' may be NULL.
+** of a host waits for a future of that host, or functions of tr_derive would wait for each
+** other. (Two hosts whose callbacks wait for futures of each other wait until they time out.)
+** 'blob' and 'error' may be NULL.
 */
 TR_API tr_future_status tr_future_wait(tr_future *future, double timeout,
                                        tr_blob **blob, tr_error *error);

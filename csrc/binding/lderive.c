@@ -35,16 +35,24 @@ static int derived_key(lua_State *L) {
   return 1;
 }
 
-/* derivation(cache, key) -> what stands for its function until it is closed | nil, error: it
+/* Return the promise of a future. */
+static const tr_promise *checkpromise(lua_State *L, int index) {
+  lfuture *f = luaL_checkudata(L, index, TR_FUTURE);
+  luaL_argcheck(L, f->future != NULL, index, "the future was cancelled");
+  return tr_future_promise(f->future);
+}
+
+/* derivation(cache, key, lead) -> what stands for its function until it is closed | nil, error: it
 ** would wait for itself */
 static int derivation(lua_State *L) {
   const tr_cache *cache = tr_checkcache(L, 1);
   const char *key = checkkey(L, 2);
+  const tr_promise *result = checkpromise(L, 3);
   lderivation *d = lua_newuserdatauv(L, sizeof *d, 0);
   tr_error error;
   d->is_on = false;
   luaL_setmetatable(L, TR_DERIVATION);
-  d->is_on = tr_derivation_begin(&d->derivation, cache, key, &error);
+  d->is_on = tr_derivation_begin(&d->derivation, cache, key, result, &error);
   return d->is_on ? 1 : tr_pusherror(L, &error);
 }
 
@@ -56,12 +64,11 @@ static int derivation_close(lua_State *L) {
   return 0;
 }
 
-/* derivation_wait(cache, key) -> nil | error: the function that runs now, if any, is going to wait
-** for other bytes, or would wait for ever */
+/* derivation_wait(future) -> nil | error: the function that runs now, if any, is going to wait for a
+** future in another way than by its 'wait', or would wait for ever */
 static int derivation_wait(lua_State *L) {
-  const tr_cache *cache = tr_checkcache(L, 1);
   tr_error error;
-  if (tr_derivation_wait(cache, checkkey(L, 2), &error))
+  if (tr_derivation_wait(checkpromise(L, 1), &error))
     return 0;
   tr_pusherror(L, &error);
   return 1;

@@ -143,7 +143,7 @@ static int future_know(lua_State *L) {
 
 /*
 ** freshness() -> the record of the result: { etag, last_modified, url, unsigned_url,
-** hosts, private, no_store, content, extra }; an empty table if there is none
+** hosts, private, no_store, unsettled, content, extra }; an empty table if there is none
 */
 static int future_freshness(lua_State *L) {
   lfuture *f = checkfuture(L);

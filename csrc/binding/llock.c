@@ -34,13 +34,14 @@ static int store_lock(lua_State *L) {
   return return_lock(L, lease, lock, &error);
 }
 
-/* try_lock(name) -> lock, to be closed | nil, error: without waiting; see tr_store_try_lock */
+/* try_lock(name[, part]) -> lock, to be closed | nil, error: without waiting; see tr_store_try_lock */
 static int store_try_lock(lua_State *L) {
   const tr_store *store = tr_checkstore(L);
   const char *name = tr_checkcstring(L, 2);
+  const char *part = luaL_optstring(L, 3, "");
   tr_lease **lease = push_lock(L);
   tr_error error;
-  int lock = tr_store_try_lock(store, name, &error);
+  int lock = tr_store_try_lock(store, name, part, &error);
   return return_lock(L, lease, lock, &error);
 }
 

@@ -1,6 +1,6 @@
 /*
 ** Records in Lua are tables: { age, etag, last_modified, url, unsigned_url, hosts,
-** private, no_store, open_ended, content, extra }, each as in tr_record.
+** private, no_store, open_ended, unsettled, content, extra }, each as in tr_record.
 */
 #include <string.h>
 
@@ -77,6 +77,7 @@ tr_record *tr_optrecord(lua_State *L, int index) {
   draft.from_private = tr_optbool(L, index, "private", false);
   draft.no_store = tr_optbool(L, index, "no_store", false);
   draft.open_ended = tr_optbool(L, index, "open_ended", false);
+  draft.unsettled = tr_optbool(L, index, "unsettled", false);
   draft.hosts = record_hosts(L, index, hosts);
   draft.extra = record_extra(L, index, extra);
   lua_getfield(L, index, "content");
@@ -98,6 +99,10 @@ void tr_set_record(lua_State *L, const tr_record *record) {
   if (record->open_ended) {
     lua_pushboolean(L, 1);
     lua_setfield(L, -2, "open_ended");
+  }
+  if (record->unsettled) {
+    lua_pushboolean(L, 1);
+    lua_setfield(L, -2, "unsettled");
   }
   if (record->no_store) {
     lua_pushboolean(L, 1);

@@ -128,6 +128,14 @@ static int redact_reference(lua_State *L) {
   return push_redacted(L, keep, tr_redact_reference(text, len, &out), &out);
 }
 
+/* shows_secret(text, secret) -> boolean: the text has a part of the secret in it */
+static int shows_secret(lua_State *L) {
+  size_t len;
+  const char *text = luaL_checklstring(L, 1, &len);
+  lua_pushboolean(L, tr_shows_secret(text, len, luaL_checkstring(L, 2)));
+  return 1;
+}
+
 /* display_reference(reference) -> text: the same for messages, not longer than a line */
 static int display_reference(lua_State *L) {
   size_t len;
@@ -220,6 +228,7 @@ int luaopen_theaterref_core(lua_State *L) {
                                        {"curl", curl},
                                        {"redact", redact},
                                        {"redact_reference", redact_reference},
+                                       {"shows_secret", shows_secret},
                                        {"display_reference", display_reference},
                                        {"origin_fails", origin_fails},
                                        {"is_outage", is_outage},

@@ -55,10 +55,10 @@ static tr_blob *read_disk(const derivation *d) {
 }
 
 /* Compute the bytes; return memory that no file backs, or NULL with the error. */
-static tr_blob *compute(const derivation *d, tr_error *error) {
+static tr_blob *compute(const derivation *d, const tr_future *future, tr_error *error) {
   tr_derivation running;
   tr_blob *made, *own;
-  if (!tr_derivation_begin(&running, d->cache, d->key, error))
+  if (!tr_derivation_begin(&running, d->cache, d->key, tr_future_promise(future), error))
     return NULL;
   tr_error_set(error, TR_POLICY, "the function of tr_derive returned NULL, and set no error");
   made = d->work(d->context, d->blob, error);
@@ -79,7 +79,7 @@ static tr_blob *lead(const derivation *d, tr_future *future, tr_error *error) {
   bool is_new = made == NULL;
   tr_error ignored;
   if (is_new)
-    made = compute(d, error);
+    made = compute(d, future, error);
   tr_count(TR_COUNT_DERIVED + (!is_new        ? TR_DERIVED_DISK
                                : made != NULL ? TR_DERIVED_COMPUTED
                                               : TR_DERIVED_FAILED),
@@ -93,18 +93,6 @@ static tr_blob *lead(const derivation *d, tr_future *future, tr_error *error) {
     tr_disk_write(d->disk, d->key, d->len, tr_blob_data(made), tr_blob_size(made), "", 0,
                   PATIENCE, &ignored);
   return made;
-}
-
-/* Wait for another caller's result. */
-static tr_future_status wait_for(const derivation *d, tr_future *future, double deadline,
-                                 tr_blob **blob, tr_error *error) {
-  tr_future_status status;
-  if (!tr_derivation_wait(d->cache, d->key, error))
-    return TR_FAILED;
-  status = tr_future_wait(future, isinf(deadline) ? -1 : fmax(deadline - tr_now(), 0), blob,
-                          error);
-  tr_derivation_waited();
-  return status;
 }
 
 /* Claim until there are bytes, or an error: a leader that gives up lets another lead. */
@@ -122,7 +110,8 @@ static tr_blob *claim(const derivation *d, double deadline, tr_error *error) {
     } else if (how == TR_LEAD) {
       blob = lead(d, future, error);
     } else if (how == TR_WAIT) {
-      status = wait_for(d, future, deadline, &blob, error);
+      status = tr_future_wait(future, isinf(deadline) ? -1 : fmax(deadline - tr_now(), 0), &blob,
+                              error);
     }
     tr_future_release(future);
     if (status != TR_ABANDONED)

@@ -3,7 +3,7 @@
 #ifndef TR_DERIVE_H
 #define TR_DERIVE_H
 
-#include "theaterref.h"
+#include "future.h"
 
 enum {
   TR_RECIPE_MAX = 1024,
@@ -15,27 +15,25 @@ enum {
 size_t tr_derived_key(char key[TR_DERIVED_KEY_MAX], tr_blob *blob, const char *recipe,
                       tr_error *error);
 
-/* Derived bytes of a cache. */
-typedef struct tr_derived {
+/* A running function; it is on its thread's stack. */
+typedef struct tr_derivation {
   const tr_cache *cache;
   char key[TR_DERIVED_KEY_MAX];
-} tr_derived;
-
-/* A running function, and the key that it waits for; it is on its thread's stack. */
-typedef struct tr_derivation {
-  tr_derived what, awaited; /* with an empty key: nothing */
+  const tr_promise *result;  /* that others wait for until the function returns */
+  const tr_promise *awaited; /* that it waits for itself, or NULL */
   struct tr_derivation **thread, *outer;
   struct tr_derivation *prev, *next; /* all of the process */
 } tr_derivation;
 
-/* Begin to derive on this thread. False with the error: an outer function does so already. */
+/* Begin to derive on this thread, for a future that leads the claim. False with the error: an outer
+** function does so already. */
 bool tr_derivation_begin(tr_derivation *d, const tr_cache *cache, const char *key,
-                         tr_error *error);
+                         const tr_promise *result, tr_error *error);
 /* End it, on the same thread. Calls nest: end the last one first. */
 void tr_derivation_end(tr_derivation *d);
-/* Record that the function that runs on this thread, if any, waits for other bytes. False with
-** the error: their function already waits for this one. */
-bool tr_derivation_wait(const tr_cache *cache, const char *key, tr_error *error);
+/* Record that the function that runs on this thread, if any, waits for a promise, however it came to
+** that. False with the error: the promise's own function already waits for this one. */
+bool tr_derivation_wait(const tr_promise *promise, tr_error *error);
 void tr_derivation_waited(void);
 
 #endif

@@ -31,37 +31,36 @@ static void in_child(void) {
 
 static void init_once(void) { pthread_atfork(before_fork, in_parent, in_child); }
 
-static bool is_of(const tr_derivation *d, const tr_derived *what) {
-  return d->what.cache == what->cache && strcmp(d->what.key, what->key) == 0;
-}
-
-/* Return the derivation of these bytes, or NULL. The lock is held. */
-static const tr_derivation *find(const tr_derived *what) {
+/* Return the derivation whose function computes a promise's result, or NULL. The lock is held. */
+static const tr_derivation *find(const tr_promise *result) {
   const tr_derivation *d = all;
-  while (d != NULL && !is_of(d, what))
+  while (d != NULL && d->result != result)
     d = d->next;
   return d;
 }
 
 /* Return what a thread waits for, or NULL. The lock is held. */
-static const tr_derived *awaited_by(tr_derivation *const *thread) {
+static const tr_promise *awaited_by(tr_derivation *const *thread) {
   const tr_derivation *d = all;
-  while (d != NULL && !(d->thread == thread && d->awaited.key[0] != '\0'))
+  while (d != NULL && !(d->thread == thread && d->awaited != NULL))
     d = d->next;
-  return d != NULL ? &d->awaited : NULL;
+  return d != NULL ? d->awaited : NULL;
 }
 
+static const char *const FOR_ITSELF =
+    "the function of derive asks for what it is to return, and would wait for itself";
+
 bool tr_derivation_begin(tr_derivation *d, const tr_cache *cache, const char *key,
-                         tr_error *error) {
+                         const tr_promise *result, tr_error *error) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   const tr_derivation *outer;
   pthread_once(&once, init_once);
-  *d = (tr_derivation){.what = {.cache = cache}, .thread = &innermost, .outer = innermost};
-  strcpy(d->what.key, key);
+  *d = (tr_derivation){
+      .cache = cache, .result = result, .thread = &innermost, .outer = innermost};
+  strcpy(d->key, key);
   for (outer = innermost; outer != NULL; outer = outer->outer)
-    if (is_of(outer, &d->what)) {
-      tr_error_set(error, TR_POLICY, "the function of derive asks for what it is to return, and "
-                                     "would wait for itself");
+    if (outer->cache == cache && strcmp(outer->key, key) == 0) { /* the cache has forgotten it */
+      tr_error_set(error, TR_POLICY, "%s", FOR_ITSELF);
       return false;
     }
   pthread_mutex_lock(&lock);
@@ -83,36 +82,34 @@ void tr_derivation_end(tr_derivation *d) {
   innermost = d->outer;
 }
 
-bool tr_derivation_wait(const tr_cache *cache, const char *key, tr_error *error) {
-  tr_derived wanted = {.cache = cache};
-  const tr_derived *next = &wanted;
+bool tr_derivation_wait(const tr_promise *promise, tr_error *error) {
+  const tr_promise *next = promise;
   const tr_derivation *d = NULL;
+  bool is_circle;
   if (innermost == NULL)
     return true;
-  strcpy(wanted.key, key);
   pthread_mutex_lock(&lock);
   do { /* no circle of others: each was refused to the last who asked */
     d = find(next);
     next = d != NULL && d->thread != &innermost ? awaited_by(d->thread) : NULL;
   } while (next != NULL);
-  if (d == NULL || d->thread != &innermost)
-    innermost->awaited = wanted;
+  is_circle = d != NULL && d->thread == &innermost;
+  if (!is_circle)
+    innermost->awaited = promise;
   pthread_mutex_unlock(&lock);
-  if (d == NULL || d->thread != &innermost)
-    return true;
-  tr_error_set(error, TR_POLICY,
-               is_of(d, &wanted)
-                   ? "the function of derive asks for what it is to return, and would wait for "
-                     "itself"
-                   : "two functions of derive ask for what the other is to return, and would "
-                     "wait for each other: derive in one order everywhere");
-  return false;
+  if (is_circle && d->result == promise)
+    tr_error_set(error, TR_POLICY, "%s", FOR_ITSELF);
+  else if (is_circle)
+    tr_error_set(error, TR_POLICY,
+                 "two functions of derive ask for what the other is to return, and would wait for "
+                 "each other: derive in one order everywhere");
+  return !is_circle;
 }
 
 void tr_derivation_waited(void) {
   if (innermost == NULL)
     return;
   pthread_mutex_lock(&lock);
-  innermost->awaited.key[0] = '\0';
+  innermost->awaited = NULL;
   pthread_mutex_unlock(&lock);
 }

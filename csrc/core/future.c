@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "blob.h"
+#include "derive.h"
 #include "error.h"
 #include "thread.h"
 
@@ -596,7 +597,8 @@ tr_future_status tr_future_wait(tr_future *f, double timeout, tr_blob **blob,
   bool waited = true;
   error = tr_error_or_ignored(error);
   if (status == TR_PENDING && timeout != 0) {
-    waited = wait_for(p, tr_deadline(timeout), error);
+    waited = tr_derivation_wait(p, error) && wait_for(p, tr_deadline(timeout), error);
+    tr_derivation_waited();
     status = tr_future_get_status(f);
   }
   if (status == TR_READY) { /* from now on nothing changes 'blob' */

@@ -134,8 +134,8 @@ void tr_promise_set_known(tr_promise *promise, tr_blob *blob,
 tr_blob *tr_promise_known(tr_promise *promise, tr_record **record);
 
 /*
-** A descriptor that futures make readable with their results. It is drained and
-** used again, never closed: an event loop may still watch its number.
+** A descriptor that futures make readable with their results. After its last reference it is
+** used again, or closed: event loops must have stopped watching it.
 */
 typedef struct tr_notifier tr_notifier;
 tr_notifier *tr_notifier_new(void); /* NULL with errno */

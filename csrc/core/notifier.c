@@ -1,6 +1,6 @@
 /*
-** Notifiers: descriptors with a count of references, kept for the next. Each is a
-** timer: a signal is a timer that is over at once, and a deadline is one that is over
+** Notifiers: descriptors with a count of references. A few are kept for the next: making one
+** costs more than most waits. Each is a timer: a signal is a timer that is over at once, and a deadline is one that is over
 ** then.
 */
 #include <errno.h>
@@ -21,11 +21,14 @@ struct tr_notifier {
   double deadline;       /* a tr_now() moment, infinity: none; its owner's */
   int fd;
   tr_notifier *next;     /* unused ones */
-  tr_notifier *all_next; /* none is ever freed */
+  tr_notifier *all_prev, *all_next;
 };
+
+enum { MAX_UNUSED = 16 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static tr_notifier *unused, *all;
+static int unused_count;
 
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void in_parent(void) { pthread_mutex_unlock(&lock); }
@@ -108,21 +111,45 @@ void tr_notifier_set_deadline(tr_notifier *n, double deadline) {
 
 int tr_notifier_fd(const tr_notifier *n) { return n->fd; }
 
-static void put_unused(tr_notifier *n) {
+/* Take one that is unused, or return NULL. */
+static tr_notifier *take_unused(void) {
+  tr_notifier *n;
   pthread_mutex_lock(&lock);
-  n->next = unused;
-  unused = n;
+  n = unused;
+  if (n != NULL) {
+    unused = n->next;
+    unused_count--;
+  }
   pthread_mutex_unlock(&lock);
+  return n;
+}
+
+/* Keep one for the next, or close it. Under the lock: a child of fork() inherits no descriptor
+** that is in no list. */
+static void put_unused(tr_notifier *n) {
+  bool keeps;
+  pthread_mutex_lock(&lock);
+  keeps = unused_count < MAX_UNUSED;
+  if (keeps) {
+    n->next = unused;
+    unused = n;
+    unused_count++;
+  } else {
+    *(n->all_prev != NULL ? &n->all_prev->all_next : &all) = n->all_next;
+    if (n->all_next != NULL)
+      n->all_next->all_prev = n->all_prev;
+    if (n->fd >= 0)
+      close(n->fd);
+  }
+  pthread_mutex_unlock(&lock);
+  if (!keeps)
+    free(n);
 }
 
 tr_notifier *tr_notifier_new(void) {
   tr_notifier *n;
   tr_notifier_prepare_fork();
-  pthread_mutex_lock(&lock);
-  n = unused;
-  if (n != NULL)
-    unused = n->next;
-  pthread_mutex_unlock(&lock);
+  n = take_unused();
   if (n != NULL && n->fd < 0 && (n->fd = new_timer()) < 0) {
     put_unused(n); /* from a fork that could have no more */
     return NULL;
@@ -139,7 +166,10 @@ tr_notifier *tr_notifier_new(void) {
       return NULL;
     }
     pthread_mutex_lock(&lock);
+    n->all_prev = NULL;
     n->all_next = all;
+    if (all != NULL)
+      all->all_prev = n;
     all = n;
     pthread_mutex_unlock(&lock);
   }

@@ -39,6 +39,7 @@ typedef struct tr_record {
   bool from_private; /* a peer had a private address */
   bool no_store;     /* the server allows no cache that others may read */
   bool open_ended;   /* no length marked the end of the body */
+  bool unsettled;    /* they may have changed since, under the same validators */
 } tr_record;
 
 /* A shared copy with one reference. NULL when memory is short. */

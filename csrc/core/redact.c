@@ -15,7 +15,9 @@ enum {
   MAX_DISPLAY = 320, /* of a message's 1,024 bytes */
   DISPLAY_TAIL = 64,
   MAX_DATA_HEADER = 80,
-  MAX_CUT = 1024 /* of an error's message */
+  MAX_CUT = 1024, /* of an error's message */
+  SECRET_PART = 8, /* characters of a secret that no text may show */
+  SHORTEST_SECRET = 6
 };
 
 static const char ELLIPSIS[] = "\xE2\x80\xA6";
@@ -386,4 +388,15 @@ bool tr_redact_about(const char *text, size_t len, const char *reference,
   tr_buffer_free(&marked);
   tr_buffer_free(&all);
   return ok;
+}
+
+bool tr_shows_secret(const char *text, size_t len, const char *secret) {
+  size_t size = secret != NULL ? strlen(secret) : 0, at;
+  size_t part = size < SECRET_PART ? size : SECRET_PART;
+  if (size < SHORTEST_SECRET)
+    return false;
+  for (at = 0; at + part <= size; at++)
+    if (memmem(text, len, secret + at, part) != NULL)
+      return true;
+  return false;
 }

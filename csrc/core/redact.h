@@ -34,4 +34,9 @@ bool tr_display_reference(const char *text, size_t len, tr_buffer *out);
 /* The same as a new string, or NULL when memory is short. */
 char *tr_displayed(const char *text);
 
+/* True if a text contains a secret, or a part of some characters. Secrets that are as short as
+** words are not looked for. NULL is allowed. Takes time in proportion to the product of the
+** lengths, so cut the text before. */
+bool tr_shows_secret(const char *text, size_t len, const char *secret);
+
 #endif

@@ -311,13 +311,14 @@ static bool add_field(tr_handle *h, const char *name, const char *value) {
 }
 
 /* Validators go to the URL that they came from: the ETag also if only the
-** signature of the URL is another. */
+** signature of the URL is another. Those of bytes that may have changed since
+** prove nothing. */
 static bool add_conditions(tr_request *r, tr_handle *h) {
   const tr_record *known = r->known_record;
   char whole[TR_URL_DIGEST], unsigned_url[TR_URL_DIGEST];
   tr_url_digests(r->url.text, whole, unsigned_url);
-  if (known->unsigned_url[0] != '\0' &&
-      strcmp(known->unsigned_url, unsigned_url) != 0)
+  if (known->unsettled || (known->unsigned_url[0] != '\0' &&
+                           strcmp(known->unsigned_url, unsigned_url) != 0))
     return true;
   r->conditional = known->etag[0] != '\0';
   if (!add_field(h, "If-None-Match", known->etag))

@@ -11,21 +11,46 @@
 
 #include "error.h"
 #include "http.h"
+#include "redact.h"
 #include "s3_places.h"
 #include "sign.h"
 
 enum {
   MAX_REGIONS = 2, /* moves of one request */
-  SHOWN = 12       /* characters of a secret, which no message may show */
+  LOOK_AHEAD = 64  /* characters behind the end of a text that is cut, in which a secret may go on */
 };
 /* Servers refuse a clock that differs by 15 minutes. */
 static const double CLOCK_DIFFERS = 600;
 
-/* Copy the text of the first element with a name, cut to 'room'. */
-static void copy_element(const char *text, size_t size, const char *start, char *to,
-                         size_t room) {
+/* Decode the character that a reference such as "&amp;" or "&#43;" stands for, if it is ASCII.
+** Returns the length of the reference; 0: it is none. */
+static size_t decode(const char *at, const char *end, char *to) {
+  static const struct { const char *name; char c; } names[] = {
+      {"&amp;", '&'}, {"&lt;", '<'}, {"&gt;", '>'}, {"&quot;", '"'}, {"&apos;", '\''}};
+  const char *stop = memchr(at, ';', (size_t)(end - at < 9 ? end - at : 9));
+  size_t i, len = stop != NULL ? (size_t)(stop + 1 - at) : 0;
+  bool is_hex = len > 3 && (at[2] == 'x' || at[2] == 'X');
+  long code = 0;
+  for (i = 0; i < sizeof names / sizeof names[0]; i++)
+    if (len == strlen(names[i].name) && memcmp(at, names[i].name, len) == 0) {
+      *to = names[i].c;
+      return len;
+    }
+  if (len > 3 && at[1] == '#')
+    code = strtol(at + (is_hex ? 3 : 2), NULL, is_hex ? 16 : 10); /* ends at the ';' at the latest */
+  if (code < 32 || code > 126)
+    return 0;
+  *to = (char)code;
+  return len;
+}
+
+/* Copy the text of the first element with a name, cut to 'room'. A text that shows a secret of the
+** request, which a server may repeat, is left out. */
+static void copy_element(const tr_request *r, const char *text, size_t size, const char *start,
+                         char *to, size_t room) {
   const char *at = memmem(text, size, start, strlen(start)), *end;
-  size_t len;
+  char whole[sizeof r->why + LOOK_AHEAD];
+  size_t len = 0, used;
   to[0] = '\0';
   if (at == NULL)
     return;
@@ -33,8 +58,16 @@ static void copy_element(const char *text, size_t size, const char *start, char 
   end = memchr(at, '<', (size_t)(text + size - at));
   if (end == NULL)
     return;
-  len = (size_t)(end - at) < room ? (size_t)(end - at) : room - 1;
-  memcpy(to, at, len);
+  for (; at < end && len < sizeof whole; len++, at += used) {
+    whole[len] = *at;
+    used = *at == '&' ? decode(at, end, whole + len) : 1;
+    used = used > 0 ? used : 1;
+  }
+  if (tr_shows_secret(whole, len, r->signer->secret_access_key) ||
+      tr_shows_secret(whole, len, r->signer->session_token))
+    return;
+  len = len < room ? len : room - 1;
+  memcpy(to, whole, len);
   to[len] = '\0';
 }
 
@@ -45,14 +78,6 @@ static bool is_code(const char *text) {
              '\0';
 }
 
-/* True if a text shows a secret, or the beginning of one. */
-static bool shows(const char *text, size_t size, const char *secret) {
-  size_t len = secret != NULL ? strlen(secret) : 0;
-  if (len > SHOWN)
-    len = SHOWN;
-  return len >= SHOWN / 2 && memmem(text, size, secret, len) != NULL;
-}
-
 void tr_resign_read(tr_request *r) {
   const tr_buffer *from = r->message != NULL ? &r->body : &r->refusal;
   size_t size = from->len < TR_REFUSAL_MAX ? from->len : TR_REFUSAL_MAX;
@@ -61,12 +86,10 @@ void tr_resign_read(tr_request *r) {
     return;
   memcpy(r->told_region, r->response.bucket_region, sizeof r->told_region);
   if (size > 0 && memmem(from->data, size, "<Error", 6) != NULL) {
-    copy_element(from->data, size, "<Code>", r->code, sizeof r->code);
-    if (!shows(from->data, size, r->signer->secret_access_key) &&
-        !shows(from->data, size, r->signer->session_token))
-      copy_element(from->data, size, "<Message>", r->why, sizeof r->why);
+    copy_element(r, from->data, size, "<Code>", r->code, sizeof r->code);
+    copy_element(r, from->data, size, "<Message>", r->why, sizeof r->why);
     if (r->told_region[0] == '\0')
-      copy_element(from->data, size, "<Region>", r->told_region, sizeof r->told_region);
+      copy_element(r, from->data, size, "<Region>", r->told_region, sizeof r->told_region);
   }
   if (!is_code(r->code))
     r->code[0] = '\0';

@@ -116,12 +116,26 @@ static bool publish_record(tr_request *r, tr_record *draft) {
   return true;
 }
 
+/* True if the body may have changed within the second in which it was sent: its validators would
+** be the same. (RFC 9110, 8.8.2.2) The ETag of an object store, and one that outlived another date,
+** does not depend on dates. A date that is far ahead is not the moment of a change. */
+static bool is_unsettled(const tr_request *r) {
+  const tr_record *known = r->known_record;
+  double modified = r->last_modified[0] != '\0' ? tr_date(r->last_modified) : 0;
+  double since = tr_date(r->body_date) - modified;
+  if (modified <= 0 || since >= 1 || since < -60 || (r->signer != NULL && r->etag[0] != '\0'))
+    return false;
+  return known == NULL || r->etag[0] == '\0' || strcmp(r->etag, known->etag) != 0 ||
+         strcmp(r->last_modified, known->last_modified) == 0;
+}
+
 /* Turn the body into a blob, whose digest is right. */
 static tr_blob *take_body(tr_request *r, tr_error *error) {
   tr_record draft = {.etag = r->etag,
                      .last_modified = r->last_modified,
                      .no_store = r->no_store,
-                     .open_ended = r->open_ended};
+                     .open_ended = r->open_ended,
+                     .unsettled = is_unsettled(r)};
   tr_blob *blob = NULL;
   if (publish_record(r, &draft))
     blob = tr_buffer_to_blob(&r->body);

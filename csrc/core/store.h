@@ -314,9 +314,11 @@ int tr_store_discard_unchanged(const tr_store *store, const char *hash,
 /* ------------------------------------------- a cache in front of a bucket */
 
 /* Take the lock locks/<name> of the store, which keeps processes and threads apart, if it is
-** free; never wait. tr_store_unlock unlocks. -1 with the error, of kind TR_TIMEOUT if somebody
+** free; never wait. 'part' is a text of hex digits, or empty: each part is a lock of its own, by
+** a byte of the file. tr_store_unlock unlocks. -1 with the error, of kind TR_TIMEOUT if somebody
 ** else has it. */
-int tr_store_try_lock(const tr_store *store, const char *name, tr_error *error);
+int tr_store_try_lock(const tr_store *store, const char *name, const char *part,
+                      tr_error *error);
 
 /* Note that content was used just now, if this user may. */
 void tr_store_note_use(const tr_store *store, const char *hash);

@@ -168,7 +168,9 @@ int tr_store_lock_all(tr_store *store, tr_error *error) {
 }
 
 void tr_store_unlock(int lock) {
+  struct flock bytes = {.l_type = F_UNLCK, .l_whence = SEEK_SET}; /* of tr_store_try_lock */
   tr_unlock_file(lock);
+  fcntl(lock, F_OFD_SETLK, &bytes);
   close(lock);
 }
 

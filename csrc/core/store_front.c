@@ -6,8 +6,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,7 +30,16 @@ static int open_locks(const tr_store *store, tr_error *error) {
   return locks;
 }
 
-int tr_store_try_lock(const tr_store *store, const char *name, tr_error *error) {
+/* The position of a part's byte: the number that its first hex digits are. */
+static off_t position_of(const char *part) {
+  char digits[16] = "";
+  strncat(digits, part, sizeof digits - 1);
+  return (off_t)strtoull(digits, NULL, 16);
+}
+
+int tr_store_try_lock(const tr_store *store, const char *name, const char *part,
+                      tr_error *error) {
+  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
   int locks = open_locks(store, error), fd;
   if (locks < 0)
     return -1;
@@ -38,9 +47,10 @@ int tr_store_try_lock(const tr_store *store, const char *name, tr_error *error) 
   if (fd < 0)
     tr_error_errno(error, errno, "Failed to open the lock", name);
   close(locks);
-  if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0)
+  lock.l_start = position_of(part);
+  if (fd < 0 || fcntl(fd, F_OFD_SETLK, &lock) == 0)
     return fd;
-  if (errno == EWOULDBLOCK)
+  if (errno == EAGAIN || errno == EACCES)
     tr_error_set(error, TR_TIMEOUT, "somebody else has the lock %s", name);
   else
     tr_error_errno(error, errno, "Failed to take the lock", name);

@@ -165,7 +165,9 @@ end
 -- @tparam number seconds
 -- @treturn string such as "1 second" or "0.5 seconds"
 function M.seconds(seconds)
-  local text = seconds < 0.001 and ("%g"):format(seconds) or (("%.3f"):format(seconds):gsub("%.?0+$", ""))
+  local text = seconds < 0.001 and ("%g"):format(seconds) or ("%.3f"):format(seconds)
+  text = text:gsub(",", ".") -- whatever the locale
+  if text:find("%.%d+$") then text = text:gsub("%.?0+$", "") end
   return text .. (text == "1" and " second" or " seconds")
 end
 

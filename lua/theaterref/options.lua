@@ -180,8 +180,8 @@ end
 --- Of a request: in a resolver, the configuration and a policy's rule `request`.
 M.request = set("request option", {
   { "timeout", "seconds", "no limit", "time limit for each fetch: the wait for its turn, its attempts and the "
-    .. "pauses between them. No limit by default: a large file on a slow link must not fail, and "
-    .. "`stall_timeout` ends a fetch from a silent server. Below 0: no limit" },
+    .. "pauses between them; as long again for S3's credentials. No limit by default: a large file "
+    .. "on a slow link must not fail, and `stall_timeout` ends a fetch from a silent server. Below 0: no limit" },
   { "connect_timeout", "seconds", "10", "time limit for looking up a host and connecting to it; below 0: no "
     .. "limit" },
   { "stall_timeout", "seconds", "15", "how long a server may be silent before the attempt ends and is retried; "

@@ -324,7 +324,7 @@ function Resolver:follow(ref, call, options)
   return Follower.new { reference = ref, call = call, on_error = options.on_error, start = start,
     interval = math.max(options.interval or default_interval(self, ref), 0.01), jitter = options.jitter or 0.1,
     cache = caches.open { name = FOLLOW_CACHE },
-    renew = function(job, blob) loads.renew(self.context, job, blob) end,
+    renew = function(...) loads.renew(self.context, ...) end,
     emit = function(kind, event) self.context:emit(kind, event) end }
 end
 

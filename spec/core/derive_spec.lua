@@ -215,32 +215,96 @@ describe("a derivation", function()
     for _, message in ipairs(results) do assert.equal("the function of derive failed: no compiler", message) end
   end)
 
-  -- Derives key n within the function of key n - 1, in as many threads, when all of these run. Returns their results.
-  local function derive_in_a_circle(count)
+  -- Derives key n within the function of key n - 1, in as many threads, when all of these run: with `derive`, by waiting for
+  -- `start_derive`, or beside a plan that is under way. Returns their results.
+  local function derive_in_a_circle(count, way)
     return threads.run(count, ([[
       local theaterref, core = require "theaterref", require "theaterref.core"
-      local cache, count, number = theaterref.resource_cache { name = %q }, %d, ...
+      local cache, count, way, number = theaterref.resource_cache { name = %q }, %d, %q, ...
       local resolver, blob = theaterref.resolver { cache = cache }, core.blob "package"
-      local function derive(n, make) return resolver:derive(blob, "circle " .. n, make) end
+      local function derive(n, make)
+        if way == "derive" or way == "beside" and n == number then return resolver:derive(blob, "circle " .. n, make) end
+        local future, err = resolver:start_derive(blob, "circle " .. n, make)
+        if not future then return nil, err end
+        return future:wait()
+      end
       return function()
+        local held = { schemes = { held = function() return core.timer(60) end } }
+        local plan = way == "beside" and theaterref.resolver { policy = held }:start_plan "held://x"
         local made, err = derive(number, function()
           cache:claim("runs " .. number) -- it stands for itself in the statistics
           while cache:stats().misses < 2 * count do end
           local other, why = derive(number %% count + 1, function() return "of another" end)
           return other and "made of " .. tostring(other), why
         end)
+        if plan then plan:cancel() end
         return made and tostring(made) or err.message
-      end]]):format(("derive-circle-%d-%s"):format(count, folder), count))
+      end]]):format(("derive-circle-%d-%s-%s"):format(count, way, folder), count, way))
   end
 
   it("fails at once if functions of several threads wait for each other", function()
-    for _, count in ipairs { 2, 3, 5 } do
+    for _, case in ipairs { { 2, "derive" }, { 5, "derive" }, { 2, "start" }, { 3, "start" }, { 3, "beside" } } do
       local started = core.now()
-      for _, text in ipairs(derive_in_a_circle(count)) do
+      for _, text in ipairs(derive_in_a_circle(table.unpack(case))) do
         assert.truthy(text:find("two functions of derive ask for what the other is to return", 1, true), text)
       end
       assert.is_true(core.now() - started < 10)
     end
+  end)
+
+  it("fails at once if its function waits for itself by start_derive", function()
+    local r = resolver()
+    local made, err = r:derive(blob, "self", function()
+      local future = assert(r:start_derive(blob, "self", upper))
+      return future:wait()
+    end)
+    assert.is_nil(made)
+    assert.truthy(err.message:find("would wait for itself", 1, true), err.message)
+  end)
+
+  it("fails at once if functions wait for each other, though the cache has forgotten one of them", function()
+    local started = core.now()
+    local results = threads.run(3, ([[
+      local theaterref, core = require "theaterref", require "theaterref.core"
+      local cache, number = theaterref.resource_cache { name = %q }, ...
+      local resolver, blob = theaterref.resolver { cache = cache }, core.blob "package"
+      local function set(mark) select(2, cache:claim(mark)):complete(core.blob "1") end
+      local function await(is_so) while not is_so() do core.timer(0.001):wait() end end
+      local function is_set(mark) return function() return cache:get(mark) end end
+      local function derive(recipe, make)
+        local made, err = resolver:derive(blob, recipe, make)
+        return made and tostring(made), err
+      end
+      return function()
+        local made, err
+        if number == 1 then -- computes "first" until a third computes it, too; then it wants "second"
+          made, err = derive("first", function()
+            set "first runs"
+            await(is_set "first runs again")
+            return derive("second", function() return "" end)
+          end)
+          set "done"
+        elseif number == 2 then
+          await(is_set "first runs")
+          made, err = derive("second", function()
+            set "second runs"
+            return derive("first", function() return "" end)
+          end)
+        else
+          await(function() return cache:get "second runs" and cache:stats().coalesced > 0 end)
+          cache:remove("derived://" .. blob:digest() .. "/first")
+          made, err = derive("first", function()
+            set "first runs again"
+            await(is_set "done")
+            return "made"
+          end)
+        end
+        return made or err.message
+      end]]):format("derive-forgotten-" .. folder))
+    assert.truthy(results[1]:find("would wait for each other", 1, true), results[1])
+    assert.truthy(results[2]:find("would wait for each other", 1, true), results[2])
+    assert.equal("made", results[3])
+    assert.is_true(core.now() - started < 10)
   end)
 
   it("may be derived within the function of another, also while a third waits for that", function()

@@ -29,6 +29,26 @@ describe("a cache entry past its ttl", function()
     assert.equal(2, count "/versioned?b")
   end)
 
+  it("is asked for without conditions, once, if it may have changed within the second of its date", function()
+    for _, path in ipairs { "/same-second?date", "/same-second?etag" } do
+      local r, seen, text = resolver { ttl = 0 }, {}, {}
+      for i = 1, 4 do
+        seen[i] = r:resolve_cached(server.http .. path)
+        text[i] = tostring(seen[i])
+      end
+      assert.same({ "one", "two", "two", "two" }, text)
+      assert.is_true(seen[2]:same(seen[3]) and seen[3]:same(seen[4]))
+      assert.equal(4, count(path))
+    end
+  end)
+
+  it("is asked for by an ETag that outlives the date of each response", function()
+    local r = resolver { ttl = 0 }
+    local seen = {}
+    for i = 1, 4 do seen[i] = tostring(r:resolve_cached(server.http .. "/always-modified-now")) end
+    assert.same({ "bytes 1", "bytes 2", "bytes 2", "bytes 2" }, seen)
+  end)
+
   it("is served at once while it is loaded anew in the background", function()
     local r = resolver { ttl = 0, stale_while_revalidate = 60 }
     local url = server.http .. "/new-each-time?c"

@@ -213,7 +213,7 @@ describe("a remote store", function()
     end)
 
     it("takes the page of a proxy for an outage", function()
-      s3:control { faults = { { ["do"] = "status", status = 404, plain = true, times = 999 } } }
+      s3:control { faults = { { ["do"] = "status", status = 404, raw = "default backend", times = 999 } } }
       check("http_status", hash)
       assert.matches("cannot be reached, so label x counts as it was", warnings[#warnings])
     end)
@@ -222,8 +222,12 @@ describe("a remote store", function()
       local credentials = require "theaterref.s3.credentials"
       local get = credentials.get
       finally(function() credentials.get = get end)
-      function credentials.get() return nil, errors.new("not_found", "S3 credentials: no such file") end
-      check("denied", nil)
+      function credentials.get()
+        local err = errors.new("denied", "S3 credentials: no such file")
+        err.no_credentials = true
+        return nil, err
+      end
+      check("denied", hash)
     end)
   end)
 
@@ -400,6 +404,8 @@ describe("a remote store", function()
       helper.run_ok(("localedef --no-archive -i de_DE -f UTF-8 %s/de_DE.UTF-8"):format(folder))
       local script = helper.write(folder .. "/comma.lua", ([[
         assert(os.setlocale "de_DE.UTF-8")
+        local seconds = require "theaterref.error".seconds
+        assert(seconds(1) == "1 second" and seconds(20.5) == "20.5 seconds" and seconds(0) == "0 seconds")
         local store = require "theaterref".content_store("release", { base_path = %q, remote = %q, label_ttl = tonumber(arg[1]),
           s3 = { endpoint = %q, access_key_id = %q, secret_access_key = %q }, request = { retries = 0 } })
         print(store:get_by_label "x")]]):format(folder .. "/here", "s3://bucket/" .. prefix, s3.settings.endpoint,

@@ -113,6 +113,14 @@ describe("a timer", function()
       lock:end_after(core.timer(0), 0) -- of no effect any more
     end)
 
+    it("has parts, each a lock of its own", function()
+      local lock <close> = assert(store:try_lock("name", "0a")) -- luacheck: ignore lock
+      local mine <close> = other:try_lock("name", "0A")
+      assert.is_nil(mine)
+      local part <close> = other:try_lock("name", "0b")
+      assert.is_userdata(part)
+    end)
+
     it("is left to the parent by a child of a fork", function()
       local lock <close> = assert(store:try_lock "name")
       lock:end_after(core.timer(0.2), 0)

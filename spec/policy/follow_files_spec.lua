@@ -80,6 +80,22 @@ describe("a follower of a file or a label", function()
     assert.same({ "one", "two" }, seen)
   end)
 
+  it("takes a file that appears between the look at it and its load", function()
+    local path, look = folder .. "/file", core.file_version
+    function core.file_version(...) -- luacheck: ignore
+      local version, more = look(...)
+      if not version then write("file", "now") end
+      return version, more
+    end
+    finally(function() core.file_version = look end) -- luacheck: ignore
+    local r = resolver { cache = theaterref.resource_cache() }
+    local follower, seen, failed = follow(path, {}, r)
+    assert.equal("now", await(follower))
+    write("file", "then")
+    assert.equal("then", await(follower))
+    assert.same({ { "now", "then" }, {} }, { seen, failed })
+  end)
+
   it("follows symbolic links, of the file and of a folder on the way, wherever they lead", function()
     for version = 1, 3 do
       helper.run_ok(("mkdir %s/v%d && echo -n %d > %s/v%d/file"):format(folder, version, version, folder, version))

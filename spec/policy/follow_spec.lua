@@ -21,9 +21,13 @@ describe("a follower", function()
   before_each(function() folder = following.begin() end)
   after_each(following.finish)
 
-  -- Puts a file on the server by a rename: nobody sees a part.
+  local served = 0
+
+  -- Puts a file on the server by a rename: nobody sees a part. It is older than a second: its validators can be relied on.
   local function serve(name, text)
+    served = served + 1
     server:put(name .. ".new", text)
+    helper.run_ok(("touch -d @%d %s/www/%s.new"):format(os.time() - 1000 + served, server.folder, name))
     assert(os.rename(server.folder .. "/www/" .. name .. ".new", server.folder .. "/www/" .. name))
   end
 
@@ -60,6 +64,18 @@ describe("a follower", function()
         return count(path) >= 4
       end)
       assert.equal(1, #seen)
+    end
+  end)
+
+  it("sees a change within the second of its last check, also under the same validators", function()
+    for _, path in ipairs { "/same-second?follow", "/same-second?follow?etag" } do
+      local follower, seen = follow(bad.http .. path, { interval = 0.02 })
+      assert.same({ "one", "two" }, { await(follower), await(follower) })
+      helper.eventually(function()
+        follower:wait(0.05)
+        return count(path) >= 4
+      end)
+      assert.equal(2, #seen)
     end
   end)
 
@@ -355,6 +371,42 @@ describe("a follower", function()
     check_requests(3, '/renewed HTTP/1.1" 200')
   end)
 
+  it("renews it where a scheme or a list of candidates leads to", function()
+    local cases = {
+      { "scheme", { schemes = { place = function() return { reference = server.http .. "/led" } end } }, "place://x", "led" },
+      { "list", { rewrite = function() return { server.http .. "/preferred", server.http .. "/fallback" } end }, "name", "fallback", "preferred" },
+      { "list, back", { rewrite = function() return { server.http .. "/first", server.http .. "/second" } end }, "name", "first", "second" },
+    }
+    for i, case in ipairs(cases) do
+      local name, policy, ref, first, second = table.unpack(case, 1, 5)
+      serve(first, "one")
+      local r = resolver { cache = theaterref.resource_cache(), policy = policy }
+      assert.equal("one", tostring(r:resolve_cached(ref)))
+      local in_cache
+      local follower <close> = r:follow(ref, function() in_cache = tostring(r:resolve_cached(ref)) end, { interval = 0.02 })
+      await(follower)
+      serve(second or first, "another")
+      if i == 3 then os.remove(server.folder .. "/www/" .. first) end
+      assert.equal("another", await(follower))
+      assert.equal("another", in_cache, name)
+    end
+  end)
+
+  it("renews it where a scheme leads to a registry", function()
+    local registry = start_registry()
+    registry.put_layer "one"
+    local r = resolver { cache = theaterref.resource_cache(), policy = { schemes = {
+      place = function() return { reference = registry.main } end } } }
+    assert.equal("one", tostring(r:resolve_cached "place://x"))
+    local in_cache
+    local follower <close> = r:follow("place://x", function() in_cache = tostring(r:resolve_cached "place://x") end, { interval = 0.05 })
+    await(follower)
+    registry.put_layer "two"
+    assert.equal("two", await(follower))
+    assert.equal("two", in_cache)
+    registry:stop()
+  end)
+
   it("renews the resolver's own cache with its first content, too, for as long as that cache keeps any", function()
     serve("renewed", "one")
     local url = server.http .. "/renewed"
@@ -391,6 +443,7 @@ describe("a follower", function()
 
   it("asks a server once in an interval for 1,000 followers in 8 states, and all see each content once", function()
     serve("crowd", "one")
+    serve("crowd-next", "another")
     local interval = 0.5 * helper.slowness
     local url, path, started = server.http .. "/crowd", server.folder .. "/www/crowd", core.now()
     local results = threads.run(8, ([[
@@ -413,17 +466,14 @@ describe("a follower", function()
             wait = math.min(wait, follower:timeout() or 1)
           end
           if not changed and core.now() > started + %f then
-            local file = io.open(%q .. ".new", "w")
-            file:write "another"
-            file:close()
-            os.rename(%q .. ".new", %q)
+            os.rename(%q .. "-next", %q)
             changed = true
           end
           if core.now() > started + 60 then break end
           core.future():wait(math.min(wait, 0.02))
         end
         return ("%%d %%d %%d"):format(calls, texts.one or 0, texts.another or 0)
-      end]]):format(url, interval, interval * 5, interval * 2.5, path, path, path))
+      end]]):format(url, interval, interval * 5, interval * 2.5, path, path))
     local seconds = core.now() - started
     for _, result in ipairs(results) do assert.equal("250 125 125", result) end
     check_requests(2, '/crowd HTTP/1.1" 200')
@@ -503,6 +553,19 @@ describe("a follower", function()
     helper.eventually(function()
       return not helper.run("cat /proc/" .. helper.pid() .. "/task/*/comm"):find "theaterref%-watch" and files() <= before
     end)
+  end)
+
+  it("leaves few descriptors in an event loop when many are closed at once", function()
+    local path, before = write("file", "one"), #helper.run_ok("ls /proc/" .. helper.pid() .. "/fd | tr -d '0-9'")
+    local list = {}
+    for i = 1, 200 do
+      list[i] = resolver():follow(path, function() end)
+      list[i]:pollfd()
+    end
+    for i = 1, 200 do list[i]:close() end
+    list = nil -- luacheck: ignore
+    collectgarbage()
+    assert.is_true(#helper.run_ok("ls /proc/" .. helper.pid() .. "/fd | tr -d '0-9'") <= before + 20)
   end)
 
   it("goes on in a child of fork(), and in its parent", function()

@@ -69,6 +69,39 @@ describe("S3 credentials", function()
       ("[profile other]\naws_access_key_id = %s\naws_secret_access_key = %s\n"):format(ID, SECRET)))
   end)
 
+  it("go to the endpoint that belongs to them, also when a profile changes both", function()
+    local other = helper.s3_stub()
+    other:control { accounts = { NEWKEY = { secret = "new-secret", token = "new-token" } },
+      put = { { bucket = "bucket", key = "labels/x", text = ("b"):rep(40) } } }
+    server:control { put = { { bucket = "bucket", key = "labels/x", text = ("a"):rep(40) } } }
+    home("credentials", ("[moving]\nendpoint_url = http://%s\naws_access_key_id = %s\naws_secret_access_key = %s\n")
+      :format(server.at, ID, SECRET))
+    local script = helper.write(folder .. "/moving.lua", ([[
+      local core = require "theaterref.core"
+      local store = require "theaterref".content_store("release", { base_path = %q, remote = "s3://bucket", label_ttl = 0,
+        request = { retries = 0 }, s3 = { profile = "moving" } })
+      assert(store:get_by_label "x" == ("a"):rep(40))
+      local file <close> = io.open(%q, "w")
+      file:write("[moving]\nendpoint_url = http://%s\naws_access_key_id = NEWKEY\naws_secret_access_key = new-secret\n"
+        .. "aws_session_token = new-token\n")
+      file:flush()
+      local till = core.now() + 20
+      repeat core.timer(0.05):wait() until store:get_by_label "x" == ("b"):rep(40) or core.now() > till
+      assert(store:get_by_label "x" == ("b"):rep(40))
+      io.write "hello"]]):format(folder .. "/moving", folder .. "/home/.aws/credentials", other.at))
+    reads("AWS_ENDPOINT_URL=", helper.lua .. " " .. script)
+    other:stop()
+  end)
+
+  it("come from files of any form, in time in proportion to their length", function()
+    local blanks = (" "):rep(200000)
+    home("credentials", "[default]\naws_access_key_id = " .. ID .. blanks .. "# mine\naws_secret_access_key =" .. blanks .. SECRET .. blanks
+      .. "\nregion = a" .. blanks .. "b\n[" .. blanks .. "\n")
+    local started = core.now()
+    reads()
+    assert.is_true(core.now() - started < 5 * helper.slowness)
+  end)
+
   it("come from a program, whose words no shell expands", function()
     helper.write(folder .. "/bin/tell", "#!/bin/sh\n[ \"$*\" = 'a b $HOME `x` ; *' ] && echo '" .. JSON .. "'\n")
     helper.run_ok("chmod +x " .. folder .. "/bin/tell")
@@ -140,6 +173,32 @@ credential_process = tell "a b" '$HOME' \`x\` ";" *
     assert.equal(3, asked "3600")
     assert.is_true(asked "200" >= 3)
     os.remove(services.folder .. "/seconds")
+  end)
+
+  it("that cannot be got are no reason to forget a label, and do not mean that something is absent", function()
+    server:control { put = { { bucket = "bucket", key = "kept/labels/x", text = ("a"):rep(40) } } }
+    local script = helper.write(folder .. "/kept.lua", ([[
+      local store = require "theaterref".content_store("release", { base_path = %q, remote = "s3://bucket/kept", label_ttl = 0,
+        request = { retries = 0 } })
+      for _ = 1, 2 do
+        assert(store:get_by_label "x" == ("a"):rep(40))
+        assert(store:label_exists "x")
+        if arg[1] then
+          for _, call in ipairs { "exists", "get", "history", "list_labels", "remove_label" } do
+            local result, err = store[call](store, call == "exists" and ("b"):rep(40) or call == "get" and ("b"):rep(40) or "x")
+            assert(result == nil and err.kind ~= "not_found", call)
+          end
+        end
+      end
+      io.write "hello"]]):format(folder .. "/kept"))
+    reads(keys, helper.lua .. " " .. script)
+    local container = "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://" .. services.at
+    for _, environment in ipairs { container .. "/nothing", container .. "/500", container .. "/404",
+                                   "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:1",
+                                   container .. "/container AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" .. folder .. "/none",
+                                   "AWS_ROLE_ARN=x AWS_WEB_IDENTITY_TOKEN_FILE=" .. folder .. "/none" } do
+      reads(environment, helper.lua .. " " .. script .. " fails")
+    end
   end)
 
   it("are asked for once by all Lua states of a process", function()

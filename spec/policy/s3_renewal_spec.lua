@@ -1,4 +1,5 @@
--- Credentials for S3 that a server refuses: others are asked for, and the request is sent once more.
+-- Credentials for S3 that a server refuses, and sources of credentials that fail: what is good goes on to be used.
+local core = require "theaterref.core"
 local helper = require "helper"
 local theaterref = require "theaterref"
 
@@ -87,5 +88,117 @@ describe("credentials that a server refuses", function()
     local futures = {}
     for i = 1, 4 do futures[i] = resolver:start("s3://bucket/k", { cached = true }) end
     for i = 1, 4 do assert.equal("bytes", tostring(assert(futures[i]:wait()))) end
+  end)
+end)
+
+describe("credentials whose source fails", function()
+  local folder, server, settings
+  local clock = os.time
+
+  setup(function() server = helper.s3_stub() end)
+  teardown(function() server:stop() end)
+
+  -- A program that hangs while there is the file "hang", and tells credentials for so many seconds.
+  before_each(function()
+    folder = helper.temporary_folder()
+    helper.write(folder .. "/runs", "")
+    helper.write(folder .. "/seconds", "250")
+    local script = helper.write(folder .. "/tell", ([[#!/bin/sh
+      printf x >>%s/runs
+      while [ -e %s/hang ]; do sleep 0.05; done
+      [ -e %s/fail ] && exit 1
+      printf '{"Version":1,"AccessKeyId":"AKIDEXAMPLE","SecretAccessKey":"wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY","Expiration":"%%s"}' \
+        $(date -u -d "+$(cat %s/seconds) seconds" +%%Y-%%m-%%dT%%H:%%M:%%SZ)]]):format(folder, folder, folder, folder))
+    helper.run_ok("chmod +x " .. script)
+    settings = { endpoint = server.settings.endpoint, region = "us-east-1", credential_process = script }
+    server:control { faults = {}, down = false, put = { { bucket = "bucket", key = "failing/labels/x", text = ("a"):rep(40) },
+      { bucket = "bucket", key = "k", text = "bytes" } } }
+  end)
+
+  after_each(function()
+    os.time = clock -- luacheck: ignore
+    os.remove(folder .. "/hang")
+    helper.remove(folder)
+  end)
+
+  local function runs() return #helper.read(folder .. "/runs") end
+
+  local function let_time_pass(seconds)
+    os.time = function(...) return clock(...) + seconds end -- luacheck: ignore
+  end
+
+  local function store(s3, request, warnings)
+    return theaterref.content_store("release", { base_path = folder .. "/store", remote = "s3://bucket/failing", label_ttl = 0,
+      s3 = s3 or settings, request = request or { retries = 0 },
+      on_warning = function(message) if warnings then warnings[#warnings + 1] = message end end })
+  end
+
+  -- Uses credentials that are to be replaced now, which fails.
+  local function use_old(release)
+    let_time_pass(200)
+    local started = core.now()
+    helper.eventually(function()
+      assert(release:get_by_label "x")
+      return runs() == 2
+    end)
+    for _ = 1, 3 do assert.equal(("a"):rep(40), (assert(release:get_by_label "x"))) end
+    assert.is_true(core.now() - started < 5)
+    assert.equal(2, runs())
+  end
+
+  it("are used while they are good, and their source is not asked all the time", function()
+    local release = store()
+    assert(release:get_by_label "x")
+    helper.write(folder .. "/fail", "")
+    use_old(release)
+  end)
+
+  it("are used without a pause while they are good, and replaced when the source answers", function()
+    local release = store()
+    assert(release:get_by_label "x")
+    helper.write(folder .. "/hang", "")
+    use_old(release)
+    helper.write(folder .. "/seconds", "5000")
+    os.remove(folder .. "/hang")
+    let_time_pass(300)
+    assert.equal(("a"):rep(40), (assert(release:get_by_label "x")))
+    assert.equal(2, runs())
+  end)
+
+  it("are not asked for again and again if they are good for a short time", function()
+    local release = store()
+    for _ = 1, 3 do
+      assert(release:get_by_label "x")
+      let_time_pass(40)
+    end
+    assert.equal(1, runs())
+  end)
+
+  it("are no reason to forget a label", function()
+    assert.equal(("a"):rep(40), store(server.settings):get_by_label "x")
+    helper.write(folder .. "/hang", "")
+    local warnings = {}
+    local release = store(nil, { retries = 0, timeout = 0.3 }, warnings)
+    local started = core.now()
+    for _ = 1, 3 do assert.equal(("a"):rep(40), (assert(release:get_by_label "x"))) end
+    assert.is_true(core.now() - started < 3)
+    assert.matches("S3 credentials: credential_process of the configuration: no answer within 0.3 seconds", warnings[1], 1, true)
+    local _, err = release:get(("b"):rep(40))
+    assert.equal("timeout", err.kind)
+  end)
+
+  it("are waited for as long as 'timeout' says, and no failure for those who have more time", function()
+    helper.write(folder .. "/hang", "")
+    local function resolver(timeout)
+      return assert(theaterref.resolver { log = false, s3 = settings, home = folder .. "/home", retries = 0, timeout = timeout })
+    end
+    local started = core.now()
+    local _, err = resolver(0.2):resolve "s3://bucket/k"
+    assert.equal("timeout", err.kind)
+    assert.is_true(core.now() - started < 2)
+    local patient = resolver():start "s3://bucket/k"
+    os.remove(folder .. "/hang")
+    assert.equal("bytes", tostring(assert(patient:wait(30))))
+    assert.equal(1, runs())
   end)
 end)

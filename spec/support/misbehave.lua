@@ -172,6 +172,17 @@ local paths = {
     finish(client, (count == 2 or same) and head("304 Not Modified", 'ETag: "2"\r\n')
       or plain(count == 1 and "one" or "two", count == 1 and 'ETag: "1"\r\n' or 'ETag: "2"\r\n'))
   end,
+  -- It changed within the second of the first response; with "?etag", under the same ETag.
+  ["/same-second"] = function(client, request, count)
+    local headers = "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\nDate: Thu, 01 Jan 2026 00:00:0"
+      .. (count == 1 and 0 or 1) .. " GMT\r\n" .. (request:find "?etag" and 'ETag: "date-size"\r\n' or "")
+    finish(client, request:find "[Ii]f%-%u?%l+%-" and head("304 Not Modified", headers) or plain(count == 1 and "one" or "two", headers))
+  end,
+  ["/always-modified-now"] = function(client, request, count)
+    local date = ("Thu, 01 Jan 2026 00:00:%02d GMT\r\n"):format(math.min(count, 59))
+    local headers = "Last-Modified: " .. date .. "Date: " .. date .. 'ETag: "of-content"\r\n'
+    finish(client, request:find "[Ii]f%-[Nn]one%-[Mm]atch" and head("304 Not Modified", headers) or plain("bytes " .. count, headers))
+  end,
   ["/other-date-304"] = function(client, request)
     local conditional = request:find "[Ii]f%-[Mm]odified%-[Ss]ince"
     finish(client, conditional and head("304 Not Modified", "Last-Modified: Fri, 02 Jan 2026 00:00:00 GMT\r\n")

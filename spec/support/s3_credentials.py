@@ -3,6 +3,7 @@ port and serves on the loopback address until killed. Each request becomes a lin
 
   /latest/…       instance metadata v2, with a token and the role "worker"
   /container      a container's service, which wants "Authorization: let-me-in"
+  /404, /500      that status
   POST /          Amazon's STS, for a web identity token "pod-token"
 Expiration is FOLDER/seconds, by default 3600, from now. While there is a FOLDER/slow, no answer comes for 20 seconds. All are the credentials of the stub of S3.
 """
@@ -52,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self.answer("<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>" + ID
                     + "</AccessKeyId><SecretAccessKey>" + SECRET + "</SecretAccessKey><Expiration>" + expiration()
                     + "</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>")
-        return self.answer("", 403)
+        return self.answer("", int(self.path[1:]) if self.path in ("/404", "/500") else 403)
 
     do_GET = do_PUT = do_POST = handle_one
 

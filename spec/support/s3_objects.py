@@ -94,6 +94,8 @@ def head_of(entry):
 
 
 def list_objects(bucket, arguments):
+    if "EncodingType" in state["without"]:
+        arguments.pop("encoding-type", None)  # as a server that does not know it
     prefix, delimiter = arguments.get("prefix", ""), arguments.get("delimiter", "")
     after, limit = arguments.get("start-after", ""), min(int(arguments.get("max-keys", 1000)), 1000)
     if arguments.get("continuation-token"):
@@ -145,7 +147,8 @@ def delete_objects(request, bucket):
             for fault in state["faults"]:
                 if fault["do"] == "keep" and fault.get("key", "") in key:
                     name = "" if fault.get("nameless") else f"<Key>{escape(key)}</Key>"
-                    out.append(f"<Error>{name}<Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+                    out.append(f"<Error>{name}<Code>{fault.get('code', 'AccessDenied')}</Code>"
+                               f"<Message>{fault.get('message', 'Access Denied')}</Message></Error>")
                     break
             else:
                 remove(bucket, key)

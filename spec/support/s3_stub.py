@@ -10,16 +10,16 @@ POST /_control takes a JSON object (unsigned), GET /_control returns the state:
   age       {"bucket":, "prefix":, "seconds":}     makes objects older
   fill      {"bucket":, "prefix":, "count":, "text":}
   clock     seconds that the server's clock is ahead
-  without   names of headers, and of elements of listings, that are left out
+  without   names of headers, and of elements of listings, that are left out. EncodingType: keys are not encoded
   down      true: closes each connection without an answer
   engine    {"if_match": "both" | "quoted" | "unquoted" | "ignored" | "refused", "delete_if_match": the
             same, "loser": 412 or 500 (every second loser), "longest_metadata": bytes of a value}
   faults    [{"do":, "method":, "key": substring, "query": substring, "skip": n, "times": n,
             "probability":, …}], replacing the ones before. A fault does one of
-            drop_before, drop_after (the write is applied), status ("status", "code", "retry_after", "message"; "plain": a page
-            that is no XML, as of a proxy), status_after (the same, and the request is carried out before),
+            drop_before, drop_after (the write is applied), status ("status", "code", "retry_after", "message"; "raw": the body,
+            such as a proxy's page), status_after (the same, and the request is carried out before),
             truncate, wrong_bytes, slow ("seconds"), error_200, kill ("pid", "when": before or after), keep
-            (DeleteObjects reports an error for the key, which it does not name if it is "nameless"), endless (a page of
+            (DeleteObjects reports an error, with "code" and "message", for the key, which it does not name if it is "nameless"), endless (a page of
             a list comes again and again)
 """
 import json, os, random, re, signal, socket, sys, threading, time
@@ -111,8 +111,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
         self.wfile.flush()
 
-    def refuse(self, refusal):
+    def refuse(self, refusal, raw=None):
         members = "".join(f"<{name}>{escape(str(value))}</{name}>" for name, value in refusal.members.items())
+        if raw:
+            return self.reply(refusal.status, {"Content-Type": "application/xml"}, raw.encode())
         self.reply(refusal.status, {"Content-Type": "application/xml", **refusal.headers},
                    f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{refusal.code}</Code><Message>{escape(refusal.message)}'
                    f"</Message>{members}<RequestId>STUB0000</RequestId></Error>".encode())
@@ -170,10 +172,7 @@ class Handler(BaseHTTPRequestHandler):
                     perform(self, name, key, arguments)
                 if do in ("status", "status_after"):
                     headers = {"Retry-After": fault["retry_after"]} if "retry_after" in fault else {}
-                    if fault.get("plain"):
-                        self.note(fault["status"], "plain")
-                        return self.reply(fault["status"], {"Content-Type": "text/plain", **headers}, b"default backend")
-                    raise Refusal(fault["status"], fault["code"], fault.get("message", "Fault of the stub."), None, headers)
+                    raise Refusal(fault["status"], fault.get("code", ""), fault.get("message", "Fault of the stub."), None, headers)
                 if do == "error_200":
                     status, headers, body = 200, {}, (b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>InternalError</Code>'
                                                       b"<Message>We encountered an internal error. Please try again.</Message></Error>")
@@ -188,7 +187,7 @@ class Handler(BaseHTTPRequestHandler):
         except Refusal as refusal:
             self.note(refusal.status, refusal.code)
             if do not in ("kill", "drop_after"):
-                return self.refuse(refusal)
+                return self.refuse(refusal, fault.get("raw"))
         if do == "kill":
             os.kill(fault["pid"], signal.SIGKILL)
         if do in ("drop_after", "kill"):

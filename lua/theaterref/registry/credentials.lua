@@ -81,7 +81,7 @@ local function of_entry(entry)
   local user, password = text(entry.username), text(entry.password)
   if text(entry.auth) then
     user, password = (base64.decode(entry.auth) or ""):match "^([^:]*):(.*)$"
-    password = password and password:gsub("%z+$", "")
+    password = password and (password:match "^.*%Z" or "")
   end
   local token = text(entry.identitytoken)
   if not (user and password) and not token then return nil end

@@ -155,7 +155,7 @@ end
 -- by their version, which is looked up each time; remote ones if the last check is too old. Returns an error.
 local function choose_follow_cache(context, job, follow)
   local source, parsed = job.source, job.parsed
-  job.follow, job.no_disk = follow, true
+  job.follow, job.no_disk, follow.places[job.target] = follow, true, true
   if source.watched then
     follow.watched[#follow.watched + 1], follow.is_local = source.watched(parsed, context), true
   end

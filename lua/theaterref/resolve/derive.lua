@@ -17,8 +17,8 @@ local function warn(context, key, err)
 end
 
 -- Calls the function. Returns its bytes, or nil and an error.
-local function compute(cache, key, make, blob)
-  local running <close>, fault = core.derivation(cache, key)
+local function compute(cache, key, lead, make, blob)
+  local running <close>, fault = core.derivation(cache, key, lead)
   if not running then return nil, fault end
   local ok, answer, why = pcall(make, blob)
   if not ok and errors.is_interrupt(answer) then error(answer, 0) end
@@ -47,7 +47,7 @@ local function lead_claim(context, cache, key, make, blob, lead)
     return made
   end
   if err then warn(context, key, err) end
-  made, err = compute(cache, key, make, blob)
+  made, err = compute(cache, key, lead, make, blob)
   core.count(made and "derived" or "derive_failed")
   mark.is_over = true
   if not made then
@@ -76,10 +76,7 @@ function M.derive(task, context, cache, key, make, blob)
     local how, what = cache:claim(key, { ttl = -1, keep_failure = 0 })
     if how == "hit" then return what end
     if how == "lead" then return lead_claim(context, cache, key, make, blob, what) end
-    local fault = task.blocking and core.derivation_wait(cache, key) -- within a function that derives other bytes
-    if fault then return nil, fault end
     local made, err, why = task:await(what)
-    if task.blocking then core.derivation_waited() end
     if made then return made end
     if why ~= "abandoned" or task.over then return nil, err end
   end

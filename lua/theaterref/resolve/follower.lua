@@ -60,7 +60,7 @@ local function begin_check(self)
   self.began = core.now()
   -- A moment less than the interval: a check that is due must not find the last one fresh.
   self.follow = { cache = self.cache, max_age = self.interval * 0.99, keep_failure = backoff(self, self.failures + 1),
-    known = self.known, watched = {}, keys = {} }
+    known = self.known, watched = {}, keys = {}, places = {} }
   self.check = self.start(self.follow)
   if self.notifier then self.check:notify(self.notifier) end
 end
@@ -92,7 +92,7 @@ local function succeed(self, blob, job)
     return
   end
   forget_last(self)
-  self.renew(job, blob)
+  self.renew(self.follow.places, job, blob)
   deliver(self, blob)
 end
 
@@ -148,7 +148,7 @@ end
 
 --- Makes a follower, which begins with a check.
 -- @tparam table self `reference`, `call`, `on_error`, `interval`, `jitter`; `cache`, of all followers; `start(follow)`,
--- which returns the future of a resolve; `renew(job, blob)`, and `emit(kind, event)`
+-- which returns the future of a resolve; `renew(places, job, blob)`, and `emit(kind, event)`
 -- @treturn theaterref.follower
 -- @local
 function Follower.new(self)

@@ -170,6 +170,23 @@ end
 -- Moving all of them takes at most a part of the time, however many there are.
 local REST = 3
 
+-- The core's future that work awaits, also by way of other futures of this class.
+local function core_future(awaited)
+  while Future.is(awaited) do awaited = awaited.awaited end
+  return awaited
+end
+
+-- Waits for a notifier, and records for the function of derive that runs now, if any, what it waits for. Returns nil if the
+-- time is over, or nil and an error if it would wait for ever.
+local function wait_for_bell(awaited, seconds)
+  local future = core_future(awaited)
+  local fault = future and core.derivation_wait(future)
+  if fault then return nil, fault end
+  local rang = bell:wait(seconds)
+  core.derivation_waited()
+  return rang or nil
+end
+
 -- Waits for what a future's work awaits, and moves on the others under way meanwhile: what one of them asks
 -- for next is not to wait for this one. Returns what `wait` of a future of the core's does.
 local function wait_together(self, seconds)
@@ -181,7 +198,12 @@ local function wait_together(self, seconds)
     for future in pairs(under_way) do future:listen(bell) end
     self:listen(bell)
     if pause > 0 and select(3, awaited:wait(math.min(pause, limit and left(limit) or pause))) ~= "pending" then break end
-    if not bell:wait(left(limit)) then break end -- the time is over, or Ctrl-C
+    local rang, fault = wait_for_bell(awaited, left(limit))
+    if fault then
+      self:forget(bell)
+      return nil, fault, "pending"
+    end
+    if not rang then break end -- the time is over, or Ctrl-C
     bell:drain()
     local began = core.now()
     move_on()

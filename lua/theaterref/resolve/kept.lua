@@ -90,10 +90,11 @@ function M.note_failure(job, age)
   if not age then follow.has_asked = true else follow.failed_at = math.max(follow.failed_at or 0, core.now() - age) end
 end
 
---- Records the keys of a job for a follower, which removes their entries when there is other content.
+--- Records the keys of a job for a follower, which removes their entries when there is other content. Bytes that appeared
+-- after the look at their version have no key.
 function M.note_keys(job)
   local keys = job.follow.keys
-  keys[job.key] = true
+  if job.key then keys[job.key] = true end
   if job.content then keys[job.content] = true end
 end
 
@@ -103,7 +104,7 @@ function M.put(context, job, blob, record)
   return how == "lead" and what:complete(blob, record) and what:wait(0) or blob
 end
 
-local record_types = { etag = "string", last_modified = "string", url = "string", unsigned_url = "string",
+local record_types = { etag = "string", last_modified = "string", url = "string", unsigned_url = "string", unsettled = "boolean",
   private = "boolean", open_ended = "boolean", origin = "string", version = "string", stored = "number", sha256 = "string" }
 
 -- Returns the fields of a record on disk that are as they should be: its file may have been

@@ -145,6 +145,8 @@ function M.resolve(task, context, wish)
   local list, err = candidates.list(context, wish.reference, wish.ctx)
   local blob
   if type(list) == "table" then
+    local follow = wish.options.follow
+    for _, target in ipairs(follow and list or {}) do follow.places[target] = true end
     blob, err = resolve_list(task, context, wish, list)
   elseif list then
     blob, err = resolve_one(task, context, wish, list)
@@ -162,13 +164,17 @@ end
 -- @treturn[2] table an error
 function M.resolve_as_is(task, context, wish) return resolve_one(task, context, wish, wish.reference) end
 
---- Puts bytes that a follower found to be new into the resolver's own cache, if that has the reference: the next
--- resolve there must not return older ones.
+--- Puts bytes that a follower found to be new into the resolver's own cache, if that has one of the places where the
+-- check could find them: the next resolve there must not return older ones.
 -- @tparam table context
+-- @tparam table places the keys: all candidates, and what they led to
 -- @tparam table job
 -- @tparam theaterref.blob blob
-function M.renew(context, job, blob)
-  if not context.cache or not context.cache:refresh(job.target) or job.version or job.source.drive then return end
+function M.renew(context, places, job, blob)
+  local had = false
+  for place in pairs(context.cache and places or {}) do had = context.cache:refresh(place) or had end
+  while job.led_to do job = job.led_to end
+  if not had or job.source.probe or job.source.drive then return end -- local bytes are loaded, and a tag is asked
   job.cache, job.follow, job.max_age, job.ttl, job.keep_failure = context.cache, nil, nil, nil, nil -- the followers'
   kept.put(context, job, blob, job.record)
   context.cache:accept(job.key)

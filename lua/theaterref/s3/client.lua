@@ -9,6 +9,7 @@ local credentials = require "theaterref.s3.credentials"
 local errors = require "theaterref.error"
 local option_sets = require "theaterref.options"
 local places = require "theaterref.s3.place"
+local refusal = require "theaterref.s3.refusal"
 local text = require "theaterref.s3.text"
 local xml = require "theaterref.s3.xml"
 
@@ -20,6 +21,7 @@ local overlay = option_sets.overlay
 local MAX_OBJECT_BYTES = 5 << 30 -- of one PUT
 local MAX_ANSWER_BYTES = 4 << 20 -- a list of 1,000 keys of 1,024 bytes, encoded, has 3.4 MB
 local MAX_DELETES = 1000
+local DELETION_SECONDS = 60 -- that a server may be silent while it deletes many objects
 local LOOK_SECONDS = 1 -- between two looks at where credentials come from
 
 --- Opens a bucket. Nothing is asked yet.
@@ -81,7 +83,8 @@ function Client.compile(place, request, found)
   return nil, errors.new("policy", "the options of the request are wrong: " .. tostring(compiled))
 end
 
--- Looks again for the source of the credentials: a file may have new ones.
+-- Looks again for the bucket's place and the source of the credentials: a profile may have new ones. Both are taken at once: new
+-- credentials must not go to an old endpoint.
 local function look(self)
   if core.now() < self.looked + LOOK_SECONDS then return true end
   local place, source, err
@@ -89,42 +92,67 @@ local function look(self)
   if place then source, err = credentials.find(place) end
   if err then return nil, err end
   self.looked = core.now()
+  if place.url ~= self.place.url or place.region ~= self.place.region then
+    self.place, self.request, self.compiled = place, Client.request_of(place, self.defaults or {}), {}
+  end
   if credentials.identity(source) ~= credentials.identity(self.source) then self.source = source end
   return true
 end
 
+-- Gets credentials. The option `timeout` limits the wait for them, too.
+local function find_credentials(self, seconds)
+  local ok, err = look(self)
+  if not ok then return nil, err end
+  local limit = self.request.timeout
+  for _, other in ipairs { seconds or -1, self.seconds_left and self.seconds_left() or -1 } do
+    if other >= 0 then limit = math.min(limit and limit >= 0 and limit or other, other) end
+  end
+  return credentials.get(self.source, self.await, limit)
+end
+
 --- Gets credentials for the next requests, if they have to be asked for.
+-- @tparam[opt] number seconds to wait at most
 -- @treturn boolean true
 -- @return[2] nil
--- @treturn[2] table an error
-function Client:prepare()
-  local ok, err = look(self)
-  if ok then ok, err = credentials.get(self.source, self.await) end
-  if ok then return true end
+-- @treturn[2] table an error, as that of `theaterref.s3.credentials.get`
+function Client:prepare(seconds)
+  local found, err = find_credentials(self, seconds)
+  if found then return true end
   return nil, err
 end
 
--- Changes to the caller's options, by the kind of request: limits on objects do not apply to lists, and the engine must not
--- repeat some requests.
-local kinds_of_request = { fetch = {}, answer = { max_bytes = MAX_ANSWER_BYTES },
-  once = { max_bytes = MAX_ANSWER_BYTES, retries = 0 } }
+-- Changes to the caller's options, by the kind of request: limits on objects do not apply to lists. A deletion of many objects
+-- may take long on some servers, and the engine must not repeat it.
+local kinds_of_request = {
+  fetch = function() return {} end,
+  answer = function() return { max_bytes = MAX_ANSWER_BYTES } end,
+  once = function() return { max_bytes = MAX_ANSWER_BYTES, retries = 0 } end,
+  deletion = function(options)
+    local stall = options.stall_timeout or DELETION_SECONDS
+    return { max_bytes = MAX_ANSWER_BYTES, retries = 0, stall_timeout = stall < 0 and stall or math.max(stall, DELETION_SECONDS) }
+  end,
+}
 
--- Compiles the options of requests of a kind, once for these credentials. 'max_bytes' is for a single request.
+-- Compiles the options of requests of a kind, once for these credentials. 'max_bytes' is for a single request. Returns them, and
+-- the credentials.
 local function compile(self, kind, max_bytes)
-  local ok, found, err
-  ok, err = look(self)
-  if not ok then return nil, err end
-  found, err = credentials.get(self.source, self.await)
+  local found, err = find_credentials(self)
   if not found then return nil, err end
+  local compiled
   if self.found ~= found then self.found, self.compiled = found, {} end
   if max_bytes then
     local limit = self.request.max_bytes
-    return Client.compile(self.place, overlay(self.request, { max_bytes = math.min(max_bytes, limit or max_bytes) }), found)
+    compiled, err = Client.compile(self.place,
+      overlay(self.request, { max_bytes = math.min(max_bytes, limit or max_bytes) }), found)
+  else
+    compiled = self.compiled[kind]
+    if not compiled then
+      compiled, err = Client.compile(self.place, overlay(self.request, kinds_of_request[kind](self.request)), found)
+    end
+    self.compiled[kind] = compiled
   end
-  if not self.compiled[kind] then
-    self.compiled[kind], err = Client.compile(self.place, overlay(self.request, kinds_of_request[kind]), found)
-  end
-  return self.compiled[kind], err
+  if compiled then return compiled, found end
+  return nil, err
 end
 
 --- Forgets the credentials of the last request, if a server refused it because of them.
@@ -146,62 +174,16 @@ local function key_fault(key)
   if ("/" .. key .. "/"):find("/%.%.?/") then return "a key with a segment '.' or '..' cannot be asked for by a URL" end
 end
 
--- Returns the URL of an object.
-local function url_of(self, key)
+-- Returns the path of an object below its bucket.
+local function path_of(self, key)
   local fault = key_fault(key)
   if fault then return nil, errors.new("invalid_reference", ("s3://%s/%s: %s"):format(self.bucket, key, fault)) end
-  return self.place.url .. text.encode_key(key)
+  return text.encode_key(key)
 end
 
--- Advice for some codes.
-local advice = {
-  InvalidAccessKeyId = "the access key is unknown to this endpoint",
-  SignatureDoesNotMatch = "the secret access key is wrong, or a proxy changed the request",
-  ExpiredToken = "the session token has expired",
-  InvalidObjectState = "the object is archived: restore it first",
-  RequestTimeTooSkewed = "this machine's clock is wrong",
-  NoSuchBucket = "there is no such bucket at this endpoint",
-  EntityTooLarge = "one request writes at most 5 GiB",
-}
-
-local kinds = { [401] = "denied", [403] = "denied", [404] = "not_found", [410] = "not_found", [412] = "conflict" }
-
---- The kind of error for a status.
--- @tparam integer status
--- @tparam ?string code the server's
--- @treturn string
-function Client.kind_of(status, code)
-  if code == "InvalidObjectState" then return "http_status" end
-  if status == 409 and (code == "ConditionalRequestConflict" or code == "OperationAborted" or not code) then return "conflict" end
-  return kinds[status] or "http_status"
-end
-
--- A server's message; empty if it has a secret of the request in it, which a server may repeat.
-local function shown(self, message)
-  for _, name in ipairs { "secret_access_key", "session_token" } do
-    local secret = self.found and self.found[name]
-    if secret and #secret >= 6 and message:find(secret:sub(1, 12), 1, true) then return "" end
-  end
-  return message
-end
-
--- Returns the error for an answer. 'is_write': the request would have changed something.
-local function refused(self, what, status, code, message, is_write)
-  code = code ~= "" and code or nil
-  message = message and shown(self, message)
-  local about = code and (": " .. code .. (message and message ~= "" and ": " .. message:sub(1, 300) or "")) or ""
-  local from = self.source and self.source.from
-  local hint = code and advice[code] and "; " .. advice[code] or ""
-  local is_denied = status == 401 or status == 403
-  if is_denied then hint = hint .. "; " .. (from and "the credentials are from " .. from or "there are no credentials") end
-  local err = errors.new(Client.kind_of(status, code),
-    errors.printable(("s3://%s: %s failed: status %d%s%s"):format(self.bucket, what, status, about, hint)))
-  err.status, err.code = status, code
-  -- A server that failed may have done it before. Without a code, the answer is that of something in front of the server.
-  local is_busy = code == "SlowDown" or status == 501 or (status == 408 or status == 429) and code
-  local failed = status >= 500 or status == 408 or status == 429
-  if is_write and (failed and not is_busy or status == 200) then err.unknown = true end
-  return err
+-- Returns the error for an answer.
+local function refused(self, what, answer, is_write)
+  return refusal.error(("s3://%s: %s"):format(self.bucket, what), answer, self.source, is_write)
 end
 
 -- Waits for a future. An error has 'unknown' if a write may have been carried out.
@@ -212,35 +194,33 @@ local function wait(self, future, is_write)
   return blob, err, info
 end
 
--- Returns the error for an answer of which the body is at hand.
-local function fault_of(self, what, status, body, is_write)
-  local code, message = xml.error(tostring(body))
-  return refused(self, what, status, code, message, is_write)
-end
-
--- Sends a request once. Returns its status, headers and body. A write's error may be 'unknown'.
-local function send_once(self, method, url, message, is_write)
-  local compiled, err = compile(self, message.once and "once" or "answer")
-  if not compiled then return nil, err end
-  local future, body, info
+-- Sends a request once. 'path' is below the bucket; nil: the endpoint's root. Returns the answer: as `refusal.read` if it may be
+-- an error, with `headers`, `body` and `found`, the credentials of the request. A write's error may be 'unknown'.
+local function send_once(self, method, path, message, is_write)
+  local compiled, found = compile(self, message.kind or "answer")
+  if not compiled then return nil, found end
   message.method = method
-  future, err = core.send(url, compiled, message, self.seconds_left and self.seconds_left() or nil)
+  local url = path and self.place.url .. path or self.place.endpoint .. "/"
+  local future, err = core.send(url, compiled, message, self.seconds_left and self.seconds_left() or nil)
   if not future then return nil, err end
+  local body, info
   body, err, info = wait(self, future, is_write)
   if not body then return nil, err end
-  local headers = info.headers or {}
-  local date = headers.date and core.http_date(headers.date)
+  body = tostring(body)
+  local answer = (is_write or info.status >= 300) and refusal.read(info.status, body, found) or { status = info.status }
+  answer.headers, answer.body, answer.found = info.headers or {}, body, found
+  local date = answer.headers.date and core.http_date(answer.headers.date)
   if date then self.told = { date = date, at = core.now() } end
-  return info.status, headers, body
+  return answer
 end
 
 -- Sends a request; once more if its credentials were refused and there are others.
-local function send(self, method, url, message, is_write)
-  local status, headers, body = send_once(self, method, url, message, is_write)
-  if status and status >= 400 and self:renew { status = status, code = xml.error(tostring(body)) } then
-    return send_once(self, method, url, message, is_write)
+local function send(self, method, path, message, is_write)
+  local answer, err = send_once(self, method, path, message, is_write)
+  if answer and answer.status >= 400 and credentials.renew(self.source, answer.found, answer) then
+    return send_once(self, method, path, message, is_write)
   end
-  return status, headers, body
+  return answer, err
 end
 
 --- The server's time, as its last answer told it.
@@ -278,12 +258,11 @@ local function named(what, key) return ("%s %s"):format(what, errors.printable(k
 -- @return[2] nil
 -- @treturn[2] table an error
 function Client:fetch_options(key, max_bytes)
-  local url, err = url_of(self, key)
-  if not url then return nil, err end
-  local compiled
-  compiled, err = compile(self, "fetch", max_bytes)
-  if not compiled then return nil, err end
-  return url, compiled
+  local path, err = path_of(self, key)
+  if not path then return nil, err end
+  local compiled, found = compile(self, "fetch", max_bytes)
+  if not compiled then return nil, found end
+  return self.place.url .. path, compiled
 end
 
 -- Reads an object, as 'get'.
@@ -302,7 +281,8 @@ local function get_once(self, key, options)
   if err.kind ~= "http_status" then return nil, err end
   local code = info and info.code
   local start = code and select(2, err.message:find("(" .. code .. ": ", 1, true))
-  return nil, refused(self, named("reading", key), err.status, code, start and err.message:sub(start + 1, -2))
+  return nil, refused(self, named("reading", key),
+    { status = err.status, code = code, message = start and err.message:sub(start + 1, -2) }) -- the core leaves secrets out
 end
 
 --- Reads an object.
@@ -322,24 +302,27 @@ end
 -- @tparam string key
 -- @treturn table as `get` returns it
 function Client:head(key)
-  local url, err = url_of(self, key)
-  if not url then return nil, err end
-  local status, headers, body = send(self, "HEAD", url, {})
-  if not status then return nil, headers end
-  if status == 200 then return head_of(headers) end
-  return nil, fault_of(self, named("asking about", key), status, body)
+  local path, err = path_of(self, key)
+  if not path then return nil, err end
+  local answer
+  answer, err = send(self, "HEAD", path, {})
+  if not answer then return nil, err end
+  if answer.status == 200 then return head_of(answer.headers) end
+  return nil, refused(self, named("asking about", key), answer)
 end
 
 -- Reads a page of a list.
 local function read_page(document)
   local root, list, token = xml.parse(document), {}, nil
   if not root or root.name ~= "ListBucketResult" then return nil end
+  local function decode(key) return key end
+  if xml.text(root, "EncodingType") == "url" then decode = text.decode end -- some servers do not know it
   for _, element in ipairs(root) do
     if element.name == "Contents" and xml.text(element, "Key") then
-      list[#list + 1] = { key = text.decode(xml.text(element, "Key")), size = math.tointeger(tonumber(xml.text(element, "Size"))),
+      list[#list + 1] = { key = decode(xml.text(element, "Key")), size = math.tointeger(tonumber(xml.text(element, "Size"))),
         etag = quoted(xml.text(element, "ETag")), modified = text.seconds(xml.text(element, "LastModified") or "") }
     elseif element.name == "CommonPrefixes" and xml.text(element, "Prefix") then
-      list[#list + 1] = { prefix = text.decode(xml.text(element, "Prefix")) }
+      list[#list + 1] = { prefix = decode(xml.text(element, "Prefix")) }
     end
   end
   if xml.text(root, "IsTruncated") == "true" then
@@ -356,13 +339,13 @@ end
 -- @treturn ?string the token of the next page; nil: this is the last
 function Client:list(prefix, options)
   options = options or {}
-  local url = self.place.url .. query { ["list-type"] = "2", ["encoding-type"] = "url", prefix = prefix ~= "" and prefix or nil,
+  local path = query { ["list-type"] = "2", ["encoding-type"] = "url", prefix = prefix ~= "" and prefix or nil,
     ["start-after"] = not options.token and options.after or nil, delimiter = options.delimiter, ["max-keys"] = options.max,
     ["continuation-token"] = options.token }
-  local status, headers, body = send(self, "GET", url, {})
-  if not status then return nil, headers end
-  if status ~= 200 then return nil, fault_of(self, "listing keys", status, body) end
-  local list, token = read_page(tostring(body))
+  local answer, err = send(self, "GET", path, {})
+  if not answer then return nil, err end
+  if answer.status ~= 200 then return nil, refused(self, "listing keys", answer) end
+  local list, token = read_page(answer.body)
   if list then return list, token end
   return nil, errors.new("syntax", ("s3://%s: the answer is no list of keys"):format(self.bucket))
 end
@@ -372,10 +355,10 @@ end
 -- @return[2] nil
 -- @treturn[2] table an error; its `code` is `AccessDenied` if they may not see that list
 function Client:ask_endpoint()
-  local status, headers, body = send(self, "GET", self.place.endpoint .. "/", {})
-  if not status then return nil, headers end
-  if status == 200 then return true end
-  return nil, fault_of(self, "listing buckets", status, body)
+  local answer, err = send(self, "GET", nil, {})
+  if not answer then return nil, err end
+  if answer.status == 200 then return true end
+  return nil, refused(self, "listing buckets", answer)
 end
 
 --- Describes where credentials come from.
@@ -411,16 +394,15 @@ function Client:put(key, blob, options)
     return nil, errors.new("too_large", ("s3://%s: %s has %d bytes; one request writes at most 5 GiB"):format(self.bucket,
       errors.printable(key), #blob))
   end
-  local url, err = url_of(self, key)
-  if not url then return nil, err end
+  local path, err = path_of(self, key)
+  if not path then return nil, err end
   local headers = { ["Content-Type"] = options.content_type or "application/octet-stream" }
   add_metadata(headers, options.metadata)
-  local status, answer, body = send(self, "PUT", url, { body = blob, conditional = add_conditions(headers, options),
-    headers = headers }, true)
-  if not status then return nil, answer end
-  local code = xml.error(tostring(body))
-  if status // 100 ~= 2 or code then return nil, fault_of(self, named("writing", key), status, body, true) end
-  local head = head_of(answer)
+  local answer
+  answer, err = send(self, "PUT", path, { body = blob, conditional = add_conditions(headers, options), headers = headers }, true)
+  if not answer then return nil, err end
+  if answer.status // 100 ~= 2 or answer.is_error then return nil, refused(self, named("writing", key), answer, true) end
+  local head = head_of(answer.headers)
   head.size, head.metadata = #blob, options.metadata or {}
   return head
 end
@@ -431,20 +413,21 @@ end
 -- @tparam[opt] string to the other key
 -- @treturn table `etag`, `modified`
 function Client:refresh(key, head, to)
-  local url, err = url_of(self, to or key)
-  if not url then return nil, err end
+  local path, err = path_of(self, to or key)
+  if not path then return nil, err end
   local headers = { ["x-amz-copy-source"] = "/" .. text.encode(self.bucket) .. "/" .. text.encode_key(key),
     ["x-amz-copy-source-if-match"] = head.etag, ["x-amz-metadata-directive"] = "REPLACE",
     ["Content-Type"] = head.content_type or "application/octet-stream" }
   add_metadata(headers, head.metadata)
-  local status, answer, body = send(self, "PUT", url, { headers = headers }, true)
-  if not status then return nil, answer end
-  local root = status == 200 and xml.parse(tostring(body))
+  local answer
+  answer, err = send(self, "PUT", path, { headers = headers }, true)
+  if not answer then return nil, err end
+  local root = answer.status == 200 and xml.parse(answer.body)
   if root and root.name == "CopyObjectResult" then
     return { etag = quoted(xml.text(root, "ETag")), modified = text.seconds(xml.text(root, "LastModified") or ""),
-      version_id = answer["x-amz-version-id"], size = head.size, metadata = head.metadata }
+      version_id = answer.headers["x-amz-version-id"], size = head.size, metadata = head.metadata }
   end
-  return nil, fault_of(self, named(to and "copying" or "refreshing", key), status, body, true)
+  return nil, refused(self, named(to and "copying" or "refreshing", key), answer, true)
 end
 
 --- Deletes an object. An absent object counts as deleted, unless the call has a condition.
@@ -453,15 +436,16 @@ end
 -- @treturn boolean true
 function Client:delete(key, options)
   options = options or {}
-  local url, err = url_of(self, key)
-  if not url then return nil, err end
+  local path, err = path_of(self, key)
+  if not path then return nil, err end
   local headers = {}
-  local message = { conditional = add_conditions(headers, options), headers = headers, once = options.once }
-  local status, answer, body = send(self, "DELETE", url, message, true)
-  if not status then return nil, answer end
-  if status == 204 or status == 200 then return true end
-  if status == 404 and not options.if_match and xml.error(tostring(body)) == "NoSuchKey" then return true end
-  return nil, fault_of(self, named("deleting", key), status, body, true)
+  local message = { conditional = add_conditions(headers, options), headers = headers, kind = options.once and "once" or nil }
+  local answer
+  answer, err = send(self, "DELETE", path, message, true)
+  if not answer then return nil, err end
+  if answer.status == 204 or answer.status == 200 then return true end
+  if answer.status == 404 and not options.if_match and answer.code == "NoSuchKey" then return true end
+  return nil, refused(self, named("deleting", key), answer, true)
 end
 
 -- Deletes one object whose key XML cannot represent.
@@ -483,18 +467,18 @@ function Client:delete_many(keys)
   if #parts == 0 then return failures end
   -- Never repeated: meanwhile, somebody may have made an object anew.
   local document = core.blob("<Delete><Quiet>true</Quiet>" .. table.concat(parts) .. "</Delete>")
-  local status, answer, body = send(self, "POST", self.place.url .. "?delete=", { body = document, once = true,
+  local answer, err = send(self, "POST", "?delete=", { body = document, kind = "deletion",
     headers = { ["Content-MD5"] = core.md5(document), ["Content-Type"] = "application/xml" } }, true)
-  if not status then return nil, answer end
-  local root = status == 200 and xml.parse(tostring(body))
-  if not root or root.name ~= "DeleteResult" then return nil, fault_of(self, "deleting objects", status, body, true) end
+  if not answer then return nil, err end
+  local root = answer.status == 200 and xml.parse(answer.body)
+  if not root or root.name ~= "DeleteResult" then return nil, refused(self, "deleting objects", answer, true) end
   for _, element in ipairs(root) do
     local key = element.name == "Error" and xml.text(element, "Key")
     if element.name == "Error" and not key then
-      return nil, refused(self, "deleting objects", 200, xml.text(element, "Code"), xml.text(element, "Message"), true)
+      return nil, refused(self, "deleting objects", refusal.of_element(200, element, answer.found), true)
     elseif key then
-      failures[#failures + 1] = { key = key, err = refused(self, named("deleting", key), 409, xml.text(element, "Code"),
-        xml.text(element, "Message"), true) }
+      failures[#failures + 1] = { key = key,
+        err = refused(self, named("deleting", key), refusal.of_element(409, element, answer.found), true) }
     end
   end
   return failures

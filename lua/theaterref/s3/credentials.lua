@@ -18,8 +18,12 @@ local set = profiles.set
 local PROCESS_SECONDS = 30
 local METADATA_SECONDS = 1
 local SERVICE_SECONDS = 10
-local REFRESH_SECONDS = 300 -- before they expire
-local FAILURE_SECONDS = 1  -- for which a failure is not tried again
+local REFRESH_SECONDS = 300 -- before they expire; if they are good for a shorter time, after half of that
+local RETRY_SECONDS = 5     -- between two requests for others while some are good
+-- After a failure, others wait ten times as long as it took to fail before they try again, within these limits.
+local FAILURE_FACTOR, MIN_FAILURE, MAX_FAILURE = 10, 1, 30
+local WORK_SECONDS = 60     -- after which a question that nobody has followed is asked anew
+local FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
 local MAX_ANSWER_BYTES = 64 << 10
 
 -- ----------------------------------------------------------------- sources
@@ -107,49 +111,19 @@ end
 
 -- --------------------------------------------------------------- answers
 
--- Answers, and futures of pending ones, by request: several tasks share one request.
-local asked, asked_count, ANSWER_SECONDS = {}, 0, 1
-
--- Waits for an answer that several tasks may want. 'ask' sends the request.
-local function answer_of(key, ask, await)
-  local known = asked[key]
-  if not known or known.at and core.now() >= known.at + ANSWER_SECONDS then
-    local future, err = ask()
-    if not future then return nil, err end
-    if asked_count >= 64 then asked, asked_count = {}, 0 end
-    if not known then asked_count = asked_count + 1 end
-    known = { future = future }
-    asked[key] = known
-  end
-  if not known.at then
-    local answer, err = await(known.future, true)
-    if not answer then
-      if asked[key] == known then asked[key], asked_count = nil, asked_count - 1 end
-      return nil, err
-    end
-    known.answer, known.info, known.at = answer, known.future:info(), core.now()
-  end
-  return known.answer, nil, known.info
-end
-
--- A text that differs for requests that may have different answers.
-local function name_of(url, message)
-  local parts = { message.method, url, message.body and message.body:digest() or "" }
-  for name, value in pairs(message.headers or {}) do parts[#parts + 1] = core.digest(name .. ":" .. value) end
-  table.sort(parts)
-  return table.concat(parts, " ")
-end
-
 -- Returns the answer of a service to a request.
 local function request(url, message, seconds, options, await)
-  local key = name_of(url, message)
   options.timeout, options.connect_timeout, options.max_bytes = seconds, seconds, MAX_ANSWER_BYTES
-  local body, err, info = answer_of(key, function() return core.send(url, core.request_options(options), message) end, await)
+  local future, err = core.send(url, core.request_options(options), message)
+  if not future then return nil, err end
+  local body
+  body, err = await(future)
   if not body then return nil, err end
-  if info.status ~= 200 then
-    return nil, errors.new("http_status", ("%s answered %d"):format(url:match "^[^?]*", info.status))
-  end
-  return tostring(body)
+  local status = future:info().status
+  if status == 200 then return tostring(body) end
+  err = errors.new("http_status", ("%s answered %d"):format(url:match "^[^?]*", status))
+  err.status = status
+  return nil, err
 end
 
 -- Reads the JSON in which programs and metadata services return credentials.
@@ -190,9 +164,10 @@ end
 function ask.process(source, await)
   local script = quoted(source.command)
   if not script then return nil, errors.new("policy", "its command has a quote without an end, or is empty") end
-  local output, err = answer_of("process " .. source.command, function()
-    return core.run_helper("sh", "-s", script, PROCESS_SECONDS)
-  end, await)
+  local future, err = core.run_helper("sh", "-s", script, PROCESS_SECONDS)
+  if not future then return nil, err end
+  local output
+  output, err = await(future)
   if not output then return nil, err end
   local found = read_json(tostring(output), { token = "SessionToken" })
   if not found then return nil, errors.new("syntax", "it printed no credentials (JSON with AccessKeyId and SecretAccessKey)") end
@@ -231,7 +206,7 @@ end
 local function read_token(path)
   local blob, err = core.read_file(path, MAX_ANSWER_BYTES, true)
   if not blob then return nil, err end
-  local token = tostring(blob):gsub("%s+$", "")
+  local token = text.trim(tostring(blob))
   if token == "" or token:find "%c" then return nil, errors.new("syntax", path .. " holds no token") end
   return token
 end
@@ -277,10 +252,20 @@ end
 
 -- ------------------------------------------------------------------ getting
 
--- The answers of sources, by identity, and the last failure of any source.
-local said, said_count, failures = {}, 0, {}
+-- Known facts about sources, by identity: `found`, their credentials; `failure`, the last one, if it was after these; `work`,
+-- a question under way: whoever needs its answer moves it on.
+local sources, source_count, MAX_SOURCES = {}, 0, 64
 
-local FIELDS = { "access_key_id", "secret_access_key", "session_token", "expires" }
+local function state_of(key)
+  local state = sources[key]
+  if state then return state end
+  if source_count >= MAX_SOURCES then sources, source_count = {}, 0 end
+  state = {}
+  sources[key], source_count = state, source_count + 1
+  return state
+end
+
+local FIELDS = { "access_key_id", "secret_access_key", "session_token", "expires", "refresh_at" }
 local KEEP_SECONDS = 3600 -- those that do not expire
 
 -- Returns credentials that another Lua state of the process got, or nil.
@@ -291,7 +276,7 @@ local function from_process(key, source)
     i = i + 1
     found[FIELDS[i]] = value ~= "" and value or nil
   end
-  found.expires = math.tointeger(tonumber(found.expires))
+  found.expires, found.refresh_at = math.tointeger(tonumber(found.expires)), math.tointeger(tonumber(found.refresh_at))
   return found
 end
 
@@ -299,64 +284,149 @@ end
 local function to_process(key, found)
   local parts = {}
   for i, name in ipairs(FIELDS) do parts[i] = tostring(found[name] or "") end
-  local seconds = found.expires and found.expires - os.time() - REFRESH_SECONDS or KEEP_SECONDS
+  local seconds = found.refresh_at and found.refresh_at - os.time() or KEEP_SECONDS
   if seconds > 0 then core.share("s3 " .. key, table.concat(parts, "\n"), seconds) end
 end
 
-local function is_fresh(found) return found and (not found.expires or os.time() < found.expires - REFRESH_SECONDS) end
+local function is_fresh(found) return found and (not found.refresh_at or os.time() < found.refresh_at) end
+
+-- True for credentials that may be used. Those that a source told a moment ago count as good in any case: the clock may be wrong.
+local function is_good(found)
+  return found and (not found.expires or os.time() < found.expires or core.now() < found.at + RETRY_SECONDS)
+end
+
+-- Returns the error for a source that tells no credentials. Neither its kind nor its status means that an object is absent.
+local function failure_of(source, err)
+  local is_misleading = err.kind == "not_found" or err.kind == "http_status" and (err.status or 0) < 500
+  local failed = errors.new(is_misleading and "denied" or err.kind, ("S3 credentials: %s: %s%s"):format(source.from, err.message,
+    source.kind == "instance" and "; set access_key_id and secret_access_key, AWS_PROFILE, or anonymous = true for a public "
+    .. "bucket" or ""))
+  failed.status, failed.no_credentials = not is_misleading and err.status or nil, true
+  return failed
+end
+
+-- Ends a question: 'found', or an error. Returns it.
+local function finish(key, state, source, found, err)
+  local now, began = core.now(), state.work.began
+  state.work = nil
+  if found then
+    found.from, found.at = source.from, now
+    local left = found.expires and math.max(0, found.expires - os.time())
+    found.refresh_at = left and found.expires - math.min(REFRESH_SECONDS, left // 2)
+    state.found, state.failure = found, nil
+    to_process(key, found)
+    return found
+  end
+  local failed = failure_of(source, err)
+  if err.kind == "cancelled" then return nil, failed end -- it says nothing about the source
+  local pause = math.min(math.max(FAILURE_FACTOR * (now - began), MIN_FAILURE), MAX_FAILURE)
+  state.failure = { err = failed, at = now, till = now + pause }
+  return nil, failed
+end
+
+-- Moves a question on, as far as that needs no waiting. Returns credentials, or nil and an error, if that ends it.
+local function move_on(key, state, source)
+  local work = state.work
+  while work == state.work and (not work.future or work.future:done()) do
+    local blob, err, why
+    if work.future then blob, err, why = work.future:wait(0) end
+    if why == "abandoned" then -- in a child of a fork
+      state.work = nil
+      return nil
+    end
+    local ok, future_or_found, fault = coroutine.resume(work.thread, blob, err)
+    if not ok then
+      state.work = nil
+      error(future_or_found, 0)
+    end
+    if coroutine.status(work.thread) == "dead" then return finish(key, state, source, future_or_found, fault) end
+    work.future = future_or_found
+  end
+  return nil
+end
+
+-- Begins a question, unless there is one already that goes on.
+local function begin(key, state, source)
+  if state.work then
+    local found, err = move_on(key, state, source)
+    if found or err then return found, err end
+    if state.work and core.now() < state.work.began + WORK_SECONDS then return nil end
+  end
+  state.work = { began = core.now(), thread = coroutine.create(function() return ask[source.kind](source, coroutine.yield) end) }
+  return move_on(key, state, source)
+end
+
+-- Asks for others while those at hand are good. Nobody waits, and a failure is no failure of who needs some now.
+local function refresh(key, state, source)
+  local failure = state.failure
+  if not state.work and failure and core.now() < math.max(failure.till, failure.at + RETRY_SECONDS) then return end
+  begin(key, state, source)
+end
+
+local function too_late(source, seconds)
+  return failure_of(source, errors.new("timeout", ("no answer within %s (timeout)"):format(errors.seconds(seconds))))
+end
+
+-- Asks for credentials and waits. The question goes on if the caller's time is over: others may have more.
+local function wait_for(key, state, source, await, seconds)
+  local till, pause = seconds and seconds >= 0 and core.now() + seconds, FIRST_PAUSE
+  while true do
+    if is_good(state.found) then return state.found end -- by another caller
+    local failure = state.failure
+    if not state.work and failure and core.now() < failure.till then return nil, failure.err end
+    local found, err = begin(key, state, source)
+    if found or err then return found, err end
+    local future = state.work and state.work.future
+    if till and core.now() >= till then return nil, too_late(source, seconds) end
+    local ok = true
+    if till then
+      ok, err = await(core.timer(math.min(pause, till - core.now())))
+      pause = math.min(2 * pause, LONGEST_PAUSE)
+    elseif future then
+      ok, err = await(future, true)
+      ok = ok or future:done()
+    end
+    if not ok then return nil, err end -- the caller's own time is over, or Ctrl-C
+  end
+end
 
 local NOBODY = {}
 
 -- True for credentials that need no request.
 local function is_constant(source) return not source or source.kind == "anonymous" or source.kind == "static" end
 
---- Gets the credentials of a source.
+--- Gets the credentials of a source. Nobody waits while some are good: others are asked for meanwhile.
 -- @tparam ?table source as `find` returns it
 -- @tparam ?function await waits for a future of the core's; its second argument is true if others may
 -- wait for that, too; nil: nobody is asked
+-- @tparam[opt] number seconds to wait at most; below 0: no limit
 -- @treturn table `access_key_id`, `secret_access_key`, `session_token`, or none of them; `from`
 -- @return[2] nil
--- @treturn[2] table an error
-function M.get(source, await)
+-- @treturn[2] table an error; `no_credentials` is true if the source failed
+function M.get(source, await, seconds)
   if is_constant(source) then return source or NOBODY end
   local key = M.identity(source)
-  local found = said[key]
-  if is_fresh(found) then return found end
+  local state = state_of(key)
+  if is_fresh(state.found) then return state.found end
   local others = from_process(key, source)
-  if others then
-    said[key], said_count = others, said_count + (found and 0 or 1)
+  if is_fresh(others) then
+    state.found = others
     return others
   end
-  if not await then
-    return nil, errors.new("denied", ("S3 credentials: those from %s are not at hand, and nobody is asked offline")
-      :format(source.from))
+  if is_good(state.found) then
+    if await then refresh(key, state, source) end
+    return state.found
   end
-  local failure = failures[key]
-  if failure and core.now() < failure.at + FAILURE_SECONDS then return nil, failure.err end
-  local fresh, err = ask[source.kind](source, await)
-  if not fresh then
-    if found and os.time() < found.expires then return found end -- they are good for some minutes
-    local failed = errors.new(err.kind, ("S3 credentials: %s: %s%s"):format(source.from, err.message, source.kind == "instance"
-      and "; set access_key_id and secret_access_key, AWS_PROFILE, or anonymous = true for a public bucket" or ""))
-    failed.status = err.status
-    if err.kind ~= "cancelled" then failures = { [key] = { at = core.now(), err = failed } } end
-    return nil, failed
-  end
-  fresh.from, fresh.at = source.from, core.now()
-  if not found then
-    if said_count >= 64 then said, said_count = {}, 0 end
-    said_count = said_count + 1
-  end
-  said[key] = fresh
-  to_process(key, fresh)
-  return fresh
+  if await then return wait_for(key, state, source, await, seconds) end
+  return nil, errors.new("denied", ("S3 credentials: those from %s are not at hand, and nobody is asked offline")
+    :format(source.from))
 end
 
 -- The codes of servers that refuse credentials as such.
 local refused_codes = { ExpiredToken = true, ExpiredTokenException = true, InvalidAccessKeyId = true, InvalidToken = true,
   TokenRefreshRequired = true }
 
-local OLD_SECONDS = 60
+local OLD_SECONDS, REFUSED_SECONDS = 60, 1
 local refused = {} -- the last ones: `found` and `at`. A source that tells the same again is asked once a second
 
 -- True if an answer may mean that credentials are refused. That to a HEAD has no code.
@@ -377,11 +447,11 @@ end
 function M.renew(source, found, err)
   if is_constant(source) or not found or not found.at or not is_refusal(err, found) then return false end
   local key, now = M.identity(source), core.now()
-  if said[key] ~= found then return true end -- they are forgotten already
-  if refused.found and has_same_keys(refused.found, found) and now < refused.at + FAILURE_SECONDS then return false end
+  local state = state_of(key)
+  if state.found ~= found then return true end -- they are forgotten already
+  if refused.found and has_same_keys(refused.found, found) and now < refused.at + REFUSED_SECONDS then return false end
   refused = { found = found, at = now }
-  said[key], said_count = nil, said_count - 1
-  asked, asked_count = {}, 0
+  state.found, state.work = nil, nil -- an answer that is on its way may have the same
   local shared = from_process(key, source)
   if shared and has_same_keys(shared, found) then core.share("s3 " .. key) end
   return true

@@ -2,6 +2,7 @@
 -- @module theaterref.s3.profiles
 local core = require "theaterref.core"
 local errors = require "theaterref.error"
+local text = require "theaterref.s3.text"
 local watched = require "theaterref.watched"
 
 local M = {}
@@ -18,18 +19,26 @@ end
 
 local set = M.set
 
+-- Returns a value without the comment behind it; nil if it is empty.
+local function without_comment(value)
+  value = text.trim(value)
+  local comment = value:find "%s[#;]"
+  if comment then value = text.trim(value:sub(1, comment)) end
+  return value ~= "" and value or nil
+end
+
 -- Parses a file into sections. Settings that belong to another, which are indented, are left out.
 local function parse(content)
   local sections, section = {}, nil
   for line in (content .. "\n"):gmatch "([^\n]*)\n" do
-    local name = line:match "^%s*%[%s*(.-)%s*%]"
+    local name = line:match "^%s*%[([^%]]*)%]"
     if name then
-      name = name:gsub("^profile%s+", ""):gsub('^"(.*)"$', "%1")
+      name = text.trim(name):gsub("^profile%s+", ""):gsub('^"(.*)"$', "%1")
       section = sections[name] or {}
       sections[name] = section
     elseif section and not line:find "^[%s#;]" then
-      local key, value = line:match "^([%w_.-]+)%s*=%s*(.-)%s*$"
-      if key then section[key:lower()] = value ~= "" and (value:gsub("%s+[#;].*$", "")) or nil end
+      local key, value = line:match "^([%w_.-]+)%s*=(.*)$"
+      if key then section[key:lower()] = without_comment(value) end
     end
   end
   return sections

@@ -23,6 +23,14 @@ function M.decode(text)
   return (text:gsub("+", " "):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
 end
 
+--- Removes blanks at both ends, in linear time: a pattern that ends in `%s*$` may take quadratic time.
+-- @tparam string text
+-- @treturn string
+function M.trim(text)
+  local first = text:find "%S"
+  return first and text:match("^.*%S", first) or ""
+end
+
 -- Days from 1970-01-01 to a date of the Gregorian calendar.
 local function days(year, month, day)
   if month <= 2 then year, month = year - 1, month + 12 end

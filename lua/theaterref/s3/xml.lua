@@ -4,6 +4,7 @@
 local M = {}
 
 local MAX_DEPTH = 16
+local GREATER = (">"):byte()
 local entities = { amp = "&", lt = "<", gt = ">", quot = '"', apos = "'" }
 
 -- Decodes a reference to a character; an unknown one stays as it is.
@@ -38,10 +39,10 @@ function M.parse(text)
     if not start then break end
     local finish = skip(text, start)
     if not finish then
-      local slash, name, rest
-      slash, name, rest, finish = text:match("^<(/?)([%w:_.-]+)([^<>]*)>()", start)
-      if not finish then return nil end
-      finish = finish - 1
+      finish = text:find("[<>]", start + 1)
+      if not finish or text:byte(finish) ~= GREATER then return nil end
+      local slash, name, rest = text:sub(start + 1, finish - 1):match "^(/?)([%w:_.-]+)(.*)$"
+      if not name then return nil end
       if slash ~= "" then
         if #open == 1 or top.name ~= name then return nil end
         open[#open] = nil

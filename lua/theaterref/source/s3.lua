@@ -165,7 +165,8 @@ end
 
 -- Compiles the options of a request with its credentials, once for each set.
 local function sign(request, task)
-  local found, err = credentials.get(request.source, function(future, shared) return task:await(future, shared) end)
+  local found, err = credentials.get(request.source, function(future, shared) return task:await(future, shared) end,
+    request.timeout)
   if not found then return nil, err end
   local signed = request.signed
   if signed.found ~= found then

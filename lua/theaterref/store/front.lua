@@ -196,11 +196,12 @@ function Front:set_text(name, text) write_in_folder(self, self.folder .. "/front
 
 --- Takes a lock that keeps processes and threads from doing the same work twice. Does not block.
 -- @tparam string name
+-- @tparam string part hex digits: each is a lock of its own
 -- @treturn userdata to be closed
 -- @return[2] nil
 -- @treturn[2] boolean true: somebody else has it; false: there can be none here
-function Front:lock(name)
-  local lock, err = self.known:try_lock(name)
+function Front:lock(name, part)
+  local lock, err = self.known:try_lock(name, part)
   if lock then return lock end
   return nil, err.kind == "timeout"
 end

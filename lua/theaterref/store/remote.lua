@@ -118,11 +118,11 @@ local function cache_of(self)
   return shared.cache
 end
 
--- Gets credentials before a claim: a caller that waits for credentials must not keep others waiting. An error here returns
--- when the credentials are needed.
-local function prepare(self)
-  local client = not self.offline and self:client()
-  if client then client:prepare() end
+-- Gets credentials before a claim: a caller that waits for credentials must not keep others waiting.
+local function prepare(self, seconds)
+  local client, err = self:client()
+  if not client then return nil, err end
+  return client:prepare(seconds)
 end
 
 -- Keys in that cache. They have the form of references, which caches leave as they are.
@@ -207,7 +207,7 @@ local function claim_content(self, hash, max_bytes, patience)
     if may_renew(self, err, patience) then return false end
     return nil, err
   end
-  local lock <close>, is_busy = self.front:lock("content-" .. hash:sub(1, 2))
+  local lock <close>, is_busy = self.front:lock("content", hash)
   if is_busy and core.now() < patience.till then
     what:cancel() -- another process fetches it
     pause(self, patience)
@@ -253,7 +253,9 @@ function Remote:get(hash, max_bytes)
   hash = hash:lower()
   local patience = { till = core.now() + LOCK_SECONDS, pause = FIRST_PAUSE, tried = false }
   while true do
-    prepare(self)
+    local ok
+    ok, err = prepare(self)
+    if not ok then return nil, err end
     blob, err = claim_content(self, hash, max_bytes, patience)
     if blob == nil then return content_error(self, hash, err, max_bytes) end
     if not blob then
@@ -357,7 +359,7 @@ end
 -- Takes the lock that lets one process at a time ask for a label, if others can use its answer.
 local function lock_label(self, name)
   if self.label_ttl <= 0 then return nil, false end
-  return self.front:lock("label-" .. core.digest(name):sub(1, 2))
+  return self.front:lock("label", core.digest(name))
 end
 
 -- Reads a label as the leader of its claim. Returns the hash; nil if there is none; nil and an error; or false if another
@@ -416,7 +418,11 @@ local function read_label(self, name)
   if self.offline then return label_offline(self, name) end
   local patience = { till = core.now() + ASK_SECONDS, pause = FIRST_PAUSE }
   while true do
-    if may_ask(self, name) then prepare(self) end
+    if may_ask(self, name) then
+      local began, known = core.now(), self.front:label(name)
+      local ok, err = prepare(self, known and ASK_SECONDS)
+      if not ok then return last_known(self, name, known, err, began) end
+    end
     local how, what = cache_of(self):claim(label_key(self, name))
     if how == "hit" then return hash_of(self, name, what) end
     local hash, err

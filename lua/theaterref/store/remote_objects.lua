@@ -15,7 +15,7 @@ function M.is_absent(err) return err.status == 404 and err.code == "NoSuchKey" e
 --- True if the object store could not be asked, and that may pass.
 -- @tparam table err
 -- @treturn boolean
-function M.is_outage(err) return core.is_outage(err) or err.status == 404 and err.code == nil end
+function M.is_outage(err) return core.is_outage(err) or err.no_credentials or err.status == 404 and err.code == nil end
 
 --- An error with a kind that tells callers the truth: `not_found` only for what the object store says is absent.
 -- @tparam table err
