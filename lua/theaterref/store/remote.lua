@@ -269,14 +269,22 @@ function Remote:get(hash, max_bytes)
   end
 end
 
+-- The hash of a label in the process's memory, if the machine's note does not contradict it.
+local function cached_label(self, name)
+  local blob = cache_of(self):peek(label_key(self, name))
+  local hash = blob and objects.hash_in(tostring(blob))
+  if not hash then return nil end
+  if not self.front:contradicts(name, hash, self.label_ttl) then return hash end
+  cache_of(self):remove(label_key(self, name))
+end
+
 --- Returns bytes if no request is needed for them, or nil.
 -- @tparam ?string hash
 -- @tparam ?string label instead
 -- @tparam[opt] integer max_bytes
 -- @treturn ?theaterref.blob
 function Remote:at_hand(hash, label, max_bytes)
-  local known = label and cache_of(self):peek(label_key(self, label))
-  if known then hash = objects.hash_in(tostring(known)) end
+  if label then hash = cached_label(self, label) end
   return hash and self.front:get(hash, max_bytes) or nil
 end
 
@@ -298,21 +306,39 @@ local function is_fresh(self, known)
   return known.asked > 0 and age >= 0 and age < self.label_ttl
 end
 
--- Reads the bucket's answer about a label: its hash; nil: there is none; or nil and an error.
-local function hash_of(self, name, blob, err)
+-- Reads the bucket's answer about a label: its hash; nil: there is none; or nil and an error. 'asked' is when the question began, if
+-- it was ours.
+local function hash_of(self, name, blob, err, asked)
   if blob then
     local hash = objects.hash_in(tostring(blob))
     if hash then return hash end
     return nil, errors.new("corrupt", ("label %s holds no hash (%slabels/%s)"):format(name, self.name, name))
   end
   if objects.is_absent(err) then
-    self.front:forget_label(name)
+    if asked then self.front:note_absence(name, asked) end
     return nil
   end
   return nil, objects.told(err)
 end
 
-local function outage_name(self) return "outage-" .. core.digest(self.identity) end
+-- Options and variables that decide whether a request reaches the bucket.
+local REACHING = { "proxy", "timeout", "connect_timeout", "stall_timeout", "unix_socket", "refuse_private", "ca_file" }
+local PROXIES = { "http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY" }
+
+-- The name of the note of an outage. It is for processes that reach the bucket as this one does: a wrong proxy or a short time
+-- limit of one process says nothing about the bucket.
+local function outage_name(self)
+  local shared = self.shared
+  if not shared.outage_name then
+    local place = places.find(self.options.s3, self.bucket)
+    local request = place and require("theaterref.s3.client").request_of(place, self.options.request or {}) or {}
+    local parts = { self.identity }
+    for _, name in ipairs(REACHING) do parts[#parts + 1] = tostring(request[name]) end
+    for _, name in ipairs(PROXIES) do parts[#parts + 1] = tostring(os.getenv(name)) end
+    shared.outage_name = "outage-" .. core.digest(table.concat(parts, "\n"))
+  end
+  return shared.outage_name
+end
 
 -- True while an outage is known, to this process or another one of the machine.
 local function is_out(self)
@@ -326,21 +352,29 @@ local function is_out(self)
   return true
 end
 
--- Notes an outage that was noticed by a question that began at a moment.
-local function note_outage(self, began)
+-- Notes an outage that was noticed by a question that began at a moment. 'is_own': it is one of this process's credentials.
+local function note_outage(self, began, is_own)
   local seconds = math.min(math.max(OUTAGE_FACTOR * (core.now() - began), MIN_OUTAGE), MAX_OUTAGE)
   core.count "outage"
   self.shared.outage_till = core.now() + seconds
+  if is_own then return end
   self.front:set_text(outage_name(self), ("%d"):format((core.time() + seconds) * 1000 // 1 | 0))
 end
 
--- Serves the last known hash in an outage. 'began' is when the question that noticed it was asked.
-local function last_known(self, name, known, err, began)
+-- Serves the last known hash in an outage. 'began' is when the question that noticed it was asked; 'is_own' as note_outage has it.
+local function last_known(self, name, known, err, began, is_own)
   if not known or not objects.is_outage(err) then return nil, err end
-  note_outage(self, began)
+  note_outage(self, began, is_own)
   local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, (core.time() - known.asked) // 1))) or ""
   warn(self, ("%s cannot be reached, so label %s counts as it was%s: %s"):format(self.name, name, age, err.message))
   return known.hash
+end
+
+-- The hash of a label when there is a note of a later answer than ours, 'hash'; nil: the label was removed.
+local function later_hash(self, name, hash)
+  local known = self.front:label(name)
+  if known and known.asked < 0 then return hash end -- what the note has may be older
+  return known and known.hash
 end
 
 -- Asks the bucket for a label as the leader of its claim.
@@ -351,9 +385,11 @@ local function ask_label(self, name, known, lead, lock)
     known and ASK_SECONDS or nil, lock)
   if why == "pending" then return nil, err, true end
   local hash
-  hash, err = hash_of(self, name, blob, err)
-  if hash then self.front:set_label(name, { hash = hash, etag = future:freshness().etag, asked = asked }) end
-  return hash, err
+  hash, err = hash_of(self, name, blob, err, asked)
+  if not hash then return nil, err end
+  if self.front:set_label(name, { hash = hash, etag = future:freshness().etag, asked = asked }) then return hash end
+  cache_of(self):remove(label_key(self, name)) -- the answer to a later question is known
+  return later_hash(self, name, hash)
 end
 
 -- Takes the lock that lets one process at a time ask for a label, if others can use its answer.
@@ -394,7 +430,11 @@ local function wait_for_label(self, name, future, patience)
   if why == "pending" then return nil, err end
   if why == "abandoned" then return false end
   local hash, fault = hash_of(self, name, blob, errors.with_code(err, future))
-  if hash or not fault then return hash end
+  if not fault then
+    if not self.front:contradicts(name, hash or "-", self.label_ttl) then return hash end
+    cache_of(self):remove(label_key(self, name)) -- another process knows better
+    return false
+  end
   if may_renew(self, fault, patience) then return false end
   return last_known(self, name, self.front:label(name), fault, began)
 end
@@ -408,7 +448,7 @@ end
 
 -- True if the bucket may have to be asked for a label.
 local function may_ask(self, name)
-  if cache_of(self):peek(label_key(self, name)) then return false end
+  if cached_label(self, name) then return false end
   local known = self.front:label(name)
   return not known or not is_fresh(self, known) and not is_out(self)
 end
@@ -421,7 +461,7 @@ local function read_label(self, name)
     if may_ask(self, name) then
       local began, known = core.now(), self.front:label(name)
       local ok, err = prepare(self, known and ASK_SECONDS)
-      if not ok then return last_known(self, name, known, err, began) end
+      if not ok then return last_known(self, name, known, err, began, true) end
     end
     local how, what = cache_of(self):claim(label_key(self, name))
     if how == "hit" then return hash_of(self, name, what) end
@@ -451,10 +491,10 @@ function Remote:expire_label(name)
   self.front:expire_label(name)
 end
 
---- Remembers that a label was just removed here, or found to be absent.
-function Remote:forget_label(name)
+--- Remembers that a label was just removed here; or that it was found to be absent, by a question that began at a moment.
+function Remote:forget_label(name, asked)
   cache_of(self):remove(label_key(self, name))
-  self.front:note_removal(name)
+  if asked then self.front:note_absence(name, asked) else self.front:note_removal(name) end
 end
 
 --- Remembers a label that was moved here, or read, by a request that began at a moment. If a later answer is known, that was

@@ -228,6 +228,7 @@ function M.ensure(store, hash, blob, again)
   if not client then return nil, err end
   local head, ok
   head, err = client:head(key)
+  blob = blob or head and store.front:get(hash) -- which shows whether the bucket has other bytes
   if not head and err.status ~= 404 then return nil, M.told(err) end
   if head and (not blob or has_bytes(head, blob)) then
     ok, err = refresh(store, key, head)
