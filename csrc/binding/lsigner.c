@@ -5,6 +5,7 @@
 #include "core/crypto.h"
 #include "core/error.h"
 #include "core/http.h"
+#include "core/private_key.h"
 #include "core/shared_text.h"
 #include "core/sigv4.h"
 #include "lutil.h"
@@ -49,6 +50,19 @@ static void fill_blob(lblob *b, bool ok, tr_buffer *buffer) {
     b->blob = tr_buffer_to_blob(buffer);
   else
     tr_buffer_free(buffer);
+}
+
+/* random_hex(count) -> so many random bytes in hex, at most 32 */
+static int random_hex(lua_State *L) {
+  lua_Integer count = luaL_checkinteger(L, 1);
+  unsigned char raw[32];
+  char hex[2 * sizeof raw + 1];
+  luaL_argcheck(L, count >= 1 && count <= (lua_Integer)sizeof raw, 1, "not 1 to 32");
+  if (tr_mbedtls_random(NULL, raw, (size_t)count) != 0)
+    return luaL_error(L, "the system has no random bytes");
+  tr_hex_encode(raw, (size_t)count, hex);
+  lua_pushstring(L, hex);
+  return 1;
 }
 
 /* Push a blob's bytes. */
@@ -166,6 +180,7 @@ void tr_open_signer(lua_State *L) {
                                        {"sigv4", sigv4},
                                        {"signer_covers", signer_covers},
                                        {"md5", md5},
+                                       {"random_hex", random_hex},
                                        {"http_date", http_date},
                                        {"shared", shared},
                                        {"share", share},

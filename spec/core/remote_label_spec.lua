@@ -183,7 +183,7 @@ describe("a label of a remote store", function()
         assert.is_true(other:label("warm", one))
         local patient = assert(theaterref.content_store("release", { base_path = folder .. "/here", label_ttl = 0,
           remote = "s3://bucket/" .. prefix, s3 = s3.settings, request = { retries = 3 } }))
-        fault { ["do"] = "status_after", method = "PUT", status = answer[1], code = answer[2], plain = not answer[2], retry_after = 0 }
+        fault { ["do"] = "status_after", method = "PUT", status = answer[1], code = answer[2], raw = not answer[2] and "busy" or nil, retry_after = 0 }
         local put = Client.put
         finally(function() Client.put = put end)
         function Client.put(client, key, ...)

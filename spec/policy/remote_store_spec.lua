@@ -47,6 +47,43 @@ describe("a resolver with a remote store", function()
     return n
   end
 
+  it("writes nothing offline, and says why", function()
+    local hash = writer():put "bytes"
+    local store = writer():within { offline = true }
+    s3:log()
+    for _, call in ipairs { { "put", "bytes" }, { "put", "other" }, { "label", "x", hash }, { "store_at_label", "x", "bytes" },
+                            { "remove_label", "x" } } do
+      local result, err = store[call[1]](store, call[2], call[3])
+      assert.is_nil(result)
+      assert.matches("offline: s3://bucket/", err.message, 1, true)
+    end
+    assert.same({}, s3:log())
+    helper.write(folder .. "/file", "bytes")
+    local copied, err = resolver { offline = "other" }:copy(folder .. "/file", "store://release/x")
+    assert.is_nil(copied)
+    assert.matches("offline", tostring(err), 1, true)
+  end)
+
+  it("raises nothing when the process has no descriptor left", function()
+    local hash = writer():store_at_label("x", "bytes")
+    local script = helper.write(folder .. "/full.lua", ([[
+      local store = require "theaterref".content_store("release", { base_path = %q, remote = "s3://bucket/%s", label_ttl = 0,
+        s3 = { endpoint = %q, region = "us-east-1", access_key_id = %q, secret_access_key = %q } })
+      local hash = assert(store:get_by_label "x")
+      local files = {}
+      repeat
+        local file = io.open "/dev/null"
+        files[#files + 1] = file
+      until not file
+      for _, call in ipairs { "get_by_label", "history", "label" } do
+        local ok, result, err = pcall(store[call], store, "x", hash)
+        assert(ok and (result or err), call .. ": " .. tostring(result))
+      end
+      print(hash)]]):format(folder .. "/here", prefix, s3.settings.endpoint, s3.settings.access_key_id,
+      s3.settings.secret_access_key))
+    assert.equal(hash .. "\n", helper.run_ok("ulimit -n 64; " .. helper.lua .. " " .. script))
+  end)
+
   it("resolves its labels and hashes", function()
     local hash = writer():store_at_label("actors/worker", "bytes")
     local r = resolver()

@@ -1,15 +1,13 @@
 --- Random names, which no other process chooses.
 -- @module theaterref.store.random
+local core = require "theaterref.core"
+
 local M = {}
 
---- Returns so many random bytes in hex.
--- @tparam integer count
+--- Returns so many random bytes in hex. It needs neither a descriptor nor a device.
+-- @tparam integer count at most 32
 -- @treturn string
-function M.hex(count)
-  local file <close> = assert(io.open("/dev/urandom", "rb"))
-  file:setvbuf("full", 64) -- reads no more than that
-  return (file:read(count):gsub(".", function(c) return ("%02x"):format(c:byte()) end))
-end
+M.hex = core.random_hex
 
 --- Returns a random UUID (version 4).
 -- @treturn string
