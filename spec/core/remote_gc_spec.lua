@@ -373,8 +373,11 @@ describe("gc of a bucket", function()
   it("leaves copies, which readers read that may not write", function()
     local hash = lose "readable"
     s3:control { faults = { { ["do"] = "status", method = "PUT", status = 403, code = "AccessDenied", times = 9 } } }
+    assert.is_true(open("reader"):exists(hash))
     assert.equal("readable", tostring(open("reader"):get(hash)))
     assert.is_nil(objects()["data/" .. hash])
+    put("labels/x", hash)
+    assert.same({ "x" }, open("reader"):verify({ remote = true }).dangling)
   end)
 
   it("leaves copies, of which readers take only right bytes", function()

@@ -9,6 +9,7 @@ local errors = require "theaterref.error"
 local fronts = require "theaterref.store.front"
 local objects = require "theaterref.store.remote_objects"
 local option_sets = require "theaterref.options"
+local outages = require "theaterref.store.remote_outages"
 local places = require "theaterref.s3.place"
 local upkeep = require "theaterref.store.remote_upkeep"
 local writing = require "theaterref.store.remote_writing"
@@ -24,9 +25,6 @@ local HOLD_SECONDS = 10       -- that fetched content stays in memory for those 
 local LOCK_SECONDS = 30       -- that another process may take to fetch content, before this one does
 local KEEP_SECONDS = 0.5      -- after a fetch, for its bytes to be kept before another process looks
 local FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
--- An outage is assumed to last ten times as long as it took to notice, within these limits. During that time the bucket is
--- not asked about known labels. A note in the folder tells other processes.
-local OUTAGE_FACTOR, MIN_OUTAGE, MAX_OUTAGE = 10, 1, 30
 
 -- ------------------------------------------------------------------ opening
 
@@ -293,9 +291,9 @@ function Remote:exists(hash)
   local there, err = self.front.store:exists(hash)
   if err then return nil, err end
   if there or self.offline then return there end
-  there, err = objects.find(self, hash:lower())
-  if there == nil then return nil, err end
-  return there
+  local found, why, has_copy = objects.find(self, hash:lower())
+  if found == nil and not has_copy then return nil, why end
+  return found or has_copy
 end
 
 -- ------------------------------------------------------------------- labels
@@ -306,8 +304,8 @@ local function is_fresh(self, known)
   return known.asked > 0 and age >= 0 and age < self.label_ttl
 end
 
--- Reads the bucket's answer about a label: its hash; nil: there is none; or nil and an error. 'asked' is when the question began, if
--- it was ours.
+-- Reads the bucket's answer about a label: its hash; nil: there is none; or nil and an error. 'asked' is when the question
+-- began, if it was ours.
 local function hash_of(self, name, blob, err, asked)
   if blob then
     local hash = objects.hash_in(tostring(blob))
@@ -321,50 +319,19 @@ local function hash_of(self, name, blob, err, asked)
   return nil, objects.told(err)
 end
 
--- Options and variables that decide whether a request reaches the bucket.
-local REACHING = { "proxy", "timeout", "connect_timeout", "stall_timeout", "unix_socket", "refuse_private", "ca_file" }
-local PROXIES = { "http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY" }
-
--- The name of the note of an outage. It is for processes that reach the bucket as this one does: a wrong proxy or a short time
--- limit of one process says nothing about the bucket.
-local function outage_name(self)
-  local shared = self.shared
-  if not shared.outage_name then
-    local place = places.find(self.options.s3, self.bucket)
-    local request = place and require("theaterref.s3.client").request_of(place, self.options.request or {}) or {}
-    local parts = { self.identity }
-    for _, name in ipairs(REACHING) do parts[#parts + 1] = tostring(request[name]) end
-    for _, name in ipairs(PROXIES) do parts[#parts + 1] = tostring(os.getenv(name)) end
-    shared.outage_name = "outage-" .. core.digest(table.concat(parts, "\n"))
-  end
-  return shared.outage_name
-end
-
 -- True while an outage is known, to this process or another one of the machine.
 local function is_out(self)
-  local shared, now = self.shared, core.now()
-  if now < shared.outage_till then return true end
-  local till = tonumber(self.front:text(outage_name(self)) or "") -- in milliseconds
-  local left = till and till / 1000 - core.time() or 0
-  if left <= 0 or left > MAX_OUTAGE then return false end
-  shared.outage_till = now + left
-  warn(self, ("%s could not be reached by another process a moment ago, so labels count as they were"):format(self.name))
-  return true
+  local is_known, is_news = outages.is_known(self)
+  if is_news then
+    warn(self, ("%s could not be reached by another process a moment ago, so labels count as they were"):format(self.name))
+  end
+  return is_known
 end
 
--- Notes an outage that was noticed by a question that began at a moment. 'is_own': it is one of this process's credentials.
-local function note_outage(self, began, is_own)
-  local seconds = math.min(math.max(OUTAGE_FACTOR * (core.now() - began), MIN_OUTAGE), MAX_OUTAGE)
-  core.count "outage"
-  self.shared.outage_till = core.now() + seconds
-  if is_own then return end
-  self.front:set_text(outage_name(self), ("%d"):format((core.time() + seconds) * 1000 // 1 | 0))
-end
-
--- Serves the last known hash in an outage. 'began' is when the question that noticed it was asked; 'is_own' as note_outage has it.
+-- Serves the last known hash in an outage. 'began' and 'is_own' are those of outages.note.
 local function last_known(self, name, known, err, began, is_own)
   if not known or not objects.is_outage(err) then return nil, err end
-  note_outage(self, began, is_own)
+  outages.note(self, began, is_own)
   local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, (core.time() - known.asked) // 1))) or ""
   warn(self, ("%s cannot be reached, so label %s counts as it was%s: %s"):format(self.name, name, age, err.message))
   return known.hash

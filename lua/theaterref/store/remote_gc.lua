@@ -153,8 +153,8 @@ local function repair(self, tried, labels)
   return found, restored, faults
 end
 
--- Deletes those of a batch of objects, which have copies, that are free. 'tried' is what earlier tries may have deleted, and grows.
--- Returns the labels.
+-- Deletes those of a batch of objects, which have copies, that are free. 'tried' is what earlier tries may have deleted; it
+-- grows. Returns the labels.
 local function delete_batch(self, batch, last_old, labels, report, tried)
   local restored, faults, gone, free, deleted, err
   labels, restored, faults = repair(self, tried, labels)

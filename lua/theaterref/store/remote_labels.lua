@@ -204,8 +204,9 @@ end
 
 -- ---------------------------------------------------------------------- moves
 
--- A move at work: `store`, within `lock_timeout`, and `whole_store`, without it; `name`, `hash`, `expect` (nil, false or a hash), `engine`, `current` (the label as it was read),
--- `uuids` of the attempts, of which any may be carried out late, and `asked`, when the last began, `is_settled` (the last attempt was not carried out).
+-- A move at work: `store`, within `lock_timeout`, and `whole_store`, without it; `name`, `hash`, `expect` (nil, false or a hash),
+-- `engine`, `current` (the label as it was read), `uuids` of the attempts (any may be carried out late) and `asked`, when
+-- the last began, `is_settled` (the last attempt was not carried out).
 local Move = {}
 Move.__index = Move
 
@@ -334,7 +335,7 @@ function M.move(store, name, hash, expect)
   if ok then hash, err = normal_hash(hash) end
   if not err and expect then expect, err = normal_hash(expect) end
   if err then return nil, err end
-  local whole_store, engine, current, extend = store, nil, nil, nil
+  local whole_store, extend, engine, current = store
   store, extend = within_lock_timeout(store)
   engine, err = engines.of(store)
   if not engine then return nil, err end
@@ -414,7 +415,7 @@ function M.remove(store, name, only_if)
   store:expire_label(name)
   local tries, earlier = attempts(store), nil
   while true do
-    local outcome, what, ok = true, nil, nil
+    local outcome, what, ok = true
     -- Without a condition, it is sent once: meanwhile, somebody may have made the label anew.
     ok, err = store:client():delete(store.prefix .. "labels/" .. name,
       { if_match = engine.removes and engine.condition(current.etag) or nil, once = not engine.removes })

@@ -195,10 +195,11 @@ end
 -- @treturn boolean whether it is there
 -- @return[2] nil
 -- @treturn[2] table an error
+-- @treturn[2] boolean true: there is a copy, which could not be put back
 function M.find(store, hash)
-  local head, err = M.head(store, "data/" .. hash)
-  if head == false then head, err = M.restore(store, hash) end
-  return head and true or head, err
+  local head, err, blob = M.head(store, "data/" .. hash)
+  if head == false then head, err, blob = M.restore(store, hash) end
+  return head and true or head, err, blob ~= nil
 end
 
 -- Brings content there that is missing in the bucket, as far as an answer to HEAD shows. True; false: it is nowhere; or nil and
