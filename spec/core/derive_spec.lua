@@ -254,11 +254,11 @@ describe("a derivation", function()
 
   it("fails at once if its function waits for itself by start_derive", function()
     local r = resolver()
-    local made, err = r:derive(blob, "self", function()
+    local result, err = r:derive(blob, "self", function()
       local future = assert(r:start_derive(blob, "self", upper))
       return future:wait()
     end)
-    assert.is_nil(made)
+    assert.is_nil(result)
     assert.truthy(err.message:find("would wait for itself", 1, true), err.message)
   end)
 
