@@ -43,6 +43,7 @@ local function attempt(client, method, ...)
     if method == "delete" and was_lost and err.status == 404 then return true end
     was_lost = was_lost or err.unknown
     if not err.unknown and ((err.status or 0) < 500 or err.status == 501) then break end
+    if client.seconds_left and client.seconds_left() <= 0 then break end
   end
   if is_refused(ok, err) or M.is_unsupported(err) then return false, is_refused(ok, err) end
   return nil, err

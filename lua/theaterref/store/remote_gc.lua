@@ -2,8 +2,7 @@
 --
 -- No deletion can depend on labels. So a collection copies what it is about to delete to `theaterref/trash/<hash>/<uuid>`,
 -- deletes it, reads the labels again, and puts back what they name by then. Nobody overwrites a copy, so several collections may
--- run at once. Copies stay for a day: readers and writers that find content missing put it back, and so does the next
--- collection.
+-- run at once. Copies stay for a day: readers, writers and the next collection put back what they miss.
 -- @module theaterref.store.remote_gc
 local errors = require "theaterref.error"
 local objects = require "theaterref.store.remote_objects"

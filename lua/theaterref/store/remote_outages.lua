@@ -31,7 +31,7 @@ end
 --- True while an outage is known, to this process or another one of the machine.
 -- @tparam table self a remote store
 -- @treturn boolean
--- @treturn ?boolean true: this process has just learned of it from another one
+-- @treturn ?boolean true: another process has just told this one
 function M.is_known(self)
   local shared, now = self.shared, core.now()
   if now < shared.outage_till then return true end
