@@ -24,7 +24,8 @@ describe("theaterref store, of a remote store,", function()
   after_each(function() helper.remove(folder) end)
 
   local function run(command)
-    return helper.run(("cd %s && %s %s/lua/bin/theaterref %s --config conf.lua"):format(folder, helper.lua, helper.root, command))
+    return helper.run(("cd %s && %s %s/lua/bin/theaterref %s %s"):format(folder, helper.lua, helper.root, command,
+      command:find "%-%-config" and "" or "--config conf.lua"))
   end
 
   local function run_ok(command)
@@ -32,6 +33,19 @@ describe("theaterref store, of a remote store,", function()
     assert.equal(0, status, command .. ":\n" .. out .. err)
     return out
   end
+
+  it("copies labels as they are in the bucket, whatever the machine knows of them", function()
+    local conf = helper.read(folder .. "/conf.lua")
+    helper.write(folder .. "/conf.lua", (conf:gsub("label_ttl = 0", "label_ttl = 60")))
+    helper.write(folder .. "/other.lua", (conf:gsub([["home"]], [["other"]])))
+    helper.write(folder .. "/one", "one")
+    helper.write(folder .. "/two", "two")
+    run_ok "store put release one --label staging"
+    run_ok "store get release staging"
+    run_ok "store put release two --label staging --config other.lua"
+    run_ok "store label release prod --copy staging"
+    assert.equal("two", run_ok "store get release prod --config other.lua")
+  end)
 
   it("works as on a local one", function()
     helper.write(folder .. "/one", "one")

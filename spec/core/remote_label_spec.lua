@@ -1,5 +1,6 @@
 -- Labels of remote stores: compare and set by several writers, on all sorts of engines, with answers that are lost.
 local Client = require "theaterref.s3.client"
+local core = require "theaterref.core"
 local helper = require "helper"
 local theaterref = require "theaterref"
 
@@ -329,6 +330,95 @@ describe("a label of a remote store", function()
     fault { ["do"] = "drop_after", method = "DELETE" }
     assert.is_true(store:remove_label "x")
     assert.is_false(store:remove_label "x")
+  end)
+
+  it("gets content that the bucket has with other bytes from the folder", function()
+    local store = open()
+    local one, two = store:put "one", store:put "two"
+    store:label("x", one)
+    for _, text in ipairs { "shorter", "2wo" } do
+      s3:control { put = { { bucket = "bucket", key = prefix .. "/data/" .. two, text = text } } }
+      local mover = open() -- which did not put it a moment ago
+      assert.is_true(mover:label("x", two))
+      assert.equal("two", tostring(open("reader" .. #text):get_content_by_label "x"))
+      s3:control { put = { { bucket = "bucket", key = prefix .. "/data/" .. one, text = text } } }
+      assert.equal(one, (open():rollback "x"))
+      assert.equal("one", tostring(open("reader" .. #text):get_content_by_label "x"))
+    end
+  end)
+
+  it("moves with 'expect' although somebody deletes the object with which the engine is tried out", function()
+    for number = 2, 6 do
+      prefix = ("label%d/%d"):format(count, number)
+      local store, n = open(), 0
+      local one, two = store:put "one", store:put "two"
+      local methods = { put = Client.put, delete = Client.delete }
+      for name, method in pairs(methods) do
+        Client[name] = function(client, key, ...)
+          if key:find "/theaterref/" then
+            n = n + 1
+            if n == number then assert(methods.delete(client, key)) end
+          end
+          return method(client, key, ...)
+        end
+      end
+      local ok, err = store:label("x", one)
+      for name, method in pairs(methods) do Client[name] = method end
+      assert.is_true(ok, err)
+      assert.is_true(store:label("x", two, { expect = one }))
+      assert.is_true(store:remove_from_label("x", two))
+    end
+  end)
+
+  -- Has a server answer the first of some requests with an error, and carry it out right before the second. 'call_after' is called in
+  -- between.
+  local function carry_out_late(method, call_after)
+    local call, first = Client[method], nil
+    finally(function() Client[method] = call end)
+    Client[method] = function(client, key, ...)
+      if key ~= prefix .. "/labels/x" then return call(client, key, ...) end
+      if first then
+        Client[method] = call
+        assert(call(client, table.unpack(first)))
+        if call_after then call_after() end
+      else
+        first = { key, ... }
+      end
+      return call(client, key, ...)
+    end
+    fault { ["do"] = "status", method = method:upper(), status = 500, code = "InternalError" }
+  end
+
+  it("that was moved by an attempt that seemed to have failed has moved", function()
+    for _, expects in ipairs { true, false } do
+      local store = open()
+      local one, two = store:put "one", store:put "two"
+      store:label("x", one)
+      carry_out_late "put"
+      assert.is_true(store:label("x", two, expects and { expect = one } or nil))
+      assert.equal(two, store:get_by_label "x")
+    end
+  end)
+
+  it("that was moved by an attempt that seemed to have failed, and then by others, has moved", function()
+    local store, other = open(), open "other"
+    local one, two, three = store:put "one", store:put "two", other:put "three"
+    store:label("x", one)
+    carry_out_late("put", function() assert.is_true(other:label("x", three)) end)
+    assert.is_true(store:label("x", two, { expect = one }))
+    assert.equal(three, store:get_by_label "x")
+  end)
+
+  it("that was removed by an attempt that seemed to have failed may have been removed", function()
+    local store = open()
+    local one = store:put "one"
+    store:label("x", one)
+    carry_out_late "delete"
+    local removed, err = store:remove_from_label("x", one)
+    assert.same({ nil, "unknown_outcome" }, { removed, err.kind })
+    store:label("x", one)
+    carry_out_late "delete"
+    assert.is_true(store:remove_label "x")
   end)
 
   it("that was made again is not removed by a removal whose answer was lost", function()
@@ -691,6 +781,28 @@ describe("a label of a remote store", function()
     assert.same({ nil, "timeout" }, { moved, err.kind })
     assert.matches("label x was not moved in %d+ attempts: others change it all the time: ", err.message)
     assert.matches("ConditionalRequestConflict", err.message)
+  end)
+
+  it("is not moved or removed for longer than 'lock_timeout' while the server is silent", function()
+    local function patient(machine)
+      return assert(theaterref.content_store("release", { base_path = folder .. "/" .. machine, label_ttl = 0, lock_timeout = 0.2,
+        remote = "s3://bucket/" .. prefix, s3 = s3.settings, request = { retries = 3 } }))
+    end
+    local hash = open():put "one"
+    open():label("x", hash)
+    for name, call in pairs {
+      move = function(store) return store:label("x", hash) end,
+      ["move with 'expect'"] = function(store) return store:label("x", hash, { expect = false }) end,
+      removal = function(store) return store:remove_label "x" end,
+    } do
+      for _, key in ipairs { "theaterref/", "labels/x" } do
+        s3:control { faults = { { ["do"] = "slow", key = key, seconds = 4, times = 99 } } }
+        local began = core.now()
+        local ok, err = call(patient(key == "labels/x" and "here" or name))
+        assert.is_true(core.now() - began < 2 * helper.slowness, name)
+        if ok == nil then assert.truthy(err.kind == "timeout" or err.kind == "unknown_outcome", err.kind) end
+      end
+    end
   end)
 
   -- True for a process that has ended, though its parent may not know yet.

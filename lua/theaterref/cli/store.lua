@@ -46,6 +46,7 @@ show.get = output.show_content
 local function hash_for_label(store, args)
   if not args.copy then return args.hash end
   if args.hash then return nil, output.usage_error "give a hash or --copy, not both" end
+  if store.is_remote then store:expire_label(args.copy) end -- what the machine last knew may be old
   local hash, err = store:get_by_label(args.copy)
   return hash, err or not hash and no_label(args.copy) or nil
 end
@@ -70,6 +71,7 @@ function run.label(store, args)
     local now = store:get_by_label(args.name)
     err = not now and ("label %s does not exist"):format(args.name)
       or expect == false and ("label %s already exists (at %s)"):format(args.name, now)
+      or now == expect and ("label %s was not at %s, but is now; try again"):format(args.name, expect)
       or ("label %s is not at %s but at %s"):format(args.name, expect, now)
   end
   return ok and { label = args.name, hash = hash }, err

@@ -123,7 +123,7 @@ function Front:label(label)
   return note and (#note.hash == 40 or #note.hash == 64) and note or nil
 end
 
--- Writes a file in front/ atomically. In a folder without write permission it does nothing.
+-- Writes a file in front/ atomically. In a folder without write permission it does nothing. True if it is written.
 local function write(self, path, text)
   local temporary = self.folder .. "/.tmp-" .. random.hex(12)
   local file = io.open(temporary, "wb")
@@ -136,24 +136,31 @@ end
 
 -- The same, and makes the folder if it is missing.
 local function write_in_folder(self, path, text)
-  if write(self, path, text) then return end
+  if write(self, path, text) then return true end
   local made <close> = self.known:try_lock "folder" -- luacheck: ignore
-  write(self, path, text)
+  return write(self, path, text)
 end
 
+-- Writes the note about a label. One that cannot be written, because the disk is full, is removed: an older one would take the
+-- label back.
 local function write_label(self, label, hash, asked, etag)
-  write_in_folder(self, path_of(self, label), ("%s %d %s\n%s"):format(hash, asked * 1e6 // 1 | 0, etag or "", label))
+  local path = path_of(self, label)
+  local text = ("%s %d %s\n%s"):format(hash, asked * 1e6 // 1 | 0, etag or "", label)
+  if not write_in_folder(self, path, text) then os.remove(path) end
 end
 
---- Remembers a label, unless the answer to a later question is known. An answer with a time in the future does not count as
--- later: the clock was wrong.
+-- True if the answer to a question after a moment is known. A time in the future does not count: the clock was wrong.
+local function is_later(known, asked)
+  local at = known and math.abs(known.asked)
+  return known ~= nil and at > asked and at <= core.time()
+end
+
+--- Remembers a label, unless the answer to a later question is known.
 -- @tparam string label
 -- @tparam table state as `label` returns it
 -- @treturn boolean false: a later answer is known
 function Front:set_label(label, state)
-  local known = note_of(self, label)
-  local at = known and math.abs(known.asked)
-  if at and at > state.asked and at <= core.time() then return false end
+  if is_later(note_of(self, label), state.asked) then return false end
   write_label(self, label, state.hash, state.asked, state.etag)
   return true
 end
@@ -167,8 +174,27 @@ end
 --- Records that a label was removed, so that the answer to an earlier question is ignored.
 function Front:note_removal(label) write_label(self, label, "-", core.time()) end
 
---- Forgets a label.
-function Front:forget_label(label) os.remove(path_of(self, label)) end
+--- Records that the bucket has no such label, unless the answer to a later question is known. Labels that were never known
+-- leave no note.
+-- @tparam string label
+-- @tparam number asked when the question began, by core.time()
+function Front:note_absence(label, asked)
+  local known = note_of(self, label)
+  if known and not is_later(known, asked) then write_label(self, label, "-", asked) end
+end
+
+--- True if the note about a label says something else than a process has in its memory, which then does not count: another
+-- process has moved or removed the label, or wants the bucket to be asked.
+-- @tparam string label
+-- @tparam string hash that the process has
+-- @tparam number seconds for which a note counts
+-- @treturn boolean
+function Front:contradicts(label, hash, seconds)
+  local note = note_of(self, label)
+  if not note or note.hash == hash and note.asked >= 0 then return false end
+  local age = core.time() - math.abs(note.asked)
+  return age >= 0 and age < seconds
+end
 
 --- Deletes content and labels that the bucket no longer has.
 -- @tparam table labels those of the bucket, by name: `hash`, `history`

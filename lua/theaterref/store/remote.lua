@@ -9,6 +9,7 @@ local errors = require "theaterref.error"
 local fronts = require "theaterref.store.front"
 local objects = require "theaterref.store.remote_objects"
 local option_sets = require "theaterref.options"
+local outages = require "theaterref.store.remote_outages"
 local places = require "theaterref.s3.place"
 local upkeep = require "theaterref.store.remote_upkeep"
 local writing = require "theaterref.store.remote_writing"
@@ -24,9 +25,6 @@ local HOLD_SECONDS = 10       -- that fetched content stays in memory for those 
 local LOCK_SECONDS = 30       -- that another process may take to fetch content, before this one does
 local KEEP_SECONDS = 0.5      -- after a fetch, for its bytes to be kept before another process looks
 local FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
--- An outage is assumed to last ten times as long as it took to notice, within these limits. During that time the bucket is
--- not asked about known labels. A note in the folder tells other processes.
-local OUTAGE_FACTOR, MIN_OUTAGE, MAX_OUTAGE = 10, 1, 30
 
 -- ------------------------------------------------------------------ opening
 
@@ -224,11 +222,22 @@ local function claim_content(self, hash, max_bytes, patience)
   return blob, err
 end
 
--- Returns the error for the bucket's answer about content.
-local function content_error(self, hash, err)
+-- Returns what the bucket has of absent content: the bytes of a copy that a garbage collection kept, which it tries to put back;
+-- or nil and an error. Readers without permission to write get the bytes, too.
+local function recover(self, hash, max_bytes)
+  cache_of(self):remove(content_key(self, hash)) -- it may be put at any moment
+  local _, err, blob = objects.restore(self, hash, max_bytes)
+  if not blob then return nil, err end
+  keep(self, hash, blob)
+  return blob
+end
+
+-- Returns what there is to say after the bucket's answer about content: its bytes after all, or nil and an error.
+local function content_error(self, hash, err, max_bytes)
   if err.kind == "digest_mismatch" then return refuse(self, hash) end
   if objects.is_absent(err) then
-    cache_of(self):remove(content_key(self, hash)) -- it may be put at any moment
+    local blob, fault = recover(self, hash, max_bytes)
+    if blob or fault then return blob, fault end
     return nil, errors.new("not_found", ("Content not found: %s (in %s and %s)"):format(hash, self.front.folder, self.name))
   end
   return nil, objects.told(err)
@@ -246,7 +255,7 @@ function Remote:get(hash, max_bytes)
     ok, err = prepare(self)
     if not ok then return nil, err end
     blob, err = claim_content(self, hash, max_bytes, patience)
-    if blob == nil then return content_error(self, hash, err) end
+    if blob == nil then return content_error(self, hash, err, max_bytes) end
     if not blob then
       blob = self.front:get(hash, max_bytes)
     elseif max_bytes and #blob > max_bytes then
@@ -258,14 +267,22 @@ function Remote:get(hash, max_bytes)
   end
 end
 
+-- The hash of a label in the process's memory, if the machine's note does not contradict it.
+local function cached_label(self, name)
+  local blob = cache_of(self):peek(label_key(self, name))
+  local hash = blob and objects.hash_in(tostring(blob))
+  if not hash then return nil end
+  if not self.front:contradicts(name, hash, self.label_ttl) then return hash end
+  cache_of(self):remove(label_key(self, name))
+end
+
 --- Returns bytes if no request is needed for them, or nil.
 -- @tparam ?string hash
 -- @tparam ?string label instead
 -- @tparam[opt] integer max_bytes
 -- @treturn ?theaterref.blob
 function Remote:at_hand(hash, label, max_bytes)
-  local known = label and cache_of(self):peek(label_key(self, label))
-  if known then hash = objects.hash_in(tostring(known)) end
+  if label then hash = cached_label(self, label) end
   return hash and self.front:get(hash, max_bytes) or nil
 end
 
@@ -274,10 +291,9 @@ function Remote:exists(hash)
   local there, err = self.front.store:exists(hash)
   if err then return nil, err end
   if there or self.offline then return there end
-  local head
-  head, err = objects.head(self, "data/" .. hash:lower())
-  if head == nil then return nil, err end
-  return head ~= false
+  local found, why, has_copy = objects.find(self, hash:lower())
+  if found == nil and not has_copy then return nil, why end
+  return found or has_copy
 end
 
 -- ------------------------------------------------------------------- labels
@@ -288,49 +304,44 @@ local function is_fresh(self, known)
   return known.asked > 0 and age >= 0 and age < self.label_ttl
 end
 
--- Reads the bucket's answer about a label: its hash; nil: there is none; or nil and an error.
-local function hash_of(self, name, blob, err)
+-- Reads the bucket's answer about a label: its hash; nil: there is none; or nil and an error. 'asked' is when the question
+-- began, if it was ours.
+local function hash_of(self, name, blob, err, asked)
   if blob then
     local hash = objects.hash_in(tostring(blob))
     if hash then return hash end
     return nil, errors.new("corrupt", ("label %s holds no hash (%slabels/%s)"):format(name, self.name, name))
   end
   if objects.is_absent(err) then
-    self.front:forget_label(name)
+    if asked then self.front:note_absence(name, asked) end
     return nil
   end
   return nil, objects.told(err)
 end
 
-local function outage_name(self) return "outage-" .. core.digest(self.identity) end
-
 -- True while an outage is known, to this process or another one of the machine.
 local function is_out(self)
-  local shared, now = self.shared, core.now()
-  if now < shared.outage_till then return true end
-  local till = tonumber(self.front:text(outage_name(self)) or "") -- in milliseconds
-  local left = till and till / 1000 - core.time() or 0
-  if left <= 0 or left > MAX_OUTAGE then return false end
-  shared.outage_till = now + left
-  warn(self, ("%s could not be reached by another process a moment ago, so labels count as they were"):format(self.name))
-  return true
+  local is_known, is_news = outages.is_known(self)
+  if is_news then
+    warn(self, ("%s could not be reached by another process a moment ago, so labels count as they were"):format(self.name))
+  end
+  return is_known
 end
 
--- Notes an outage that was noticed by a question that began at a moment.
-local function note_outage(self, began)
-  local seconds = math.min(math.max(OUTAGE_FACTOR * (core.now() - began), MIN_OUTAGE), MAX_OUTAGE)
-  core.count "outage"
-  self.shared.outage_till = core.now() + seconds
-  self.front:set_text(outage_name(self), ("%d"):format((core.time() + seconds) * 1000 // 1 | 0))
-end
-
--- Serves the last known hash in an outage. 'began' is when the question that noticed it was asked.
-local function last_known(self, name, known, err, began)
+-- Serves the last known hash in an outage. 'began' and 'is_own' are those of outages.note.
+local function last_known(self, name, known, err, began, is_own)
   if not known or not objects.is_outage(err) then return nil, err end
-  note_outage(self, began)
+  outages.note(self, began, is_own)
   local age = known.asked > 0 and (" %s ago"):format(errors.seconds(math.max(0, (core.time() - known.asked) // 1))) or ""
   warn(self, ("%s cannot be reached, so label %s counts as it was%s: %s"):format(self.name, name, age, err.message))
   return known.hash
+end
+
+-- The hash of a label when there is a note of a later answer than ours, 'hash'; nil: the label was removed.
+local function later_hash(self, name, hash)
+  local known = self.front:label(name)
+  if known and known.asked < 0 then return hash end -- what the note has may be older
+  return known and known.hash
 end
 
 -- Asks the bucket for a label as the leader of its claim.
@@ -341,9 +352,11 @@ local function ask_label(self, name, known, lead, lock)
     known and ASK_SECONDS or nil, lock)
   if why == "pending" then return nil, err, true end
   local hash
-  hash, err = hash_of(self, name, blob, err)
-  if hash then self.front:set_label(name, { hash = hash, etag = future:freshness().etag, asked = asked }) end
-  return hash, err
+  hash, err = hash_of(self, name, blob, err, asked)
+  if not hash then return nil, err end
+  if self.front:set_label(name, { hash = hash, etag = future:freshness().etag, asked = asked }) then return hash end
+  cache_of(self):remove(label_key(self, name)) -- the answer to a later question is known
+  return later_hash(self, name, hash)
 end
 
 -- Takes the lock that lets one process at a time ask for a label, if others can use its answer.
@@ -384,7 +397,11 @@ local function wait_for_label(self, name, future, patience)
   if why == "pending" then return nil, err end
   if why == "abandoned" then return false end
   local hash, fault = hash_of(self, name, blob, errors.with_code(err, future))
-  if hash or not fault then return hash end
+  if not fault then
+    if not self.front:contradicts(name, hash or "-", self.label_ttl) then return hash end
+    cache_of(self):remove(label_key(self, name)) -- another process knows better
+    return false
+  end
   if may_renew(self, fault, patience) then return false end
   return last_known(self, name, self.front:label(name), fault, began)
 end
@@ -398,7 +415,7 @@ end
 
 -- True if the bucket may have to be asked for a label.
 local function may_ask(self, name)
-  if cache_of(self):peek(label_key(self, name)) then return false end
+  if cached_label(self, name) then return false end
   local known = self.front:label(name)
   return not known or not is_fresh(self, known) and not is_out(self)
 end
@@ -411,7 +428,7 @@ local function read_label(self, name)
     if may_ask(self, name) then
       local began, known = core.now(), self.front:label(name)
       local ok, err = prepare(self, known and ASK_SECONDS)
-      if not ok then return last_known(self, name, known, err, began) end
+      if not ok then return last_known(self, name, known, err, began, true) end
     end
     local how, what = cache_of(self):claim(label_key(self, name))
     if how == "hit" then return hash_of(self, name, what) end
@@ -441,10 +458,10 @@ function Remote:expire_label(name)
   self.front:expire_label(name)
 end
 
---- Remembers that a label was just removed here, or found to be absent.
-function Remote:forget_label(name)
+--- Remembers that a label was just removed here; or that it was found to be absent, by a question that began at a moment.
+function Remote:forget_label(name, asked)
   cache_of(self):remove(label_key(self, name))
-  self.front:note_removal(name)
+  if asked then self.front:note_absence(name, asked) else self.front:note_removal(name) end
 end
 
 --- Remembers a label that was moved here, or read, by a request that began at a moment. If a later answer is known, that was

@@ -43,6 +43,7 @@ local function attempt(client, method, ...)
     if method == "delete" and was_lost and err.status == 404 then return true end
     was_lost = was_lost or err.unknown
     if not err.unknown and ((err.status or 0) < 500 or err.status == 501) then break end
+    if client.seconds_left and client.seconds_left() <= 0 then break end
   end
   if is_refused(ok, err) or M.is_unsupported(err) then return false, is_refused(ok, err) end
   return nil, err
@@ -100,6 +101,13 @@ local function probe(store)
   return ("%s %s %s"):format(style, moves, removes)
 end
 
+-- Tests an engine; once more on another object if it seems not to honour everything: somebody may have deleted the first one.
+local function probe_twice(store)
+  local text, err = probe(store)
+  if text and text:find "1 1$" or err and err.status ~= 404 then return text, err end
+  return probe(store)
+end
+
 -- Returns the last result about an engine, `at` and `text`, or nil.
 local function kept(store, name)
   if known[name] then return known[name] end
@@ -128,7 +136,7 @@ function M.of(store)
   local name = name_of(store)
   local found = kept(store, name)
   if not found or not parse(found.text) or math.abs(os.time() - found.at) > LASTS_SECONDS then
-    local text, err = probe(store)
+    local text, err = probe_twice(store)
     if not text then return nil, err end
     found = { at = os.time(), text = text }
     store.front:set_text(name, ("%d %s"):format(found.at, text))

@@ -2,12 +2,12 @@
 --
 -- No deletion can depend on labels. So a collection copies what it is about to delete to `theaterref/trash/<hash>/<uuid>`,
 -- deletes it, reads the labels again, and puts back what they name by then. Nobody overwrites a copy, so several collections may
--- run at once. Copies stay for a day: a writer of a label that finds its content missing puts it back, and the next collection
--- puts back what one that was killed has deleted.
+-- run at once. Copies stay for a day: readers, writers and the next collection put back what they miss.
 -- @module theaterref.store.remote_gc
 local errors = require "theaterref.error"
 local objects = require "theaterref.store.remote_objects"
 local random = require "theaterref.store.random"
+local sorted_keys = require "theaterref.sorted_keys"
 
 local M = {}
 
@@ -99,13 +99,6 @@ local function delete_all(self, folder, names, report)
   return deleted
 end
 
--- Puts content back if it is missing. Returns whether it was, and had a copy; or nil and an error.
-local function put_back(self, hash)
-  local head, err = objects.head(self, "data/" .. hash)
-  if head == false then return objects.restore(self, hash) end
-  return head and false, err
-end
-
 -- Puts back labelled content that a collection deleted which was killed. 'there' is the content that the bucket has. Returns the
 -- names of old copies that may be deleted.
 local function settle_copies(self, last_old, there, spared)
@@ -118,7 +111,7 @@ local function settle_copies(self, last_old, there, spared)
   end)
   if not ok then return nil, err end
   for hash in pairs(missing) do
-    ok, err = put_back(self, hash)
+    ok, err = objects.find(self, hash)
     if ok == nil then return nil, err end
   end
   return old
@@ -126,14 +119,16 @@ end
 
 -- ----------------------------------------------------------------- deletion
 
--- Those of a batch that are still as they were, old, and without a label.
-local function still_free(self, batch, labels, last_old)
+-- Those of a batch that are still as they were, old, and without a label. Those that are gone, and were 'tried' before, are
+-- added to 'gone'.
+local function still_free(self, batch, labels, last_old, tried, gone)
   local spared, free = spared_by(labels), {}
   local ok, err = objects.for_each(self, batch, function(view, object)
     if spared[object.hash] then return true end
     local head, why = objects.head(view, "data/" .. object.hash)
     if head == nil then return nil, why end
-    if head and head.modified and head.modified <= last_old and head.etag == object.etag then free[#free + 1] = object.hash end
+    if not head then gone[object.hash] = tried[object.hash]
+    elseif head.modified and head.modified <= last_old and head.etag == object.etag then free[#free + 1] = object.hash end
     return true
   end)
   if not ok then return nil, err end
@@ -141,52 +136,63 @@ local function still_free(self, batch, labels, last_old)
   return free
 end
 
--- Reads the labels again after a deletion, and puts back what they name. Returns the labels, and the hashes put back.
-local function repair(self, hashes, labels)
-  local found, err = objects.labels(self, labels)
-  if not found then return nil, err end
+-- Reads the labels again after deletions, and puts back what they name of a set of hashes. Returns the labels, those put back,
+-- and why some objects are no labels.
+local function repair(self, tried, labels)
+  local found, faults = objects.labels(self, labels)
+  if not found then return nil, faults end
   local spared, restored = spared_by(found), {}
-  for _, hash in ipairs(hashes) do
+  for hash in pairs(tried) do
     if spared[hash] then
-      restored[hash], err = put_back(self, hash)
-      if restored[hash] == nil then return nil, err end
+      local there, err = objects.find(self, hash)
+      if there == nil then return nil, err end
+      restored[hash] = there
     end
   end
-  return found, restored
+  return found, restored, faults
 end
 
--- Deletes those of a batch of objects, which have copies, that are free. Returns the labels.
-local function delete_batch(self, batch, last_old, labels, report)
-  local err, free
-  labels, err = M.labels(self, labels)
-  if labels then free, err = still_free(self, batch, labels, last_old) end
+-- Deletes those of a batch of objects, which have copies, that are free. 'tried' is what earlier tries may have deleted; it
+-- grows. Returns the labels.
+local function delete_batch(self, batch, last_old, labels, report, tried)
+  local restored, faults, gone, free, deleted, err
+  labels, restored, faults = repair(self, tried, labels)
+  err = not labels and restored or refusal(faults)
+  if err then return nil, err end
+  gone = {}
+  free, err = still_free(self, batch, labels, last_old, tried, gone)
   if not free then return nil, err end
-  for _, hash in ipairs(free) do objects.doubt(self, hash) end
-  local deleted, restored
-  deleted, err = delete_all(self, "data/", free, report)
-  labels, restored = repair(self, free, labels) -- also if it is unknown whether they are deleted
-  if not deleted or not labels then return nil, err or restored end
   for _, hash in ipairs(free) do
-    if deleted[hash] and not restored[hash] then report.deleted[#report.deleted + 1] = hash end
+    tried[hash] = true
+    objects.doubt(self, hash)
+  end
+  deleted, err = delete_all(self, "data/", free, report)
+  labels, restored = repair(self, tried, labels) -- also if it is unknown whether they are deleted
+  if not deleted or not labels then return nil, err or restored end
+  for hash in pairs(gone) do deleted[hash] = true end
+  for _, hash in ipairs(sorted_keys(deleted)) do
+    if not restored[hash] then report.deleted[#report.deleted + 1] = hash end
   end
   return labels
 end
 
 -- The same, and again if the server is busy: nothing else repeats a deletion.
-local function delete_patiently(self, batch, ...)
+local function delete_patiently(self, batch, last_old, labels, report)
+  local tried = {}
   for try = 1, MAX_TRIES do
-    local labels, err = delete_batch(self, batch, ...)
-    if labels or try == MAX_TRIES or err.status ~= 503 and err.status ~= 429 then return labels, err end
+    local found, err = delete_batch(self, batch, last_old, labels, report, tried)
+    if found or try == MAX_TRIES or err.status ~= 503 and err.status ~= 429 then return found, err end
     objects.pause(self, PAUSE * 2 ^ try * (0.5 + math.random()))
   end
 end
 
--- Deletes the objects of probes that were killed.
+-- Deletes the objects of probes that were killed: after a day, whatever the grace, because others may be at work.
 local function delete_probes(self, last_old, report, dry_run)
   return each_dated(self, "theaterref/", function(name, object)
     local is_probe = name:find "^%x+%-%x+%-%x+%-%x+%-%x+$" and #name == 36 -- others' objects stay
     if not is_probe or object.modified > last_old then return end
-    local ok, err = dry_run or self:client():delete(self.prefix .. "theaterref/" .. name), nil
+    local ok, err = dry_run, nil
+    if not dry_run then ok, err = self:client():delete(self.prefix .. "theaterref/" .. name) end
     if ok then report.temporary_files[#report.temporary_files + 1] = name else report.failed[name] = err.message end
   end)
 end
@@ -253,13 +259,13 @@ function M.collect(self, options)
   if not labels then return nil, faults end
   local spared, last_old = spared_by(labels), now - math.max(0, options.grace or objects.GRACE)
   local old_copies, ok, err = {}, nil, nil
-  if not options.dry_run then old_copies, err = settle_copies(self, now - objects.GRACE, there, spared) end
+  if not options.dry_run then old_copies, err = settle_copies(self, now - objects.COPY_SECONDS, there, spared) end
   err = err or refusal(faults)
   if not err then ok, err = delete_all(self, objects.TRASH, old_copies, report) end
   if not ok then return nil, err end
   local candidates = candidates_of(list, spared, last_old, report)
   ok, err = delete_candidates(self, candidates, last_old, labels, report, options)
-  if ok then ok, err = delete_probes(self, last_old, report, options.dry_run) end
+  if ok then ok, err = delete_probes(self, now - objects.GRACE, report, options.dry_run) end
   if not ok then return nil, err end
   local failed = 0
   for _, object in ipairs(candidates) do

@@ -100,6 +100,13 @@ local function has(list, item)
   return false
 end
 
+local function has_any(list, items)
+  for _, item in ipairs(items) do
+    if has(list, item) then return true end
+  end
+  return false
+end
+
 -- True if an error is the object store's own answer. Such a request is over. One whose answer was lost, or came from a
 -- proxy, may be carried out later.
 local function is_over(err) return err.status ~= nil and err.code ~= nil end
@@ -158,14 +165,22 @@ local function refusal(store, name, what, method, err)
   return other
 end
 
+-- A view of a store of which all requests together take at most `lock_timeout`. `extend(seconds)` grants it more.
+local function within_lock_timeout(store)
+  local seconds = store.options.lock_timeout or LOCK_SECONDS
+  if seconds < 0 then return store, function() end end
+  local till, outer = core.now() + seconds, store.seconds_left
+  local function seconds_left() return math.max(0, math.min(till - core.now(), outer and outer() or math.huge)) end
+  return store:within { seconds_left = seconds_left }, function(more) till = till + more end
+end
+
 -- Attempts that pause for longer and longer in between, until a deadline or until the server has failed too often.
 local Attempts = {}
 Attempts.__index = Attempts
 
 local function attempts(store)
-  local seconds = store.options.lock_timeout or LOCK_SECONDS
-  seconds = math.min(seconds, store.seconds_left and store.seconds_left() or seconds)
-  return setmetatable({ store = store, till = core.now() + seconds, count = 1, failures = 0, pause = FIRST_PAUSE }, Attempts)
+  local till = core.now() + (store.seconds_left and store.seconds_left() or math.huge)
+  return setmetatable({ store = store, till = till, count = 1, failures = 0, pause = FIRST_PAUSE }, Attempts)
 end
 
 -- Pauses after an attempt. 'is_failure': the server failed, and it was not because of others. False: that was the last one.
@@ -189,8 +204,9 @@ end
 
 -- ---------------------------------------------------------------------- moves
 
--- A move at work: `store`, `name`, `hash`, `expect` (nil, false or a hash), `engine`, `current` (the label as it was read),
--- `uuid` of the attempt and `asked`, when it began, `is_settled` (the last attempt was not carried out).
+-- A move at work: `store`, within `lock_timeout`, and `whole_store`, without it; `name`, `hash`, `expect` (nil, false or a hash),
+-- `engine`, `current` (the label as it was read), `uuids` of the attempts (any may be carried out late) and `asked`, when
+-- the last began, `is_settled` (the last attempt was not carried out).
 local Move = {}
 Move.__index = Move
 
@@ -218,7 +234,7 @@ function Move:after(err)
   local now, why = objects.label(self.store, self.name)
   if now == nil and not err.unknown then return nil, why end
   if now then self.asked = now.asked end
-  if now and has(now.writers, self.uuid) then return true, now.writer == self.uuid and now.etag or nil end
+  if now and has_any(now.writers, self.uuids) then return true, has(self.uuids, now.writer) and now.etag or nil end
   self.is_settled = not err.unknown or is_settled(err, self.current, now)
   if not (self.is_settled or now ~= nil and is_over(err) and self.expect == nil) then return self:doubt(err, now, why) end
   self.current = now
@@ -239,8 +255,9 @@ function Move:run()
   local tries = attempts(self.store)
   while true do
     self:spare()
-    self.uuid, self.asked = random.uuid(), core.time()
-    local head, err = put_label(self.store, self.name, self.hash, self.current, self.uuid,
+    local uuid = random.uuid()
+    self.uuids[#self.uuids + 1], self.asked = uuid, core.time()
+    local head, err = put_label(self.store, self.name, self.hash, self.current, uuid,
       self.engine.moves and self.engine.condition or false)
     if head then return true, head.etag end
     local before = self.current
@@ -277,6 +294,7 @@ end
 -- Checks a label that has moved. Its name may be the folder of another by now, and a gc that did not see the label may have
 -- deleted its content. True, or nil and an error.
 function Move:check(etag)
+  self.store = within_lock_timeout(self.whole_store)
   local store, name, hash = self.store, self.name, self.hash
   local ok, err, is_nowhere = true, nil, nil
   if not self.current then ok, err = self:look(function() return check_place(store, name) end) end
@@ -317,21 +335,24 @@ function M.move(store, name, hash, expect)
   if ok then hash, err = normal_hash(hash) end
   if not err and expect then expect, err = normal_hash(expect) end
   if err then return nil, err end
-  local engine, current
+  local whole_store, extend, engine, current = store
+  store, extend = within_lock_timeout(store)
   engine, err = engines.of(store)
   if not engine then return nil, err end
   if expect ~= nil and not engine.moves then return nil, engines.refusal(store, "'expect'", "PUT with If-Match") end
   current, err = objects.label(store, name)
   if current == nil then return nil, err end
-  local move = setmetatable({ store = store, name = name, hash = hash, expect = expect, current = current, engine = engine },
-    Move)
+  local move = setmetatable({ store = store, name = name, hash = hash, expect = expect, current = current, engine = engine,
+    whole_store = whole_store, uuids = {} }, Move)
   if not move:fits() then
     store:expire_label(name)
     return false
   end
   if not current then ok, err = check_place(store, name) end
-  if ok then ok, err = objects.ensure(store, hash) end
+  local began = core.now()
+  if ok then ok, err = objects.ensure(whole_store, hash) end
   if not ok then return nil, err end
+  extend(core.now() - began) -- an upload has its own limits
   if current and current.hash == hash then
     store:know_label(name, hash, current.etag, current.asked)
     return true
@@ -342,16 +363,19 @@ end
 -- ------------------------------------------------------------------ removals
 
 -- Decides after a failed removal; as Move:after, with the label after "again". A removal that may have been carried out is not
--- repeated if others have made the label again since.
-local function after_removal(store, name, current, only_if, is_conditional, err)
+-- repeated if others have made the label again since. 'earlier' is the error of an earlier attempt that may be carried out late.
+local function after_removal(store, name, current, only_if, is_conditional, err, earlier)
   if not err.unknown and not is_conflict(err) then
     return nil, is_conditional and refusal(store, name, "removed", "DELETE", err) or err
   end
   local now, why = objects.label(store, name)
   if now == nil and not err.unknown then return nil, why end
-  if now == false and not only_if then return err.unknown == true end
+  if now == false and not only_if then return (err.unknown or earlier) and true or false end
   if err.unknown and not is_settled(err, current, now) then return unknown_outcome(name, "been removed", err, now, why) end
-  if not now or only_if and now.hash ~= only_if then return false end
+  if not now or only_if and now.hash ~= only_if then
+    if earlier then return unknown_outcome(name, "been removed", earlier, now) end
+    return false
+  end
   return "again", now
 end
 
@@ -368,6 +392,8 @@ function M.remove(store, name, only_if)
     only_if, err = normal_hash(only_if)
     if not only_if then return nil, err end
   end
+  store = within_lock_timeout(store)
+  local asked = core.time()
   current, err = objects.label(store, name)
   if current == nil then return nil, err end
   if current or only_if then
@@ -378,7 +404,7 @@ function M.remove(store, name, only_if)
     return nil, engines.refusal(store, "removing a label only if it points at a hash", "DELETE with If-Match")
   end
   if not current then
-    store:forget_label(name)
+    store:forget_label(name, asked)
     return false
   end
   if only_if and current.hash ~= only_if then
@@ -387,18 +413,17 @@ function M.remove(store, name, only_if)
   end
   if current.hash then objects.spare(store, current.hash) end
   store:expire_label(name)
-  local tries = attempts(store)
+  local tries, earlier = attempts(store), nil
   while true do
-    local outcome, what = true, nil
-    local ok
+    local outcome, what, ok = true
     -- Without a condition, it is sent once: meanwhile, somebody may have made the label anew.
     ok, err = store:client():delete(store.prefix .. "labels/" .. name,
       { if_match = engine.removes and engine.condition(current.etag) or nil, once = not engine.removes })
-    if not ok then outcome, what = after_removal(store, name, current, only_if, engine.removes, err) end
+    if not ok then outcome, what = after_removal(store, name, current, only_if, engine.removes, err, earlier) end
     if outcome == true then store:forget_label(name) end
     if outcome ~= "again" then return outcome, what end
     local before = current
-    current = what
+    current, earlier = what, err.unknown and err or earlier
     if not tries:next(err.unknown and is_same_write(before, current)) then return tries:failure(name, "removed", err) end
   end
 end

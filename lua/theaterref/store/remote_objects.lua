@@ -28,6 +28,10 @@ end
 --- Seconds for which a remote gc spares content. Writers renew content that is older than half of that.
 M.GRACE = 24 * 3600
 
+--- Seconds for which copies stay after a deletion: longer than content without a label. They are made before the deletion, which
+-- the network may delay; servers refuse requests that are older than 15 minutes.
+M.COPY_SECONDS = M.GRACE + 3600
+
 --- More is no label.
 M.LABEL_BYTES = 4096
 
@@ -154,33 +158,48 @@ local function has_bytes(head, blob)
   return (head.etag or ""):gsub('"', ""):lower() == md5
 end
 
--- Copies content back from a copy, if that has the right bytes. As M.restore.
-local function restore_from(store, key, hash)
-  local client = store:client()
-  local blob, head = client:get(key, {})
-  if not blob and not M.is_absent(head) then return nil, M.told(head) end -- else its time was over
-  if not blob or not M.is_content(blob, hash) then return false end
-  local ok, err = without_conflict(store, function() return client:refresh(key, head, store.prefix .. "data/" .. hash) end)
-  if ok then return true end
-  if M.is_absent(err) then return false end
-  return nil, M.told(err)
+-- Reads the copies of deleted content until one has the right bytes. Returns them, the copy's key and its head; false: there is
+-- none; or nil and an error.
+local function read_copy(store, hash, max_bytes)
+  local copies = {}
+  local ok, err = M.each(store, M.TRASH .. hash .. "/", function(_, object) copies[#copies + 1] = object.key end)
+  if not ok then return nil, err end
+  for _, key in ipairs(copies) do
+    local blob, head = store:client():get(key, { max_bytes = max_bytes })
+    if not blob and not M.is_absent(head) then return nil, M.told(head) end -- else its time was over
+    if blob and M.is_content(blob, hash) then return blob, key, head end
+  end
+  return false
 end
 
 --- Puts content back that is absent, and of which a garbage collection kept a copy.
 -- @tparam table store
 -- @tparam string hash
--- @treturn boolean false: there is none
+-- @tparam[opt] integer max_bytes
+-- @treturn boolean false: there is no copy with the right bytes; nil: they could not be put back
+-- @treturn ?table why, an error
+-- @treturn ?theaterref.blob the bytes, if a copy has them
+function M.restore(store, hash, max_bytes)
+  local blob, key, head = read_copy(store, hash, max_bytes)
+  if not blob then return blob, key end
+  local client, data = store:client(), store.prefix .. "data/" .. hash
+  local ok, err = without_conflict(store, function() return client:refresh(key, head, data) end)
+  if ok then return true, nil, blob end
+  if M.is_absent(err) then return false, nil, blob end -- its time was over a moment ago
+  return nil, M.told(err), blob
+end
+
+--- Looks for content in the bucket, and puts it back from a copy if a garbage collection deleted it.
+-- @tparam table store
+-- @tparam string hash
+-- @treturn boolean whether it is there
 -- @return[2] nil
 -- @treturn[2] table an error
-function M.restore(store, hash)
-  local copies = {}
-  local ok, err = M.each(store, M.TRASH .. hash .. "/", function(_, object) copies[#copies + 1] = object end)
-  if not ok then return nil, err end
-  for _, copy in ipairs(copies) do
-    ok, err = restore_from(store, copy.key, hash)
-    if ok ~= false then return ok, err end
-  end
-  return false
+-- @treturn[2] boolean true: there is a copy, which could not be put back
+function M.find(store, hash)
+  local head, err, blob = M.head(store, "data/" .. hash)
+  if head == false then head, err, blob = M.restore(store, hash) end
+  return head and true or head, err, blob ~= nil
 end
 
 -- Brings content there that is missing in the bucket, as far as an answer to HEAD shows. True; false: it is nowhere; or nil and
@@ -190,9 +209,7 @@ local function bring(store, hash, blob)
   if blob then
     return without_conflict(store, function() return store:client():put(store.prefix .. "data/" .. hash, blob, {}) end)
   end
-  local head, err = M.head(store, "data/" .. hash)
-  if head == false then return M.restore(store, hash) end
-  return head and true, err
+  return M.find(store, hash)
 end
 
 --- Makes sure that content is in the bucket, and young enough that no gc takes it soon.
@@ -212,6 +229,7 @@ function M.ensure(store, hash, blob, again)
   if not client then return nil, err end
   local head, ok
   head, err = client:head(key)
+  blob = blob or head and store.front:get(hash) -- which shows whether the bucket has other bytes
   if not head and err.status ~= 404 then return nil, M.told(err) end
   if head and (not blob or has_bytes(head, blob)) then
     ok, err = refresh(store, key, head)

@@ -101,10 +101,10 @@ local function verify_remote(self, progress)
   local there, missing = {}, {}
   for _, hash in ipairs(hashes) do there[hash] = true end
   for name, hash in pairs(labels) do
-    local head, why = true, nil
-    if not there[hash] then head, why = objects.head(self, "data/" .. hash) end -- put meanwhile
-    if head == nil then return nil, why end
-    if not head then
+    local is_there, why, has_copy = true
+    if not there[hash] then is_there, why, has_copy = objects.find(self, hash) end -- put meanwhile, or deleted by a gc
+    if is_there == nil and not has_copy then return nil, why end
+    if not is_there then
       report.dangling[#report.dangling + 1] = name
       missing[hash] = true
     end
