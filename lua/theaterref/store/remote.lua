@@ -24,6 +24,7 @@ local ASK_SECONDS = 5         -- for a label whose last hash is known
 local HOLD_SECONDS = 10       -- that fetched content stays in memory for those who ask at the same time
 local LOCK_SECONDS = 30       -- that another process may take to fetch content, before this one does
 local KEEP_SECONDS = 0.5      -- after a fetch, for its bytes to be kept before another process looks
+local LOOK_SECONDS = 0.05     -- between two looks at whether another process knows better of a label
 local FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 
 -- ------------------------------------------------------------------ opening
@@ -47,7 +48,7 @@ function M.open(id, folder, options)
   return setmetatable({ id = id, name = "s3://" .. bucket .. "/" .. prefix, bucket = bucket, prefix = prefix, front = front,
     identity = identity,
     options = options, label_ttl = math.max(0, options.label_ttl or LABEL_TTL), await = wait,
-    shared = { outage_till = 0, ensured = {}, ensured_count = 0 }, -- by all its views
+    shared = { outage_till = 0, looked = {}, looked_since = 0, ensured = {}, ensured_count = 0 }, -- by all its views
     key_prefix = "store://" .. id .. "/" }, Remote)
 end
 
@@ -272,7 +273,13 @@ local function cached_label(self, name)
   local blob = cache_of(self):peek(label_key(self, name))
   local hash = blob and objects.hash_in(tostring(blob))
   if not hash then return nil end
-  if not self.front:contradicts(name, hash, self.label_ttl) then return hash end
+  local shared, now = self.shared, core.now()
+  if now >= shared.looked_since + LOOK_SECONDS then shared.looked, shared.looked_since = {}, now end
+  if shared.looked[name] then return hash end
+  if not self.front:contradicts(name, hash, self.label_ttl) then
+    shared.looked[name] = true
+    return hash
+  end
   cache_of(self):remove(label_key(self, name))
 end
 
@@ -484,13 +491,6 @@ function Remote:get_content_by_label(name, max_bytes)
   if not now then return nil, why end
   if now == hash then return nil, err end
   return self:get(now, max_bytes)
-end
-
---- True if there is such a label.
-function Remote:label_exists(name)
-  local hash, err = self:get_by_label(name)
-  if err then return nil, err end
-  return hash ~= nil
 end
 
 for _, methods in ipairs { writing, upkeep } do

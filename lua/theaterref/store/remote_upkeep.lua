@@ -59,6 +59,13 @@ function M.label_hashes(self)
   return hashes, faults
 end
 
+--- True if there is such a label.
+function M.label_exists(self, name)
+  local hash, err = self:get_by_label(name)
+  if err then return nil, err end
+  return hash ~= nil
+end
+
 M.usage = core.store_methods.usage
 
 -- ------------------------------------------------------------------- checks
