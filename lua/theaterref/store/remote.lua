@@ -32,7 +32,7 @@ local FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 -- Waits for a future on the calling thread.
 local function wait(future) return future:wait() end
 
---- Opens a remote store. Nothing is asked yet.
+--- Opens a remote store. Sends no request.
 -- @tparam string id
 -- @tparam string folder the local one
 -- @tparam table options of a store, with `remote`
@@ -43,7 +43,7 @@ function M.open(id, folder, options)
   local bucket, prefix, fault = objects.place(options.remote)
   if not bucket then return nil, errors.new("invalid_reference", ("store '%s': %s"):format(id, fault)) end
   local place = places.find(options.s3, bucket)
-  local identity = (place and place.url or bucket .. "/") .. prefix -- whose answers are whose
+  local identity = (place and place.url or bucket .. "/") .. prefix -- names the bucket and prefix that answers come from
   local front = fronts.open(folder, identity, option_sets.overlay(options, { max_bytes = options.max_bytes or MAX_BYTES }))
   return setmetatable({ id = id, name = "s3://" .. bucket .. "/" .. prefix, bucket = bucket, prefix = prefix, front = front,
     identity = identity,
@@ -62,7 +62,7 @@ function Remote:within(task)
   return setmetatable(view, Remote)
 end
 
-function Remote.__close() end -- what 'hold' of a local store returns is closed
+function Remote.__close() end -- so that callers can close what 'hold' returns, as for a local store
 
 --- The store itself, as `hold` of a local one returns it; and whether it is there.
 function Remote:hold() return self, true end
@@ -72,7 +72,7 @@ Remote.is_remote = true
 --- The local folder.
 function Remote:folder() return self.front.folder end
 
---- Describes the bucket's place, without secrets. Nobody is asked.
+--- Describes the bucket's place, without secrets. Sends no request.
 -- @treturn string the endpoint, or the fault of the settings
 -- @treturn string the region, and where the credentials come from
 function Remote:describe()
@@ -130,8 +130,8 @@ local function content_key(self, hash) return self.key_prefix .. "hash/" .. hash
 
 -- ------------------------------------------------------------------ fetching
 
--- Fetches an object into the future that leads a claim. A lock that is held meanwhile opens soon after the fetch, though nobody
--- may resume this coroutine.
+-- Fetches an object into the future that leads a claim. A lock held meanwhile is released soon after the fetch, even if nobody
+-- resumes this coroutine.
 local function fetch_into(self, lead, key, max_bytes, sha256, seconds, lock)
   local client, err = self:client()
   local url, compiled
@@ -326,7 +326,7 @@ local function hash_of(self, name, blob, err, asked)
   return nil, objects.told(err)
 end
 
--- True while an outage is known, to this process or another one of the machine.
+-- True while this process or another on the machine knows of an outage.
 local function is_out(self)
   local is_known, is_news = outages.is_known(self)
   if is_news then

@@ -1,8 +1,8 @@
 --- Garbage collection of remote stores.
 --
--- No deletion can depend on labels. So a collection copies what it is about to delete to `theaterref/trash/<hash>/<uuid>`,
--- deletes it, reads the labels again, and puts back what they name by then. Nobody overwrites a copy, so several collections may
--- run at once. Copies stay for a day: readers, writers and the next collection put back what they miss.
+-- S3 cannot make a deletion depend on labels. So a collection copies content to `theaterref/trash/<hash>/<uuid>`, deletes it,
+-- reads the labels again, and restores what they name by then. Copies are never overwritten, so several collections may run at
+-- the same time. Copies stay for a day: readers, writers and the next collection restore what they miss.
 -- @module theaterref.store.remote_gc
 local errors = require "theaterref.error"
 local objects = require "theaterref.store.remote_objects"
@@ -17,7 +17,7 @@ local MAX_TRIES, PAUSE = 6, 0.5 -- while the server is busy
 
 local function nothing() end
 
--- Visits objects, of which each must have a time.
+-- Visits objects; each must have a time.
 local function each_dated(self, folder, visit)
   local fault
   local ok, err = objects.each(self, folder, function(key, object)
@@ -32,16 +32,16 @@ end
 
 -- ------------------------------------------------------------------- labels
 
--- Returns the error for objects among the labels that are none; nil if there are none of these.
+-- Returns an error if some objects among the labels are not labels, or nil.
 local function refusal(faults)
   local name, why = next(faults)
   return name and errors.new("corrupt", ("no garbage is collected while there is a label that holds no hash: %s: %s")
     :format(errors.printable(name), why))
 end
 
---- Reads the labels for a collection, which deletes nothing while one cannot be read.
+--- Reads the labels. Nothing is deleted while one of them cannot be read.
 -- @tparam table self a remote store
--- @tparam[opt] table before those that were read before
+-- @tparam[opt] table before the result of an earlier call
 -- @treturn table by name
 -- @return[2] nil
 -- @treturn[2] table an error
@@ -99,8 +99,8 @@ local function delete_all(self, folder, names, report)
   return deleted
 end
 
--- Puts back labelled content that a collection deleted which was killed. 'there' is the content that the bucket has. Returns the
--- names of old copies that may be deleted.
+-- Restores labelled content that a killed collection deleted. 'there' is the content that the bucket has. Returns the names of
+-- old copies that may be deleted.
 local function settle_copies(self, last_old, there, spared)
   local missing, old = {}, {}
   local ok, err = each_dated(self, objects.TRASH, function(key, object)
@@ -119,7 +119,7 @@ end
 
 -- ----------------------------------------------------------------- deletion
 
--- Those of a batch that are still as they were, old, and without a label. Those that are gone, and were 'tried' before, are
+-- The objects of a batch that are unchanged, still old and still unlabelled. Objects that are gone, and were 'tried' before, are
 -- added to 'gone'.
 local function still_free(self, batch, labels, last_old, tried, gone)
   local spared, free = spared_by(labels), {}
@@ -152,8 +152,8 @@ local function repair(self, tried, labels)
   return found, restored, faults
 end
 
--- Deletes those of a batch of objects, which have copies, that are free. 'tried' is what earlier tries may have deleted; it
--- grows. Returns the labels.
+-- Deletes the objects of a batch that are still free; each has a copy. 'tried' collects what this and earlier tries may have
+-- deleted. Returns the labels.
 local function delete_batch(self, batch, last_old, labels, report, tried)
   local restored, faults, gone, free, deleted, err
   labels, restored, faults = repair(self, tried, labels)
@@ -186,7 +186,7 @@ local function delete_patiently(self, batch, last_old, labels, report)
   end
 end
 
--- Deletes the objects of probes that were killed: after a day, whatever the grace, because others may be at work.
+-- Deletes the objects of killed probes after a day, whatever the grace period, because other probes may be running.
 local function delete_probes(self, last_old, report, dry_run)
   return each_dated(self, "theaterref/", function(name, object)
     local is_probe = name:find "^%x+%-%x+%-%x+%-%x+%-%x+$" and #name == 36 -- others' objects stay

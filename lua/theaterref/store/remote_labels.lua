@@ -1,7 +1,7 @@
 --- Moving labels of remote stores: compare and set on an object.
 --
--- A label's bytes do not tell who wrote them. Each attempt of a write has a UUID, and those of the writes that it follows, in
--- the object's metadata. A writer whose answer was lost reads the label again: its own UUID means that it won.
+-- A label's bytes do not show who wrote them. So each attempt puts a UUID, and those of earlier writes, into the object's
+-- metadata. A writer whose answer was lost reads the label again: if it finds its own UUID, it won.
 -- @module theaterref.store.remote_labels
 local core = require "theaterref.core"
 local engines = require "theaterref.store.remote_engine"
@@ -107,8 +107,8 @@ local function has_any(list, items)
   return false
 end
 
--- True if an error is the object store's own answer. Such a request is over. One whose answer was lost, or came from a
--- proxy, may be carried out later.
+-- True if an error is the object store's own answer. Such a request is finished. One whose answer was lost, or came from a
+-- proxy, may still be carried out.
 local function is_over(err) return err.status ~= nil and err.code ~= nil end
 
 -- True if a label is the very write that it was before. Each write has a UUID of its own, so nothing was applied meanwhile,
@@ -128,7 +128,7 @@ end
 -- in another way may get the same answer, so the label must have been written by others.
 local function is_lost_race(err) return err.status == 500 and err.code == "UnknownError" end
 
--- True if a write whose outcome its answer leaves open was not carried out, and will not be, by the label as it is now.
+-- True if the label as it is now proves that a write with an unclear answer was not carried out and never will be.
 local function is_settled(err, before, now)
   return is_over(err) and (is_same_write(before, now) or is_lost_race(err) and is_later_write(before, now))
 end
@@ -154,8 +154,7 @@ local function unknown_outcome(name, what, err, now, why)
   return nil, other
 end
 
--- The error for a conditional request that was refused. A server that does not take the condition is another one than that
--- which was tried out.
+-- The error for a refused conditional request. A server that rejects the condition is no longer the one that was tested.
 local function refusal(store, name, what, method, err)
   if not engines.is_unsupported(err) then return err end
   engines.forget(store)
@@ -165,7 +164,7 @@ local function refusal(store, name, what, method, err)
   return other
 end
 
--- A view of a store of which all requests together take at most `lock_timeout`. `extend(seconds)` grants it more.
+-- A view of a store whose requests together take at most `lock_timeout`. `extend(seconds)` grants more time.
 local function within_lock_timeout(store)
   local seconds = store.options.lock_timeout or LOCK_SECONDS
   if seconds < 0 then return store, function() end end
@@ -174,7 +173,7 @@ local function within_lock_timeout(store)
   return store:within { seconds_left = seconds_left }, function(more) till = till + more end
 end
 
--- Attempts that pause for longer and longer in between, until a deadline or until the server has failed too often.
+-- Attempts with growing pauses, until a deadline or until the server has failed too often.
 local Attempts = {}
 Attempts.__index = Attempts
 
@@ -183,7 +182,7 @@ local function attempts(store)
   return setmetatable({ store = store, till = till, count = 1, failures = 0, pause = FIRST_PAUSE }, Attempts)
 end
 
--- Pauses after an attempt. 'is_failure': the server failed, and it was not because of others. False: that was the last one.
+-- Pauses after an attempt. 'is_failure': the server failed, and not because of other writers. False: no attempts are left.
 function Attempts:next(is_failure)
   if is_failure then self.failures = self.failures + 1 end
   local pause = self.pause * math.random()
@@ -204,7 +203,7 @@ end
 
 -- ---------------------------------------------------------------------- moves
 
--- A move at work: `store`, within `lock_timeout`, and `whole_store`, without it; `name`, `hash`, `expect` (nil, false or a hash),
+-- A move: `store`, within `lock_timeout`, and `whole_store`, without it; `name`, `hash`, `expect` (nil, false or a hash),
 -- `engine`, `current` (the label as it was read), `uuids` of the attempts (any may be carried out late) and `asked`, when
 -- the last began, `is_settled` (the last attempt was not carried out).
 local Move = {}
@@ -279,7 +278,7 @@ function Move:look(ask)
   end
 end
 
--- Takes a label back that was just made, and is a folder of another, or below another: both were made at the same time.
+-- Removes a label that was just made if it clashes with another one, made at the same time.
 function Move:undo(etag, fault)
   local done, err
   if self.engine.removes and etag then

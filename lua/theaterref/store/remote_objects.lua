@@ -121,7 +121,7 @@ function M.doubt(store, hash) store.shared.ensured[hash] = nil end
 -- True if an object is so old, by the server's clock, that a remote gc may soon take it.
 local function is_old(head) return (head.date or os.time()) - (head.modified or 0) > M.GRACE / 2 end
 
--- Calls a function that writes content until nobody else writes it at the same time: `conflict` is no kind of a caller's.
+-- Repeats a write of content while others write it at the same time: callers never see the kind `conflict`.
 local function without_conflict(store, write)
   local ok, err
   for try = 1, MAX_TRIES do
@@ -172,7 +172,7 @@ local function read_copy(store, hash, max_bytes)
   return false
 end
 
---- Puts content back that is absent, and of which a garbage collection kept a copy.
+--- Restores absent content from the copy of a garbage collection.
 -- @tparam table store
 -- @tparam string hash
 -- @tparam[opt] integer max_bytes
@@ -189,7 +189,7 @@ function M.restore(store, hash, max_bytes)
   return nil, M.told(err), blob
 end
 
---- Looks for content in the bucket, and puts it back from a copy if a garbage collection deleted it.
+--- Looks for content in the bucket, and restores it if a garbage collection deleted it.
 -- @tparam table store
 -- @tparam string hash
 -- @treturn boolean whether it is there
@@ -202,8 +202,8 @@ function M.find(store, hash)
   return head and true or head, err, blob ~= nil
 end
 
--- Brings content there that is missing in the bucket, as far as an answer to HEAD shows. True; false: it is nowhere; or nil and
--- an error.
+-- Uploads content that the bucket lacks, as far as an answer to HEAD shows, or restores it from a copy. True; false: it is
+-- nowhere; or nil and an error.
 local function bring(store, hash, blob)
   blob = blob or store.front:get(hash)
   if blob then
@@ -212,7 +212,7 @@ local function bring(store, hash, blob)
   return M.find(store, hash)
 end
 
---- Makes sure that content is in the bucket, and young enough that no gc takes it soon.
+--- Ensures that content is in the bucket, and too young for any gc to take it soon.
 -- @tparam table store
 -- @tparam string hash
 -- @tparam[opt] theaterref.blob blob its bytes, which replace others in the bucket; without them, those of the local folder
@@ -331,7 +331,7 @@ end
 
 local MAX_EMPTY_PAGES = 100 -- in a row
 
--- Returns a function that checks that pages go on: without it, a list might never end.
+-- Returns a function that checks that each page continues after the last one; otherwise a list might never end.
 local function page_checker(store)
   local last, empty = "", 0
   return function(page)
@@ -372,7 +372,7 @@ end
 
 local AT_ONCE = 16
 
--- Advances all workers until they are done, or one fails.
+-- Runs all workers until they are done or one fails.
 local function drive(workers)
   while #workers > 0 do
     for i = #workers, 1, -1 do

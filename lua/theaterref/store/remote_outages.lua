@@ -28,7 +28,7 @@ local function outage_name(self)
   return shared.outage_name
 end
 
---- True while an outage is known, to this process or another one of the machine.
+--- True while this process or another on the machine knows of an outage.
 -- @tparam table self a remote store
 -- @treturn boolean
 -- @treturn ?boolean true: another process has just told this one
@@ -42,7 +42,7 @@ function M.is_known(self)
   return true, true
 end
 
---- Notes an outage.
+--- Records an outage.
 -- @tparam table self a remote store
 -- @tparam number began when the question that noticed it began, by core.now()
 -- @tparam ?boolean is_own it is one of this process's credentials: others are not told
