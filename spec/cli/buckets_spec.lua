@@ -79,7 +79,7 @@ describe("about buckets, the command", function()
     end
     fails("the secret access key is wrong, .*; the credentials are from the configuration$", nil, { secret_access_key = "other" })
     fails("the access key is unknown to this endpoint", nil, { access_key_id = "NOBODY" })
-    fails("there is no such bucket at this endpoint$", store "absent")
+    fails("there is no such bucket at this endpoint: create it, or correct its name$", store "absent")
     fails("127.0.0.1:1/bucket/%?…: Failed to connect .*; is the endpoint right", nil, { endpoint = "http://127.0.0.1:1" })
     fails("speaks plain http; to allow it, set plain_http = true", nil, { endpoint = "http://s3.example.org" })
     s3:control { down = true }

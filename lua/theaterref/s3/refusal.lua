@@ -16,7 +16,7 @@ local advice = {
   ExpiredToken = "the session token has expired",
   InvalidObjectState = "the object is archived: restore it first",
   RequestTimeTooSkewed = "this machine's clock is wrong",
-  NoSuchBucket = "there is no such bucket at this endpoint",
+  NoSuchBucket = "there is no such bucket at this endpoint: create it, or correct its name",
   EntityTooLarge = "one request writes at most 5 GiB",
 }
 
