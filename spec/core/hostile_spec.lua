@@ -114,7 +114,8 @@ describe("a hostile server", function()
     end)
     local failing = start("/failing")
     send(failing, second)
-    assert.equal("network", select(2, failing:wait()).kind)
+    local _, failure = failing:wait() -- none if all of the body came before the reset
+    assert.is_true(failure == nil or failure.kind == "network", tostring(failure))
     -- A server that is slower than we are holds nobody up: its connection is silent to us.
     local _, err = lasting:wait()
     assert.is_truthy(err.message:find "keeps sending data that is not an HTTP response" or err.message:find "stall_timeout",
