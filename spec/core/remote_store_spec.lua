@@ -407,22 +407,22 @@ describe("a remote store", function()
         local seconds = require "theaterref.error".seconds
         assert(seconds(1) == "1 second" and seconds(20.5) == "20.5 seconds" and seconds(0) == "0 seconds")
         local store = require "theaterref".content_store("release", { base_path = %q, remote = %q, label_ttl = tonumber(arg[1]),
-          s3 = { endpoint = %q, access_key_id = %q, secret_access_key = %q }, request = { retries = 0 } })
+          s3 = { endpoint = %q, access_key_id = %q, secret_access_key = %q }, request = { retries = 0, timeout = tonumber(arg[2]) } })
         print(store:get_by_label "x")]]):format(folder .. "/here", "s3://bucket/" .. prefix, s3.settings.endpoint,
         s3.settings.access_key_id, s3.settings.secret_access_key))
-      local function read(ttl)
-        assert.equal(hash .. "\n", helper.run_ok(("LOCPATH=%s %s %s %d"):format(folder, helper.lua, script, ttl)))
+      local function read(ttl, timeout)
+        assert.equal(hash .. "\n", helper.run_ok(("LOCPATH=%s %s %s %d %d"):format(folder, helper.lua, script, ttl, timeout)))
       end
-      read(60)
+      read(60, 30)
       s3:log()
-      read(60)
+      read(60, 30)
       assert.equal(hash, open("here", { label_ttl = 60 }):get_by_label "x")
       assert.equal(0, asked "labels/x")
-      s3:control { faults = { { ["do"] = "drop_before", key = "labels/x", times = 9 } } }
-      read(0)
+      s3:control { faults = { { ["do"] = "slow", seconds = 2, key = "labels/x", times = 9 } } }
+      read(0, 1) -- an outage that took a second to notice lasts ten
       s3:log()
-      read(0)
-      assert.equal(hash, open():get_by_label "x")
+      read(0, 1)
+      assert.equal(hash, open("here", { request = { retries = 0, timeout = 1 } }):get_by_label "x")
       assert.equal(0, asked "labels/x")
     end)
 
