@@ -283,7 +283,6 @@ describe("every command", function()
     for arguments, expected in pairs {
       ["explain actor.wasm --purpose packge"] = "there is no purpose 'packge' (did you mean 'package'?): direct, ",
       ["store label demo greeting --expect none"] = "--expect is for a label that is moved",
-      ["store label demo greeting --copy other --expect ''"] = "--expect is empty: give the label's hash, or 'none' for a new label",
       ["store label demo a --copy greeting 0"] = "give a hash or --copy, not both",
     } do
       local out, err, status = shell("theaterref " .. arguments)

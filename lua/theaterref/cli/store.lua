@@ -61,7 +61,6 @@ end
 
 function run.label(store, args)
   local expect = args.expect
-  if expect == "" then return nil, output.usage_error "--expect is empty: give the label's hash, or 'none' for a new label" end
   if expect == "none" then expect = false end
   local hash, err = hash_for_label(store, args)
   if err then return nil, err end
@@ -273,8 +272,7 @@ return {
       { { "name", "Name of the label." },
         { "hash", "Hash of the content. Without it, the label does not move.", optional = true } },
       { { "--copy", "LABEL", "Point the label at the same content as this label." },
-        { "--expect", "HASH", "Move the label only if it points at this hash; 'none': only if it does not exist.",
-          may_be_empty = true } }),
+        { "--expect", "HASH", "Move the label only if it points at this hash; 'none': only if it does not exist." } }),
     command("history", "List the hashes that a label pointed at before, newest first.",
       { "theaterref store history demo greeting" }, { { "name", "Name of the label." } }),
     command("rollback", "Move a label back to what it pointed at before. A second rollback moves it forward again; to go further "
