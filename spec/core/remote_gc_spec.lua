@@ -30,25 +30,13 @@ describe("gc of a bucket", function()
     return assert(theaterref.content_store("release", all))
   end
 
-  local function asked(pattern)
-    local n = 0
-    for _, line in ipairs(s3:log()) do
-      if line:find(pattern) then n = n + 1 end
-    end
-    return n
-  end
+  local function asked(pattern) return s3:asked(pattern) end
 
   local function put(key, text, age) s3:control { put = { { bucket = "bucket", key = prefix .. "/" .. key, text = text, age = age } } } end
 
   local function age(seconds, key) s3:control { age = { bucket = "bucket", prefix = prefix .. "/" .. (key or ""), seconds = seconds } } end
 
-  local function objects()
-    local all = {}
-    for key, object in pairs(s3:control {} .bucket) do
-      if key:sub(1, #prefix + 1) == prefix .. "/" then all[key:sub(#prefix + 2)] = object end
-    end
-    return all
-  end
+  local function objects() return s3:below(prefix) end
 
   local function copies()
     local n = 0

@@ -33,23 +33,11 @@ describe("a remote store", function()
   end
 
   -- How many requests the server got since the last question, by a pattern.
-  local function asked(pattern)
-    local n = 0
-    for _, line in ipairs(s3:log()) do
-      if line:find(pattern) then n = n + 1 end
-    end
-    return n
-  end
+  local function asked(pattern) return s3:asked(pattern) end
 
   local function put(key, text, age) s3:control { put = { { bucket = "bucket", key = prefix .. "/" .. key, text = text, age = age } } } end
 
-  local function objects()
-    local all = {}
-    for key, object in pairs(s3:control {} .bucket) do
-      if key:sub(1, #prefix + 1) == prefix .. "/" then all[key:sub(#prefix + 2)] = object end
-    end
-    return all
-  end
+  local function objects() return s3:below(prefix) end
 
   it("has Theater's layout in the bucket, and ignores other keys", function()
     local store = open()

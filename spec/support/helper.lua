@@ -418,6 +418,22 @@ function M.s3_stub()
     server.seen = n
     return lines
   end
+  --- How many requests the log has since the last call, by a pattern.
+  function self.asked(server, pattern)
+    local n = 0
+    for _, line in ipairs(server:log()) do
+      if line:find(pattern) then n = n + 1 end
+    end
+    return n
+  end
+  --- The objects below a folder of the bucket, by the rest of their keys.
+  function self.below(server, prefix)
+    local all = {}
+    for name, object in pairs(server:control {} .bucket) do
+      if name:sub(1, #prefix + 1) == prefix .. "/" then all[name:sub(#prefix + 2)] = object end
+    end
+    return all
+  end
   return self
 end
 

@@ -7,6 +7,7 @@ local engines = require "theaterref.store.remote_engine"
 local errors = require "theaterref.error"
 local places = require "theaterref.s3.place"
 local settings = require "theaterref.cli.settings"
+local sorted_keys = require "theaterref.sorted_keys"
 
 local M = {}
 
@@ -20,18 +21,10 @@ local function locate(item, s3, bucket)
   return item
 end
 
--- Returns the keys of a table, sorted.
-local function sorted(map)
-  local names = {}
-  for name in pairs(map or {}) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
-
 -- Returns the remote stores of a configuration and the buckets of its `s3`, or else the endpoint itself.
 local function list(args, config)
   local items, seen = {}, {}
-  for _, id in ipairs(sorted(config.stores)) do
+  for _, id in ipairs(sorted_keys(config.stores or {})) do
     if config.stores[id].remote then
       local store, err = settings.store(args, id)
       local item = { name = "store://" .. id, store = store, err = err }
@@ -42,8 +35,9 @@ local function list(args, config)
       items[#items + 1] = item
     end
   end
-  for _, bucket in ipairs(sorted(config.s3 and config.s3.buckets)) do
-    if not seen[bucket] then items[#items + 1] = locate({ name = "s3://" .. bucket, bucket = bucket }, config.s3, bucket) end
+  for _, bucket in ipairs(sorted_keys(config.s3 and config.s3.buckets or {})) do
+    local item = { name = "s3://" .. bucket, bucket = bucket }
+    if not seen[bucket] then items[#items + 1] = locate(item, config.s3, bucket) end
   end
   if not items[1] and next(config.s3 or {}) then items[1] = locate({ name = "endpoint" }, config.s3, "any-bucket") end
   return items

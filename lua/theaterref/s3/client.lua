@@ -16,18 +16,20 @@ local xml = require "theaterref.s3.xml"
 local Client = {}
 Client.__index = Client
 
+--- The most objects that one request deletes.
+Client.MAX_DELETES = 1000
+
 local overlay = option_sets.overlay
 
 local MAX_OBJECT_BYTES = 5 << 30 -- of one PUT
 local MAX_ANSWER_BYTES = 4 << 20 -- a list of 1,000 keys of 1,024 bytes, encoded, has 3.4 MB
-local MAX_DELETES = 1000
 local DELETION_SECONDS = 60 -- that a server may be silent while it deletes many objects
 local LOOK_SECONDS = 1 -- between two looks at where credentials come from
 
 --- Opens a bucket. Nothing is asked yet.
 -- @tparam string bucket
 -- @tparam table fields `settings`, the configuration's `s3`; `defaults`, options of requests; `await` and
--- `seconds_left`, functions; `warn`, called with messages, or nil
+-- `seconds_left`, functions
 -- @treturn table
 -- @return[2] nil
 -- @treturn[2] table an error
@@ -458,7 +460,7 @@ end
 -- @tparam table keys a list
 -- @treturn table those that are still there: a list of `{ key =, err = }`
 function Client:delete_many(keys)
-  if #keys > MAX_DELETES then return nil, errors.new("too_large", "one request deletes at most 1,000 objects") end
+  if #keys > Client.MAX_DELETES then return nil, errors.new("too_large", "one request deletes at most 1,000 objects") end
   local parts, failures = {}, {}
   for _, key in ipairs(keys) do
     if key:find "[%z\1-\8\11\12\14-\31]" or not utf8.len(key) then delete_alone(self, key, failures)

@@ -91,7 +91,7 @@ function Remote:client()
   local err
   if not self.opened then
     self.opened, err = require("theaterref.s3.client").open(self.bucket, { settings = self.options.s3 or {},
-      defaults = self.options.request or {}, await = self.await, seconds_left = self.seconds_left, warn = self.warning })
+      defaults = self.options.request or {}, await = self.await, seconds_left = self.seconds_left })
   end
   return self.opened, err
 end

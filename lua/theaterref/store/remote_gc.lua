@@ -4,6 +4,7 @@
 -- reads the labels again, and restores what they name by then. Copies are never overwritten, so several collections may run at
 -- the same time. Copies stay for a day: readers, writers and the next collection restore what they miss.
 -- @module theaterref.store.remote_gc
+local Client = require "theaterref.s3.client"
 local errors = require "theaterref.error"
 local objects = require "theaterref.store.remote_objects"
 local random = require "theaterref.store.random"
@@ -12,7 +13,6 @@ local sorted_keys = require "theaterref.sorted_keys"
 local M = {}
 
 local BATCH = 500 -- deletions between two looks at the labels
-local MAX_DELETES = 1000 -- of one request
 local MAX_TRIES, PAUSE = 6, 0.5 -- while the server is busy
 
 local function nothing() end
@@ -84,9 +84,9 @@ end
 -- Deletes objects below a folder by their names. Returns a set of those that are deleted.
 local function delete_all(self, folder, names, report)
   local prefix, deleted = self.prefix .. folder, {}
-  for first = 1, #names, MAX_DELETES do
+  for first = 1, #names, Client.MAX_DELETES do
     local full = {}
-    for i = first, math.min(first + MAX_DELETES - 1, #names) do
+    for i = first, math.min(first + Client.MAX_DELETES - 1, #names) do
       full[#full + 1], deleted[names[i]] = prefix .. names[i], true
     end
     local failures, err = self:client():delete_many(full)
